@@ -1,0 +1,1 @@
+"""Training of the models that ragsmith serves: nothing is trained yet, the package holds its place in the house."""

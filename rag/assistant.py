@@ -1,0 +1,214 @@
+"""Answers a question, telling what happens while it happens.
+
+    async for event in assistant.answer(Ask("What is a release?")):
+        ...
+
+Closing the iterator, or cancelling the task that reads it, stops the work; what was done until then is traced.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rag.errors import RagsmithError
+from rag.events import (
+    STEPS,
+    Answer,
+    Cited,
+    Done,
+    Event,
+    Retrieved,
+    Started,
+    StepFinished,
+    StepStarted,
+    Token,
+    Turn,
+)
+
+if TYPE_CHECKING:
+    from langchain_core.callbacks import BaseCallbackHandler
+    from langchain_core.runnables import Runnable
+
+    from rag.chain import Draft
+    from rag.cost import PriceList
+    from rag.release import Release
+    from rag.traces import Trace
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question.
+
+    Attributes:
+        history: Earlier turns of the conversation, oldest first.
+        corpus: Which corpus; empty for the one in the settings.
+        conversation_id: What the trace belongs to, if anything.
+    """
+
+    question: str
+    history: tuple[Turn, ...] = ()
+    corpus: str = ""
+    conversation_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A release, ready to answer."""
+
+    release: Release
+    chain: Runnable[Draft, Answer]
+
+
+class TraceSink(Protocol):
+    """Where traces go: ``rag.traces.TraceStore``."""
+
+    def begin(self, trace: Trace) -> None:
+        """A question is being answered."""
+        ...
+
+    def save(self, trace: Trace) -> None:
+        """It was answered, failed or was stopped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Assistant:
+    """Runs the chain and turns its callbacks into events.
+
+    Attributes:
+        pipeline: Gives the pipeline of a corpus; may take seconds the first time.
+        traces: Where every answer is written before it is called done.
+        prices: What tokens and seconds cost.
+        on_traced: Called after a trace was written.
+    """
+
+    pipeline: Callable[[str], Pipeline]
+    traces: TraceSink
+    prices: PriceList
+    on_traced: Callable[[], None] = field(default=lambda: None)
+
+    async def answer(self, ask: Ask) -> AsyncIterator[Event]:
+        """Answer one question.
+
+        Args:
+            ask: The question and its conversation.
+
+        Yields:
+            ``Started`` first and ``Done`` last; every failure that a person can mend is a ``Done`` with the
+            status ``failed``.
+        """
+        events: asyncio.Queue[Event | None] = asyncio.Queue()
+        trace_id = str(uuid.uuid4())
+        events.put_nowait(Started(trace_id))
+        work = asyncio.create_task(self._work(ask, trace_id, events))
+        try:
+            while (event := await events.get()) is not None:
+                yield event
+        finally:
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+
+    async def _work(self, ask: Ask, trace_id: str, events: asyncio.Queue[Event | None]) -> None:
+        started = time.perf_counter()
+        try:
+            answer = await self._run(ask, trace_id, events)
+        except RagsmithError as error:
+            answer = Answer("", "failed", error=str(error))
+        except Exception as error:
+            _log.exception("The chain failed")
+            answer = Answer("", "failed", error=f"This is a bug in ragsmith: {type(error).__name__}: {error}.")
+        finally:
+            self.on_traced()
+        if not answer.latency_s:
+            answer = replace(answer, latency_s=time.perf_counter() - started)
+        for citation in answer.citations:
+            events.put_nowait(Cited(citation))
+        events.put_nowait(Done(replace(answer, trace_id=trace_id)))
+        events.put_nowait(None)
+
+    async def _run(self, ask: Ask, trace_id: str, events: asyncio.Queue[Event | None]) -> Answer:
+        pipeline = await asyncio.to_thread(self.pipeline, ask.corpus)
+        from rag.chain import Draft, part_of
+        from rag.tracing import TraceTracer, as_json
+
+        finished: list[Trace] = []
+
+        def save(trace: Trace) -> None:
+            self.traces.save(trace)
+            finished.append(trace)
+
+        release = pipeline.release
+        tracer = TraceTracer(
+            save=save,
+            begin=self.traces.begin,
+            prices=self.prices,
+            view=lambda name, side, value: as_json(name, side, part_of(name, side, value)),
+        )
+        answer = await pipeline.chain.ainvoke(
+            Draft(ask.question, ask.history),
+            config={
+                "run_id": uuid.UUID(trace_id),
+                "callbacks": [tracer, _listener(events)],
+                "metadata": {
+                    "corpus": release.corpus,
+                    "model": release.model,
+                    "prompt": release.prompt,
+                    "prompt_sha256": release.prompt_sha256,
+                    "release": release.name,
+                    "conversation_id": ask.conversation_id or "",
+                },
+            },
+        )
+        if not finished:
+            return answer
+        trace = finished[-1]
+        return replace(answer, latency_s=trace.latency_s or 0.0, cost_usd=trace.cost_usd)
+
+
+def _listener(events: asyncio.Queue[Event | None]) -> BaseCallbackHandler:
+    """A callback handler that puts what happens in the chain on the queue."""
+    from langchain_core.callbacks import BaseCallbackHandler
+
+    from rag.chain import Draft
+
+    class Listener(BaseCallbackHandler):
+        # On the event loop and in order, not in a thread of the pool.
+        run_inline = True
+
+        def __init__(self) -> None:
+            self.steps: dict[uuid.UUID, tuple[str, float]] = {}
+
+        def on_chain_start(
+            self, serialized: Any, inputs: Any, *, run_id: uuid.UUID, **kwargs: Any
+        ) -> None:
+            name = kwargs.get("name")
+            if name in STEPS:
+                self.steps[run_id] = (name, time.perf_counter())
+                events.put_nowait(StepStarted(name))
+
+        def on_chain_end(self, outputs: Any, *, run_id: uuid.UUID, **kwargs: Any) -> None:
+            name, started = self.steps.pop(run_id, ("", 0.0))
+            for step in STEPS:
+                if step == name:
+                    events.put_nowait(StepFinished(step, time.perf_counter() - started))
+            if name == "prompt" and isinstance(outputs, Draft):
+                events.put_nowait(Retrieved(outputs.hits))
+
+        def on_llm_new_token(
+            self, token: str, *, run_id: uuid.UUID, parent_run_id: uuid.UUID | None = None, **kwargs: Any
+        ) -> None:
+            name, _ = self.steps.get(parent_run_id, ("", 0.0)) if parent_run_id else ("", 0.0)
+            if name == "generate" and token:
+                events.put_nowait(Token(token))
+
+    return Listener()

@@ -1,0 +1,75 @@
+"""A follow-up becomes a question that stands alone.
+
+With a chat model the ``condense`` prompt does it. Without one, the topic words of the conversation are added to
+a question that points back: the search needs the words, and no reader needs the grammar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rag.events import Turn
+
+# Words that stand for something said before.
+_POINTERS = frozenset(
+    "it its itself they them their theirs themselves this that these those he him his she her hers one ones "
+    "there then such same former latter another other others else too also either neither both more".split()
+)
+# Openings of a question that continues the last one.
+_CONTINUES = re.compile(
+    r"^(?:and|but|so|or|what about|how about|what else|why not|why|how so|really|anything else|any other)\b",
+    re.IGNORECASE,
+)
+_QUESTION_WORDS = frozenset("what who whom whose when where why how which".split())
+_STOP_WORDS = frozenset(
+    "a an the and or but if so of in on at to for from by with about as into over under is are was were be been "
+    "being am do does did done doing have has had having can could may might must shall should will would not no "
+    "yes i me my mine we us our you your yours please tell give show explain say said get got make made use used "
+    "need want know mean means like just only very much many any some all each every there here thing things way "
+    "up down out off than let does'nt don't".split()
+)
+_WORD = re.compile(r"[^\W_](?:[\w'.-]*\w)?")
+# A question with at least this many words of its own, none of which points back, stands alone.
+OWN_WORDS = 3
+# How many earlier questions are looked at, and how many words are carried at most.
+LOOK_BACK = 3
+CARRIED = 8
+
+
+def carry_topic(question: str, history: Sequence[Turn]) -> str:
+    """Add the topic words of the conversation to a question that points back to it.
+
+    Args:
+        question: As it was asked.
+        history: Earlier turns, oldest first.
+
+    Returns:
+        The question itself when it stands alone, else the question and the carried words in brackets.
+    """
+    if not history or not points_back(question):
+        return question
+    present = {word.casefold() for word in _WORD.findall(question)}
+    carried: list[str] = []
+    for turn in reversed(history[-LOOK_BACK:]):
+        for word in _WORD.findall(turn.question):
+            folded = word.casefold()
+            if _is_topic(folded) and folded not in present:
+                present.add(folded)
+                carried.append(word)
+        # A question that stood alone named its topic; what came before it was another one.
+        if carried and not points_back(turn.question):
+            break
+    return f"{question} ({' '.join(carried[:CARRIED])})" if carried else question
+
+
+def points_back(question: str) -> bool:
+    """Whether a question needs the conversation to be understood."""
+    words = [word.casefold() for word in _WORD.findall(question)]
+    if any(word in _POINTERS for word in words) or _CONTINUES.match(question.strip()):
+        return True
+    return len([word for word in words if _is_topic(word)]) < OWN_WORDS - 1
+
+
+def _is_topic(word: str) -> bool:
+    return word not in _STOP_WORDS and word not in _POINTERS and word not in _QUESTION_WORDS

@@ -1,0 +1,252 @@
+"""The corpora of a workspace, and the index of each under the fingerprint that holds now."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, delete, func, insert, select
+
+from rag import database as db
+from rag.dense import DenseIndex, open_chroma
+from rag.encoder.base import Encoder
+from rag.errors import CorpusError
+from rag.index import CorpusIndex
+from rag.lexical import LexicalIndex, drop_lexical
+from rag.workspace import Workspace
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
+# Raise when passages are cut or embedded differently, so that old indexes are not mixed with new ones.
+CHUNKING_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSummary:
+    """What is in a corpus.
+
+    Attributes:
+        current: Whether it is indexed under the fingerprint that the settings give now.
+    """
+
+    name: str
+    files: int
+    documents: int
+    passages: int
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A stored text and where it came from; every offset of its passages refers to ``text``.
+
+    Attributes:
+        path: Absolute path of the file, which may be gone by now.
+        pages: Page number and the first character of each page, for sources that have pages.
+    """
+
+    id: int
+    text: str
+    title: str
+    source: str
+    path: str
+    name: str
+    pages: tuple[tuple[int, int], ...]
+
+
+def fingerprint(encoder: Encoder, tokens: int) -> str:
+    """The identity of an index: weights of the encoder and the way of cutting, 64 hexadecimal digits."""
+    return hashlib.sha256(f"{encoder.card.sha256} {tokens} {CHUNKING_VERSION}".encode()).hexdigest()
+
+
+class Corpora:
+    """Opens indexes, each once in a process; safe from several threads.
+
+    Args:
+        workspace: Where the lexical indexes and the embedded Chroma live.
+        engine: The database.
+        encoder: Of the fingerprint that holds now.
+        tokens: Size of passages that holds now.
+        chroma_url: Of a Chroma server; None for the one in the workspace.
+    """
+
+    def __init__(
+        self, workspace: Workspace, engine: Engine, encoder: Encoder, tokens: int, chroma_url: str | None
+    ) -> None:
+        self._workspace = workspace
+        self._engine = engine
+        self._encoder = encoder
+        self._tokens = tokens
+        self._chroma_url = chroma_url
+        self._client: ClientAPI | None = None
+        self._open: dict[int, CorpusIndex] = {}
+        self._lock = threading.RLock()
+        self.fingerprint = fingerprint(encoder, tokens)
+
+    @property
+    def client(self) -> ClientAPI:
+        """The Chroma client, opened at the first use.
+
+        Raises:
+            VectorStoreError: It cannot be opened.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = open_chroma(self._workspace, self._chroma_url)
+            return self._client
+
+    def summaries(self) -> list[CorpusSummary]:
+        """All corpora, by name."""
+        with db.reading(self._engine) as connection:
+            rows = connection.execute(select(db.corpora.c.id, db.corpora.c.name).order_by(db.corpora.c.name)).all()
+            found = []
+            for corpus_id, name in rows:
+                index_id = connection.scalar(
+                    select(db.indexes.c.id).where(
+                        db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == self.fingerprint
+                    )
+                )
+                counts = [
+                    connection.scalar(select(func.count()).select_from(source).where(condition)) or 0
+                    for source, condition in (
+                        (db.files, db.files.c.index_id == index_id),
+                        (db.entries.join(db.files), db.files.c.index_id == index_id),
+                        (db.passages.join(db.texts), db.texts.c.index_id == index_id),
+                    )
+                ]
+                found.append(CorpusSummary(name, *counts, current=index_id is not None))
+        return found
+
+    def find(self, name: str) -> CorpusIndex:
+        """The index of a corpus, for asking.
+
+        Raises:
+            CorpusError: There is no such corpus, or it is indexed under another fingerprint.
+        """
+        with db.reading(self._engine) as connection:
+            names = list(connection.scalars(select(db.corpora.c.name).order_by(db.corpora.c.name)))
+            row = connection.execute(
+                select(db.indexes.c.id, db.indexes.c.collection)
+                .join(db.corpora)
+                .where(db.corpora.c.name == name, db.indexes.c.fingerprint == self.fingerprint)
+            ).first()
+        if row is None and name in names:
+            raise CorpusError(
+                f"The corpus {name} was indexed with another encoder or passage size.",
+                fix=f"Run `ragsmith ingest PATH --corpus {name}` once more, or set encoder and chunking back.",
+            )
+        if row is None:
+            others = f"There is: {', '.join(names)}." if names else "There is none yet."
+            raise CorpusError(
+                f"There is no corpus {name}. {others}", fix=f"Make it with `ragsmith ingest PATH --corpus {name}`."
+            )
+        return self._opened(row.id, row.collection)
+
+    def ensure(self, name: str) -> CorpusIndex:
+        """The index of a corpus, for ingesting; made when missing.
+
+        Raises:
+            CorpusError: The name cannot be one.
+        """
+        if not _NAME.fullmatch(name):
+            raise CorpusError(
+                f"{name!r} cannot be the name of a corpus.",
+                fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
+            )
+        with db.writing(self._engine) as connection:
+            corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
+            if corpus_id is None:
+                made = connection.execute(insert(db.corpora).values(name=name, created=time.time()))
+                corpus_id = made.inserted_primary_key[0]
+            index = connection.execute(
+                select(db.indexes.c.id).where(
+                    db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == self.fingerprint
+                )
+            ).first()
+            if index is None:
+                connection.execute(
+                    insert(db.indexes).values(
+                        corpus_id=corpus_id,
+                        fingerprint=self.fingerprint,
+                        collection=f"{name}-{self.fingerprint[:12]}-{secrets.token_hex(3)}",
+                        encoder=self._encoder.card.name,
+                        tokens=self._tokens,
+                    )
+                )
+        return self.find(name)
+
+    def _opened(self, index_id: int, collection: str) -> CorpusIndex:
+        with self._lock:
+            if index_id not in self._open:
+                dense = DenseIndex(self.client, collection)
+                lexical = LexicalIndex(self._workspace.lexical / collection)
+                self._open[index_id] = CorpusIndex(
+                    self._engine, index_id, dense, lexical, self._encoder, self._tokens
+                )
+            return self._open[index_id]
+
+    def remove(self, name: str) -> None:
+        """Remove a corpus with all its indexes; the files that were ingested stay where they are.
+
+        Raises:
+            CorpusError: There is no such corpus.
+        """
+        with db.reading(self._engine) as connection:
+            corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
+            rows = connection.execute(
+                select(db.indexes.c.id, db.indexes.c.collection).where(db.indexes.c.corpus_id == corpus_id)
+            ).all()
+        if corpus_id is None:
+            raise CorpusError(f"There is no corpus {name}.", fix="See `ragsmith corpora list`.")
+        for index_id, collection in rows:
+            with self._lock:
+                self._open.pop(index_id, None)
+            DenseIndex(self.client, collection).drop()
+            drop_lexical(self._workspace.lexical / collection)
+            texts = select(db.texts.c.id).where(db.texts.c.index_id == index_id)
+            held = select(db.files.c.id).where(db.files.c.index_id == index_id)
+            with db.writing(self._engine) as connection:
+                connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(held)))
+                connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(texts)))
+                connection.execute(delete(db.texts).where(db.texts.c.index_id == index_id))
+                connection.execute(delete(db.files).where(db.files.c.index_id == index_id))
+                connection.execute(delete(db.indexes).where(db.indexes.c.id == index_id))
+        with db.writing(self._engine) as connection:
+            connection.execute(delete(db.corpora).where(db.corpora.c.id == corpus_id))
+
+    def document(self, document_id: int) -> StoredDocument:
+        """A stored text.
+
+        Raises:
+            CorpusError: It is not there, or not any more.
+        """
+        with db.reading(self._engine) as connection:
+            row = connection.execute(
+                select(db.texts.c.text, db.entries.c.title, db.entries.c.record, db.files.c.path, db.files.c.name)
+                .join(db.entries, db.entries.c.text_id == db.texts.c.id)
+                .join(db.files, db.files.c.id == db.entries.c.file_id)
+                .where(db.texts.c.id == document_id)
+                .order_by(db.files.c.path, db.entries.c.id)
+            ).first()
+            pages = connection.execute(
+                select(db.passages.c.page, func.min(db.passages.c.start))
+                .where(db.passages.c.text_id == document_id, db.passages.c.page.is_not(None))
+                .group_by(db.passages.c.page)
+                .order_by(db.passages.c.page)
+            ).all()
+        if row is None:
+            raise CorpusError(
+                f"Document {document_id} is not in this workspace any more.", fix="Ask again to get current sources."
+            )
+        source = f"{row.path}#{row.record}" if row.record else row.path
+        title = row.title or row.name
+        return StoredDocument(
+            document_id, row.text, title, source, row.path, row.name, tuple((int(p), int(s)) for p, s in pages)
+        )

@@ -1,0 +1,102 @@
+"""An encoder on the processor, compiled by OpenVINO; torch is not imported."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rag.encoder.base import EncoderCard
+from rag.encoder.convert import GRAPH, TOKENIZER, read_card
+from rag.encoder.tokens import TokenCounter
+from rag.errors import EncoderError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Lengths are rounded up to this many tokens: OpenVINO keeps a compiled kernel for each shape that it has met,
+# and with every length of its own the process grew from 320 MB to 670 MB.
+LENGTH_STEP = 16
+
+
+class OpenVINOEncoder:
+    """A converted encoder.
+
+    Args:
+        folder: What ``rag.encoder.convert`` made.
+        precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
+        batch_size: Texts computed together.
+        notice: Why it runs slower than it could; empty when it does not.
+
+    Raises:
+        EncoderError: OpenVINO refuses the model.
+    """
+
+    def __init__(self, folder: Path, *, precision: str, batch_size: int, notice: str = "") -> None:
+        import openvino
+        from tokenizers import Tokenizer
+
+        self.card: EncoderCard = read_card(folder)
+        self.runtime = f"OpenVINO {precision}"
+        self.notice = notice
+        self.tokens = TokenCounter(folder / TOKENIZER)
+        self._batch_size = batch_size
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        self._tokenizer.enable_truncation(self.card.max_tokens)
+        self._tokenizer.no_padding()
+        try:
+            model = openvino.Core().compile_model(
+                folder / GRAPH,
+                "CPU",
+                {
+                    "INFERENCE_PRECISION_HINT": precision,
+                    "PERFORMANCE_HINT": "LATENCY",
+                    "CACHE_DIR": str(folder / "cache"),
+                },
+            )
+        except RuntimeError as error:
+            raise EncoderError(
+                f"OpenVINO cannot load the encoder in {folder}: {str(error).splitlines()[0]}.",
+                fix="Delete that folder; it is made again at the next start.",
+            ) from error
+        self._request = model.create_infer_request()
+        # A request computes one batch at a time; a question waits for one batch of an ingestion, not for all.
+        self._lock = threading.Lock()
+
+    def embed(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """Embed texts; see ``rag.encoder.base.Encoder.embed``."""
+        import numpy as np
+
+        distinct = list(dict.fromkeys(texts))
+        ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(distinct)]
+        # Texts of a length go together, so that little is computed for padding.
+        order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
+        vectors = np.empty((len(distinct), self.card.dimensions), np.float32)
+        for at in range(0, len(order), self._batch_size):
+            batch = order[at : at + self._batch_size]
+            vectors[batch] = self._run([ids[number] for number in batch])
+            if on_progress:
+                on_progress(len(batch))
+        if len(distinct) == len(texts):
+            return vectors
+        if on_progress:
+            on_progress(len(texts) - len(distinct))
+        place = {text: number for number, text in enumerate(distinct)}
+        return vectors[[place[text] for text in texts]]
+
+    def _run(self, batch: list[list[int]]) -> Any:
+        import numpy as np
+
+        longest = max(map(len, batch))
+        width = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, max(self.card.max_tokens, longest))
+        ids = np.zeros((len(batch), width), np.int64)
+        mask = np.zeros((len(batch), width), np.int64)
+        for row, tokens in enumerate(batch):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = 1
+        with self._lock:
+            return self._request.infer({"input_ids": ids, "attention_mask": mask}, share_inputs=True)[0].copy()

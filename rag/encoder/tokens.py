@@ -1,0 +1,26 @@
+"""Counting and placing the tokens of a text, with the encoder's own tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class TokenCounter:
+    """The tokenizer of an encoder without truncation and without special tokens."""
+
+    def __init__(self, tokenizer_file: Path) -> None:
+        from tokenizers import Tokenizer
+
+        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The number of tokens of each text."""
+        found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(encoding) for encoding in found]
+
+    def starts(self, text: str) -> list[int]:
+        """Where each token begins, as offsets into the text, ascending."""
+        return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]

@@ -1,0 +1,105 @@
+"""Every error that ragsmith raises on purpose.
+
+RagsmithError
+├── SettingsError          a setting is unknown, malformed or out of range
+├── WorkspaceError         the workspace folder cannot be used
+│   ├── WorkspaceBusy      another process is writing to it
+│   └── StorageFull        the disk has no room left
+├── StoreError             a store refuses its work
+│   ├── DatabaseError      SQLite or PostgreSQL
+│   └── VectorStoreError   Chroma
+├── CorpusError            a corpus is missing, empty, or indexed under another fingerprint
+├── LoadError              a file cannot be turned into documents
+├── EncoderError           the embedding model is missing, altered or cannot run
+├── PromptError            a prompt is missing or does not fit its variables
+├── ModelError             a chat model gives no answer
+│   ├── ModelUnavailable   no connection, or refused
+│   ├── ModelTimeout       too slow
+│   └── ModelProtocolError what came back cannot be understood
+└── TraceNotFound          no trace has that id
+
+The message says what is wrong and where; ``fix`` says what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class RagsmithError(Exception):
+    """The root: catching it catches everything that a user can mend.
+
+    Args:
+        message: What is wrong, and where, in one sentence.
+        fix: What to do about it, in one sentence; empty where nothing can be done.
+    """
+
+    def __init__(self, message: str, *, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.fix}".strip()
+
+
+class SettingsError(RagsmithError):
+    """A setting is unknown, malformed or out of range."""
+
+
+class WorkspaceError(RagsmithError):
+    """The workspace folder cannot be used."""
+
+
+class WorkspaceBusy(WorkspaceError):
+    """Another process is writing to the workspace."""
+
+
+class StorageFull(WorkspaceError):
+    """The disk has no room left."""
+
+
+class StoreError(RagsmithError):
+    """A store refuses its work."""
+
+
+class DatabaseError(StoreError):
+    """SQLite or PostgreSQL refuses its work."""
+
+
+class VectorStoreError(StoreError):
+    """Chroma refuses its work."""
+
+
+class CorpusError(RagsmithError):
+    """A corpus is missing, empty, or indexed under another fingerprint."""
+
+
+class LoadError(RagsmithError):
+    """A file cannot be turned into documents."""
+
+
+class EncoderError(RagsmithError):
+    """The embedding model is missing, altered or cannot run."""
+
+
+class PromptError(RagsmithError):
+    """A prompt is missing or does not fit its variables."""
+
+
+class ModelError(RagsmithError):
+    """A chat model gives no answer."""
+
+
+class ModelUnavailable(ModelError):
+    """There is no connection to the model, or it refuses."""
+
+
+class ModelTimeout(ModelError):
+    """The model is too slow."""
+
+
+class ModelProtocolError(ModelError):
+    """What the model sent back cannot be understood."""
+
+
+class TraceNotFound(RagsmithError):
+    """No trace has that id."""

@@ -1,0 +1,130 @@
+"""What the assistant says while it answers, and the answer itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rag.documents import Hit
+
+Step = Literal["condense", "retrieve", "prompt", "generate", "ground"]
+STEPS: tuple[Step, ...] = ("condense", "retrieve", "prompt", "generate", "ground")
+AnswerStatus = Literal["answered", "abstained", "cancelled", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One earlier exchange of a conversation."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A marker ``[n]`` in an answer and the evidence behind it.
+
+    Attributes:
+        marker: The number in the answer; hit ``marker - 1`` of the answer's hits.
+        start, end: The supporting sentence, offsets into the stored text of the document; both None where
+            the quote could not be found, and then nothing is marked.
+        support: How well the evidence carries the sentences that cite it, 0 to 1.
+    """
+
+    marker: int
+    hit: Hit
+    start: int | None
+    end: int | None
+    support: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that a model read and wrote; None where the model did not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A finished answer.
+
+    Attributes:
+        text: With markers ``[n]``; for ``abstained`` the refusal, for ``failed`` empty or what had been written.
+        hits: All passages that reached the prompt, in order of their markers.
+        citations: The markers that the text uses, in order of first use.
+        support: Support of the least supported sentence, 0 to 1; None where nothing was claimed.
+        standalone: The question as it was searched for.
+        cost_usd: None is unknown, and never shown as 0.
+        error: One sentence, for ``failed``.
+        prompt: ``NAME@VERSION`` of the prompt that wrote it.
+    """
+
+    text: str
+    status: AnswerStatus
+    hits: tuple[Hit, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    support: float | None = None
+    standalone: str = ""
+    trace_id: str = ""
+    latency_s: float = 0.0
+    usage: Usage = Usage()
+    cost_usd: float | None = None
+    prompt: str = ""
+    release: str = ""
+    model: str = ""
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event: the trace that the answer is written to, also when it is stopped."""
+
+    trace_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepStarted:
+    """A step of the chain began."""
+
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    """A step of the chain ended after ``seconds``."""
+
+    step: Step
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The passages that the answer will be written from."""
+
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A piece of the answer's text, in order."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """A citation that was checked."""
+
+    citation: Citation
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The last event: the answer, already traced."""
+
+    answer: Answer
+
+
+Event = Started | StepStarted | StepFinished | Retrieved | Token | Cited | Done

@@ -1,0 +1,376 @@
+"""Files and folders into a corpus: only what changed, and nothing lost when it is broken off.
+
+A file is read and hashed; one with a known hash is done. Of the others the documents are cut, and the texts
+that the index does not hold yet are embedded in batches. A file gets its new entries in one transaction, when
+all of its texts are in; until then its old ones answer. Whatever stops an ingestion, the same command again
+goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+
+from rag import database as db
+from rag.chunking import cut, rule_for
+from rag.documents import Document
+from rag.errors import LoadError
+from rag.index import CorpusIndex, PreparedText, digest_of
+from rag.loaders import LOADER_VERSION, kind_of, load
+
+# Passages embedded and written together: large enough for sorting by length and for cheap commits,
+# small enough that little is done again after a crash.
+BATCH = 768
+MEGABYTE = 1_000_000
+_SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file, or a part of one, that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """How far an ingestion is.
+
+    Attributes:
+        passages: Embedded so far.
+        passages_per_s: Over the whole ingestion up to now.
+        seconds_left: By the bytes still to be read; None while nothing can be said.
+    """
+
+    files_done: int
+    files_total: int
+    passages: int
+    passages_per_s: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingestion did, in files.
+
+    Attributes:
+        skipped: Files of formats that are not read.
+        passages: Embedded in this ingestion.
+        stopped: Whether it was stopped before the end.
+    """
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    skipped: int = 0
+    passages: int = 0
+    problems: tuple[Problem, ...] = ()
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: Path
+    name: str
+    size: int
+
+
+@dataclass(slots=True)
+class _Entry:
+    digest: str
+    row: dict[str, Any]
+
+
+@dataclass(slots=True)
+class _LoadedFile:
+    found: _Found
+    sha256: str
+    entries: list[_Entry] = field(default_factory=list)
+
+
+def ingest(
+    index: CorpusIndex,
+    paths: Sequence[Path],
+    *,
+    max_bytes: int,
+    on_progress: Callable[[IngestProgress], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> IngestReport:
+    """Bring files and folders into an index, and take out what is gone below those folders.
+
+    The caller holds the workspace's writing place.
+
+    Args:
+        index: Where they go.
+        paths: Files and folders; of folders every file of a known format, hidden ones left out.
+        max_bytes: Files above this are named as problems.
+        on_progress: Called some times a second.
+        stop: Set it to stop after the current batch.
+
+    Returns:
+        What was done; files that could not be read are in ``problems``.
+
+    Raises:
+        LoadError: A path does not exist.
+        StoreError: A store refuses.
+        StorageFull: The disk has no room left.
+    """
+    return _Ingestion(index, paths, max_bytes, on_progress, stop or threading.Event()).run()
+
+
+class _Ingestion:
+    """The state of one ingestion."""
+
+    def __init__(
+        self,
+        index: CorpusIndex,
+        paths: Sequence[Path],
+        max_bytes: int,
+        on_progress: Callable[[IngestProgress], None],
+        stop: threading.Event,
+    ) -> None:
+        self._index = index
+        self._roots = [_existing(path) for path in paths]
+        self._max_bytes = max_bytes
+        self._on_progress = on_progress
+        self._stop = stop
+        self._rule = rule_for(index.encoder, index.tokens)
+        self._problems: list[Problem] = []
+        self._waiting: dict[str, PreparedText] = {}
+        self._text_ids: dict[str, int] = {}
+        self._loaded: list[_LoadedFile] = []
+        self._counts = {"added": 0, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 0}
+        self._passages = 0
+        self._waiting_passages = 0
+        self._files_done = self._bytes_done = self._bytes_total = 0
+        self._files: list[_Found] = []
+        self._started = time.monotonic()
+        self._told = 0.0
+
+    def run(self) -> IngestReport:
+        self._index.mend()
+        self._files = list(self._walk())
+        self._bytes_total = sum(found.size for found in self._files)
+        known = self._known_files()
+        for found in self._files:
+            if self._stop.is_set():
+                break
+            before = self._bytes_done
+            self._take(found, known.get(str(found.path)))
+            self._files_done += 1
+            self._bytes_done = before + found.size
+            self._tell()
+        self._embed()
+        if not self._stop.is_set():
+            self._remove_missing(known)
+        self._index.remove_orphans()
+        self._tell(force=True)
+        return IngestReport(
+            **self._counts,
+            passages=self._passages,
+            problems=tuple(self._problems),
+            seconds=time.monotonic() - self._started,
+            stopped=self._stop.is_set(),
+        )
+
+    def _walk(self) -> Iterator[_Found]:
+        seen: set[Path] = set()
+        for root in self._roots:
+            listed = _files_below(root, self._problems) if root.is_dir() else iter([root])
+            for path in listed:
+                if path in seen:
+                    continue
+                seen.add(path)
+                if root.is_dir() and kind_of(path) is None:
+                    self._counts["skipped"] += 1
+                    continue
+                try:
+                    size = path.stat().st_size
+                except OSError as error:
+                    self._problem(path, error.strerror or str(error))
+                    continue
+                name = str(path.relative_to(root.parent)) if root.is_dir() else path.name
+                yield _Found(path, name, size)
+
+    def _known_files(self) -> dict[str, tuple[int, str, int]]:
+        with db.reading(self._index.engine) as connection:
+            rows = connection.execute(
+                select(db.files.c.path, db.files.c.id, db.files.c.sha256, db.files.c.loader).where(
+                    db.files.c.index_id == self._index.id
+                )
+            )
+            return {path: (number, sha256, loader) for path, number, sha256, loader in rows}
+
+    def _take(self, found: _Found, known: tuple[int, str, int] | None) -> None:
+        try:
+            if found.size > self._max_bytes:
+                raise LoadError(
+                    f"larger than ingest.max_file_mb allows ({found.size / MEGABYTE:.0f} MB)"
+                )
+            data = found.path.read_bytes()
+            sha256 = hashlib.sha256(data).hexdigest()
+            if known and known[1:] == (sha256, LOADER_VERSION):
+                self._counts["unchanged"] += 1
+                return
+            self._load(_LoadedFile(found, sha256), data)
+        except OSError as error:
+            self._problem(found.path, error.strerror or str(error))
+            return
+        except LoadError as error:
+            self._problem(found.path, str(error))
+            return
+        self._counts["changed" if known else "added"] += 1
+
+    def _load(self, file: _LoadedFile, data: bytes) -> None:
+        day = datetime.fromtimestamp(file.found.path.stat().st_mtime, UTC).date().isoformat()
+        for document in load(
+            file.found.path, data, on_problem=lambda reason: self._problem(file.found.path, reason)
+        ):
+            digest = digest_of(document)
+            file.entries.append(_Entry(digest, _entry_row(document, file.found, day)))
+            self._prepare(digest, document)
+            self._bytes_done += len(document.text)
+            if self._waiting_passages >= BATCH:
+                self._embed()
+            if self._stop.is_set():
+                return
+        self._loaded.append(file)
+        if len(self._loaded) >= BATCH:
+            self._embed()
+
+    def _prepare(self, digest: str, document: Document) -> None:
+        if digest in self._text_ids or digest in self._waiting:
+            return
+        held = self._index.known([digest])
+        if held:
+            self._text_ids.update(held)
+            return
+        chunks = cut(document, self._index.encoder.tokens, self._rule)
+        self._waiting[digest] = PreparedText(digest, document, tuple(chunks))
+        self._waiting_passages += len(chunks)
+
+    def _embed(self) -> None:
+        waiting = list(self._waiting.values())
+        if waiting:
+            self._text_ids.update(self._index.add(waiting, self._embedded))
+            self._waiting.clear()
+            self._waiting_passages = 0
+        self._record_loaded()
+
+    def _embedded(self, count: int) -> None:
+        self._passages += count
+        self._tell()
+
+    def _record_loaded(self) -> None:
+        """Give the files whose texts are all in their new entries, in place of the old ones."""
+        index_id = self._index.id
+        if not self._loaded:
+            return
+        with db.writing(self._index.engine) as connection:
+            for file in self._loaded:
+                path = str(file.found.path)
+                old = select(db.files.c.id).where(db.files.c.index_id == index_id, db.files.c.path == path)
+                connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(old)))
+                connection.execute(
+                    delete(db.files).where(db.files.c.index_id == index_id, db.files.c.path == path)
+                )
+                made = connection.execute(
+                    insert(db.files).values(
+                        index_id=index_id,
+                        path=path,
+                        name=file.found.name,
+                        sha256=file.sha256,
+                        loader=LOADER_VERSION,
+                        ingested=time.time(),
+                    )
+                )
+                file_id = made.inserted_primary_key[0]
+                rows = [
+                    {**entry.row, "file_id": file_id, "text_id": self._text_ids[entry.digest]}
+                    for entry in file.entries
+                ]
+                if rows:
+                    connection.execute(insert(db.entries), rows)
+        self._loaded.clear()
+
+    def _remove_missing(self, known: dict[str, tuple[int, str, int]]) -> None:
+        present = {str(found.path) for found in self._files}
+        failed = {problem.path for problem in self._problems}
+        gone = [
+            number
+            for path, (number, _, _) in known.items()
+            if path not in present
+            # What cannot be read now keeps what was read before.
+            and not any(path == each or path.startswith(each + os.sep) for each in failed)
+            and any(Path(path).is_relative_to(root) for root in self._roots)
+        ]
+        if not gone:
+            return
+        with db.writing(self._index.engine) as connection:
+            for number in gone:
+                connection.execute(delete(db.entries).where(db.entries.c.file_id == number))
+                connection.execute(delete(db.files).where(db.files.c.id == number))
+        self._counts["deleted"] = len(gone)
+
+    def _problem(self, path: Path, reason: str) -> None:
+        self._problems.append(Problem(str(path), reason))
+
+    def _tell(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._told < 0.1:
+            return
+        self._told = now
+        passed = max(now - self._started, 1e-6)
+        remaining = max(self._bytes_total - self._bytes_done, 0)
+        left = passed * remaining / self._bytes_done if self._bytes_done else None
+        self._on_progress(
+            IngestProgress(self._files_done, len(self._files), self._passages, self._passages / passed, left)
+        )
+
+
+def _existing(path: Path) -> Path:
+    full = Path(os.path.abspath(path.expanduser()))
+    if not full.exists():
+        raise LoadError(
+            f"There is no file or folder {path}.",
+            fix="Check the path; what an earlier ingestion took from it is kept.",
+        )
+    return full
+
+
+def _files_below(root: Path, problems: list[Problem]) -> Iterator[Path]:
+    """Files below a folder in a fixed order; links to folders are not followed, so a loop cannot trap it."""
+
+    def failed(error: OSError) -> None:
+        problems.append(Problem(str(error.filename), error.strerror or str(error)))
+
+    for folder, folders, names in os.walk(root, onerror=failed):
+        folders[:] = sorted(
+            name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
+        )
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield Path(folder) / name
+
+
+def _entry_row(document: Document, found: _Found, day: str) -> dict[str, Any]:
+    return {
+        "record": document.record,
+        "title": document.title or found.path.name,
+        "date": document.date.isoformat() if document.date else day,
+        "metadata": dict(document.metadata),
+    }
+
+

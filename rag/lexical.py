@@ -1,0 +1,177 @@
+"""The lexical side of an index: BM25 over the same passages, kept by tantivy."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag.errors import StorageFull, StoreError
+
+ANALYZER = "english"
+# tantivy's least for one writing thread is 15 MB; a batch of an ingestion is far below it.
+WRITER_BYTES = 32_000_000
+# Words beyond this are no words; they would only fill the dictionary.
+LONGEST_WORD = 60
+
+
+@dataclass(frozen=True, slots=True)
+class LexicalEntry:
+    """A passage as the lexical index takes it: its number, that of its text, its page (0: none), its words."""
+
+    passage_id: int
+    text_id: int
+    page: int
+    words: str
+
+
+class LexicalIndex:
+    """One tantivy index in one folder; safe to search from several threads, written by one.
+
+    Args:
+        folder: Where it is kept; made when missing.
+
+    Raises:
+        StoreError: The folder holds something else, or is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import tantivy
+
+        self._folder = folder
+        fields = tantivy.SchemaBuilder()
+        # Signed: an unsigned field makes the writer of tantivy 0.27 fail.
+        fields.add_integer_field("passage", stored=False, indexed=True, fast=True)
+        fields.add_integer_field("text", stored=False, indexed=True, fast=True)
+        fields.add_integer_field("page", stored=False, indexed=True, fast=True)
+        fields.add_text_field("words", stored=False, tokenizer_name=ANALYZER, index_option="freq")
+        self._schema = fields.build()
+        make = tantivy.Filter
+        self._analyzer = (
+            tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+            .filter(make.remove_long(LONGEST_WORD))
+            .filter(make.lowercase())
+            .filter(make.ascii_fold())
+            .filter(make.stopword("english"))
+            .filter(make.stemmer("english"))
+            .build()
+        )
+        with _store_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._index = tantivy.Index(self._schema, path=str(folder))
+            self._index.register_tokenizer(ANALYZER, self._analyzer)
+
+    def write(self, add: Sequence[LexicalEntry] = (), remove: Sequence[int] = ()) -> None:
+        """Add and remove passages in one commit: all of it is kept, or nothing.
+
+        Raises:
+            StorageFull: The disk has no room left.
+            StoreError: tantivy refuses.
+        """
+        import tantivy
+
+        with _store_errors(self._folder):
+            writer = self._index.writer(WRITER_BYTES, 1)
+            try:
+                for passage_id in remove:
+                    writer.delete_documents_by_term("passage", passage_id)
+                for entry in add:
+                    writer.delete_documents_by_term("passage", entry.passage_id)
+                    writer.add_document(
+                        tantivy.Document(
+                            passage=entry.passage_id, text=entry.text_id, page=entry.page, words=entry.words
+                        )
+                    )
+                writer.commit()
+            finally:
+                writer.wait_merging_threads()
+            self._index.reload()
+
+    def search(
+        self, query: str, limit: int, text_ids: Sequence[int] | None = None, page: int | None = None
+    ) -> list[tuple[int, float]]:
+        """The passages with the highest BM25 score for any of the query's words.
+
+        Args:
+            query: Free text; nothing in it is query syntax.
+            limit: How many at most.
+            text_ids: Only passages of these texts.
+            page: Only passages of this page.
+
+        Returns:
+            Pairs of passage number and score, best first; ties by number.
+        """
+        from tantivy import Occur, Query
+
+        words = self.words(query)
+        if not words or (text_ids is not None and not text_ids):
+            return []
+        terms = Query.boolean_query(
+            [(Occur.Should, Query.term_query(self._schema, "words", word)) for word in words]
+        )
+        clauses = [(Occur.Must, terms)]
+        if text_ids is not None:
+            chosen = Query.term_set_query(self._schema, "text", list(text_ids))
+            clauses.append((Occur.Must, Query.const_score_query(chosen, 0.0)))
+        if page is not None:
+            on_page = Query.term_query(self._schema, "page", page)
+            clauses.append((Occur.Must, Query.const_score_query(on_page, 0.0)))
+        with _store_errors(self._folder):
+            searcher = self._index.searcher()
+            asked = terms if len(clauses) == 1 else Query.boolean_query(clauses)
+            hits = searcher.search(asked, limit, count=False).hits
+            numbers = searcher.fast_field_values("passage", [address for _, address in hits])
+        found = [(int(number), float(score)) for number, (score, _) in zip(numbers, hits, strict=True)]
+        return sorted(found, key=lambda pair: (-pair[1], pair[0]))
+
+    def words(self, text: str) -> list[str]:
+        """The distinct words of a text as the index knows them: lower case, stemmed, no stop words."""
+        return list(dict.fromkeys(self._analyzer.analyze(text)))
+
+    def frequency(self, word: str) -> int:
+        """In how many passages a word of ``words`` occurs."""
+        return int(self._index.searcher().doc_freq("words", word))
+
+    def passage_ids(self) -> list[int]:
+        """The numbers of all passages, ascending."""
+        from tantivy import Query
+
+        searcher = self._index.searcher()
+        if not searcher.num_docs:
+            return []
+        hits = searcher.search(Query.all_query(), searcher.num_docs, count=False).hits
+        return sorted(int(n) for n in searcher.fast_field_values("passage", [at for _, at in hits]))
+
+    def __len__(self) -> int:
+        return int(self._index.searcher().num_docs)
+
+    def refresh(self) -> None:
+        """See what another process has written."""
+        with _store_errors(self._folder):
+            self._index.reload()
+
+
+def drop_lexical(folder: Path) -> None:
+    """Remove an index from the disk."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _store_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        if "No space left" in reason or "os error 28" in reason:
+            raise StorageFull(
+                f"Cannot write to the lexical index {folder}: the disk is full.",
+                fix="Free some space and run the same command again; what was finished is kept.",
+            ) from error
+        fix = (
+            "Another ragsmith process is writing to it: wait until it has finished."
+            if "LockBusy" in reason or "Lockfile" in reason
+            else "Remove the corpus with `ragsmith corpora remove` and ingest it again."
+        )
+        raise StoreError(f"The lexical index {folder} refuses: {reason}.", fix=fix) from error

@@ -1,0 +1,123 @@
+"""Secrets out of text, before it is written anywhere.
+
+The rules aim at what a secret looks like rather than at what it is called, so that ordinary prose about
+passwords, tokens and keys stays as it is. What they cannot know is a secret without a shape or a name.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+
+MASK = "[redacted]"
+
+_NAME = (
+    r"(?:pass(?:word|wd|phrase)|pwd|secret|api[_ -]?key|access[_-]?key|private[_-]?key|signing[_-]?key"
+    r"|(?:access|auth|refresh|bearer|api)[_-]?token|client[_-]?secret|credentials?)"
+)
+_WORD_AFTER_EQUALS = (
+    r"(?!(?:none|null|true|false|str|bytes|self|string|secretstr)\b)[^\s\"',;&<>(){}\[\]]{4,}+(?![(\[])"
+)
+_WORD_AFTER_COLON = r"(?!https?:)(?=\S{0,60}\d)[^\s\"',;<>(){}\[\]]{6,}+(?![(\[])"
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A pattern and what it becomes; ``hints`` are words of which a match holds one, in lower case."""
+
+    hints: tuple[str, ...]
+    pattern: re.Pattern[str]
+    replacement: str = MASK
+
+
+def _rule(hints: str, pattern: str, replacement: str = MASK, *, any_case: bool = False) -> _Rule:
+    return _Rule(tuple(hints.split()), re.compile(pattern, re.IGNORECASE if any_case else 0), replacement)
+
+
+_NAME_HINTS = "passw passphrase pwd secret key token credential"
+
+# Every repetition has a bound or is possessive: a long hostile line must not cost more than its length.
+_RULES = (
+    _rule(
+        "-----begin",
+        r"-----BEGIN (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:\s|\\n)*+(?:[A-Za-z-]{1,30}: [^\n\\]{0,200}(?:\n|\\n))*+(?:\s|\\n)*+"
+        r"[A-Za-z0-9+/]{16,}+[A-Za-z0-9+/=\s\\]*+"
+        r"(?:-----END (?:[A-Z0-9]{1,12} ){0,3}PRIVATE KEY(?: BLOCK)?-----)?",
+    ),
+    _rule("sk- sk_ pk- pk_ rk- rk_", r"\b(?:sk|pk|rk)[-_](?=[\w-]{0,200}\d)[\w-]{16,}+"),
+    _rule("bearer", r"\b(bearer\s{1,3})(?=\S{0,200}\d)[A-Za-z0-9._~+/=-]{16,}+", rf"\1{MASK}", any_case=True),
+    _rule(
+        "authorization", r"\b(authorization[\"']?\s?[:=]\s?[\"']?basic\s)\S{6,}+", rf"\1{MASK}", any_case=True
+    ),
+    _rule("akia asia", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
+    _rule(
+        "gh github_pat_ glpat-", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_\w{20,}+|glpat-[\w-]{20,}+)"
+    ),
+    _rule("hf_", r"\bhf_[A-Za-z0-9]{30,}+"),
+    _rule("wandb_v", r"\bwandb_v\d_\w{20,}+"),
+    # A W&B key is forty hexadecimal digits, and so is a Git commit: only a word before it tells them apart.
+    _rule(
+        "wandb key token login secret password",
+        r"((?:wandb|key|token|login|secret|password)(?:\sis)?[\"']?\s{0,3}[:=]?\s{0,3}[\"']?)"
+        r"(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])",
+        rf"\1{MASK}",
+        any_case=True,
+    ),
+    _rule("xox", r"\bxox[abeprs]-(?=[\w-]{0,60}\d)[\w-]{10,}+"),
+    _rule("aiza", r"\bAIza[\w-]{35}"),
+    _rule("eyj", r"\beyJ[\w-]{10,}+\.[\w-]{10,}+\.[\w-]{5,}+"),
+    _rule("://", r"(?i)\b([a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:)[^\s/@]{1,200}(?=@)", rf"\1{MASK}"),
+    _rule(
+        _NAME_HINTS,
+        rf"({_NAME}[\w-]{{0,30}}[\"']?\s{{0,3}}[:=]\s{{0,3}}([\"']))[^\"'\n]{{4,400}}(?=\2)",
+        rf"\1{MASK}",
+        any_case=True,
+    ),
+    _rule(
+        _NAME_HINTS,
+        rf"({_NAME}[\w-]{{0,30}}\s{{0,3}}=\s{{0,3}}){_WORD_AFTER_EQUALS}",
+        rf"\1{MASK}",
+        any_case=True,
+    ),
+    _rule(
+        _NAME_HINTS,
+        rf"({_NAME}[\w-]{{0,30}}\s{{0,3}}:\s{{0,3}}){_WORD_AFTER_COLON}",
+        rf"\1{MASK}",
+        any_case=True,
+    ),
+)
+
+_SECRET_KEY = re.compile(rf"(?:.*[_-])?(?:{_NAME}|authorization)", re.IGNORECASE)
+
+
+def redact(text: str) -> str:
+    """``text`` with every secret that is recognised replaced by ``[redacted]``."""
+    lowered = text.lower()
+    for rule in _RULES:
+        # Searching for a plain word is a hundred times cheaper than the pattern, and most text holds none.
+        if any(hint in lowered for hint in rule.hints):
+            text = rule.pattern.sub(rule.replacement, text)
+    return text
+
+
+def redact_json(value: JSON) -> JSON:
+    """The same for all strings inside ``value``; what a key such as ``password`` holds is masked whole."""
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list):
+        return [redact_json(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: MASK if is_secret_key(key) and isinstance(item, str) and item else redact_json(item)
+            for key, item in value.items()
+        }
+    return value
+
+
+def is_secret_key(name: str) -> bool:
+    """Whether a field of this name holds a secret: ``password``, ``OPENAI_API_KEY``, ``authorization``."""
+    return _SECRET_KEY.fullmatch(name) is not None

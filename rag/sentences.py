@@ -1,0 +1,84 @@
+"""Cutting text into sentences that keep their exact places."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# A line of its own: blank, heading, list item, table row, fence, directive. What stands in such a line is not
+# run together with its neighbours.
+_BREAK = re.compile(
+    r"\n[ \t]*\n"
+    r"|\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+)"
+    r"|\n(?=[ \t]*(?:#{1,6}[ \t]|\||```|~~~|\.\. ))"
+    r"|(?<=\|)[ \t]*\n"
+    r"|(?:(?<=\n)|^)[ \t]*(?:[=\-~^\"'#*+.:_]{4,}|```.*|~~~.*)[ \t]*(?=\n|$)"
+)
+_END = re.compile(r"(?<=[.!?])[\"'”’)\]*_`]*[ \t\n]+(?=[\"'“‘(\[*_`]*[A-Z0-9À-ÞА-Я])|(?<=[。！？])")
+_LEAD = re.compile(r"[ \t\n]*(?:(?:[-*+•>]|\d{1,3}[.)]|#{1,6}|\|)[ \t]+)*")
+_HEADING = re.compile(r"[ \t]*#{1,6}[ \t]")
+_ABBREVIATIONS = frozenset(
+    "mr mrs ms dr prof st jr sr vs etc e.g i.e cf fig figs eq no vol pp ca approx dept est inc ltd co corp gen "
+    "col lt sgt rev hon u.s u.k a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec".split()
+)
+# A line without a verb's company is a label, not a statement.
+SHORTEST = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A sentence and its place: ``text`` is exactly ``source[start:end]``."""
+
+    text: str
+    start: int
+    end: int
+    heading: bool = False
+
+
+def split_sentences(text: str) -> list[Sentence]:
+    """Cut a text into sentences, list items and table rows; mark-up in front of them is left out."""
+    return [sentence for start, end in _units(text) for sentence in _sentences(text, start, end)]
+
+
+def _units(text: str) -> Iterator[tuple[int, int]]:
+    at = 0
+    for match in _BREAK.finditer(text):
+        if match.start() > at:
+            yield at, match.start()
+        at = max(match.end(), at)
+    # A Markdown heading ends with its line even where no blank line follows.
+    if at < len(text):
+        yield at, len(text)
+
+
+def _sentences(text: str, start: int, end: int) -> Iterator[Sentence]:
+    heading = bool(_HEADING.match(text, start))
+    if heading:
+        line = text.find("\n", start + 1, end)
+        if line > 0:
+            yield from _one(text, start, line, heading=True)
+            yield from _sentences(text, line, end)
+            return
+    at = start
+    for match in _END.finditer(text, start, end):
+        if _is_abbreviation(text, at, match.start()):
+            continue
+        yield from _one(text, at, match.end(), heading=heading)
+        at = match.end()
+    yield from _one(text, at, end, heading=heading)
+
+
+def _one(text: str, start: int, end: int, *, heading: bool) -> Iterator[Sentence]:
+    lead = _LEAD.match(text, start, end)
+    first = lead.end() if lead else start
+    last = end
+    while last > first and text[last - 1] in " \t\n|":
+        last -= 1
+    if last > first and any(character.isalnum() for character in text[first:last]):
+        yield Sentence(text[first:last], first, last, heading)
+
+
+def _is_abbreviation(text: str, start: int, end: int) -> bool:
+    word = text[start:end].rsplit(None, 1)[-1].rstrip(".").lstrip("(\"'").casefold() if end > start else ""
+    return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")

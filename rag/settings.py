@@ -1,0 +1,212 @@
+"""Every setting, in small frozen sections, read once at the entry of the program.
+
+Order, later wins: the defaults below, ``ragsmith.toml`` in the current folder (or the file that
+``RAGSMITH_CONFIG`` or ``--config`` names), the environment, flags. In the environment a section and its
+field are joined by two underscores: ``RAGSMITH_RETRIEVAL__K=8``.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from rag.errors import SettingsError
+
+SearchMode = Literal["hybrid", "dense", "lexical"]
+
+CONFIG_FILE = "ragsmith.toml"
+CONFIG_VARIABLE = "RAGSMITH_CONFIG"
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and strict about names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderSettings(Section):
+    """The embedding model."""
+
+    model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """A folder, or the name of a sentence-transformers model."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "bf16", "f32"] = "auto"
+    """``auto`` is bf16 where the processor computes in it, else f32."""
+    batch_size: int = Field(default=8, ge=1, le=1024)
+
+
+class ChunkingSettings(Section):
+    """How documents are cut into passages."""
+
+    tokens: int = Field(default=200, ge=16, le=8192)
+    """Tokens of the encoder that a passage aims at; never above what the encoder reads."""
+
+
+class IngestSettings(Section):
+    """What is accepted into a corpus."""
+
+    max_file_mb: int = Field(default=200, ge=1)
+
+
+class RetrievalSettings(Section):
+    """How passages are found for a question."""
+
+    mode: SearchMode = "hybrid"
+    k: int = Field(default=5, ge=1, le=1000)
+    """Passages that reach the prompt."""
+    candidates: int = Field(default=100, ge=1, le=10_000)
+    """Passages that each side contributes to the fusion."""
+    rrf_k: float = Field(default=60.0, gt=0)
+    """The constant of reciprocal rank fusion."""
+    dense_weight: float = Field(default=0.5, ge=0, le=1)
+    """Share of the dense side in the fusion; the rest is the lexical side's."""
+
+
+class DecodingSettings(Section):
+    """How a chat model writes."""
+
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=512, ge=1)
+    context_tokens: int = Field(default=3000, ge=64)
+    """Tokens of retrieved passages that fit the prompt; passages are cut, never the question."""
+
+
+class GroundingSettings(Section):
+    """When an answer counts as supported."""
+
+    min_support: float = Field(default=0.5, ge=0, le=1)
+    """Support of the best evidence under which the reply says that the documents do not answer."""
+
+
+class OpenAISettings(Section):
+    """An OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp."""
+
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    timeout_s: float = Field(default=60.0, gt=0)
+    max_retries: int = Field(default=2, ge=0, le=10)
+
+
+class TrackingSettings(Section):
+    """The projection of traces to Weights & Biases."""
+
+    wandb: Literal["auto", "online", "offline", "off"] = "auto"
+    """``auto`` is online when logged in, else offline."""
+    project: str = "ragsmith"
+    entity: str | None = None
+
+
+class CostSettings(Section):
+    """What an answer costs."""
+
+    machine_usd_per_hour: float | None = Field(default=None, ge=0)
+    """Rate of this machine for local models; without one the rate in ``prices.toml`` holds."""
+    prices: Path | None = None
+    """A price list to use instead of the one that ships."""
+
+
+class Settings(BaseSettings):
+    """All settings of one process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAGSMITH_", env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+    home: Path = Path(".ragsmith")
+    """The workspace folder."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=7860, ge=0, le=65535)
+    corpus: str = "handbook"
+    """The corpus that questions go to when none is named."""
+    model: str = "embedded"
+    """``embedded`` (the reader), or ``openai:NAME`` (any OpenAI-compatible server)."""
+    chroma_url: str | None = None
+    """``http://host:port`` of a Chroma server; without one Chroma runs in the workspace."""
+    database_url: str | None = None
+    """An SQLAlchemy URL; without one SQLite runs in the workspace."""
+    prompt: str = "answer"
+    """The prompt that answers, ``NAME`` or ``NAME@VERSION``."""
+    encoder: EncoderSettings = EncoderSettings()
+    chunking: ChunkingSettings = ChunkingSettings()
+    ingest: IngestSettings = IngestSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    decoding: DecodingSettings = DecodingSettings()
+    grounding: GroundingSettings = GroundingSettings()
+    openai: OpenAISettings = OpenAISettings()
+    tracking: TrackingSettings = TrackingSettings()
+    cost: CostSettings = CostSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags above the environment above the file that ``load_settings`` read."""
+        flags = init_settings()
+        table = flags.pop(_FILE_TABLE, {})
+        return (
+            InitSettingsSource(settings_cls, init_kwargs=flags),
+            env_settings,
+            InitSettingsSource(settings_cls, init_kwargs=table),
+        )
+
+
+_FILE_TABLE = "_file_table"
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """Read the settings: file, then environment, then flags.
+
+    Args:
+        flags: Values given on the command line, nested as the sections are; None values count as not given.
+        config: The TOML file; by default what ``RAGSMITH_CONFIG`` names, else ``ragsmith.toml`` if it exists.
+
+    Raises:
+        SettingsError: A file cannot be read, or a value is unknown, malformed or out of range.
+    """
+    path = _config_path(config)
+    table = _read_table(path) if path else {}
+    api_key = os.environ.get("OPENAI_API_KEY")
+    if api_key and "RAGSMITH_OPENAI__API_KEY" not in os.environ:
+        table.setdefault("openai", {}).setdefault("api_key", api_key)
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        return Settings(**{_FILE_TABLE: table}, **given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(
+            f"The setting {name} is not usable: {first['msg']}.",
+            fix=f"Change it in {path or CONFIG_FILE}, in the environment or in the flag.",
+        ) from error
+
+
+def _config_path(config: Path | None) -> Path | None:
+    named = config or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named is None:
+        default = Path(CONFIG_FILE)
+        return default if default.is_file() else None
+    if not named.is_file():
+        raise SettingsError(f"The settings file {named} does not exist.", fix="Name an existing TOML file.")
+    return named
+
+
+def _read_table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"The settings file {path} cannot be read: {error}.", fix="Mend the file.") from error

@@ -1,0 +1,198 @@
+"""The steps of the chain: what each arrow in ``rag.chain`` does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+
+from prompts import Message, PromptTemplate, PromptTemplateError
+from rag.chain import Draft
+from rag.condense import carry_topic
+from rag.documents import Hit, Passage
+from rag.encoder.base import Encoder
+from rag.errors import PromptError
+from rag.events import Answer, Usage
+from rag.grounding import ground
+from rag.models import stream_reply
+from rag.reader import Evidence, EvidencePassage
+from rag.release import Release
+from rag.retrieval import Retriever
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.runnables import RunnableConfig
+
+# Turns of a conversation that the condense prompt shows.
+HISTORY = 6
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The parts of one release, ready to run.
+
+    Attributes:
+        model: Writes the answer.
+        condenser: Rewrites follow-ups; None where no model can, and topic words are carried over instead.
+        answer, condense_prompt: The prompts of the two.
+    """
+
+    release: Release
+    retriever: Retriever
+    encoder: Encoder
+    model: BaseChatModel
+    condenser: BaseChatModel | None
+    answer_prompt: PromptTemplate
+    condense_prompt: PromptTemplate
+
+    async def condense(self, draft: Draft, config: RunnableConfig) -> Draft:
+        """Make the question stand alone."""
+        if not draft.history:
+            return replace(draft, standalone=draft.question)
+        if self.condenser is None:
+            return replace(draft, standalone=carry_topic(draft.question, draft.history))
+        history = "\n".join(
+            _fragment(self.condense_prompt, "turn", {"question": turn.question, "answer": turn.answer})
+            for turn in draft.history[-HISTORY:]
+        )
+        values = {"history": history, "question": draft.question}
+        reply, _ = await _reply(self.condenser, _messages(self.condense_prompt, values), config)
+        return replace(draft, standalone=reply.strip() or draft.question)
+
+    async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:  # noqa: ARG002 - as all steps
+        """Find passages."""
+        hits = await asyncio.to_thread(self.retriever.search, draft.standalone)
+        return replace(draft, hits=tuple(hits))
+
+    async def prompt(self, draft: Draft, config: RunnableConfig) -> Draft:  # noqa: ARG002 - as all steps
+        """Fill the template with as many passages as the token budget takes; the question is never cut."""
+        kept = await asyncio.to_thread(self._within_budget, draft.hits)
+        refusal = self.refusal
+        passages = "\n".join(
+            _fragment(
+                self.answer_prompt,
+                "passage",
+                {"number": str(number), "place": place_of(hit.passage), "text": hit.passage.text},
+            )
+            for number, hit in enumerate(kept, 1)
+        )
+        values = {"question": draft.standalone, "passages": passages, "refusal": refusal}
+        messages = _messages(self.answer_prompt, values)
+        evidence = Evidence(
+            draft.standalone,
+            tuple(
+                EvidencePassage(number, hit.passage.text, hit.passage.title, hit.passage.headings, hit.dense_score)
+                for number, hit in enumerate(kept, 1)
+            ),
+            refusal,
+        )
+        # Models that read text ignore it; the embedded reader reads nothing else.
+        messages[-1].additional_kwargs["evidence"] = evidence
+        return replace(draft, hits=kept, messages=tuple(messages))
+
+    async def generate(self, draft: Draft, config: RunnableConfig) -> Draft:
+        """Let the model write."""
+        if not draft.hits:
+            return replace(draft, text=self.refusal, usage=Usage(0, 0))
+        text, usage = await _reply(self.model, list(draft.messages), config)
+        return replace(draft, text=text, usage=usage)
+
+    async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:  # noqa: ARG002 - as all steps
+        """Check the citations; an answer without support becomes a refusal."""
+        answer = Answer(
+            text=self.refusal,
+            status="abstained",
+            hits=draft.hits,
+            standalone=draft.standalone,
+            usage=draft.usage,
+            prompt=self.release.prompt,
+            release=self.release.name,
+            model=self.release.model,
+        )
+        if _is_refusal(draft.text, self.refusal):
+            return answer
+        checked = await asyncio.to_thread(ground, draft.text, draft.hits, self.encoder)
+        if checked.best < self.release.min_support:
+            return replace(answer, support=checked.support)
+        return replace(
+            answer,
+            text=checked.text,
+            status="answered",
+            citations=checked.citations,
+            support=checked.support,
+        )
+
+    @property
+    def refusal(self) -> str:
+        """The sentence that says that the documents do not answer."""
+        return _fragment(self.answer_prompt, "refusal", {}).strip()
+
+    def _within_budget(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
+        counts = self.encoder.tokens.count([hit.passage.text for hit in hits])
+        kept: list[Hit] = []
+        left = self.release.decoding.context_tokens
+        for hit, count in zip(hits, counts, strict=True):
+            if count > left:
+                break
+            kept.append(hit)
+            left -= count
+        if hits and not kept:
+            # Even the best passage is too long: its beginning is better than nothing.
+            kept.append(replace(hits[0], passage=self._shortened(hits[0].passage, left)))
+        return tuple(kept)
+
+    def _shortened(self, passage: Passage, budget: int) -> Passage:
+        starts = self.encoder.tokens.starts(passage.text)
+        text = passage.text[: starts[budget]].rstrip() if budget < len(starts) else passage.text
+        return replace(passage, text=text, end=passage.start + len(text))
+
+
+def place_of(passage: Passage) -> str:
+    """Where a passage stands, for a reader: title, headings, page."""
+    parts = list(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
+    if passage.page is not None:
+        parts.append(f"page {passage.page}")
+    return " › ".join(parts)
+
+
+async def _reply(
+    model: BaseChatModel, messages: list[BaseMessage], config: RunnableConfig
+) -> tuple[str, Usage]:
+    whole: AIMessageChunk | None = None
+    async for chunk in stream_reply(model, messages, config):
+        whole = chunk if whole is None else whole + chunk
+    if whole is None:
+        return "", Usage()
+    usage = whole.usage_metadata
+    told = Usage(usage["input_tokens"], usage["output_tokens"]) if usage else Usage()
+    return str(whole.text), told
+
+
+def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:
+    try:
+        return [_as_langchain(message) for message in prompt.render(values)]
+    except PromptTemplateError as error:
+        raise PromptError(
+            str(error), fix="The chain gives question, passages and refusal to an answer prompt, "
+            "history and question to a condense prompt."
+        ) from error
+
+
+def _fragment(prompt: PromptTemplate, name: str, values: dict[str, str]) -> str:
+    try:
+        return prompt.fragment(name, values)
+    except PromptTemplateError as error:
+        raise PromptError(str(error), fix=f"Compare it with the shipped prompt {prompt.name}@1.") from error
+
+
+def _as_langchain(message: Message) -> BaseMessage:
+    kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
+    return kinds[message.role](message.content)
+
+
+def _is_refusal(text: str, refusal: str) -> bool:
+    plain = text.strip().strip("\"'*").casefold()
+    return not plain or plain.startswith(refusal.rstrip(".").casefold())

@@ -1,0 +1,111 @@
+"""The one folder that holds everything a person's ragsmith knows."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rag.errors import StorageFull, WorkspaceBusy, WorkspaceError
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """Where things live below ``root``. Made with ``open_workspace``."""
+
+    root: Path
+
+    @property
+    def chroma(self) -> Path:
+        """The embedded Chroma store."""
+        return self.root / "chroma"
+
+    @property
+    def lexical(self) -> Path:
+        """The lexical indexes, a folder each."""
+        return self.root / "lexical"
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.root / "ragsmith.db"
+
+    @property
+    def models(self) -> Path:
+        """Converted and tuned models."""
+        return self.root / "models"
+
+    @property
+    def uploads(self) -> Path:
+        """Files that were uploaded in the chat page, a folder each corpus."""
+        return self.root / "uploads"
+
+    @property
+    def wandb(self) -> Path:
+        """Offline and online W&B runs."""
+        return self.root / "wandb"
+
+    @contextmanager
+    def writing(self, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Hold the workspace's single writing place; the lock dies with the process.
+
+        Raises:
+            WorkspaceBusy: Another process writes, and did not finish within ``wait_s`` seconds.
+        """
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self.root / "writer.lock", timeout=wait_s)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise WorkspaceBusy(
+                f"Cannot {what}: another ragsmith process is writing to {self.root}.",
+                fix="Wait until it has finished, or stop it.",
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def open_workspace(home: Path) -> Workspace:
+    """Make the folder where it is missing, and check that it can be written.
+
+    Raises:
+        WorkspaceError: It is no folder, or cannot be made or written.
+        StorageFull: The disk has no room left.
+    """
+    root = home.expanduser().resolve()
+    with disk_errors(f"use the workspace {root}"):
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / ".probe"
+        probe.write_bytes(b"x")
+        probe.unlink(missing_ok=True)
+        ignore = root / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n!prompts/\n!prompts/**\n!.gitignore\n", encoding="utf-8")
+    return Workspace(root)
+
+
+@contextmanager
+def disk_errors(what: str) -> Iterator[None]:
+    """Translate what the operating system says of a file into what a person can do.
+
+    Raises:
+        StorageFull: The disk has no room left.
+        WorkspaceError: Any other failure to read or write.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"Cannot {what}: the disk is full.",
+                fix="Free some space and run the same command again; what was finished is kept.",
+            ) from error
+        raise WorkspaceError(
+            f"Cannot {what}: {error.strerror or error}.",
+            fix="Choose another folder with RAGSMITH_HOME, or mend its permissions.",
+        ) from error

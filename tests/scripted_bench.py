@@ -1,0 +1,378 @@
+"""A workbench that answers from a script: no encoder, no index, no model; stores are the real ones.
+
+A word in the question chooses what happens: ``slow``, ``fail``, ``raise``, ``unknown``, ``hostile``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rag.assistant import Ask
+from rag.conversations import ConversationStore
+from rag.corpora import StoredDocument
+from rag.database import open_database
+from rag.documents import Hit, Passage
+from rag.errors import CorpusError, ModelUnavailable
+from rag.events import (
+    Answer,
+    Citation,
+    Cited,
+    Done,
+    Event,
+    Retrieved,
+    StepFinished,
+    StepStarted,
+    Token,
+    Usage,
+)
+from rag.ingest import IngestProgress, IngestReport, Problem
+from rag.settings import Settings
+from rag.traces import Span, Trace, TraceStore
+from rag.workspace import Workspace, open_workspace
+
+SENTENCE = "A passage aims at about 200 tokens of the encoder."
+TEXT = (
+    "# Passages\n\nDocuments are cut into passages before they are indexed. "
+    f"{SENTENCE} It is never cut through a word.\n\n"
+    "## Overlap\n\nThere is none: headings carry the context. <script>alert('x')</script>\n\n"
+    "![logo](http://example.org/logo.png) and a [link](javascript:alert(1)).\n\n" + "Filler line.\n" * 400
+)
+HOSTILE = (
+    "<img src=http://example.org/x.png onerror=alert(1)> ![a](http://example.org/a.png) "
+    "[click](javascript:alert(1)) <script>document.title='owned'</script> ${alert(1)} {{value}} @children [1]"
+)
+WORDS = "The slow answer goes on and on, word by word, so that there is time to press the button. "
+
+
+def pdf(*pages: Sequence[str]) -> bytes:
+    """A PDF with lines of Helvetica, made by hand."""
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"",
+        b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+    ]
+    kids = []
+    for lines in pages:
+        drawn = " ".join(f"({line}) Tj T*" for line in lines)
+        stream = f"BT /F1 14 Tf 20 TL 72 720 Td {drawn} ET".encode()
+        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
+        content = len(objects)
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents %d 0 R "
+            b"/Resources << /Font << /F1 3 0 R >> >> >>" % content
+        )
+        kids.append(len(objects))
+    listed = " ".join(f"{kid} 0 R" for kid in kids)
+    objects[1] = f"<< /Type /Pages /Kids [{listed}] /Count {len(kids)} >>".encode()
+    out = bytearray(b"%PDF-1.4\n")
+    places = []
+    for number, body in enumerate(objects, start=1):
+        places.append(len(out))
+        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
+    table = len(out)
+    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
+    out += b"".join(b"%010d 00000 n \n" % place for place in places)
+    out += b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, table)
+    return bytes(out)
+
+
+PDF_PAGES = (
+    ("Annual report", "Net sales grew to 512 million in 2024.", "Costs fell."),
+    ("Outlook", "We expect a quiet year with lower", "capital expenditure than before."),
+)
+
+
+@dataclass(frozen=True)
+class Release:
+    name: str = "a1b2c3"
+    prompt: str = "answer@1"
+    model: str = "embedded"
+    k: int = 5
+    mode: str = "hybrid"
+
+
+@dataclass(frozen=True)
+class Health:
+    model: str = "embedded reader"
+    model_ok: bool = True
+    index: str = "handbook: 42 documents, 310 passages"
+    index_ok: bool = True
+    wandb: str = "offline"
+    wandb_ok: bool = True
+    notices: tuple[str, ...] = ()
+
+
+@dataclass
+class ScriptedBench:
+    """Stands in for ``ui.wiring.Workbench``."""
+
+    home: Path
+    settings: Settings = field(default_factory=Settings)
+    ingest_seconds: float = 0.0
+    health_now: Health = Health()
+
+    def __post_init__(self) -> None:
+        self.workspace: Workspace = open_workspace(self.home)
+        self.engine = open_database(self.workspace)
+        self.traces = TraceStore(self.engine)
+        self.conversations = ConversationStore(self.engine)
+        self.asked: list[Ask] = []
+        self.cancelled = threading.Event()
+        self.closed = False
+        self.warmed = threading.Event()
+        self.ingested: list[tuple[str, list[Path]]] = []
+        self.names = ["handbook", "reports"]
+        report = self.home / "report.pdf"
+        report.write_bytes(pdf(*PDF_PAGES))
+        page_texts = ["\n".join(lines) for lines in PDF_PAGES]
+        pdf_text = "\n\n".join(page_texts)
+        self.documents = {
+            1: StoredDocument(
+                1, TEXT, "Passages", "/docs/passages.md", "/docs/passages.md", "passages.md", ()
+            ),
+            2: StoredDocument(
+                2,
+                pdf_text,
+                "Report",
+                str(report),
+                str(report),
+                "report.pdf",
+                ((1, 0), (2, len(page_texts[0]) + 2)),
+            ),
+        }
+
+    def corpora(self) -> list[str]:
+        return list(self.names)
+
+    def release(self, corpus: str) -> Release:
+        if corpus not in self.names:
+            raise CorpusError(f"There is no corpus {corpus}.", fix="Choose another.")
+        return Release()
+
+    def document(self, document_id: int) -> StoredDocument:
+        if document_id not in self.documents:
+            raise CorpusError(f"Document {document_id} is not in this workspace any more.", fix="Ask again.")
+        return self.documents[document_id]
+
+    def hits(self, corpus: str) -> tuple[Hit, ...]:
+        start = TEXT.index("Documents are cut")
+        end = TEXT.index("\n\n## Overlap")
+        first = Passage(
+            1, 1, "/docs/passages.md", "passages.md", "Passages", TEXT[start:end], start, end, ("Passages",)
+        )
+        at = TEXT.index("There is none")
+        stop = TEXT.index("Filler")
+        second = Passage(
+            2,
+            1,
+            "/docs/passages.md",
+            "passages.md",
+            "Passages",
+            TEXT[at:stop],
+            at,
+            stop,
+            ("Passages", "Overlap"),
+        )
+        report = self.documents[2].text
+        third = Passage(3, 2, self.documents[2].source, "report.pdf", "Report", report, 0, len(report), (), 1)
+        hits = (
+            Hit(first, 0.0325, 1, 0.71, 1, 12.3),
+            Hit(second, 0.0161, 3, 0.44, None, None),
+            Hit(third, 0.0158, None, None, 2, 3.1),
+        )
+        return (hits[2], hits[0], hits[1]) if corpus == "reports" else hits
+
+    async def ask(self, request: Ask) -> AsyncIterator[Event]:
+        self.asked.append(request)
+        started, trace_id = time.time(), str(uuid.uuid4())
+        trace = Trace(
+            trace_id,
+            started,
+            "running",
+            request.question,
+            corpus=request.corpus,
+            model="embedded",
+            prompt="answer@1",
+            release="a1b2c3",
+            conversation_id=request.conversation_id or "",
+        )
+        self.traces.begin(trace)
+        written = ""
+        try:
+            if "raise" in request.question:
+                raise ModelUnavailable("The model server does not answer.", fix="Start it.")
+            yield StepStarted("condense")
+            yield StepFinished("condense", 0.001)
+            yield StepStarted("retrieve")
+            hits = self.hits(request.corpus)
+            yield Retrieved(hits)
+            yield StepFinished("retrieve", 0.002)
+            yield StepStarted("generate")
+            answer = self.script(request, hits)
+            pace = 0.02 if "slow" in request.question else 0.0
+            for word in answer.text.split(" "):
+                await asyncio.sleep(pace)
+                written += word + " "
+                yield Token(word + " ")
+            yield StepFinished("generate", 0.2)
+            for citation in answer.citations:
+                yield Cited(citation)
+        except (GeneratorExit, asyncio.CancelledError):
+            self.cancelled.set()
+            self._save(trace, "cancelled", written)
+            raise
+        except ModelUnavailable as error:
+            self._save(trace, "error", written, str(error))
+            raise
+        self._save(trace, "error" if answer.status == "failed" else "ok", answer.text, answer.error)
+        values = {name: getattr(answer, name) for name in ("text", "status", "citations", "support", "error")}
+        yield Done(
+            Answer(
+                **values,
+                hits=hits,
+                standalone=request.question,
+                trace_id=trace_id,
+                latency_s=time.time() - started,
+                usage=Usage(700, 112),
+                cost_usd=0.0001,
+                prompt="answer@1",
+                release="a1b2c3",
+                model="embedded",
+            )
+        )
+
+    def script(self, request: Ask, hits: tuple[Hit, ...]) -> Answer:
+        start = TEXT.index(SENTENCE)
+        first = Citation(1, hits[0], start, start + len(SENTENCE), 0.83)
+        if request.corpus == "reports":
+            report = self.documents[2].text
+            at = report.index("Net sales")
+            quote = "Net sales grew to 512 million in 2024."
+            return Answer(
+                f"{quote} [1]",
+                "answered",
+                citations=(Citation(1, hits[0], at, at + len(quote), 0.9),),
+                support=0.9,
+            )
+        if "unknown" in request.question:
+            return Answer("The documents do not answer this question.", "abstained", support=0.1)
+        if "fail" in request.question:
+            return Answer("", "failed", error="The model server did not answer within 60 seconds.")
+        if "hostile" in request.question:
+            return Answer(
+                HOSTILE, "answered", citations=(Citation(1, hits[1], None, None, 0.3),), support=0.3
+            )
+        if "slow" in request.question:
+            return Answer(WORDS * 40, "answered", support=0.8)
+        if "low" in request.question:
+            return Answer(
+                f"{SENTENCE} [1]",
+                "answered",
+                citations=(Citation(1, hits[0], start, start + len(SENTENCE), 0.4),),
+                support=0.4,
+            )
+        number = len(request.history) + 1
+        return Answer(
+            f"**Answer {number}.** {SENTENCE} [1] There is no overlap [2].\n\n- first point\n- `second` point",
+            "answered",
+            citations=(first, Citation(2, hits[1], None, None, 0.62)),
+            support=0.62,
+        )
+
+    def _save(self, trace: Trace, status: str, text: str, error: str = "") -> None:
+        now = time.time()
+        root = Span(
+            f"{trace.id[:30]}-root",
+            None,
+            0,
+            "answer",
+            "chain",
+            status,
+            trace.started,
+            now,
+            {"question": trace.question},
+            {"text": text},
+            error,
+        )
+        step = Span(
+            f"{trace.id[:30]}-step",
+            root.id,
+            1,
+            "retrieve",
+            "retriever",
+            "ok",
+            trace.started,
+            trace.started + (now - trace.started) / 2,
+            {"query": trace.question},
+            {"hits": 3},
+        )
+        values = {
+            name: getattr(trace, name)
+            for name in (
+                "id",
+                "started",
+                "question",
+                "corpus",
+                "model",
+                "prompt",
+                "release",
+                "conversation_id",
+            )
+        }
+        self.traces.save(
+            Trace(
+                **values,
+                status=status,
+                answer=text,
+                error=error,
+                latency_s=now - trace.started,
+                input_tokens=700,
+                output_tokens=112,
+                cost_usd=0.0001,
+                spans=(root, step),
+            )
+        )
+
+    def ingest(
+        self,
+        corpus: str,
+        paths: Sequence[Path],
+        on_progress: Callable[[IngestProgress], None],
+        stop: threading.Event,
+    ) -> IngestReport:
+        self.ingested.append((corpus, list(paths)))
+        begin = time.monotonic()
+        while (passed := time.monotonic() - begin) < self.ingest_seconds and not stop.is_set():
+            share = passed / self.ingest_seconds
+            on_progress(
+                IngestProgress(int(share * 10), 10, int(share * 500), 120.0, self.ingest_seconds - passed)
+            )
+            time.sleep(0.05)
+        if corpus not in self.names:
+            self.names.append(corpus)
+        broken = tuple(
+            Problem(str(path), "is empty") for path in paths if path.is_file() and not path.stat().st_size
+        )
+        return IngestReport(
+            added=len(paths) - len(broken),
+            passages=12,
+            problems=broken,
+            seconds=time.monotonic() - begin,
+            stopped=stop.is_set(),
+        )
+
+    def health(self) -> Health:
+        return self.health_now
+
+    def warm(self) -> None:
+        self.warmed.set()
+
+    def close(self) -> None:
+        self.closed = True
+        self.engine.dispose()

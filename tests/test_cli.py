@@ -1,0 +1,368 @@
+"""The command line: help, how a failure is told, and what ``doctor`` finds."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import ModuleType
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from rag.errors import RagsmithError
+from rag.settings import Settings, load_settings
+from rag.workspace import Workspace
+from ui import doctor
+from ui.cli import COMMANDS, Entry, cli
+from ui.context import Context, pass_context
+
+ROOT = Path(__file__).resolve().parent.parent
+# Port 9 is the discard service: nothing listens there.
+NOBODY = "http://127.0.0.1:9"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(cli, arguments, prog_name="ragsmith")
+
+
+@contextmanager
+def server(status: int, seen: list[str] | None = None) -> Iterator[str]:
+    """A server on the loopback that answers every GET with one status; ``seen`` gets paths and keys."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if seen is not None:
+                seen.append(f"{self.path} {self.headers.get('Authorization')}")
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
+        thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_address[1]}"
+        finally:
+            listening.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Adds a command ``scripted`` that does what it is given."""
+
+    def add(deed: Callable[[], None]) -> None:
+        module = ModuleType("scripted_command")
+        module.command = click.Command("scripted", callback=deed)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, "scripted_command", module)
+        monkeypatch.setitem(COMMANDS, "scripted", Entry("scripted_command:command", "Scripted."))  # type: ignore[arg-type]
+
+    return add
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def deed() -> None:
+        raise error
+
+    return deed
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_lists_every_command(option: str) -> None:
+    result = run(option)
+    assert result.exit_code == 0
+    listed = result.output.partition("Commands:")[2].splitlines()
+    assert [line.split(maxsplit=1) for line in listed if line] == [
+        [name, entry.help] for name, entry in COMMANDS.items()
+    ]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_listed_command_has_its_own_help(name: str) -> None:
+    result = run(name, "--help")
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"Usage: ragsmith {name} ")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["frobnicate"], ["--frobnicate"], ["doctor", "--frobnicate"], ["doctor", "x"]]
+)
+def test_a_wrong_call_is_a_usage_error(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Usage: ragsmith" in result.stderr
+    assert "Error: " in result.stderr
+
+
+def test_version_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    result = run("--version")
+    assert result.exit_code == 0
+    assert result.output == f"ragsmith {project['version']}\n"
+
+
+def test_an_error_of_ours_is_one_line(command: Callable[..., None]) -> None:
+    command(failing(RagsmithError("The disk\nis full.", fix="Free some space.")))
+    result = run("scripted")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr == "Error: The disk is full. Free some space.\n"
+
+
+def test_a_bug_is_one_line(command: Callable[..., None]) -> None:
+    command(failing(KeyError("passage\n7")))
+    result = run("scripted")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("This is a bug in ragsmith: KeyError: 'passage")
+
+
+@pytest.mark.parametrize("error", [RagsmithError("The disk is full."), KeyError("passage")])
+def test_debug_shows_the_traceback_before_the_line(error: Exception, command: Callable[..., None]) -> None:
+    command(failing(error))
+    result = run("--debug", "scripted")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Traceback (most recent call last):")
+    assert "in deed" in result.stderr
+    assert result.stderr.splitlines()[-1].startswith(
+        ("Error: The disk", "This is a bug in ragsmith: KeyError")
+    )
+
+
+def test_an_interrupt_is_told_and_has_its_status(command: Callable[..., None]) -> None:
+    command(failing(KeyboardInterrupt()))
+    result = run("scripted")
+    assert result.exit_code == 130
+    assert result.stderr.strip() == "Stopped."
+
+
+def test_a_reader_that_left_is_no_failure_to_tell() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as closed:
+        ended = subprocess.run(
+            [sys.executable, "-m", "ui.cli", "--help"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ended.stderr == ""
+
+
+def test_options_before_the_command_reach_its_settings(command: Callable[..., None], tmp_path: Path) -> None:
+    seen: list[Settings] = []
+
+    @pass_context
+    def deed(context: Context) -> None:
+        seen.append(context.settings)
+        seen.append(context.settings_with(port=None, retrieval={"k": 9, "mode": None}))
+
+    command(deed)
+    config = tmp_path / "own.toml"
+    config.write_text("port = 8111\n[retrieval]\nk = 4\nmode = 'dense'\n", encoding="utf-8")
+    result = run("--home", str(tmp_path / "h"), "--config", str(config), "--model", "openai:tiny", "scripted")
+    assert result.exit_code == 0, result.output
+    plain, overridden = seen
+    assert (plain.home, plain.model, plain.port) == (tmp_path / "h", "openai:tiny", 8111)
+    assert plain.retrieval.k == 4
+    assert (overridden.port, overridden.retrieval.k, overridden.retrieval.mode) == (8111, 9, "dense")
+
+
+def test_doctor_finds_a_fresh_workspace_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_PORT", "0")
+    result = run("doctor", "--json")
+    checks = json.loads(result.stdout)
+    assert result.exit_code == 0, checks
+    assert [set(check) for check in checks] == [{"name", "ok", "detail", "fix"}] * len(checks)
+    assert [check["name"] for check in checks] == [
+        *("python", "settings", "workspace", "database", "chroma"),
+        *("encoder", "openvino", "torch", "model", "wandb", "port"),
+    ]
+    # Only a processor without bf16 is allowed to warn.
+    assert {check["name"] for check in checks if check["ok"] is not True} <= {"openvino"}
+    assert (tmp_path / ".ragsmith" / "ragsmith.db").is_file()
+
+
+def test_doctor_marks_a_failure_and_names_its_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_PORT", "0")
+    monkeypatch.setenv("RAGSMITH_CHROMA_URL", NOBODY)
+    result = run("doctor")
+    assert result.exit_code == 1
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert any(line.startswith("✓ python Python 3.") for line in lines)
+    failure = next(number for number, line in enumerate(lines) if line.startswith(f"✗ chroma {NOBODY}"))
+    assert "Start it with `chroma run" in " ".join(lines[failure + 1 : failure + 3])
+
+
+def test_doctor_without_settings_says_why() -> None:
+    Path("ragsmith.toml").write_text("port = \n", encoding="utf-8")
+    result = run("doctor", "--json")
+    assert result.exit_code == 1
+    checks = json.loads(result.stdout)
+    assert [(check["name"], check["ok"]) for check in checks] == [("python", True), ("settings", False)]
+    assert "ragsmith.toml cannot be read" in checks[1]["detail"]
+    assert checks[1]["fix"]
+
+
+def test_doctor_names_a_variable_that_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_PROT", "1")
+    monkeypatch.setenv("RAGSMITH_RETRIEVAL__K", "3")
+    check = doctor.check_settings(load_settings())
+    assert check.ok is None
+    assert check.detail == "No setting is named RAGSMITH_PROT."
+
+
+@pytest.mark.parametrize(("free_mb", "ok"), [(50, False), (500, None), (5000, True)])
+def test_doctor_looks_at_the_room_on_the_disk(
+    free_mb: int, ok: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type(doctor.shutil.disk_usage("."))(10**12, 0, free_mb * 1_000_000)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: usage)
+    check = doctor.check_workspace(load_settings())
+    assert check.ok is ok
+    assert bool(check.fix) is not bool(ok)
+
+
+def test_doctor_skips_the_stores_of_an_unusable_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".ragsmith").write_text("a file", encoding="utf-8")
+    monkeypatch.setenv("RAGSMITH_PORT", "0")
+    checks = {check.name: check for check in doctor.examine(Context())}
+    assert checks["workspace"].ok is False
+    assert "RAGSMITH_HOME" in checks["workspace"].fix
+    assert not {"database", "chroma"} & set(checks)
+
+
+def test_doctor_tells_damaged_stores(workspace: Workspace) -> None:
+    workspace.chroma.mkdir()
+    for file in (workspace.database, workspace.chroma / "chroma.sqlite3"):
+        file.write_bytes(b"not a database " * 300)
+    checks = {check.name: check for check in doctor.examine(Context())}
+    for name in ("database", "chroma"):
+        assert checks[name].ok is False
+        assert "ingest again" in checks[name].fix
+
+
+def test_doctor_knows_an_altered_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rag.encoder import locate
+
+    monkeypatch.setattr(locate, "PACKAGED_SHA256", "0" * 64)
+    monkeypatch.setattr(locate, "_in_hub_cache", lambda _name: None)
+    checks = {check.name: check for check in doctor.examine(Context())}
+    assert checks["encoder"].ok is False
+    assert "sha256" in checks["encoder"].detail
+
+
+@pytest.mark.parametrize(("status", "ok"), [(200, True), (500, False)])
+def test_doctor_asks_the_chroma_server(status: int, ok: bool) -> None:
+    seen: list[str] = []
+    with server(status, seen) as url:
+        check = doctor.check_chroma(load_settings({"chroma_url": f"{url}/"}))
+    assert check.ok is ok
+    assert seen == ["/api/v2/heartbeat None"]
+
+
+def model_check(base_url: str | None = None, api_key: str | None = None) -> doctor.Check:
+    openai = {"base_url": base_url, "api_key": api_key}
+    return doctor.check_model(Context().settings_with(model="openai:tiny", openai=openai))
+
+
+def test_doctor_asks_the_model_server_with_the_key() -> None:
+    seen: list[str] = []
+    with server(200, seen) as url:
+        assert model_check(f"{url}/v1", "opensesame").ok is True
+        assert model_check(f"{url}/v1/").ok is True
+    assert seen == ["/v1/models Bearer opensesame", "/v1/models None"]
+
+
+def test_doctor_names_a_missing_key_without_asking_anybody() -> None:
+    check = model_check()
+    assert check.ok is False
+    assert "OPENAI_API_KEY" in check.fix
+
+
+@pytest.mark.parametrize(("key", "fix"), [(None, "Set OPENAI_API_KEY"), ("wrong", "Mend OPENAI_API_KEY")])
+def test_doctor_tells_a_refused_key(key: str | None, fix: str) -> None:
+    with server(401) as url:
+        check = model_check(url, key)
+    assert check.ok is False
+    assert check.fix.startswith(fix)
+    assert "wrong" not in check.detail
+
+
+@pytest.mark.parametrize("url", [NOBODY, "localhost:11434", "http://", "http://[::1"])
+def test_doctor_tells_a_model_server_that_is_not_there(url: str) -> None:
+    check = model_check(url)
+    assert check.ok is False
+    assert "RAGSMITH_OPENAI__BASE_URL" in check.fix
+
+
+def test_doctor_does_not_wait_for_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        check = model_check(f"http://127.0.0.1:{silent.getsockname()[1]}")
+    assert check.ok is False
+    assert "no answer" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("mode", "logged_in", "ok", "said"),
+    [
+        ("off", True, True, "off"),
+        ("offline", True, True, "offline"),
+        ("auto", False, True, "offline"),
+        ("auto", True, True, "online"),
+        ("online", True, True, "online"),
+        ("online", False, False, "nobody is logged in"),
+    ],
+)
+def test_doctor_tells_where_traces_go(
+    mode: str, logged_in: bool, ok: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if logged_in:
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine api.wandb.ai login user password secret\n", encoding="utf-8")
+        netrc.chmod(0o600)
+        monkeypatch.setenv("NETRC", str(netrc))
+    check = doctor.check_wandb(load_settings({"tracking": {"wandb": mode}}))
+    assert check.ok is ok
+    assert said in check.detail
+
+
+def test_doctor_tells_a_port_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        # The listener accepts and stays silent: it is no ragsmith.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(doctor, "TIMEOUT_S", 0.2)
+            check = doctor.check_port(load_settings({"port": number}))
+    assert check.ok is False
+    assert "RAGSMITH_PORT" in check.fix
+    assert doctor.check_port(load_settings({"port": number})).ok is True
+
+
+def test_doctor_accepts_a_ragsmith_that_runs_already() -> None:
+    with server(200) as url:
+        check = doctor.check_port(load_settings({"port": int(url.rpartition(":")[2])}))
+    assert check.ok is True
+
+
+def test_doctor_tells_an_address_of_another_machine() -> None:
+    check = doctor.check_port(load_settings({"host": "192.0.2.1"}))
+    assert check.ok is False
+    assert "RAGSMITH_HOST" in check.fix

@@ -1,0 +1,1 @@
+"""The faces of ragsmith: command line, HTTP API and chat page. The only package that wires the parts together."""

@@ -1,0 +1,161 @@
+"""The command line: the options before a command, the list of commands, and how a failure is told.
+
+A command's module is imported when it is called, so that ``ragsmith --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from rag.errors import RagsmithError
+from ui.context import Context
+
+PROGRAM = "ragsmith"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command that is not imported yet.
+
+    Attributes:
+        target: ``module:attribute`` of its click command.
+        help: Its line in the list of commands.
+    """
+
+    target: str
+    help: str
+
+
+COMMANDS: Mapping[str, Entry] = {
+    "serve": Entry("ui.commands.serve:command", "Open the chat page."),
+    "ingest": Entry("ui.commands.ingest:command", "Add files and folders to a corpus."),
+    "search": Entry("ui.commands.search:command", "Show what is found for a query, and why."),
+    "ask": Entry("ui.commands.ask:command", "Ask a question in the terminal."),
+    "traces": Entry("ui.commands.traces:command", "List answered questions and show their steps."),
+    "corpora": Entry("ui.commands.corpora:command", "List and remove corpora."),
+    "doctor": Entry("ui.commands.doctor:command", "Check everything a run needs."),
+}
+
+
+class Bug(click.ClickException):
+    """Something that ragsmith did not foresee."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the line without click's ``Error:`` before it."""
+        click.echo(self.format_message(), file=file, err=file is None)
+
+
+class Commands(click.Group):
+    """A group that knows its commands by ``COMMANDS`` and tells every failure in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names, in the order in which a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the command; None where there is none of that name."""
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            return None
+        module, _, attribute = entry.target.partition(":")
+        command = getattr(import_module(module), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{entry.target} is no click command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """List the commands without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command and turn what it raises into a line and an exit status."""
+        try:
+            outcome = super().invoke(ctx)
+            # What is still buffered may meet a closed pipe: here click hides it, at exit Python would not.
+            sys.stdout.flush()
+        except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
+            raise
+        except KeyboardInterrupt as error:
+            click.echo("\nStopped.", err=True)
+            raise click.exceptions.Exit(130) from error
+        except RagsmithError as error:
+            _show_traceback(ctx, error)
+            raise click.ClickException(_one_line(str(error))) from error
+        except Exception as error:
+            _show_traceback(ctx, error)
+            where = "" if ctx.params["debug"] else " (--debug shows where)"
+            what = _one_line(f"{type(error).__name__}: {error}")
+            raise Bug(f"This is a bug in ragsmith: {what}{where}") from error
+        return outcome
+
+
+def _show_traceback(ctx: click.Context, error: Exception) -> None:
+    if ctx.params["debug"]:
+        import traceback
+
+        traceback.print_exception(error)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        number = version(PROGRAM)
+    except PackageNotFoundError:
+        number = "(not installed, run from its source)"
+    click.echo(f"{PROGRAM} {number}")
+    ctx.exit()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--home",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="The workspace folder; by default RAGSMITH_HOME, else .ragsmith here.",
+)
+@click.option(
+    "--config",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The settings file; by default RAGSMITH_CONFIG, else ragsmith.toml here.",
+)
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Who answers: embedded, or openai:NAME for an OpenAI-compatible server.",
+)
+@click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
+)
+@click.pass_context
+def cli(ctx: click.Context, home: Path | None, config: Path | None, model: str | None, debug: bool) -> None:
+    """Talk to your documents, iterate on prompts, debug traces."""
+    ctx.obj = Context(flags={"home": home, "model": model}, config=config, debug=debug)
+
+
+def main() -> None:
+    """The entry of the ``ragsmith`` script."""
+    cli(prog_name=PROGRAM)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What the options before a command's name say, and the settings that follow from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rag.settings import Settings
+
+
+@dataclass(frozen=True)
+class Context:
+    """The object that click hands to every command.
+
+    Attributes:
+        flags: Settings given before the command's name; None is not given.
+        config: The settings file that ``--config`` names.
+        debug: Whether a failure shows its traceback.
+    """
+
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    config: Path | None = None
+    debug: bool = False
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of this call, read at the first use.
+
+        Raises:
+            SettingsError: A file cannot be read, or a value is not usable.
+        """
+        return self.settings_with()
+
+    def settings_with(self, **flags: Any) -> Settings:
+        """The settings with a command's own flags on top; sections are given as mappings.
+
+        Raises:
+            SettingsError: A file cannot be read, or a value is not usable.
+        """
+        # pydantic takes 0.2 s to import: help must not wait for it.
+        from rag.settings import load_settings
+
+        return load_settings(_given({**self.flags, **flags}), self.config)
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what was not given, at every depth."""
+    return {
+        name: _given(value) if isinstance(value, Mapping) else value
+        for name, value in flags.items()
+        if value is not None
+    }

@@ -1,0 +1,1 @@
+"""The chat page: layout, events, and how things look."""

@@ -1,0 +1,168 @@
+"""Untrusted text to safe HTML: what a document or a model wrote never becomes markup of its own.
+
+Answers are Markdown. The parser knows no raw HTML, images become their alternative text, links keep only
+``http``, ``https`` and ``mailto``. What comes out is one line, so that a Markdown reader that gets it again
+(Gradio's chatbot) takes it for a single block and looks no deeper.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.renderer import RendererHTML
+    from markdown_it.rules_inline import StateInline
+    from markdown_it.token import Token
+    from markdown_it.utils import EnvType, OptionsDict
+
+_MARKER = re.compile(r"\[(\d{1,3})\]")
+_SAFE_SCHEME = re.compile(r"(?:https?|mailto):", re.IGNORECASE)
+# Control characters, and those that turn the direction of the text around them.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+_CITE = "citation"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where a marker leads.
+
+    Attributes:
+        href: An address of ours.
+        title: What the pointer shows.
+    """
+
+    href: str
+    title: str
+
+
+Resolve = Callable[[int], Reference | None]
+"""A marker's number to where it leads; None leaves it plain text."""
+
+
+def plain(text: str) -> str:
+    """The text escaped, on one line of HTML; its own lines stay lines where ``white-space`` keeps them."""
+    return escape(_UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))).replace("\n", "&#10;")
+
+
+def plain_with_citations(text: str, resolve: Resolve) -> str:
+    """As ``plain``, with each known marker ``[n]`` as a link."""
+    parts: list[str] = []
+    end = 0
+    for found in _MARKER.finditer(text):
+        link = citation(int(found[1]), resolve)
+        if link:
+            parts += (plain(text[end : found.start()]), link)
+            end = found.end()
+    parts.append(plain(text[end:]))
+    return "".join(parts)
+
+
+def markdown(text: str, resolve: Resolve) -> str:
+    """Markdown as safe HTML on one line, with each known marker ``[n]`` as a link."""
+    cleaned = _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))
+    rendered: str = _parser().render(cleaned, {"resolve": resolve})
+    # Again, for what stood in the text as an entity.
+    return _UNSEEN.sub("\ufffd", rendered).strip().replace("\n", " ")
+
+
+def citation(number: int, resolve: Resolve) -> str:
+    """The link of a marker; empty where it leads nowhere."""
+    target = resolve(number)
+    if target is None:
+        return ""
+    return f'<a class="rs-cite" href="{escape(target.href)}" title="{plain(target.title)}">{number}</a>'
+
+
+@cache
+def _parser() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "xhtmlOut": False})
+    parser.enable(["table", "strikethrough"])
+    # A text that defines [1] as a link of its own would turn our markers around.
+    parser.disable(["reference", "html_block", "html_inline"])
+    parser.inline.ruler.before("link", _CITE, _parse_marker)
+    parser.core.ruler.push("drop_unsafe_links", _drop_unsafe_links)
+    for name, rule in _RULES.items():
+        parser.add_render_rule(name, rule)
+    return parser
+
+
+def _parse_marker(state: StateInline, silent: bool) -> bool:
+    found = _MARKER.match(state.src, state.pos)
+    if found is None:
+        return False
+    if not silent:
+        token = state.push(_CITE, "", 0)
+        token.content = found[1]
+    state.pos = found.end()
+    return True
+
+
+def _drop_unsafe_links(state: Any) -> None:
+    """Leave the words of a link that leads to nowhere we know, and drop the link."""
+    for token in state.tokens:
+        if token.type == "inline" and token.children:
+            token.children = list(_without_unsafe_links(token.children))
+
+
+def _without_unsafe_links(tokens: Sequence[Token]) -> list[Token]:
+    kept: list[Token] = []
+    open_links: list[bool] = []
+    for token in tokens:
+        if token.type == "link_open":
+            href = str(token.attrs.get("href", ""))
+            safe = _SAFE_SCHEME.match(href) is not None
+            open_links.append(safe)
+            if not safe:
+                continue
+            token.attrs = {
+                "class": "rs-out",
+                "href": href,
+                "title": href,
+                "target": "_blank",
+                "rel": "noopener noreferrer nofollow",
+            }
+        elif token.type == "link_close" and not open_links.pop():
+            continue
+        elif token.type == _CITE and any(open_links):
+            # A link in a link is none; the outer one was there first.
+            token.type, token.content = "text", f"[{token.content}]"
+        kept.append(token)
+    return kept
+
+
+Tokens = Sequence["Token"]
+
+
+def _render_marker(
+    _self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, env: EnvType
+) -> str:
+    number = tokens[index].content
+    return citation(int(number), env["resolve"]) or f"[{number}]"
+
+
+def _render_image(
+    _self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType
+) -> str:
+    return plain(tokens[index].content)
+
+
+def _render_code(
+    _self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType
+) -> str:
+    return f"<pre><code>{plain(tokens[index].content)}</code></pre>"
+
+
+_RULES: dict[str, Callable[..., str]] = {
+    _CITE: _render_marker,
+    "image": _render_image,
+    "fence": _render_code,
+    "code_block": _render_code,
+}

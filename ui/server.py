@@ -1,0 +1,184 @@
+"""The server: chat page, stored documents and HTTP API on one port."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from rag.errors import SettingsError
+from ui.guard import KnownHosts, SecurityHeaders, is_loopback
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+# An open page holds a stream for ever; what is being answered gets so long to end by itself.
+GRACE_S = 2
+
+
+def create_app(bench: Workbench) -> FastAPI:
+    """Everything that a browser or another program can reach.
+
+    The caller closes the workbench.
+    """
+    from ui.api import api_routes
+    from ui.sources import source_routes
+
+    # Swagger's page loads its scripts from elsewhere, and our policy would leave it blank.
+    app = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_api_route("/healthz", lambda: health(bench), methods=["GET"])
+    app.include_router(api_routes(bench))
+    app.include_router(source_routes(bench))
+    mounted = _mount_page(app, bench)
+    if is_loopback(bench.settings.host):
+        mounted.add_middleware(KnownHosts, hosts=(bench.settings.host, "localhost"))
+    mounted.add_middleware(SecurityHeaders)
+    return mounted
+
+
+def health(bench: Workbench) -> dict[str, Any]:
+    """What a monitor wants to know; ``status`` is ``ok`` when a question can be answered."""
+    now = bench.health()
+    ready = now.model_ok and now.index_ok
+    return {
+        "status": "ok" if ready else "degraded",
+        "model": {"ok": now.model_ok, "detail": now.model},
+        "index": {"ok": now.index_ok, "detail": now.index},
+        "wandb": {"ok": now.wandb_ok, "mode": now.wandb},
+        "notices": list(now.notices),
+    }
+
+
+def _mount_page(app: FastAPI, bench: Workbench) -> FastAPI:
+    # Gradio keeps uploads in the system's temporary folder unless told otherwise, and reads only the
+    # environment: what a person uploads belongs into the workspace.
+    os.environ["GRADIO_TEMP_DIR"] = str(bench.workspace.root / "tmp")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio
+
+    from ui.pages.app import build_app
+    from ui.pages.theme import FAVICON, head, style, theme
+
+    # Gradio would ask its makers for news of the version.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    mounted: FastAPI = gradio.mount_gradio_app(
+        app,
+        build_app(bench),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=f"{bench.settings.ingest.max_file_mb}mb",
+        ssr_mode=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        favicon_path=str(FAVICON),
+        theme=theme(),
+        css=style(),
+        head=head(),
+    )
+    return mounted
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that says when it listens."""
+
+    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_listening = on_listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._on_listening()
+
+
+def serve(bench: Workbench, open_browser: bool) -> None:
+    """Serve until SIGTERM or Ctrl-C, then close the workbench.
+
+    Args:
+        open_browser: Show the page in the person's browser.
+
+    Raises:
+        SettingsError: The port is taken or the address is not one of this machine.
+    """
+    listener = listen(bench.settings.host, bench.settings.port)
+    # uvicorn raises the signal again after its own shutdown; the default would end the process before the
+    # workbench is closed and the last traces are delivered.
+    before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    try:
+        address = _address(bench.settings.host, listener.getsockname()[1])
+        config = uvicorn.Config(
+            create_app(bench), log_level="warning", timeout_graceful_shutdown=GRACE_S, server_header=False
+        )
+        server = _Server(config, lambda: _announce(bench, address, open_browser))
+        server.run(sockets=[listener])
+    except KeyboardInterrupt:
+        pass
+    finally:
+        listener.close()
+        bench.close()
+        signal.signal(signal.SIGTERM, before)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket bound to the address; port 0 takes any free one.
+
+    Raises:
+        SettingsError: The port is taken, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise SettingsError(f"The host {host} is not known: {error}.", fix="Set host to 127.0.0.1.") from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"Port {port} on {host} is taken: perhaps ragsmith runs already.",
+                fix="Open the page that is there, or choose another port: `ragsmith serve --port 7861`.",
+            ) from error
+        if error.errno == errno.EACCES:
+            raise SettingsError(
+                f"Port {port} needs the rights of an administrator.", fix="Choose one above 1023."
+            ) from error
+        raise SettingsError(
+            f"Cannot listen on {host}:{port}: {error.strerror}.", fix="Set host to 127.0.0.1."
+        ) from error
+    return listener
+
+
+def _address(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://{f'[{shown}]' if ':' in shown and not shown.startswith('[') else shown}:{port}"
+
+
+def _announce(bench: Workbench, address: str, open_browser: bool) -> None:
+    """Say where the page is, and do what can wait until it is there."""
+    print(f"ragsmith is at {address}  (Ctrl-C stops it)", flush=True)  # noqa: T201 - the command's output
+    if not is_loopback(bench.settings.host):
+        print(  # noqa: T201
+            f"Warning: host is {bench.settings.host}, so everybody in this network can read all corpora and "
+            "conversations. Put a proxy with a login in front, or set host to 127.0.0.1.",
+            file=sys.stderr,
+            flush=True,
+        )
+    threading.Thread(target=bench.warm, name="warm", daemon=True).start()
+    if open_browser:
+        import webbrowser
+
+        threading.Thread(target=webbrowser.open, args=(address,), name="browser", daemon=True).start()

@@ -1,0 +1,301 @@
+"""Puts the parts together: the one place that knows which part needs which."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.assistant import Ask, Assistant, Pipeline
+from rag.errors import PromptError, RagsmithError
+from rag.events import Event
+from rag.release import Release
+from rag.settings import Settings
+from rag.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from sqlalchemy import Engine
+
+    from prompts import PromptTemplate
+    from rag.conversations import ConversationStore
+    from rag.corpora import Corpora, StoredDocument
+    from rag.encoder import Encoder
+    from rag.index import CorpusIndex
+    from rag.ingest import IngestProgress, IngestReport
+    from rag.retrieval import Retriever
+    from rag.traces import TraceStore
+    from rag.tracking import Tracker
+
+SAMPLE_CORPUS = "handbook"
+MEGABYTE = 1_000_000
+CLOSING_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The strip at the top of the page: each part, whether it works, and what to do where it does not."""
+
+    model: str
+    model_ok: bool
+    index: str
+    index_ok: bool
+    wandb: str
+    wandb_ok: bool
+    notices: tuple[str, ...] = ()
+
+
+class Workbench:
+    """Everything that one process needs, each part made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        from rag.models import check_model_name
+
+        check_model_name(settings.model)
+        self.settings = settings
+        self.workspace: Workspace = open_workspace(settings.home)
+        self._pipelines: dict[str, Pipeline] = {}
+        self._retrievers: dict[int, Retriever] = {}
+        self._lock = threading.RLock()
+        self._tracker: Tracker | None = None
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The database."""
+        from rag.database import open_database
+
+        return open_database(self.workspace, self.settings.database_url)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder; the first time on a machine it is converted, which takes some ten seconds."""
+        from rag.encoder import open_encoder
+
+        return open_encoder(self.settings.encoder, self.workspace)
+
+    @cached_property
+    def stores(self) -> Corpora:
+        """The corpora and their indexes."""
+        from rag.corpora import Corpora
+
+        return Corpora(
+            self.workspace, self.engine, self.encoder, self.settings.chunking.tokens, self.settings.chroma_url
+        )
+
+    @cached_property
+    def traces(self) -> TraceStore:
+        """The traces; what an earlier process left running is marked as interrupted."""
+        from rag.traces import TraceStore
+
+        store = TraceStore(self.engine)
+        store.mend()
+        return store
+
+    @cached_property
+    def conversations(self) -> ConversationStore:
+        """The conversations of the chat page."""
+        from rag.conversations import ConversationStore
+
+        return ConversationStore(self.engine)
+
+    @property
+    def tracker(self) -> Tracker:
+        """The W&B run of this process."""
+        from rag.tracking import open_tracker
+
+        with self._lock:
+            if self._tracker is None:
+                told = {"model": self.settings.model, "encoder": self.settings.encoder.model}
+                self._tracker = open_tracker(self.settings.tracking, self.workspace, self.traces, told)
+            return self._tracker
+
+    @cached_property
+    def assistant(self) -> Assistant:
+        """Answers questions."""
+        from rag.cost import load_prices
+
+        return Assistant(
+            self.pipeline, self.traces, load_prices(self.settings.cost), lambda: self.tracker.wake()
+        )
+
+    def corpora(self) -> list[str]:
+        """The names of all corpora."""
+        return [summary.name for summary in self.stores.summaries()]
+
+    def index(self, corpus: str = "") -> CorpusIndex:
+        """The index of a corpus; empty for the one in the settings.
+
+        Raises:
+            CorpusError: There is none.
+        """
+        return self.stores.find(corpus or self.settings.corpus)
+
+    def retriever(self, corpus: str = "") -> Retriever:
+        """Searches a corpus.
+
+        Raises:
+            CorpusError: There is none.
+        """
+        from rag.retrieval import Retriever
+
+        with self._lock:
+            index = self.index(corpus)
+            if index.id not in self._retrievers:
+                self._retrievers[index.id] = Retriever(index, self.settings.retrieval)
+            return self._retrievers[index.id]
+
+    def prompt(self, reference: str) -> PromptTemplate:
+        """A prompt of the workspace, or one that ships.
+
+        Raises:
+            PromptError: There is none, or it is malformed.
+        """
+        from prompts import PromptTemplateError, find_prompt
+
+        try:
+            return find_prompt(reference, [self.workspace.root / "prompts"])
+        except PromptTemplateError as error:
+            raise PromptError(str(error), fix="Correct the file, or the setting prompt.") from error
+
+    def release(self, corpus: str = "") -> Release:
+        """What answers questions about a corpus."""
+        return self.pipeline(corpus).release
+
+    def pipeline(self, corpus: str = "") -> Pipeline:
+        """The chain of a corpus, made at the first question.
+
+        Raises:
+            RagsmithError: A part of it is missing.
+        """
+        name = corpus or self.settings.corpus
+        with self._lock:
+            retriever = self.retriever(name)
+            known = self._pipelines.get(name)
+            if known is None or known.release.fingerprint != self.stores.fingerprint:
+                known = self._pipelines[name] = self._make_pipeline(name, retriever)
+            return known
+
+    def _make_pipeline(self, corpus: str, retriever: Retriever) -> Pipeline:
+        from rag.chain import build_chain
+        from rag.models import EMBEDDED
+        from rag.steps import Steps
+
+        settings = self.settings
+        answer_prompt = self.prompt(settings.prompt)
+        release = Release(
+            corpus=corpus,
+            fingerprint=self.stores.fingerprint,
+            prompt=answer_prompt.label,
+            prompt_sha256=answer_prompt.sha256,
+            model=settings.model,
+            retrieval=settings.retrieval,
+            decoding=settings.decoding,
+            min_support=settings.grounding.min_support,
+        )
+        model = self._model(corpus)
+        steps = Steps(
+            release=release,
+            retriever=retriever,
+            encoder=self.encoder,
+            model=model,
+            condenser=None if settings.model == EMBEDDED else model,
+            answer_prompt=answer_prompt,
+            condense_prompt=self.prompt("condense"),
+        )
+        return Pipeline(release, build_chain(steps))
+
+    def _model(self, corpus: str) -> BaseChatModel:
+        from rag.models import EMBEDDED, open_remote_model
+
+        if self.settings.model != EMBEDDED:
+            return open_remote_model(self.settings)
+        from rag.reader import EmbeddedReader
+
+        return EmbeddedReader(
+            encoder=self.encoder,
+            lexical=self.index(corpus).lexical,
+            min_support=self.settings.grounding.min_support,
+        )
+
+    def ask(self, request: Ask) -> AsyncIterator[Event]:
+        """Answer a question; see ``rag.assistant.Assistant.answer``."""
+        return self.assistant.answer(request)
+
+    def ingest(
+        self,
+        corpus: str,
+        paths: Sequence[Path],
+        on_progress: Callable[[IngestProgress], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> IngestReport:
+        """Bring files and folders into a corpus; see ``rag.ingest.ingest``.
+
+        Raises:
+            WorkspaceBusy: Another process is ingesting.
+        """
+        from rag.ingest import ingest
+
+        with self.workspace.writing(f"ingest into {corpus}"):
+            return ingest(
+                self.stores.ensure(corpus),
+                paths,
+                max_bytes=self.settings.ingest.max_file_mb * MEGABYTE,
+                on_progress=on_progress,
+                stop=stop,
+            )
+
+    def ensure_sample(self, on_progress: Callable[[IngestProgress], None] = lambda _: None) -> None:
+        """Have the handbook as a corpus: made when missing, brought up to date when its pages changed."""
+        pages = sample_pages()
+        if pages is not None:
+            self.ingest(SAMPLE_CORPUS, [pages], on_progress)
+
+    def document(self, document_id: int) -> StoredDocument:
+        """A stored text.
+
+        Raises:
+            CorpusError: It is not there, or not any more.
+        """
+        return self.stores.document(document_id)
+
+    def warm(self) -> None:
+        """Load what the first question needs."""
+        self.pipeline()
+        self.retriever().search("warm up")
+
+    def health(self) -> Health:
+        """What works, and what does not."""
+        notices: list[str] = []
+        try:
+            count = self.index().passage_count()
+            index, index_ok = f"{self.settings.corpus}: {count:,} passages", count > 0
+            model, model_ok = f"{self.settings.model} · {self.encoder.runtime}", True
+            if self.encoder.notice:
+                notices.append(self.encoder.notice)
+            self.pipeline()
+        except RagsmithError as error:
+            index, index_ok = self.settings.corpus, False
+            model, model_ok = self.settings.model, False
+            notices.append(str(error))
+        tracked = self.tracker.status
+        return Health(
+            model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices)
+        )
+
+    def close(self) -> None:
+        """Deliver what waits for W&B, and let go of the stores."""
+        if self._tracker is not None:
+            self._tracker.close(CLOSING_S)
+        for retriever in self._retrievers.values():
+            retriever.close()
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+
+def sample_pages() -> Path | None:
+    """The handbook's folder, beside the packages; None where it was left out."""
+    pages = Path(__file__).parent.parent / "corpora" / "handbook" / "pages"
+    return pages if pages.is_dir() else None
