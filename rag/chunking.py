@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -72,46 +73,72 @@ def cut(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> list[Ch
 
 
 @dataclass(frozen=True, slots=True)
+class _Part:
+    """A block, or as much of it as the tokenizer takes at once; ``gap`` characters lie before it."""
+
+    block: Block
+    start: int
+    end: int
+    gap: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Piece:
+    """A part that fits a passage; ``mark_up`` is the tokens between the piece before and this one."""
+
     block: Block
     start: int
     end: int
     tokens: int
+    mark_up: int = 0
 
 
 def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Iterator[_Piece]:
+    text = document.text
+    headed = 0
     for group in _grouped(_bounded(document)):
-        counts = tokens.count([document.text[start:end] for _, start, end in group])
-        for (block, start, end), count in zip(group, counts, strict=True):
-            if count <= rule.limit:
-                yield _Piece(block, start, end, count)
+        counts = tokens.count([text[part.start : part.end] for part in group])
+        gaps = [text[part.start - min(part.gap, WIDEST_GAP) : part.start].strip() for part in group]
+        for part, count, mark_up in zip(group, counts, tokens.count(gaps), strict=True):
+            piece = _Piece(part.block, part.start, part.end, count, mark_up)
+            before = headed + mark_up if headed else 0
+            headed = before + count if part.block.kind == "heading" else 0
+            # Room for the headings before it, which must not be left alone; not for an absurd pile of them.
+            taken = before if before <= rule.limit // 2 and not headed else 0
+            if count + taken <= rule.limit:
+                yield piece
             else:
-                yield from _split(document.text, block, start, end, tokens, rule)
+                yield from _split(text, piece, tokens, rule, taken)
 
 
-def _bounded(document: Document) -> Iterator[tuple[Block, int, int]]:
+def _bounded(document: Document) -> Iterator[_Part]:
     """Blocks, the longest ones in parts that the tokenizer can take at once."""
+    before = 0
     for block in document.blocks:
         start = block.start
         while block.end - start > TOKENIZED_AT_ONCE:
-            space = document.text.rfind(" ", start + 1, start + TOKENIZED_AT_ONCE)
-            middle = space if space > start else start + TOKENIZED_AT_ONCE
-            yield block, start, middle
-            start = middle
+            middle = _last_break(document.text, start, start + TOKENIZED_AT_ONCE)
+            yield _Part(block, start, middle, start - before)
+            start = before = middle
             while start < block.end and document.text[start].isspace():
                 start += 1
         if start < block.end:
-            yield block, start, block.end
+            yield _Part(block, start, block.end, start - before)
+            before = block.end
 
 
-def _grouped(
-    parts: Iterator[tuple[Block, int, int]],
-) -> Iterator[list[tuple[Block, int, int]]]:
-    group: list[tuple[Block, int, int]] = []
+def _last_break(text: str, start: int, end: int) -> int:
+    """The last place up to ``end`` that is inside no word; ``end`` where there is none."""
+    inside = (at for at in range(end, start, -1) if text[at].isspace() or _UNSPACED.match(text, at))
+    return next(inside, end)
+
+
+def _grouped(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
+    group: list[_Part] = []
     held = 0
     for part in parts:
         group.append(part)
-        held += part[2] - part[1]
+        held += part.end - part.start
         if held >= TOKENIZED_AT_ONCE:
             yield group
             group, held = [], 0
@@ -120,39 +147,48 @@ def _grouped(
 
 
 def _split(
-    text: str, block: Block, start: int, end: int, tokens: TokenCounter, rule: ChunkingRule
+    text: str, whole: _Piece, tokens: TokenCounter, rule: ChunkingRule, taken: int
 ) -> Iterator[_Piece]:
-    """Cut one long block into pieces of about equal size."""
-    part = text[start:end]
+    """Cut a long piece into some of about equal size, the first with ``taken`` tokens less than the limit."""
+    part = text[whole.start : whole.end]
     places = tokens.starts(part)
-    good = _breaks(part, _LINE_END if block.kind in ("code", "row") else _SENTENCE_END)
+    good = _breaks(part, _LINE_END if whole.block.kind in ("code", "row") else _SENTENCE_END)
     possible = _breaks(part, _SPACE)
-    possible_cjk = [match.start() for match in _UNSPACED.finditer(part)]
+    unspaced = [match.start() for match in _UNSPACED.finditer(part) if not _is_mark(match.group())]
     at, first = 0, 0
     while first < len(places):
         left = len(places) - first
-        share = left / -(-left // rule.size)
-        stop = len(part)
-        if left > rule.limit:
+        room = rule.limit - (0 if at else taken)
+        share = min(left / -(-left // rule.size), room)
+        stop: int | None = len(part)
+        if left > room:
             window = (
                 places[first + max(int(share * 0.6), 1)],
                 places[min(first + int(share), len(places) - 1)],
-                places[min(first + rule.limit, len(places) - 1)],
+                places[min(first + room, len(places) - 1)],
             )
-            stop = _choose(window, (good, possible, possible_cjk), at)
+            stop = _choose(window, (good, possible, unspaced), at)
             if stop is None:
                 # One word fills the whole passage: it stays whole, up to the next place where it may end.
-                beyond = [next_after(places_, window[2]) for places_ in (possible, possible_cjk)]
+                beyond = [next_after(places_, window[2]) for places_ in (possible, unspaced)]
                 stop = min((place for place in beyond if place is not None), default=len(part))
         piece_start, piece_end = _trimmed(part, at, stop)
         following = bisect.bisect_left(places, stop)
         if piece_start < piece_end:
-            yield _Piece(block, start + piece_start, start + piece_end, following - first)
+            mark_up = 0 if at else whole.mark_up
+            yield _Piece(
+                whole.block, whole.start + piece_start, whole.start + piece_end, following - first, mark_up
+            )
         at, first = stop, following
 
 
 def _breaks(text: str, pattern: re.Pattern[str]) -> list[int]:
     return [match.end() for match in pattern.finditer(text)]
+
+
+def _is_mark(character: str) -> bool:
+    """Whether it belongs to the character before it, as the vowels of Thai do."""
+    return unicodedata.category(character).startswith("M")
 
 
 def _choose(window: tuple[int, int, int], kinds: Sequence[list[int]], after: int) -> int | None:
@@ -189,21 +225,26 @@ def _pack(pieces: list[_Piece], rule: ChunkingRule) -> Iterator[Chunk]:
             done, held = _without_trailing_headings(held, piece)
             if done:
                 yield _chunk(done)
-            count = sum(each.tokens for each in held)
-            if held and count + piece.tokens > rule.limit:
+            count = _size(held)
+            if held and count + piece.mark_up + piece.tokens > rule.limit:
                 yield _chunk(held)
                 held, count = [], 0
+        count += piece.tokens + (piece.mark_up if held else 0)
         held.append(piece)
-        count += piece.tokens
     if held:
         yield _chunk(held)
+
+
+def _size(pieces: Sequence[_Piece]) -> int:
+    """The tokens of a passage of these pieces, with the mark-up between them."""
+    return sum(piece.tokens + (piece.mark_up if number else 0) for number, piece in enumerate(pieces))
 
 
 def _breaks_before(held: list[_Piece], count: int, piece: _Piece, rule: ChunkingRule) -> bool:
     last = held[-1]
     if piece.block.page != last.block.page or piece.start - last.end > WIDEST_GAP:
         return True
-    if count + piece.tokens > rule.limit:
+    if count + piece.mark_up + piece.tokens > rule.limit:
         return True
     return piece.block.kind == "heading" and last.block.kind != "heading" and count >= rule.size / 2
 
@@ -221,9 +262,7 @@ def _without_trailing_headings(held: list[_Piece], piece: _Piece) -> tuple[list[
 def _chunk(pieces: list[_Piece]) -> Chunk:
     told = [piece.block.headings for piece in pieces if piece.block.kind != "heading"]
     shared = _common(told or [pieces[0].block.headings])
-    return Chunk(
-        pieces[0].start, pieces[-1].end, shared, pieces[0].block.page, sum(piece.tokens for piece in pieces)
-    )
+    return Chunk(pieces[0].start, pieces[-1].end, shared, pieces[0].block.page, _size(pieces))
 
 
 def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:

@@ -142,7 +142,7 @@ class _Ingestion:
         stop: threading.Event,
     ) -> None:
         self._index = index
-        self._roots = [_existing(path) for path in paths]
+        self._roots = [existing_path(path) for path in paths]
         self._max_bytes = max_bytes
         self._on_progress = on_progress
         self._stop = stop
@@ -340,7 +340,12 @@ class _Ingestion:
         )
 
 
-def _existing(path: Path) -> Path:
+def existing_path(path: Path) -> Path:
+    """The absolute path of a file or folder, with the links in it left as they are.
+
+    Raises:
+        LoadError: There is none.
+    """
     full = Path(os.path.abspath(path.expanduser()))
     if not full.exists():
         raise LoadError(

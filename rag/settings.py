@@ -20,6 +20,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from rag.errors import SettingsError
 
@@ -67,9 +68,9 @@ class RetrievalSettings(Section):
     """Passages that reach the prompt."""
     candidates: int = Field(default=100, ge=1, le=10_000)
     """Passages that each side contributes to the fusion."""
-    rrf_k: float = Field(default=60.0, gt=0)
-    """The constant of reciprocal rank fusion."""
-    dense_weight: float = Field(default=0.5, ge=0, le=1)
+    rrf_k: float = Field(default=10.0, gt=0)
+    """The constant of reciprocal rank fusion; this and the weight were the best on SciFact's training queries."""
+    dense_weight: float = Field(default=0.45, ge=0, le=1)
     """Share of the dense side in the fusion; the rest is the lexical side's."""
 
 
@@ -132,8 +133,8 @@ class Settings(BaseSettings):
     """``embedded`` (the reader), or ``openai:NAME`` (any OpenAI-compatible server)."""
     chroma_url: str | None = None
     """``http://host:port`` of a Chroma server; without one Chroma runs in the workspace."""
-    database_url: str | None = None
-    """An SQLAlchemy URL; without one SQLite runs in the workspace."""
+    database_url: SecretStr | None = None
+    """An SQLAlchemy URL, which may hold a password; without one SQLite runs in the workspace."""
     prompt: str = "answer"
     """The prompt that answers, ``NAME`` or ``NAME@VERSION``."""
     encoder: EncoderSettings = EncoderSettings()
@@ -182,10 +183,17 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
     table = _read_table(path) if path else {}
     api_key = os.environ.get("OPENAI_API_KEY")
     if api_key and "RAGSMITH_OPENAI__API_KEY" not in os.environ:
-        table.setdefault("openai", {}).setdefault("api_key", api_key)
+        section = table.setdefault("openai", {})
+        if isinstance(section, dict):
+            section.setdefault("api_key", api_key)
     given = {name: value for name, value in (flags or {}).items() if value is not None}
     try:
         return Settings(**{_FILE_TABLE: table}, **given)
+    except UnreadableVariable as error:
+        raise SettingsError(
+            f"The environment holds a section that is no JSON object: {error}.",
+            fix="Give single fields, as RAGSMITH_RETRIEVAL__K=8.",
+        ) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"])

@@ -175,7 +175,7 @@ class TraceTracer(BaseTracer):
         return Trace(
             **{name.name: getattr(frame, name.name) for name in fields(frame)}
             | {
-                "answer": _text(_answer_text(answer) or _written(root)),
+                "answer": _text(_answer_text(answer, root, status)),
                 "input_tokens": _total([span.input_tokens for span in asked]),
                 "output_tokens": _total([span.output_tokens for span in asked]),
                 "cost_usd": costs[root.id],
@@ -213,7 +213,7 @@ class TraceTracer(BaseTracer):
             # Once more through ours: a view made elsewhere may forget a secret, or return what is not JSON.
             return redact_json(as_json(name, direction, self._view(name, direction, value)))
         except Exception as error:  # noqa: BLE001 - a view that fails costs one panel, not the trace
-            return f"<not shown: {_reason(error)}>"
+            return _text(f"<not shown: {_reason(error)}>")
 
     def _costs(self, root: Run, api_model: str | None) -> dict[UUID, float | None]:
         """Dollars by run: a leaf costs its seconds or its tokens, any other run what its children cost."""
@@ -354,18 +354,16 @@ def _question(root: Run) -> str:
     return asked if isinstance(asked, str) else ""
 
 
-def _answer_text(answer: object) -> str:
-    if isinstance(answer, str):
-        return answer
+def _answer_text(answer: object, root: Run, status: Status) -> str:
+    """The text of the answer; where the chain was stopped or failed, what its last model had written."""
+    if isinstance(answer, Answer):
+        return answer.text
+    models = [run for run in _walk(root) if run.run_type == "llm"]
+    if status in ("cancelled", "error") and models:
+        return "".join(_tokens(models[-1]))
     if isinstance(answer, BaseMessage):
         return str(answer.text)
-    return answer.text if isinstance(answer, Answer) else ""
-
-
-def _written(root: Run) -> str:
-    """What the last model had written before it was stopped."""
-    models = [run for run in _walk(root) if run.run_type == "llm"]
-    return "".join(_tokens(models[-1])) if models else ""
+    return answer if isinstance(answer, str) else ""
 
 
 def _output(run: Run) -> object:

@@ -33,6 +33,7 @@ Mode = Literal["online", "offline", "off", "failed"]
 
 _BATCH = 50
 _STORE_PAUSE_S = 10.0
+_LAST_BYTES_S = 2.0
 _DETAIL = {"online": "Traces go to the W&B server.", "offline": "Traces go to a W&B run on this disk."}
 
 _log = logging.getLogger(__name__)
@@ -214,11 +215,11 @@ class WandbTracker:
                 self._run = start_run(self._settings, self._workspace, self._config, self._pace)
                 self._status = TrackerStatus(self._run.mode, _DETAIL[self._run.mode], self._run.path)
             for trace in traces:
-                self._outbox.logged(trace, self._run.file_size())
-                self._run.log(trace)
+                before = self._run.file_size()
+                self._outbox.logged(trace, before + self._run.log(trace))
 
     def _settle(self) -> float | None:
-        """Confirm and write the table, where it is time; seconds until it next is, None where nothing waits."""
+        """Confirm and write the table where it is time; seconds until it next is, None if nothing waits."""
         if self._run is None:
             return None
         self._outbox.confirm(self._run, self._pace)
@@ -233,9 +234,9 @@ class WandbTracker:
         self._outbox.confirm_finished(self._run)
 
     def _fail(self, error: Exception) -> None:
-        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        if isinstance(error, UnusableError):
-            reason = str(error)
+        # The first line: W&B adds advice on its own settings below.
+        message = (str(error).splitlines() or [""])[0]
+        reason = message if isinstance(error, UnusableError) else f"{type(error).__name__}: {message}"
         self._status = TrackerStatus("failed", reason, self._status.run_path)
         _log.warning("W&B tracking has stopped; the traces themselves are safe. %s", reason)
         self._outbox.give_back()
@@ -256,7 +257,7 @@ class _Outbox:
     def __init__(self, store: TraceStore) -> None:
         self._store = store
         self._claimed: set[str] = set()
-        # Id, when it was logged, and the size of the run's file just before.
+        # Id, when it was logged, and the size that the run's file must have when it holds the trace.
         self._pending: list[tuple[str, float, int]] = []
 
     def take(self, limit: int) -> tuple[Trace, ...]:
@@ -264,17 +265,21 @@ class _Outbox:
         self._claimed.update(trace.id for trace in traces)
         return traces
 
-    def logged(self, trace: Trace, file_size: int) -> None:
-        self._pending.append((trace.id, time.monotonic(), file_size))
+    def logged(self, trace: Trace, written_at: int) -> None:
+        self._pending.append((trace.id, time.monotonic(), written_at))
 
     def next_due(self, pace: Pace) -> float | None:
         """Seconds until the oldest pending trace may be confirmed."""
         return self._pending[0][1] + pace.confirm_s - time.monotonic() if self._pending else None
 
     def confirm(self, run: WandbRun, pace: Pace) -> None:
-        """Mark as tracked what W&B has had time to write, and did write."""
+        """Mark as tracked what W&B has had time to write, and did write.
+
+        Raises:
+            UnusableError: It has written nothing for a long time.
+        """
         now, size = time.monotonic(), run.file_size()
-        written = [each for each in self._pending if now - each[1] >= pace.confirm_s and size > each[2]]
+        written = [each for each in self._pending if now - each[1] >= pace.confirm_s and size >= each[2]]
         self._mark(written, run.id)
         if self._pending and now - self._pending[0][1] >= pace.stall_s:
             raise UnusableError(f"W&B does not write to its file {run.file}: is the disk full?")
@@ -285,8 +290,12 @@ class _Outbox:
         Raises:
             UnusableError: The run's file does not hold everything.
         """
+        # W&B reports the end a moment before its last bytes are in the file.
+        end = time.monotonic() + _LAST_BYTES_S
+        while any(each[2] > run.file_size() for each in self._pending) and time.monotonic() < end:
+            time.sleep(0.01)
         size = run.file_size()
-        self._mark([each for each in self._pending if size > each[2]], run.id)
+        self._mark([each for each in self._pending if size >= each[2]], run.id)
         self.give_back()
         if self._pending:
             raise UnusableError(f"W&B did not write everything to its file {run.file}: is the disk full?")

@@ -91,8 +91,12 @@ class WandbRun:
         except FileNotFoundError:
             return 0
 
-    def log(self, trace: Trace) -> None:
-        """Log the tree and the numbers of one trace, and keep its row for the table."""
+    def log(self, trace: Trace) -> int:
+        """Log the tree and the numbers of one trace, and keep its row for the table.
+
+        Returns:
+            Bytes by which the run's file grows at least.
+        """
         from wandb.sdk.data_types.trace_tree import WBTraceTree
 
         self._counts[trace.status] += 1
@@ -101,10 +105,12 @@ class WandbRun:
         numbers |= {f"latency/{name}": seconds for name, seconds in step_seconds(trace).items()}
         values: dict[str, Any] = {name: number for name, number in numbers.items() if number is not None}
         values |= {f"status/{name}": count for name, count in self._counts.items()}
-        self._run.log({"trace": WBTraceTree(trace_tree(trace)), **values})
+        tree, size = trace_tree(trace)
+        self._run.log({"trace": WBTraceTree(tree), **values})
         if not self._rows:
             self._oldest_row = time.monotonic()
         self._rows.append(_row(trace))
+        return size
 
     def write_table_if_due(self) -> float | None:
         """Write the waiting rows if it is time; seconds until it will be, None where no row waits."""
@@ -247,14 +253,18 @@ def forget_dead_service() -> bool:
     return True
 
 
-def trace_tree(trace: Trace) -> Any:
-    """The trace as W&B's tree of spans; the larger the whole, the more its texts are clipped."""
-    tree = None
+def trace_tree(trace: Trace) -> tuple[Any, int]:
+    """The trace as W&B's tree of spans, and its size in bytes as JSON.
+
+    The larger the whole, the more its texts are clipped.
+    """
+    tree, size = None, 0
     for limit in _TREE_STRINGS:
         tree = _Forest(trace, limit).root()
-        if len(json.dumps(asdict(tree))) <= _MAX_TREE_CHARS:
+        size = len(json.dumps(asdict(tree)))
+        if size <= _MAX_TREE_CHARS:
             break
-    return tree
+    return tree, size
 
 
 class _Forest:

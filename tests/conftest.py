@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 from rag.workspace import Workspace, open_workspace
+
+if TYPE_CHECKING:
+    from rag.corpora import Corpora
+    from rag.encoder import Encoder
+    from rag.index import CorpusIndex
 
 FOREIGN = ("RAGSMITH_", "WANDB_", "OPENAI_")
 # Read by the libraries when they are imported, so they stand before any test is collected.
@@ -46,3 +53,58 @@ def _clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def workspace(tmp_path: Path) -> Workspace:
     """An empty workspace, the one that the default settings name from the test's current folder."""
     return open_workspace(tmp_path / ".ragsmith")
+
+
+@pytest.fixture(scope="session")
+def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder ``models`` of a workspace in which the encoder has been converted: once for all tests."""
+    from rag.encoder import open_encoder
+    from rag.settings import EncoderSettings
+
+    home = open_workspace(tmp_path_factory.mktemp("encoder"))
+    open_encoder(EncoderSettings(), home)
+    return home.models
+
+
+@pytest.fixture(scope="session")
+def encoder(converted_models: Path) -> Encoder:
+    """The real MiniLM, as the default settings open it."""
+    from rag.encoder import open_encoder
+    from rag.settings import EncoderSettings
+
+    return open_encoder(EncoderSettings(), Workspace(converted_models.parent))
+
+
+@pytest.fixture
+def ready_workspace(workspace: Workspace, converted_models: Path) -> Workspace:
+    """A workspace without corpora that has its encoder, so that no test converts it again."""
+    converted_models.mkdir(exist_ok=True)
+    workspace.models.symlink_to(converted_models)
+    return workspace
+
+
+@pytest.fixture
+def open_corpora(ready_workspace: Workspace, encoder: Encoder) -> Iterator[Callable[..., Corpora]]:
+    """Opens the corpora of the workspace: real database, real Chroma, real lexical index."""
+    from rag.corpora import Corpora
+    from rag.database import open_database
+
+    engine = open_database(ready_workspace)
+
+    def opened(encoder: Encoder = encoder, tokens: int = 200, chroma_url: str | None = None) -> Corpora:
+        return Corpora(ready_workspace, engine, encoder, tokens, chroma_url)
+
+    yield opened
+    engine.dispose()
+
+
+@pytest.fixture
+def corpora(open_corpora: Callable[..., Corpora]) -> Corpora:
+    """The corpora of the workspace as the default settings open them."""
+    return open_corpora()
+
+
+@pytest.fixture
+def index(corpora: Corpora) -> CorpusIndex:
+    """An empty corpus, ``notes``."""
+    return corpora.ensure("notes")

@@ -26,6 +26,7 @@ from rag.events import (
     Done,
     Event,
     Retrieved,
+    Started,
     StepFinished,
     StepStarted,
     Token,
@@ -205,6 +206,7 @@ class ScriptedBench:
         self.traces.begin(trace)
         written = ""
         try:
+            yield Started(trace_id)
             if "raise" in request.question:
                 raise ModelUnavailable("The model server does not answer.", fix="Start it.")
             yield StepStarted("condense")

@@ -94,10 +94,11 @@ def test_documented_source_code_stays(module: object) -> None:
     assert redact(source) == source
 
 
-WORDS = (
-    "the password token secret key bearer api login wandb credentials authorization private begin of is a "
-    "sk hf passes tokenizer keyed secretary monkey 2024 512 3.5 wir über 東京 naïve don't e-mail re-ranked"
-).split()
+SENTENCE = """
+the password token secret key bearer api login wandb credentials authorization private begin of is a
+sk hf passes tokenizer keyed secretary monkey 2024 512 3.5 wir über 東京 naïve don't e-mail re-ranked
+"""
+WORDS = SENTENCE.split()
 ENDS = [" ", ", ", ". ", ": ", "; ", " – ", "? ", "\n", " (", ") ", " = "]
 
 

@@ -1,7 +1,7 @@
 """Reads the file of an offline W&B run.
 
-The format is LevelDB's log: after a header of seven bytes come blocks of 32 KiB, in them fragments with a head
-of seven bytes (checksum, length, kind); the fragments of one record together are a protobuf ``Record``.
+The format is LevelDB's log: after a header of seven bytes come blocks of 32 KiB, in them fragments with a
+head of seven bytes (checksum, length, kind); the fragments of one record together are a protobuf ``Record``.
 """
 
 from __future__ import annotations

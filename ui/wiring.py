@@ -67,7 +67,8 @@ class Workbench:
         """The database."""
         from rag.database import open_database
 
-        return open_database(self.workspace, self.settings.database_url)
+        url = self.settings.database_url
+        return open_database(self.workspace, url.get_secret_value() if url else None)
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -17,7 +17,7 @@ LONGEST_VALUE = 2_000
 
 _DATE_KEYS = ("date", "created", "published", "publication_date", "published_at", "created_at")
 _ISO = re.compile(r"(?:D:)?(\d{4})-?(\d{2})-?(\d{2})(?!\d{2}-)")
-_DAY_FIRST = re.compile(r"(\d{1,2})[ -]([A-Za-z]{3})[a-z]*\.?[ -,]{1,2}(\d{4})")
+_DAY_FIRST = re.compile(r"(\d{1,2})[ -]([A-Za-z]{3})[a-z]*\.?[ ,-]{1,2}(\d{4})")
 _MONTH_FIRST = re.compile(r"([A-Za-z]{3})[a-z]*\.? (\d{1,2}), ?(\d{4})")
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTHS = {m: i for i, m in enumerate(_MONTH_NAMES, start=1)}
@@ -84,9 +84,15 @@ def to_date(value: object) -> date | None:
     return None
 
 
+def take_title(fields: dict[str, object]) -> str | None:
+    """Remove the field ``title``, in any case, and give it as a title."""
+    name = next((key for key in fields if key.lower() == "title"), None)
+    return title_or_none(fields.pop(name)) if name is not None else None
+
+
 def title_or_none(value: object) -> str | None:
-    """A title on one line, or None when there is none."""
-    return (one_line(value) or None) if isinstance(value, str) else None
+    """A title on one line, or None when there is none; a year may be one."""
+    return (one_line(str(value)) or None) if isinstance(value, str | int) else None
 
 
 def written_title(value: object) -> str | None:

@@ -23,23 +23,24 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-_ASCII = bytes(range(128))
+_HIGH = bytes(range(128, 256))
 # What text does not hold: control characters but for tab, line ends, form feed and escape (terminal colours).
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _BINARY_SAMPLE = 1_000_000
 # charset_normalizer grows slow on long input, and 64 KiB tell a language as well as a megabyte does.
 _CHARSET_SAMPLE = 65_536
+_TELLING = 64  # Bytes outside ASCII that a guess needs at least.
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # A Windows-1252 character with a reason to stand in Western text: a letter beside a letter, or a usual sign.
 _WESTERN = re.compile(
     "(?<=[A-Za-zÀ-ÖØ-öø-ÿ])[À-ÖØ-öø-ÿŒœŠšŽžŸ]|[À-ÖØ-öø-ÿŒœŠšŽžŸ](?=[A-Za-zÀ-ÖØ-öø-ÿ])"
-    "|[€‚„…†‡‰‹›‘’“”•–—™©®«»°±²³·¼½¾¿¡¢£¥§¶×÷ªº\xa0]"  # noqa: RUF001
+    "|[€‚„…†‡‰‹›‘’“”•–—™©®«»°±²³·¼½¾¿¡¢£¥§¶×÷ªº\xa0]"
 )
 
 
 def clean(text: str) -> str:
-    """The text as it may be stored: ``\\n`` line ends; NUL and lone surrogates become U+FFFD."""
+    r"""The text as it may be stored: ``\n`` line ends; NUL and lone surrogates become U+FFFD."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _UNSTORABLE.sub(REPLACEMENT, text)
@@ -51,7 +52,7 @@ def refused(path: Path, problem: str, fix: str = "") -> LoadError:
 
 
 def decode(path: Path, data: bytes, on_problem: OnProblem, declared: str | None = None) -> str:
-    """Decode a text file, without its byte order mark and with ``\\n`` line ends.
+    r"""Decode a text file, without its byte order mark and with ``\n`` line ends.
 
     The order of trust: a byte order mark; UTF-8; ``declared``; UTF-8 with a few damaged bytes; an encoding
     that the bytes suggest. Anything but clean UTF-8, UTF-16 and UTF-32 is told to ``on_problem``.
@@ -66,12 +67,11 @@ def decode(path: Path, data: bytes, on_problem: OnProblem, declared: str | None 
         if data.startswith(mark):
             text = data[len(mark) :].decode(codec, "replace")
             return _checked(path, text, data, codec, on_problem)
-    high = len(data) - len(data.translate(None, bytes(range(128, 256))))
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         _refuse_binary(path, data, valid=False)
-        text, codec = _decode_legacy(data, high, declared)
+        text, codec = _decode_legacy(data, declared)
         return _checked(path, text, data, codec, on_problem)
     _refuse_binary(path, data, valid=True)
     return clean(text)
@@ -105,8 +105,8 @@ def _binary(path: Path) -> LoadError:
     return refused(path, "is binary, not text", "Convert it to PDF, HTML or text first, or leave it out.")
 
 
-def _decode_legacy(data: bytes, high: int, declared: str | None) -> tuple[str, str]:
-    """Text and encoding of bytes that are not UTF-8; ``high`` of them are outside ASCII."""
+def _decode_legacy(data: bytes, declared: str | None) -> tuple[str, str]:
+    """Text and encoding of bytes that are not UTF-8."""
     if declared:
         try:
             return data.decode(declared, "replace"), declared
@@ -114,10 +114,12 @@ def _decode_legacy(data: bytes, high: int, declared: str | None) -> tuple[str, s
             pass  # A name that Python does not know says nothing about the bytes.
     text = data.decode("utf-8", "replace")
     bad = text.count(REPLACEMENT)
+    high = len(data) - len(data.translate(None, _HIGH))
     if bad * 4 <= high:
         return text, "utf-8"
     # Short or mostly ASCII text gives a guesser nothing to go by: there Windows-1252 is the best bet.
-    guess = _guess(data[:_CHARSET_SAMPLE]) if high * 5 > len(data) else None
+    telling = high >= _TELLING and high * 5 > len(data)
+    guess = _guess(data[:_CHARSET_SAMPLE]) if telling else None
     if guess:
         return data.decode(guess, "replace"), guess
     try:
@@ -129,9 +131,7 @@ def _decode_legacy(data: bytes, high: int, declared: str | None) -> tuple[str, s
 
 
 def _guess(sample: bytes) -> str | None:
-    try:
-        from charset_normalizer import from_bytes
-    except ImportError:  # It comes with requests, which nothing of ours asks for.
-        return None
+    from charset_normalizer import from_bytes
+
     best = from_bytes(sample).best()
     return best.encoding if best else None

@@ -18,15 +18,15 @@ _LANGUAGES = {
     **dict.fromkeys((".ts", ".tsx"), "ts"),
     **dict.fromkeys((".kt", ".kts"), "kotlin"),
     **dict.fromkeys((".ex", ".exs"), "elixir"),
-    **{".cs": "csharp", ".go": "go", ".hs": "haskell", ".java": "java", ".lua": "lua", ".php": "php"},
-    **{".proto": "proto", ".ps1": "powershell", ".py": "python", ".r": "r", ".rb": "ruby", ".rs": "rust"},
-    **{".scala": "scala", ".sol": "sol", ".swift": "swift"},
-}
+    ".cs": "csharp", ".go": "go", ".hs": "haskell", ".java": "java", ".lua": "lua", ".php": "php",
+    ".proto": "proto", ".ps1": "powershell", ".py": "python", ".pyi": "python", ".r": "r", ".rb": "ruby",
+    ".rs": "rust", ".scala": "scala", ".sol": "sol", ".swift": "swift",
+}  # fmt: skip
 # Formats without a language of their own in the splitter, cut by blank lines and by [sections].
 _PLAIN = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".sh", ".bash", ".sql", ".css")
 _SECTIONED = (".toml", ".ini", ".cfg")
 
-SUFFIXES = tuple(sorted({*_LANGUAGES, *_PLAIN} - {".py"}))
+SUFFIXES = tuple(sorted({*_LANGUAGES, *_PLAIN} - {".py", ".pyi"}))
 
 WHOLE = 1_500
 """Characters up to which a definition stays one block; a longer one is cut at its blank lines."""
@@ -79,12 +79,16 @@ def pieces(text: str, start: int, end: int, path: tuple[str, ...], *, whole: boo
     if whole and end - start <= WHOLE:
         yield Block(start, end, "code", path)
         return
-    first = start
+    first = -1
     for line_start, line_end in lines(text, start, end):
         if line_start == line_end or text[line_start:line_end].isspace():
-            yield Block(first, line_start, "code", path)
-            first = line_end
-    yield Block(first, end, "code", path)
+            if first >= 0:
+                yield Block(first, line_start, "code", path)
+            first = -1
+        elif first < 0:
+            first = line_start
+    if first >= 0:
+        yield Block(first, end, "code", path)
 
 
 @cache

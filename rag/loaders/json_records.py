@@ -46,7 +46,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         yield _whole(path, value)
         return
     records = ((f"record {number}", str(number), item) for number, item in enumerate(values, start=1))
-    yield from _documents(path, records, on_problem)
+    yield from _documents(path, records, _Problems(on_problem))
 
 
 def load_lines(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
@@ -59,6 +59,8 @@ def load_lines(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Docum
 
 
 def _load_lines(path: Path, text: str, on_problem: OnProblem) -> Iterator[Document]:
+    problems = _Problems(on_problem)
+
     def records() -> Iterator[Record]:
         for number, (start, end) in enumerate(lines(text, 0, len(text)), start=1):
             line = text[start:end]
@@ -67,11 +69,11 @@ def _load_lines(path: Path, text: str, on_problem: OnProblem) -> Iterator[Docume
             try:
                 yield f"line {number}", str(number), json.loads(line)
             except json.JSONDecodeError as error:
-                on_problem(f"line {number}: not valid JSON: {error.msg} at column {error.colno}")
+                problems.add(f"line {number}: not valid JSON: {error.msg} at column {error.colno}")
             except (RecursionError, ValueError) as error:
-                on_problem(f"line {number}: not readable: {_reason(error)}")
+                problems.add(f"line {number}: not readable: {_reason(error)}")
 
-    yield from _documents(path, records(), on_problem)
+    yield from _documents(path, records(), problems)
 
 
 def _reason(error: Exception) -> str:
@@ -100,27 +102,37 @@ def _whole(path: Path, value: object) -> Document:
     return Document(text, blocks, title=title, metadata=scalars(others), date=date_in(others))
 
 
-def _documents(path: Path, records: Iterator[Record], on_problem: OnProblem) -> Iterator[Document]:
+class _Problems:
+    """Passes on what is wrong with records, and remembers the first for a file without a good one."""
+
+    def __init__(self, on_problem: OnProblem) -> None:
+        self.first: str | None = None
+        self._on_problem = on_problem
+
+    def add(self, problem: str) -> None:
+        self.first = self.first or problem
+        self._on_problem(problem)
+
+
+def _documents(path: Path, records: Iterator[Record], problems: _Problems) -> Iterator[Document]:
     seen: set[str] = set()
-    good = 0
-    first_problem = "there is no record in it"
     for place, number, value in records:
         try:
             document = _document(path, number, value)
         except (LoadError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else error.message
-            problem = f"{place}: {reason.removeprefix(clean(path.name)).strip().rstrip('.')}"
-            on_problem(problem)
-            first_problem = problem if good == 0 else first_problem
+            problems.add(f"{place}: {reason.removeprefix(clean(path.name)).strip().rstrip('.')}")
             continue
         if document.record in seen:
             document = _renamed(document, number, seen)
-            on_problem(f"{place}: an earlier record has the same id; this one is kept as {document.record}")
+            problems.add(f"{place}: an earlier record has the same id; this one is kept as {document.record}")
         seen.add(document.record)
-        good += 1
         yield document
-    if good == 0:
-        raise refused(path, f"has no record that can be read ({first_problem})", "Correct the file.")
+    if not seen:
+        reason = problems.first or "there is none in it"
+        raise refused(
+            path, f"has no record that can be read ({reason})", "Correct the file, or leave it out."
+        )
 
 
 def _renamed(document: Document, number: str, seen: set[str]) -> Document:

@@ -13,7 +13,7 @@ import yaml
 
 from rag.documents import Block, BlockKind, Document
 from rag.loaders._blocks import Sections, finished
-from rag.loaders._fields import date_in, scalars, title_or_none
+from rag.loaders._fields import date_in, scalars, take_title
 from rag.loaders._text import OnProblem, decode
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     fields, body = _front_matter(text, on_problem)
     sections = Sections()
     blocks = finished(path, text, scan(text[body:], sections, body))
-    title = title_or_none(fields.pop("title", None)) or sections.title
+    title = take_title(fields) or sections.title
     yield Document(text, blocks, title=title, metadata=scalars(fields), date=date_in(fields))
 
 
 def scan(source: str, sections: Sections, base: int = 0) -> Iterator[Block]:
-    """The blocks of Markdown source, not yet trimmed.
+    r"""The blocks of Markdown source, not yet trimmed.
 
     Args:
-        source: The text, with ``\\n`` line ends.
+        source: The text, with ``\n`` line ends.
         sections: The headings open before it; those of the source are opened in it.
         base: Offset of the source in the stored text.
     """
@@ -125,7 +125,7 @@ def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], 
     if end is None:
         return {}, 0
     try:
-        fields = yaml.load(text[start : end.start()], _PlainLoader)  # noqa: S506 (it is a SafeLoader)
+        fields = yaml.load(text[start : end.start()], _PlainLoader)  # noqa: S506 - it is a SafeLoader
     # A ValueError is an impossible date, which PyYAML lets through.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).split("\n", 1)[0]
@@ -133,4 +133,4 @@ def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], 
         return {}, 0
     if not isinstance(fields, dict):
         return {}, 0  # Two rules with a paragraph between them.
-    return {str(key).lower(): value for key, value in fields.items()}, end.end()
+    return {str(key): value for key, value in fields.items()}, end.end()

@@ -72,9 +72,10 @@ def _write_cell(builder: Builder, blocks: list[Block], sections: Sections, cell:
         blocks.extend(scan(source, sections, start))
     else:
         blocks.append(builder.blocks[-1])
+    before = len(builder.blocks)
     for output in _outputs(cell) if code else ():
-        if builder.add(output, "code", sections.path) is not None:
-            blocks.append(builder.blocks[-1])
+        builder.add(output, "code", sections.path)
+    blocks.extend(builder.blocks[before:])
 
 
 def _joined(value: object) -> str:
@@ -87,8 +88,9 @@ def _joined(value: object) -> str:
 def _outputs(cell: dict[str, object]) -> Iterator[str]:
     """The text that a code cell printed or returned; images and HTML are left out."""
     outputs = cell.get("outputs")
+    room = _OUTPUT_LIMIT
     for output in outputs if isinstance(outputs, list) else []:
-        if not isinstance(output, dict):
+        if not isinstance(output, dict) or room <= 0:
             continue
         data = output.get("data")
         if output.get("output_type") == "error":
@@ -97,4 +99,6 @@ def _outputs(cell: dict[str, object]) -> Iterator[str]:
             text = _joined(data.get("text/plain"))
         else:
             text = _joined(output.get("text"))
-        yield _COLOUR.sub("", clean(text[:_OUTPUT_LIMIT]))
+        text = text[:room]
+        room -= len(text)
+        yield _COLOUR.sub("", clean(text))

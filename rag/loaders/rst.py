@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rag.documents import Block, BlockKind, Document
 from rag.loaders._blocks import Sections, finished
-from rag.loaders._fields import date_in, scalars, title_or_none
+from rag.loaders._fields import date_in, scalars, take_title
 from rag.loaders._text import OnProblem, decode
 
 _PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
@@ -36,7 +36,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     text = decode(path, data, on_problem)
     scan = _Scan(text)
     blocks = finished(path, text, scan.blocks())
-    title = title_or_none(scan.fields.pop("Title", None)) or scan.sections.title
+    title = take_title(scan.fields) or scan.sections.title
     yield Document(text, blocks, title=title, metadata=scalars(scan.fields), date=date_in(scan.fields))
 
 

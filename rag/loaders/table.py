@@ -55,7 +55,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Lines with their ends, found by ``\\n`` alone: ``splitlines`` also cuts at U+2028 inside a cell."""
+    r"""Lines with their ends, found by ``\n`` alone: ``splitlines`` also cuts at U+2028 inside a cell."""
     start = 0
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)

@@ -45,6 +45,11 @@ Resolve = Callable[[int], Reference | None]
 """A marker's number to where it leads; None leaves it plain text."""
 
 
+def markers(text: str) -> set[int]:
+    """The numbers of the markers in a text."""
+    return {int(number) for number in _MARKER.findall(text)}
+
+
 def plain(text: str) -> str:
     """The text escaped, on one line of HTML; its own lines stay lines where ``white-space`` keeps them."""
     return escape(_UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))).replace("\n", "&#10;")

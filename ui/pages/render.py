@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from rag.documents import Hit, Passage
 from rag.events import Answer, Citation, Step
-from ui.pages.markup import Reference, Resolve, markdown, plain, plain_with_citations
+from ui.pages.markup import Reference, Resolve, markdown, markers, plain, plain_with_citations
 
 _MARKDOWN_SOURCES = frozenset({".md", ".markdown", ".mdx", ".ipynb"})
 _READER = "embedded"
@@ -68,13 +68,16 @@ def references(hits: Sequence[Hit], citations: Sequence[Citation]) -> Resolve:
     return resolve
 
 
-def is_verbatim(model: str, hits: Sequence[Hit]) -> bool:
+def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
     """Whether an answer is the very text of sources that are not Markdown.
 
     The embedded reader quotes; a star or an underscore in its answer is then a character and no emphasis.
     """
-    return model == _READER and not all(
-        PurePath(hit.passage.name or hit.passage.source).suffix.lower() in _MARKDOWN_SOURCES for hit in hits
+    if model != _READER:
+        return False
+    quoted = [hits[number - 1] for number in markers(text) if 1 <= number <= len(hits)]
+    return not all(
+        PurePath(hit.passage.source.partition("#")[0]).suffix.lower() in _MARKDOWN_SOURCES for hit in quoted or hits
     )
 
 
@@ -96,7 +99,7 @@ def question_html(question: str, position: int) -> str:
 
 def draft_html(text: str, hits: Sequence[Hit], citations: Sequence[Citation], model: str, step: str) -> str:
     """An answer that is being written; ``step`` says what is going on."""
-    written = body(text, references(hits, citations), verbatim=is_verbatim(model, hits)) if text else ""
+    written = body(text, references(hits, citations), verbatim=is_verbatim(text, model, hits)) if text else ""
     return (
         f'<div class="rs-answer rs-draft"><div class="rs-text">{written}</div>'
         f'<div class="rs-step">{plain(step)}</div></div>'
@@ -114,7 +117,7 @@ def answer_html(answer: Answer) -> str:
     """A finished answer, whatever became of it, with its footer."""
     resolve = references(answer.hits, answer.citations)
     written = (
-        body(answer.text, resolve, verbatim=is_verbatim(answer.model, answer.hits)) if answer.text else ""
+        body(answer.text, resolve, verbatim=is_verbatim(answer.text, answer.model, answer.hits)) if answer.text else ""
     )
     return (
         f'<div class="rs-answer rs-{answer.status}">{_badge(answer)}'

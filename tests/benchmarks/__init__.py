@@ -1,0 +1,1 @@
+"""What measures and does not assert: ``python -m tests.benchmarks --data FOLDER``."""

@@ -1,0 +1,290 @@
+"""Nothing that W&B does reaches the user, and no trace is lost by it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracked import (
+    OFFLINE,
+    ROOT,
+    ended,
+    environment,
+    isolate,
+    scenario,
+    start_scenario,
+    started,
+    trace_of,
+    wait_for,
+)
+from wandb_reader import offline_runs, read_run
+
+from rag.database import open_database
+from rag.settings import TrackingSettings
+from rag.traces import Trace, TraceStore
+from rag.tracking import TrackerStatus, WandbTracker
+from rag.wandb_run import Pace, WandbRun, service_process
+from rag.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    isolate(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def store(workspace: Workspace) -> Iterator[TraceStore]:
+    engine = open_database(workspace)
+    yield TraceStore(engine)
+    engine.dispose()
+
+
+def failed(
+    tracker: WandbTracker, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> TrackerStatus:
+    """The status of a tracker that fails, with nothing but one line in the log."""
+    wait_for(lambda: tracker.status.mode == "failed")
+    tracker.wake()
+    tracker.close(5)
+    # W&B's own logger leads to the run's folder only.
+    told = [
+        record
+        for record in caplog.records
+        if record.levelno >= logging.WARNING and not record.name.startswith("wandb")
+    ]
+    assert [record.name for record in told] == ["rag.tracking"]
+    assert "\n" not in told[0].getMessage()
+    assert capfd.readouterr() == ("", "")
+    return tracker.status
+
+
+def test_a_run_that_cannot_start_is_told_once(
+    workspace: Workspace,
+    store: TraceStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import wandb
+
+    calls: list[int] = []
+
+    def refuse(**_settings: Any) -> None:
+        calls.append(1)
+        raise wandb.errors.CommError("server says no\nand more")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    store.save(trace_of(1))
+    tracker = started(workspace, store)
+    assert failed(tracker, caplog, capfd) == TrackerStatus("failed", "CommError: server says no")
+    assert calls == [1]
+    assert store.undelivered(9) == (trace_of(1).id,)
+
+
+def test_without_wandb_the_status_says_so(
+    workspace: Workspace,
+    store: TraceStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    store.save(trace_of(1))
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "wandb", None)
+        tracker = started(workspace, store)
+        assert "wandb" in failed(tracker, caplog, capfd).detail
+    assert store.undelivered(9) == (trace_of(1).id,)
+
+
+def test_a_killed_service_loses_nothing_and_a_later_run_works(
+    workspace: Workspace,
+    store: TraceStore,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    store.save(trace_of(1))
+    tracker = started(workspace, store)
+    wait_for(lambda: store.get(trace_of(1).id).tracked)
+    service_process().kill()
+    store.save(trace_of(2))
+    tracker.wake()
+    status = failed(tracker, caplog, capfd)
+    assert "Error" in status.detail
+    assert status.run_path
+    assert store.undelivered(9) == (trace_of(2).id,)
+    again = started(workspace, store)
+    again.close(10)
+    assert again.status.mode == "offline"
+    trees = [tree["span_id"] for path in offline_runs(workspace.root) for tree in read_run(path).trees]
+    assert trees == [trace_of(1).id, trace_of(2).id]
+
+
+def test_a_program_whose_service_was_killed_ends_quietly(workspace: Workspace) -> None:
+    body = """
+    from rag.wandb_run import service_process
+    tracker = open_tracker(TrackingSettings(wandb="offline"), workspace, store, {})
+    store.save(trace_of(1))
+    tracker.wake()
+    while not tracker.status.run_path:
+        time.sleep(0.02)
+    getattr(service_process(), sys.argv[2])(*map(int, sys.argv[3:]))
+    store.save(trace_of(2))
+    started = time.monotonic()
+    tracker.close(2)
+    print(tracker.status.mode, time.monotonic() - started < 3)
+    """
+    ways = (["kill"], ["send_signal", str(int(signal.SIGSTOP))])
+    for process in [start_scenario(body, str(workspace.root / how[0]), *how) for how in ways]:
+        status, out, err = ended(process)
+        assert (status, out) == (0, "failed True\n")
+        assert err.count("\n") == 1
+        assert "tracking has stopped" in err
+
+
+def test_a_disk_that_is_full_is_noticed(
+    workspace: Workspace,
+    store: TraceStore,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("no way to limit another process")
+    tracker = started(workspace, store, pace=Pace(confirm_s=0.5, stall_s=3))
+    store.save(trace_of(1))
+    tracker.wake()
+    wait_for(lambda: tracker.status.run_path)
+    before = resource.prlimit(service_process().pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(service_process().pid, resource.RLIMIT_FSIZE, (64, before[1]))
+    try:
+        store.save(trace_of(2))
+        tracker.wake()
+        status = failed(tracker, caplog, capfd)
+    finally:
+        resource.prlimit(service_process().pid, resource.RLIMIT_FSIZE, before)
+    assert "disk full" in status.detail
+    assert trace_of(2).id in store.undelivered(9)
+
+
+def test_a_server_that_is_away_leaves_the_traces_in_the_store(workspace: Workspace) -> None:
+    body = """
+    import os
+    from rag import wandb_run
+    wandb_run._INIT_TIMEOUT_S = 1
+    os.environ["WANDB_API_KEY"] = "a" * 40
+    os.environ["WANDB_BASE_URL"] = "http://127.0.0.1:9"
+    store.save(trace_of(1))
+    tracker = open_tracker(TrackingSettings(), workspace, store, {})
+    while tracker.status.mode != "failed":
+        time.sleep(0.02)
+    tracker.close(5)
+    print(len(store.undelivered(9)), "refused" in tracker.status.detail)
+    """
+    status, out, err = ended(start_scenario(body, str(workspace.root)))
+    assert (status, out, err.count("\n")) == (0, "1 True\n", 1)
+
+
+def test_at_a_terminal_no_key_is_asked_for(workspace: Workspace) -> None:
+    body = """
+    store.save(trace_of(1))
+    tracker = open_tracker(TrackingSettings(wandb=sys.argv[2]), workspace, store, {})
+    tracker.close(15)
+    print("mode is", tracker.status.mode)
+    """
+    opened = []
+    for mode in ("auto", "online"):
+        terminal, inside = pty.openpty()
+        command = scenario(body, str(workspace.root / mode), mode)
+        process = subprocess.Popen(
+            command, stdin=inside, stdout=inside, stderr=inside, cwd=ROOT, env=environment()
+        )
+        os.close(inside)
+        opened.append((terminal, process))
+    (auto, _), (online, _) = shown = [(read_terminal(terminal, 25), terminal) for terminal, _ in opened]
+    for (_, terminal), (_, process) in zip(shown, opened, strict=True):
+        os.close(terminal)
+        assert process.wait(5) == 0
+    assert auto == "mode is offline\r\n"
+    assert online.endswith("mode is failed\r\n")
+    assert "tracking has stopped" in online
+    assert online.count("\n") == 2
+
+
+def read_terminal(terminal: int, seconds: float) -> str:
+    shown, end = b"", time.monotonic() + seconds
+    while time.monotonic() < end:
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                piece = os.read(terminal, 4096)
+            except OSError:  # Linux says so when the other end is closed.
+                break
+            if not piece:
+                break
+            shown += piece
+    return shown.decode()
+
+
+def test_wandbs_own_mode_counts_in_auto(workspace: Workspace) -> None:
+    body = """
+    store.save(trace_of(1))
+    tracker = open_tracker(TrackingSettings(), workspace, store, {})
+    tracker.close(10)
+    print(tracker.status.mode, len(store.undelivered(9)))
+    """
+    off = start_scenario(body, str(workspace.root / "a"), WANDB_MODE="disabled")
+    offline = start_scenario(body, str(workspace.root / "b"), WANDB_MODE="offline", WANDB_API_KEY="a" * 40)
+    assert ended(off) == (0, "off 1\n", "")
+    assert ended(offline) == (0, "offline 0\n", "")
+
+
+def test_a_key_of_the_wrong_form_is_told_and_not_asked_again(
+    workspace: Workspace,
+    store: TraceStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "short")
+    store.save(trace_of(1))
+    tracker = started(workspace, store, TrackingSettings())
+    assert "WANDB_API_KEY" in failed(tracker, caplog, capfd).detail
+
+
+def test_closing_takes_no_longer_than_it_may_when_wandb_hangs(
+    workspace: Workspace, store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+    real = WandbRun.log
+
+    def hang(self: WandbRun, trace: Trace) -> int:
+        free.wait(10)
+        return real(self, trace)
+
+    monkeypatch.setattr(WandbRun, "log", hang)
+    store.save(trace_of(1))
+    tracker = started(workspace, store)
+    wait_for(lambda: tracker.status.run_path)
+    begun = time.monotonic()
+    tracker.close(0.5)
+    assert time.monotonic() - begun < 1.5
+    assert tracker.status.mode == "failed"
+    free.set()
+    wait_for(lambda: store.undelivered(9) == (trace_of(1).id,))
+
+
+def test_closing_twice_or_without_a_start_is_harmless(workspace: Workspace, store: TraceStore) -> None:
+    WandbTracker(OFFLINE, workspace, store, {}).close(1)
+    tracker = started(workspace, store)
+    tracker.close(5)
+    tracker.close(5)

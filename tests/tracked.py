@@ -1,0 +1,154 @@
+"""What the tests of tracking share: traces, trackers, and programs that use them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb_reader import RunFile, offline_runs, read_run
+
+from rag.settings import TrackingSettings
+from rag.traces import Span, Trace, TraceStore
+from rag.tracking import WandbTracker
+from rag.wandb_run import Pace
+from rag.workspace import Workspace
+
+ROOT = Path(__file__).parent.parent
+OFFLINE = TrackingSettings(wandb="offline")
+FAST = Pace(confirm_s=1.2)
+
+
+def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let W&B write nothing outside ``folder``, and report nothing."""
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(folder / name))
+    monkeypatch.setenv("WANDB_DISABLE_WEAVE", "true")
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+
+
+def trace_of(number: int, **changes: object) -> Trace:
+    started = 1_700_000_000.0 + number
+    root = f"trace-{number:06d}"
+    spans = (
+        Span(
+            root,
+            None,
+            0,
+            "chat",
+            "chain",
+            "ok",
+            started,
+            started + 1,
+            {"question": "q"},
+            {"text": "a"},
+            cost_usd=0.2,
+        ),
+        Span(
+            f"{root}-1",
+            root,
+            1,
+            "generate",
+            "llm",
+            "ok",
+            started + 0.25,
+            started + 1,
+            cost_usd=0.2,
+            output_tokens=4,
+        ),
+    )
+    trace = Trace(
+        root,
+        started,
+        "ok",
+        f"question {number}",
+        f"answer {number}",
+        latency_s=1.0,
+        cost_usd=0.2,
+        input_tokens=9,
+        output_tokens=4,
+        prompt="answer@1",
+        release="r1",
+        spans=spans,
+    )
+    return replace(trace, **changes)  # type: ignore[arg-type]
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def started(
+    workspace: Workspace, store: TraceStore, settings: TrackingSettings = OFFLINE, pace: Pace = FAST
+) -> WandbTracker:
+    tracker = WandbTracker(settings, workspace, store, {"model": "embedded"}, pace)
+    tracker.start()
+    return tracker
+
+
+def only_run(workspace: Workspace) -> RunFile:
+    (path,) = offline_runs(workspace.root)
+    return read_run(path)
+
+
+def table_rows(workspace: Workspace) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for path in sorted((workspace.wandb).glob("offline-run-*/files/media/table/*.table.json")):
+        table = json.loads(path.read_text())
+        rows += [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    return rows
+
+
+def environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+
+
+def scenario(body: str, *arguments: str) -> list[str]:
+    """A command that runs ``body`` after a common beginning, with the workspace's folder as its argument."""
+    return [sys.executable, "-c", textwrap.dedent(BEGINNING) + textwrap.dedent(body), *arguments]
+
+
+BEGINNING = """
+import signal, sys, time
+from pathlib import Path
+from rag.database import open_database
+from rag.settings import TrackingSettings
+from rag.traces import Trace, TraceStore
+from rag.tracking import open_tracker
+from rag.workspace import open_workspace
+
+workspace = open_workspace(Path(sys.argv[1]))
+store = TraceStore(open_database(workspace))
+
+def trace_of(number):
+    return Trace(f"trace-{number:06d}", 1.7e9 + number, "ok", f"question {number}", "a", latency_s=1.0)
+"""
+
+
+def start_scenario(body: str, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        scenario(body, *arguments),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment() | variables,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit status and what was printed."""
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err

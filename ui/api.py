@@ -1,0 +1,2 @@
+from fastapi import APIRouter
+def api_routes(bench): return APIRouter()

@@ -1,0 +1,177 @@
+"""An answer in the terminal: streamed, then its sources; or as one object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rag.events import Answer, Done, Token
+from ui.commands._text import counted, note, one_line, print_json, visible
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from rag.documents import Hit
+    from rag.events import Citation, Event
+
+NEAREST = 3
+_MARKER = re.compile(r"\s*\[\d+\]")
+
+
+async def show(events: AsyncIterator[Event]) -> Answer:
+    """Print an answer while it comes, and what it rests on when it is done.
+
+    Returns:
+        The answer; a failed one is not told, apart from what had come of it.
+    """
+    streamed: list[str] = []
+    answer: Answer | None = None
+    async with aclosing(_generator(events)) as stream:
+        async for event in stream:
+            if isinstance(event, Token):
+                streamed.append(event.text)
+                click.echo(visible(event.text), nl=False)
+            elif isinstance(event, Done):
+                answer = event.answer
+    assert answer is not None  # noqa: S101 - an assistant ends with Done
+    _finish("".join(streamed), answer)
+    return answer
+
+
+async def silent(events: AsyncIterator[Event]) -> Answer:
+    """The answer alone."""
+    answer: Answer | None = None
+    async with aclosing(_generator(events)) as stream:
+        async for event in stream:
+            if isinstance(event, Done):
+                answer = event.answer
+    assert answer is not None  # noqa: S101 - an assistant ends with Done
+    return answer
+
+
+def print_answer(number: str | int, question: str, answer: Answer) -> None:
+    """Print an answer as JSON on one line."""
+    print_json(
+        {
+            "id": number,
+            "question": question,
+            "answer": answer.text,
+            "status": answer.status,
+            "error": answer.error,
+            "citations": [_citation(each) for each in answer.citations],
+            "sources": [_source(each) for each in answer.hits],
+            "support": answer.support,
+            "latency_s": answer.latency_s,
+            "input_tokens": answer.usage.input_tokens,
+            "output_tokens": answer.usage.output_tokens,
+            "cost_usd": answer.cost_usd,
+            "trace_id": answer.trace_id,
+            "prompt": answer.prompt,
+            "release": answer.release,
+            "model": answer.model,
+        }
+    )
+
+
+def quote_of(citation: Citation) -> str | None:
+    """The cited words; None where they could not be found in the passage."""
+    passage = citation.hit.passage
+    if citation.start is None or citation.end is None:
+        return None
+    return passage.text[citation.start - passage.start : citation.end - passage.start]
+
+
+def cost_of(usd: float | None) -> str:
+    """A cost for a person: what is unknown is never shown as 0."""
+    if usd is None:
+        return "cost unknown"
+    return f"${usd:.4f}" if usd == 0 or usd >= 0.0001 else f"${usd:.1e}"
+
+
+def tokens_of(read: int | None, written: int | None) -> str:
+    """Tokens for a person."""
+    if read is None and written is None:
+        return "tokens unknown"
+    return counted((read or 0) + (written or 0), "token")
+
+
+def place_of(hit: Hit) -> str:
+    """The name of a passage's source, with the page where there is one."""
+    page = "" if hit.passage.page is None else f", p. {hit.passage.page}"
+    return one_line(hit.passage.name) + page
+
+
+def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event]:
+    """What closes with the answer: stopping in the middle must reach the chain, so that it is traced."""
+    from collections.abc import AsyncGenerator
+
+    if not isinstance(events, AsyncGenerator):
+        raise TypeError("an answer's events cannot be closed")
+    return events
+
+
+def _finish(streamed: str, answer: Answer) -> None:
+    if streamed:
+        click.echo()
+    if answer.status == "failed":
+        return
+    if _words(streamed) != _words(answer.text):
+        if streamed.strip():
+            click.echo("\nThe passages do not support what is written above. The answer is:")
+        click.echo(visible(answer.text))
+    if answer.citations:
+        click.echo("\nSources")
+        for citation in answer.citations:
+            click.echo(f"[{citation.marker}] {place_of(citation.hit)}")
+            quote = quote_of(citation)
+            click.echo("    " + (f"“{one_line(quote)}”" if quote else "The cited words are not in the passage."))
+    elif answer.hits:
+        click.echo("\nNearest passages")
+        for hit in answer.hits[:NEAREST]:
+            heading = one_line(hit.passage.headings[-1]) if hit.passage.headings else ""
+            click.echo(f"  - {place_of(hit)}" + (f", {heading}" if heading else ""))
+    click.echo(f"\n{_footer(answer)}")
+
+
+def _words(text: str) -> str:
+    """A text without markers and white space: checking an answer may drop a marker that points at nothing."""
+    return "".join(_MARKER.sub("", text).split())
+
+
+def _footer(answer: Answer) -> str:
+    parts = [
+        f"{answer.latency_s:.1f} s",
+        tokens_of(answer.usage.input_tokens, answer.usage.output_tokens),
+        cost_of(answer.cost_usd),
+        answer.prompt,
+        f"trace {answer.trace_id}",
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _citation(citation: Citation) -> dict[str, Any]:
+    passage = citation.hit.passage
+    return {
+        "marker": citation.marker,
+        "source": passage.source,
+        "name": passage.name,
+        "page": passage.page,
+        "start": citation.start,
+        "end": citation.end,
+        "quote": quote_of(citation),
+        "support": citation.support,
+    }
+
+
+def _source(hit: Hit) -> dict[str, Any]:
+    passage = hit.passage
+    return {"source": passage.source, "name": passage.name, "page": passage.page, "score": hit.score}
+
+
+def tell_failure(answer: Answer, number: str | int) -> None:
+    """Name a question of many that failed, on stderr."""
+    note(f"Question {number} failed: {one_line(answer.error)}")

@@ -1,0 +1,146 @@
+"""The workbench of one command: opened, made ready, and closed however the command ends."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ui.commands._text import note, one_line
+from ui.context import Context
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+# Ended by the system, by a supervisor, or with the terminal: the status is 128 and the signal's number.
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def open_bench(context: Context, **flags: Any) -> Iterator[Workbench]:
+    """The workbench of a command.
+
+    Args:
+        context: The options before the command's name.
+        flags: The command's own settings; None is not given.
+
+    Raises:
+        RagsmithError: The settings or the workspace are not usable.
+    """
+    _write_what_can_be_written()
+    with _one_line_logs(context.debug), _ended_in_order():
+        from ui.wiring import Workbench
+
+        bench = Workbench(context.settings_with(**flags))
+        try:
+            yield bench
+        finally:
+            # What waits for W&B is delivered here; a second SIGTERM must not cut it off.
+            with handling(lambda _number, _frame: None):
+                bench.close()
+
+
+def prepare_encoder(bench: Workbench) -> None:
+    """Load the encoder, saying so where that takes long, and what runs less well than it could.
+
+    Raises:
+        EncoderError: It is missing, altered or cannot run.
+    """
+    from rag.encoder import locate_model
+    from rag.encoder.convert import converted_folder
+    from rag.encoder.open import gpu_present
+
+    settings = bench.settings.encoder
+    on_gpu = settings.device == "cuda" or (settings.device == "auto" and gpu_present())
+    if not on_gpu and not converted_folder(locate_model(settings), bench.workspace.models).is_dir():
+        note("Preparing the encoder for this machine; this happens once and takes some ten seconds.")
+    if bench.encoder.notice:
+        note(bench.encoder.notice)
+
+
+def prepare_corpus(bench: Workbench, corpus: str | None) -> str:
+    """Have the encoder and the corpus of a question; the sample is brought in where it is asked and missing.
+
+    Returns:
+        The corpus's name.
+
+    Raises:
+        RagsmithError: One of the two cannot be had.
+    """
+    name = corpus or bench.settings.corpus
+    prepare_encoder(bench)
+    if not has_sample(bench, name):
+        note(f"Bringing in the sample corpus {name}; this happens once and takes some ten seconds.")
+        bench.ensure_sample()
+    return name
+
+
+def has_sample(bench: Workbench, name: str) -> bool:
+    """Whether nothing needs to be brought in before that corpus can be asked."""
+    from ui.wiring import SAMPLE_CORPUS
+
+    # One that was broken off at the first try exists, and is empty.
+    return name != SAMPLE_CORPUS or any(
+        each.name == name and each.current and each.files for each in bench.stores.summaries()
+    )
+
+
+@contextmanager
+def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
+    """Let a handler meet the signals that end a process; ignored ones (``nohup``) stay ignored."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in ENDINGS}
+    before = {number: old for number, old in before.items() if old not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    def leave(number: int, _frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    with handling(leave):
+        yield
+
+
+@contextmanager
+def _one_line_logs(debug: bool) -> Iterator[None]:
+    """Warnings of the libraries and our own on stderr, a line each; tracebacks are for ``--debug``."""
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if debug and record.exc_info:
+                traceback.print_exception(*record.exc_info)
+            # What ended in an exception reaches the person as the error of the command.
+            if debug or not record.exc_info:
+                click.echo(f"{record.levelname.title()}: {one_line(record.getMessage())}", err=True)
+
+    handler = Lines(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def _write_what_can_be_written() -> None:
+    """A terminal without UTF-8 gets question marks, not an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")

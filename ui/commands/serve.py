@@ -1,0 +1,52 @@
+"""``ragsmith serve``: the chat page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ui.commands._bench import has_sample, open_bench, prepare_encoder
+from ui.commands._progress import progress
+from ui.commands._text import note
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Where to listen; by default on this machine only.")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 takes any that is free.")
+@click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
+@click.option("--corpus", metavar="NAME", help="The corpus that questions go to when none is chosen.")
+@pass_context
+def command(
+    context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None
+) -> None:
+    """Open the chat page, and serve it until Ctrl-C.
+
+    The first time the sample corpus is brought in, which takes some twenty seconds.
+    """
+    from ui.server import listen, serve
+
+    with open_bench(context, host=host, port=port, corpus=corpus) as bench:
+        # A port that is taken is better told before the wait than after it.
+        listen(bench.settings.host, bench.settings.port).close()
+        prepare_encoder(bench)
+        _prepare_sample(bench)
+        serve(bench, open_browser=open_browser)
+
+
+def _prepare_sample(bench: Workbench) -> None:
+    from rag.errors import RagsmithError
+    from ui.wiring import SAMPLE_CORPUS
+
+    try:
+        if not has_sample(bench, SAMPLE_CORPUS):
+            note(f"Bringing in the sample corpus {SAMPLE_CORPUS}; this happens once.")
+        with progress() as show:
+            bench.ensure_sample(show)
+    except RagsmithError as error:
+        # The page can say what is wrong and still serve the other corpora.
+        note(f"Warning: the sample corpus is not up to date. {error}")

@@ -1,0 +1,48 @@
+"""The page: a strip that says whether all is well, and a tab for each thing a person does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ui.pages.chat import chat_tab
+from ui.pages.events import QUIET, telling
+from ui.pages.layout import build_bridge
+from ui.pages.strip import notices_html, strip_html
+from ui.pages.traces import TracesTab
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+REFRESH_S = 15
+TABS = {"chat": "Chat", "traces": "Traces"}
+
+
+def build_app(bench: Workbench) -> gr.Blocks:
+    """All tabs of the page."""
+    with gr.Blocks(title="ragsmith", fill_width=True, fill_height=True, analytics_enabled=False) as page:
+        strip = gr.HTML(elem_id="strip", js_on_load=None, apply_default_css=False)
+        notices = gr.HTML(elem_id="notices", js_on_load=None, apply_default_css=False)
+        bridge = build_bridge()
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(TABS["chat"], id="chat"):
+                chat_tab(bench, page, bridge)
+            with gr.Tab(TABS["traces"], id="traces") as traces:
+                listed = TracesTab(bench)
+        listed.wire(page, tabs, traces, bridge)
+        _keep_fresh(bench, page, [strip, notices])
+    # One person's slow answer must not keep another tab's click waiting.
+    page.queue(default_concurrency_limit=32)
+    return page
+
+
+def _keep_fresh(bench: Workbench, page: gr.Blocks, shown: list[Any]) -> None:
+    @telling
+    def look() -> tuple[str, str]:
+        health = bench.health()
+        return strip_html(health), notices_html(health)
+
+    timer = gr.Timer(REFRESH_S)
+    timer.tick(look, None, shown, **QUIET)
+    page.load(look, None, shown, **QUIET)

@@ -1,0 +1,32 @@
+"""The chat tab: its components with their events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ui.asking import Running
+from ui.guard import is_loopback
+from ui.pages.adding import Adding
+from ui.pages.answering import Answering
+from ui.pages.browsing import Browsing
+from ui.pages.feedback import FeedbackEvents
+from ui.pages.layout import Bridge, build_chat
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+
+def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> None:
+    """Build the tab inside the blocks that are open.
+
+    Args:
+        page: Those blocks.
+        bridge: The hidden buttons, outside the tab.
+    """
+    local = is_loopback(bench.settings.host)
+    running = Running()
+    parts = build_chat(bridge, local=local)
+    Answering(bench, running, parts).wire()
+    Browsing(bench, running, parts).wire(page)
+    FeedbackEvents(bench, parts).wire()
+    Adding(bench, parts, local=local).wire(page)

@@ -1,0 +1,179 @@
+// What the page does by itself: sources in a dialog, copy, edit, and handing clicks to the server.
+(() => {
+  "use strict";
+
+  const state = { value: "", title: "", editing: "" };
+  const KEY = "ragsmith.conversation";
+
+  const byId = (id) => document.getElementById(id);
+  const questionBox = () => document.querySelector("#question textarea");
+
+  // The server's side of a click is a hidden button; what was clicked goes with it.
+  function hand(name, value, title = "") {
+    state.value = value;
+    state.title = title;
+    byId(`do-${name}`)?.click();
+  }
+
+  function fill(box, text) {
+    box.value = text;
+    box.dispatchEvent(new Event("input", { bubbles: true }));
+  }
+
+  // --- sources -----------------------------------------------------------------------------------------
+
+  function openSource(href) {
+    let dialog = byId("rs-dialog");
+    if (!dialog) {
+      dialog = document.createElement("dialog");
+      dialog.id = "rs-dialog";
+      dialog.innerHTML =
+        '<div class="rs-dialog-head"><a target="_blank" rel="noopener">Open in a tab ↗</a>' +
+        '<button type="button" title="Close (Esc)" aria-label="Close">✕</button></div><iframe title="Source"></iframe>';
+      dialog.querySelector("button").addEventListener("click", () => dialog.close());
+      dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+      dialog.addEventListener("close", () => dialog.querySelector("iframe").removeAttribute("src"));
+      dialog.querySelector("iframe").addEventListener("load", (event) => {
+        // A key pressed inside the frame is not heard by the dialog.
+        event.target.contentDocument?.addEventListener("keydown", (key) => key.key === "Escape" && dialog.close());
+      });
+      document.body.append(dialog);
+    }
+    dialog.querySelector("a").href = href;
+    dialog.querySelector("iframe").src = href;
+    dialog.showModal();
+  }
+
+  // --- copy ----------------------------------------------------------------------------------------------
+
+  async function copy(button) {
+    const answer = button.closest(".rs-answer").querySelector(".rs-text").cloneNode(true);
+    answer.querySelectorAll("a.rs-cite").forEach((link) => link.replaceWith(`[${link.textContent}]`));
+    // Only what is laid out has its line breaks in innerText.
+    answer.style.cssText = "position:fixed;left:-10000px;white-space:normal";
+    document.body.append(answer);
+    const text = answer.innerText.trim();
+    answer.remove();
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "copied";
+    } catch {
+      button.textContent = "not allowed";
+    }
+    setTimeout(() => (button.textContent = "copy"), 1500);
+  }
+
+  // --- edit ------------------------------------------------------------------------------------------------
+
+  function edit(button) {
+    state.editing = button.value;
+    fill(questionBox(), button.closest(".rs-question").querySelector(".rs-asked").textContent);
+    document.body.classList.add("rs-is-editing");
+    questionBox().focus();
+  }
+
+  function endEdit() {
+    state.editing = "";
+    document.body.classList.remove("rs-is-editing");
+  }
+
+  function rename(button) {
+    const row = button.closest(".rs-conv");
+    const title = row.querySelector(".rs-conv-title");
+    const box = document.createElement("input");
+    box.className = "rs-rename-box";
+    box.value = title.textContent;
+    box.maxLength = 200;
+    const before = title.closest("button");
+    let over = false;
+    const end = (keep) => {
+      if (over) return;
+      over = true;
+      box.replaceWith(before);
+      if (keep && box.value.trim() && box.value !== title.textContent) {
+        title.textContent = box.value;
+        hand("rename", button.value, box.value);
+      }
+    };
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") end(true);
+      if (event.key === "Escape") end(false);
+    });
+    box.addEventListener("blur", () => end(true));
+    before.replaceWith(box);
+    box.select();
+  }
+
+  // --- clicks ----------------------------------------------------------------------------------------------
+
+  const actions = {
+    "rs-copy": copy,
+    "rs-edit": edit,
+    "rs-cancel-edit": () => {
+      endEdit();
+      fill(questionBox(), "");
+    },
+    "rs-fold": () => document.body.classList.toggle("rs-folded"),
+    "rs-open-conv": (button) => {
+      endEdit();
+      hand("open-conversation", button.value);
+    },
+    "rs-rename": rename,
+    "rs-delete": (button) => {
+      if (confirm("Delete this conversation? The traces of its answers stay.")) hand("delete", button.value);
+    },
+    "rs-older": () => hand("older", ""),
+    "rs-open-trace": (button) => hand("open-trace", button.value),
+  };
+
+  document.addEventListener("click", (event) => {
+    const plain = event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+    const link = event.target.closest("a");
+    if (link && plain && link.matches(".rs-cite, .rs-open")) {
+      event.preventDefault();
+      openSource(link.getAttribute("href"));
+      return;
+    }
+    if (link && plain && link.matches(".rs-trace")) {
+      event.preventDefault();
+      hand("open-trace", new URL(link.href).searchParams.get("trace"));
+      return;
+    }
+    const button = event.target.closest("button");
+    const name = button && [...button.classList].find((each) => each in actions);
+    if (name) {
+      actions[name](button);
+      return;
+    }
+    const row = event.target.closest("tr.rs-row");
+    if (row) row.querySelector(".rs-open-trace").click();
+  });
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && state.editing !== "" && event.target === questionBox()) {
+      actions["rs-cancel-edit"]();
+    }
+  });
+
+  // --- what Gradio's events ask for ------------------------------------------------------------------------
+
+  window.ragsmith = {
+    get value() {
+      return state.value;
+    },
+    get title() {
+      return state.title;
+    },
+    takeEditing() {
+      const position = state.editing;
+      endEdit();
+      return position;
+    },
+    remember(conversation) {
+      sessionStorage.setItem(KEY, conversation ?? "");
+    },
+    remembered() {
+      return sessionStorage.getItem(KEY) ?? "";
+    },
+  };
+})();

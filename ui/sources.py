@@ -1,0 +1,2 @@
+from fastapi import APIRouter
+def source_routes(bench): return APIRouter()
