@@ -24,7 +24,9 @@ def load_prompt(path: Path) -> PromptTemplate:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise PromptTemplateError(f"The prompt {path} is malformed{f' at {where}' if where else ''}: {first['msg']}.") from error
+        raise PromptTemplateError(
+            f"The prompt {path} is malformed{f' at {where}' if where else ''}: {first['msg']}."
+        ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = str(error).splitlines()[0]
         raise PromptTemplateError(f"The prompt {path} cannot be read: {reason}.") from error

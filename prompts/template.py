@@ -62,7 +62,10 @@ class PromptTemplate(BaseModel):
     @property
     def sha256(self) -> str:
         """The identity of what is sent: messages and fragments, 64 hexadecimal digits."""
-        told = {"messages": [message.model_dump() for message in self.messages], "fragments": dict(self.fragments)}
+        told = {
+            "messages": [message.model_dump() for message in self.messages],
+            "fragments": dict(self.fragments),
+        }
         return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
     def render(self, values: Mapping[str, str]) -> tuple[Message, ...]:
@@ -96,7 +99,9 @@ def _check(where: str, wanted: set[str], values: Mapping[str, str]) -> None:
     missing = sorted(wanted - set(values))
     unknown = sorted(set(values) - wanted)
     if missing or unknown:
-        told = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
+        told = [
+            f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names
+        ]
         raise PromptTemplateError(f"The values do not fit the prompt {where}: {'; '.join(told)}.")
 
 

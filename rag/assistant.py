@@ -124,7 +124,7 @@ class Assistant:
             answer = await self._run(ask, trace_id, events)
         except RagsmithError as error:
             answer = Answer("", "failed", error=str(error))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the page needs an answer
             _log.exception("The chain failed")
             answer = Answer("", "failed", error=f"This is a bug in ragsmith: {type(error).__name__}: {error}.")
         finally:
@@ -188,9 +188,7 @@ def _listener(events: asyncio.Queue[Event | None]) -> BaseCallbackHandler:
         def __init__(self) -> None:
             self.steps: dict[uuid.UUID, tuple[str, float]] = {}
 
-        def on_chain_start(
-            self, serialized: Any, inputs: Any, *, run_id: uuid.UUID, **kwargs: Any
-        ) -> None:
+        def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: uuid.UUID, **kwargs: Any) -> None:
             name = kwargs.get("name")
             if name in STEPS:
                 self.steps[run_id] = (name, time.perf_counter())
@@ -205,10 +203,10 @@ def _listener(events: asyncio.Queue[Event | None]) -> BaseCallbackHandler:
                 events.put_nowait(Retrieved(outputs.hits))
 
         def on_llm_new_token(
-            self, token: str, *, run_id: uuid.UUID, parent_run_id: uuid.UUID | None = None, **kwargs: Any
+            self, token: Any, *, run_id: uuid.UUID, parent_run_id: uuid.UUID | None = None, **kwargs: Any
         ) -> None:
             name, _ = self.steps.get(parent_run_id, ("", 0.0)) if parent_run_id else ("", 0.0)
             if name == "generate" and token:
-                events.put_nowait(Token(token))
+                events.put_nowait(Token(str(token)))
 
     return Listener()

@@ -37,6 +37,7 @@ class Draft:
         hits: From retrieve; from prompt on, those that fit the budget.
         messages: From prompt.
         text, usage: From generate.
+        confidence: From generate: how probably the model's own measure says that it answers; None without one.
     """
 
     question: str
@@ -46,6 +47,7 @@ class Draft:
     messages: tuple[BaseMessage, ...] = ()
     text: str = ""
     usage: Usage = Usage()
+    confidence: float | None = None
 
 
 def build_chain(steps: Steps) -> Runnable[Draft, Answer]:
@@ -60,9 +62,7 @@ def build_chain(steps: Steps) -> Runnable[Draft, Answer]:
     return chain.with_config(run_name=ROOT)
 
 
-def _named(
-    name: str, step: Callable[[Draft, RunnableConfig], Awaitable[Draft | Answer]]
-) -> Runnable[Draft, Any]:
+def _named(name: str, step: Callable[[Draft, RunnableConfig], Awaitable[Draft | Answer]]) -> Runnable[Draft, Any]:
     return RunnableLambda(step, name=name).with_config(run_name=name)
 
 
@@ -79,7 +79,7 @@ _ADDS: dict[str, tuple[str, ...]] = {
     "condense": ("standalone",),
     "retrieve": ("hits",),
     "prompt": ("messages", "hits"),
-    "generate": ("text", "usage"),
+    "generate": ("text", "usage", "confidence"),
 }
 
 
@@ -95,5 +95,3 @@ def part_of(name: str, side: Literal["input", "output"], value: object) -> objec
     if shown is None or not isinstance(value, Draft):
         return value
     return {field.name: getattr(value, field.name) for field in fields(value) if field.name in shown}
-
-

@@ -146,9 +146,7 @@ def _grouped(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
         yield group
 
 
-def _split(
-    text: str, whole: _Piece, tokens: TokenCounter, rule: ChunkingRule, taken: int
-) -> Iterator[_Piece]:
+def _split(text: str, whole: _Piece, tokens: TokenCounter, rule: ChunkingRule, taken: int) -> Iterator[_Piece]:
     """Cut a long piece into some of about equal size, the first with ``taken`` tokens less than the limit."""
     part = text[whole.start : whole.end]
     places = tokens.starts(part)

@@ -23,11 +23,11 @@ _CONTINUES = re.compile(
 )
 _QUESTION_WORDS = frozenset("what who whom whose when where why how which".split())
 _STOP_WORDS = frozenset(
-    "a an the and or but if so of in on at to for from by with about as into over under is are was were be been "
-    "being am do does did done doing have has had having can could may might must shall should will would not no "
-    "yes i me my mine we us our you your yours please tell give show explain say said get got make made use used "
-    "need want know mean means like just only very much many any some all each every there here thing things way "
-    "up down out off than let does'nt don't".split()
+    "a an the and or but if so of in on at to for from by with about as into over under is are was were be "
+    "been being am do does did done doing have has had having can could may might must shall should will "
+    "would not no yes i me my mine we us our you your yours please tell give show explain say said get got "
+    "make made use used need want know mean means like just only very much many any some all each every there "
+    "here thing things way up down out off than let does'nt don't".split()
 )
 _WORD = re.compile(r"[^\W_](?:[\w'.-]*\w)?")
 # A question with at least this many words of its own, none of which points back, stands alone.

@@ -105,9 +105,7 @@ class ConversationStore:
         with reading(self._engine) as connection:
             rows = connection.execute(query.offset(offset)).all()
             total = connection.scalar(select(func.count()).select_from(conversations_table)) or 0
-        found = tuple(
-            ConversationSummary(row.id, row.title or UNTITLED, row.corpus, row.updated) for row in rows
-        )
+        found = tuple(ConversationSummary(row.id, row.title or UNTITLED, row.corpus, row.updated) for row in rows)
         return ConversationPage(found, total)
 
     def load(self, conversation_id: str) -> Conversation | None:
@@ -145,12 +143,8 @@ class ConversationStore:
     def delete(self, conversation_id: str) -> None:
         """Remove a conversation; the traces of its answers stay."""
         with writing(self._engine) as connection:
-            connection.execute(
-                delete(messages_table).where(messages_table.c.conversation_id == conversation_id)
-            )
-            connection.execute(
-                delete(conversations_table).where(conversations_table.c.id == conversation_id)
-            )
+            connection.execute(delete(messages_table).where(messages_table.c.conversation_id == conversation_id))
+            connection.execute(delete(conversations_table).where(conversations_table.c.id == conversation_id))
 
     def append(self, conversation_id: str, question: str) -> int:
         """Keep a question before it is answered.
@@ -167,9 +161,7 @@ class ConversationStore:
         )
         own = conversations_table.c.id == conversation_id
         with writing(self._engine) as connection:
-            touched = connection.execute(
-                update(conversations_table).where(own).values(updated=time.time())
-            )
+            touched = connection.execute(update(conversations_table).where(own).values(updated=time.time()))
             if touched.rowcount == 0:
                 return 0
             connection.execute(
@@ -191,9 +183,7 @@ class ConversationStore:
             connection.execute(
                 update(messages_table)
                 .where(table.conversation_id == conversation_id, table.position == position)
-                .values(
-                    answer=_answers().dump_python(answer, mode="json"), trace_id=answer.trace_id or None
-                )
+                .values(answer=_answers().dump_python(answer, mode="json"), trace_id=answer.trace_id or None)
             )
 
     def truncate_from(self, conversation_id: str, position: int) -> None:
@@ -201,9 +191,7 @@ class ConversationStore:
         table = messages_table.c
         with writing(self._engine) as connection:
             connection.execute(
-                delete(messages_table).where(
-                    table.conversation_id == conversation_id, table.position >= position
-                )
+                delete(messages_table).where(table.conversation_id == conversation_id, table.position >= position)
             )
 
 

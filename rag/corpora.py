@@ -121,7 +121,8 @@ class Corpora:
                         (db.passages.join(db.texts), db.texts.c.index_id == index_id),
                     )
                 ]
-                found.append(CorpusSummary(name, *counts, current=index_id is not None))
+                files, documents, passages = counts
+                found.append(CorpusSummary(name, files, documents, passages, index_id is not None))
         return found
 
     def find(self, name: str) -> CorpusIndex:
@@ -145,7 +146,8 @@ class Corpora:
         if row is None:
             others = f"There is: {', '.join(names)}." if names else "There is none yet."
             raise CorpusError(
-                f"There is no corpus {name}. {others}", fix=f"Make it with `ragsmith ingest PATH --corpus {name}`."
+                f"There is no corpus {name}. {others}",
+                fix=f"Make it with `ragsmith ingest PATH --corpus {name}`.",
             )
         return self._opened(row.id, row.collection)
 
@@ -163,8 +165,7 @@ class Corpora:
         with db.writing(self._engine) as connection:
             corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
             if corpus_id is None:
-                made = connection.execute(insert(db.corpora).values(name=name, created=time.time()))
-                corpus_id = made.inserted_primary_key[0]
+                corpus_id = db.insert_row(connection, db.corpora, name=name, created=time.time())
             index = connection.execute(
                 select(db.indexes.c.id).where(
                     db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == self.fingerprint
@@ -243,10 +244,17 @@ class Corpora:
             ).all()
         if row is None:
             raise CorpusError(
-                f"Document {document_id} is not in this workspace any more.", fix="Ask again to get current sources."
+                f"Document {document_id} is not in this workspace any more.",
+                fix="Ask again to get current sources.",
             )
         source = f"{row.path}#{row.record}" if row.record else row.path
         title = row.title or row.name
         return StoredDocument(
-            document_id, row.text, title, source, row.path, row.name, tuple((int(p), int(s)) for p, s in pages)
+            document_id,
+            row.text,
+            title,
+            source,
+            row.path,
+            row.name,
+            tuple((int(p), int(s)) for p, s in pages),
         )

@@ -34,6 +34,7 @@ from sqlalchemy import (
     create_engine,
     event,
     exc,
+    insert,
 )
 
 from rag.errors import DatabaseError, StorageFull
@@ -274,3 +275,13 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """
     with database_errors(engine), engine.begin() as connection:
         yield connection
+
+
+def insert_row(connection: Connection, table: Table, **values: Any) -> int:
+    """Insert one row into a table with a numbered key.
+
+    Returns:
+        The row's number.
+    """
+    made = connection.execute(insert(table).values(**values))
+    return int(made.inserted_primary_key[0])  # type: ignore[index]  # it is there for such a table

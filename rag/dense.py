@@ -49,7 +49,8 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(
-            f"The chroma_url {url} is no http(s) address.", fix="Write it as http://host:8000, or leave it out."
+            f"The chroma_url {url} is no http(s) address.",
+            fix="Write it as http://host:8000, or leave it out.",
         )
     secure = parts.scheme == "https"
     with _store_errors(url):
@@ -212,5 +213,6 @@ def _translated(error: Exception, where: str) -> VectorStoreError | StorageFull:
             fix="Start it with `chroma run --path FOLDER --port 8000`, or remove the setting chroma_url.",
         )
     return VectorStoreError(
-        f"Chroma refuses ({where}): {reason}.", fix="Check its server or the folder chroma/ with `ragsmith doctor`."
+        f"Chroma refuses ({where}): {reason}.",
+        fix="Check its server or the folder chroma/ with `ragsmith doctor`.",
     )

@@ -33,10 +33,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A loaded source. One file is one document, except JSON and JSONL, where each record is one.
+    r"""A loaded source. One file is one document, except JSON and JSONL, where each record is one.
 
     Attributes:
-        text: The stored text that every offset refers to. Line ends are ``\\n``; no NUL, no lone surrogates.
+        text: The stored text that every offset refers to. Line ends are ``\n``; no NUL, no lone surrogates.
         blocks: In order of ``start``, without overlap; what they leave out is not indexed.
         title: The title found inside the source; None where there is none (the file name is not a title).
         record: Identity inside the file: the ``id`` of a record or its number; empty for whole files.

@@ -18,6 +18,7 @@ from rag.events import Citation
 from rag.sentences import Sentence, split_sentences
 
 _MARKER = re.compile(r"\[(\d{1,3})\]")
+_MARKERS = re.compile(r"\[\d{1,3}\](?:\s*\[\d{1,3}\])*")
 _WORD = re.compile(r"[^\W_]+")
 _SPACE = re.compile(r"\s+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -57,14 +58,15 @@ def ground(text: str, hits: Sequence[Hit], encoder: Encoder) -> Grounded:
     for claim, markers in _claims(cleaned):
         cited = [number for number in markers if number <= len(hits)]
         found = [
-            (number, *_support(claim, evidence[number - 1], encoder)) for number in cited or range(1, len(hits) + 1)
+            (number, *_support(claim, evidence[number - 1], encoder))
+            for number in cited or range(1, len(hits) + 1)
         ]
         supports.append(max((support for _, support, _ in found), default=0.0))
         if cited:
-            for number, support, sentence in found:
+            for number, carried, sentence in found:
                 known = citations.get(number)
-                if known is None or support > known.support:
-                    citations[number] = _citation(number, hits[number - 1], support, sentence)
+                if known is None or carried > known.support:
+                    citations[number] = _citation(number, hits[number - 1], carried, sentence)
     support = min(supports) if supports else None
     return Grounded(cleaned.strip(), tuple(citations.values()), support, max(supports, default=0.0))
 
@@ -76,16 +78,17 @@ class _Evidence:
 
 
 def _claims(text: str) -> list[tuple[str, tuple[int, ...]]]:
-    """The sentences of an answer, each without its markers and with the numbers in them."""
+    """The sentences of an answer, each without markers and with the numbers of those that follow it."""
     claims: list[tuple[str, tuple[int, ...]]] = []
-    for sentence in split_sentences(text):
-        markers = tuple(dict.fromkeys(int(number) for number in _MARKER.findall(sentence.text)))
-        claim = _plain(_MARKER.sub(" ", sentence.text))
-        if claim:
-            claims.append((claim, markers))
-        elif claims and markers:
-            # Markers behind the full stop belong to the sentence before it.
-            claims[-1] = (claims[-1][0], tuple(dict.fromkeys((*claims[-1][1], *markers))))
+    at = 0
+    for match in (*_MARKERS.finditer(text), None):
+        part = text[at : match.start() if match else len(text)]
+        sentences = [_plain(each.text) for each in split_sentences(part.lstrip(" .,;:"))]
+        claims.extend((sentence, ()) for sentence in sentences)
+        if match and claims:
+            numbers = tuple(dict.fromkeys(int(number) for number in _MARKER.findall(match[0])))
+            claims[-1] = (claims[-1][0], numbers)
+        at = match.end() if match else at
     return claims
 
 

@@ -96,7 +96,7 @@ class CorpusIndex:
                         db.texts.c.digest.in_(wanted[at : at + PART]),
                     )
                 )
-                found.update({digest: number for digest, number in rows})
+                found.update((digest, number) for digest, number in rows)
         return found
 
     def add(
@@ -125,7 +125,10 @@ class CorpusIndex:
         if ids:
             vectors = self.encoder.embed(words, on_progress)
             self.dense.add(
-                [DenseEntry(number, row["text_id"], row["page"] or 0) for number, row in zip(ids, rows, strict=True)],
+                [
+                    DenseEntry(number, row["text_id"], row["page"] or 0)
+                    for number, row in zip(ids, rows, strict=True)
+                ],
                 vectors,
             )
             self.lexical.write(
@@ -139,17 +142,21 @@ class CorpusIndex:
         return numbers
 
     def _new_text(self, connection: Connection, text: PreparedText) -> int:
-        made = connection.execute(
-            insert(db.texts).values(
-                index_id=self.id, digest=text.digest, state="pending", text=text.document.text
-            )
+        return db.insert_row(
+            connection,
+            db.texts,
+            index_id=self.id,
+            digest=text.digest,
+            state="pending",
+            text=text.document.text,
         )
-        return int(made.inserted_primary_key[0])
 
     def _new_passages(self, connection: Connection, rows: list[dict[str, Any]]) -> list[int]:
         if not rows:
             return []
-        made = connection.execute(insert(db.passages).returning(db.passages.c.id, sort_by_parameter_order=True), rows)
+        made = connection.execute(
+            insert(db.passages).returning(db.passages.c.id, sort_by_parameter_order=True), rows
+        )
         return [int(number) for number in made.scalars()]
 
     def _set_state(self, connection: Connection, text_ids: Sequence[int], state: str) -> None:

@@ -216,9 +216,7 @@ class _Ingestion:
     def _take(self, found: _Found, known: tuple[int, str, int] | None) -> None:
         try:
             if found.size > self._max_bytes:
-                raise LoadError(
-                    f"larger than ingest.max_file_mb allows ({found.size / MEGABYTE:.0f} MB)"
-                )
+                raise LoadError(f"larger than ingest.max_file_mb allows ({found.size / MEGABYTE:.0f} MB)")
             data = found.path.read_bytes()
             sha256 = hashlib.sha256(data).hexdigest()
             if known and known[1:] == (sha256, LOADER_VERSION):
@@ -286,17 +284,16 @@ class _Ingestion:
                 connection.execute(
                     delete(db.files).where(db.files.c.index_id == index_id, db.files.c.path == path)
                 )
-                made = connection.execute(
-                    insert(db.files).values(
-                        index_id=index_id,
-                        path=path,
-                        name=file.found.name,
-                        sha256=file.sha256,
-                        loader=LOADER_VERSION,
-                        ingested=time.time(),
-                    )
+                file_id = db.insert_row(
+                    connection,
+                    db.files,
+                    index_id=index_id,
+                    path=path,
+                    name=file.found.name,
+                    sha256=file.sha256,
+                    loader=LOADER_VERSION,
+                    ingested=time.time(),
                 )
-                file_id = made.inserted_primary_key[0]
                 rows = [
                     {**entry.row, "file_id": file_id, "text_id": self._text_ids[entry.digest]}
                     for entry in file.entries
@@ -362,9 +359,7 @@ def _files_below(root: Path, problems: list[Problem]) -> Iterator[Path]:
         problems.append(Problem(str(error.filename), error.strerror or str(error)))
 
     for folder, folders, names in os.walk(root, onerror=failed):
-        folders[:] = sorted(
-            name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
-        )
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(folder) / name
@@ -377,5 +372,3 @@ def _entry_row(document: Document, found: _Found, day: str) -> dict[str, Any]:
         "date": document.date.isoformat() if document.date else day,
         "metadata": dict(document.metadata),
     }
-
-

@@ -99,7 +99,8 @@ def _translated(error: Exception) -> ModelError:
         )
     if "APIStatusError" in names:
         return ModelUnavailable(
-            f"The model server refuses: {reason}.", fix="Check the model's name, the key and the server's log."
+            f"The model server refuses: {reason}.",
+            fix="Check the model's name, the key and the server's log.",
         )
     return ModelProtocolError(
         f"The model server sent something that is no chat completion: {reason}.",

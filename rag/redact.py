@@ -50,13 +50,9 @@ _RULES = (
     ),
     _rule("sk- sk_ pk- pk_ rk- rk_", r"\b(?:sk|pk|rk)[-_](?=[\w-]{0,200}\d)[\w-]{16,}+"),
     _rule("bearer", r"\b(bearer\s{1,3})(?=\S{0,200}\d)[A-Za-z0-9._~+/=-]{16,}+", rf"\1{MASK}", any_case=True),
-    _rule(
-        "authorization", r"\b(authorization[\"']?\s?[:=]\s?[\"']?basic\s)\S{6,}+", rf"\1{MASK}", any_case=True
-    ),
+    _rule("authorization", r"\b(authorization[\"']?\s?[:=]\s?[\"']?basic\s)\S{6,}+", rf"\1{MASK}", any_case=True),
     _rule("akia asia", r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"),
-    _rule(
-        "gh github_pat_ glpat-", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_\w{20,}+|glpat-[\w-]{20,}+)"
-    ),
+    _rule("gh github_pat_ glpat-", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_\w{20,}+|glpat-[\w-]{20,}+)"),
     _rule("hf_", r"\bhf_[A-Za-z0-9]{30,}+"),
     _rule("wandb_v", r"\bwandb_v\d_\w{20,}+"),
     # A W&B key is forty hexadecimal digits, and so is a Git commit: only a word before it tells them apart.

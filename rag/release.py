@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from rag.settings import DecodingSettings, RetrievalSettings, SearchMode
+from rag.settings import DecodingSettings, GroundingSettings, RetrievalSettings, SearchMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,6 @@ class Release:
         fingerprint: Of the index.
         prompt: ``NAME@VERSION``.
         prompt_sha256: Of the prompt's content.
-        min_support: Support under which the answer is a refusal.
     """
 
     corpus: str
@@ -27,13 +26,13 @@ class Release:
     model: str
     retrieval: RetrievalSettings
     decoding: DecodingSettings
-    min_support: float
+    grounding: GroundingSettings
 
     @property
     def name(self) -> str:
         """A short identity: ``r-`` and eight hexadecimal digits."""
-        told = {**asdict(self), "retrieval": self.retrieval.model_dump(), "decoding": self.decoding.model_dump()}
-        return "r-" + hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+        told = json.dumps(asdict(self), sort_keys=True, default=lambda section: section.model_dump())
+        return "r-" + hashlib.sha256(told.encode()).hexdigest()[:8]
 
     @property
     def k(self) -> int:

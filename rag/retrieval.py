@@ -36,7 +36,7 @@ class Reranker(Protocol):
 class NullReranker:
     """Keeps the order."""
 
-    def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:  # noqa: ARG002 - the seam's signature
+    def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         """The same hits in the same order."""
         return list(hits)
 
@@ -64,9 +64,7 @@ class Retriever:
         reranker: Has the last word on the order.
     """
 
-    def __init__(
-        self, index: CorpusIndex, settings: RetrievalSettings, reranker: Reranker | None = None
-    ) -> None:
+    def __init__(self, index: CorpusIndex, settings: RetrievalSettings, reranker: Reranker | None = None) -> None:
         self._index = index
         self._settings = settings
         self._reranker = reranker or NullReranker()
@@ -161,9 +159,7 @@ class Retriever:
         self._lexical_side.shutdown(wait=False)
 
 
-def search_many(
-    retriever: Retriever, queries: Iterable[str], options: SearchOptions
-) -> Iterator[list[Hit]]:
+def search_many(retriever: Retriever, queries: Iterable[str], options: SearchOptions) -> Iterator[list[Hit]]:
     """The hits of each query, in order, as they are found."""
     for query in queries:
         yield retriever.search(query, options)
@@ -182,9 +178,7 @@ class Fused:
 
     def hit(self, passage: Passage) -> Hit:
         """The hit on that passage."""
-        return Hit(
-            passage, self.score, self.dense_rank, self.dense_score, self.lexical_rank, self.lexical_score
-        )
+        return Hit(passage, self.score, self.dense_rank, self.dense_score, self.lexical_rank, self.lexical_score)
 
 
 def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fused]:

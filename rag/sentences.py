@@ -15,15 +15,16 @@ _BREAK = re.compile(
     r"|(?<=\|)[ \t]*\n"
     r"|(?:(?<=\n)|^)[ \t]*(?:[=\-~^\"'#*+.:_]{4,}|```.*|~~~.*)[ \t]*(?=\n|$)"
 )
-_END = re.compile(r"(?<=[.!?])[\"'”’)\]*_`]*[ \t\n]+(?=[\"'“‘(\[*_`]*[A-Z0-9À-ÞА-Я])|(?<=[。！？])")
+_END = re.compile(r"(?<=[.!?])[\"'”’)\]*_`]*[ \t\n]+(?=[\"'“‘(\[*_`]*\w)|(?<=[。！？])")
 _LEAD = re.compile(r"[ \t\n]*(?:(?:[-*+•>]|\d{1,3}[.)]|#{1,6}|\|)[ \t]+)*")
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t]")
 _ABBREVIATIONS = frozenset(
-    "mr mrs ms dr prof st jr sr vs etc e.g i.e cf fig figs eq no vol pp ca approx dept est inc ltd co corp gen "
-    "col lt sgt rev hon u.s u.k a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec".split()
+    "mr mrs ms dr prof st jr sr vs etc e.g i.e cf fig figs eq no vol pp ca approx dept est inc ltd co corp "
+    "gen col lt sgt rev hon u.s u.k a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec".split()
 )
-# A line without a verb's company is a label, not a statement.
-SHORTEST = 3
+# A sentence may begin in lower case, with a name as ragsmith's; then the word before it must be too long for an
+# abbreviation that the list above does not know.
+_LONG_WORD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _sentences(text: str, start: int, end: int) -> Iterator[Sentence]:
             return
     at = start
     for match in _END.finditer(text, start, end):
-        if _is_abbreviation(text, at, match.start()):
+        if _is_abbreviation(text, at, match.start(), lower=text[match.end() : match.end() + 2].islower()):
             continue
         yield from _one(text, at, match.end(), heading=heading)
         at = match.end()
@@ -79,6 +80,10 @@ def _one(text: str, start: int, end: int, *, heading: bool) -> Iterator[Sentence
         yield Sentence(text[first:last], first, last, heading)
 
 
-def _is_abbreviation(text: str, start: int, end: int) -> bool:
+def _is_abbreviation(text: str, start: int, end: int, *, lower: bool) -> bool:
+    if text[end - 1] != ".":
+        return False
     word = text[start:end].rsplit(None, 1)[-1].rstrip(".").lstrip("(\"'").casefold() if end > start else ""
+    if lower and (len(word) < _LONG_WORD or not word.isalpha()):
+        return not word.endswith(("`", ")"))
     return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")

@@ -86,8 +86,10 @@ class DecodingSettings(Section):
 class GroundingSettings(Section):
     """When an answer counts as supported."""
 
-    min_support: float = Field(default=0.5, ge=0, le=1)
-    """Support of the best evidence under which the reply says that the documents do not answer."""
+    min_support: float = Field(default=0.35, ge=0, le=1)
+    """Support of a model's best sentence under which the reply says that the documents do not answer."""
+    min_confidence: float = Field(default=0.12, ge=0, le=1)
+    """Probability that its best sentence answers under which the embedded reader refuses."""
 
 
 class OpenAISettings(Section):
@@ -186,9 +188,10 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         section = table.setdefault("openai", {})
         if isinstance(section, dict):
             section.setdefault("api_key", api_key)
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in (flags or {}).items() if value is not None}
+    given[_FILE_TABLE] = table
     try:
-        return Settings(**{_FILE_TABLE: table}, **given)
+        return Settings(**given)
     except UnreadableVariable as error:
         raise SettingsError(
             f"The environment holds a section that is no JSON object: {error}.",

@@ -59,15 +59,15 @@ class Steps:
             for turn in draft.history[-HISTORY:]
         )
         values = {"history": history, "question": draft.question}
-        reply, _ = await _reply(self.condenser, _messages(self.condense_prompt, values), config)
-        return replace(draft, standalone=reply.strip() or draft.question)
+        reply = await _reply(self.condenser, _messages(self.condense_prompt, values), config)
+        return replace(draft, standalone=str(reply.text).strip() or draft.question)
 
-    async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:  # noqa: ARG002 - as all steps
+    async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Find passages."""
         hits = await asyncio.to_thread(self.retriever.search, draft.standalone)
         return replace(draft, hits=tuple(hits))
 
-    async def prompt(self, draft: Draft, config: RunnableConfig) -> Draft:  # noqa: ARG002 - as all steps
+    async def prompt(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Fill the template with as many passages as the token budget takes; the question is never cut."""
         kept = await asyncio.to_thread(self._within_budget, draft.hits)
         refusal = self.refusal
@@ -97,10 +97,16 @@ class Steps:
         """Let the model write."""
         if not draft.hits:
             return replace(draft, text=self.refusal, usage=Usage(0, 0))
-        text, usage = await _reply(self.model, list(draft.messages), config)
-        return replace(draft, text=text, usage=usage)
+        reply = await _reply(self.model, list(draft.messages), config)
+        used = reply.usage_metadata
+        return replace(
+            draft,
+            text=str(reply.text),
+            usage=Usage(used["input_tokens"], used["output_tokens"]) if used else Usage(),
+            confidence=reply.response_metadata.get("confidence"),
+        )
 
-    async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:  # noqa: ARG002 - as all steps
+    async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
         """Check the citations; an answer without support becomes a refusal."""
         answer = Answer(
             text=self.refusal,
@@ -113,16 +119,17 @@ class Steps:
             model=self.release.model,
         )
         if _is_refusal(draft.text, self.refusal):
-            return answer
+            return replace(answer, support=draft.confidence)
         checked = await asyncio.to_thread(ground, draft.text, draft.hits, self.encoder)
-        if checked.best < self.release.min_support:
+        if checked.best < self.release.grounding.min_support:
             return replace(answer, support=checked.support)
+        known = [each for each in (checked.support, draft.confidence) if each is not None]
         return replace(
             answer,
             text=checked.text,
             status="answered",
             citations=checked.citations,
-            support=checked.support,
+            support=min(known, default=None),
         )
 
     @property
@@ -158,17 +165,11 @@ def place_of(passage: Passage) -> str:
     return " › ".join(parts)
 
 
-async def _reply(
-    model: BaseChatModel, messages: list[BaseMessage], config: RunnableConfig
-) -> tuple[str, Usage]:
-    whole: AIMessageChunk | None = None
+async def _reply(model: BaseChatModel, messages: list[BaseMessage], config: RunnableConfig) -> AIMessageChunk:
+    whole = AIMessageChunk(content="")
     async for chunk in stream_reply(model, messages, config):
-        whole = chunk if whole is None else whole + chunk
-    if whole is None:
-        return "", Usage()
-    usage = whole.usage_metadata
-    told = Usage(usage["input_tokens"], usage["output_tokens"]) if usage else Usage()
-    return str(whole.text), told
+        whole = whole + chunk
+    return whole
 
 
 def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:
@@ -176,8 +177,9 @@ def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessag
         return [_as_langchain(message) for message in prompt.render(values)]
     except PromptTemplateError as error:
         raise PromptError(
-            str(error), fix="The chain gives question, passages and refusal to an answer prompt, "
-            "history and question to a condense prompt."
+            str(error),
+            fix="The chain gives question, passages and refusal to an answer prompt, "
+            "history and question to a condense prompt.",
         ) from error
 
 
@@ -189,8 +191,12 @@ def _fragment(prompt: PromptTemplate, name: str, values: dict[str, str]) -> str:
 
 
 def _as_langchain(message: Message) -> BaseMessage:
-    kinds = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
-    return kinds[message.role](message.content)
+    kinds: dict[str, type[BaseMessage]] = {
+        "system": SystemMessage,
+        "user": HumanMessage,
+        "assistant": AIMessage,
+    }
+    return kinds[message.role](content=message.content)
 
 
 def _is_refusal(text: str, refusal: str) -> bool:

@@ -157,13 +157,9 @@ class TraceStore:
         """
         row = {name: getattr(trace, name) for name in _ROW}
         row["conversation_id"] = trace.conversation_id or None
-        rows = [
-            {name: getattr(span, name) for name in _SPAN_ROW} | {"trace_id": trace.id} for span in trace.spans
-        ]
+        rows = [{name: getattr(span, name) for name in _SPAN_ROW} | {"trace_id": trace.id} for span in trace.spans]
         with writing(self._engine) as connection:
-            changed = connection.execute(
-                update(traces_table).where(traces_table.c.id == trace.id).values(row)
-            )
+            changed = connection.execute(update(traces_table).where(traces_table.c.id == trace.id).values(row))
             if changed.rowcount == 0:
                 connection.execute(insert(traces_table).values(row))
             else:
@@ -186,16 +182,12 @@ class TraceStore:
         with reading(self._engine) as connection:
             found = connection.execute(_with_feedback().where(column == wanted)).all()
             if not found and len(wanted) >= SHORTEST_ID:
-                part = or_(
-                    column.startswith(wanted, autoescape=True), column.endswith(wanted, autoescape=True)
-                )
+                part = or_(column.startswith(wanted, autoescape=True), column.endswith(wanted, autoescape=True))
                 found = connection.execute(_with_feedback().where(part).limit(2)).all()
             if len(found) != 1:
                 raise _not_found(trace_id, several=len(found) > 1)
             spans = connection.execute(
-                select(spans_table)
-                .where(spans_table.c.trace_id == found[0].id)
-                .order_by(spans_table.c.position)
+                select(spans_table).where(spans_table.c.trace_id == found[0].id).order_by(spans_table.c.position)
             ).all()
         return _trace(found[0], spans)
 
@@ -222,9 +214,7 @@ class TraceStore:
         if text:
             columns = (traces_table.c.question, traces_table.c.answer, traces_table.c.error)
             wanted.append(or_(*(column.icontains(text, autoescape=True) for column in columns)))
-        query = (
-            _with_feedback().where(*wanted).order_by(traces_table.c.started.desc(), traces_table.c.id.desc())
-        )
+        query = _with_feedback().where(*wanted).order_by(traces_table.c.started.desc(), traces_table.c.id.desc())
         if before is not None:
             query = query.where(traces_table.c.started < before)
         with reading(self._engine) as connection:
@@ -284,9 +274,7 @@ class TraceStore:
             unchanged = traces_table.c.tracked.is_(None) if held is None else traces_table.c.tracked == held
             with writing(self._engine) as connection:
                 changed = connection.execute(
-                    update(traces_table)
-                    .where(traces_table.c.id == waiting_id, unchanged)
-                    .values(tracked=mine)
+                    update(traces_table).where(traces_table.c.id == waiting_id, unchanged).values(tracked=mine)
                 )
             if changed.rowcount:
                 won.append(waiting_id)
@@ -309,9 +297,7 @@ class TraceStore:
     def _set_tracked(self, ids: Iterable[str], value: str | None) -> None:
         with writing(self._engine) as connection:
             for trace_id in ids:
-                connection.execute(
-                    update(traces_table).where(traces_table.c.id == trace_id).values(tracked=value)
-                )
+                connection.execute(update(traces_table).where(traces_table.c.id == trace_id).values(tracked=value))
 
     def _waiting(self, limit: int) -> Sequence[tuple[str, str | None]]:
         """Ids of the traces that may be claimed, and the dead process's claim that each still carries."""

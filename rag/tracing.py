@@ -463,9 +463,7 @@ def _sum(parts: Sequence[float | None]) -> float | None:
 
 def _total(counts: Sequence[int | None]) -> int | None:
     """The sum of token counts; unknown where nobody was asked or one did not say."""
-    return (
-        None if not counts or any(count is None for count in counts) else sum(count or 0 for count in counts)
-    )
+    return None if not counts or any(count is None for count in counts) else sum(count or 0 for count in counts)
 
 
 def _reason(error: BaseException) -> str:

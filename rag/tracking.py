@@ -88,7 +88,7 @@ class NullTracker:
         except RagsmithError as error:
             _log.debug("Traces could not be withheld from tracking: %s", error)
 
-    def close(self, timeout_s: float) -> None:  # noqa: ARG002 - a tracker's method
+    def close(self, timeout_s: float) -> None:
         """The same."""
         self.wake()
 

@@ -144,9 +144,7 @@ class WandbRun:
         self._rows.clear()
 
 
-def start_run(
-    settings: TrackingSettings, workspace: Workspace, config: Mapping[str, Any], pace: Pace
-) -> WandbRun:
+def start_run(settings: TrackingSettings, workspace: Workspace, config: Mapping[str, Any], pace: Pace) -> WandbRun:
     """Import W&B and start a run in the workspace.
 
     Raises:
@@ -213,15 +211,11 @@ def _resolve_mode(settings: TrackingSettings) -> Literal["online", "offline"]:
         return "offline"
     # W&B's own search through the environment, netrc and its settings. Without a key, `wandb.init` would ask
     # for one on the terminal.
-    key = wbauth.authenticate_session(
-        host=own.base_url, source="ragsmith", prompt=False, update_session=False
-    )
+    key = wbauth.authenticate_session(host=own.base_url, source="ragsmith", prompt=False, update_session=False)
     if key is not None:
         return "online"
     if settings.wandb == "online":
-        raise UnusableError(
-            "W&B is set to online and there is no API key: run `wandb login`, or set it to auto."
-        )
+        raise UnusableError("W&B is set to online and there is no API key: run `wandb login`, or set it to auto.")
     return "offline"
 
 

@@ -134,9 +134,7 @@ def test_no_passage_is_above_the_limit_but_for_one_word_that_is(
         ("a.py", ("def river(mill):\n    return mill + 1\n\n\n" + "#" * 70 + "\n") * 40),
     ],
 )
-def test_mark_up_between_blocks_counts_towards_the_size(
-    tokens: TokenCounter, name: str, content: str
-) -> None:
+def test_mark_up_between_blocks_counts_towards_the_size(tokens: TokenCounter, name: str, content: str) -> None:
     (doc,) = load(Path(name), content.encode())
     for text in texts(doc, cut(doc, tokens, USUAL)):
         assert tokens.count([text])[0] <= USUAL.limit, text
@@ -254,9 +252,7 @@ def test_short_sections_share_a_passage(tokens: TokenCounter) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40)), min_size=1, max_size=6))
-def test_a_heading_stays_with_what_follows_it(
-    tokens: TokenCounter, sections: list[tuple[int, int]]
-) -> None:
+def test_a_heading_stays_with_what_follows_it(tokens: TokenCounter, sections: list[tuple[int, int]]) -> None:
     parts: list[tuple[BlockKind, str]] = []
     for number, (depth, length) in enumerate(sections):
         parts += [("heading", f"Section {number}, level {level}") for level in range(depth)]
@@ -283,7 +279,9 @@ def test_the_headings_of_a_passage_are_those_that_all_of_it_shares(tokens: Token
 
 
 def test_pages_are_never_mixed(tokens: TokenCounter) -> None:
-    doc = on_pages(document("one river", "two rivers", "a mill", ("heading", "Stones"), "a stone"), [1, 1, 2, 2, 3])
+    doc = on_pages(
+        document("one river", "two rivers", "a mill", ("heading", "Stones"), "a stone"), [1, 1, 2, 2, 3]
+    )
     chunks = cut(doc, tokens, USUAL)
     assert [(chunk.page, text) for chunk, text in zip(chunks, texts(doc, chunks), strict=True)] == [
         (1, "one river\n\ntwo rivers"),

@@ -1,2 +1,5 @@
 from fastapi import APIRouter
-def api_routes(bench): return APIRouter()
+
+
+def api_routes(bench):
+    return APIRouter()

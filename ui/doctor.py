@@ -125,7 +125,9 @@ def check_database(settings: Settings) -> Check:
     workspace = open_workspace(settings.home)
     damaged = f"Put a copy of it back, or move {workspace.root} away and ingest again."
     try:
-        engine = open_database(workspace, settings.database_url.get_secret_value() if settings.database_url else None)
+        engine = open_database(
+            workspace, settings.database_url.get_secret_value() if settings.database_url else None
+        )
         where = engine.url.render_as_string(hide_password=True)
         verdict = "ok"
         if engine.dialect.name == "sqlite":

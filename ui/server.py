@@ -140,7 +140,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise SettingsError(f"The host {host} is not known: {error}.", fix="Set host to 127.0.0.1.") from error
+        raise SettingsError(
+            f"The host {host} is not known: {error}.", fix="Set host to 127.0.0.1."
+        ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)

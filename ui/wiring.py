@@ -194,7 +194,7 @@ class Workbench:
             model=settings.model,
             retrieval=settings.retrieval,
             decoding=settings.decoding,
-            min_support=settings.grounding.min_support,
+            grounding=settings.grounding,
         )
         model = self._model(corpus)
         steps = Steps(
@@ -218,7 +218,7 @@ class Workbench:
         return EmbeddedReader(
             encoder=self.encoder,
             lexical=self.index(corpus).lexical,
-            min_support=self.settings.grounding.min_support,
+            min_confidence=self.settings.grounding.min_confidence,
         )
 
     def ask(self, request: Ask) -> AsyncIterator[Event]:

@@ -53,9 +53,7 @@ class Encoder(Protocol):
         """Its own tokenizer, for measuring texts."""
         ...
 
-    def embed(
-        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Embed texts; safe to call from several threads.
 
         Args:

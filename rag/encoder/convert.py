@@ -108,9 +108,7 @@ def _convert_here(name: str, folder: str, sha256: str, target: Path) -> None:
             return torch.nn.functional.normalize(features["sentence_embedding"], dim=-1)
 
     example = torch.ones(2, 7, dtype=torch.long)
-    graph = openvino.convert_model(
-        Sentences(), example_input={"input_ids": example, "attention_mask": example}
-    )
+    graph = openvino.convert_model(Sentences(), example_input={"input_ids": example, "attention_mask": example})
     openvino.save_model(graph, target / GRAPH, compress_to_fp16=False)
     model.tokenizer.save_pretrained(target / "tokenizer")
     (target / "tokenizer" / TOKENIZER).rename(target / TOKENIZER)

@@ -117,7 +117,7 @@ def _from_hub(name: str) -> Path:
 
     try:
         return Path(snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.ot", "*openvino*", "*.msgpack"]))
-    except Exception as error:  # noqa: BLE001 - the hub client raises its own, httpx's and the system's errors
+    except Exception as error:
         raise EncoderError(
             f"The encoder {name} is not on this machine, and the hub does not give it: "
             f"{str(error).splitlines()[0]}.",

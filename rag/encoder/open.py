@@ -35,9 +35,7 @@ def open_encoder(settings: EncoderSettings, workspace: Workspace) -> Encoder:
             )
     if importlib.util.find_spec("openvino") is None:
         notice = "OpenVINO is not installed: the encoder runs on torch, about four times slower."
-        return TorchEncoder(
-            files, device="cpu", precision="f32", batch_size=settings.batch_size, notice=notice
-        )
+        return TorchEncoder(files, device="cpu", precision="f32", batch_size=settings.batch_size, notice=notice)
     precision, notice = choose_precision(settings)
     folder = converted_folder(files, workspace.models)
     if not folder.is_dir():

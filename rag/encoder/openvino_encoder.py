@@ -65,9 +65,7 @@ class OpenVINOEncoder:
         # A request computes one batch at a time; a question waits for one batch of an ingestion, not for all.
         self._lock = threading.Lock()
 
-    def embed(
-        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Embed texts; see ``rag.encoder.base.Encoder.embed``."""
         import numpy as np
 

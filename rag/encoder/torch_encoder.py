@@ -58,9 +58,7 @@ class TorchEncoder:
         self._batch_size = GPU_BATCH if device == "cuda" else batch_size
         self._lock = threading.Lock()
 
-    def embed(
-        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
-    ) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         """Embed texts; see ``rag.encoder.base.Encoder.embed``."""
         import numpy as np
 

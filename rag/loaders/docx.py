@@ -21,7 +21,7 @@ _TEXT = f"{_MARKUP}t"
 _HIDDEN = {f"{_MARKUP}del", f"{_MARKUP}moveFrom", f"{_MARKUP}pPr", f"{_MARKUP}rPr", _FALLBACK}
 
 
-def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:  # noqa: ARG001 - as all loaders
+def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     """One document; the stored text is a rendering: paragraphs apart by blank lines, cells by ``|``."""
     import docx
 

@@ -130,9 +130,7 @@ def _documents(path: Path, records: Iterator[Record], problems: _Problems) -> It
         yield document
     if not seen:
         reason = problems.first or "there is none in it"
-        raise refused(
-            path, f"has no record that can be read ({reason})", "Correct the file, or leave it out."
-        )
+        raise refused(path, f"has no record that can be read ({reason})", "Correct the file, or leave it out.")
 
 
 def _renamed(document: Document, number: str, seen: set[str]) -> Document:

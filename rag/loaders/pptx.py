@@ -13,7 +13,7 @@ from rag.loaders._office import described, unpacked
 from rag.loaders._text import OnProblem, refused
 
 
-def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:  # noqa: ARG001 - as all loaders
+def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     """One document; the stored text is a rendering, slide after slide."""
     import pptx
 

@@ -77,8 +77,6 @@ class _Scan:
             line -= 1
         return line
 
-    def _between(
-        self, first: int, last: int, path: tuple[str, ...], *, whole: bool = False
-    ) -> Iterator[Block]:
+    def _between(self, first: int, last: int, path: tuple[str, ...], *, whole: bool = False) -> Iterator[Block]:
         start, end = self._starts[first], max(self._starts[last] - 1, self._starts[first])
         return code.pieces(self._text, start, end, path, whole=whole)

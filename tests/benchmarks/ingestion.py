@@ -64,8 +64,9 @@ def _group(title: str, pairs: Sequence[Pair], size: ChunkSize, loads: Sequence[s
         Row("seconds", *(f"{median(lambda done: done.seconds, side):.1f}" for side in (0, 1))),
         Row(
             "peak memory of the process, MB",
-            *(f"{median(lambda done: done.peak_mb, side):.0f}" for side in (0, 1)),
-            compared=f"{shares:.2f} of it",
+            f"{median(lambda done: done.peak_mb, 0):.0f}",
+            f"{median(lambda done: done.peak_mb, 1):.0f}",
+            f"{shares:.2f} of it",
         ),
         Row(
             "chunks (mean tokens)",

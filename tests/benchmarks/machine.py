@@ -50,7 +50,7 @@ class Machine:
 
 def this_machine() -> Machine:
     """Look at the machine."""
-    import psutil
+    import psutil  # type: ignore[import-untyped]
 
     cpu, flags = _processor()
     return Machine(

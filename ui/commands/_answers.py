@@ -89,7 +89,9 @@ def cost_of(usd: float | None) -> str:
     """A cost for a person: what is unknown is never shown as 0."""
     if usd is None:
         return "cost unknown"
-    return f"${usd:.4f}" if usd == 0 or usd >= 0.0001 else f"${usd:.1e}"
+    if 0 < usd < 0.000001:
+        return "under $0.000001"
+    return f"${usd:.4f}" if usd == 0 or usd >= 0.01 else f"${usd:.6f}"
 
 
 def tokens_of(read: int | None, written: int | None) -> str:
@@ -105,7 +107,7 @@ def place_of(hit: Hit) -> str:
     return one_line(hit.passage.name) + page
 
 
-def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event]:
+def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
     """What closes with the answer: stopping in the middle must reach the chain, so that it is traced."""
     from collections.abc import AsyncGenerator
 

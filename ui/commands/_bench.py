@@ -77,18 +77,18 @@ def prepare_corpus(bench: Workbench, corpus: str | None) -> str:
     """
     name = corpus or bench.settings.corpus
     prepare_encoder(bench)
-    if not has_sample(bench, name):
+    if lacks_sample(bench, name):
         note(f"Bringing in the sample corpus {name}; this happens once and takes some ten seconds.")
         bench.ensure_sample()
     return name
 
 
-def has_sample(bench: Workbench, name: str) -> bool:
-    """Whether nothing needs to be brought in before that corpus can be asked."""
+def lacks_sample(bench: Workbench, name: str) -> bool:
+    """Whether that corpus is the sample, and has to be brought in before it can be asked."""
     from ui.wiring import SAMPLE_CORPUS
 
     # One that was broken off at the first try exists, and is empty.
-    return name != SAMPLE_CORPUS or any(
+    return name == SAMPLE_CORPUS and not any(
         each.name == name and each.current and each.files for each in bench.stores.summaries()
     )
 

@@ -20,9 +20,7 @@ class Record:
     text: str
 
 
-def read_records(
-    path: Path, names: Sequence[str], on_bad: Callable[[int, str], None]
-) -> Iterator[Record]:
+def read_records(path: Path, names: Sequence[str], on_bad: Callable[[int, str], None]) -> Iterator[Record]:
     """The records of a JSONL file, as they are read.
 
     Args:

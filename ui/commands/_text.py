@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-# Control characters move the cursor, change colours and titles, or answer back as if typed; the embeddings and
-# overrides of text direction turn round what follows them; a lone surrogate cannot be written at all.
+# Control characters move the cursor, change colours and titles, or answer back as if typed; embeddings and
+# overrides of the text's direction turn round what follows them; a lone surrogate cannot be written at all.
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _DIRECTIONS = "\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}\u2028\u2029\ud800-\udfff]")
@@ -38,7 +38,7 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def unpaired(text: str) -> str:
-    """The text without lone surrogates: arguments that are not UTF-8 carry them, and no encoder takes them."""
+    """The text without lone surrogates, which arguments that are no UTF-8 carry and no encoder takes."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 

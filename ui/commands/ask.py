@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,6 +18,8 @@ from ui.context import Context, pass_context
 if TYPE_CHECKING:
     from rag.events import Answer
     from ui.wiring import Workbench
+
+T = TypeVar("T")
 
 
 @click.command()
@@ -50,7 +52,7 @@ def command(
     if questions is not None and not questions.is_file():
         raise click.UsageError(f"There is no file {questions}.")
     if question == "-":
-        question = click.get_text_stream("stdin", errors="replace").read()
+        question = click.get_binary_stream("stdin").read().decode("utf-8", "replace")
     if question is not None and not question.strip():
         raise click.UsageError("The question is empty.")
     with open_bench(context) as bench:
@@ -104,7 +106,7 @@ class _Talk:
         return not (failed or bad.count)
 
 
-def _finish[T](work: Coroutine[Any, Any, T]) -> T:
+def _finish(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end. Ctrl-C and SIGTERM cancel the work, so that what was done of an answer is traced.
 
     Raises:

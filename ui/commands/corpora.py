@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._console import open_console
 from ui.commands._text import counted, print_json
 from ui.context import Context, pass_context
 
@@ -62,7 +63,6 @@ def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -
 
 
 def _show(summaries: Sequence[CorpusSummary]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -73,4 +73,4 @@ def _show(summaries: Sequence[CorpusSummary]) -> None:
     for each in summaries:
         state = "" if each.current else "indexed with another encoder or passage size: ingest it again"
         table.add_row(each.name, f"{each.files:,}", f"{each.documents:,}", f"{each.passages:,}", state)
-    Console(highlight=False, markup=False).print(table)
+    open_console().print(table)

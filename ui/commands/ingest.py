@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._console import open_console
 from ui.commands._progress import progress
 from ui.commands._text import counted, note, one_line, print_json
 from ui.context import Context, pass_context
@@ -98,7 +99,6 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
 
 
 def _show(corpus: str, report: IngestReport) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, show_header=False, pad_edge=False)
@@ -117,6 +117,6 @@ def _show(corpus: str, report: IngestReport) -> None:
         style = "bold red" if what == "problems" and number else None
         table.add_row(what, f"{number:,}", style=style)
     table.add_row("seconds", f"{report.seconds:.1f}")
-    console = Console(highlight=False, markup=False)
+    console = open_console()
     console.print(f"Corpus {corpus}")
     console.print(table)

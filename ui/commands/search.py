@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import date, datetime
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ui.commands._bench import open_bench, prepare_corpus
+from ui.commands._console import open_console, print_indented
 from ui.commands._records import BadLines, read_records
 from ui.commands._text import one_line, print_json, unpaired
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from rag.documents import Hit
+    from rag.filters import Filters
     from rag.lexical import LexicalIndex
-    from rag.retrieval import SearchOptions
     from rag.settings import SearchMode
     from ui.wiring import Workbench
 
@@ -45,53 +48,75 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each query.")
 @click.pass_context
 @pass_context
-def command(
-    context: Context,
-    ctx: click.Context,
-    query: str | None,
-    queries: Path | None,
-    corpus: str | None,
-    as_json: bool,
-    **asked: Any,
-) -> None:
+def command(context: Context, ctx: click.Context, /, **asked: Any) -> None:
     """Show the passages that are found for QUERY, and their rank and score on each side.
 
     With --queries many queries are searched in one run; a line that is none is named and left out, and makes
     the status 1.
     """
-    if (query is None) == (queries is None):
-        raise click.UsageError("Give either a query or --queries FILE.")
-    if query is not None and not query.strip():
-        raise click.UsageError("The query is empty.")
-    if queries is not None and not queries.is_file():
-        raise click.UsageError(f"There is no file {queries}.")
+    wanted = _Asked(**asked)
+    wanted.check()
     with open_bench(context) as bench:
-        search = _Search(bench, prepare_corpus(bench, corpus), as_json, asked)
-        if query is not None:
-            search.run("", unpaired(query))
+        search = _Search(bench, prepare_corpus(bench, wanted.corpus), wanted)
+        if wanted.queries is None:
+            search.run("", unpaired(wanted.query or ""))
             return
-        assert queries is not None  # noqa: S101 - for the type checker; checked above
-        bad = BadLines(queries)
-        for record in read_records(queries, ("text",), bad):
+        bad = BadLines(wanted.queries)
+        for record in read_records(wanted.queries, ("text",), bad):
             search.run(record.id, record.text)
         if bad.count:
             ctx.exit(1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options of one call."""
+
+    query: str | None
+    queries: Path | None
+    corpus: str | None
+    k: int | None
+    mode: SearchMode | None
+    source: str | None
+    title: str | None
+    glob: str | None
+    page: int | None
+    after: datetime | None
+    before: datetime | None
+    as_json: bool
+
+    def check(self) -> None:
+        """Refuse what cannot be searched for."""
+        if (self.query is None) == (self.queries is None):
+            raise click.UsageError("Give either a query or --queries FILE.")
+        if self.query is not None and not self.query.strip():
+            raise click.UsageError("The query is empty.")
+        if self.queries is not None and not self.queries.is_file():
+            raise click.UsageError(f"There is no file {self.queries}.")
+
+    @property
+    def filters(self) -> Filters:
+        """What the passages must fulfil."""
+        from rag.filters import Filters
+
+        return Filters(
+            source=self.source,
+            title=self.title,
+            glob=self.glob,
+            page=self.page,
+            after=self.after.date() if self.after else None,
+            before=self.before.date() if self.before else None,
+        )
+
+
 class _Search:
     """The searches of one call."""
 
-    def __init__(self, bench: Workbench, corpus: str, as_json: bool, asked: dict[str, Any]) -> None:
+    def __init__(self, bench: Workbench, corpus: str, wanted: _Asked) -> None:
         self._retriever = bench.retriever(corpus)
         self._lexical = bench.index(corpus).lexical
-        self._as_json = as_json
-        self._options = self._read(asked.pop("k"), asked.pop("mode"), asked)
-
-    def _read(self, k: int | None, mode: SearchMode | None, asked: dict[str, Any]) -> SearchOptions:
-        from rag.filters import Filters
-
-        filters = Filters(**{name: _day(value) for name, value in asked.items()})
-        return replace(self._retriever.options(k, mode), filters=filters)
+        self._as_json = wanted.as_json
+        self._options = replace(self._retriever.options(wanted.k, wanted.mode), filters=wanted.filters)
 
     def run(self, number: str | int, query: str) -> None:
         """Search, and print what was found."""
@@ -122,16 +147,11 @@ def as_result(hit: Hit) -> dict[str, Any]:
     }
 
 
-def _day(value: Any) -> date | Any:
-    return value.date() if isinstance(value, datetime) else value
-
-
 def _show(number: str | int, query: str, hits: Sequence[Hit], lexical: LexicalIndex) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
     from rich.text import Text
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_console()
+    wanted = set(lexical.words(query))
     if number != "":
         console.print(Text(one_line(f"{number}: {query}"), style="bold underline"))
     if not hits:
@@ -144,8 +164,9 @@ def _show(number: str | int, query: str, hits: Sequence[Hit], lexical: LexicalIn
         if passage.headings:
             head.append(f"  {one_line(' › '.join(passage.headings))}", style="dim")
         console.print(head, soft_wrap=True)
-        console.print(Padding(Text(_why(hit), style="cyan"), (0, 0, 0, 4)))
-        console.print(Padding(_snippet(passage.text, set(lexical.words(query)), lexical), (0, 0, 1, 4)))
+        print_indented(console, Text(_why(hit), style="cyan"), 4)
+        print_indented(console, _snippet(passage.text, wanted, lexical), 4)
+        console.print()
 
 
 def _why(hit: Hit) -> str:
@@ -157,7 +178,7 @@ def _why(hit: Hit) -> str:
     return f"score {hit.score:.4f} | dense: {dense} | lexical: {lexical}"
 
 
-def _snippet(text: str, wanted: set[str], lexical: LexicalIndex) -> Any:
+def _snippet(text: str, wanted: set[str], lexical: LexicalIndex) -> Text:
     """The part of a passage with the most words of the query, these marked."""
     from rich.text import Text
 

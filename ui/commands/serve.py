@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import has_sample, open_bench, prepare_encoder
+from ui.commands._bench import lacks_sample, open_bench, prepare_encoder
 from ui.commands._progress import progress
 from ui.commands._text import note
 from ui.context import Context, pass_context
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 @click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
 @click.option("--corpus", metavar="NAME", help="The corpus that questions go to when none is chosen.")
 @pass_context
-def command(
-    context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None
-) -> None:
+def command(context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None) -> None:
     """Open the chat page, and serve it until Ctrl-C.
 
     The first time the sample corpus is brought in, which takes some twenty seconds.
@@ -43,7 +41,11 @@ def _prepare_sample(bench: Workbench) -> None:
     from ui.wiring import SAMPLE_CORPUS
 
     try:
-        if not has_sample(bench, SAMPLE_CORPUS):
+        names = bench.corpora()
+        if names and SAMPLE_CORPUS not in (bench.settings.corpus, *names):
+            # Its owner has removed it, and does not ask it.
+            return
+        if lacks_sample(bench, SAMPLE_CORPUS):
             note(f"Bringing in the sample corpus {SAMPLE_CORPUS}; this happens once.")
         with progress() as show:
             bench.ensure_sample(show)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ui.commands._bench import open_bench
+from ui.commands._console import open_console
 from ui.commands._text import note, one_line, print_json, visible
 from ui.context import Context, pass_context
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "running")
 _STYLES = {"ok": "green", "abstained": "yellow", "error": "bold red"}
 SHORT = 160
+# What the list needs beside the question.
+OTHER_COLUMNS = 60
 
 
 @click.group()
@@ -32,9 +35,7 @@ def command() -> None:
 @click.option("--text", help="Only those with this text in question, answer or error.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the traces and their total.")
 @pass_context
-def list_command(
-    context: Context, limit: int, status: Status | None, text: str | None, as_json: bool
-) -> None:
+def list_command(context: Context, limit: int, status: Status | None, text: str | None, as_json: bool) -> None:
     """List the newest traces."""
     with open_bench(context) as bench:
         page = bench.traces.list(limit=limit, status=status, text=text)
@@ -71,46 +72,47 @@ def _brief(trace: Trace) -> dict[str, Any]:
 
 
 def _show_list(page: TracePage) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from ui.commands._answers import cost_of
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_console()
     if not page.traces:
         console.print("There is no trace.")
         return
-    table = Table(box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("id", "started", "status"):
         table.add_column(heading, no_wrap=True)
     for heading in ("seconds", "tokens", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    table.add_column("question", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("question")
+    room = max(console.width - OTHER_COLUMNS, 16)
     for each in page.traces:
+        question = Text(one_line(each.question))
+        question.truncate(2 * room, overflow="ellipsis")
         table.add_row(
             # LangChain's ids begin with the time: neighbours differ at the end.
             each.id[-8:],
             _when(each.started, "%m-%d %H:%M"),
             Text(each.status, style=_STYLES.get(each.status, "")),
             "" if each.latency_s is None else f"{each.latency_s:.2f}",
-            _tokens(each),
+            _total(each),
             cost_of(each.cost_usd).removeprefix("cost "),
             each.feedback.rating if each.feedback else "",
-            Text(one_line(each.question)),
+            question,
         )
     console.print(table)
 
 
 def _show_trace(trace: Trace, full: bool) -> None:
-    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
     from ui.commands._answers import cost_of
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = open_console()
     facts = {
         "trace": trace.id,
         "question": visible(trace.question),
@@ -191,6 +193,12 @@ def _tokens(counted: Trace | Span) -> str:
     if counted.input_tokens is None and counted.output_tokens is None:
         return ""
     return f"{counted.input_tokens or 0:,} in, {counted.output_tokens or 0:,} out"
+
+
+def _total(trace: Trace) -> str:
+    if trace.input_tokens is None and trace.output_tokens is None:
+        return ""
+    return f"{(trace.input_tokens or 0) + (trace.output_tokens or 0):,}"
 
 
 def _when(seconds: float, form: str) -> str:

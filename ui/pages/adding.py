@@ -144,7 +144,9 @@ class Adding:
             add.upload: gr.UploadButton(interactive=True, value=None),
             add.folder: "" if job.error is None else gr.skip(),
             add.add_folder: gr.Button(interactive=True),
-            self._parts.corpus: gr.Dropdown(choices=names if shown in names else [shown, *names], value=shown),
+            self._parts.corpus: gr.Dropdown(
+                choices=names if shown in names else [shown, *names], value=shown
+            ),
             add.corpus: gr.Dropdown(choices=names, value=job.corpus),
         }
 

@@ -51,7 +51,14 @@ class Answering:
     def wire(self) -> None:
         """Connect the events."""
         parts = self._parts
-        outputs = [parts.bridge.current, parts.chatbot, parts.question, parts.sources, parts.listing, parts.comment_row]
+        outputs = [
+            parts.bridge.current,
+            parts.chatbot,
+            parts.question,
+            parts.sources,
+            parts.listing,
+            parts.comment_row,
+        ]
         common: dict[str, Any] = {"outputs": outputs, "concurrency_limit": None, **QUIET}
         asking = [parts.question, parts.bridge.current, parts.corpus]
         parts.question.submit(self.send, [*asking, parts.bridge.editing], js=_SEND, **common)

@@ -44,7 +44,12 @@ class Browsing:
         """
         parts, bridge = self._parts, self._parts.bridge
         shown = [
-            parts.bridge.current, parts.chatbot, parts.sources, parts.listing, parts.comment_row, parts.question
+            parts.bridge.current,
+            parts.chatbot,
+            parts.sources,
+            parts.listing,
+            parts.comment_row,
+            parts.question,
         ]
         corpora = [parts.corpus, parts.add.corpus, parts.release]
         whole = [*shown, *corpora]
@@ -54,9 +59,15 @@ class Browsing:
         parts.bridge.current.change(None, parts.bridge.current, None, js=_REMEMBER, **QUIET)
         parts.new.click(self.new, parts.corpus, whole, **QUIET)
         bridge.open_conversation.click(self.choose, bridge.value, whole, js=BRIDGED, **QUIET)
-        bridge.delete.click(self.delete, [bridge.value, parts.bridge.current, parts.corpus], whole, js=BRIDGED, **QUIET)
+        bridge.delete.click(
+            self.delete, [bridge.value, parts.bridge.current, parts.corpus], whole, js=BRIDGED, **QUIET
+        )
         bridge.rename.click(
-            self.rename, [bridge.value, parts.comment, parts.bridge.current], parts.listing, js=_RENAMED, **QUIET
+            self.rename,
+            [bridge.value, parts.comment, parts.bridge.current],
+            parts.listing,
+            js=_RENAMED,
+            **QUIET,
         )
         bridge.older.click(self.older, parts.bridge.current, parts.listing, **QUIET)
         parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current], corpora, **QUIET)

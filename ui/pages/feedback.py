@@ -9,12 +9,13 @@ import gradio as gr
 from ui.pages import view
 from ui.pages.events import QUIET, telling
 from ui.pages.layout import ChatParts
+from ui.pages.markup import thumb
 
 if TYPE_CHECKING:
     from rag.traces import Rating
     from ui.wiring import Workbench
 
-_ASKED = {"up": "👍 Thank you. What was good?", "down": "👎 Thank you. What was wrong?"}
+_ASKED = {"up": "Thank you. What was good?", "down": "Thank you. What was wrong?"}
 _THUMBS: dict[bool | str, Rating] = {True: "up", False: "down"}
 
 
@@ -35,22 +36,22 @@ class FeedbackEvents:
         parts.comment.submit(self.save_comment, save, parts.comment_row, **QUIET)
 
     @telling
-    def rate(self, current: str, thumb: gr.LikeData) -> dict[Any, Any]:
+    def rate(self, current: str, clicked: gr.LikeData) -> dict[Any, Any]:
         """Keep a thumb beside the trace and offer a comment; a second click takes it back."""
         parts = self._parts
-        index = thumb.index[0] if isinstance(thumb.index, list | tuple) else thumb.index
+        index = clicked.index[0] if isinstance(clicked.index, list | tuple) else clicked.index
         exchange = view.exchange_at(self._bench.conversations.load(current), index)
         if exchange is None or exchange.answer is None or not exchange.answer.trace_id:
             gr.Warning("This answer has no trace that a thumb could be kept with.", title="")
             return {parts.comment_row: gr.Row(visible=False)}
-        rating = _THUMBS.get(thumb.liked)
+        rating = _THUMBS.get(clicked.liked)
         self._bench.traces.rate(exchange.answer.trace_id, rating)
         if rating is None:
             return {parts.comment_row: gr.Row(visible=False)}
         return {
             parts.bridge.rated: f"{exchange.answer.trace_id} {rating}",
             parts.comment_row: gr.Row(visible=True),
-            parts.comment_for: f'<div class="rs-comment-for">{_ASKED[rating]}</div>',
+            parts.comment_for: f'<div class="rs-comment-for">{thumb(rating)} {_ASKED[rating]}</div>',
             parts.comment: gr.Textbox(value="", placeholder="A comment, if you like"),
         }
 

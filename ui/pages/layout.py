@@ -108,9 +108,7 @@ def build_chat(bridge: Bridge, *, local: bool) -> ChatParts:
         with gr.Column(elem_id="left", min_width=0, scale=0):
             new = gr.Button("New conversation", elem_id="new", size="sm")
             listing = gr.HTML(elem_id="listing", js_on_load=None, apply_default_css=False)
-            corpus = gr.Dropdown(
-                label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True
-            )
+            corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
             add = _build_add(local)
             release = gr.HTML(elem_id="release", js_on_load=None, apply_default_css=False)
         with gr.Column(elem_id="centre", min_width=0, scale=1):
@@ -129,9 +127,16 @@ def build_chat(bridge: Bridge, *, local: bool) -> ChatParts:
             with gr.Row(elem_id="comment-row", visible=False) as comment_row:
                 comment_for = gr.HTML(elem_id="comment-for", js_on_load=None, apply_default_css=False)
                 comment = gr.Textbox(
-                    show_label=False, container=False, max_lines=3, max_length=4000, elem_id="comment", scale=1,
+                    show_label=False,
+                    container=False,
+                    max_lines=3,
+                    max_length=4000,
+                    elem_id="comment",
+                    scale=1,
                 )
-                save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
+                save_comment = gr.Button(
+                    "Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110
+                )
             gr.HTML(EDITING, elem_id="editing-note", js_on_load=None, apply_default_css=False)
             question = gr.Textbox(
                 elem_id="question",
@@ -147,8 +152,19 @@ def build_chat(bridge: Bridge, *, local: bool) -> ChatParts:
             gr.HTML(SOURCES_HEAD, js_on_load=None, apply_default_css=False)
             sources = gr.HTML(EMPTY, elem_id="sources", js_on_load=None, apply_default_css=False)
     return ChatParts(
-        bridge, add, new, listing, corpus, release, chatbot, comment_row, comment,
-        comment_for, save_comment, question, sources,
+        bridge,
+        add,
+        new,
+        listing,
+        corpus,
+        release,
+        chatbot,
+        comment_row,
+        comment,
+        comment_for,
+        save_comment,
+        question,
+        sources,
     )
 
 
@@ -163,8 +179,13 @@ def _build_add(local: bool) -> AddParts:
         upload = gr.UploadButton("Upload files", file_count="multiple", size="sm", elem_id="upload")
         with gr.Row(elem_id="folder-row", visible=local):
             folder = gr.Textbox(
-                show_label=False, container=False, placeholder="/path/to/folder on this machine", max_lines=1,
-                elem_id="folder", scale=1, min_width=0,
+                show_label=False,
+                container=False,
+                placeholder="/path/to/folder on this machine",
+                max_lines=1,
+                elem_id="folder",
+                scale=1,
+                min_width=0,
             )
             add_folder = gr.Button("Add", size="sm", scale=0, min_width=48, elem_id="add-folder")
         progress = gr.HTML(elem_id="progress", js_on_load=None, apply_default_css=False)

@@ -143,6 +143,15 @@ def _without_unsafe_links(tokens: Sequence[Token]) -> list[Token]:
     return kept
 
 
+def thumb(rating: str) -> str:
+    """A thumb, ``up`` or ``down``; drawn, because not every machine has a font with it."""
+    return (
+        f'<svg class="rs-thumb is-{plain(rating)}" viewBox="0 0 16 16" role="img" aria-label="{plain(rating)}">'
+        '<path d="M1.8 7h2.6v7H1.8zM5.6 7l2.6-5.3c1 0 1.7.8 1.7 1.7v2.9h3.3c.9 0 1.6.9 1.3 1.8l-1.3 4.8'
+        'c-.2.7-.8 1.1-1.5 1.1H5.6z"/></svg>'
+    )
+
+
 Tokens = Sequence["Token"]
 
 

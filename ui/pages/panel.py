@@ -21,9 +21,7 @@ def sources_html(answer: Answer, min_support: float) -> str:
     if answer.status == "abstained":
         return _panel(_group("Nearest passages", answer.hits, opened=True))
     cited = {citation.marker for citation in answer.citations}
-    rest = [
-        (number, hit) for number, hit in enumerate(answer.hits, start=1) if number not in cited
-    ]
+    rest = [(number, hit) for number, hit in enumerate(answer.hits, start=1) if number not in cited]
     parts = [_warning(answer, min_support)]
     if answer.citations:
         parts.append('<div class="rs-head">Cited</div>')
@@ -71,7 +69,9 @@ def _cited(citation: Citation) -> str:
     text = _marked(passage, citation.start, citation.end)
     lost = "" if citation.start is not None else _LOST
     score = f'<span class="rs-score" title="How well the source carries the sentence, 0 to 1">{citation.support:.2f}</span>'
-    return _source(citation.marker, passage, text + lost, score, citation.hit, citation_url(citation), opened=True)
+    return _source(
+        citation.marker, passage, text + lost, score, citation.hit, citation_url(citation), opened=True
+    )
 
 
 _LOST = '<div class="rs-note">The cited sentence was not found word for word, so nothing is marked.</div>'

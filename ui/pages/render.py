@@ -77,7 +77,8 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
         return False
     quoted = [hits[number - 1] for number in markers(text) if 1 <= number <= len(hits)]
     return not all(
-        PurePath(hit.passage.source.partition("#")[0]).suffix.lower() in _MARKDOWN_SOURCES for hit in quoted or hits
+        PurePath(hit.passage.source.partition("#")[0]).suffix.lower() in _MARKDOWN_SOURCES
+        for hit in quoted or hits
     )
 
 
@@ -117,7 +118,9 @@ def answer_html(answer: Answer) -> str:
     """A finished answer, whatever became of it, with its footer."""
     resolve = references(answer.hits, answer.citations)
     written = (
-        body(answer.text, resolve, verbatim=is_verbatim(answer.text, answer.model, answer.hits)) if answer.text else ""
+        body(answer.text, resolve, verbatim=is_verbatim(answer.text, answer.model, answer.hits))
+        if answer.text
+        else ""
     )
     return (
         f'<div class="rs-answer rs-{answer.status}">{_badge(answer)}'
@@ -155,7 +158,9 @@ def footer_html(answer: Answer) -> str:
     shown = [f"<span>{plain(part)}</span>" for part in parts if part]
     if answer.trace_id:
         query = urlencode({"trace": answer.trace_id})
-        shown.append(f'<a class="rs-trace" href="/?{query}" title="Show every step of this answer">trace ↗</a>')
+        shown.append(
+            f'<a class="rs-trace" href="/?{query}" title="Show every step of this answer">trace ↗</a>'
+        )
     if answer.text:
         shown.append('<button class="rs-copy" type="button" title="Copy the answer">copy</button>')
     return f'<div class="rs-foot">{" · ".join(shown)}</div>'

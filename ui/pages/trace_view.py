@@ -8,15 +8,13 @@ from datetime import datetime
 
 from rag.redact import JSON
 from rag.traces import Span, Trace, TracePage
-from ui.pages.markup import plain
+from ui.pages.markup import plain, thumb
 from ui.pages.render import cost, duration
 
 SHOWN_JSON = 20_000
 """Characters of one input or output; a browser grows slow on more, and a person reads less."""
 
 PICK = '<div class="rs-pick">Choose a trace to see its steps.</div>'
-
-_THUMBS = {"up": "👍", "down": "👎"}
 
 
 def list_html(page: TracePage, first: int, chosen: str = "") -> str:
@@ -49,17 +47,17 @@ def list_html(page: TracePage, first: int, chosen: str = "") -> str:
 
 def _row(trace: Trace, chosen: bool, now: float) -> str:
     said = trace.answer or trace.error
-    thumb = _THUMBS[trace.feedback.rating] if trace.feedback else ""
+    rated = thumb(trace.feedback.rating) if trace.feedback else ""
     comment = trace.feedback.comment if trace.feedback else ""
     cells = (
-        f'<td>{status_html(trace.status, short=True)}</td>',
+        f"<td>{status_html(trace.status, short=True)}</td>",
         f'<td class="rs-qa"><button class="rs-open-trace" type="button" value="{plain(trace.id)}">'
         f"{plain(_cut(trace.question, 200))}</button><div>{plain(_cut(said, 200))}</div></td>",
         f'<td title="{plain(clock(trace.started))}">{plain(_when(trace.started, now))}</td>',
         f"<td>{duration(trace.latency_s) if trace.latency_s is not None else ''}</td>",
         f"<td>{tokens(trace.input_tokens, trace.output_tokens)}</td>",
         f"<td>{plain(money(trace.cost_usd))}</td>",
-        f'<td title="{plain(comment)}">{thumb}{"…" if comment else ""}</td>',
+        f'<td title="{plain(comment)}">{rated}{"…" if comment else ""}</td>',
     )
     return f'<tr class="rs-row{" is-on" if chosen else ""}">{"".join(cells)}</tr>'
 
@@ -127,7 +125,7 @@ def trace_html(trace: Trace) -> str:
 def _feedback(trace: Trace) -> str:
     if trace.feedback is None:
         return ""
-    return f'<div class="rs-said-of">{_THUMBS[trace.feedback.rating]} {plain(trace.feedback.comment)}</div>'
+    return f'<div class="rs-said-of">{thumb(trace.feedback.rating)} {plain(trace.feedback.comment)}</div>'
 
 
 def _tree(trace: Trace) -> str:
@@ -172,7 +170,7 @@ def _span(span: Span, depth: int, began: float, total: float) -> str:
         f'{status_html(span.status, short=True)}<span class="rs-span-name">{plain(span.name)}</span>'
         f'<span class="rs-bar"><i style="margin-left:{min(left, 99.5):.1f}%;width:{min(width, 100 - left):.1f}%"></i>'
         f'</span><span class="rs-span-facts">{plain(" · ".join(facts))}</span></summary>'
-        f'{error}{_json("Input", span.input)}{_json("Output", span.output)}{_attributes(span)}</details>'
+        f"{error}{_json('Input', span.input)}{_json('Output', span.output)}{_attributes(span)}</details>"
     )
 
 
@@ -197,4 +195,3 @@ def _json(title: str, value: JSON) -> str:
         else ""
     )
     return f'<div class="rs-io"><b>{title}</b><pre>{plain(text[:SHOWN_JSON])}</pre>{cut}</div>'
-

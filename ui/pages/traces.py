@@ -34,12 +34,23 @@ class TracesTab:
             with gr.Column(elem_id="trace-list", min_width=0, scale=1):
                 with gr.Row(elem_id="trace-filter"):
                     self._text = gr.Textbox(
-                        show_label=False, container=False, placeholder="Text in question, answer or error",
-                        max_lines=1, elem_id="trace-text", scale=1, min_width=0,
+                        show_label=False,
+                        container=False,
+                        placeholder="Text in question, answer or error",
+                        max_lines=1,
+                        elem_id="trace-text",
+                        scale=1,
+                        min_width=0,
                     )
                     self._status = gr.Dropdown(
-                        [ALL, *get_args(Status)], value=ALL, show_label=False, container=False,
-                        elem_id="trace-status", filterable=False, scale=0, min_width=130,
+                        [ALL, *get_args(Status)],
+                        value=ALL,
+                        show_label=False,
+                        container=False,
+                        elem_id="trace-status",
+                        filterable=False,
+                        scale=0,
+                        min_width=130,
                     )
                     self._refresh = gr.Button("Refresh", size="sm", scale=0, min_width=80)
                 self._list = gr.HTML(elem_id="trace-rows", js_on_load=None, apply_default_css=False)
@@ -74,24 +85,24 @@ class TracesTab:
         page.load(self.linked, None, opened, **QUIET)
 
     @telling
-    def first_page(self, text: str, status: str, chosen: str) -> Updates:
+    def first_page(self, text: str | None, status: str, chosen: str) -> Updates:
         """The newest traces that fit."""
         return self._show(text, status, chosen, ())
 
     @telling
-    def older(self, text: str, status: str, chosen: str, cursors: Cursors) -> Updates:
+    def older(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
         """The page below."""
         shown = self._page(text, status, cursors)
         below = (*cursors, shown.traces[-1].started) if shown.traces else cursors
         return self._show(text, status, chosen, below)
 
     @telling
-    def newer(self, text: str, status: str, chosen: str, cursors: Cursors) -> Updates:
+    def newer(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
         """The page above."""
         return self._show(text, status, chosen, cursors[:-1])
 
     @telling
-    def open(self, trace_id: str, text: str, status: str) -> Updates:
+    def open(self, trace_id: str, text: str | None, status: str) -> Updates:
         """Show a trace, from wherever it was clicked."""
         trace = self._bench.traces.get(trace_id)
         return {
@@ -107,7 +118,7 @@ class TracesTab:
         named = request.query_params.get("trace", "")
         return self.open(named, "", ALL) if named else gr.skip()
 
-    def _show(self, text: str, status: str, chosen: str, cursors: Cursors) -> Updates:
+    def _show(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
         page = self._page(text, status, cursors)
         first = len(cursors) * PAGE + 1
         return {
@@ -117,8 +128,8 @@ class TracesTab:
             self._cursors: cursors,
         }
 
-    def _page(self, text: str, status: str, cursors: Cursors) -> TracePage:
+    def _page(self, text: str | None, status: str, cursors: Cursors) -> TracePage:
         known: Status | None = next((each for each in get_args(Status) if each == status), None)
         return self._bench.traces.list(
-            limit=PAGE, before=cursors[-1] if cursors else None, status=known, text=text.strip() or None
+            limit=PAGE, before=cursors[-1] if cursors else None, status=known, text=(text or "").strip() or None
         )

