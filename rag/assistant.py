@@ -30,7 +30,10 @@ from rag.events import (
     StepStarted,
     Token,
     Turn,
+    whole,
 )
+from rag.redact import redact
+from rag.traces import Status, Trace
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from rag.chain import Draft
     from rag.cost import PriceList
     from rag.release import Release
-    from rag.traces import Trace
 
 _log = logging.getLogger(__name__)
 
@@ -107,21 +109,28 @@ class Assistant:
             status ``failed``.
         """
         events: asyncio.Queue[Event | None] = asyncio.Queue()
-        trace_id = str(uuid.uuid4())
-        events.put_nowait(Started(trace_id))
-        work = asyncio.create_task(self._work(ask, trace_id, events))
+        work = asyncio.create_task(self._work(_readable(ask), events))
+        # However the work ends, nobody waits for more.
+        work.add_done_callback(lambda _: events.put_nowait(None))
         try:
             while (event := await events.get()) is not None:
                 yield event
+            await work
         finally:
             work.cancel()
             with suppress(asyncio.CancelledError):
                 await work
 
-    async def _work(self, ask: Ask, trace_id: str, events: asyncio.Queue[Event | None]) -> None:
+    async def _work(self, ask: Ask, events: asyncio.Queue[Event | None]) -> None:
+        record = _Record(self.traces, ask)
+        record.open()
+        events.put_nowait(Started(record.id))
         started = time.perf_counter()
         try:
-            answer = await self._run(ask, trace_id, events)
+            answer = await self._run(ask, record, events)
+        except asyncio.CancelledError:
+            record.close("cancelled")
+            raise
         except RagsmithError as error:
             answer = Answer("", "failed", error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the page needs an answer
@@ -129,35 +138,29 @@ class Assistant:
             answer = Answer("", "failed", error=f"This is a bug in ragsmith: {type(error).__name__}: {error}.")
         finally:
             self.on_traced()
+        record.close("error", answer.error)
         if not answer.latency_s:
             answer = replace(answer, latency_s=time.perf_counter() - started)
         for citation in answer.citations:
             events.put_nowait(Cited(citation))
-        events.put_nowait(Done(replace(answer, trace_id=trace_id)))
-        events.put_nowait(None)
+        events.put_nowait(Done(replace(answer, trace_id=record.id)))
 
-    async def _run(self, ask: Ask, trace_id: str, events: asyncio.Queue[Event | None]) -> Answer:
+    async def _run(self, ask: Ask, record: _Record, events: asyncio.Queue[Event | None]) -> Answer:
         pipeline = await asyncio.to_thread(self.pipeline, ask.corpus)
         from rag.chain import Draft, part_of
         from rag.tracing import TraceTracer, as_json
 
-        finished: list[Trace] = []
-
-        def save(trace: Trace) -> None:
-            self.traces.save(trace)
-            finished.append(trace)
-
         release = pipeline.release
         tracer = TraceTracer(
-            save=save,
-            begin=self.traces.begin,
+            save=record.save,
+            begin=record.begin,
             prices=self.prices,
             view=lambda name, side, value: as_json(name, side, part_of(name, side, value)),
         )
         answer = await pipeline.chain.ainvoke(
             Draft(ask.question, ask.history),
             config={
-                "run_id": uuid.UUID(trace_id),
+                "run_id": uuid.UUID(record.id),
                 "callbacks": [tracer, _listener(events)],
                 "metadata": {
                     "corpus": release.corpus,
@@ -169,10 +172,60 @@ class Assistant:
                 },
             },
         )
-        if not finished:
+        if record.saved is None:
             return answer
-        trace = finished[-1]
-        return replace(answer, latency_s=trace.latency_s or 0.0, cost_usd=trace.cost_usd)
+        return replace(answer, latency_s=record.saved.latency_s or 0.0, cost_usd=record.saved.cost_usd)
+
+
+class _Record:
+    """The trace of one question, from the moment it was asked: also where its chain cannot be made, or is
+    stopped before it begins. As soon as the chain runs, its tracer writes here.
+    """
+
+    def __init__(self, sink: TraceSink, ask: Ask) -> None:
+        self.id = str(uuid.uuid4())
+        self.saved: Trace | None = None
+        self._sink = sink
+        self._traced = False
+        self._asked = Trace(
+            id=self.id,
+            started=time.time(),
+            status="running",
+            question=redact(ask.question).replace("\x00", "\ufffd"),
+            corpus=ask.corpus,
+            conversation_id=ask.conversation_id or "",
+        )
+
+    def open(self) -> None:
+        """Note that the question was asked."""
+        self._write(self._sink.begin, self._asked)
+
+    def begin(self, trace: Trace) -> None:
+        """The chain runs, and its tracer keeps the trace from here on."""
+        self._traced = True
+        self._sink.begin(trace)
+
+    def save(self, trace: Trace) -> None:
+        """The chain has ended."""
+        self._sink.save(trace)
+        self.saved = trace
+
+    def close(self, status: Status, error: str = "") -> None:
+        """End a trace that no tracer has taken over."""
+        if not self._traced:
+            took = time.time() - self._asked.started
+            self._write(self._sink.save, replace(self._asked, status=status, error=error, latency_s=took))
+
+    def _write(self, write: Callable[[Trace], None], trace: Trace) -> None:
+        try:
+            write(trace)
+        except Exception as error:  # noqa: BLE001 - a trace that cannot be kept must not keep the answer back
+            _log.warning("Trace %s could not be kept: %s", self.id, error)
+
+
+def _readable(ask: Ask) -> Ask:
+    history = tuple(Turn(whole(turn.question), whole(turn.answer)) for turn in ask.history)
+    return replace(ask, question=whole(ask.question), history=history)
 
 
 def _listener(events: asyncio.Queue[Event | None]) -> BaseCallbackHandler:
@@ -207,6 +260,6 @@ def _listener(events: asyncio.Queue[Event | None]) -> BaseCallbackHandler:
         ) -> None:
             name, _ = self.steps.get(parent_run_id, ("", 0.0)) if parent_run_id else ("", 0.0)
             if name == "generate" and token:
-                events.put_nowait(Token(str(token)))
+                events.put_nowait(Token(whole(str(token))))
 
     return Listener()

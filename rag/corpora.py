@@ -7,13 +7,14 @@ import re
 import secrets
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, delete, func, insert, select
 
 from rag import database as db
-from rag.dense import DenseIndex, open_chroma
+from rag.dense import DenseIndex
 from rag.encoder.base import Encoder
 from rag.errors import CorpusError
 from rag.index import CorpusIndex
@@ -74,17 +75,18 @@ class Corpora:
         engine: The database.
         encoder: Of the fingerprint that holds now.
         tokens: Size of passages that holds now.
-        chroma_url: Of a Chroma server; None for the one in the workspace.
+        connect: Gives the Chroma client; called when an index is first opened, so that a Chroma server which
+            is down does not keep the list of corpora from being read.
     """
 
     def __init__(
-        self, workspace: Workspace, engine: Engine, encoder: Encoder, tokens: int, chroma_url: str | None
+        self, workspace: Workspace, engine: Engine, encoder: Encoder, tokens: int, connect: Callable[[], ClientAPI]
     ) -> None:
         self._workspace = workspace
         self._engine = engine
         self._encoder = encoder
         self._tokens = tokens
-        self._chroma_url = chroma_url
+        self._connect = connect
         self._client: ClientAPI | None = None
         self._open: dict[int, CorpusIndex] = {}
         self._lock = threading.RLock()
@@ -99,7 +101,7 @@ class Corpora:
         """
         with self._lock:
             if self._client is None:
-                self._client = open_chroma(self._workspace, self._chroma_url)
+                self._client = self._connect()
             return self._client
 
     def summaries(self) -> list[CorpusSummary]:

@@ -171,9 +171,15 @@ class DenseIndex:
 
     def vectors(self, passage_ids: Sequence[int]) -> dict[int, NDArray[np.float32]]:
         """The stored vectors of these passages."""
-        with _store_errors(self._name):
-            got = self._collection.get(ids=[str(number) for number in passage_ids], include=["embeddings"])
-        return {int(number): vector for number, vector in zip(got["ids"], got["embeddings"], strict=True)}
+        held: dict[int, NDArray[np.float32]] = {}
+        for at in range(0, len(passage_ids), PAGE):
+            ids = [str(number) for number in passage_ids[at : at + PAGE]]
+            with _store_errors(self._name):
+                got = self._collection.get(ids=ids, include=["embeddings"])
+            held.update(
+                (int(number), vector) for number, vector in zip(got["ids"], got["embeddings"], strict=True)
+            )
+        return held
 
     def __len__(self) -> int:
         with _store_errors(self._name):

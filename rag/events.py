@@ -128,3 +128,8 @@ class Done:
 
 
 Event = Started | StepStarted | StepFinished | Retrieved | Token | Cited | Done
+
+
+def whole(text: str) -> str:
+    """The text without lone surrogates, which nothing takes: halves of a pair are joined, others become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -154,7 +155,8 @@ class _Ingestion:
         self._counts = {"added": 0, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 0}
         self._passages = 0
         self._waiting_passages = 0
-        self._files_done = self._bytes_done = self._bytes_total = 0
+        self._batch_done = 0
+        self._files_done = self._bytes_total = self._bytes_read = self._bytes_embedded = 0
         self._files: list[_Found] = []
         self._started = time.monotonic()
         self._told = 0.0
@@ -167,15 +169,18 @@ class _Ingestion:
         for found in self._files:
             if self._stop.is_set():
                 break
-            before = self._bytes_done
-            self._take(found, known.get(str(found.path)))
+            before = self._bytes_read
+            unchanged = self._take(found, known.get(str(found.path)))
             self._files_done += 1
-            self._bytes_done = before + found.size
+            # Bytes that need no embedding would make the time left look shorter than it is.
+            self._bytes_total -= found.size if unchanged else 0
+            self._bytes_read = before + (0 if unchanged else found.size)
             self._tell()
         self._embed()
+        # Of a file that was broken off in the middle no entry holds the texts yet: the next ingestion needs them.
         if not self._stop.is_set():
             self._remove_missing(known)
-        self._index.remove_orphans()
+            self._index.remove_orphans()
         self._tell(force=True)
         return IngestReport(
             **self._counts,
@@ -197,9 +202,9 @@ class _Ingestion:
                     self._counts["skipped"] += 1
                     continue
                 try:
-                    size = path.stat().st_size
-                except OSError as error:
-                    self._problem(path, error.strerror or str(error))
+                    size = _size_of(path)
+                except LoadError as error:
+                    self._problem(path, str(error))
                     continue
                 name = str(path.relative_to(root.parent)) if root.is_dir() else path.name
                 yield _Found(path, name, size)
@@ -213,7 +218,8 @@ class _Ingestion:
             )
             return {path: (number, sha256, loader) for path, number, sha256, loader in rows}
 
-    def _take(self, found: _Found, known: tuple[int, str, int] | None) -> None:
+    def _take(self, found: _Found, known: tuple[int, str, int] | None) -> bool:
+        """Take in one file; whether it was there already, as it is."""
         try:
             if found.size > self._max_bytes:
                 raise LoadError(f"larger than ingest.max_file_mb allows ({found.size / MEGABYTE:.0f} MB)")
@@ -221,32 +227,33 @@ class _Ingestion:
             sha256 = hashlib.sha256(data).hexdigest()
             if known and known[1:] == (sha256, LOADER_VERSION):
                 self._counts["unchanged"] += 1
-                return
-            self._load(_LoadedFile(found, sha256), data)
+                return True
+            if self._load(_LoadedFile(found, sha256), data):
+                self._counts["changed" if known else "added"] += 1
         except OSError as error:
             self._problem(found.path, error.strerror or str(error))
-            return
         except LoadError as error:
             self._problem(found.path, str(error))
-            return
-        self._counts["changed" if known else "added"] += 1
+        return False
 
-    def _load(self, file: _LoadedFile, data: bytes) -> None:
-        day = datetime.fromtimestamp(file.found.path.stat().st_mtime, UTC).date().isoformat()
+    def _load(self, file: _LoadedFile, data: bytes) -> bool:
+        """Cut a file's documents; whether it was taken in to its end."""
+        day = _day_of(file.found.path)
         for document in load(
             file.found.path, data, on_problem=lambda reason: self._problem(file.found.path, reason)
         ):
             digest = digest_of(document)
             file.entries.append(_Entry(digest, _entry_row(document, file.found, day)))
             self._prepare(digest, document)
-            self._bytes_done += len(document.text)
+            self._bytes_read += len(document.text)
             if self._waiting_passages >= BATCH:
                 self._embed()
             if self._stop.is_set():
-                return
+                return False
         self._loaded.append(file)
         if len(self._loaded) >= BATCH:
             self._embed()
+        return True
 
     def _prepare(self, digest: str, document: Document) -> None:
         if digest in self._text_ids or digest in self._waiting:
@@ -264,11 +271,13 @@ class _Ingestion:
         if waiting:
             self._text_ids.update(self._index.add(waiting, self._embedded))
             self._waiting.clear()
-            self._waiting_passages = 0
+            self._waiting_passages = self._batch_done = 0
+        self._bytes_embedded = self._bytes_read
         self._record_loaded()
 
     def _embedded(self, count: int) -> None:
         self._passages += count
+        self._batch_done += count
         self._tell()
 
     def _record_loaded(self) -> None:
@@ -330,8 +339,10 @@ class _Ingestion:
             return
         self._told = now
         passed = max(now - self._started, 1e-6)
-        remaining = max(self._bytes_total - self._bytes_done, 0)
-        left = passed * remaining / self._bytes_done if self._bytes_done else None
+        # Reading is quick: what counts is how far the bytes that were read have been embedded.
+        share = self._batch_done / self._waiting_passages if self._waiting_passages else 0.0
+        done = self._bytes_embedded + share * (self._bytes_read - self._bytes_embedded)
+        left = passed * max(self._bytes_total - done, 0) / done if done > 0 else None
         self._on_progress(
             IngestProgress(self._files_done, len(self._files), self._passages, self._passages / passed, left)
         )
@@ -365,7 +376,34 @@ def _files_below(root: Path, problems: list[Problem]) -> Iterator[Path]:
                 yield Path(folder) / name
 
 
-def _entry_row(document: Document, found: _Found, day: str) -> dict[str, Any]:
+def _size_of(path: Path) -> int:
+    """The bytes of a file.
+
+    Raises:
+        LoadError: It cannot be read as a file.
+    """
+    try:
+        found = path.stat()
+        str(path).encode()
+    except OSError as error:
+        raise LoadError(error.strerror or str(error)) from error
+    except UnicodeEncodeError as error:
+        raise LoadError("The name is not valid UTF-8.", fix="Rename it, or the folder it is in.") from error
+    # Reading a pipe would wait for ever, and a device may never end.
+    if not stat.S_ISREG(found.st_mode):
+        raise LoadError("It is a pipe, a socket or a device, and no file.")
+    return found.st_size
+
+
+def _day_of(path: Path) -> str | None:
+    """The day of the last change; None for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _entry_row(document: Document, found: _Found, day: str | None) -> dict[str, Any]:
     return {
         "record": document.record,
         "title": document.title or found.path.name,

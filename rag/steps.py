@@ -15,9 +15,8 @@ from rag.condense import carry_topic
 from rag.documents import Hit, Passage
 from rag.encoder.base import Encoder
 from rag.errors import PromptError
-from rag.events import Answer, Usage
+from rag.events import Answer, Usage, whole
 from rag.grounding import ground
-from rag.models import stream_reply
 from rag.reader import Evidence, EvidencePassage
 from rag.release import Release
 from rag.retrieval import Retriever
@@ -60,7 +59,7 @@ class Steps:
         )
         values = {"history": history, "question": draft.question}
         reply = await _reply(self.condenser, _messages(self.condense_prompt, values), config)
-        return replace(draft, standalone=str(reply.text).strip() or draft.question)
+        return replace(draft, standalone=whole(reply.text).strip() or draft.question)
 
     async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Find passages."""
@@ -101,7 +100,7 @@ class Steps:
         used = reply.usage_metadata
         return replace(
             draft,
-            text=str(reply.text),
+            text=whole(reply.text),
             usage=Usage(used["input_tokens"], used["output_tokens"]) if used else Usage(),
             confidence=reply.response_metadata.get("confidence"),
         )
@@ -166,10 +165,10 @@ def place_of(passage: Passage) -> str:
 
 
 async def _reply(model: BaseChatModel, messages: list[BaseMessage], config: RunnableConfig) -> AIMessageChunk:
-    whole = AIMessageChunk(content="")
-    async for chunk in stream_reply(model, messages, config):
-        whole = whole + chunk
-    return whole
+    reply = AIMessageChunk(content="")
+    async for chunk in model.astream(messages, config=config):
+        reply = reply + chunk
+    return reply
 
 
 def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:

@@ -13,6 +13,8 @@ from hypothesis import settings as hypothesis_settings
 from rag.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
     from rag.corpora import Corpora
     from rag.encoder import Encoder
     from rag.index import CorpusIndex
@@ -88,13 +90,21 @@ def open_corpora(ready_workspace: Workspace, encoder: Encoder) -> Iterator[Calla
     """Opens the corpora of the workspace: real database, real Chroma, real lexical index."""
     from rag.corpora import Corpora
     from rag.database import open_database
+    from rag.dense import open_chroma
 
     engine = open_database(ready_workspace)
+    clients = []
+
+    def connect(url: str | None) -> ClientAPI:
+        clients.append(open_chroma(ready_workspace, url))
+        return clients[-1]
 
     def opened(encoder: Encoder = encoder, tokens: int = 200, chroma_url: str | None = None) -> Corpora:
-        return Corpora(ready_workspace, engine, encoder, tokens, chroma_url)
+        return Corpora(ready_workspace, engine, encoder, tokens, lambda: connect(chroma_url))
 
     yield opened
+    for client in clients:
+        client.close()
     engine.dispose()
 
 

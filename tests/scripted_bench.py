@@ -134,9 +134,7 @@ class ScriptedBench:
         page_texts = ["\n".join(lines) for lines in PDF_PAGES]
         pdf_text = "\n\n".join(page_texts)
         self.documents = {
-            1: StoredDocument(
-                1, TEXT, "Passages", "/docs/passages.md", "/docs/passages.md", "passages.md", ()
-            ),
+            1: StoredDocument(1, TEXT, "Passages", "/docs/passages.md", "/docs/passages.md", "passages.md", ()),
             2: StoredDocument(
                 2,
                 pdf_text,
@@ -267,9 +265,7 @@ class ScriptedBench:
         if "fail" in request.question:
             return Answer("", "failed", error="The model server did not answer within 60 seconds.")
         if "hostile" in request.question:
-            return Answer(
-                HOSTILE, "answered", citations=(Citation(1, hits[1], None, None, 0.3),), support=0.3
-            )
+            return Answer(HOSTILE, "answered", citations=(Citation(1, hits[1], None, None, 0.3),), support=0.3)
         if "slow" in request.question:
             return Answer(WORDS * 40, "answered", support=0.8)
         if "low" in request.question:
@@ -352,9 +348,7 @@ class ScriptedBench:
         begin = time.monotonic()
         while (passed := time.monotonic() - begin) < self.ingest_seconds and not stop.is_set():
             share = passed / self.ingest_seconds
-            on_progress(
-                IngestProgress(int(share * 10), 10, int(share * 500), 120.0, self.ingest_seconds - passed)
-            )
+            on_progress(IngestProgress(int(share * 10), 10, int(share * 500), 120.0, self.ingest_seconds - passed))
             time.sleep(0.05)
         if corpus not in self.names:
             self.names.append(corpus)

@@ -76,10 +76,12 @@ class CountingTokens(TokenCounter):
         self.inner = inner
         self.calls = 0
         self.characters = 0
+        self.longest = 0
 
     def count(self, texts: Sequence[str]) -> list[int]:
         self.calls += 1
         self.characters += sum(map(len, texts))
+        self.longest = max(self.longest, *map(len, texts))
         return self.inner.count(texts)
 
     def starts(self, text: str) -> list[int]:
@@ -322,19 +324,28 @@ def test_the_context_is_short_however_long_the_headings_are() -> None:
 # Size of the input
 
 
-@pytest.mark.parametrize("unit", [SENTENCE, "river\n", CJK])
-def test_a_huge_paragraph_is_read_by_the_tokenizer_a_fixed_number_of_times(
-    tokens: TokenCounter, unit: str
+@pytest.mark.parametrize("unit", [SENTENCE, "river\n", "river\t", CJK])
+def test_a_huge_paragraph_is_read_by_the_tokenizer_in_few_parts(
+    tokens: TokenCounter, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (unit * (2 * TOKENIZED_AT_ONCE // len(unit) + 1)).strip()
+    monkeypatch.setattr("rag.chunking.TOKENIZED_AT_ONCE", 20_000)
+    text = (unit * (100_000 // len(unit))).strip()
     counting = CountingTokens(tokens)
-    doc = Document(text, (Block(0, len(text)),))
-    chunks = cut(doc, counting, USUAL)
-    assert counting.characters <= 3 * len(text)
-    assert counting.calls <= 12
-    assert sum(chunk.end - chunk.start for chunk in chunks) > 0.95 * len("".join(text.split()))
-    if unit.isascii():
-        assert not any(through_a_word(text, chunk.end) for chunk in chunks)
+    chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)
+    assert counting.characters <= 2 * len(text)
+    assert counting.calls <= 20
+    assert counting.longest <= 20_000
+    parts = [text[chunk.start : chunk.end] for chunk in chunks]
+    assert "".join(parts) == text if unit == CJK else " ".join(parts).split() == text.split()
+
+
+def test_a_paragraph_of_a_megabyte_is_read_twice(tokens: TokenCounter) -> None:
+    text = (SENTENCE * (1_000_000 // len(SENTENCE))).strip()
+    counting = CountingTokens(tokens)
+    chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)
+    assert counting.characters <= 2 * len(text)
+    assert counting.calls <= 3 * (len(text) // TOKENIZED_AT_ONCE + 1)
+    assert chunks[-1].end == len(text)
 
 
 def test_many_small_blocks_go_through_the_tokenizer_together(tokens: TokenCounter) -> None:

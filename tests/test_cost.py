@@ -57,9 +57,7 @@ def test_the_shipped_list_is_usable_and_says_when_it_was_checked() -> None:
         ("BIG", None),
     ],
 )
-def test_a_model_is_found_by_name_or_as_a_dated_snapshot(
-    tmp_path: Path, model: str, usd: float | None
-) -> None:
+def test_a_model_is_found_by_name_or_as_a_dated_snapshot(tmp_path: Path, model: str, usd: float | None) -> None:
     cost = load_prices(price_file(tmp_path, GOOD)).tokens_usd(model, MILLION)
     assert cost == (None if usd is None else pytest.approx(usd))
 

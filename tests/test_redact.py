@@ -115,9 +115,7 @@ def test_redacting_twice_changes_nothing_more(text: str) -> None:
 
 
 def test_json_is_masked_by_shape_and_by_key() -> None:
-    value = redact_json(
-        {"password": "abc", "OPENAI_API_KEY": "x", "notes": ["sk-Ab12Cd34Ef56Gh78Ij90", 3, None]}
-    )
+    value = redact_json({"password": "abc", "OPENAI_API_KEY": "x", "notes": ["sk-Ab12Cd34Ef56Gh78Ij90", 3, None]})
     assert value == {"password": MASK, "OPENAI_API_KEY": MASK, "notes": [MASK, 3, None]}
     assert redact_json({"secret": 5, "max_tokens": "5"}) == {"secret": 5, "max_tokens": "5"}
     assert is_secret_key("db_password")

@@ -239,9 +239,7 @@ def test_own_and_orphaned_traces_wait_for_delivery_oldest_first(store: TraceStor
     assert store.get(trace_of(1).id).tracked is None
 
 
-def test_a_claim_ends_with_tracking_with_release_or_with_its_process(
-    store: TraceStore, engine: Engine
-) -> None:
+def test_a_claim_ends_with_tracking_with_release_or_with_its_process(store: TraceStore, engine: Engine) -> None:
     for number in range(3):
         store.save(trace_of(number))
     store.claim(10)

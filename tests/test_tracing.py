@@ -105,9 +105,7 @@ async def test_an_api_model_costs_its_tokens() -> None:
 @pytest.mark.parametrize(("name", "report"), [("openai:unheard-of", True), ("openai:gpt-4o", False)])
 async def test_an_unknown_cost_makes_the_whole_unknown(name: str, report: bool) -> None:
     kept = Kept()
-    await chain_of(ScriptedModel(report=report)).ainvoke(
-        Question("q"), config_with(tracer_to(kept), model=name)
-    )
+    await chain_of(ScriptedModel(report=report)).ainvoke(Question("q"), config_with(tracer_to(kept), model=name))
     spans = named(kept.only)
     assert (spans["generate"].cost_usd, spans["chat"].cost_usd, kept.only.cost_usd) == (None, None, None)
     assert spans["retrieve"].cost_usd is not None
@@ -244,9 +242,7 @@ def streaming_chain(model: BaseChatModel) -> Runnable[Any, Any]:
 
 def test_a_stopped_synchronous_stream_is_cancelled_though_its_steps_never_end() -> None:
     kept = Kept()
-    stream = streaming_chain(ScriptedModel()).stream(
-        Question("q"), config_with(tracer_to(kept), question="q")
-    )
+    stream = streaming_chain(ScriptedModel()).stream(Question("q"), config_with(tracer_to(kept), question="q"))
     next(stream)
     next(stream)
     stream.close()  # type: ignore[attr-defined]

@@ -46,9 +46,7 @@ def store(workspace: Workspace) -> Iterator[TraceStore]:
     engine.dispose()
 
 
-def test_a_session_is_read_back_with_every_tree_time_and_cost(
-    workspace: Workspace, store: TraceStore
-) -> None:
+def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspace, store: TraceStore) -> None:
     from langchain_core.language_models import FakeListChatModel
     from langchain_core.runnables import RunnableLambda
 

@@ -31,9 +31,7 @@ class RunFile:
     @property
     def trees(self) -> list[dict[str, Any]]:
         """The trace trees, in the order of their logging."""
-        return [
-            json.loads(row["trace.root_span_dumps"]) for row in self.history if "trace.root_span_dumps" in row
-        ]
+        return [json.loads(row["trace.root_span_dumps"]) for row in self.history if "trace.root_span_dumps" in row]
 
 
 def read_run(path: Path) -> RunFile:

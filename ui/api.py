@@ -1,5 +1,190 @@
-from fastapi import APIRouter
+"""The HTTP API in OpenAI's shape, so that other tools can ask.
+
+``model`` is ``ragsmith`` for the corpus of the settings, or ``ragsmith/CORPUS``. The earlier messages are the
+history. What OpenAI has no place for (sources, trace, cost, status) stands in the field ``ragsmith``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Sequence
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import ValidationError
+
+from rag.errors import CorpusError, ModelTimeout, ModelUnavailable, RagsmithError
+from rag.events import Event, Token
+from ui.asking import AnswerStream, Draft
+from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, extra, history_of
+
+if TYPE_CHECKING:
+    from rag.assistant import Ask
+    from ui.wiring import Workbench
+
+MAX_BODY = 4_000_000
+"""Bytes of a request: some hundred pages of history."""
+
+log = logging.getLogger(__name__)
+
+# Between two looks at whether the client is still there.
+_LOOK_S = 0.25
 
 
-def api_routes(bench):
-    return APIRouter()
+def api_routes(bench: Workbench) -> APIRouter:
+    """The routes below ``/v1``."""
+    router = APIRouter()
+
+    @router.get("/v1/models")
+    def models() -> Response:
+        try:
+            names = [MODEL, *(f"{MODEL}/{corpus}" for corpus in bench.corpora())]
+        except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+            return _failure(error).response()
+        data = [{"id": name, "object": "model", "created": 0, "owned_by": "ragsmith"} for name in names]
+        return JSONResponse({"object": "list", "data": data})
+
+    @router.post("/v1/chat/completions")
+    async def complete(request: Request) -> Response:
+        try:
+            asked = await _read(request)
+            ask = await asyncio.to_thread(_ask, bench, asked)
+        except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+            return _failure(error).response()
+        reply = Reply(asked.model)
+        if asked.stream:
+            usage = asked.stream_options is not None and asked.stream_options.include_usage
+            chunks = _stream(bench, ask, reply, usage=usage)
+            headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+            return StreamingResponse(chunks, media_type="text/event-stream", headers=headers)
+        return await _answer(bench, ask, reply, request)
+
+    return router
+
+
+async def _read(request: Request) -> CompletionRequest:
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_BODY:
+            raise ApiError(413, f"The request is larger than {MAX_BODY:,} bytes.", "request_too_large")
+    try:
+        return CompletionRequest.model_validate_json(bytes(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"]) or None
+        raise ApiError(400, f"{param or 'The request'}: {first['msg']}.", "invalid_request", param) from error
+
+
+def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
+    """The question and its history.
+
+    Raises:
+        ApiError: The model is unknown, or no user asks anything.
+        RagsmithError: The corpora cannot be read.
+    """
+    from rag.assistant import Ask
+
+    name, _, corpus = asked.model.partition("/")
+    if name != MODEL or (corpus and corpus not in bench.corpora()):
+        raise ApiError(
+            404, f"There is no model {asked.model!r}: `GET /v1/models` lists them.", "model_not_found", "model"
+        )
+    last = asked.messages[-1]
+    if last.role != "user" or not last.text.strip():
+        raise ApiError(400, "The last message must be a question of the user.", "no_question", "messages")
+    return Ask(last.text.strip(), history_of(asked.messages[:-1]), corpus or bench.settings.corpus)
+
+
+async def _answer(bench: Workbench, ask: Ask, reply: Reply, request: Request) -> Response:
+    """The whole answer at once; the work stops when the client goes away."""
+    stream = AnswerStream(bench.ask(ask))
+    watcher = asyncio.create_task(_stop_when_gone(request, stream))
+    draft = Draft()
+    try:
+        async for events in stream.batches():
+            draft = reduce(Draft.after, events, draft)
+        if draft.answer is None:
+            return ApiError(499, "The client went away.", "client_closed_request").response()
+        if draft.answer.status == "failed":
+            return ApiError(502, draft.answer.error, "answer_failed").response()
+        return JSONResponse(reply.completion(draft.answer))
+    except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+        return _failure(error).response()
+    finally:
+        watcher.cancel()
+        await stream.close()
+
+
+async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
+    while not await request.is_disconnected():
+        await asyncio.sleep(_LOOK_S)
+    stream.stop()
+
+
+async def _stream(bench: Workbench, ask: Ask, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+    """The answer piece by piece; closing the stream stops the work."""
+    stream = AnswerStream(bench.ask(ask))
+    draft = Draft()
+    try:
+        yield _sse(reply.chunk({"role": "assistant", "content": ""}))
+        async for events in stream.batches():
+            draft = reduce(Draft.after, events, draft)
+            text = _written(events)
+            if text:
+                yield _sse(reply.chunk({"content": text}))
+        answer = draft.answer
+        if answer is None or answer.status == "failed":
+            message = answer.error if answer else "The answer ended before it was finished."
+            yield _sse(ApiError(502, message, "answer_failed").body())
+        else:
+            rest = remainder(draft.text, answer.text)
+            if rest:
+                yield _sse(reply.chunk({"content": rest}))
+            yield _sse(reply.chunk({}, "stop", ragsmith=extra(answer)))
+            if usage:
+                yield _sse(reply.usage_chunk(answer))
+    except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+        yield _sse(_failure(error).body())
+    finally:
+        await stream.close()
+    yield "data: [DONE]\n\n"
+
+
+def _written(events: Sequence[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Token))
+
+
+def remainder(streamed: str, final: str) -> str:
+    """What a client still has to get so that it ends with the answer as it was checked.
+
+    A refusal may come after a model has written something else: then it follows on a line of its own.
+    """
+    if final.strip() == streamed.strip():
+        return ""
+    if final.startswith(streamed):
+        return final[len(streamed) :]
+    return f"\n\n{final}" if streamed else final
+
+
+def _failure(error: Exception) -> ApiError:
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, CorpusError):
+        return ApiError(404, str(error), "corpus_not_ready", "model")
+    if isinstance(error, ModelTimeout):
+        return ApiError(504, str(error), "model_timeout")
+    if isinstance(error, ModelUnavailable):
+        return ApiError(503, str(error), "model_unavailable")
+    if isinstance(error, RagsmithError):
+        return ApiError(500, str(error), "failed")
+    log.error("A request failed", exc_info=error)
+    return ApiError(500, f"This is a bug in ragsmith: {type(error).__name__}.", "bug")
+
+
+def _sse(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"

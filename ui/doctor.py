@@ -70,9 +70,7 @@ def _guarded(check: Callable[[Settings], Check], settings: Settings) -> Check:
     except ImportError as error:
         return Check(name, False, f"{error}.", "Install ragsmith again: `make install`.")
     except Exception as error:  # noqa: BLE001 - whatever breaks a check is what the check has found
-        return Check(
-            name, False, f"{type(error).__name__}: {error}", "Report this line as a bug in ragsmith."
-        )
+        return Check(name, False, f"{type(error).__name__}: {error}", "Report this line as a bug in ragsmith.")
 
 
 def check_python() -> Check:

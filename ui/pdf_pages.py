@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rag.errors import LoadError
 
@@ -17,6 +18,8 @@ MAX_PIXELS = 12_000_000
 _MARK = (255, 225, 110)
 # Places on a page are asked for in whole numbers.
 _GRID = 100_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def render_page(path: Path, number: int, quote: str, at: float) -> PageImage:
     return PageImage(_marked(picture, boxes), boxes)
 
 
-def _on_page(path: Path, number: int, work: Any) -> Any:
+def _on_page(path: Path, number: int, work: Callable[[Any], T]) -> T:
     import pypdfium2
 
     from rag.loaders.pdf import pdfium_lock

@@ -118,7 +118,11 @@ def serve(bench: Workbench, open_browser: bool) -> None:
     try:
         address = _address(bench.settings.host, listener.getsockname()[1])
         config = uvicorn.Config(
-            create_app(bench), log_level="warning", timeout_graceful_shutdown=GRACE_S, server_header=False
+            create_app(bench),
+            log_level="warning",
+            timeout_graceful_shutdown=GRACE_S,
+            server_header=False,
+            ws="none",
         )
         server = _Server(config, lambda: _announce(bench, address, open_browser))
         server.run(sockets=[listener])
@@ -140,9 +144,7 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise SettingsError(
-            f"The host {host} is not known: {error}.", fix="Set host to 127.0.0.1."
-        ) from error
+        raise SettingsError(f"The host {host} is not known: {error}.", fix="Set host to 127.0.0.1.") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)

@@ -32,7 +32,8 @@ POLICY = (
 _HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store"}
 
 _STYLE = """
-:root { color-scheme: light dark; --text: #1b2430; --muted: #5f6b7a; --line: #dfe3e8; --page: #fff; --mark: #fde68a; --warn: #fdf4e3; }
+:root { color-scheme: light dark; --text: #1b2430; --muted: #5f6b7a; --line: #dfe3e8; --page: #fff;
+  --mark: #fde68a; --warn: #fdf4e3; }
 @media (prefers-color-scheme: dark) {
   :root { --text: #e4e8ee; --muted: #98a3b3; --line: #2b323c; --page: #14171c; --mark: #6b5416; --warn: #2a2313; }
 }
@@ -142,9 +143,7 @@ def _pdf_body(document: StoredDocument, pdf: Path, span: Span, page: int | None)
         boxes = find_on_page(pdf, number, quote, place)
     except LoadError as error:
         return f'<p class="note">{escape(str(error))} This is its stored text.</p>{_text_body(document, span)}'
-    if boxes:
-        note = ""
-    elif page is not None and not quote:
+    if boxes or (page is not None and not quote):
         note = ""
     elif quote:
         note = _note("The passage was not found on the image of the page, so nothing is marked there.")
@@ -187,7 +186,7 @@ def _text_body(document: StoredDocument, span: Span) -> str:
 
 def _missing(span: Span, length: int) -> str:
     if span.at is not None and span.focus(length) is not None:
-        return _note("The cited sentence was not found word for word, so nothing is marked; its passage begins here.")
+        return _note("The cited sentence was not found word for word: nothing is marked, its passage begins here.")
     if span.start is None and span.end is None:
         return ""
     return _note("The cited span does not fit this text (it may have changed since), so nothing is marked.")
@@ -204,14 +203,14 @@ def _marked_text(text: str, span: Span, *, anchor: bool) -> str:
     start, end = (span.start or 0, span.end or 0) if fits else (focus, focus)
     first, last = max(start - WINDOW, 0), min(end + WINDOW, len(text))
     here = ' id="cited"' if anchor else ""
+    middle = f"<span{here}></span>" if focus else ""
     if fits:
         middle = f"<mark{here}>{escape(text[start:end])}</mark>"
-    else:
-        middle = f"<span{here}></span>" if focus else ""
     cut = ""
     if last - first < len(text):
         cut = _note(
-            f"This text is long: characters {first:,} to {last:,} of {len(text):,} are shown, those around the place."
+            f"This text is long: of its {len(text):,} characters those around the place are shown, "
+            f"{first:,} to {last:,}."
         )
     return f'{cut}<div class="text">{escape(text[first:start])}{middle}{escape(text[end:last])}</div>'
 

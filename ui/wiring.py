@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rag.assistant import Ask, Assistant, Pipeline
 from rag.errors import PromptError, RagsmithError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rag.traces import TraceStore
     from rag.tracking import Tracker
 
+Part = TypeVar("Part")
 SAMPLE_CORPUS = "handbook"
 MEGABYTE = 1_000_000
 CLOSING_S = 10.0
@@ -48,6 +49,24 @@ class Health:
     notices: tuple[str, ...] = ()
 
 
+class shared_property(Generic[Part]):  # noqa: N801 - it is used like `property`
+    """A part of the workbench that is made when it is first asked for, and once, whichever thread asks."""
+
+    def __init__(self, make: Callable[[Any], Part]) -> None:
+        self._make = make
+        self.__doc__ = make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, bench: Workbench, owner: type | None = None) -> Part:
+        with bench.lock:
+            if self._name not in bench.__dict__:
+                bench.__dict__[self._name] = self._make(bench)
+            made: Part = bench.__dict__[self._name]
+            return made
+
+
 class Workbench:
     """Everything that one process needs, each part made when it is first asked for."""
 
@@ -59,10 +78,10 @@ class Workbench:
         self.workspace: Workspace = open_workspace(settings.home)
         self._pipelines: dict[str, Pipeline] = {}
         self._retrievers: dict[int, Retriever] = {}
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._tracker: Tracker | None = None
 
-    @cached_property
+    @shared_property
     def engine(self) -> Engine:
         """The database."""
         from rag.database import open_database
@@ -70,23 +89,26 @@ class Workbench:
         url = self.settings.database_url
         return open_database(self.workspace, url.get_secret_value() if url else None)
 
-    @cached_property
+    @shared_property
     def encoder(self) -> Encoder:
         """The encoder; the first time on a machine it is converted, which takes some ten seconds."""
         from rag.encoder import open_encoder
 
         return open_encoder(self.settings.encoder, self.workspace)
 
-    @cached_property
+    @shared_property
     def stores(self) -> Corpora:
         """The corpora and their indexes."""
         from rag.corpora import Corpora
+        from rag.dense import open_chroma
 
-        return Corpora(
-            self.workspace, self.engine, self.encoder, self.settings.chunking.tokens, self.settings.chroma_url
-        )
+        # Chroma and the encoder take about half a second each, and neither waits for the other.
+        with ThreadPoolExecutor(1, thread_name_prefix="chroma") as side:
+            client = side.submit(open_chroma, self.workspace, self.settings.chroma_url)
+            encoder = self.encoder
+        return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, client.result)
 
-    @cached_property
+    @shared_property
     def traces(self) -> TraceStore:
         """The traces; what an earlier process left running is marked as interrupted."""
         from rag.traces import TraceStore
@@ -95,7 +117,7 @@ class Workbench:
         store.mend()
         return store
 
-    @cached_property
+    @shared_property
     def conversations(self) -> ConversationStore:
         """The conversations of the chat page."""
         from rag.conversations import ConversationStore
@@ -107,20 +129,18 @@ class Workbench:
         """The W&B run of this process."""
         from rag.tracking import open_tracker
 
-        with self._lock:
+        with self.lock:
             if self._tracker is None:
                 told = {"model": self.settings.model, "encoder": self.settings.encoder.model}
                 self._tracker = open_tracker(self.settings.tracking, self.workspace, self.traces, told)
             return self._tracker
 
-    @cached_property
+    @shared_property
     def assistant(self) -> Assistant:
         """Answers questions."""
         from rag.cost import load_prices
 
-        return Assistant(
-            self.pipeline, self.traces, load_prices(self.settings.cost), lambda: self.tracker.wake()
-        )
+        return Assistant(self.pipeline, self.traces, load_prices(self.settings.cost), lambda: self.tracker.wake())
 
     def corpora(self) -> list[str]:
         """The names of all corpora."""
@@ -142,7 +162,7 @@ class Workbench:
         """
         from rag.retrieval import Retriever
 
-        with self._lock:
+        with self.lock:
             index = self.index(corpus)
             if index.id not in self._retrievers:
                 self._retrievers[index.id] = Retriever(index, self.settings.retrieval)
@@ -172,7 +192,7 @@ class Workbench:
             RagsmithError: A part of it is missing.
         """
         name = corpus or self.settings.corpus
-        with self._lock:
+        with self.lock:
             retriever = self.retriever(name)
             known = self._pipelines.get(name)
             if known is None or known.release.fingerprint != self.stores.fingerprint:
@@ -282,9 +302,7 @@ class Workbench:
             model, model_ok = self.settings.model, False
             notices.append(str(error))
         tracked = self.tracker.status
-        return Health(
-            model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices)
-        )
+        return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))
 
     def close(self) -> None:
         """Deliver what waits for W&B, and let go of the stores."""

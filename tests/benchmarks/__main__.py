@@ -104,9 +104,7 @@ def main() -> int:
         return 2
     report = Report(options.out, this_machine(), quick=options.quick)
     with ExitStack() as stack:
-        cache = options.cache or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="ragsmith-bench-"))
-        )
+        cache = options.cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ragsmith-bench-")))
         cache.mkdir(parents=True, exist_ok=True)
         plan = Plan((options.data or ROOT).resolve(), cache.resolve(), options.quick)
         stopped = _run(names, plan, report)

@@ -78,9 +78,7 @@ def read_cases() -> list[Case]:
         kind = "answerable" if record["answerable"] else "unanswerable"
         accepted = [record["answer"], *record.get("answers", [])] if record["answerable"] else []
         source = record.get("source", "")
-        cases.append(
-            Case(record["id"], line, kind, record["question"], tuple(dict.fromkeys(accepted)), source)
-        )
+        cases.append(Case(record["id"], line, kind, record["question"], tuple(dict.fromkeys(accepted)), source))
     for line, record in _records("followups.jsonl"):
         history = tuple((turn["question"], turn["answer"]) for turn in record["history"])
         cases.append(Case(record["id"], line, "follow-up", record["question"], (), record["source"], history))
@@ -209,9 +207,7 @@ def group_of(judged: Sequence[Judged]) -> Group:
     )
     wrong: Mapping[str, list[dict[str, Any]]] = {
         figure.what: [
-            asdict(each)
-            for each in judged
-            if each.kind == figure.kind and figure.counts(each) != figure.wanted
+            asdict(each) for each in judged if each.kind == figure.kind and figure.counts(each) != figure.wanted
         ]
         for figure in FIGURES
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.benchmarks.child import call
 from tests.benchmarks.ours import Ingested
-from tests.benchmarks.peps import all_files, part_of
+from tests.benchmarks.peps import a_slice, all_files
 from tests.benchmarks.plan import Plan
 
 CORPUS = "peps"
@@ -39,28 +39,28 @@ class ChunkSize:
 
     Attributes:
         characters: The chunk size.
+        files: Of the slice on which it was chosen.
         ours: Mean tokens of a passage of ragsmith's on the slice.
         theirs: Mean tokens of a chunk of that size there.
     """
 
     characters: int
+    files: int
     ours: float
     theirs: float
 
 
 def choose_chunk_size(plan: Plan) -> ChunkSize:
     """The size that gives both pipelines the same mean of tokens on the slice of files."""
-    files = part_of(all_files(plan))
-    cut = call(
-        "tests.benchmarks.ours:cut", home=plan.workspace("encoder"), paths=[str(path) for path in files]
-    )
+    files = a_slice(plan)
+    cut = call("tests.benchmarks.ours:cut", home=plan.workspace("encoder"), paths=[str(path) for path in files])
     wanted = float(cut.value["tokens_per_chunk"])
     found = call(
         "tests.benchmarks.langchain_pipeline:chunk_size",
         paths=[str(path) for path in files],
         tokens_per_chunk=wanted,
     )
-    return ChunkSize(int(found.value["chunk_size"]), wanted, float(found.value["tokens_per_chunk"]))
+    return ChunkSize(int(found.value["chunk_size"]), len(files), wanted, float(found.value["tokens_per_chunk"]))
 
 
 def build_ours(plan: Plan, name: str, files: Sequence[Path]) -> Ingested:
@@ -90,9 +90,7 @@ def indexes(plan: Plan, *, anew: bool = False, size: int | None = None) -> Index
         anew: Make them in any case.
         size: The plain pipeline's chunk size, where it is known already.
     """
-    files = all_files(plan)
-    if plan.quick:
-        files = part_of(files)
+    files = a_slice(plan) if plan.quick else all_files(plan)
     name = f"peps-{len(files)}"
     record = plan.cache / name / "built.json"
     if anew or not record.is_file():

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from tests.benchmarks.indexes import ChunkSize, build_ours, build_theirs, choose_chunk_size, indexes
 from tests.benchmarks.machine import load_line
 from tests.benchmarks.ours import Ingested
-from tests.benchmarks.peps import SLICE, all_files, part_of
+from tests.benchmarks.peps import a_slice
 from tests.benchmarks.plan import Plan
 from tests.benchmarks.report import Group, Row, times
 
@@ -26,7 +26,7 @@ def run(plan: Plan) -> Iterator[Group]:
     """Measure; the group grows with every round."""
     started = load_line()
     size = choose_chunk_size(plan)
-    files = part_of(all_files(plan))
+    files = a_slice(plan)
     pairs: list[Pair] = []
     loads: list[str] = []
     for _ in range(1 if plan.quick else ROUNDS):
@@ -34,9 +34,7 @@ def run(plan: Plan) -> Iterator[Group]:
         theirs = build_theirs(plan, "slice/langchain", files, size.characters)
         pairs.append((ours, theirs))
         loads.append(load_line())
-        yield _group(
-            f"Ingestion, {len(files)} PEPs, {len(pairs)} rounds in turn", pairs, size, [started, *loads]
-        )
+        yield _group(f"Ingestion, {len(files)} PEPs, {len(pairs)} rounds in turn", pairs, size, [started, *loads])
     if not plan.quick:
         started = load_line()
         built = indexes(plan, anew=True, size=size.characters)

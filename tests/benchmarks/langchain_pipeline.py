@@ -52,8 +52,7 @@ def _split(paths: Sequence[str], size: int) -> list[Document]:
     from langchain_text_splitters import RecursiveCharacterTextSplitter
 
     documents = [
-        Document(page_content=Path(path).read_text(encoding="utf-8"), metadata={"source": path})
-        for path in paths
+        Document(page_content=Path(path).read_text(encoding="utf-8"), metadata={"source": path}) for path in paths
     ]
     return RecursiveCharacterTextSplitter(chunk_size=size, chunk_overlap=0).split_documents(documents)
 

@@ -61,9 +61,7 @@ def _extend(taken: Times, block: Times) -> None:
 
 def _group(files: int, hybrid: Times, alone: dict[str, Times], theirs: Times, loads: list[str]) -> Group:
     def faster(ours: Times) -> str:
-        ratios = [
-            percentile(theirs["whole"], share) / percentile(ours["whole"], share) for share in (0.5, 0.95)
-        ]
+        ratios = [percentile(theirs["whole"], share) / percentile(ours["whole"], share) for share in (0.5, 0.95)]
         return " / ".join(f"{ratio:.1f} ×" for ratio in ratios)
 
     rows = [

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.benchmarks.plan import Plan
 
 SLICE = 40
+QUICK_SLICE = 10
 SEED = 20
 
 _TITLE = re.compile(r"^Title: *(.+)$", re.MULTILINE)
@@ -31,10 +32,10 @@ def all_files(plan: Plan) -> list[Path]:
     return files
 
 
-def part_of(files: Sequence[Path], count: int = SLICE) -> list[Path]:
+def a_slice(plan: Plan) -> list[Path]:
     """Files from beginning to end at equal distances: old and new ones, short and long ones."""
-    if len(files) <= count:
-        return list(files)
+    files = all_files(plan)
+    count = min(QUICK_SLICE if plan.quick else SLICE, len(files))
     return [files[at * len(files) // count] for at in range(count)]
 
 

@@ -114,9 +114,7 @@ def score(
         query: {document: float(len(found) - at) for at, document in enumerate(found)}
         for query, found in run.items()
     }
-    values = {
-        metric.query_id: float(metric.value) for metric in ir_measures.iter_calc([measure], qrels, scored)
-    }
+    values = {metric.query_id: float(metric.value) for metric in ir_measures.iter_calc([measure], qrels, scored)}
     return {query: values.get(query, 0.0) for query in qrels}
 
 

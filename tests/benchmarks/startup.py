@@ -81,9 +81,7 @@ def run(plan: Plan) -> Iterator[Group]:
     raw["server"] = [asdict(start) for start in starts]
     rows.append(Row("server: first page", _median([start.page for start in starts], 2)))
     rows.append(
-        Row(
-            "server: first token, asked when the page is there", _median([start.token for start in starts], 2)
-        )
+        Row("server: first token, asked when the page is there", _median([start.token for start in starts], 2))
     )
     rows.append(
         Row(

@@ -35,9 +35,7 @@ class Choice:
 def run(plan: Plan) -> Iterator[Group]:
     """Measure the grid and print it."""
     most = QUICK_QUERIES if plan.quick else None
-    found = call(
-        "tests.benchmarks.tune:tune", home=plan.workspace(WORKSPACE), data=plan.data, most=most
-    ).value
+    found = call("tests.benchmarks.tune:tune", home=plan.workspace(WORKSPACE), data=plan.data, most=most).value
     choices = [Choice(**choice) for choice in found["choices"]]
     print(grid(choices), flush=True)
     best = max(choices, key=lambda choice: choice.ndcg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def command(
     if questions is not None and not questions.is_file():
         raise click.UsageError(f"There is no file {questions}.")
     if question == "-":
-        question = click.get_binary_stream("stdin").read().decode("utf-8", "replace")
+        question = sys.stdin.buffer.read().decode("utf-8", "replace")
     if question is not None and not question.strip():
         raise click.UsageError("The question is empty.")
     with open_bench(context) as bench:

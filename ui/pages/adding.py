@@ -88,9 +88,7 @@ class Adding:
         if not files:
             return
         try:
-            paths = await in_thread(
-                keep_uploads, self._bench.workspace, corpus, [Path(file) for file in files]
-            )
+            paths = await in_thread(keep_uploads, self._bench.workspace, corpus, [Path(file) for file in files])
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             return
@@ -144,9 +142,7 @@ class Adding:
             add.upload: gr.UploadButton(interactive=True, value=None),
             add.folder: "" if job.error is None else gr.skip(),
             add.add_folder: gr.Button(interactive=True),
-            self._parts.corpus: gr.Dropdown(
-                choices=names if shown in names else [shown, *names], value=shown
-            ),
+            self._parts.corpus: gr.Dropdown(choices=names if shown in names else [shown, *names], value=shown),
             add.corpus: gr.Dropdown(choices=names, value=job.corpus),
         }
 

@@ -13,7 +13,6 @@ from ui.pages import view
 from ui.pages.events import BRIDGED, QUIET, telling, told
 from ui.pages.layout import ChatParts
 from ui.pages.markup import plain
-from ui.pages.panel import EMPTY
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench

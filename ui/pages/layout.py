@@ -134,9 +134,7 @@ def build_chat(bridge: Bridge, *, local: bool) -> ChatParts:
                     elem_id="comment",
                     scale=1,
                 )
-                save_comment = gr.Button(
-                    "Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110
-                )
+                save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
             gr.HTML(EDITING, elem_id="editing-note", js_on_load=None, apply_default_css=False)
             question = gr.Textbox(
                 elem_id="question",

@@ -155,22 +155,16 @@ def thumb(rating: str) -> str:
 Tokens = Sequence["Token"]
 
 
-def _render_marker(
-    _self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, env: EnvType
-) -> str:
+def _render_marker(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, env: EnvType) -> str:
     number = tokens[index].content
     return citation(int(number), env["resolve"]) or f"[{number}]"
 
 
-def _render_image(
-    _self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType
-) -> str:
+def _render_image(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType) -> str:
     return plain(tokens[index].content)
 
 
-def _render_code(
-    _self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType
-) -> str:
+def _render_code(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType) -> str:
     return f"<pre><code>{plain(tokens[index].content)}</code></pre>"
 
 

@@ -155,6 +155,20 @@
     }
   });
 
+  // Gradio labels a message with its own HTML, which a screen reader would read aloud.
+  function relabel() {
+    document.querySelectorAll("#chatbot [data-testid][aria-label]").forEach((message) => {
+      const label = { user: "Question", bot: "Answer" }[message.dataset.testid];
+      if (label && message.getAttribute("aria-label") !== label) message.setAttribute("aria-label", label);
+    });
+  }
+  new MutationObserver(relabel).observe(document.documentElement, {
+    subtree: true,
+    childList: true,
+    attributes: true,
+    attributeFilter: ["aria-label"],
+  });
+
   // --- what Gradio's events ask for ------------------------------------------------------------------------
 
   window.ragsmith = {

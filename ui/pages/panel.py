@@ -68,10 +68,9 @@ def _cited(citation: Citation) -> str:
     passage = citation.hit.passage
     text = _marked(passage, citation.start, citation.end)
     lost = "" if citation.start is not None else _LOST
-    score = f'<span class="rs-score" title="How well the source carries the sentence, 0 to 1">{citation.support:.2f}</span>'
-    return _source(
-        citation.marker, passage, text + lost, score, citation.hit, citation_url(citation), opened=True
-    )
+    carried = "How well the source carries the sentence, 0 to 1"
+    score = f'<span class="rs-score" title="{carried}">{citation.support:.2f}</span>'
+    return _source(citation.marker, passage, text + lost, score, citation.hit, citation_url(citation), opened=True)
 
 
 _LOST = '<div class="rs-note">The cited sentence was not found word for word, so nothing is marked.</div>'
@@ -85,9 +84,7 @@ def _hit(number: int, hit: Hit, opened: bool = False) -> str:
     return _source(number, passage, plain(passage.text), score, hit, passage_url(passage), opened=opened)
 
 
-def _source(
-    number: int, passage: Passage, text: str, score: str, hit: Hit, href: str, *, opened: bool
-) -> str:
+def _source(number: int, passage: Passage, text: str, score: str, hit: Hit, href: str, *, opened: bool) -> str:
     name = plain(place(passage))
     where = " › ".join(passage.headings)
     path = f'<div class="rs-path">{plain(where)}</div>' if where else ""

@@ -158,9 +158,7 @@ def footer_html(answer: Answer) -> str:
     shown = [f"<span>{plain(part)}</span>" for part in parts if part]
     if answer.trace_id:
         query = urlencode({"trace": answer.trace_id})
-        shown.append(
-            f'<a class="rs-trace" href="/?{query}" title="Show every step of this answer">trace ↗</a>'
-        )
+        shown.append(f'<a class="rs-trace" href="/?{query}" title="Show every step of this answer">trace ↗</a>')
     if answer.text:
         shown.append('<button class="rs-copy" type="button" title="Copy the answer">copy</button>')
     return f'<div class="rs-foot">{" · ".join(shown)}</div>'

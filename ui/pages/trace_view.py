@@ -55,7 +55,7 @@ def _row(trace: Trace, chosen: bool, now: float) -> str:
         f"{plain(_cut(trace.question, 200))}</button><div>{plain(_cut(said, 200))}</div></td>",
         f'<td title="{plain(clock(trace.started))}">{plain(_when(trace.started, now))}</td>',
         f"<td>{duration(trace.latency_s) if trace.latency_s is not None else ''}</td>",
-        f"<td>{tokens(trace.input_tokens, trace.output_tokens)}</td>",
+        f'<td title="read + written: {tokens(trace.input_tokens, trace.output_tokens)}">{_total(trace)}</td>',
         f"<td>{plain(money(trace.cost_usd))}</td>",
         f'<td title="{plain(comment)}">{rated}{"…" if comment else ""}</td>',
     )
@@ -85,6 +85,11 @@ def tokens(read: int | None, written: int | None) -> str:
     return " + ".join("?" if count is None else f"{count:,}" for count in (read, written))
 
 
+def _total(trace: Trace) -> str:
+    known = [count for count in (trace.input_tokens, trace.output_tokens) if count is not None]
+    return f"{sum(known):,}" if known else ""
+
+
 def money(usd: float | None) -> str:
     """The cost; ``unknown`` rather than nothing."""
     return cost(usd).removeprefix("cost ")
@@ -109,9 +114,7 @@ def trace_html(trace: Trace) -> str:
         ("corpus", plain(trace.corpus)),
         ("release", plain(trace.release)),
     )
-    line = "".join(
-        f"<span>{f'<i>{name}</i> ' if name else ''}{value}</span>" for name, value in facts if value
-    )
+    line = "".join(f"<span>{f'<i>{name}</i> ' if name else ''}{value}</span>" for name, value in facts if value)
     said = f'<div class="rs-said">{plain(trace.answer)}</div>' if trace.answer else ""
     error = f'<p class="rs-error">{plain(trace.error)}</p>' if trace.error else ""
     return (
@@ -168,8 +171,8 @@ def _span(span: Span, depth: int, began: float, total: float) -> str:
     return (
         f'<details class="rs-span" style="--depth:{min(depth, 12)}"><summary>'
         f'{status_html(span.status, short=True)}<span class="rs-span-name">{plain(span.name)}</span>'
-        f'<span class="rs-bar"><i style="margin-left:{min(left, 99.5):.1f}%;width:{min(width, 100 - left):.1f}%"></i>'
-        f'</span><span class="rs-span-facts">{plain(" · ".join(facts))}</span></summary>'
+        f'<span class="rs-bar"><i style="margin-left:{left:.1f}%;width:{min(width, 100 - left):.1f}%"></i></span>'
+        f'<span class="rs-span-facts">{plain(" · ".join(facts))}</span></summary>'
         f"{error}{_json('Input', span.input)}{_json('Output', span.output)}{_attributes(span)}</details>"
     )
 

@@ -1,0 +1,132 @@
+"""A chat model behind an OpenAI-compatible server, with its failures told in our words.
+
+It imports LangChain's OpenAI client; import it where a model is opened, not above.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
+from langchain_core.messages import BaseMessage
+from langchain_core.outputs import ChatGenerationChunk
+from langchain_openai import ChatOpenAI
+
+from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
+from rag.redact import MASK, redact
+
+# No answer is as long as a book. A server that ignores `max_tokens` may never come to an end.
+LONGEST_REPLY = 1_000_000
+_LONGEST_REASON = 300
+
+_BROKEN_OFF = "The model server broke off in the middle of its answer."
+_LOOK = "Ask again, and look into the server's log."
+# What to do about a status; any other one is a matter for the server's log.
+_FIXES = {
+    400: "Check the model's name and the settings under decoding.",
+    401: "Set openai.api_key, or OPENAI_API_KEY, to a key that this server takes.",
+    403: "Set openai.api_key, or OPENAI_API_KEY, to a key that this server takes for this model.",
+    404: "Check the model's name, and openai.base_url: most end in /v1.",
+    429: "Wait a moment and ask again: the server's limit is reached.",
+}
+
+
+class RemoteModel(ChatOpenAI):
+    """Streams a reply, and raises nothing but ``ModelError``.
+
+    ``ModelUnavailable``: there is no connection, or the server refuses. ``ModelTimeout``: it has not begun to
+    answer within the time-out, retries included, or paused for longer. ``ModelProtocolError``: what came back
+    is no chat completion, or only a part of one.
+    """
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        length = 0
+        ending = ""
+        try:
+            async with aclosing(super()._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
+                limit = self.request_timeout if isinstance(self.request_timeout, float) else None
+                while True:
+                    # The client counts its time-out anew for every retry; a person waits only once.
+                    async with asyncio.timeout(None if length or ending else limit):
+                        chunk = await anext(chunks, None)
+                    if chunk is None:
+                        break
+                    length += len(chunk.text)
+                    ending = (chunk.generation_info or {}).get("finish_reason") or ending
+                    if length > LONGEST_REPLY:
+                        raise ModelProtocolError(
+                            "The model server does not stop writing.",
+                            fix="Check that it honours max_tokens, and that the model knows its own end.",
+                        )
+                    yield chunk
+            self._check_end(length, ending)
+        except ModelError:
+            raise
+        except Exception as error:
+            raise self._translated(error, begun=length > 0) from error
+
+    def _check_end(self, length: int, ending: str) -> None:
+        if length and not ending:
+            raise ModelProtocolError(_BROKEN_OFF, fix=_LOOK)
+        if not length and not ending:
+            raise self._translated(ValueError("the stream is empty"), begun=False)
+        if not length and ending == "length":
+            raise ModelProtocolError(
+                "The model used up its tokens before it wrote an answer.",
+                fix="Raise decoding.max_tokens, or choose a model that thinks less.",
+            )
+
+    def _translated(self, error: Exception, *, begun: bool) -> ModelError:
+        names = {
+            each.__name__
+            for each in type(error).__mro__
+            if each.__module__.partition(".")[0] in ("openai", "httpx", "builtins")
+        }
+        if names & {"APITimeoutError", "TimeoutException", "TimeoutError"}:
+            return ModelTimeout(
+                f"The model server{self._where} did not answer in time.",
+                fix="Ask again, or raise openai.timeout_s.",
+            )
+        if names & {"APIConnectionError", "TransportError"}:
+            if begun:
+                return ModelProtocolError(_BROKEN_OFF, fix=_LOOK)
+            return ModelUnavailable(
+                f"The model server{self._where} cannot be reached: {self._reason(error.__cause__ or error)}.",
+                fix="Start it, or correct openai.base_url; model = 'embedded' needs no server.",
+            )
+        if "APIStatusError" in names:
+            status = int(getattr(error, "status_code", 0))
+            return ModelUnavailable(
+                f"The model server{self._where} refuses: {self._reason(error)}.", fix=_FIXES.get(status, _LOOK)
+            )
+        if "APIError" in names:
+            return ModelUnavailable(f"The model server{self._where} failed: {self._reason(error)}.", fix=_LOOK)
+        return ModelProtocolError(
+            f"The model server{self._where} sent something that is no chat completion: {self._reason(error)}.",
+            fix="Check that openai.base_url points at an OpenAI-compatible server (most end in /v1).",
+        )
+
+    @property
+    def _where(self) -> str:
+        return f" at {redact(self.openai_api_base)}" if self.openai_api_base else ""
+
+    def _reason(self, error: BaseException) -> str:
+        """The first line of what an error says, without the key: some servers repeat it."""
+        lines = str(error).strip().splitlines()
+        if not lines or "<html" in lines[0].lower() or "<!doctype" in lines[0].lower():
+            status = getattr(error, "status_code", None)
+            lines = [f"status {status}" if status else type(error).__name__]
+        reason = lines[0]
+        key = self.openai_api_key
+        if key is not None and not callable(key) and len(key.get_secret_value()) >= 4:
+            reason = reason.replace(key.get_secret_value(), MASK)
+        return redact(reason)[:_LONGEST_REASON].rstrip(".: ")

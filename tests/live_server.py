@@ -1,0 +1,60 @@
+"""A real server in a thread, on a free port of the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+
+from ui.server import create_app, listen
+
+
+class LiveServer:
+    """Serves a workbench in a thread of its own."""
+
+    def __init__(self, bench: Any) -> None:
+        self._bench = bench
+        self._listener = listen("127.0.0.1", 0)
+        self._ready = threading.Event()
+        self._server: uvicorn.Server | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def start(self) -> None:
+        """Return when it listens."""
+        self._thread.start()
+        assert self._ready.wait(60), "the server did not start"
+
+    def stop(self) -> None:
+        """Return when it has ended."""
+        assert self._server is not None
+        self._server.should_exit = True
+        self._thread.join(15)
+        self._listener.close()
+        assert not self._thread.is_alive(), "the server did not stop"
+
+    async def _serve(self) -> None:
+        # Made inside the loop: outside of one Gradio makes a loop for each of its locks and closes none.
+        app = create_app(self._bench)
+        config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1)
+        self._server = uvicorn.Server(config)
+        serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
+        while not self._server.started and not serving.done():
+            await asyncio.sleep(0.01)
+        self._ready.set()
+        await serving
+
+
+@contextmanager
+def running(bench: Any) -> Iterator[str]:
+    """The address of a server that answers with ``bench``."""
+    server = LiveServer(bench)
+    server.start()
+    try:
+        yield server.address
+    finally:
+        server.stop()

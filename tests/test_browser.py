@@ -1,0 +1,433 @@
+"""The chat page in a real browser, against a real server."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from live_server import running
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from scripted_bench import SENTENCE, ScriptedBench
+
+from rag.settings import Settings
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SIZE = {"width": 1440, "height": 900}
+
+expect.set_options(timeout=15_000)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.fail(f"The browser tests need one of {', '.join(BROWSERS)} on the PATH.")
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[ScriptedBench]:
+    made = ScriptedBench(tmp_path / "home", Settings(home=tmp_path / "home"))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def address(bench: ScriptedBench) -> Iterator[str]:
+    with running(bench) as at:
+        yield at
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Iterator[Open]:
+    """Opens an address in a window of its own; at the end nothing was asked of others and nothing complained."""
+    asked: list[str] = []
+    complaints: list[str] = []
+    with ExitStack() as stack:
+
+        def opened(address: str, **more: object) -> Page:
+            context = browser.new_context(viewport=SIZE, **more)  # type: ignore[arg-type]
+            stack.callback(context.close)
+            page = context.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(address)
+            expect(page.locator("#question textarea")).to_be_visible()
+            expect(page.locator(".rs-release")).to_be_visible()
+            return page
+
+        yield opened
+    hosts = {urlsplit(url).hostname for url in asked if url.startswith(("http", "ws"))}
+    assert hosts == {"127.0.0.1"}
+    assert not complaints
+
+
+@pytest.fixture
+def page(open_page: Open, address: str) -> Page:
+    return open_page(address)
+
+
+def ask(page: Page, question: str) -> None:
+    page.locator("#question textarea").fill(question)
+    page.locator("#question textarea").press("Enter")
+
+
+def answers(page: Page) -> object:
+    return page.locator(".rs-answer:not(.rs-draft)")
+
+
+def wait_for_answers(page: Page, count: int) -> None:
+    expect(page.locator(".rs-answer:not(.rs-draft)")).to_have_count(count)
+
+
+def last_answer(page: Page) -> str:
+    return page.locator(".rs-answer").last.inner_text()
+
+
+def test_a_question_is_answered_with_its_sources(page: Page) -> None:
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    foot = page.locator(".rs-foot").inner_text()
+    assert re.fullmatch(r"\d+\.\d s · 812 tok · \$0\.0001 · answer@1 · trace ↗ · copy", foot)
+    assert page.locator("#sources mark").all_inner_texts() == [SENTENCE]
+    expect(page.locator(".rs-rest summary").first).to_contain_text("Retrieved, not cited (1)")
+    expect(page.locator(".rs-conv.is-on")).to_contain_text("How long is a passage?")
+    expect(page.locator("#question textarea")).to_have_value("")
+
+
+def test_a_click_on_a_citation_opens_the_marked_sentence(page: Page) -> None:
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    page.locator("a.rs-cite").first.click()
+    frame = page.frame_locator("#rs-dialog iframe")
+    expect(frame.locator("mark#cited")).to_have_text(SENTENCE)
+    expect(frame.locator("mark#cited")).to_be_in_viewport()
+    frame.locator("body").press("Escape")
+    expect(page.locator("#rs-dialog")).not_to_be_visible()
+
+
+def test_a_citation_of_a_pdf_opens_the_image_of_its_page(page: Page, bench: ScriptedBench) -> None:
+    page.locator("#corpus input").click()
+    page.get_by_role("option", name="reports").click()
+    ask(page, "How were sales?")
+    wait_for_answers(page, 1)
+    page.locator("a.rs-cite").first.click()
+    image = page.frame_locator("#rs-dialog iframe").locator(".sheet img")
+    expect(image).to_be_visible()
+    assert image.evaluate("image => image.complete && image.naturalWidth > 1000")
+    assert bench.asked[-1].corpus == "reports"
+
+
+def test_a_citation_can_be_opened_in_a_tab(page: Page) -> None:
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    with page.context.expect_page() as opened:
+        page.locator("a.rs-cite").first.click(modifiers=["Control"])
+    expect(opened.value.locator("mark#cited")).to_have_text(SENTENCE)
+    assert page.locator("#rs-dialog").count() == 0
+
+
+def test_stop_stops_the_work_and_keeps_what_was_written(page: Page, bench: ScriptedBench) -> None:
+    ask(page, "a slow answer")
+    expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
+    page.locator("#question .stop-button").click()
+    wait_for_answers(page, 1)
+    assert bench.cancelled.wait(5)
+    assert page.locator(".rs-cancelled .rs-badge").inner_text() == "Stopped"
+    assert "goes on and on" in last_answer(page)
+    assert bench.traces.list(limit=1).traces[0].status == "cancelled"
+    expect(page.locator("#question .submit-button")).to_be_visible()
+    # The conversation goes on.
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 2)
+
+
+def test_closing_the_page_stops_the_work(page: Page, bench: ScriptedBench, open_page: Open, address: str) -> None:
+    ask(page, "a slow answer")
+    expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
+    page.close()
+    assert bench.cancelled.wait(10)
+    again = open_page(address)
+    expect(again.locator(".rs-cancelled .rs-badge")).to_have_text("Stopped")
+
+
+def test_a_thumb_and_its_comment_are_stored_beside_the_trace(page: Page, bench: ScriptedBench) -> None:
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    page.get_by_role("button", name="Dislike").click()
+    page.locator("#comment textarea").fill("It cites the old list.")
+    page.locator("#save-comment").click()
+    expect(page.locator("#comment-row")).not_to_be_visible()
+    trace = bench.traces.list(limit=1).traces[0]
+    assert trace.feedback is not None
+    assert (trace.feedback.rating, trace.feedback.comment) == ("down", "It cites the old list.")
+    page.reload()
+    expect(page.get_by_role("button", name="Disliked")).to_be_visible()
+    page.get_by_role("button", name="Disliked").click()
+    for _ in range(50):
+        if bench.traces.list(limit=1).traces[0].feedback is None:
+            break
+        time.sleep(0.1)
+    assert bench.traces.list(limit=1).traces[0].feedback is None
+
+
+def test_an_edited_question_replaces_itself_and_what_followed(page: Page, bench: ScriptedBench) -> None:
+    for number in range(3):
+        ask(page, f"Question {number}?")
+        wait_for_answers(page, number + 1)
+    page.locator(".user-row").nth(1).hover()
+    page.locator(".rs-edit").nth(1).click()
+    expect(page.locator(".rs-editing")).to_be_visible()
+    expect(page.locator("#question textarea")).to_have_value("Question 1?")
+    ask(page, "Another question?")
+    wait_for_answers(page, 2)
+    assert page.locator(".rs-asked").all_inner_texts() == ["Question 0?", "Another question?"]
+    assert [turn.question for turn in bench.asked[-1].history] == ["Question 0?"]
+    expect(page.locator(".rs-editing")).not_to_be_visible()
+
+
+def test_an_edit_can_be_given_up(page: Page) -> None:
+    ask(page, "Question 0?")
+    wait_for_answers(page, 1)
+    page.locator(".user-row").hover()
+    page.locator(".rs-edit").click()
+    page.locator("#question textarea").press("Escape")
+    expect(page.locator(".rs-editing")).not_to_be_visible()
+    ask(page, "Question 1?")
+    wait_for_answers(page, 2)
+
+
+def test_regenerate_asks_the_last_question_again(page: Page, bench: ScriptedBench) -> None:
+    ask(page, "Question 0?")
+    wait_for_answers(page, 1)
+    before = page.locator(".rs-trace").get_attribute("href")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator(".rs-trace")).not_to_have_attribute("href", before or "")
+    wait_for_answers(page, 1)
+    assert [each.question for each in bench.asked] == ["Question 0?", "Question 0?"]
+    assert bench.traces.list(limit=5).total == 2
+
+
+def test_a_reload_keeps_the_conversation(page: Page, bench: ScriptedBench) -> None:
+    ask(page, "First conversation?")
+    wait_for_answers(page, 1)
+    page.locator("#new").click()
+    expect(page.locator(".example").first).to_be_visible()
+    ask(page, "Second conversation?")
+    wait_for_answers(page, 1)
+    page.locator(".rs-open-conv", has_text="First conversation?").click()
+    expect(page.locator(".rs-asked")).to_have_text("First conversation?")
+    page.reload()
+    expect(page.locator(".rs-asked")).to_have_text("First conversation?")
+    assert page.locator("#sources mark").count() == 1
+    assert bench.conversations.list(limit=5).total == 2
+
+
+def test_an_open_page_goes_on_after_a_restart(open_page: Open, bench: ScriptedBench, tmp_path: Path) -> None:
+    with running(bench) as first:
+        page = open_page(first)
+        ask(page, "Question 0?")
+        wait_for_answers(page, 1)
+        state = page.context.storage_state()
+    assert state is not None
+    with running(bench) as second:
+        again = open_page(second)
+        expect(again.locator(".rs-asked")).to_have_text("Question 0?")
+
+
+def test_conversations_are_renamed_and_deleted(page: Page, bench: ScriptedBench) -> None:
+    ask(page, "Question 0?")
+    wait_for_answers(page, 1)
+    page.locator(".rs-conv").hover()
+    page.locator(".rs-rename").click()
+    page.locator(".rs-rename-box").fill("A <b>better</b> name")
+    page.locator(".rs-rename-box").press("Enter")
+    expect(page.locator(".rs-conv-title")).to_have_text("A <b>better</b> name")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.locator(".rs-conv").hover()
+    page.locator(".rs-delete").click()
+    expect(page.locator(".rs-conv")).to_have_count(0)
+    expect(page.locator(".example").first).to_be_visible()
+    assert bench.conversations.list(limit=1).total == 0
+
+
+def test_a_click_on_an_earlier_answer_brings_back_its_sources(page: Page) -> None:
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    ask(page, "an unknown thing")
+    wait_for_answers(page, 2)
+    expect(page.locator("#sources .rs-head").first).to_have_text("Nearest passages", ignore_case=True)
+    page.locator(".rs-answer").first.click()
+    expect(page.locator("#sources mark")).to_have_text(SENTENCE)
+
+
+@pytest.mark.parametrize(
+    ("question", "look", "text"),
+    [
+        ("please fail", "rs-failed", "The model server did not answer within 60 seconds."),
+        ("please raise", "rs-failed", "The model server does not answer. Start it."),
+        ("an unknown thing", "rs-abstained", "Not in these documents"),
+    ],
+)
+def test_an_answer_looks_like_what_became_of_it(page: Page, question: str, look: str, text: str) -> None:
+    ask(page, question)
+    expect(page.locator(f".{look}")).to_contain_text(text)
+    assert "Traceback" not in page.content()
+    expect(page.locator("#question .submit-button")).to_be_visible()
+
+
+def test_an_answer_that_a_crash_cut_off_is_shown_as_interrupted(
+    bench: ScriptedBench, address: str, open_page: Open
+) -> None:
+    bench.conversations.append(bench.conversations.new("handbook"), "Lost?")
+    page = open_page(address)
+    expect(page.locator(".rs-interrupted .rs-badge")).to_have_text("Interrupted")
+    page.get_by_role("button", name="Retry").click()
+    expect(page.locator(".rs-answered")).to_be_visible()
+
+
+def test_hostile_text_does_nothing(page: Page) -> None:
+    ask(page, "a hostile one <img src=http://example.org/q.png> __init__ ${x} {{y}} [a](javascript:alert(1))")
+    wait_for_answers(page, 1)
+    assert page.locator(".rs-asked").inner_text().endswith("__init__ ${x} {{y}} [a](javascript:alert(1))")
+    assert page.title() != "owned"
+    assert page.locator("#chatbot .rs-text img, #sources img, #chatbot .rs-text script").count() == 0
+    hrefs = page.locator("#chatbot a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert all(href.startswith(("/documents/", "/?trace=")) for href in hrefs)
+    expect(page.locator(".rs-warn")).to_contain_text("Low support")
+    assert "${alert(1)} {{value}} @children" in last_answer(page)
+    page.locator("a.rs-trace").click()
+    expect(page.locator(".rs-trace-view")).to_contain_text("<script>document.title='owned'</script>")
+    assert page.title() != "owned"
+
+
+def test_the_three_examples_are_there_on_a_fresh_start_and_work(page: Page) -> None:
+    expect(page.locator(".example")).to_have_count(3)
+    page.locator(".example").nth(1).click()
+    wait_for_answers(page, 1)
+    expect(page.locator(".example")).to_have_count(0)
+
+
+def test_copy_takes_the_answer_without_its_footer(open_page: Open, address: str) -> None:
+    page = open_page(address, permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    page.locator(".rs-copy").click()
+    expect(page.locator(".rs-copy")).to_have_text("copied")
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert f"{SENTENCE} [1] There is no overlap [2]." in copied
+    assert "812 tok" not in copied
+
+
+def test_the_trace_of_an_answer_opens_in_its_tab(page: Page) -> None:
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    page.locator("a.rs-trace").click()
+    expect(page.locator(".rs-trace-q")).to_have_text("How long is a passage?")
+    expect(page.locator("tr.rs-row.is-on")).to_have_count(1)
+    page.locator(".rs-span summary", has_text="retrieve").click()
+    expect(page.locator(".rs-span[open] pre").first).to_contain_text('"query": "How long is a passage?"')
+
+
+def test_a_trace_has_an_address(page: Page, open_page: Open, address: str) -> None:
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    href = page.locator("a.rs-trace").get_attribute("href")
+    other = page.context.new_page()
+    other.goto(f"{address}{href}")
+    expect(other.locator(".rs-trace-q")).to_have_text("How long is a passage?")
+
+
+def test_traces_are_filtered_and_paged_and_counted(page: Page, bench: ScriptedBench) -> None:
+    from rag.traces import Trace
+
+    for number in range(60):
+        bench.traces.save(
+            Trace(f"trace-{number:04d}", 1000.0 + number, "error" if number % 3 == 0 else "ok", f"Question {number}?")
+        )
+    page.get_by_role("tab", name="Traces").click()
+    expect(page.locator(".rs-count")).to_have_text("1–50 of 60")
+    page.get_by_role("button", name="Older").click()
+    expect(page.locator(".rs-count")).to_have_text("51–60 of 60")
+    page.get_by_role("button", name="Newer").click()
+    expect(page.locator(".rs-count")).to_have_text("1–50 of 60")
+    page.locator("#trace-text input, #trace-text textarea").fill("question 5")
+    page.locator("#trace-text input, #trace-text textarea").press("Enter")
+    expect(page.locator(".rs-count")).to_have_text("1–11 of 11")
+    page.locator("#trace-status input").click()
+    page.get_by_role("option", name="error").click()
+    expect(page.locator(".rs-count")).to_have_text("1–3 of 3")
+
+
+def test_files_are_uploaded_ingested_and_kept(page: Page, bench: ScriptedBench, tmp_path: Path) -> None:
+    bench.ingest_seconds = 1.5
+    good, empty = tmp_path / "notes.md", tmp_path / "empty.md"
+    good.write_text("# Notes\n")
+    empty.write_text("")
+    page.locator("#add .label-wrap").click()
+    page.locator("#add-corpus input").fill("mine")
+    page.locator("#add-corpus input").press("Enter")
+    page.locator("#upload input[type=file], input[type=file]").first.set_input_files([good, empty])
+    expect(page.locator("#progress")).to_contain_text("of 10 files")
+    expect(page.locator("#progress")).to_contain_text("passages/s")
+    expect(page.locator("#progress")).to_contain_text("1 added · 12 passages")
+    expect(page.locator(".rs-problems li")).to_have_text("empty.md is empty")
+    corpus, paths = bench.ingested[-1]
+    kept = bench.workspace.uploads / "mine"
+    assert corpus == "mine"
+    assert sorted(paths) == [kept / "empty.md", kept / "notes.md"]
+    assert (kept / "notes.md").read_text() == "# Notes\n"
+
+
+def test_adding_can_be_stopped_and_survives_a_reload(page: Page, bench: ScriptedBench, tmp_path: Path) -> None:
+    bench.ingest_seconds = 30
+    page.locator("#add .label-wrap").click()
+    page.locator("#folder textarea, #folder input").fill(str(tmp_path))
+    page.locator("#add-folder").click()
+    expect(page.locator("#progress")).to_contain_text("of 10 files")
+    page.reload()
+    page.locator("#add .label-wrap").click()
+    expect(page.locator("#progress")).to_contain_text("of 10 files")
+    page.locator("#stop-adding").click()
+    expect(page.locator("#progress")).to_contain_text("Stopped")
+    assert bench.ingested == [("handbook", [tmp_path])]
+
+
+def test_the_sources_can_be_folded_away(page: Page) -> None:
+    wide = page.locator("#centre").bounding_box()
+    page.locator(".rs-fold").click()
+    expect(page.locator("#sources")).not_to_be_visible()
+    wider = page.locator("#centre").bounding_box()
+    assert wide is not None
+    assert wider is not None
+    assert wider["width"] > wide["width"] + 200
+
+
+@pytest.mark.parametrize("width", [1440, 1024])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut_off_at_usual_widths(open_page: Open, address: str, width: int, scheme: str) -> None:
+    page = open_page(address, color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 768})
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.evaluate("document.documentElement.scrollHeight <= window.innerHeight + 1")
+    for part in ("#left", "#centre", "#right", "#question", "#strip"):
+        box = page.locator(part).bounding_box()
+        assert box is not None
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width + 1
+    assert "Gradio" not in page.locator("body").inner_text()

@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag.documents import Hit, Passage
+from rag.events import Answer, Citation, Usage
+from rag.traces import Feedback, Span, Trace, TracePage
+from ui.pages.markup import Reference, markdown, plain, plain_with_citations
+from ui.pages.panel import sources_html
+from ui.pages.render import (
+    answer_html,
+    cost,
+    document_url,
+    draft_html,
+    duration,
+    footer_html,
+    question_html,
+    step_line,
+    tokens,
+)
+from ui.pages.trace_view import list_html, trace_html
+from ui.pages.view import ago
+
+TEXT = "Before it. The cited sentence. After it."
+PASSAGE = Passage(1, 7, "/d/guide.md", "guide.md", "Guide", TEXT, 100, 100 + len(TEXT), ("Top", "Sub"))
+HIT = Hit(PASSAGE, 0.0325, 1, 0.7123, 2, 12.34)
+OTHER = Hit(replace(PASSAGE, id=2, document_id=8, source="/d/b.pdf", name="b.pdf", page=3), 0.016, 4, 0.41)
+CITED = Citation(1, HIT, 111, 130, 0.83)
+ANSWER = Answer(
+    "The answer [1].",
+    "answered",
+    hits=(HIT, OTHER),
+    citations=(CITED,),
+    support=0.83,
+    trace_id="0193-t",
+    latency_s=1.93,
+    usage=Usage(700, 112),
+    cost_usd=0.00012,
+    prompt="answer@1",
+    model="openai:gpt",
+)
+
+NASTY = st.lists(
+    st.one_of(
+        st.text(max_size=12),
+        st.sampled_from(
+            [
+                "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "![a](http://e.org/x.png)",
+                "[a](javascript:alert(1))", "[a](JaVaScRiPt:alert(1))", "<javascript:alert(1)>", "[1]", "[1](http://e.org)",
+                "[x]: http://e.org", "\n\n", "\n", "```", "```html\n", "`", "    ", "| a | b |\n|---|---|\n| 1 | 2 |\n",
+                "&lt;b&gt;", "&#60;script&#62;", "<!--", "-->", "<![CDATA[", "<?php", "]]>", "</div>", "</textarea>",
+                "<style>", "<svg onload=alert(1)>", "[![a](b)](data:text/html,x)", "[a](data:text/html;base64,xx)",
+                "\u202e", "\x00", '"', "'", ">", "<", "&", "\\", "[a](<java\nscript:x>)", "[a](&#106;avascript:x)",
+                "<a href='//e.org'>", "[a](//e.org)", "[a](/etc)", "[a](vbscript:x)", "* ", "# ", "> ", "1. ", "~~", "**",
+            ]
+        ),
+    ),
+    max_size=14,
+).map("".join)  # fmt: skip
+
+TAGS = {
+    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
+    "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+}  # fmt: skip
+ATTRIBUTES = {"class", "href", "title", "target", "rel", "start", "style"}
+HREF = re.compile(r"(https?:|mailto:|/documents/\d+\?[a-z0-9=&]*#cited$)", re.IGNORECASE)
+
+
+class Markup(HTMLParser):
+    """Collects what a browser would see as markup."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.other: list[str] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_comment(self, data: str) -> None:
+        self.other.append(data)
+
+    def handle_decl(self, decl: str) -> None:
+        self.other.append(decl)
+
+    def handle_pi(self, data: str) -> None:
+        self.other.append(data)
+
+    def unknown_decl(self, data: str) -> None:
+        self.other.append(data)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def known(number: int) -> Reference | None:
+    return Reference(document_url(7, 1, 2), 'a "name" <b>') if number == 1 else None
+
+
+@given(NASTY)
+def test_no_markdown_becomes_markup_of_its_own(text: str) -> None:
+    html = markdown(text, known)
+    seen = Markup(html)
+    assert not seen.other
+    assert "\n" not in html
+    for tag, attributes in seen.tags:
+        assert tag in TAGS
+        assert set(attributes) <= ATTRIBUTES
+        assert not attributes.get("style") or re.fullmatch(r"text-align:\w+", attributes["style"] or "")
+        if tag == "a":
+            assert HREF.match(attributes["href"] or ""), attributes
+
+
+@given(NASTY)
+def test_plain_text_is_shown_as_it_is(text: str) -> None:
+    html = plain(text)
+    seen = Markup(f"<div>{html}</div>")
+    assert [tag for tag, _ in seen.tags] == ["div"]
+    assert not seen.other
+    assert "\n" not in html
+    if text.isprintable():
+        assert seen.text == text
+
+
+@given(NASTY)
+def test_citations_in_plain_text_are_its_only_tags(text: str) -> None:
+    seen = Markup(plain_with_citations(text, known))
+    assert {tag for tag, _ in seen.tags} <= {"a"}
+    assert all(attributes["href"] == "/documents/7?start=1&end=2#cited" for _, attributes in seen.tags)
+
+
+@given(NASTY)
+def test_no_text_anywhere_in_the_page_becomes_markup(text: str) -> None:
+    passage = replace(PASSAGE, text=text, source=text, name=text, title=text, headings=(text,))
+    hit = Hit(passage, 0.1)
+    answer = replace(
+        ANSWER, text=text, error=text, prompt=text, hits=(hit,), citations=(Citation(1, hit, 101, 103, 0.5),)
+    )
+    span = Span("s", None, 0, text, "llm", "error", 1.0, 2.0, {text: text}, [text], text, attributes={text: text})
+    trace = Trace(
+        "t", 1.0, "ok", text, text, text, model=text, corpus=text, spans=(span,), feedback=Feedback("up", text, 1.0)
+    )
+    everything = "".join(
+        [
+            question_html(text, 3),
+            draft_html(text, (hit,), (), "embedded", text),
+            *(answer_html(replace(answer, status=status)) for status in ("answered", "abstained", "failed", "cancelled")),
+            sources_html(answer, 0.6),
+            list_html(TracePage((trace,), 1), 1),
+            trace_html(trace),
+        ]
+    )
+    seen = Markup(everything)
+    allowed = TAGS | {"b", "button", "dd", "details", "div", "dl", "dt", "i", "mark", "path", "span", "summary", "svg"}
+    assert not seen.other
+    for tag, attributes in seen.tags:
+        assert tag in allowed
+        assert not [name for name in attributes if name.startswith("on") or name == "src"]
+        if tag == "a":
+            assert re.match(r"https?:|mailto:|/documents/\d+\?|/\?trace=", attributes["href"] or "", re.IGNORECASE)
+
+
+def test_a_marker_leads_to_its_sentence() -> None:
+    html = answer_html(ANSWER)
+    assert 'href="/documents/7?start=111&amp;end=130#cited"' in html
+    assert 'title="guide.md"' in html
+
+
+def test_a_marker_whose_sentence_was_not_found_leads_to_the_passage_and_marks_nothing() -> None:
+    lost = Citation(1, HIT, None, None, 0.4)
+    assert 'href="/documents/7?at=100#cited"' in answer_html(replace(ANSWER, citations=(lost,)))
+    panel = sources_html(replace(ANSWER, citations=(lost,)), 0.3)
+    assert "<mark>" not in panel
+    assert "nothing is marked" in panel
+
+
+def test_a_marker_without_a_passage_stays_text() -> None:
+    html = answer_html(replace(ANSWER, text="See [9] and [0]."))
+    assert "See [9] and [0]." in html
+
+
+def test_a_text_cannot_give_a_marker_another_target() -> None:
+    html = markdown("[1](http://e.org) and [1]\n\n[1]: http://e.org", known)
+    assert "e.org" not in "".join(str(attributes.get("href")) for _, attributes in Markup(html).tags)
+
+
+def test_code_is_left_alone() -> None:
+    html = markdown("```html\n<b>[1]</b>\n\n&amp;\n```", known)
+    assert "<pre><code>&lt;b&gt;[1]&lt;/b&gt;&#10;&#10;&amp;amp;&#10;</code></pre>" in html
+
+
+def test_images_become_their_text_and_relative_links_too() -> None:
+    html = markdown("![a chart](http://e.org/c.png) in [the guide](guide.md) or [there](https://e.org)", known)
+    assert "<img" not in html
+    assert "a chart in the guide or" in html
+    assert 'rel="noopener noreferrer nofollow"' in html
+
+
+def test_the_reader_quotes_plain_sources_letter_by_letter() -> None:
+    text = "Call __init__ with *args. [2]"
+    quoted = replace(ANSWER, text=text, model="embedded", citations=())
+    assert "Call __init__ with *args." in answer_html(quoted)
+    assert "<strong>init</strong>" in answer_html(replace(quoted, model="openai:gpt"))
+    # Of a Markdown source the marks are marks.
+    assert "<strong>init</strong>" in answer_html(replace(quoted, text=text.replace("[2]", "[1]")))
+
+
+@pytest.mark.parametrize(
+    ("status", "badge"),
+    [("cancelled", "Stopped"), ("failed", "Failed"), ("abstained", "Not in these documents"), ("answered", None)],
+)
+def test_an_answer_looks_like_what_became_of_it(status: str, badge: str | None) -> None:
+    html = answer_html(replace(ANSWER, status=status, error="The server is away."))
+    assert f"rs-{status}" in html
+    assert (badge in html) if badge else ("rs-badge" not in html)
+    assert ("The server is away." in html) == (status == "failed")
+
+
+def test_the_footer_says_time_tokens_cost_prompt_and_trace() -> None:
+    shown = Markup(footer_html(ANSWER)).text
+    assert shown == "1.9 s · 812 tok · $0.0001 · answer@1 · trace ↗ · copy"
+
+
+def test_what_is_not_known_is_not_shown_as_nothing() -> None:
+    shown = Markup(footer_html(replace(ANSWER, cost_usd=None, usage=Usage()))).text
+    assert "cost unknown" in shown
+    assert "tokens unknown" in shown
+    assert tokens(replace(ANSWER, usage=Usage(None, 12))) == "12 tok"
+
+
+@pytest.mark.parametrize(
+    ("usd", "shown"),
+    [(None, "cost unknown"), (0.0, "$0"), (0.000012, "< $0.0001"), (0.01234, "$0.0123"), (2.345, "$2.35")],
+)
+def test_costs(usd: float | None, shown: str) -> None:
+    assert cost(usd) == shown
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0.04, "0.0 s"), (1.93, "1.9 s"), (12.4, "12 s"), (200, "3 min 20 s")])
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_cited_evidence_comes_first_with_its_sentence_marked() -> None:
+    panel = sources_html(replace(ANSWER, hits=(OTHER, HIT), citations=(replace(CITED, marker=2),)), 0.5)
+    assert "<mark>The cited sentence.</mark>" in panel
+    assert panel.index("guide.md") < panel.index("b.pdf p. 3")
+    assert "Retrieved, not cited (1)" in panel
+    assert "0.83" in panel
+    assert "0.712 (rank 1)" in panel
+    assert "12.3 (rank 2)" in panel
+    assert "Low support" not in panel
+
+
+def test_low_support_is_told() -> None:
+    assert "Low support" in sources_html(ANSWER, 0.9)
+    assert "Low support" not in sources_html(replace(ANSWER, status="abstained"), 0.9)
+
+
+def test_a_refusal_shows_the_nearest_passages() -> None:
+    panel = sources_html(replace(ANSWER, status="abstained", citations=()), 0.5)
+    assert "Nearest passages" in panel
+    assert "<mark>" not in panel
+
+
+def test_a_mark_stays_inside_its_passage() -> None:
+    wide = Citation(1, HIT, 0, 10_000, 0.5)
+    assert f"<mark>{TEXT}</mark>" in sources_html(replace(ANSWER, citations=(wide,)), 0.1)
+    elsewhere = Citation(1, HIT, 5_000, 5_010, 0.5)
+    assert "<mark>" not in sources_html(replace(ANSWER, citations=(elsewhere,)), 0.1)
+
+
+def test_what_goes_on_is_said_in_words() -> None:
+    assert step_line("retrieve", 0) == "Searching"
+    assert step_line("generate", 1) == "Writing from 1 passage"
+    assert step_line("generate", 5) == "Writing from 5 passages"
+
+
+def test_a_question_keeps_its_lines_and_its_position() -> None:
+    html = question_html("a\n<b>", 4)
+    assert "a&#10;&lt;b&gt;" in html
+    assert 'value="4"' in html
+
+
+def test_the_tree_of_a_trace_shows_every_step_even_without_its_parent() -> None:
+    spans = (
+        Span("root", None, 0, "answer", "chain", "ok", 10.0, 12.0, {"q": 1}, {"a": 2}),
+        Span("child", "root", 1, "retrieve", "retriever", "ok", 10.0, 10.5),
+        Span("lost", "gone", 2, "orphan", "tool", "cancelled", 11.0, None),
+        Span("model", "child", 3, "generate", "llm", "ok", 10.5, 11.0, input_tokens=5, output_tokens=None),
+    )
+    html = trace_html(Trace("id-1", 10.0, "ok", "Q?", "A.", latency_s=2.0, spans=spans))
+    for name in ("answer", "retrieve", "orphan", "generate"):
+        assert f">{name}<" in html
+    assert "500 ms" in html
+    assert "not finished" in html
+    assert "5 + ? tok · cost unknown" in html
+    assert "--depth:2" in html
+
+
+def test_a_list_of_traces_counts_what_it_does_not_show() -> None:
+    traces = tuple(Trace(f"t{number}", 1000.0 + number, "ok", f"Q{number}") for number in range(3))
+    assert "51–53 of 1,204" in list_html(TracePage(traces, 1204), 51)
+    assert "No trace fits" in list_html(TracePage((), 0), 1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(5, "now"), (61, "1 min"), (7300, "2 h"), (90_000, "1 d"), (40 * 86_400, "1 mo")],
+)
+def test_ages(seconds: float, shown: str) -> None:
+    assert ago(seconds) == shown

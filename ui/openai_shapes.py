@@ -1,0 +1,172 @@
+"""OpenAI's shapes: what a client sends, and the objects that it gets back."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from rag.documents import Hit
+from rag.events import Answer, Citation, Turn
+
+MODEL = "ragsmith"
+
+
+class TextPart(BaseModel):
+    """A part of a message; parts that are no text carry none."""
+
+    model_config = ConfigDict(extra="ignore")
+    type: str = "text"
+    text: str = ""
+
+
+class Message(BaseModel):
+    """One message of the conversation."""
+
+    model_config = ConfigDict(extra="ignore")
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[TextPart] | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of all parts."""
+        if isinstance(self.content, list):
+            return "\n".join(part.text for part in self.content if part.type == "text")
+        return self.content or ""
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    model_config = ConfigDict(extra="ignore")
+    include_usage: bool = False
+
+
+class CompletionRequest(BaseModel):
+    """The request. Fields that decide how a model writes belong to the release and are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+    model: str = MODEL
+    messages: list[Message] = Field(min_length=1)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+
+class ApiError(Exception):
+    """A refusal in OpenAI's words."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+    def body(self) -> dict[str, Any]:
+        """The JSON of an error."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The error as a response."""
+        return JSONResponse(self.body(), status_code=self.status)
+
+
+def history_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
+    """Earlier questions with their answers; instructions of a system are the release's business."""
+    turns: list[Turn] = []
+    question: str | None = None
+    for message in messages:
+        if message.role == "user":
+            if question is not None:
+                turns.append(Turn(question, ""))
+            question = message.text
+        elif message.role == "assistant" and question is not None:
+            turns.append(Turn(question, message.text))
+            question = None
+    return (*turns, Turn(question, "")) if question is not None else tuple(turns)
+
+
+class Reply:
+    """Builds the objects of one completion."""
+
+    def __init__(self, model: str) -> None:
+        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+    def completion(self, answer: Answer) -> dict[str, Any]:
+        """The whole answer."""
+        message = {"role": "assistant", "content": answer.text, "refusal": None}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        return {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [choice],
+            "usage": usage_of(answer),
+            "ragsmith": extra(answer),
+        }
+
+    def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
+        """A piece of a stream."""
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **more}
+
+    def usage_chunk(self, answer: Answer) -> dict[str, Any]:
+        """The last piece, where a client asked for the usage: it has no choices."""
+        return {
+            **self._head,
+            "object": "chat.completion.chunk",
+            "choices": [],
+            "usage": usage_of(answer),
+        }
+
+
+def usage_of(answer: Answer) -> dict[str, int] | None:
+    """Tokens in OpenAI's words; None where the model did not count them."""
+    read, written = answer.usage.input_tokens, answer.usage.output_tokens
+    if read is None or written is None:
+        return None
+    return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+
+
+def extra(answer: Answer) -> dict[str, Any]:
+    """What stands in the field ``ragsmith``."""
+    cited = {citation.marker: citation for citation in answer.citations}
+    sources = [
+        _source(number, hit, cited.get(number))
+        for number, hit in enumerate(answer.hits, start=1)
+    ]
+    return {
+        "status": answer.status,
+        "sources": sources,
+        "support": answer.support,
+        "question": answer.standalone,
+        "trace_id": answer.trace_id,
+        "latency_s": round(answer.latency_s, 4),
+        "cost_usd": answer.cost_usd,
+        "prompt": answer.prompt,
+        "release": answer.release,
+        "model": answer.model,
+    }
+
+
+def _source(marker: int, hit: Hit, citation: Citation | None) -> dict[str, Any]:
+    passage = hit.passage
+    return {
+        "marker": marker,
+        "cited": citation is not None,
+        "source": passage.source,
+        "name": passage.name,
+        "title": passage.title,
+        "page": passage.page,
+        "document_id": passage.document_id,
+        "start": passage.start,
+        "end": passage.end,
+        "text": passage.text,
+        "score": hit.score,
+        "quote": None
+        if citation is None
+        else {"start": citation.start, "end": citation.end, "support": citation.support},
+    }
