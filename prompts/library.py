@@ -47,12 +47,13 @@ def find_prompt(reference: str, folders: Sequence[Path] = ()) -> PromptTemplate:
     Raises:
         PromptTemplateError: There is none, or it is malformed.
     """
-    name, _, version = reference.partition("@")
+    name, at, version = reference.partition("@")
     found = {each_version: path for each_name, each_version, path in _files(folders) if each_name == name}
-    if version:
-        if not version.isdigit() or int(version) not in found:
+    if at:
+        named = {str(number): path for number, path in found.items()}
+        if version not in named:
             raise PromptTemplateError(f"There is no prompt {reference}; versions of {name}: {_listed(found)}.")
-        return load_prompt(found[int(version)])
+        return load_prompt(named[version])
     if not found:
         names = {each_name for each_name, _, _ in _files(folders)}
         raise PromptTemplateError(f"There is no prompt {name}; there are: {_listed(names)}.")
@@ -75,7 +76,7 @@ def _files(folders: Sequence[Path]) -> list[tuple[str, int, Path]]:
         (path.parent.name, int(path.stem), path)
         for folder in (SHIPPED, *reversed(folders))
         for path in sorted(folder.glob("*/*.yaml"))
-        if path.stem.isdigit()
+        if path.stem.isdecimal()
     ]
 
 

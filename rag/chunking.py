@@ -158,18 +158,18 @@ def _split(text: str, whole: _Piece, tokens: TokenCounter, rule: ChunkingRule, t
         left = len(places) - first
         room = rule.limit - (0 if at else taken)
         share = min(left / -(-left // rule.size), room)
-        stop: int | None = len(part)
+        stop = len(part)
         if left > room:
             window = (
                 places[first + max(int(share * 0.6), 1)],
                 places[min(first + int(share), len(places) - 1)],
                 places[min(first + room, len(places) - 1)],
             )
-            stop = _choose(window, (good, possible, unspaced), at)
-            if stop is None:
-                # One word fills the whole passage: it stays whole, up to the next place where it may end.
-                beyond = [next_after(places_, window[2]) for places_ in (possible, unspaced)]
-                stop = min((place for place in beyond if place is not None), default=len(part))
+            chosen = _choose(window, (good, possible, unspaced), at)
+            # Else one word fills the whole passage: it stays whole, up to the next place where it may end.
+            beyond = (next_after(places_, window[2]) for places_ in (possible, unspaced))
+            ends = (place for place in beyond if place is not None)
+            stop = min(ends, default=len(part)) if chosen is None else chosen
         piece_start, piece_end = _trimmed(part, at, stop)
         following = bisect.bisect_left(places, stop)
         if piece_start < piece_end:

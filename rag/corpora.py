@@ -7,22 +7,17 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, delete, func, insert, select
+from sqlalchemy import Engine, delete, func, insert, select, update
 
 from rag import database as db
-from rag.dense import DenseIndex
+from rag.dense import ChromaStore, DenseIndex
 from rag.encoder.base import Encoder
 from rag.errors import CorpusError
 from rag.index import CorpusIndex
 from rag.lexical import LexicalIndex, drop_lexical
 from rag.workspace import Workspace
-
-if TYPE_CHECKING:
-    from chromadb.api import ClientAPI
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
 # Raise when passages are cut or embedded differently, so that old indexes are not mixed with new ones.
@@ -75,34 +70,21 @@ class Corpora:
         engine: The database.
         encoder: Of the fingerprint that holds now.
         tokens: Size of passages that holds now.
-        connect: Gives the Chroma client; called when an index is first opened, so that a Chroma server which
-            is down does not keep the list of corpora from being read.
+        chroma: The vectors; connected when an index is first opened, so that a Chroma server which is down
+            does not keep the list of corpora from being read.
     """
 
     def __init__(
-        self, workspace: Workspace, engine: Engine, encoder: Encoder, tokens: int, connect: Callable[[], ClientAPI]
+        self, workspace: Workspace, engine: Engine, encoder: Encoder, tokens: int, chroma: ChromaStore
     ) -> None:
         self._workspace = workspace
         self._engine = engine
         self._encoder = encoder
         self._tokens = tokens
-        self._connect = connect
-        self._client: ClientAPI | None = None
+        self._chroma = chroma
         self._open: dict[int, CorpusIndex] = {}
         self._lock = threading.RLock()
         self.fingerprint = fingerprint(encoder, tokens)
-
-    @property
-    def client(self) -> ClientAPI:
-        """The Chroma client, opened at the first use.
-
-        Raises:
-            VectorStoreError: It cannot be opened.
-        """
-        with self._lock:
-            if self._client is None:
-                self._client = self._connect()
-            return self._client
 
     def summaries(self) -> list[CorpusSummary]:
         """All corpora, by name."""
@@ -134,24 +116,34 @@ class Corpora:
             CorpusError: There is no such corpus, or it is indexed under another fingerprint.
         """
         with db.reading(self._engine) as connection:
-            names = list(connection.scalars(select(db.corpora.c.name).order_by(db.corpora.c.name)))
             row = connection.execute(
-                select(db.indexes.c.id, db.indexes.c.collection)
+                select(db.indexes.c.id, db.indexes.c.collection, db.indexes.c.generation)
                 .join(db.corpora)
                 .where(db.corpora.c.name == name, db.indexes.c.fingerprint == self.fingerprint)
             ).first()
-        if row is None and name in names:
-            raise CorpusError(
+        if row is None:
+            raise self._missing(name)
+        with self._lock:
+            index = self._open.get(row.id)
+            if index is None:
+                index = self._open[row.id] = self._opened(row.id, row.collection, row.generation)
+            elif index.generation != row.generation:
+                index.reopen(self._chroma.reopen(), row.generation)
+            return index
+
+    def _missing(self, name: str) -> CorpusError:
+        with db.reading(self._engine) as connection:
+            names = list(connection.scalars(select(db.corpora.c.name).order_by(db.corpora.c.name)))
+        if name in names:
+            return CorpusError(
                 f"The corpus {name} was indexed with another encoder or passage size.",
                 fix=f"Run `ragsmith ingest PATH --corpus {name}` once more, or set encoder and chunking back.",
             )
-        if row is None:
-            others = f"There is: {', '.join(names)}." if names else "There is none yet."
-            raise CorpusError(
-                f"There is no corpus {name}. {others}",
-                fix=f"Make it with `ragsmith ingest PATH --corpus {name}`.",
-            )
-        return self._opened(row.id, row.collection)
+        others = f"There is: {', '.join(names)}." if names else "There is none yet."
+        return CorpusError(
+            f"There is no corpus {name}. {others}",
+            fix=f"Make it with `ragsmith ingest PATH --corpus {name}`.",
+        )
 
     def ensure(self, name: str) -> CorpusIndex:
         """The index of a corpus, for ingesting; made when missing.
@@ -183,17 +175,15 @@ class Corpora:
                         tokens=self._tokens,
                     )
                 )
-        return self.find(name)
+        found = self.find(name)
+        # A process that was killed may have written without telling.
+        found.reopen(self._chroma.reopen(), found.generation)
+        return found
 
-    def _opened(self, index_id: int, collection: str) -> CorpusIndex:
-        with self._lock:
-            if index_id not in self._open:
-                dense = DenseIndex(self.client, collection)
-                lexical = LexicalIndex(self._workspace.lexical / collection)
-                self._open[index_id] = CorpusIndex(
-                    self._engine, index_id, dense, lexical, self._encoder, self._tokens
-                )
-            return self._open[index_id]
+    def _opened(self, index_id: int, collection: str, generation: int) -> CorpusIndex:
+        dense = DenseIndex(self._chroma.client, collection)
+        lexical = LexicalIndex(self._workspace.lexical / collection)
+        return CorpusIndex(self._engine, index_id, dense, lexical, self._encoder, self._tokens, generation)
 
     def remove(self, name: str) -> None:
         """Remove a corpus with all its indexes; the files that were ingested stay where they are.
@@ -211,15 +201,18 @@ class Corpora:
         for index_id, collection in rows:
             with self._lock:
                 self._open.pop(index_id, None)
-            DenseIndex(self.client, collection).drop()
-            drop_lexical(self._workspace.lexical / collection)
-            texts = select(db.texts.c.id).where(db.texts.c.index_id == index_id)
-            held = select(db.files.c.id).where(db.files.c.index_id == index_id)
+            # Broken off after this, the corpus is empty and not one whose files seem to be in.
             with db.writing(self._engine) as connection:
+                held = select(db.files.c.id).where(db.files.c.index_id == index_id)
                 connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(held)))
+                connection.execute(delete(db.files).where(db.files.c.index_id == index_id))
+                connection.execute(update(db.texts).where(db.texts.c.index_id == index_id).values(state="leaving"))
+            DenseIndex(self._chroma.client, collection).drop()
+            drop_lexical(self._workspace.lexical / collection)
+            with db.writing(self._engine) as connection:
+                texts = select(db.texts.c.id).where(db.texts.c.index_id == index_id)
                 connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(texts)))
                 connection.execute(delete(db.texts).where(db.texts.c.index_id == index_id))
-                connection.execute(delete(db.files).where(db.files.c.index_id == index_id))
                 connection.execute(delete(db.indexes).where(db.indexes.c.id == index_id))
         with db.writing(self._engine) as connection:
             connection.execute(delete(db.corpora).where(db.corpora.c.id == corpus_id))

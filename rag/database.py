@@ -60,6 +60,8 @@ indexes = Table(
     Column("collection", String(200), nullable=False),
     Column("encoder", String(300), nullable=False),
     Column("tokens", Integer, nullable=False),
+    # Counts the ingestions that changed something: another process that has the index open reads it anew.
+    Column("generation", Integer, nullable=False, default=0),
     UniqueConstraint("corpus_id", "fingerprint"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,6 +60,54 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
         )
 
 
+class ChromaStore:
+    """The client of a workspace's Chroma, opened at the first use, and anew when another process has written.
+
+    Chroma keeps the graph of a collection in memory: a process does not notice what another one adds, and its
+    next own write would leave that out of the graph for good.
+
+    Args:
+        workspace: Where the embedded store lives.
+        url: Of a Chroma server; None for the embedded store.
+    """
+
+    def __init__(self, workspace: Workspace, url: str | None) -> None:
+        self._workspace = workspace
+        self._url = url
+        self._client: ClientAPI | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def client(self) -> ClientAPI:
+        """The client.
+
+        Raises:
+            VectorStoreError: The server does not answer, or the store is damaged.
+            SettingsError: The URL is none.
+        """
+        with self._lock:
+            if self._client is None:
+                self._client = open_chroma(self._workspace, self._url)
+            return self._client
+
+    def reopen(self) -> ClientAPI:
+        """A client that sees what other processes have written; raises as ``client`` does."""
+        if self._url is None:
+            from chromadb.api.shared_system_client import SharedSystemClient
+
+            with self._lock:
+                SharedSystemClient.clear_system_cache()
+                self._client = None
+        return self.client
+
+    def close(self) -> None:
+        """Let go of the store or the connection; a later use opens it again."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()
+            self._client = None
+
+
 class DenseIndex:
     """One Chroma collection; made when missing.
 
@@ -67,11 +116,15 @@ class DenseIndex:
     """
 
     def __init__(self, client: ClientAPI, name: str) -> None:
-        self._client = client
         self._name = name
-        with _store_errors(name):
+        self.use(client)
+
+    def use(self, client: ClientAPI) -> None:
+        """Go on with another client; it sees what other processes have written since the last was made."""
+        self._client = client
+        with _store_errors(self._name):
             self._collection: Any = client.get_or_create_collection(
-                name,
+                self._name,
                 configuration={"hnsw": {"space": "cosine", "ef_search": EF_SEARCH}},
                 # Chroma would fetch a model of its own; vectors are always given.
                 embedding_function=None,

@@ -23,6 +23,7 @@ from rag.encoder.base import Encoder
 from rag.lexical import LexicalEntry, LexicalIndex
 
 if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
     from sqlalchemy import Connection
 
 # SQLite takes 32,766 variables in a statement; lists of numbers go through in parts.
@@ -65,6 +66,7 @@ class CorpusIndex:
         lexical: The tantivy index.
         encoder: The encoder of the fingerprint.
         tokens: The size of passages of the fingerprint.
+        generation: Of the row in ``indexes``, as it was when the sides were opened.
     """
 
     def __init__(
@@ -75,9 +77,12 @@ class CorpusIndex:
         lexical: LexicalIndex,
         encoder: Encoder,
         tokens: int,
+        generation: int,
     ) -> None:
         self.engine = engine
         self.tokens = tokens
+        self.generation = generation
+        self._changed = False
         self.id = index_id
         self.dense = dense
         self.lexical = lexical
@@ -114,6 +119,7 @@ class CorpusIndex:
         Raises:
             StoreError: A store refuses; what was begun is taken back by ``mend``.
         """
+        self._changed = True
         numbers: dict[str, int] = {}
         rows: list[dict[str, Any]] = []
         with db.writing(self.engine) as connection:
@@ -202,12 +208,29 @@ class CorpusIndex:
             with db.reading(self.engine) as connection:
                 ids = list(connection.scalars(select(db.passages.c.id).where(db.passages.c.text_id.in_(some))))
             if ids:
+                self._changed = True
                 self.dense.remove(ids)
                 self.lexical.write(remove=ids)
             with db.writing(self.engine) as connection:
                 connection.execute(delete(db.entries).where(db.entries.c.text_id.in_(some)))
                 connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(some)))
                 connection.execute(delete(db.texts).where(db.texts.c.id.in_(some)))
+
+    def publish(self) -> None:
+        """Let other processes know that something changed, if it did."""
+        if not self._changed:
+            return
+        with db.writing(self.engine) as connection:
+            mine = db.indexes.c.id == self.id
+            connection.execute(update(db.indexes).where(mine).values(generation=db.indexes.c.generation + 1))
+            self.generation = connection.scalar(select(db.indexes.c.generation).where(mine)) or 0
+        self._changed = False
+
+    def reopen(self, client: ClientAPI, generation: int) -> None:
+        """See what another process has written."""
+        self.dense.use(client)
+        self.lexical.refresh()
+        self.generation = generation
 
     def passage_count(self) -> int:
         """Passages that are ready to be found."""

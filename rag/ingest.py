@@ -128,7 +128,10 @@ def ingest(
         StoreError: A store refuses.
         StorageFull: The disk has no room left.
     """
-    return _Ingestion(index, paths, max_bytes, on_progress, stop or threading.Event()).run()
+    try:
+        return _Ingestion(index, paths, max_bytes, on_progress, stop or threading.Event()).run()
+    finally:
+        index.publish()
 
 
 class _Ingestion:

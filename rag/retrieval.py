@@ -100,7 +100,7 @@ class Retriever:
             dense = self._index.dense.search(vector, depth, text_ids, page)
         lexical: Ranked = waiting.result() if waiting else ()
         fused = fuse(dense, lexical, self._settings)
-        return self._reranker.rerank(query, self._chosen(fused, asked.k))
+        return self._reranker.rerank(query, self._chosen(fused, asked))
 
     def _allowed(self, filters: Filters) -> list[int] | None:
         if not filters.by_document:
@@ -108,14 +108,15 @@ class Retriever:
         with db.reading(self._index.engine) as connection:
             return matching_texts(connection, self._index.id, filters)
 
-    def _chosen(self, fused: list[Fused], k: int) -> list[Hit]:
+    def _chosen(self, fused: list[Fused], asked: SearchOptions) -> list[Hit]:
         """The first ``k`` that are neither near-duplicates nor left-overs of a crash."""
+        k = asked.k
         kept: list[Hit] = []
         bags: list[frozenset[str]] = []
         # Most often nothing falls out, so that one look at the database is enough.
         for at in range(0, len(fused), k + 5):
             some = fused[at : at + k + 5]
-            passages = self._passages([each.passage_id for each in some])
+            passages = self._passages([each.passage_id for each in some], asked.filters)
             for each in some:
                 passage = passages.get(each.passage_id)
                 if passage is None:
@@ -129,7 +130,7 @@ class Retriever:
                     return kept
         return kept
 
-    def _passages(self, ids: Sequence[int]) -> dict[int, Passage]:
+    def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
         with db.reading(self._index.engine) as connection:
             rows = connection.execute(
                 select(
@@ -142,6 +143,7 @@ class Retriever:
                     db.passages.c.page,
                     db.entries.c.record,
                     db.entries.c.title,
+                    db.entries.c.date,
                     db.entries.c.metadata,
                     db.files.c.path,
                     db.files.c.name,
@@ -149,10 +151,14 @@ class Retriever:
                 .join(db.entries, db.entries.c.text_id == db.passages.c.text_id)
                 .join(db.files, db.files.c.id == db.entries.c.file_id)
                 .where(db.passages.c.id.in_(ids))
-                # Of several files with the same text the first by path speaks for it.
+                # Of several files with the same text the first by path that was asked for speaks for it.
                 .order_by(db.files.c.path.desc(), db.entries.c.id.desc())
             )
-            return {row.id: _passage(row) for row in rows}
+            return {
+                row.id: _passage(row)
+                for row in rows
+                if filters.matches(row.path, row.name, row.record, row.title, row.date)
+            }
 
     def close(self) -> None:
         """End the thread of the lexical side."""

@@ -25,6 +25,8 @@ _ABBREVIATIONS = frozenset(
 # A sentence may begin in lower case, with a name as ragsmith's; then the word before it must be too long for an
 # abbreviation that the list above does not know.
 _LONG_WORD = 4
+# Of the text before a full stop no more is looked at: a sentence may hold any number of abbreviations.
+_LONGEST_WORD = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,8 @@ def _one(text: str, start: int, end: int, *, heading: bool) -> Iterator[Sentence
 def _is_abbreviation(text: str, start: int, end: int, *, lower: bool) -> bool:
     if text[end - 1] != ".":
         return False
-    word = text[start:end].rsplit(None, 1)[-1].rstrip(".").lstrip("(\"'").casefold() if end > start else ""
+    words = text[max(start, end - _LONGEST_WORD) : end].split()
+    word = words[-1].rstrip(".").lstrip("(\"'").casefold() if words else ""
     if lower and (len(word) < _LONG_WORD or not word.isalpha()):
         return not word.endswith(("`", ")"))
     return word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha() and word != "i")

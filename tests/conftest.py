@@ -13,11 +13,10 @@ from hypothesis import settings as hypothesis_settings
 from rag.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    from chromadb.api import ClientAPI
-
     from rag.corpora import Corpora
     from rag.encoder import Encoder
     from rag.index import CorpusIndex
+    from ui.wiring import Workbench
 
 FOREIGN = ("RAGSMITH_", "WANDB_", "OPENAI_")
 # Read by the libraries when they are imported, so they stand before any test is collected.
@@ -90,21 +89,14 @@ def open_corpora(ready_workspace: Workspace, encoder: Encoder) -> Iterator[Calla
     """Opens the corpora of the workspace: real database, real Chroma, real lexical index."""
     from rag.corpora import Corpora
     from rag.database import open_database
-    from rag.dense import open_chroma
+    from rag.dense import ChromaStore
 
     engine = open_database(ready_workspace)
-    clients = []
-
-    def connect(url: str | None) -> ClientAPI:
-        clients.append(open_chroma(ready_workspace, url))
-        return clients[-1]
 
     def opened(encoder: Encoder = encoder, tokens: int = 200, chroma_url: str | None = None) -> Corpora:
-        return Corpora(ready_workspace, engine, encoder, tokens, lambda: connect(chroma_url))
+        return Corpora(ready_workspace, engine, encoder, tokens, ChromaStore(ready_workspace, chroma_url))
 
     yield opened
-    for client in clients:
-        client.close()
     engine.dispose()
 
 
@@ -118,3 +110,18 @@ def corpora(open_corpora: Callable[..., Corpora]) -> Corpora:
 def index(corpora: Corpora) -> CorpusIndex:
     """An empty corpus, ``notes``."""
     return corpora.ensure("notes")
+
+
+@pytest.fixture(scope="session")
+def bench(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """The real workbench on the pages of ``tiny``, with the embedded reader and without tracking: for reading."""
+    from tiny import CORPUS, PAGES, settings_at, written
+
+    from ui.wiring import Workbench
+
+    home = tmp_path_factory.mktemp("bench")
+    (home / "models").symlink_to(converted_models)
+    made = Workbench(settings_at(home))
+    made.ingest(CORPUS, [written(home / "pages", PAGES)])
+    yield made
+    made.close()

@@ -63,10 +63,12 @@ def _mount_page(app: FastAPI, bench: Workbench) -> FastAPI:
     # environment: what a person uploads belongs into the workspace.
     os.environ["GRADIO_TEMP_DIR"] = str(bench.workspace.root / "tmp")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # After every event Gradio would count all events so far, for a dashboard that is not there.
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     import gradio
 
     from ui.pages.app import build_app
-    from ui.pages.theme import FAVICON, head, style, theme
+    from ui.pages.theme import FAVICON, head, theme
 
     # Gradio would ask its makers for news of the version.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -83,7 +85,6 @@ def _mount_page(app: FastAPI, bench: Workbench) -> FastAPI:
         mcp_server=False,
         favicon_path=str(FAVICON),
         theme=theme(),
-        css=style(),
         head=head(),
     )
     return mounted

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from prompts import PromptTemplate
     from rag.conversations import ConversationStore
     from rag.corpora import Corpora, StoredDocument
+    from rag.dense import ChromaStore
     from rag.encoder import Encoder
     from rag.index import CorpusIndex
     from rag.ingest import IngestProgress, IngestReport
@@ -97,16 +98,23 @@ class Workbench:
         return open_encoder(self.settings.encoder, self.workspace)
 
     @shared_property
+    def chroma(self) -> ChromaStore:
+        """The vectors."""
+        from rag.dense import ChromaStore
+
+        return ChromaStore(self.workspace, self.settings.chroma_url)
+
+    @shared_property
     def stores(self) -> Corpora:
         """The corpora and their indexes."""
         from rag.corpora import Corpora
-        from rag.dense import open_chroma
 
+        chroma = self.chroma
         # Chroma and the encoder take about half a second each, and neither waits for the other.
         with ThreadPoolExecutor(1, thread_name_prefix="chroma") as side:
-            client = side.submit(open_chroma, self.workspace, self.settings.chroma_url)
+            side.submit(lambda: chroma.client)
             encoder = self.encoder
-        return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, client.result)
+        return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, chroma)
 
     @shared_property
     def traces(self) -> TraceStore:
@@ -310,6 +318,8 @@ class Workbench:
             self._tracker.close(CLOSING_S)
         for retriever in self._retrievers.values():
             retriever.close()
+        if "chroma" in self.__dict__:
+            self.chroma.close()
         if "engine" in self.__dict__:
             self.engine.dispose()
 

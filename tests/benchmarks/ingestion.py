@@ -78,7 +78,7 @@ def _group(title: str, pairs: Sequence[Pair], size: ChunkSize, loads: Sequence[s
     how = (
         "Reading, cutting, embedding and storing, with libraries and model loaded before; each turn in a "
         "fresh process with an empty store, the factors of neighbouring turns, median and range. The plain "
-        f"pipeline cuts at {size.characters} characters, which on {SLICE} files gives it {size.theirs:.1f} "
+        f"pipeline cuts at {size.characters} characters, which on {size.files} files gives it {size.theirs:.1f} "
         f"tokens a chunk where ragsmith's passages have {size.ours:.1f}; it keeps no lexical index, no "
         "offsets and no record of files. ragsmith's encoder was converted before, which a machine does once. "
         f"Load average {loads[0]} before, {loads[-1]} after."

@@ -12,14 +12,15 @@ _SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Liber
 _MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Noto Sans Mono", "Liberation Mono", "monospace")
 
 
-def style() -> str:
-    """Our style sheet."""
-    return (_HERE / "style.css").read_text(encoding="utf-8")
-
-
 def head() -> str:
-    """What goes into the head of the page: our script."""
-    return f"<script>\n{(_HERE / 'page.js').read_text(encoding='utf-8')}\n</script>"
+    """What goes into the head of the page: our style sheet and script.
+
+    Gradio has a place for style sheets of its own, but puts every rule in twice, once with a longer selector,
+    so that a rule may not mean what it says.
+    """
+    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    script = (_HERE / "page.js").read_text(encoding="utf-8")
+    return f"<style>\n{style}\n</style>\n<script>\n{script}\n</script>"
 
 
 def theme() -> Any:

@@ -1,0 +1,538 @@
+"""Ingestion: only what changed is done, what is gone goes, and one bad file stops nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import select
+from stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
+
+from rag import database as db
+from rag import ingest as ingestion
+from rag.corpora import Corpora
+from rag.encoder import Encoder
+from rag.errors import CorpusError, LoadError, StorageFull
+from rag.filters import Filters, matching_texts
+from rag.index import CorpusIndex
+from rag.ingest import IngestProgress, IngestReport
+from rag.lexical import LexicalIndex
+
+MILL = "# The mill\n\nThe old mill grinds rye and wheat from September to March."
+RIVER = "# The river\n\nThe river carries cold water from the hills to the mill."
+STONES = "The stones were cut in the quarry above the village."
+
+
+def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
+    return report.added, report.changed, report.unchanged, report.deleted, report.skipped
+
+
+def texts_matching(index: CorpusIndex, filters: Filters) -> list[int]:
+    with db.reading(index.engine) as connection:
+        return matching_texts(connection, index.id, filters)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "docs", {"mill.md": MILL, "river.md": RIVER, "deep/stones.txt": STONES})
+
+
+@pytest.fixture
+def counting(encoder: Encoder) -> CountingEncoder:
+    return CountingEncoder(encoder)
+
+
+@pytest.fixture
+def index(open_corpora: Callable[..., Corpora], counting: CountingEncoder) -> CorpusIndex:
+    return open_corpora(counting).ensure("notes")
+
+
+# What is taken in
+
+
+def test_every_file_of_a_folder_is_taken_in(index: CorpusIndex, folder: Path) -> None:
+    report = take_in(index, folder)
+    assert counts(report) == (3, 0, 0, 0, 0)
+    assert report.passages == 3
+    assert report.problems == ()
+    assert not report.stopped
+    assert {Path(path).name for path, *_ in places(index)} == {"mill.md", "river.md", "stones.txt"}
+    assert_in_step(index)
+
+
+def test_a_passage_is_embedded_with_the_titles_it_stands_under(
+    index: CorpusIndex, folder: Path, counting: CountingEncoder
+) -> None:
+    take_in(index, folder / "mill.md")
+    assert counting.texts == [f"The mill\n{MILL}"]
+    assert list(passages_of(index, "mill.md")) == [MILL]
+
+
+def test_single_files_and_folders_may_be_mixed_and_named_twice(index: CorpusIndex, folder: Path) -> None:
+    report = take_in(index, folder / "mill.md", folder, folder / "mill.md")
+    assert counts(report) == (3, 0, 0, 0, 0)
+    assert_in_step(index)
+
+
+def test_a_name_is_the_path_below_the_folder_that_was_ingested(index: CorpusIndex, folder: Path) -> None:
+    take_in(index, folder)
+    with db.reading(index.engine) as connection:
+        names = set(connection.scalars(select(db.files.c.name)))
+    assert names == {"docs/mill.md", "docs/river.md", "docs/deep/stones.txt"}
+
+
+def test_hidden_files_unknown_formats_and_tool_folders_are_left_out(index: CorpusIndex, tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "docs",
+        {
+            "a.md": MILL,
+            "photo.jpg": b"\xff\xd8",
+            "a.md~": MILL,
+            ".hidden.md": RIVER,
+            ".git/b.md": RIVER,
+            "node_modules/c.md": RIVER,
+            "__pycache__/d.md": RIVER,
+        },
+    )
+    assert counts(take_in(index, folder)) == (1, 0, 0, 0, 2)
+
+
+def test_a_file_that_is_named_is_read_whatever_its_format(index: CorpusIndex, tmp_path: Path) -> None:
+    write(tmp_path, {"notes.unknown": STONES, ".hidden": RIVER})
+    assert counts(take_in(index, tmp_path / "notes.unknown", tmp_path / ".hidden")) == (2, 0, 0, 0, 0)
+
+
+def test_a_path_that_does_not_exist_is_an_error_and_changes_nothing(index: CorpusIndex, folder: Path) -> None:
+    take_in(index, folder)
+    before = places(index)
+    with pytest.raises(LoadError, match="There is no file or folder") as raised:
+        take_in(index, folder, folder / "missing.md")
+    assert raised.value.fix
+    assert places(index) == before
+
+
+def test_an_empty_folder_is_no_error(index: CorpusIndex, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert counts(take_in(index, tmp_path / "empty")) == (0, 0, 0, 0, 0)
+
+
+def test_records_become_documents_with_their_fields(index: CorpusIndex, tmp_path: Path) -> None:
+    records = [
+        {"id": "m1", "title": "Mill", "text": "The old mill.", "year": 1871, "open": True},
+        {"id": "r1", "text": "The cold river.", "length": 12.5},
+    ]
+    write(tmp_path, {"a.jsonl": "\n".join(map(json.dumps, records))})
+    report = take_in(index, tmp_path / "a.jsonl")
+    assert (report.added, report.passages) == (1, 2)
+    assert sorted((record, text) for _, record, _, _, text in places(index)) == [
+        ("m1", "The old mill."),
+        ("r1", "The cold river."),
+    ]
+    with db.reading(index.engine) as connection:
+        rows = connection.execute(select(db.entries.c.record, db.entries.c.title, db.entries.c.metadata)).all()
+    told = {record: (title, metadata) for record, title, metadata in rows}
+    assert told["m1"][0] == "Mill"
+    assert told["m1"][1].items() >= {"year": 1871, "open": True}.items()
+    assert told["r1"] == ("a.jsonl", {"length": 12.5})
+
+
+def test_the_date_is_the_documents_own_else_that_of_the_file(index: CorpusIndex, tmp_path: Path) -> None:
+    write(tmp_path, {"own.md": "---\ndate: 1999-12-31\n---\n\nA mill.", "file.md": "A river."})
+    noon = datetime(2020, 2, 29, 12, tzinfo=UTC).timestamp()
+    for name in ("own.md", "file.md"):
+        os.utime(tmp_path / name, (noon, noon))
+    take_in(index, tmp_path / "own.md", tmp_path / "file.md")
+    assert len(texts_matching(index, Filters(before=date(1999, 12, 31)))) == 1
+    assert len(texts_matching(index, Filters(after=date(2020, 2, 29), before=date(2020, 2, 29)))) == 1
+
+
+# Again
+
+
+def test_a_second_ingestion_embeds_nothing(index: CorpusIndex, folder: Path, counting: CountingEncoder) -> None:
+    take_in(index, folder)
+    before = places(index)
+    counting.texts.clear()
+    report = take_in(index, folder)
+    assert counts(report) == (0, 0, 3, 0, 0)
+    assert report.passages == 0
+    assert counting.texts == []
+    assert places(index) == before
+
+
+def test_a_touched_file_embeds_nothing(index: CorpusIndex, folder: Path, counting: CountingEncoder) -> None:
+    take_in(index, folder)
+    counting.texts.clear()
+    os.utime(folder / "mill.md", (0, 0))
+    assert take_in(index, folder).unchanged == 3
+    assert counting.texts == []
+
+
+def test_a_changed_file_replaces_only_its_own_passages(
+    index: CorpusIndex, folder: Path, counting: CountingEncoder
+) -> None:
+    take_in(index, folder)
+    before = places(index)
+    counting.texts.clear()
+    write(folder, {"mill.md": MILL + " In summer it stands still."})
+    assert counts(take_in(index, folder)) == (0, 1, 2, 0, 0)
+    after = places(index)
+    assert len(counting.texts) == 1
+    assert {place for place in before if "mill.md" not in place[0]} == set(before) & set(after)
+    assert all(after[place] == before[place] for place in set(before) & set(after))
+    assert list(passages_of(index, "mill.md")) == [MILL + " In summer it stands still."]
+    assert_in_step(index)
+
+
+def test_of_a_changed_record_file_only_the_changed_records_are_embedded(
+    index: CorpusIndex, tmp_path: Path, counting: CountingEncoder
+) -> None:
+    lines = [json.dumps({"id": n, "text": f"Stone number {n} lies in the river."}) for n in range(9)]
+    path = write(tmp_path, {"a.jsonl": "\n".join(lines)}) / "a.jsonl"
+    take_in(index, path)
+    counting.texts.clear()
+    lines[4] = json.dumps({"id": 4, "text": "This stone lies in the mill."})
+    write(tmp_path, {"a.jsonl": "\n".join(lines)})
+    assert take_in(index, path).changed == 1
+    assert counting.texts == ["This stone lies in the mill."]
+    assert len(places(index)) == 9
+    assert_in_step(index)
+
+
+def test_a_deleted_file_disappears(index: CorpusIndex, folder: Path) -> None:
+    take_in(index, folder)
+    (folder / "mill.md").unlink()
+    assert counts(take_in(index, folder)) == (0, 0, 2, 1, 0)
+    assert passages_of(index, "mill.md") == {}
+    assert_in_step(index)
+
+
+def test_a_renamed_file_keeps_its_passages(index: CorpusIndex, folder: Path, counting: CountingEncoder) -> None:
+    take_in(index, folder)
+    before = passages_of(index, "mill.md")
+    counting.texts.clear()
+    (folder / "mill.md").rename(folder / "grinder.md")
+    assert counts(take_in(index, folder)) == (1, 0, 2, 1, 0)
+    assert passages_of(index, "grinder.md") == before
+    assert counting.texts == []
+    assert_in_step(index)
+
+
+def test_files_outside_of_what_is_ingested_now_stay(index: CorpusIndex, folder: Path, tmp_path: Path) -> None:
+    take_in(index, folder)
+    other = write(tmp_path / "docs-more", {"more.md": "# More\n\nMore of it."})
+    (folder / "mill.md").unlink()
+    assert counts(take_in(index, other)) == (1, 0, 0, 0, 0)
+    assert passages_of(index, "mill.md")
+    assert counts(take_in(index, folder / "deep")) == (0, 0, 1, 0, 0)
+    assert passages_of(index, "mill.md")
+
+
+def test_a_new_loader_reads_every_file_again_and_keeps_equal_passages(
+    index: CorpusIndex, folder: Path, counting: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(index, folder)
+    before = places(index)
+    counting.texts.clear()
+    monkeypatch.setattr(ingestion, "LOADER_VERSION", ingestion.LOADER_VERSION + 1)
+    assert counts(take_in(index, folder)) == (0, 3, 0, 0, 0)
+    assert counting.texts == []
+    assert places(index) == before
+
+
+# The same text twice
+
+
+def test_the_same_text_twice_is_stored_once(index: CorpusIndex, folder: Path, counting: CountingEncoder) -> None:
+    write(folder, {"copy.md": MILL, "deep/copy.md": MILL})
+    take_in(index, folder)
+    assert len(counting.texts) == len(set(counting.texts)) == 3
+    assert passages_of(index, "copy.md") == passages_of(index, "mill.md")
+    assert len(index.dense) == 3
+    assert_in_step(index)
+
+
+def test_a_text_stays_until_its_last_file_is_gone(index: CorpusIndex, folder: Path) -> None:
+    write(folder, {"copy.md": MILL})
+    take_in(index, folder)
+    (folder / "mill.md").unlink()
+    take_in(index, folder)
+    assert list(passages_of(index, "copy.md")) == [MILL]
+    assert_in_step(index)
+    (folder / "copy.md").unlink()
+    take_in(index, folder)
+    assert MILL not in {place[4] for place in places(index)}
+    assert_in_step(index)
+
+
+def test_either_source_of_a_shared_text_is_found(index: CorpusIndex, folder: Path) -> None:
+    write(folder, {"copy.md": MILL})
+    take_in(index, folder)
+    assert texts_matching(index, Filters(source="copy.md")) == texts_matching(index, Filters(source="mill.md"))
+    assert len(texts_matching(index, Filters(glob="*/copy.md"))) == 1
+
+
+# What cannot be read
+
+
+def test_a_file_that_cannot_be_read_is_named_and_the_others_go_on(index: CorpusIndex, folder: Path) -> None:
+    write(folder, {"broken.pdf": b"%PDF-1.7 nothing", "empty.md": "", "huge.txt": "stone " * 500})
+    report = take_in(index, folder, max_bytes=2_000)
+    assert counts(report) == (3, 0, 0, 0, 0)
+    assert {Path(problem.path).name for problem in report.problems} == {"broken.pdf", "empty.md", "huge.txt"}
+    assert all(problem.reason and "\n" not in problem.reason for problem in report.problems)
+    assert_in_step(index)
+
+
+@pytest.mark.parametrize("bad", ["", "\x00\x01\x02\x03" * 50, "stone " * 20_000])
+def test_what_was_read_from_a_file_before_stays_while_it_cannot_be_read(
+    index: CorpusIndex, folder: Path, bad: str
+) -> None:
+    take_in(index, folder)
+    before = places(index)
+    write(folder, {"mill.md": bad})
+    report = take_in(index, folder, max_bytes=50_000)
+    assert [Path(problem.path).name for problem in report.problems] == ["mill.md"]
+    assert counts(report) == (0, 0, 2, 0, 0)
+    assert places(index) == before
+    write(folder, {"mill.md": STONES + " And the mill."})
+    assert counts(take_in(index, folder)) == (0, 1, 2, 0, 0)
+    assert_in_step(index)
+
+
+def test_a_bad_record_is_named_and_the_others_go_on(index: CorpusIndex, tmp_path: Path) -> None:
+    path = write(tmp_path, {"a.jsonl": '{"id": 1, "text": "A mill."}\n{broken\n{"id": 3, "text": "A river."}'})
+    report = take_in(index, path / "a.jsonl")
+    assert (report.added, report.passages, len(report.problems)) == (1, 2, 1)
+    assert "line 2" in report.problems[0].reason
+
+
+def test_a_folder_that_cannot_be_listed_keeps_what_was_read_from_it(
+    index: CorpusIndex, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_in(index, folder)
+    before = places(index)
+    scandir = os.scandir
+
+    # A refusal that root, too, gets.
+    def refuse(path: str) -> object:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    report = take_in(index, folder)
+    assert [Path(problem.path).name for problem in report.problems] == ["deep"]
+    assert places(index) == before
+
+
+def test_links_in_a_circle_end(index: CorpusIndex, folder: Path) -> None:
+    (folder / "deep" / "up").symlink_to(folder)
+    (folder / "self.md").symlink_to(folder / "self.md")
+    report = take_in(index, folder)
+    assert report.added == 3
+    assert [Path(problem.path).name for problem in report.problems] == ["self.md"]
+
+
+# Stopping, failing, going on
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twelve files, of which three fill a batch."""
+    monkeypatch.setattr(ingestion, "BATCH", 3)
+    return write(tmp_path / "many", {f"{n:02}.md": f"Stone number {n} lies in the river." for n in range(12)})
+
+
+def test_a_stopped_ingestion_keeps_what_was_done_and_goes_on(
+    index: CorpusIndex, many: Path, counting: CountingEncoder
+) -> None:
+    stop = threading.Event()
+
+    def told(progress: IngestProgress) -> None:
+        if progress.files_done >= 5:
+            stop.set()
+
+    inner = counting.embed
+    counting.embed = lambda texts, _=None: inner(texts, lambda n: stop.set() if len(counting.texts) >= 6 else None)  # type: ignore[method-assign]
+    report = take_in(index, many, stop=stop, on_progress=told)
+    assert report.stopped
+    assert 0 < report.added < 12
+    assert len(places(index)) == report.added
+    assert_in_step(index)
+    done = len(counting.texts)
+    again = take_in(index, many)
+    assert (again.unchanged, again.added) == (report.added, 12 - report.added)
+    assert len(counting.texts) - done == again.added
+    assert_in_step(index)
+
+
+def test_an_ingestion_that_is_stopped_deletes_nothing(index: CorpusIndex, folder: Path) -> None:
+    take_in(index, folder)
+    (folder / "mill.md").unlink()
+    stop = threading.Event()
+    stop.set()
+    report = take_in(index, folder, stop=stop)
+    assert report.stopped
+    assert report.deleted == 0
+    assert passages_of(index, "mill.md")
+
+
+def test_what_was_embedded_of_a_long_file_is_not_embedded_again(
+    index: CorpusIndex, tmp_path: Path, counting: CountingEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingestion, "BATCH", 3)
+    lines = [json.dumps({"id": n, "text": f"Stone number {n} lies in the river."}) for n in range(12)]
+    path = write(tmp_path, {"a.jsonl": "\n".join(lines)}) / "a.jsonl"
+    stop = threading.Event()
+    inner = counting.embed
+
+    def embed(texts: list[str], on_progress: object = None) -> object:
+        if len(counting.texts) >= 6:
+            stop.set()
+        return inner(texts)
+
+    counting.embed = embed  # type: ignore[method-assign, assignment]
+    report = take_in(index, path, stop=stop)
+    assert (report.stopped, report.added) == (True, 0)
+    assert places(index) == {}
+    take_in(index, path)
+    assert sorted(counting.texts) == sorted(set(counting.texts))
+    assert len(places(index)) == 12
+    assert_in_step(index)
+
+
+@pytest.mark.parametrize(
+    "step", ["embed", "dense", "lexical", "ready", "recorded", "leaving", "forget", "forgotten"]
+)
+def test_an_ingestion_broken_off_between_two_stores_is_made_good_by_the_next(
+    index: CorpusIndex, many: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class BrokenOffError(Exception):
+        pass
+
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenOffError
+
+    take_in(index, many)
+    write(many, {"00.md": "Another stone.", "12.md": "One more stone.", "13.md": "The last stone."})
+    (many / "05.md").unlink()
+    target, name = {
+        "embed": (index.encoder, "embed"),
+        "dense": (index.dense, "add"),
+        "lexical": (LexicalIndex, "write"),
+        "ready": (CorpusIndex, "_set_state"),
+        "recorded": (ingestion._Ingestion, "_record_loaded"),
+        "leaving": (CorpusIndex, "remove_orphans"),
+        "forget": (CorpusIndex, "_forget"),
+        "forgotten": (index.dense, "remove"),
+    }[step]
+    with monkeypatch.context() as patch:
+        if step == "forget":
+            # Only what takes out the orphans at the end, not what mends at the start.
+            patch.setattr(index, "mend", lambda: 0)
+        patch.setattr(target, name, broken)
+        with pytest.raises(BrokenOffError):
+            take_in(index, many)
+    # Until the next ingestion, whatever the files held before or after is found, and nothing else.
+    assert {text for *_, text in places(index)} <= {
+        *(f"Stone number {n} lies in the river." for n in range(12)),
+        "Another stone.",
+        "One more stone.",
+        "The last stone.",
+    }
+    take_in(index, many)
+    assert {text for *_, text in places(index)} == {
+        *(f"Stone number {n} lies in the river." for n in range(12) if n not in (0, 5)),
+        "Another stone.",
+        "One more stone.",
+        "The last stone.",
+    }
+    assert_in_step(index)
+
+
+def test_a_full_disk_keeps_what_was_finished(
+    index: CorpusIndex, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upsert, calls = index.dense._collection.upsert, 0
+
+    def full_after_two(**given: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 2:
+            raise RuntimeError("error returned from database: (code: 13) database or disk is full")
+        upsert(**given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index.dense._collection, "upsert", full_after_two)
+        with pytest.raises(StorageFull) as raised:
+            take_in(index, many)
+    assert "run the same command again" in raised.value.fix
+    assert len(places(index)) == 6
+    assert take_in(index, many).unchanged == 6
+    assert_in_step(index)
+
+
+# Several corpora, several fingerprints
+
+
+def test_corpora_stand_side_by_side(corpora: Corpora, folder: Path) -> None:
+    one, other = corpora.ensure("one"), corpora.ensure("other")
+    take_in(one, folder)
+    take_in(other, folder / "mill.md")
+    assert (len(one.dense), len(other.dense)) == (3, 1)
+    (folder / "mill.md").unlink()
+    take_in(one, folder)
+    assert passages_of(one, "mill.md") == {}
+    assert passages_of(other, "mill.md")
+    assert_in_step(one)
+    assert_in_step(other)
+
+
+def test_another_size_of_passages_has_an_index_of_its_own(
+    open_corpora: Callable[..., Corpora], folder: Path
+) -> None:
+    write(folder, {"long.txt": STONES * 30})
+    usual, small = open_corpora(tokens=200), open_corpora(tokens=50)
+    assert usual.fingerprint != small.fingerprint
+    take_in(usual.ensure("notes"), folder)
+    with pytest.raises(CorpusError, match="another encoder or passage size") as raised:
+        small.find("notes")
+    assert "ragsmith ingest PATH --corpus notes" in raised.value.fix
+    report = take_in(small.ensure("notes"), folder)
+    assert report.added == 4
+    one, other = usual.find("notes"), small.find("notes")
+    assert one.dense._name != other.dense._name
+    assert len(passages_of(other, "long.txt")) > len(passages_of(one, "long.txt"))
+    assert_in_step(one)
+    assert_in_step(other)
+
+
+# Progress
+
+
+def test_progress_counts_files_and_passages(
+    index: CorpusIndex, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[IngestProgress] = []
+    take_in(index, many, on_progress=told.append)
+    last = told[-1]
+    assert (last.files_done, last.files_total, last.passages) == (12, 12, 12)
+    assert last.passages_per_s > 0
+    assert last.seconds_left == 0
+    assert [each.files_done for each in told] == sorted(each.files_done for each in told)
+    assert [each.passages for each in told] == sorted(each.passages for each in told)
+    assert all(each.files_total == 12 for each in told)
+
+
+def test_progress_of_an_ingestion_with_nothing_to_do_is_complete(index: CorpusIndex, many: Path) -> None:
+    take_in(index, many)
+    told: list[IngestProgress] = []
+    take_in(index, many, on_progress=told.append)
+    assert (told[-1].files_done, told[-1].files_total, told[-1].passages) == (12, 12, 0)
+    assert told[-1].seconds_left in (None, 0)
