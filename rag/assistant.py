@@ -115,7 +115,6 @@ class Assistant:
         try:
             while (event := await events.get()) is not None:
                 yield event
-            await work
         finally:
             work.cancel()
             with suppress(asyncio.CancelledError):
@@ -128,22 +127,29 @@ class Assistant:
         started = time.perf_counter()
         try:
             answer = await self._run(ask, record, events)
-        except asyncio.CancelledError:
-            record.close("cancelled")
-            raise
         except RagsmithError as error:
             answer = Answer("", "failed", error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the page needs an answer
             _log.exception("The chain failed")
             answer = Answer("", "failed", error=f"This is a bug in ragsmith: {type(error).__name__}: {error}.")
-        finally:
-            self.on_traced()
+        except BaseException:
+            # Stopped from outside: the stop button, a closed page, Ctrl-C.
+            record.close("cancelled")
+            self._tell()
+            raise
         record.close("error", answer.error)
+        self._tell()
         if not answer.latency_s:
             answer = replace(answer, latency_s=time.perf_counter() - started)
         for citation in answer.citations:
             events.put_nowait(Cited(citation))
         events.put_nowait(Done(replace(answer, trace_id=record.id)))
+
+    def _tell(self) -> None:
+        try:
+            self.on_traced()
+        except Exception as error:  # noqa: BLE001 - whoever is told must not keep the answer back
+            _log.warning("Nobody could be told of a trace: %s", error)
 
     async def _run(self, ask: Ask, record: _Record, events: asyncio.Queue[Event | None]) -> Answer:
         pipeline = await asyncio.to_thread(self.pipeline, ask.corpus)

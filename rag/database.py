@@ -40,6 +40,9 @@ from sqlalchemy import (
 from rag.errors import DatabaseError, StorageFull
 from rag.workspace import Workspace
 
+# Bridges another process's short write; a writer never holds the lock while it embeds.
+BUSY_S = 10.0
+
 metadata = MetaData()
 
 corpora = Table(
@@ -206,8 +209,7 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
     """
     target = url or f"sqlite:///{workspace.database}"
     try:
-        # Ten seconds bridge another process's short write; a writer never holds the lock while it embeds.
-        options: dict[str, Any] = {"connect_args": {"timeout": 10.0}} if target.startswith("sqlite") else {}
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_S}} if target.startswith("sqlite") else {}
         engine = create_engine(target, **options)
     except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise DatabaseError(

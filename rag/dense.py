@@ -104,7 +104,7 @@ class ChromaStore:
         """Let go of the store or the connection; a later use opens it again."""
         with self._lock:
             if self._client is not None:
-                self._client.close()
+                self._client.close()  # type: ignore[attr-defined]  # missing in its interface only
             self._client = None
 
 

@@ -9,16 +9,26 @@ wrong figure changes neither of the two much.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
+from typing import TYPE_CHECKING
 
 from rag.documents import Hit
 from rag.encoder.base import Encoder
 from rag.events import Citation
 from rag.sentences import Sentence, split_sentences
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# In code brackets are an index and no citation.
+_CODE = r"```.*?```|`[^`\n]*`"
 _MARKER = re.compile(r"\[(\d{1,3})\]")
-_MARKERS = re.compile(r"\[\d{1,3}\](?:\s*\[\d{1,3}\])*")
+_MARKERS = re.compile(rf"{_CODE}|(?P<markers>\[\d{{1,3}}\](?:\s*\[\d{{1,3}}\])*)", re.DOTALL)
+_LISTS = re.compile(rf"{_CODE}|\[(?P<numbers>\d{{1,3}}(?:\s*[,;]\s*\d{{1,3}})+)\]", re.DOTALL)
+_SPACED = re.compile(rf"(?P<code>{_CODE})|\s*\[(?P<number>\d{{1,3}})\]_?", re.DOTALL)
 _WORD = re.compile(r"[^\W_]+")
 _SPACE = re.compile(r"\s+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -51,18 +61,18 @@ def ground(text: str, hits: Sequence[Hit], encoder: Encoder) -> Grounded:
         hits: The passages of the prompt, in order of their markers.
         encoder: For likeness beyond common words.
     """
-    cleaned = _MARKER.sub(lambda match: match[0] if 1 <= int(match[1]) <= len(hits) else "", text)
-    evidence = [_Evidence(hit, split_sentences(hit.passage.text)) for hit in hits]
+    cleaned = _without_strays(_LISTS.sub(lambda found: _one_by_one(found, len(hits)), text), len(hits))
+    evidence = [_Evidence(hit, encoder) for hit in hits]
     citations: dict[int, Citation] = {}
     supports: list[float] = []
-    for claim, markers in _claims(cleaned):
-        cited = [number for number in markers if number <= len(hits)]
-        found = [
-            (number, *_support(claim, evidence[number - 1], encoder))
-            for number in cited or range(1, len(hits) + 1)
-        ]
+    claims = _claims(cleaned)
+    # All at once, and not at all where every claim stands in its passage word for word.
+    vectors = cache(lambda: encoder.embed([words for words, _ in claims]))
+    for at, (words, markers) in enumerate(claims):
+        claim = _Claim(words, partial(lambda place: vectors()[place], at))
+        found = [(number, *_support(claim, evidence[number - 1])) for number in markers or range(1, len(hits) + 1)]
         supports.append(max((support for _, support, _ in found), default=0.0))
-        if cited:
+        if markers:
             for number, carried, sentence in found:
                 known = citations.get(number)
                 if known is None or carried > known.support:
@@ -71,45 +81,91 @@ def ground(text: str, hits: Sequence[Hit], encoder: Encoder) -> Grounded:
     return Grounded(cleaned.strip(), tuple(citations.values()), support, max(supports, default=0.0))
 
 
-@dataclass(frozen=True, slots=True)
+def without_markers(text: str) -> str:
+    """A text without what would be read as a citation, such as the footnote marks of a quoted source."""
+    return _SPACED.sub(lambda found: found["code"] or "", text)
+
+
+def _without_strays(text: str, count: int) -> str:
+    """The text without markers beyond the passages, and without the space before them."""
+
+    def kept(found: re.Match[str]) -> str:
+        return found[0] if found["code"] or 1 <= int(found["number"]) <= count else ""
+
+    return _SPACED.sub(kept, text)
+
+
+def _one_by_one(found: re.Match[str], count: int) -> str:
+    """``[1, 2]`` as ``[1][2]``, where both are passages."""
+    numbers = [int(number) for number in re.findall(r"\d+", found["numbers"] or "")]
+    if not numbers or not all(1 <= number <= count for number in numbers):
+        return found[0]
+    return "".join(f"[{number}]" for number in numbers)
+
+
+class _Claim:
+    """A sentence of an answer."""
+
+    def __init__(self, text: str, vector: Callable[[], NDArray[np.float32]]) -> None:
+        self.text = text
+        self.words = _words(text)
+        self.numbers = set(_NUMBER.findall(text))
+        self.vector = vector
+
+
 class _Evidence:
-    hit: Hit
-    sentences: list[Sentence]
+    """A passage that claims are held against; what costs time is reckoned when it is needed, and once."""
+
+    def __init__(self, hit: Hit, encoder: Encoder) -> None:
+        self.text = hit.passage.text
+        self.sentences = split_sentences(self.text)
+        self.plain = [_plain(each.text) for each in self.sentences]
+        self.whole = _plain(self.text)
+        self._encoder = encoder
+
+    @cached_property
+    def words(self) -> set[str]:
+        return _words(self.text)
+
+    @cached_property
+    def numbers(self) -> set[str]:
+        return set(_NUMBER.findall(self.text))
+
+    @cached_property
+    def vectors(self) -> NDArray[np.float32]:
+        return self._encoder.embed(self.plain)
 
 
 def _claims(text: str) -> list[tuple[str, tuple[int, ...]]]:
     """The sentences of an answer, each without markers and with the numbers of those that follow it."""
     claims: list[tuple[str, tuple[int, ...]]] = []
     at = 0
-    for match in (*_MARKERS.finditer(text), None):
+    for match in (*(each for each in _MARKERS.finditer(text) if each["markers"]), None):
         part = text[at : match.start() if match else len(text)]
         sentences = [_plain(each.text) for each in split_sentences(part.lstrip(" .,;:"))]
         claims.extend((sentence, ()) for sentence in sentences)
         if match and claims:
             numbers = tuple(dict.fromkeys(int(number) for number in _MARKER.findall(match[0])))
-            claims[-1] = (claims[-1][0], numbers)
+            claims[-1] = (claims[-1][0], tuple(dict.fromkeys((*claims[-1][1], *numbers))))
         at = match.end() if match else at
     return claims
 
 
-def _support(claim: str, evidence: _Evidence, encoder: Encoder) -> tuple[float, Sentence | None]:
-    passage = evidence.hit.passage
-    exact = [each for each in evidence.sentences if claim and claim in _plain(each.text)]
-    if exact:
-        return 1.0, exact[0]
-    if claim in _plain(passage.text):
-        return 1.0, _span_of(claim, passage.text)
-    words = _words(claim)
-    share = len(words & _words(passage.text)) / len(words) if words else 0.0
+def _support(claim: _Claim, evidence: _Evidence) -> tuple[float, Sentence | None]:
+    for sentence, plain in zip(evidence.sentences, evidence.plain, strict=True):
+        if claim.text in plain:
+            return 1.0, sentence
+    if claim.text in evidence.whole:
+        return 1.0, _span_of(claim.text, evidence.text)
+    share = len(claim.words & evidence.words) / len(claim.words) if claim.words else 0.0
     if not evidence.sentences:
         return share / 2, None
-    vectors = encoder.embed([claim, *(_plain(each.text) for each in evidence.sentences)])
-    cosines = vectors[1:] @ vectors[0]
+    cosines = evidence.vectors @ claim.vector()
     nearest = int(cosines.argmax())
     support = (share + max(float(cosines[nearest]), 0.0)) / 2
-    if set(_NUMBER.findall(claim)) - set(_NUMBER.findall(passage.text)):
+    if claim.numbers - evidence.numbers:
         support /= 2
-    return support, evidence.sentences[nearest]
+    return min(support, 1.0), evidence.sentences[nearest]
 
 
 def _citation(number: int, hit: Hit, support: float, sentence: Sentence | None) -> Citation:
@@ -121,13 +177,13 @@ def _citation(number: int, hit: Hit, support: float, sentence: Sentence | None) 
 
 def _span_of(claim: str, text: str) -> Sentence | None:
     """Where a claim stands in a text whose white space may differ."""
-    pattern = r"\s+".join(re.escape(word) for word in claim.split(" "))
+    pattern = r"(?:\s*\[\d{1,3}\]_?)*\s+".join(re.escape(word) for word in claim.split(" "))
     match = re.search(pattern, text)
     return Sentence(match.group(), match.start(), match.end()) if match else None
 
 
 def _plain(text: str) -> str:
-    return _SPACE.sub(" ", text).strip()
+    return _SPACE.sub(" ", without_markers(text)).strip()
 
 
 def _words(text: str) -> set[str]:

@@ -23,6 +23,7 @@ from pydantic import ConfigDict
 
 from rag.encoder.base import Encoder
 from rag.errors import ModelProtocolError
+from rag.grounding import without_markers
 from rag.lexical import LexicalIndex
 from rag.sentences import Sentence, split_sentences
 
@@ -164,6 +165,11 @@ def choose(ranked: Sequence[Candidate]) -> list[Candidate]:
     return sorted(chosen, key=lambda each: (order[each.passage.number], each.sentence.start))
 
 
+def _quoted(sentence: Sentence) -> str:
+    """The sentence on one line, without marks that would be taken for citations of this answer."""
+    return _SPACE.sub(" ", without_markers(sentence.text)).strip()
+
+
 class EmbeddedReader(BaseChatModel):
     """The reader behind LangChain's seam for chat models.
 
@@ -200,7 +206,7 @@ class EmbeddedReader(BaseChatModel):
         if sure < self.min_confidence:
             pieces = [evidence.refusal]
         else:
-            pieces = [f"{_SPACE.sub(' ', each.sentence.text)} [{each.passage.number}]" for each in choose(ranked)]
+            pieces = [f"{_quoted(each.sentence)} [{each.passage.number}]" for each in choose(ranked)]
         read = sum(self.encoder.tokens.count([evidence.question, *(each.text for each in evidence.passages)]))
         written = self.encoder.tokens.count(pieces)
         for number, (piece, tokens) in enumerate(zip(pieces, written, strict=True)):

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import uvicorn
-
-from ui.server import create_app, listen
+from ui.server import Server, create_app, listen
 
 
 class LiveServer:
@@ -20,7 +18,7 @@ class LiveServer:
         self._bench = bench
         self._listener = listen("127.0.0.1", 0)
         self._ready = threading.Event()
-        self._server: uvicorn.Server | None = None
+        self._server: Server | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self.address = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -39,14 +37,8 @@ class LiveServer:
 
     async def _serve(self) -> None:
         # Made inside the loop: outside of one Gradio makes a loop for each of its locks and closes none.
-        app = create_app(self._bench)
-        config = uvicorn.Config(app, log_level="warning", ws="none", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
-        serving = asyncio.create_task(self._server.serve(sockets=[self._listener]))
-        while not self._server.started and not serving.done():
-            await asyncio.sleep(0.01)
-        self._ready.set()
-        await serving
+        self._server = Server(create_app(self._bench), self._ready.set)
+        await self._server.serve(sockets=[self._listener])
 
 
 @contextmanager

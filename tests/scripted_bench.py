@@ -13,10 +13,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sqlalchemy import delete
+
+from rag import database as tables
 from rag.assistant import Ask
 from rag.conversations import ConversationStore
 from rag.corpora import StoredDocument
-from rag.database import open_database
+from rag.database import open_database, writing
 from rag.documents import Hit, Passage
 from rag.errors import CorpusError, ModelUnavailable
 from rag.events import (
@@ -145,6 +148,18 @@ class ScriptedBench:
                 ((1, 0), (2, len(page_texts[0]) + 2)),
             ),
         }
+
+    def forget(self) -> None:
+        """Begin anew, without what earlier tests have left."""
+        with writing(self.engine) as connection:
+            for table in (tables.messages, tables.conversations, tables.feedback, tables.spans, tables.traces):
+                connection.execute(delete(table))
+        self.asked.clear()
+        self.ingested.clear()
+        self.cancelled.clear()
+        self.names = ["handbook", "reports"]
+        self.ingest_seconds = 0.0
+        self.health_now = Health()
 
     def corpora(self) -> list[str]:
         return list(self.names)

@@ -158,7 +158,7 @@ def scripted_openai(script: Script) -> Iterator[ScriptedOpenAI]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+        def do_POST(self) -> None:
             length = int(self.headers.get("Content-Length", 0))
             body = json.loads(self.rfile.read(length))
             request = Received(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
@@ -169,7 +169,7 @@ def scripted_openai(script: Script) -> Iterator[ScriptedOpenAI]:
             except OSError:
                 state.gone.set()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *args: object) -> None:
             """Nothing: the test looks at what was received."""
 
     class Server(ThreadingHTTPServer):

@@ -22,16 +22,18 @@ Place = tuple[str, str, int, int, str]
 
 
 class CountingEncoder:
-    """The real encoder, which remembers the texts that it was given."""
+    """The real encoder, which remembers the texts that it was given and calls ``on_embed`` for each batch."""
 
     def __init__(self, inner: Encoder) -> None:
         self.inner = inner
         self.card, self.runtime, self.notice = inner.card, inner.runtime, inner.notice
         self.tokens = inner.tokens
         self.texts: list[str] = []
+        self.on_embed: Callable[[], object] = lambda: None
 
     def embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
         self.texts.extend(texts)
+        self.on_embed()
         return self.inner.embed(texts, on_progress)
 
 
@@ -70,11 +72,8 @@ def passages_of(index: CorpusIndex, name: str) -> dict[str, int]:
 def assert_in_step(index: CorpusIndex) -> None:
     """Whether the three stores hold the same passages, all of them finished and held by a file."""
     with db.reading(index.engine) as connection:
-        texts = dict(
-            connection.execute(
-                select(db.texts.c.id, db.texts.c.state).where(db.texts.c.index_id == index.id)
-            ).tuples()
-        )
+        rows = connection.execute(select(db.texts.c.id, db.texts.c.state).where(db.texts.c.index_id == index.id))
+        texts = dict(iter(rows))
         numbers = set(connection.scalars(select(db.passages.c.id).where(db.passages.c.text_id.in_(texts))))
         held = set(
             connection.scalars(select(db.entries.c.text_id).join(db.files).where(db.files.c.index_id == index.id))

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -143,18 +144,27 @@ def test_an_error_in_a_stream_is_told_in_it(client: httpx.Client, word: str) -> 
     assert "The model server" in pieces[-1]["error"]["message"]
 
 
-@pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_goes_away_stops_the_work(address: str, bench: ScriptedBench, stream: bool) -> None:
-    bench.cancelled.clear()
-    with pytest.raises(httpx.ReadTimeout), httpx.Client(base_url=address, timeout=0.5) as client:
-        if stream:
-            with client.stream("POST", COMPLETIONS, json=ask("slow", stream=True)) as response:
-                for count, _ in enumerate(response.iter_lines()):
-                    if count > 20:
-                        break
-            raise httpx.ReadTimeout("left in the middle")
+def leave_in_a_stream(client: httpx.Client) -> None:
+    with client.stream("POST", COMPLETIONS, json=ask("slow", stream=True)) as response:
+        lines = response.iter_lines()
+        for _ in range(20):
+            next(lines)
+
+
+def leave_while_waiting(client: httpx.Client) -> None:
+    with pytest.raises(httpx.ReadTimeout):
         client.post(COMPLETIONS, json=ask("slow"))
+
+
+@pytest.mark.parametrize("leave", [leave_in_a_stream, leave_while_waiting])
+def test_a_client_that_goes_away_stops_the_work(
+    address: str, bench: ScriptedBench, leave: Callable[[httpx.Client], None]
+) -> None:
+    bench.cancelled.clear()
+    with httpx.Client(base_url=address, timeout=0.5) as client:
+        leave(client)
     assert bench.cancelled.wait(5)
+    time.sleep(0.2)  # The trace is saved right after.
     assert bench.traces.list(limit=1).traces[0].status == "cancelled"
 
 
@@ -179,7 +189,8 @@ def test_a_stream_ends_with_the_answer_as_it_was_checked(streamed: str, final: s
 
 
 def test_a_question_without_an_answer_stays_in_the_history() -> None:
-    messages = [Message(role="user", content="a"), Message(role="user", content="b"), Message(role="assistant", content="c")]
+    said = (("user", "a"), ("user", "b"), ("assistant", "c"))
+    messages = [Message.model_validate({"role": role, "content": text}) for role, text in said]
     assert history_of(messages) == (Turn("a", ""), Turn("b", "c"))
     assert history_of(messages[:1]) == (Turn("a", ""),)
 
@@ -207,7 +218,7 @@ def test_every_response_forbids_what_is_not_ours(client: httpx.Client, path: str
     assert headers["referrer-policy"] == "no-referrer"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "", "[bad", "::::"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:7860", "127.0.0.1.evil.org", "", "[bad", "::"])
 def test_another_name_is_refused(client: httpx.Client, host: str) -> None:
     assert client.get("/healthz", headers={"host": host}).status_code in (400, 403)
 

@@ -1,96 +1,58 @@
-"""The chat page in a real browser, against a real server."""
+"""The chat page in a real browser, against a real server whose answers are scripted."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
+from chromium import Open, ask, launched, wait_for_answers, windows
 from live_server import running
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from scripted_bench import SENTENCE, ScriptedBench
 
 from rag.settings import Settings
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZE = {"width": 1440, "height": 900}
-
-expect.set_options(timeout=15_000)
+from rag.traces import Trace
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if path is None:
-        pytest.fail(f"The browser tests need one of {', '.join(BROWSERS)} on the PATH.")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with launched() as opened:
         yield opened
-        opened.close()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ScriptedBench, str]]:
+    home = tmp_path_factory.mktemp("home")
+    bench = ScriptedBench(home, Settings(home=home))
+    with running(bench) as address:
+        yield bench, address
+    bench.close()
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[ScriptedBench]:
-    made = ScriptedBench(tmp_path / "home", Settings(home=tmp_path / "home"))
-    yield made
-    made.close()
+def bench(served: tuple[ScriptedBench, str]) -> ScriptedBench:
+    served[0].forget()
+    return served[0]
 
 
 @pytest.fixture
-def address(bench: ScriptedBench) -> Iterator[str]:
-    with running(bench) as at:
-        yield at
-
-
-Open = Callable[..., Page]
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Open]:
-    """Opens an address in a window of its own; at the end nothing was asked of others and nothing complained."""
-    asked: list[str] = []
-    complaints: list[str] = []
-    with ExitStack() as stack:
-
-        def opened(address: str, **more: object) -> Page:
-            context = browser.new_context(viewport=SIZE, **more)  # type: ignore[arg-type]
-            stack.callback(context.close)
-            page = context.new_page()
-            page.on("request", lambda request: asked.append(request.url))
-            page.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto(address)
-            expect(page.locator("#question textarea")).to_be_visible()
-            expect(page.locator(".rs-release")).to_be_visible()
-            return page
-
+def open_page(browser: Browser, bench: ScriptedBench, served: tuple[ScriptedBench, str]) -> Iterator[Open]:
+    with windows(browser, served[1]) as opened:
         yield opened
-    hosts = {urlsplit(url).hostname for url in asked if url.startswith(("http", "ws"))}
-    assert hosts == {"127.0.0.1"}
-    assert not complaints
+
+
+@pytest.fixture(autouse=True)
+def _no_error_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert not [record for record in caplog.get_records("call") if record.levelname == "ERROR"]
 
 
 @pytest.fixture
-def page(open_page: Open, address: str) -> Page:
-    return open_page(address)
-
-
-def ask(page: Page, question: str) -> None:
-    page.locator("#question textarea").fill(question)
-    page.locator("#question textarea").press("Enter")
-
-
-def answers(page: Page) -> object:
-    return page.locator(".rs-answer:not(.rs-draft)")
-
-
-def wait_for_answers(page: Page, count: int) -> None:
-    expect(page.locator(".rs-answer:not(.rs-draft)")).to_have_count(count)
+def page(open_page: Open) -> Page:
+    return open_page()
 
 
 def last_answer(page: Page) -> str:
@@ -155,12 +117,12 @@ def test_stop_stops_the_work_and_keeps_what_was_written(page: Page, bench: Scrip
     wait_for_answers(page, 2)
 
 
-def test_closing_the_page_stops_the_work(page: Page, bench: ScriptedBench, open_page: Open, address: str) -> None:
+def test_closing_the_page_stops_the_work(page: Page, bench: ScriptedBench, open_page: Open) -> None:
     ask(page, "a slow answer")
     expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
     page.close()
     assert bench.cancelled.wait(10)
-    again = open_page(address)
+    again = open_page()
     expect(again.locator(".rs-cancelled .rs-badge")).to_have_text("Stopped")
 
 
@@ -236,18 +198,6 @@ def test_a_reload_keeps_the_conversation(page: Page, bench: ScriptedBench) -> No
     assert bench.conversations.list(limit=5).total == 2
 
 
-def test_an_open_page_goes_on_after_a_restart(open_page: Open, bench: ScriptedBench, tmp_path: Path) -> None:
-    with running(bench) as first:
-        page = open_page(first)
-        ask(page, "Question 0?")
-        wait_for_answers(page, 1)
-        state = page.context.storage_state()
-    assert state is not None
-    with running(bench) as second:
-        again = open_page(second)
-        expect(again.locator(".rs-asked")).to_have_text("Question 0?")
-
-
 def test_conversations_are_renamed_and_deleted(page: Page, bench: ScriptedBench) -> None:
     ask(page, "Question 0?")
     wait_for_answers(page, 1)
@@ -290,10 +240,10 @@ def test_an_answer_looks_like_what_became_of_it(page: Page, question: str, look:
 
 
 def test_an_answer_that_a_crash_cut_off_is_shown_as_interrupted(
-    bench: ScriptedBench, address: str, open_page: Open
+    bench: ScriptedBench, open_page: Open
 ) -> None:
     bench.conversations.append(bench.conversations.new("handbook"), "Lost?")
-    page = open_page(address)
+    page = open_page()
     expect(page.locator(".rs-interrupted .rs-badge")).to_have_text("Interrupted")
     page.get_by_role("button", name="Retry").click()
     expect(page.locator(".rs-answered")).to_be_visible()
@@ -321,8 +271,8 @@ def test_the_three_examples_are_there_on_a_fresh_start_and_work(page: Page) -> N
     expect(page.locator(".example")).to_have_count(0)
 
 
-def test_copy_takes_the_answer_without_its_footer(open_page: Open, address: str) -> None:
-    page = open_page(address, permissions=["clipboard-read", "clipboard-write"])
+def test_copy_takes_the_answer_without_its_footer(open_page: Open) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
     page.locator(".rs-copy").click()
@@ -342,21 +292,18 @@ def test_the_trace_of_an_answer_opens_in_its_tab(page: Page) -> None:
     expect(page.locator(".rs-span[open] pre").first).to_contain_text('"query": "How long is a passage?"')
 
 
-def test_a_trace_has_an_address(page: Page, open_page: Open, address: str) -> None:
+def test_a_trace_has_an_address(page: Page) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
-    href = page.locator("a.rs-trace").get_attribute("href")
-    other = page.context.new_page()
-    other.goto(f"{address}{href}")
-    expect(other.locator(".rs-trace-q")).to_have_text("How long is a passage?")
+    with page.context.expect_page() as opened:
+        page.locator("a.rs-trace").click(modifiers=["Control"])
+    expect(opened.value.locator(".rs-trace-q")).to_have_text("How long is a passage?")
 
 
 def test_traces_are_filtered_and_paged_and_counted(page: Page, bench: ScriptedBench) -> None:
-    from rag.traces import Trace
-
     for number in range(60):
         bench.traces.save(
-            Trace(f"trace-{number:04d}", 1000.0 + number, "error" if number % 3 == 0 else "ok", f"Question {number}?")
+            Trace(f"trace-{number:04d}", 1000.0 + number, "ok" if number % 3 else "error", f"Question {number}?")
         )
     page.get_by_role("tab", name="Traces").click()
     expect(page.locator(".rs-count")).to_have_text("1–50 of 60")
@@ -392,16 +339,19 @@ def test_files_are_uploaded_ingested_and_kept(page: Page, bench: ScriptedBench, 
     assert (kept / "notes.md").read_text() == "# Notes\n"
 
 
-def test_adding_can_be_stopped_and_survives_a_reload(page: Page, bench: ScriptedBench, tmp_path: Path) -> None:
+def test_adding_is_seen_and_stopped_from_another_window(
+    page: Page, open_page: Open, bench: ScriptedBench, tmp_path: Path
+) -> None:
     bench.ingest_seconds = 30
     page.locator("#add .label-wrap").click()
     page.locator("#folder textarea, #folder input").fill(str(tmp_path))
     page.locator("#add-folder").click()
     expect(page.locator("#progress")).to_contain_text("of 10 files")
-    page.reload()
-    page.locator("#add .label-wrap").click()
-    expect(page.locator("#progress")).to_contain_text("of 10 files")
-    page.locator("#stop-adding").click()
+    again = open_page()
+    again.locator("#add .label-wrap").click()
+    expect(again.locator("#progress")).to_contain_text("of 10 files")
+    again.locator("#stop-adding").click()
+    expect(again.locator("#progress")).to_contain_text("Stopped")
     expect(page.locator("#progress")).to_contain_text("Stopped")
     assert bench.ingested == [("handbook", [tmp_path])]
 
@@ -418,8 +368,8 @@ def test_the_sources_can_be_folded_away(page: Page) -> None:
 
 @pytest.mark.parametrize("width", [1440, 1024])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_at_usual_widths(open_page: Open, address: str, width: int, scheme: str) -> None:
-    page = open_page(address, color_scheme=scheme)
+def test_nothing_is_cut_off_at_usual_widths(open_page: Open, width: int, scheme: str) -> None:
+    page = open_page(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 768})
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)

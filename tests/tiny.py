@@ -111,9 +111,7 @@ class ScriptedChat(BaseChatModel):
                 raise self.error
             written = len(pieces)
             usage: Any = {"input_tokens": 100, "output_tokens": written, "total_tokens": 100 + written}
-            last = AIMessageChunk(
-                content="", usage_metadata=usage if self.usage else None, chunk_position="last"
-            )
+            last = AIMessageChunk(content="", usage_metadata=usage if self.usage else None, chunk_position="last")
             yield ChatGenerationChunk(message=last)
             ending = "finished"
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -72,6 +73,76 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class Farewell:
+    """Ends every open response when the server is asked to stop.
+
+    A page holds a stream open for as long as it is shown. To the application the end looks as if the client had
+    gone: what is being answered is broken off and stored, and nobody waits for a page that is never closed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._over = asyncio.Event()
+
+    def say(self) -> None:
+        """End what is open; call it in the loop of the server."""
+        self._over.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with an end that may come from us."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        async with _Ending(receive, send, self._over) as ending:
+            await self._app(scope, ending.receive, ending.send)
+
+
+class _Ending:
+    """One request whose end may come from us."""
+
+    def __init__(self, receive: Receive, send: Send, over: asyncio.Event) -> None:
+        self._receive = receive
+        self._send = send
+        self._over = over
+        self._coming: asyncio.Future[Message] | None = None
+        self._open = False
+
+    async def __aenter__(self) -> _Ending:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        if self._coming is not None:
+            self._coming.cancel()
+        if self._open and self._over.is_set():
+            # What was broken off by us is whole for the server, which else would complain of it.
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def receive(self) -> Message:
+        """The next message of the client, or that it has gone."""
+        # Kept when the caller gives up waiting: whoever looks whether the client is still there does so by
+        # cancelling at once, and the message must not be lost with it.
+        if self._coming is None:
+            self._coming = asyncio.ensure_future(self._receive())
+        if not self._coming.done():
+            over = asyncio.ensure_future(self._over.wait())
+            try:
+                await asyncio.wait((self._coming, over), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                over.cancel()
+        if not self._coming.done():
+            return {"type": "http.disconnect"}
+        message, self._coming = self._coming.result(), None
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on to the client."""
+        if message["type"] == "http.response.start":
+            self._open = True
+        elif message["type"] == "http.response.body":
+            self._open = message.get("more_body", False)
+        await self._send(message)
 
 
 class KnownHosts:

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from rag.errors import SettingsError
-from ui.guard import KnownHosts, SecurityHeaders, is_loopback
+from ui.guard import Farewell, KnownHosts, SecurityHeaders, is_loopback
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench
@@ -90,17 +90,36 @@ def _mount_page(app: FastAPI, bench: Workbench) -> FastAPI:
     return mounted
 
 
-class _Server(uvicorn.Server):
-    """uvicorn that says when it listens."""
+class Server(uvicorn.Server):
+    """uvicorn that says when it listens, and does not wait for pages that stay open.
 
-    def __init__(self, config: uvicorn.Config, on_listening: Callable[[], None]) -> None:
-        super().__init__(config)
+    Args:
+        on_listening: Called once, in the loop of the server.
+    """
+
+    def __init__(self, app: FastAPI, on_listening: Callable[[], None] = lambda: None) -> None:
+        self._farewell = Farewell(app)
         self._on_listening = on_listening
+        super().__init__(
+            uvicorn.Config(
+                self._farewell,
+                log_level="warning",
+                timeout_graceful_shutdown=GRACE_S,
+                server_header=False,
+                ws="none",
+            )
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
         await super().startup(sockets)
         if self.started:
             self._on_listening()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End what is open, then stop."""
+        self._farewell.say()
+        await super().shutdown(sockets)
 
 
 def serve(bench: Workbench, open_browser: bool) -> None:
@@ -118,14 +137,7 @@ def serve(bench: Workbench, open_browser: bool) -> None:
     before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     try:
         address = _address(bench.settings.host, listener.getsockname()[1])
-        config = uvicorn.Config(
-            create_app(bench),
-            log_level="warning",
-            timeout_graceful_shutdown=GRACE_S,
-            server_header=False,
-            ws="none",
-        )
-        server = _Server(config, lambda: _announce(bench, address, open_browser))
+        server = Server(create_app(bench), lambda: _announce(bench, address, open_browser))
         server.run(sockets=[listener])
     except KeyboardInterrupt:
         pass

@@ -62,6 +62,8 @@ def prepare_encoder(bench: Workbench) -> None:
     on_gpu = settings.device == "cuda" or (settings.device == "auto" and gpu_present())
     if not on_gpu and not converted_folder(locate_model(settings), bench.workspace.models).is_dir():
         note("Preparing the encoder for this machine; this happens once and takes some ten seconds.")
+    # It opens Chroma at the same time, which every command with an encoder needs as well.
+    _ = bench.stores
     if bench.encoder.notice:
         note(bench.encoder.notice)
 

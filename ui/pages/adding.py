@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.3
 SHOWN_PROBLEMS = 50
 
+# A generator that yields nothing empties what it was to write to: where nothing is to change it yields a skip.
 Updates = AsyncIterator[dict[Any, Any]]
 
 
@@ -86,11 +87,13 @@ class Adding:
     async def upload(self, files: list[str] | None, corpus: str, shown: str) -> Updates:
         """Keep uploaded files in the workspace and ingest them."""
         if not files:
+            yield gr.skip()
             return
         try:
             paths = await in_thread(keep_uploads, self._bench.workspace, corpus, [Path(file) for file in files])
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
+            yield gr.skip()
             return
         async for updates in self._begin(corpus, paths, shown):
             yield updates
@@ -99,15 +102,18 @@ class Adding:
         """Ingest a folder or a file of this machine."""
         # A page that a network reaches must not read whatever file a visitor names.
         if not self._local or not folder.strip():
+            yield gr.skip()
             return
         async for updates in self._begin(corpus, [Path(folder.strip()).expanduser()], shown):
             yield updates
 
     async def resume(self, shown: str) -> Updates:
         """Show the ingestion that runs while the page is loaded."""
-        if self._job is not None and self._job.running:
-            async for updates in self._watch(self._job, shown):
-                yield updates
+        if self._job is None or not self._job.running:
+            yield gr.skip()
+            return
+        async for updates in self._watch(self._job, shown):
+            yield updates
 
     def stop(self) -> str:
         """Stop the ingestion."""
@@ -118,6 +124,7 @@ class Adding:
     async def _begin(self, corpus: str, paths: Sequence[Path], shown: str) -> Updates:
         if self._job is not None and self._job.running:
             gr.Warning("Documents are being added already: wait until that is done, or stop it.", title="")
+            yield gr.skip()
             return
         self._job = Job(self._bench, corpus, paths)
         self._job.start()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Between two updates of a growing answer: faster is not seen, and slows long conversations in the browser.
 PAUSE_S = 0.06
 
+# A generator that yields nothing empties what it was to write to: where nothing is to change it yields a skip.
 Updates = AsyncIterator[dict[Any, Any]]
 
 _SEND = "(question, current, corpus) => [question, current, corpus, window.ragsmith.takeEditing()]"
@@ -69,6 +70,7 @@ class Answering:
     async def send(self, question: str, current: str, corpus: str, editing: str) -> Updates:
         """Ask what stands in the input line, in place of an earlier question where one is being edited."""
         if not question.strip():
+            yield gr.skip()
             return
         replaced = int(editing) if editing and editing.isdigit() else None
         async for updates in self._ask(question.strip(), current, corpus, replaced):
@@ -83,9 +85,11 @@ class Answering:
         """Ask the last question again; its old answer keeps its trace."""
         conversation = await in_thread(self._bench.conversations.load, current)
         last = view.last_exchange(conversation)
-        if last is not None:
-            async for updates in self._ask(last.question, current, corpus, last.position):
-                yield updates
+        if last is None:
+            yield gr.skip()
+            return
+        async for updates in self._ask(last.question, current, corpus, last.position):
+            yield updates
 
     async def stop(self, current: str) -> None:
         """Stop the answer that is being written; ``_ask`` then shows what there is of it."""
@@ -95,11 +99,13 @@ class Answering:
         parts = self._parts
         if current in self._running:
             gr.Warning("This conversation is being answered: wait for it, or stop it.", title="")
+            yield gr.skip()
             return
         try:
             asked = await in_thread(self._keep, question, current, corpus, replaced)
         except Exception as error:  # noqa: BLE001 - shown as one sentence, with the question still in its place
             warn(error)
+            yield gr.skip()
             return
         before = view.messages(asked.conversation, ())
         before.append(view.user_message(asked.exchange))

@@ -11,8 +11,9 @@ from rag.errors import RagsmithError
 from ui.asking import Running
 from ui.pages import view
 from ui.pages.events import BRIDGED, QUIET, telling, told
-from ui.pages.layout import ChatParts
+from ui.pages.layout import EXAMPLES, ChatParts
 from ui.pages.markup import plain
+from ui.wiring import SAMPLE_CORPUS
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench
@@ -51,6 +52,7 @@ class Browsing:
             parts.question,
         ]
         corpora = [parts.corpus, parts.add.corpus, parts.release]
+        changed = [*corpora, parts.chatbot]
         whole = [*shown, *corpora]
         # The conversation first: to name the corpora the encoder is needed, and that may take a while.
         loaded = page.load(self.load, bridge.value, [*shown, parts.corpus], js=_REMEMBERED, **QUIET)
@@ -69,7 +71,7 @@ class Browsing:
             **QUIET,
         )
         bridge.older.click(self.older, parts.bridge.current, parts.listing, **QUIET)
-        parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current], corpora, **QUIET)
+        parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current], changed, **QUIET)
         parts.chatbot.select(self.show_sources, parts.bridge.current, parts.sources, **QUIET)
 
     @telling
@@ -78,7 +80,8 @@ class Browsing:
         newest = self._bench.conversations.list(limit=1).conversations
         chosen = remembered or (newest[0].id if newest else "")
         conversation = self._bench.conversations.load(chosen) if chosen else None
-        return {**self._show(conversation), self._parts.corpus: self._corpus_of(conversation)}
+        corpus = self._corpus_of(conversation)
+        return {**self._show(conversation, corpus), self._parts.corpus: corpus}
 
     @telling
     def load_corpora(self, corpus: str) -> Updates:
@@ -88,13 +91,14 @@ class Browsing:
     @telling
     def new(self, corpus: str) -> Updates:
         """Begin with an empty page; a conversation is stored with its first question."""
-        return {**self._show(None), **self._corpora(corpus)}
+        return {**self._show(None, corpus), **self._corpora(corpus)}
 
     @telling
     def choose(self, conversation_id: str) -> Updates:
         """Show a conversation of the list."""
         conversation = self._bench.conversations.load(conversation_id)
-        return {**self._show(conversation), **self._corpora(self._corpus_of(conversation))}
+        corpus = self._corpus_of(conversation)
+        return {**self._show(conversation, corpus), **self._corpora(corpus)}
 
     @telling
     def delete(self, conversation_id: str, current: str, corpus: str) -> Updates:
@@ -102,7 +106,7 @@ class Browsing:
         self._running.stop(conversation_id)
         self._bench.conversations.delete(conversation_id)
         if conversation_id == current:
-            return {**self._show(None), **self._corpora(corpus)}
+            return {**self._show(None, corpus), **self._corpora(corpus)}
         return {self._parts.listing: self._listing(current)}
 
     @telling
@@ -121,7 +125,7 @@ class Browsing:
         """Send the next questions to another corpus."""
         if current:
             self._bench.conversations.set_corpus(current, corpus)
-        return self._corpora(corpus)
+        return {**self._corpora(corpus), self._parts.chatbot: gr.Chatbot(examples=_examples(corpus))}
 
     @telling
     def show_sources(self, current: str, clicked: gr.SelectData) -> str:
@@ -132,7 +136,7 @@ class Browsing:
     def _corpus_of(self, conversation: Conversation | None) -> str:
         return conversation.corpus if conversation else self._bench.settings.corpus
 
-    def _show(self, conversation: Conversation | None) -> Updates:
+    def _show(self, conversation: Conversation | None, corpus: str) -> Updates:
         parts = self._parts
         current = conversation.id if conversation else ""
         writing = current in self._running
@@ -141,6 +145,7 @@ class Browsing:
             parts.chatbot: gr.Chatbot(
                 value=view.messages(conversation, self._running),
                 feedback_value=view.thumbs(conversation, self._bench.traces),
+                examples=_examples(corpus),
             ),
             parts.sources: view.sources(
                 view.last_exchange(conversation), self._bench.settings.grounding.min_support
@@ -165,6 +170,10 @@ class Browsing:
 
     def _listing(self, current: str, limit: int = view.LISTED) -> str:
         return view.listing_html(self._bench.conversations.list(limit=limit), current)
+
+
+def _examples(corpus: str) -> list[dict[str, str]]:
+    return [{"text": text} for text in EXAMPLES] if corpus == SAMPLE_CORPUS else []
 
 
 def _message_index(clicked: gr.SelectData) -> int:

@@ -10,10 +10,11 @@ import gradio as gr
 from ui.pages.panel import EMPTY
 
 EXAMPLES = (
-    "How are the dense and the lexical search combined?",
-    "What happens when the documents do not contain an answer?",
-    "What is recorded in a trace?",
+    "Which file formats can ragsmith read?",
+    "How are the two searches combined?",
+    "When does ragsmith refuse to answer?",
 )
+"""Of the sample corpus; no other one is known well enough to promise an answer."""
 
 _WELCOME = """### Ask your documents
 Every answer names its sources: click a number to see the sentence in its place."""
@@ -122,7 +123,7 @@ def build_chat(bridge: Bridge, *, local: bool) -> ChatParts:
                 allow_tags=False,
                 layout="bubble",
                 placeholder=_WELCOME,
-                examples=[{"text": text} for text in EXAMPLES],
+                examples=[],
             )
             with gr.Row(elem_id="comment-row", visible=False) as comment_row:
                 comment_for = gr.HTML(elem_id="comment-for", js_on_load=None, apply_default_css=False)

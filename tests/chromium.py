@@ -1,0 +1,78 @@
+"""A real browser for tests of the page, and what a test does with it again and again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+SIZE = {"width": 1440, "height": 900}
+WAIT_MS = 15_000
+
+Open = Callable[..., Page]
+
+
+@contextmanager
+def launched() -> Iterator[Browser]:
+    """A browser of this machine; a machine without one fails the test, since a skipped test proves nothing."""
+    path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.fail(f"The browser tests need one of {', '.join(BROWSERS)} on the PATH.")
+    expect.set_options(timeout=WAIT_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def windows(browser: Browser, address: str) -> Iterator[Open]:
+    """Opens the page in windows of their own; at the end nothing was asked of others and nothing complained."""
+    asked: list[str] = []
+    complaints: list[str] = []
+    with ExitStack() as stack:
+
+        def opened(at: str = address, **options: Any) -> Page:
+            context = browser.new_context(viewport=SIZE, **options)  # type: ignore[arg-type]
+            stack.callback(context.close)
+            page = context.new_page()
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda line: complaints.append(line.text) if is_complaint(line) else None)
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(at)
+            wait_until_ready(page)
+            return page
+
+        yield opened
+    hosts = {urlsplit(url).hostname for url in asked if url.startswith(("http", "ws"))}
+    assert hosts == {"127.0.0.1"}
+    assert not complaints
+
+
+def is_complaint(line: ConsoleMessage) -> bool:
+    """A page that is left while it listens to the server says that its stream was aborted: that is no fault."""
+    return line.type == "error" and not line.text.startswith("AbortError")
+
+
+def wait_until_ready(page: Page) -> None:
+    """Until the page can be used and has heard from the server what answers."""
+    expect(page.locator("#question textarea")).to_be_visible()
+    expect(page.locator(".rs-release")).to_be_visible()
+
+
+def ask(page: Page, question: str) -> None:
+    """Send a question."""
+    page.locator("#question textarea").fill(question)
+    page.locator("#question textarea").press("Enter")
+
+
+def wait_for_answers(page: Page, count: int) -> None:
+    """Until so many answers are finished and the next question can be sent."""
+    expect(page.locator(".rs-answer:not(.rs-draft)")).to_have_count(count)
+    expect(page.locator("#question .submit-button")).to_be_visible()

@@ -1,0 +1,186 @@
+"""A follow-up gets the words it is missing, and nothing else changes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag.condense import CARRIED, carry_topic, points_back
+from rag.events import Turn
+from rag.settings import RetrievalSettings
+
+if TYPE_CHECKING:
+    from rag.retrieval import Retriever
+
+HANDBOOK = Path(__file__).resolve().parent.parent / "corpora" / "handbook"
+FOLLOW_UPS = [json.loads(line) for line in (HANDBOOK / "followups.jsonl").read_text().splitlines()]
+QUESTIONS = [json.loads(line) for line in (HANDBOOK / "questions.jsonl").read_text().splitlines()]
+
+
+def turns(*questions: str) -> tuple[Turn, ...]:
+    """A conversation of these questions; the answers are never looked at."""
+    return tuple(Turn(question, "Zebras answer this. [1]") for question in questions)
+
+
+def carried(question: str, *earlier: str) -> list[str]:
+    """The words that were added to a question, in order."""
+    standalone = carry_topic(question, turns(*earlier))
+    assert standalone.startswith(question)
+    added = standalone.removeprefix(question)
+    assert not added or (added.startswith(" (") and added.endswith(")"))
+    return added.strip(" ()").split()
+
+
+DIALOGUES = [
+    # (earlier questions, the follow-up, the words that it needs)
+    (["When was the tide gauge installed?"], "And who built it?", ["tide", "gauge"]),
+    (["What does a crossing to Norderney cost?"], "Is it cheaper in winter?", ["crossing", "Norderney"]),
+    (["How do I install PostgreSQL on Debian?"], "What about on macOS?", ["PostgreSQL"]),
+    (["Who wrote the Critique of Pure Reason?"], "When did he die?", ["Critique", "Pure", "Reason"]),
+    (["Can employees carry over vacation days?"], "How many?", ["employees", "carry", "vacation", "days"]),
+    (["What is the notice period for tenants?"], "And for landlords?", ["notice", "period", "tenants"]),
+    (["Does the warranty cover water damage?"], "Why not?", ["warranty", "water", "damage"]),
+    (["How does reciprocal rank fusion work?"], "Which constant does that use?", ["rank", "fusion"]),
+    (["What is PEP 440 about?"], "Who are its authors?", ["PEP", "440"]),
+    (["Which vaccines are mandatory for school?"], "Are there exemptions?", ["vaccines", "mandatory", "school"]),
+    (["How is gross margin defined?"], "Did it rise in 2023?", ["gross", "margin"]),
+    (["What is the capital of Mongolia?"], "How cold does it get there?", ["capital", "Mongolia"]),
+    (["How do I rotate the API keys?"], "How often should I do that?", ["rotate", "API", "keys"]),
+    (
+        ["What is LoRA?", "Which rank should I choose for it?"],
+        "Does that make it slower?",
+        ["LoRA", "rank"],
+    ),
+    (
+        ["How do I reset the controller?", "And the password?"],
+        "Where is it printed?",
+        ["password", "reset", "controller"],
+    ),
+    (
+        ["Which ports does the server open?", "Why so many?", "Can they be changed?"],
+        "How?",
+        ["ports", "server", "changed"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("earlier", "question", "needed"), DIALOGUES, ids=lambda value: str(value)[:40])
+def test_a_follow_up_gets_the_words_of_its_topic(earlier: list[str], question: str, needed: list[str]) -> None:
+    added = carried(question, *earlier)
+    assert set(needed) <= set(added)
+    assert len(added) <= CARRIED
+
+
+STANDALONE = [
+    "How many dimensions do the vectors of MiniLM have?",
+    "Which setting changes the number of passages?",
+    "Where does ragsmith keep uploaded files?",
+    "How do I export traces as CSV?",
+    "When was the lighthouse on Sylt built?",
+    "Explain reciprocal rank fusion.",
+    "database password rotation policy",
+]
+
+
+@pytest.mark.parametrize("question", STANDALONE)
+def test_a_question_that_stands_alone_is_not_touched(question: str) -> None:
+    assert not points_back(question)
+    assert carry_topic(question, turns("What is the notice period for tenants?", "And for landlords?")) == question
+
+
+def test_nearly_all_questions_of_the_handbook_stand_alone() -> None:
+    # They were written without a conversation. A few say "it" or "this" all the same.
+    history = turns("Which vaccines are mandatory for school?")
+    touched = [each["question"] for each in QUESTIONS if carry_topic(each["question"], history) != each["question"]]
+    assert len(touched) <= 0.3 * len(QUESTIONS), touched
+
+
+@pytest.mark.parametrize("question", ["And who built it?", "", "?", "Why?", "it"])
+def test_without_a_conversation_nothing_is_added(question: str) -> None:
+    assert carry_topic(question, ()) == question
+
+
+def test_a_new_topic_ends_the_old_one() -> None:
+    old = "How does the embedded reader choose sentences?"
+    new = "Which formats can be ingested into a corpus?"
+    assert carry_topic(new, turns(old)) == new
+    # Later follow-ups belong to the new topic and to no other.
+    added = carried("And how large may they be?", old, new)
+    assert {"formats", "ingested", "corpus"} <= set(added)
+    assert not {"embedded", "reader", "choose", "sentences"} & set(added)
+
+
+def test_neither_question_words_nor_stop_words_are_carried() -> None:
+    asked = "Could you please tell me which of these settings would you say that I really need and why?"
+    assert carried("And that one?", asked) == ["settings", "really"]
+
+
+def test_a_word_is_carried_once_and_as_it_was_written() -> None:
+    assert carried("Is IT fast?", "How fast is Chroma? I mean CHROMA, chroma!") == ["Chroma"]
+    assert carried("Does it support UTF-8?", "Which encodings does utf-8 replace?") == ["encodings", "replace"]
+
+
+def test_what_was_answered_is_not_carried() -> None:
+    # Answers are long, and half of their words belong to something else.
+    assert "Zebras" not in carried("And then?", "How do I reset the controller?")
+
+
+def test_only_so_many_words_and_turns_are_carried() -> None:
+    long = " ".join(f"topic{number}" for number in range(50))
+    assert carried("And it?", long) == [f"topic{number}" for number in range(CARRIED)]
+    old = "How do I install PostgreSQL?"
+    assert carried("And it?", old, "And it?", "And that?", "And this?") == []
+
+
+@given(
+    question=st.text(), history=st.lists(st.builds(Turn, st.text(max_size=200), st.text(max_size=50)), max_size=5)
+)
+def test_any_conversation_leaves_the_question_whole(question: str, history: list[Turn]) -> None:
+    standalone = carry_topic(question, history)
+    assert standalone.startswith(question)
+    assert len(standalone) == len(question) or standalone.endswith(")")
+
+
+# With the real index
+
+
+@pytest.fixture(scope="module")
+def retriever(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
+    """Searches the handbook."""
+    from tiny import settings_at
+
+    from ui.wiring import Workbench
+
+    home = tmp_path_factory.mktemp("handbook")
+    (home / "models").symlink_to(converted_models)
+    bench = Workbench(settings_at(home, corpus="handbook", retrieval=RetrievalSettings()))
+    bench.ingest("handbook", [HANDBOOK / "pages"])
+    yield bench.retriever()
+    bench.close()
+
+
+def sources(retriever: Retriever, query: str) -> list[str]:
+    return [Path(hit.passage.source).name for hit in retriever.search(query)]
+
+
+def test_the_handbooks_follow_ups_find_their_page_among_the_first_five(retriever: Retriever) -> None:
+    found, bare = [], []
+    for each in FOLLOW_UPS:
+        history = [Turn(turn["question"], turn["answer"]) for turn in each["history"]]
+        standalone = carry_topic(each["question"], history)
+        found.append(each["source"] in sources(retriever, standalone))
+        bare.append(each["source"] in sources(retriever, each["question"]))
+    assert sum(found) >= 0.8 * len(found), [each["id"] for each, hit in zip(FOLLOW_UPS, found, strict=True) if not hit]
+    assert sum(found) > sum(bare)
+
+
+def test_an_earlier_topic_does_not_spoil_a_question_that_stands_alone(retriever: Retriever) -> None:
+    history = turns("What is LoRA?", "Which rank should I choose for it?")
+    for each in [each for each in QUESTIONS if each["answerable"] and not points_back(each["question"])][:20]:
+        assert carry_topic(each["question"], history) == each["question"]
