@@ -104,7 +104,7 @@ def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Ite
             before = headed + mark_up if headed else 0
             headed = before + count if part.block.kind == "heading" else 0
             # Room for the headings before it, which must not be left alone; not for an absurd pile of them.
-            taken = before if before <= rule.limit // 2 and not headed else 0
+            taken = before if before <= rule.limit * 2 // 3 and not headed else 0
             if count + taken <= rule.limit:
                 yield piece
             else:

@@ -198,6 +198,8 @@ class Corpora:
             ).all()
         if corpus_id is None:
             raise CorpusError(f"There is no corpus {name}.", fix="See `ragsmith corpora list`.")
+        # Before anything is removed: with a server that is down the corpus stays whole.
+        client = self._chroma.client
         for index_id, collection in rows:
             with self._lock:
                 self._open.pop(index_id, None)
@@ -207,7 +209,7 @@ class Corpora:
                 connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(held)))
                 connection.execute(delete(db.files).where(db.files.c.index_id == index_id))
                 connection.execute(update(db.texts).where(db.texts.c.index_id == index_id).values(state="leaving"))
-            DenseIndex(self._chroma.client, collection).drop()
+            DenseIndex(client, collection).drop()
             drop_lexical(self._workspace.lexical / collection)
             with db.writing(self._engine) as connection:
                 texts = select(db.texts.c.id).where(db.texts.c.index_id == index_id)

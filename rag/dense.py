@@ -268,7 +268,7 @@ def _translated(error: Exception, where: str) -> VectorStoreError | StorageFull:
         )
     if "connect" in reason.lower():
         return VectorStoreError(
-            f"The Chroma server for {where} does not answer: {reason}.",
+            f"The Chroma server for {where} does not answer: {reason.partition('. ')[0]}.",
             fix="Start it with `chroma run --path FOLDER --port 8000`, or remove the setting chroma_url.",
         )
     return VectorStoreError(

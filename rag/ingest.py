@@ -245,14 +245,14 @@ class _Ingestion:
         for document in load(
             file.found.path, data, on_problem=lambda reason: self._problem(file.found.path, reason)
         ):
+            if self._stop.is_set():
+                return False
             digest = digest_of(document)
             file.entries.append(_Entry(digest, _entry_row(document, file.found, day)))
             self._prepare(digest, document)
             self._bytes_read += len(document.text)
             if self._waiting_passages >= BATCH:
                 self._embed()
-            if self._stop.is_set():
-                return False
         self._loaded.append(file)
         if len(self._loaded) >= BATCH:
             self._embed()

@@ -100,7 +100,7 @@ class RemoteModel(ChatOpenAI):
             if begun:
                 return ModelProtocolError(_BROKEN_OFF, fix=_LOOK)
             return ModelUnavailable(
-                f"The model server{self._where} cannot be reached: {self._reason(error.__cause__ or error)}.",
+                f"The model server{self._where} cannot be reached: {self._reason(_root(error))}.",
                 fix="Start it, or correct openai.base_url; model = 'embedded' needs no server.",
             )
         if "APIStatusError" in names:
@@ -121,12 +121,13 @@ class RemoteModel(ChatOpenAI):
 
     def _reason(self, error: BaseException) -> str:
         """The first line of what an error says, without the key: some servers repeat it."""
-        lines = str(error).strip().splitlines()
-        if not lines or "<html" in lines[0].lower() or "<!doctype" in lines[0].lower():
-            status = getattr(error, "status_code", None)
-            lines = [f"status {status}" if status else type(error).__name__]
-        reason = lines[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         key = self.openai_api_key
         if key is not None and not callable(key) and len(key.get_secret_value()) >= 4:
             reason = reason.replace(key.get_secret_value(), MASK)
         return redact(reason)[:_LONGEST_REASON].rstrip(".: ")
+
+
+def _root(error: BaseException) -> BaseException:
+    """What a failure began with: the client says no more of it than "Connection error"."""
+    return _root(error.__cause__) if error.__cause__ else error

@@ -6,6 +6,7 @@ weight / (k + r) to its score. Ranks compare across sides where cosine and BM25 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -205,7 +206,12 @@ def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fu
         found[number] = replace(
             other, score=other.score + share if dense else score, lexical_rank=rank, lexical_score=score
         )
-    return sorted(found.values(), key=lambda each: (-each.score, each.passage_id))
+    return sorted(found.values(), key=_order)
+
+
+def _order(each: Fused) -> tuple[float, int, int]:
+    """By score; of equals the one that is nearer in meaning, and not the one that was ingested first."""
+    return (-each.score, each.dense_rank or sys.maxsize, each.passage_id)
 
 
 def _alike(one: frozenset[str], other: frozenset[str]) -> bool:

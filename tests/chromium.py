@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-SIZE = {"width": 1440, "height": 900}
+SIZE: ViewportSize = {"width": 1440, "height": 900}
 WAIT_MS = 15_000
 
 Open = Callable[..., Page]
@@ -27,6 +27,9 @@ def launched() -> Iterator[Browser]:
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        # One profile for all tests, so that Gradio's hundred files are loaded once; what a page remembers, it
+        # remembers for its own tab.
+        browser.new_context(viewport=SIZE)
         yield browser
         browser.close()
 
@@ -39,9 +42,9 @@ def windows(browser: Browser, address: str) -> Iterator[Open]:
     with ExitStack() as stack:
 
         def opened(at: str = address, **options: Any) -> Page:
-            context = browser.new_context(viewport=SIZE, **options)  # type: ignore[arg-type]
-            stack.callback(context.close)
+            context = browser.new_context(viewport=SIZE, **options) if options else browser.contexts[0]
             page = context.new_page()
+            stack.callback(context.close if options else page.close)
             page.on("request", lambda request: asked.append(request.url))
             page.on("console", lambda line: complaints.append(line.text) if is_complaint(line) else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))

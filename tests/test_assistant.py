@@ -152,7 +152,7 @@ async def test_a_question_that_nothing_answers_is_refused_with_the_nearest_passa
 
 
 async def test_a_follow_up_is_understood_without_a_model(bench: Workbench) -> None:
-    history = (Turn("What is known of the tide gauge?", "It is read twice a day. [1]"),)
+    history = (Turn("What is the tide gauge?", "It is read twice a day. [1]"),)
     answer = await answered(bench, "Who installed it?", history=history)
     assert "Ida Brandt" in answer.text
     assert answer.standalone == "Who installed it? (tide gauge)"
@@ -299,7 +299,7 @@ async def test_closing_after_the_end_changes_nothing(bench: Workbench, kind: typ
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_closing_inside_each_step_stops_there(bench: Workbench, step: str) -> None:
-    model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01)
+    model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01 if step == "generate" else 0.0)
     condenser = ScriptedChat(reply=(QUESTION,))
     assistant = assistant_of(steps_of(bench, model, condenser=condenser), bench.traces)
     seen: list[Event] = []
@@ -613,7 +613,7 @@ async def test_any_string_is_answered_or_refused(bench: Workbench, question: str
         assert bench.traces.get(answer.trace_id).status in ("ok", "abstained")
 
 
-async def test_nasty_strings_reach_a_model_without_harm(bench: Workbench) -> None:
+async def test_any_string_reaches_a_model_without_harm(bench: Workbench) -> None:
     def echo(messages: list[BaseMessage]) -> tuple[str, ...]:
         return (str(messages[-1].content)[-300:], " [1] [2]")
 

@@ -354,9 +354,7 @@ def test_a_span_shows_what_its_step_reads_and_adds() -> None:
     assert part_of("ScriptedChat", "input", "anything") == "anything"
 
 
-async def test_the_assistant_adds_only_the_trace_to_the_answer(
-    steps: Steps, bench: Workbench
-) -> None:
+async def test_the_assistant_adds_only_the_trace_to_the_answer(steps: Steps, bench: Workbench) -> None:
     answer = await answered(assistant_of(steps, bench.traces), QUESTION)
     assert replace(await run(steps), trace_id="", latency_s=0.0) == replace(
         answer, trace_id="", latency_s=0.0, cost_usd=None

@@ -85,6 +85,8 @@ STANDALONE = [
     "When was the lighthouse on Sylt built?",
     "Explain reciprocal rank fusion.",
     "database password rotation policy",
+    "Can two ingest jobs write at once into one workspace?",
+    "What is the collection called that is loaded at the first start?",
 ]
 
 
@@ -94,11 +96,10 @@ def test_a_question_that_stands_alone_is_not_touched(question: str) -> None:
     assert carry_topic(question, turns("What is the notice period for tenants?", "And for landlords?")) == question
 
 
-def test_nearly_all_questions_of_the_handbook_stand_alone() -> None:
-    # They were written without a conversation. A few say "it" or "this" all the same.
-    history = turns("Which vaccines are mandatory for school?")
-    touched = [each["question"] for each in QUESTIONS if carry_topic(each["question"], history) != each["question"]]
-    assert len(touched) <= 0.3 * len(QUESTIONS), touched
+def test_most_questions_of_the_handbook_stand_alone() -> None:
+    # They were written without a conversation. Some say "it" all the same.
+    touched = [each["question"] for each in QUESTIONS if points_back(each["question"])]
+    assert len(touched) <= 0.25 * len(QUESTIONS), touched
 
 
 @pytest.mark.parametrize("question", ["And who built it?", "", "?", "Why?", "it"])
@@ -176,7 +177,9 @@ def test_the_handbooks_follow_ups_find_their_page_among_the_first_five(retriever
         standalone = carry_topic(each["question"], history)
         found.append(each["source"] in sources(retriever, standalone))
         bare.append(each["source"] in sources(retriever, each["question"]))
-    assert sum(found) >= 0.8 * len(found), [each["id"] for each, hit in zip(FOLLOW_UPS, found, strict=True) if not hit]
+    assert sum(found) >= 0.8 * len(found), [
+        each["id"] for each, hit in zip(FOLLOW_UPS, found, strict=True) if not hit
+    ]
     assert sum(found) > sum(bare)
 
 

@@ -135,9 +135,9 @@ def test_the_weight_decides_between_the_sides(weight: float, first: int) -> None
     assert fused[0].passage_id == first
 
 
-def test_equal_scores_are_ordered_by_number() -> None:
+def test_of_equal_scores_the_one_nearer_in_meaning_comes_first() -> None:
     fused = fuse([(9, 0.5)], [(4, 0.5)], RetrievalSettings(dense_weight=0.5))
-    assert [each.passage_id for each in fused] == [4, 9]
+    assert [each.passage_id for each in fused] == [9, 4]
 
 
 def test_a_side_that_stands_alone_keeps_its_own_scores() -> None:

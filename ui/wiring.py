@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rag.traces import TraceStore
     from rag.tracking import Tracker
 
+_log = logging.getLogger(__name__)
 Part = TypeVar("Part")
 SAMPLE_CORPUS = "handbook"
 MEGABYTE = 1_000_000
@@ -153,6 +155,16 @@ class Workbench:
     def corpora(self) -> list[str]:
         """The names of all corpora."""
         return [summary.name for summary in self.stores.summaries()]
+
+    def has_files(self, corpus: str) -> bool:
+        """Whether a corpus exists and is not empty: cheap, without the encoder and Chroma."""
+        from sqlalchemy import select
+
+        from rag import database as db
+
+        named = select(db.files.c.id).join(db.indexes).join(db.corpora).where(db.corpora.c.name == corpus)
+        with db.reading(self.engine) as connection:
+            return connection.execute(named.limit(1)).first() is not None
 
     def index(self, corpus: str = "") -> CorpusIndex:
         """The index of a corpus; empty for the one in the settings.
@@ -291,9 +303,17 @@ class Workbench:
         return self.stores.document(document_id)
 
     def warm(self) -> None:
-        """Load what the first question needs."""
-        self.pipeline()
-        self.retriever().search("warm up")
+        """Load what the first question needs, and bring the sample up to date where it is there.
+
+        A failure is left to the first question, and to ``health``.
+        """
+        try:
+            self.pipeline()
+            self.retriever().search("warm up")
+            if self.has_files(SAMPLE_CORPUS):
+                self.ensure_sample()
+        except RagsmithError as error:
+            _log.warning("%s", error)
 
     def health(self) -> Health:
         """What works, and what does not."""

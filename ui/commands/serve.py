@@ -27,12 +27,15 @@ def command(context: Context, host: str | None, port: int | None, open_browser: 
     The first time the sample corpus is brought in, which takes some twenty seconds.
     """
     from ui.server import listen, serve
+    from ui.wiring import SAMPLE_CORPUS
 
     with open_bench(context, host=host, port=port, corpus=corpus) as bench:
         # A port that is taken is better told before the wait than after it.
         listen(bench.settings.host, bench.settings.port).close()
-        prepare_encoder(bench)
-        _prepare_sample(bench)
+        if not bench.has_files(SAMPLE_CORPUS):
+            prepare_encoder(bench)
+            _prepare_sample(bench)
+        # Else the page comes first, and is made ready behind it: see `Workbench.warm`.
         serve(bench, open_browser=open_browser)
 
 

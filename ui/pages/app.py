@@ -16,12 +16,20 @@ if TYPE_CHECKING:
     from ui.wiring import Workbench
 
 REFRESH_S = 15
+DAY_S = 86_400
 TABS = {"chat": "Chat", "traces": "Traces"}
 
 
 def build_app(bench: Workbench) -> gr.Blocks:
     """All tabs of the page."""
-    with gr.Blocks(title="ragsmith", fill_width=True, fill_height=True, analytics_enabled=False) as page:
+    with gr.Blocks(
+        title="ragsmith",
+        fill_width=True,
+        fill_height=True,
+        analytics_enabled=False,
+        # Uploads leave their temporary place at once; what is left there was broken off.
+        delete_cache=(DAY_S, DAY_S),
+    ) as page:
         strip = gr.HTML(elem_id="strip", js_on_load=None, apply_default_css=False)
         notices = gr.HTML(elem_id="notices", js_on_load=None, apply_default_css=False)
         bridge = build_bridge()

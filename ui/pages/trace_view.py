@@ -68,9 +68,12 @@ def _cut(text: str, length: int) -> str:
 
 
 def _when(started: float, now: float) -> str:
+    """The time of a trace of today, else the day, with the year where it is another; the title has all of it."""
     moment = datetime.fromtimestamp(started).astimezone()
-    today = datetime.fromtimestamp(now).astimezone().date()
-    return moment.strftime("%H:%M:%S" if moment.date() == today else "%Y-%m-%d %H:%M")
+    present = datetime.fromtimestamp(now).astimezone()
+    if moment.date() == present.date():
+        return moment.strftime("%H:%M")
+    return moment.strftime("%d %b" if moment.year == present.year else "%b %Y")
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,284 @@
+"""The embedded reader answers in the words of the documents, or says that they do not answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from langchain_core.messages import AIMessageChunk, HumanMessage
+from tiny import PAGES
+
+from rag.errors import ModelProtocolError
+from rag.lexical import LexicalEntry, LexicalIndex
+from rag.reader import (
+    LONGEST,
+    MOST_SENTENCES,
+    EmbeddedReader,
+    Evidence,
+    EvidencePassage,
+    choose,
+    confidence,
+    rank,
+)
+
+if TYPE_CHECKING:
+    from rag.encoder import Encoder
+
+REFUSAL = "Nothing about that."
+TEXTS = list(PAGES.values())
+Reader = Callable[..., AIMessageChunk]
+
+
+@pytest.fixture(scope="module")
+def lexical(tmp_path_factory: pytest.TempPathFactory) -> LexicalIndex:
+    """Knows the words of the small corpus."""
+    index = LexicalIndex(tmp_path_factory.mktemp("lexical"))
+    index.write([LexicalEntry(number, number, 0, text) for number, text in enumerate(TEXTS, 1)])
+    return index
+
+
+@pytest.fixture(scope="module")
+def reader(encoder: Encoder, lexical: LexicalIndex) -> EmbeddedReader:
+    return EmbeddedReader(encoder=encoder, lexical=lexical, min_confidence=0.12)
+
+
+def evidence_of(encoder: Encoder, question: str, texts: Sequence[str]) -> Evidence:
+    """Passages in this order, with the cosine that the search would have given them."""
+    vectors = encoder.embed([question, *texts])
+    cosines = vectors[1:] @ vectors[0]
+    return Evidence(
+        question,
+        tuple(
+            EvidencePassage(
+                number, text, titles[number - 1] if titles else "", (), float(vectors[number] @ vectors[0])
+            )
+            for number, text in enumerate(texts, 1)
+        ),
+        REFUSAL,
+    )
+
+
+@pytest.fixture(scope="module")
+def read(encoder: Encoder, reader: EmbeddedReader) -> Reader:
+    """Asks the reader about passages, and puts together what it streams."""
+
+    def ask(question: str, texts: Sequence[str] = TEXTS, reader: EmbeddedReader = reader) -> AIMessageChunk:
+        message = HumanMessage(question, additional_kwargs={"evidence": evidence_of(encoder, question, texts)})
+        whole = AIMessageChunk(content="")
+        for chunk in reader.stream([message]):
+            assert isinstance(chunk, AIMessageChunk)
+            whole = whole + chunk
+        return whole
+
+    return ask
+
+
+def quotes(reply: str) -> list[tuple[str, int]]:
+    """The sentences of a reply and the passages that they cite."""
+    pieces = [piece.rpartition(" [") for piece in reply.split("] ")]
+    return [(text, int(number.rstrip("]"))) for text, _, number in pieces]
+
+
+# Answering
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("When was the tide gauge installed?", "1871"),
+        ("Who installed the tide gauge?", "Ida Brandt"),
+        ("How high was the highest water?", "5.13 metres"),
+        ("How much does a crossing cost?", "12 euros"),
+        ("Do dogs need a muzzle on the ferry?", "muzzle"),
+        ("When does the last boat leave in winter?", "17:30"),
+        ("Why is rye dough never kneaded?", "gluten"),
+        ("What do members of the library pay?", "20 euros"),
+        ("Who switches the red lamp on?", "harbour master"),
+    ],
+)
+def test_it_answers_word_for_word_and_cites(encoder: Encoder, read: Reader, question: str, expected: str) -> None:
+    vectors = encoder.embed([question, *TEXTS])
+    nearest_first = [TEXTS[at] for at in (-vectors[1:] @ vectors[0]).argsort()]
+    reply = read(question, nearest_first).text
+    assert expected in reply
+    told = quotes(reply)
+    assert 1 <= len(told) <= MOST_SENTENCES
+    for sentence, number in told:
+        assert sentence in " ".join(nearest_first[number - 1].split())
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Which opera did Verdi write for Cairo?",
+        "How do I reset my password?",
+        "What is the boiling point of mercury?",
+        "How many goals did Pelé score?",
+        "",
+        "???",
+        "the of and",
+    ],
+)
+def test_it_refuses_what_the_passages_do_not_answer(read: Reader, question: str) -> None:
+    assert read(question).text == REFUSAL
+
+
+def test_how_sure_it_must_be_is_a_setting(encoder: Encoder, lexical: LexicalIndex, read: Reader) -> None:
+    asked = "When was the tide gauge installed?"
+    assert read(asked, reader=EmbeddedReader(encoder=encoder, lexical=lexical, min_confidence=1.0)).text == REFUSAL
+    off = "Which opera did Verdi write for Cairo?"
+    told = read(off, reader=EmbeddedReader(encoder=encoder, lexical=lexical, min_confidence=0.0))
+    assert told.text != REFUSAL
+    sure = told.response_metadata["confidence"]
+    assert 0 <= sure < 0.12 <= read(asked).response_metadata["confidence"] <= 1
+
+
+def test_a_question_for_a_number_prefers_a_sentence_with_one(encoder: Encoder, lexical: LexicalIndex) -> None:
+    texts = ["A crossing costs what the captain says. A crossing costs 12 euros."]
+    number = rank(evidence_of(encoder, "How much does a crossing cost?", texts), encoder, lexical)
+    assert number[0].sentence.text == "A crossing costs 12 euros."
+    assert [each.features[5] for each in number] == [1.0, 0.0]
+    other = rank(evidence_of(encoder, "Who says what a crossing costs?", texts), encoder, lexical)
+    assert other[0].sentence.text == "A crossing costs what the captain says."
+    assert [each.features[5] for each in other] == [0.0, 0.0]
+
+
+def test_a_heading_is_never_an_answer(encoder: Encoder, lexical: LexicalIndex) -> None:
+    texts = ["# The highest water\n\nIt was 5.13 metres high.\n\n## The highest water\nIt came in 1976.\n"]
+    ranked = rank(evidence_of(encoder, "The highest water", texts), encoder, lexical)
+    assert sorted(each.sentence.text for each in ranked) == ["It came in 1976.", "It was 5.13 metres high."]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# The tide gauge\n## When was the tide gauge installed?\n### 1871\n",
+        "",
+        "\n\n  \n",
+        "---\n***\n",
+        "x" * (LONGEST + 1),
+    ],
+)
+def test_passages_without_a_sentence_are_refused(read: Reader, text: str) -> None:
+    reply = read("When was the tide gauge installed?", [text])
+    assert reply.text == REFUSAL
+    assert reply.response_metadata["confidence"] == 0.0
+
+
+def test_passages_of_code_can_be_quoted_and_do_no_harm(read: Reader) -> None:
+    code = "```python\ndef tide_gauge(args):\n    return args[0] + levels[1]\n```\n\n\tif x[2] > y[1]:\n\t\tpass\n"
+    reply = read("What does tide_gauge return?", [code]).text
+    assert reply == REFUSAL or all(number == 1 for _, number in quotes(reply))
+
+
+def test_footnote_marks_of_a_source_are_not_taken_for_citations(read: Reader) -> None:
+    texts = ["The bakery opens at five. [2]", "The tide gauge was installed in 1871 [1]_ by Ida Brandt [3]."]
+    reply = read("When was the tide gauge installed?", texts).text
+    assert quotes(reply) == [("The tide gauge was installed in 1871 by Ida Brandt.", 2)]
+
+
+def test_without_passages_it_refuses(read: Reader) -> None:
+    assert read("When was the tide gauge installed?", []).text == REFUSAL
+
+
+def test_without_the_words_of_any_index_it_still_answers(
+    encoder: Encoder, read: Reader, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    empty = LexicalIndex(tmp_path_factory.mktemp("empty"))
+    reader = EmbeddedReader(encoder=encoder, lexical=empty, min_confidence=0.12)
+    assert "1871" in read("When was the tide gauge installed?", reader=reader).text
+
+
+def test_it_reads_nothing_but_its_evidence(reader: EmbeddedReader) -> None:
+    with pytest.raises(ModelProtocolError, match="no passages") as caught:
+        reader.invoke([HumanMessage("When was the tide gauge installed?")])
+    assert caught.value.fix
+
+
+# What it tells of itself
+
+
+def test_usage_counts_question_passages_and_answer(encoder: Encoder, read: Reader) -> None:
+    question = "How much does a crossing cost?"
+    reply = read(question)
+    assert reply.usage_metadata is not None
+    assert reply.usage_metadata["input_tokens"] == sum(encoder.tokens.count([question, *TEXTS]))
+    assert reply.usage_metadata["output_tokens"] == pytest.approx(encoder.tokens.count([reply.text])[0], abs=3)
+    refused = read("Which opera did Verdi write for Cairo?")
+    assert refused.usage_metadata is not None
+    assert refused.usage_metadata["output_tokens"] == encoder.tokens.count([REFUSAL])[0]
+
+
+def test_it_streams_a_sentence_at_a_time(encoder: Encoder, reader: EmbeddedReader) -> None:
+    question = "What does the ferry to Norderney cost, and when does it leave?"
+    message = HumanMessage(question, additional_kwargs={"evidence": evidence_of(encoder, question, TEXTS)})
+    pieces = [chunk.text for chunk in reader.stream([message]) if chunk.text]
+    assert len(pieces) > 1
+    assert len(pieces) == len(quotes("".join(pieces)))
+    assert reader.invoke([message]).text == "".join(pieces)
+
+
+# Ranking and choosing
+
+
+def test_the_same_evidence_gives_the_same_answer(read: Reader) -> None:
+    assert len({read("How much does a crossing cost?").text for _ in range(3)}) == 1
+
+
+def test_the_passage_that_was_found_first_wins_between_equals(encoder: Encoder, lexical: LexicalIndex) -> None:
+    texts = ["The lamp is red today.", "The lamp is red today."]
+    ranked = rank(evidence_of(encoder, "What colour is the lamp?", texts), encoder, lexical)
+    assert [each.passage.number for each in ranked] == [1, 2]
+    # The same sentence is not told twice.
+    assert [each.passage.number for each in choose(ranked)] == [1]
+
+
+def test_the_sentences_of_an_answer_come_in_reading_order_passage_by_passage(
+    encoder: Encoder, lexical: LexicalIndex
+) -> None:
+    texts = ["The lamp is red. The red lamp is on the pier. The lamp is red at night.", "The lamp is red by law."]
+    chosen = choose(rank(evidence_of(encoder, "Is the lamp red?", texts), encoder, lexical))
+    assert len(chosen) <= MOST_SENTENCES
+    numbers = [each.passage.number for each in chosen]
+    # All sentences of a passage stand together.
+    assert len(list(dict.fromkeys(numbers))) == 1 + sum(a != b for a, b in pairwise(numbers))
+    for number in set(numbers):
+        starts = [each.sentence.start for each in chosen if each.passage.number == number]
+        assert starts == sorted(starts)
+
+
+def test_ranking_is_best_first_and_confidence_a_probability(encoder: Encoder, lexical: LexicalIndex) -> None:
+    ranked = rank(evidence_of(encoder, "How high was the highest water?", TEXTS), encoder, lexical)
+    scores = [each.score for each in ranked]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0.0 < confidence(each) < 1.0 for each in ranked)
+    assert "5.13 metres" in ranked[0].sentence.text
+
+
+def test_a_rare_word_of_the_question_weighs_more(encoder: Encoder, lexical: LexicalIndex) -> None:
+    texts = ["The muzzle hangs on the wall.", "The euros hang on the wall."]
+    ranked = rank(evidence_of(encoder, "Where are muzzle and water and euros?", texts), encoder, lexical)
+    overlap = {each.sentence.text: each.features[1] for each in ranked}
+    assert lexical.frequency("muzzl") < lexical.frequency("euro")
+    assert overlap[texts[0]] > overlap[texts[1]]
+
+
+@settings(max_examples=25)
+@given(
+    question=st.text(max_size=60),
+    texts=st.lists(st.one_of(st.text(max_size=120), st.sampled_from(TEXTS)), max_size=4),
+)
+def test_any_question_over_any_passages_is_answered_or_refused(
+    reader: EmbeddedReader, encoder: Encoder, question: str, texts: list[str]
+) -> None:
+    clean = [text.encode("utf-8", "replace").decode() for text in (question, *texts)]
+    evidence = evidence_of(encoder, clean[0], clean[1:])
+    reply = reader.invoke([HumanMessage("q", additional_kwargs={"evidence": evidence})])
+    assert reply.text
+    assert 0.0 <= reply.response_metadata["confidence"] <= 1.0
+    if reply.text != REFUSAL:
+        assert reply.text.endswith("]")

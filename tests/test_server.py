@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from rag.errors import SettingsError
+from ui.guard import is_loopback
+from ui.server import listen
+
+HERE = Path(__file__).parent
+
+HEAVY = ["torch", "transformers", "sentence_transformers", "chromadb", "wandb", "openvino", "langchain"]
+
+# Serves the scripted workbench, and tells at the end whether it was closed.
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from rag.settings import Settings
+from scripted_bench import ScriptedBench
+from ui.server import serve
+home = Path({home!r})
+bench = ScriptedBench(home, Settings(home=home, host={host!r}, port=0))
+serve(bench, open_browser=False)
+print("closed" if bench.closed else "open", "warmed" if bench.warmed.is_set() else "cold")
+"""
+
+
+@contextmanager
+def served(home: Path, host: str = "127.0.0.1") -> Iterator[tuple[subprocess.Popen[str], int]]:
+    program = PROGRAM.format(tests=str(HERE), home=str(home), host=host)
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        cwd=HERE.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert "ragsmith is at http://127.0.0.1:" in line
+            yield process, int(line.split(":")[2].split()[0])
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it still said, on both streams, until its end."""
+    output, errors = process.communicate(timeout=15)
+    return output, errors
+
+
+def begin_to_ask(port: int) -> http.client.HTTPConnection:
+    """A question whose answer is on its way."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    body = {"messages": [{"role": "user", "content": "a slow one"}], "stream": True}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+    response = connection.getresponse()
+    for _ in range(12):
+        response.readline()
+    return connection
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_server_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    with served(tmp_path) as (process, port):
+        connection = begin_to_ask(port)
+        begun = time.monotonic()
+        process.send_signal(number)
+        output, errors = ended(process)
+        connection.close()
+    assert output.split() == ["closed", "warmed"]
+    assert process.returncode == 0
+    assert time.monotonic() - begun < 8
+    # No traceback and no complaint of the server.
+    assert errors == ""
+
+
+def test_an_answer_that_a_signal_cuts_off_is_traced_as_cancelled(tmp_path: Path) -> None:
+    from rag.database import open_database
+    from rag.traces import TraceStore
+    from rag.workspace import open_workspace
+
+    with served(tmp_path) as (process, port):
+        connection = begin_to_ask(port)
+        process.send_signal(signal.SIGTERM)
+        ended(process)
+        connection.close()
+    engine = open_database(open_workspace(tmp_path))
+    assert [trace.status for trace in TraceStore(engine).list(limit=5).traces] == ["cancelled"]
+    engine.dispose()
+
+
+def test_the_first_page_does_not_wait_for_heavy_libraries(tmp_path: Path) -> None:
+    program = PROGRAM.replace(
+        "serve(bench, open_browser=False)",
+        "from ui.server import create_app\ncreate_app(bench)\n"
+        "print(sorted(set({heavy!r}) & set(sys.modules)))",
+    ).format(tests=str(HERE), home=str(tmp_path), host="127.0.0.1", heavy=HEAVY)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=HERE.parent, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.splitlines()[0] == "[]"
+
+
+def test_a_network_address_is_warned_about(tmp_path: Path) -> None:
+    with served(tmp_path, host="0.0.0.0") as (process, port):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        # Behind a proxy the server is known by names that only the proxy knows.
+        connection.request("GET", "/healthz", headers={"host": "chat.example.org"})
+        assert connection.getresponse().status == 200
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        _output, errors = ended(process)
+    assert "everybody in this network can read" in errors
+
+
+def test_a_taken_port_is_told_clearly() -> None:
+    first = listen("127.0.0.1", 0)
+    try:
+        with pytest.raises(SettingsError, match="is taken") as raised:
+            listen("127.0.0.1", first.getsockname()[1])
+        assert "--port" in raised.value.fix
+    finally:
+        first.close()
+
+
+def test_an_address_of_another_machine_is_told_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_such_name(*_args: object, **_options: object) -> None:
+        raise socket.gaierror("Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
+    with pytest.raises(SettingsError, match=r"nowhere\.example"):
+        listen("nowhere.example", 0)
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.8.8.8", True), ("localhost", True), ("::1", True), ("[::1]", True),
+        ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("example.org", False), ("", False),
+        ("127.0.0.1.example.org", False),
+    ],
+)  # fmt: skip
+def test_what_only_this_machine_reaches(host: str, loopback: bool) -> None:
+    assert is_loopback(host) == loopback
