@@ -36,6 +36,7 @@ class Draft:
         standalone: From condense.
         hits: From retrieve; from prompt on, those that fit the budget.
         messages: From prompt.
+        prompt_sha256: From prompt: of the template's content; the trace has its name and version beside it.
         text, usage: From generate.
         confidence: From generate: how probably the model's own measure says that it answers; None without one.
     """
@@ -45,6 +46,7 @@ class Draft:
     standalone: str = ""
     hits: tuple[Hit, ...] = ()
     messages: tuple[BaseMessage, ...] = ()
+    prompt_sha256: str = ""
     text: str = ""
     usage: Usage = Usage()
     confidence: float | None = None
@@ -78,7 +80,7 @@ _READS: dict[str, tuple[str, ...]] = {
 _ADDS: dict[str, tuple[str, ...]] = {
     "condense": ("standalone",),
     "retrieve": ("hits",),
-    "prompt": ("messages", "hits"),
+    "prompt": ("prompt_sha256", "messages", "hits"),
     "generate": ("text", "usage", "confidence"),
 }
 

@@ -345,7 +345,9 @@ class _Ingestion:
         # Reading is quick: what counts is how far the bytes that were read have been embedded.
         share = self._batch_done / self._waiting_passages if self._waiting_passages else 0.0
         done = self._bytes_embedded + share * (self._bytes_read - self._bytes_embedded)
-        left = passed * max(self._bytes_total - done, 0) / done if done > 0 else None
+        # The first few passages say nothing yet.
+        known = done > self._bytes_total / 1000
+        left = passed * max(self._bytes_total - done, 0) / done if known else None
         self._on_progress(
             IngestProgress(self._files_done, len(self._files), self._passages, self._passages / passed, left)
         )

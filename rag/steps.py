@@ -90,7 +90,7 @@ class Steps:
         )
         # Models that read text ignore it; the embedded reader reads nothing else.
         messages[-1].additional_kwargs["evidence"] = evidence
-        return replace(draft, hits=kept, messages=tuple(messages))
+        return replace(draft, hits=kept, messages=tuple(messages), prompt_sha256=self.answer_prompt.sha256)
 
     async def generate(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Let the model write."""

@@ -1,4 +1,4 @@
-"""A real server in a thread, on a free port of the loopback."""
+"""A real server in a thread, on the loopback."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ui.server import Server, create_app, listen
 class LiveServer:
     """Serves a workbench in a thread of its own."""
 
-    def __init__(self, bench: Any) -> None:
+    def __init__(self, bench: Any, port: int = 0) -> None:
         self._bench = bench
-        self._listener = listen("127.0.0.1", 0)
+        self._listener = listen("127.0.0.1", port)
         self._ready = threading.Event()
         self._server: Server | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -42,9 +42,9 @@ class LiveServer:
 
 
 @contextmanager
-def running(bench: Any) -> Iterator[str]:
+def running(bench: Any, port: int = 0) -> Iterator[str]:
     """The address of a server that answers with ``bench``."""
-    server = LiveServer(bench)
+    server = LiveServer(bench, port)
     server.start()
     try:
         yield server.address

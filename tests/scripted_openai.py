@@ -11,8 +11,15 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from langchain_core.messages import HumanMessage, SystemMessage
+
+from rag.models import open_remote_model
+from rag.settings import Settings
+
 MODEL = "scripted-1"
 USAGE = {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43}
+KEY = "my-own-secret-key-0123456789"
+MESSAGES = [SystemMessage("Be brief."), HumanMessage("Why is the sky blue?")]
 PATIENCE_S = 10.0
 """How long a script waits for a client that does not go away, before it gives up."""
 
@@ -194,3 +201,23 @@ def scripts(each: Sequence[Script]) -> Script:
     """The first script for the first request, and so on; the last one stays."""
     left = list(each)
     return lambda reply, request: (left.pop(0) if len(left) > 1 else left[0])(reply, request)
+
+
+def silent(reply: Reply, _: Received) -> None:
+    """Take the question and never answer."""
+    reply.wait_until_gone()
+
+
+def settings_for(base_url: str, name: str = MODEL, **openai: Any) -> Settings:
+    """Settings for a model of such a server; ``openai`` are fields of their section."""
+    given = {"base_url": base_url, "timeout_s": 5.0, "max_retries": 0, "api_key": KEY}
+    return Settings(model=f"openai:{name}", openai=given | openai)
+
+
+async def reply_of(settings: Settings) -> tuple[str, Any]:
+    """The text of a reply and its usage."""
+    whole = None
+    async for piece in open_remote_model(settings).astream(MESSAGES):
+        whole = piece if whole is None else whole + piece  # type: ignore[assignment]
+    assert whole is not None
+    return whole.text, whole.usage_metadata

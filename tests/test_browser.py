@@ -6,9 +6,10 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-from chromium import Open, ask, launched, wait_for_answers, windows
+from chromium import Open, ask, launched, wait_for_answers, wait_until_ready, windows
 from live_server import running
 from playwright.sync_api import Browser, Page, expect
 from scripted_bench import SENTENCE, ScriptedBench
@@ -364,6 +365,26 @@ def test_the_sources_can_be_folded_away(page: Page) -> None:
     assert wide is not None
     assert wider is not None
     assert wider["width"] > wide["width"] + 200
+
+
+def test_a_page_waits_for_its_server_and_goes_on(browser: Browser, bench: ScriptedBench) -> None:
+    with browser.new_context() as context:
+        page = context.new_page()
+        with running(bench) as first:
+            page.goto(first)
+            wait_until_ready(page)
+            ask(page, "Question 0?")
+            wait_for_answers(page, 1)
+        expect(page.locator("#rs-lost")).to_be_visible()
+        expect(page.locator(".rs-asked")).to_be_visible()
+        page.locator("#question textarea").fill("half a quest")
+        with running(bench, urlsplit(first).port or 0):
+            expect(page.locator("#rs-lost")).to_have_count(0)
+            wait_until_ready(page)
+            expect(page.locator(".rs-asked")).to_have_text("Question 0?")
+            expect(page.locator("#question textarea")).to_have_value("half a quest")
+            ask(page, "Question 1?")
+            wait_for_answers(page, 2)
 
 
 @pytest.mark.parametrize("width", [1440, 1024])

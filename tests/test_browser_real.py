@@ -11,6 +11,7 @@ from chromium import Open, ask, launched, wait_for_answers, wait_until_ready, wi
 from live_server import running
 from playwright.sync_api import Browser, Page, expect
 from scripted_bench import pdf
+from scripted_openai import Received, Reply, scripted_openai
 
 from rag.settings import Settings
 from rag.workspace import open_workspace
@@ -166,6 +167,27 @@ def test_conversations_survive_a_restart_of_everything(page: Page, browser: Brow
             assert unescape(again.locator(".rs-answer").inner_html()) == unescape(shown)
     finally:
         bench.close()
+
+
+def test_stop_hangs_up_on_the_model(page: Page, browser: Browser, home: Path) -> None:
+    def script(reply: Reply, _received: Received) -> None:
+        reply.head()
+        reply.drip("and so on ", 0.05)
+
+    with scripted_openai(script) as model:
+        settings = Settings(home=home, model="openai:scripted-1", openai={"base_url": model.base_url})
+        bench = Workbench(settings)
+        try:
+            with running(bench) as at, windows(browser, at) as opened:
+                window = opened()
+                ask(window, QUESTION)
+                expect(window.locator(".rs-draft .rs-text")).to_contain_text("and so on and so on")
+                window.locator("#question .stop-button").click()
+                expect(window.locator(".rs-cancelled .rs-badge")).to_have_text("Stopped")
+                assert model.gone.wait(5)
+                assert bench.traces.list(limit=1).traces[0].status == "cancelled"
+        finally:
+            bench.close()
 
 
 def test_the_corpora_are_told_by_the_api(page: Page, address: str) -> None:

@@ -42,7 +42,7 @@ def marked(citation: Citation) -> str:
 
 
 @pytest.fixture
-def check(encoder: Encoder):
+def check(encoder: Encoder) -> Check:
     return lambda text, hits=HITS: ground(text, hits, encoder)
 
 

@@ -53,10 +53,8 @@ def evidence_of(encoder: Encoder, question: str, texts: Sequence[str]) -> Eviden
     return Evidence(
         question,
         tuple(
-            EvidencePassage(
-                number, text, titles[number - 1] if titles else "", (), float(vectors[number] @ vectors[0])
-            )
-            for number, text in enumerate(texts, 1)
+            EvidencePassage(number, text, "", (), float(cosine))
+            for number, (text, cosine) in enumerate(zip(texts, cosines, strict=True), 1)
         ),
         REFUSAL,
     )

@@ -17,6 +17,7 @@ from rag.assistant import Ask, Assistant, Pipeline, TraceSink
 from rag.chain import build_chain
 from rag.cost import PriceList, load_prices
 from rag.events import Answer, Done, Event, Started
+from rag.models import open_remote_model
 from rag.settings import CostSettings, Settings
 from rag.steps import Steps
 from ui.wiring import Workbench
@@ -149,6 +150,14 @@ def scripted(bench: Workbench, *pieces: str, **fields: Any) -> Assistant:
     """An assistant on the bench's corpus and traces whose model streams these pieces."""
     model = ScriptedChat(reply=pieces, **fields)
     return assistant_of(steps_of(bench, model), bench.traces)
+
+
+def assistant_for(bench: Workbench, settings: Settings) -> Assistant:
+    """An assistant on the small corpus that a server answers."""
+    model = open_remote_model(settings)
+    steps = steps_of(bench, model)
+    steps = replace(steps, release=replace(steps.release, model=settings.model))
+    return assistant_of(steps, bench.traces)
 
 
 async def told(events: AsyncIterator[Event]) -> list[Event]:

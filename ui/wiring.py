@@ -162,7 +162,8 @@ class Workbench:
 
         from rag import database as db
 
-        named = select(db.files.c.id).join(db.indexes).join(db.corpora).where(db.corpora.c.name == corpus)
+        held = db.files.join(db.indexes).join(db.corpora)
+        named = select(db.files.c.id).select_from(held).where(db.corpora.c.name == corpus)
         with db.reading(self.engine) as connection:
             return connection.execute(named.limit(1)).first() is not None
 

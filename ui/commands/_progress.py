@@ -33,7 +33,9 @@ def told(now: IngestProgress) -> str:
         parts.append(f"{now.passages_per_s:,.0f} passages/s")
     if now.seconds_left is not None:
         minutes, seconds = divmod(round(now.seconds_left), 60)
-        parts.append(f"{minutes}:{seconds:02} left")
+        hours, minutes = divmod(minutes, 60)
+        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        parts.append(f"{clock} left")
     return ", ".join(parts)
 
 

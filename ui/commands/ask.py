@@ -50,7 +50,7 @@ def command(
     """
     if (question is None) == (questions is None):
         raise click.UsageError("Give either a question or --questions FILE.")
-    if questions is not None and not questions.is_file():
+    if questions is not None and not questions.exists():
         raise click.UsageError(f"There is no file {questions}.")
     if question == "-":
         question = sys.stdin.buffer.read().decode("utf-8", "replace")

@@ -91,7 +91,7 @@ class _Asked:
             raise click.UsageError("Give either a query or --queries FILE.")
         if self.query is not None and not self.query.strip():
             raise click.UsageError("The query is empty.")
-        if self.queries is not None and not self.queries.is_file():
+        if self.queries is not None and not self.queries.exists():
             raise click.UsageError(f"There is no file {self.queries}.")
 
     @property

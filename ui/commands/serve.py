@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import lacks_sample, open_bench, prepare_encoder
+from ui.commands._bench import open_bench, prepare_encoder
 from ui.commands._progress import progress
 from ui.commands._text import note
 from ui.context import Context, pass_context
@@ -48,8 +48,7 @@ def _prepare_sample(bench: Workbench) -> None:
         if names and SAMPLE_CORPUS not in (bench.settings.corpus, *names):
             # Its owner has removed it, and does not ask it.
             return
-        if lacks_sample(bench, SAMPLE_CORPUS):
-            note(f"Bringing in the sample corpus {SAMPLE_CORPUS}; this happens once.")
+        note(f"Bringing in the sample corpus {SAMPLE_CORPUS}; this happens once.")
         with progress() as show:
             bench.ensure_sample(show)
     except RagsmithError as error:

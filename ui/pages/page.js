@@ -4,6 +4,8 @@
 
   const state = { value: "", title: "", editing: "" };
   const KEY = "ragsmith.conversation";
+  const DRAFT = "ragsmith.draft";
+  const LOOK_MS = 3000;
 
   const byId = (id) => document.getElementById(id);
   const questionBox = () => document.querySelector("#question textarea");
@@ -155,6 +157,34 @@
     }
   });
 
+  // --- the server goes and comes ---------------------------------------------------------------------------
+
+  async function look() {
+    const lost = byId("rs-lost");
+    try {
+      await fetch("favicon.ico", { method: "HEAD", cache: "no-store" });
+      if (lost) {
+        // A new server knows nothing of this page; what was being typed is carried over.
+        sessionStorage.setItem(DRAFT, questionBox()?.value ?? "");
+        location.reload();
+      }
+    } catch {
+      if (lost) return;
+      const note = document.createElement("div");
+      note.id = "rs-lost";
+      note.setAttribute("role", "alert");
+      note.textContent = "ragsmith does not answer: it was stopped. Start it again, and this page comes back by itself.";
+      document.body.append(note);
+    }
+  }
+  setInterval(() => document.visibilityState === "visible" && look(), LOOK_MS);
+
+  function restoreDraft() {
+    const text = sessionStorage.getItem(DRAFT);
+    sessionStorage.removeItem(DRAFT);
+    if (text) fill(questionBox(), text);
+  }
+
   // Gradio labels a message with its own HTML, which a screen reader would read aloud.
   function relabel() {
     document.querySelectorAll("#chatbot [data-testid][aria-label]").forEach((message) => {
@@ -187,6 +217,7 @@
       sessionStorage.setItem(KEY, conversation ?? "");
     },
     remembered() {
+      restoreDraft();
       return sessionStorage.getItem(KEY) ?? "";
     },
   };

@@ -1,0 +1,328 @@
+"""An answer that is stopped or fails: the work ends, and the trace says how."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from tiny import (
+    CORPUS,
+    QUESTION,
+    SENTENCE,
+    ScriptedChat,
+    answered,
+    assistant_of,
+    steps_of,
+    told,
+)
+
+from rag.assistant import Ask, Assistant, Pipeline
+from rag.errors import CorpusError, DatabaseError, ModelUnavailable, VectorStoreError
+from rag.events import (
+    STEPS,
+    Cited,
+    Done,
+    Event,
+    Retrieved,
+    Started,
+    StepFinished,
+    StepStarted,
+    Token,
+    Turn,
+)
+from rag.steps import Steps
+from rag.traces import Span, Trace
+from ui.wiring import Workbench
+
+FOLLOW_UP = (Turn("What is the tide gauge?", "An instrument on the pier. [1]"),)
+
+
+def names(trace: Trace) -> dict[str, Span]:
+    return {span.name: span for span in trace.spans}
+
+
+async def stopped_at(assistant: Assistant, kind: type[Event], ask: Ask) -> list[Event]:
+    """Close the stream right after the first event of a kind; the events until then."""
+    seen: list[Event] = []
+    async with aclosing(assistant.answer(ask)) as events:  # type: ignore[type-var]
+        async for event in events:
+            seen.append(event)
+            if isinstance(event, kind):
+                break
+    return seen
+
+
+# Stopping
+
+
+KINDS: list[type[Event]] = [Started, StepStarted, StepFinished, Retrieved, Token]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_closing_after_any_event_stops_the_work_and_traces_it_as_cancelled(
+    bench: Workbench, kind: type[Event]
+) -> None:
+    model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01)
+    traced: list[str] = []
+    assistant = assistant_of(steps_of(bench, model), bench.traces, on_traced=lambda: traced.append("traced"))
+    before = asyncio.all_tasks()
+    events = await stopped_at(assistant, kind, Ask(QUESTION, conversation_id="c-2"))
+    assert isinstance(events[0], Started)
+    trace = bench.traces.get(events[0].trace_id)
+    assert (trace.status, trace.error, trace.question) == ("cancelled", "", QUESTION)
+    assert trace.conversation_id == "c-2"
+    assert trace.latency_s is not None
+    assert traced == ["traced"]
+    assert asyncio.all_tasks() == before
+    assert model.endings == (["stopped"] if kind is Token else [])
+    if kind is Token:
+        assert trace.answer == SENTENCE
+        assert names(trace)["ScriptedChat"].status == "cancelled"
+
+
+@pytest.mark.parametrize("kind", [Cited, Done])
+async def test_closing_after_the_end_changes_nothing(bench: Workbench, kind: type[Event]) -> None:
+    events = await stopped_at(bench.assistant, kind, Ask(QUESTION))
+    assert isinstance(events[0], Started)
+    assert bench.traces.get(events[0].trace_id).status == "ok"
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_closing_inside_each_step_stops_there(bench: Workbench, step: str) -> None:
+    model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01 if step == "generate" else 0.0)
+    condenser = ScriptedChat(reply=(QUESTION,))
+    assistant = assistant_of(steps_of(bench, model, condenser=condenser), bench.traces)
+    seen: list[Event] = []
+    async with aclosing(assistant.answer(Ask(QUESTION, FOLLOW_UP))) as events:  # type: ignore[type-var]
+        async for event in events:
+            seen.append(event)
+            if event == StepStarted(step):  # type: ignore[arg-type]
+                break
+    assert isinstance(seen[0], Started)
+    trace = bench.traces.get(seen[0].trace_id)
+    # What was done before the stop is there; the rest was never begun or left.
+    assert trace.status in ("cancelled", "ok")
+    if step != "ground":
+        assert trace.status == "cancelled"
+    assert (
+        STEPS[: STEPS.index(step)]
+        == tuple(  # type: ignore[arg-type]
+            span.name
+            for span in trace.spans
+            if span.name in STEPS[: STEPS.index(step)]  # type: ignore[arg-type]
+        )
+    )
+
+
+async def test_cancelling_the_task_that_reads_stops_the_work_as_well(bench: Workbench) -> None:
+    model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01)
+    assistant = assistant_of(steps_of(bench, model), bench.traces)
+    began = asyncio.Event()
+    started: list[str] = []
+
+    async def read() -> None:
+        async for event in assistant.answer(Ask(QUESTION)):
+            if isinstance(event, Started):
+                started.append(event.trace_id)
+            if isinstance(event, Token):
+                began.set()
+
+    task = asyncio.create_task(read())
+    await asyncio.wait_for(began.wait(), 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0.05)
+    assert model.endings == ["stopped"]
+    assert bench.traces.get(started[0]).status == "cancelled"
+
+
+class Thinking(BaseChatModel):
+    """A local model: it writes in a thread, and stops when its generator is closed."""
+
+    written: list[int] = []  # noqa: RUF012 - a pydantic field: each model gets its own
+    closed: Any
+
+    @property
+    def _llm_type(self) -> str:
+        return "thinking"
+
+    def _stream(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        try:
+            for number in range(1000):
+                time.sleep(0.01)
+                self.written.append(number)
+                yield ChatGenerationChunk(message=AIMessageChunk(content=f"{number} "))
+        finally:
+            self.closed.set()
+
+    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+
+async def test_a_model_in_a_thread_stops_too(bench: Workbench) -> None:
+    model = Thinking(closed=threading.Event())
+    await stopped_at(assistant_of(steps_of(bench, model), bench.traces), Token, Ask(QUESTION))
+    assert await asyncio.to_thread(model.closed.wait, 5)
+    assert len(model.written) < 10
+
+
+# Failing
+
+
+class Broken:
+    """Stands for a part that fails: every call raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __getattr__(self, name: str) -> Any:
+        raise self._error
+
+
+def broken(steps: Steps, step: str, error: Exception) -> Steps:
+    """The same steps, one of them failing inside."""
+    failing = ScriptedChat(reply=(), error=error)
+    changes: dict[str, dict[str, Any]] = {
+        "condense": {"condenser": failing},
+        "retrieve": {"retriever": Broken(error)},
+        "prompt": {"encoder": Broken(error)},
+        "generate": {"model": failing},
+        "ground": {"release": Half(steps.release, error)},
+    }
+    return replace(steps, **changes[step])
+
+
+class Half:
+    """A release whose grounding cannot be read: the last step fails and no other."""
+
+    def __init__(self, release: Any, error: Exception) -> None:
+        self._release, self._error = release, error
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "grounding":
+            raise self._error
+        return getattr(self._release, name)
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            VectorStoreError("The Chroma server at http://x:8000 is down.", fix="Start it."),
+            "The Chroma server at http://x:8000 is down. Start it.",
+        ),
+        (RuntimeError("seven"), "This is a bug in ragsmith: RuntimeError: seven."),
+    ],
+)
+async def test_a_failure_in_any_step_is_one_sentence_and_a_trace(
+    bench: Workbench, caplog: pytest.LogCaptureFixture, step: str, error: Exception, said: str
+) -> None:
+    model = ScriptedChat(reply=(f"{SENTENCE} [1]",))
+    steps = broken(steps_of(bench, model), step, error)
+    events = await told(assistant_of(steps, bench.traces).answer(Ask(QUESTION, FOLLOW_UP)))
+    assert isinstance(events[-1], Done)
+    answer = events[-1].answer
+    assert (answer.status, answer.error, answer.text) == ("failed", said, "")
+    assert answer.latency_s > 0
+    last = [event for event in events if isinstance(event, StepStarted)][-1]
+    assert last.step == step
+    assert StepFinished not in [type(event) for event in events if event == last]
+    trace = bench.traces.get(answer.trace_id)
+    assert trace.status == "error"
+    assert str(error) in trace.error
+    assert names(trace)[step].status == "error"
+    assert str(error) in names(trace)[step].error
+    assert {names(trace)[done].status for done in STEPS[: STEPS.index(step)]} <= {"ok"}  # type: ignore[arg-type]
+    assert not any(span.name == later for span in trace.spans for later in STEPS[STEPS.index(step) + 1 :])  # type: ignore[arg-type]
+    # A person's own mistake leaves no traceback in the log, a bug does.
+    assert any(record.exc_info for record in caplog.records) == isinstance(error, RuntimeError)
+
+
+async def test_what_the_model_wrote_before_it_failed_is_kept_in_the_trace(bench: Workbench) -> None:
+    model = ScriptedChat(reply=("The tide ", "gauge"), error=ModelUnavailable("Gone.", fix="Ask again."))
+    answer = await answered(assistant_of(steps_of(bench, model), bench.traces), QUESTION)
+    assert (answer.status, answer.error) == ("failed", "Gone. Ask again.")
+    assert bench.traces.get(answer.trace_id).answer == "The tide gauge"
+
+
+async def test_an_unknown_corpus_fails_with_the_fix_and_a_trace(bench: Workbench) -> None:
+    answer = await answered(bench, QUESTION, corpus="nowhere", conversation_id="c-3")
+    assert answer.status == "failed"
+    assert answer.error == (
+        f"There is no corpus nowhere. There is: {CORPUS}. Make it with `ragsmith ingest PATH --corpus nowhere`."
+    )
+    trace = bench.traces.get(answer.trace_id)
+    assert (trace.status, trace.question, trace.error) == ("error", QUESTION, answer.error)
+    assert (trace.corpus, trace.conversation_id, trace.spans) == ("nowhere", "c-3", ())
+    assert trace.latency_s is not None
+
+
+async def test_a_stop_while_the_pipeline_is_being_made_is_traced(bench: Workbench) -> None:
+    release = threading.Event()
+
+    def slow(corpus: str) -> Pipeline:
+        release.wait(5)
+        raise CorpusError("too late")
+
+    assistant = replace(bench.assistant, pipeline=slow)
+    events = aiter(assistant.answer(Ask(QUESTION)))
+    started = await anext(events)
+    assert isinstance(started, Started)
+    await asyncio.sleep(0.02)
+    closing = asyncio.create_task(events.aclose())  # type: ignore[attr-defined]
+    await asyncio.wait_for(closing, 2)
+    release.set()
+    assert bench.traces.get(started.trace_id).status == "cancelled"
+
+
+class Sink:
+    """A trace store that refuses."""
+
+    def begin(self, trace: Trace) -> None:
+        raise DatabaseError("The database is locked.")
+
+    save = begin
+
+
+async def test_traces_that_cannot_be_kept_do_not_keep_the_answer_back(
+    bench: Workbench, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = await answered(replace(bench.assistant, traces=Sink()), QUESTION)
+    assert answer.status == "answered"
+    assert answer.latency_s > 0
+    assert "The database is locked." in caplog.text
+    failed = await answered(replace(bench.assistant, traces=Sink()), QUESTION, corpus="nowhere")
+    assert failed.error.startswith("There is no corpus nowhere.")
+
+
+async def test_a_tracker_that_raises_does_not_leave_the_reader_waiting(bench: Workbench) -> None:
+    def fail() -> None:
+        raise RuntimeError("tracker")
+
+    assistant = replace(bench.assistant, on_traced=fail)
+    answer = await asyncio.wait_for(answered(assistant, QUESTION), 10)
+    assert answer.status == "answered"
+
+
+async def test_stopping_one_question_leaves_the_others(bench: Workbench) -> None:
+    model = ScriptedChat(reply=(f"{SENTENCE} ", "[1]"), pause_s=0.05)
+    assistant = assistant_of(steps_of(bench, model), bench.traces)
+    stopped, *others = await asyncio.gather(
+        stopped_at(assistant, Token, Ask(QUESTION)),
+        *(answered(assistant, QUESTION) for _ in range(3)),
+    )
+    assert isinstance(stopped[0], Started)
+    assert bench.traces.get(stopped[0].trace_id).status == "cancelled"
+    assert {answer.status for answer in others} == {"answered"}  # type: ignore[union-attr]
+    assert sorted(model.endings) == ["finished"] * 3 + ["stopped"]
