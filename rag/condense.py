@@ -13,6 +13,8 @@ from rag.events import Turn
 
 # Words that stand for something said before.
 _POINTERS = frozenset("it its itself they them their theirs themselves he him his she her hers".split())
+# Behind a topic of the same question these most often stand for that one: "Where does Chroma keep its files?"
+_POSSESSIVES = frozenset("its their his her".split())
 # Words that often do, and in a longer question as often do not: "two jobs at once into one folder".
 _PERHAPS = frozenset(
     "this that these those one ones there then such same former latter another other others else too also "
@@ -71,8 +73,12 @@ def carry_topic(question: str, history: Sequence[Turn]) -> str:
 def points_back(question: str) -> bool:
     """Whether a question needs the conversation to be understood."""
     words = [word.casefold() for word in _WORD.findall(question)]
-    own = sum(_is_topic(word) for word in words)
-    if _CONTINUES.match(question.strip()) or any(word in _POINTERS for word in words):
+    topics = [_is_topic(word) for word in words]
+    own = sum(topics)
+    points = (
+        word in _POINTERS and not (word in _POSSESSIVES and any(topics[:at])) for at, word in enumerate(words)
+    )
+    if _CONTINUES.match(question.strip()) or any(points):
         return True
     return own < (MANY_OWN_WORDS if any(word in _PERHAPS for word in words) else OWN_WORDS)
 

@@ -85,6 +85,30 @@ def ready_workspace(workspace: Workspace, converted_models: Path) -> Workspace:
 
 
 @pytest.fixture
+def one_encoder(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that run in this process take the encoder that is there: loaded once for all of them."""
+    monkeypatch.setattr("rag.encoder.open_encoder", lambda *_: encoder)
+
+
+@pytest.fixture
+def home(ready_workspace: Workspace) -> Path:
+    """The folder of a workspace that is the test's own, for commands."""
+    return ready_workspace.root
+
+
+@pytest.fixture(scope="session")
+def harbour(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a workspace with the pages of ``tiny``: tests of commands only read it, and ask."""
+    from terminal import call
+    from tiny import CORPUS, PAGES, written
+
+    folder = tmp_path_factory.mktemp("harbour")
+    (folder / "models").symlink_to(converted_models)
+    assert call(folder, "ingest", written(folder / "pages", PAGES), "--corpus", CORPUS).exit_code == 0
+    return folder
+
+
+@pytest.fixture
 def open_corpora(ready_workspace: Workspace, encoder: Encoder) -> Iterator[Callable[..., Corpora]]:
     """Opens the corpora of the workspace: real database, real Chroma, real lexical index."""
     from rag.corpora import Corpora

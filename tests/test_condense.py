@@ -81,6 +81,7 @@ STANDALONE = [
     "How many dimensions do the vectors of MiniLM have?",
     "Which setting changes the number of passages?",
     "Where does ragsmith keep uploaded files?",
+    "Where does ragsmith keep its traces?",
     "How do I export traces as CSV?",
     "When was the lighthouse on Sylt built?",
     "Explain reciprocal rank fusion.",

@@ -90,7 +90,7 @@ def cost_of(usd: float | None) -> str:
     if usd is None:
         return "cost unknown"
     if 0 < usd < 0.000001:
-        return "under $0.000001"
+        return "<$0.000001"
     return f"${usd:.4f}" if usd == 0 or usd >= 0.01 else f"${usd:.6f}"
 
 

@@ -21,7 +21,7 @@ STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "running")
 _STYLES = {"ok": "green", "abstained": "yellow", "error": "bold red"}
 SHORT = 160
 # What the list needs beside the question.
-OTHER_COLUMNS = 60
+OTHER_COLUMNS = 66
 
 
 @click.group()
@@ -91,7 +91,7 @@ def _show_list(page: TracePage) -> None:
     room = max(console.width - OTHER_COLUMNS, 16)
     for each in page.traces:
         question = Text(one_line(each.question))
-        question.truncate(2 * room, overflow="ellipsis")
+        question.truncate(2 * room if console.is_terminal else room, overflow="ellipsis")
         table.add_row(
             # LangChain's ids begin with the time: neighbours differ at the end.
             each.id[-8:],

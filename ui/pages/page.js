@@ -162,7 +162,7 @@
   async function look() {
     const lost = byId("rs-lost");
     try {
-      await fetch("favicon.ico", { method: "HEAD", cache: "no-store" });
+      await fetch("favicon.ico", { cache: "no-store" });
       if (lost) {
         // A new server knows nothing of this page; what was being typed is carried over.
         sessionStorage.setItem(DRAFT, questionBox()?.value ?? "");

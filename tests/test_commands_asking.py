@@ -1,0 +1,351 @@
+"""The commands that ask: search and ask, one question or many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from terminal import assert_one_line, call, jsonl, objects
+from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
+
+from rag.assistant import Ask
+from rag.documents import Hit, Passage
+from rag.events import Answer, Citation, Done, Event, Retrieved, Started, Token
+from ui.commands import _answers
+from ui.wiring import Workbench
+
+pytestmark = pytest.mark.usefixtures("one_encoder")
+
+WARNING = "A red lamp on the pier warns of storm surges."
+
+
+@pytest.fixture
+def pages(tmp_path: Path) -> Path:
+    return written(tmp_path / "pages", PAGES)
+
+
+# search
+
+
+def test_search_shows_what_was_found_and_why(harbour: Path) -> None:
+    result = call(harbour, "search", "storm surges", "--corpus", CORPUS, "-k", "2")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(" 1  pages/tides.md")
+    assert "Tides" in lines[0]
+    assert "dense: rank 1, cosine 0." in lines[1]
+    assert "lexical: rank 1, BM25 " in lines[1]
+    assert WARNING in result.stdout
+    assert sum(line.startswith((" 1 ", " 2 ", " 3 ")) for line in lines) == 2
+    assert result.stderr == ""
+
+
+def test_a_snippet_marks_the_words_of_the_query_in_every_form(bench: Workbench) -> None:
+    from ui.commands.search import _snippet
+
+    lexical = bench.index().lexical
+    text = (
+        f"{'Nothing of interest stands here. ' * 40}A surge [bold]warned[/bold] of storms.{' More follows.' * 40}"
+    )
+    shown = _snippet(text, set(lexical.words("storm surges warning")), lexical)
+    marked = [shown.plain[span.start : span.end] for span in shown.spans if "bold" in str(span.style)]
+    assert marked == ["surge", "warned", "storms"]
+    assert shown.plain.startswith("… ")
+    assert shown.plain.endswith(" …")
+    assert "[bold]warned[/bold]" in shown.plain
+    assert len(shown.plain) < 400
+
+
+def test_search_prints_one_object_for_a_query(harbour: Path, bench: Workbench) -> None:
+    result = call(harbour, "search", QUESTION, "--corpus", CORPUS, "--json", "-k", "3")
+    (found,) = objects(result)
+    assert list(found) == ["id", "query", "results"]
+    assert (found["id"], found["query"], len(found["results"])) == ("", QUESTION, 3)
+    first = found["results"][0]
+    assert {"source", "page", "score", "text", "start", "end", "metadata"} <= set(first)
+    assert (first["name"], first["title"], first["page"]) == ("pages/tides.md", "Tides", None)
+    assert (first["dense_rank"], first["lexical_rank"]) == (1, 1)
+    assert Path(first["source"]).read_text(encoding="utf-8")[first["start"] : first["end"]] == first["text"]
+    assert [each["score"] for each in found["results"]] == sorted(
+        (each["score"] for each in found["results"]), reverse=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--source", "ferries.md"], {"pages/ferries.md"}),
+        (["--title", "the bakery"], {"pages/bread.md"}),
+        (["--glob", "*/l*.md"], {"pages/library.md", "pages/letters.md"}),
+        (["--page", "2"], set()),
+        (["--before", "1999-12-31"], set()),
+        (["--after", "2000-01-01", "--glob", "pages/t*"], {"pages/tides.md"}),
+        (["--source", "ferries.md", "--title", "Tides"], set()),
+    ],
+)
+def test_search_can_be_narrowed(harbour: Path, options: list[str], names: set[str]) -> None:
+    result = call(harbour, "search", QUESTION, "--corpus", CORPUS, "--json", "-k", "50", *options)
+    assert result.exit_code == 0
+    assert {each["name"] for each in objects(result)[0]["results"]} == names
+
+
+@pytest.mark.parametrize(("mode", "absent"), [("dense", "lexical_rank"), ("lexical", "dense_rank")])
+def test_one_side_can_be_searched_alone(harbour: Path, mode: str, absent: str) -> None:
+    (found,) = objects(call(harbour, "search", QUESTION, "--corpus", CORPUS, "--json", "--mode", mode))
+    assert found["results"]
+    assert all(each[absent] is None for each in found["results"])
+
+
+def test_nothing_found_is_said(harbour: Path) -> None:
+    result = call(harbour, "search", "xylophone", "--corpus", CORPUS, "--mode", "lexical")
+    assert (result.exit_code, result.stdout) == (0, "Nothing was found.\n")
+
+
+def test_many_queries_are_searched_in_one_run(harbour: Path, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "queries.jsonl", [{"id": "q1", "text": "tides"}, {"_id": 7, "text": "ferry"}])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes() + b"\n   \n" + b'{"id": 0, "text": "bread", "x": [1]}')
+    result = call(harbour, "search", "--queries", file, "--json", "--corpus", CORPUS)
+    assert result.exit_code == 0
+    assert [each["id"] for each in objects(result)] == ["q1", 7, 0]
+    assert [each["results"][0]["name"] for each in objects(result)] == [
+        "pages/tides.md",
+        "pages/ferries.md",
+        "pages/bread.md",
+    ]
+    people = call(harbour, "search", "--queries", file, "--corpus", CORPUS, "-k", "1")
+    assert [line for line in people.stdout.splitlines() if line[:1].strip()] == [
+        "q1: tides",
+        "7: ferry",
+        "0: bread",
+    ]
+
+
+def test_a_bad_line_is_named_and_the_others_go_on(harbour: Path, tmp_path: Path) -> None:
+    bad = [
+        (b"{", "not JSON"),
+        (b"[1]", "no JSON object"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b'{"text": "no id"}', "no id"),
+        (b'{"id": true, "text": "no id"}', "no id"),
+        (b'{"id": 1.5, "text": "no id"}', "no id"),
+        (b'{"id": "a"}', "no text in text"),
+        (b'{"id": "a", "text": "  "}', "no text in text"),
+        (b'{"id": "a", "text": 5}', "no text in text"),
+        (b"[" * 100_000, "not JSON"),
+    ]
+    good = b'{"id": "good", "text": "ferry"}'
+    file = tmp_path / "queries.jsonl"
+    file.write_bytes(b"\n".join([good, *(line for line, _ in bad), good]))
+    result = call(harbour, "search", "--queries", file, "--json", "--corpus", CORPUS)
+    assert result.exit_code == 1
+    assert [each["id"] for each in objects(result)] == ["good", "good"]
+    told = result.stderr.splitlines()
+    assert len(told) == len(bad)
+    for number, (line, (_, reason)) in enumerate(zip(told, bad, strict=True), 2):
+        assert line.startswith(f"{file}, line {number} ")
+        assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["search"], "Give either a query or --queries"),
+        (["search", "a", "--queries", "f"], "Give either a query or --queries"),
+        (["search", "  "], "The query is empty"),
+        (["search", "--queries", "nowhere.jsonl"], "There is no file nowhere.jsonl"),
+        (["search", "a", "-k", "0"], "-k"),
+        (["search", "a", "--mode", "fuzzy"], "--mode"),
+        (["search", "a", "--after", "yesterday"], "--after"),
+        (["ask"], "Give either a question or --questions"),
+        (["ask", "a", "--questions", "f"], "Give either a question or --questions"),
+        (["ask", "\n"], "The question is empty"),
+        (["ask", "--questions", "nowhere.jsonl"], "There is no file nowhere.jsonl"),
+        (["ingest"], "PATH"),
+        (["traces", "list", "--limit", "0"], "--limit"),
+        (["traces", "list", "--status", "sad"], "--status"),
+        (["serve", "--port", "70000"], "--port"),
+    ],
+)
+def test_a_wrong_call_is_told_and_does_nothing(home: Path, arguments: list[str], part: str) -> None:
+    result = call(home, *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert part in result.stderr.splitlines()[-1]
+    assert not (home / "ragsmith.db").exists()
+
+
+@pytest.mark.parametrize("verb", ["search", "ask"])
+def test_a_corpus_that_is_not_there_is_named_with_those_that_are(harbour: Path, verb: str) -> None:
+    assert_one_line(call(harbour, verb, "tide", "--corpus", "harbor"), "no corpus harbor", CORPUS)
+
+
+# ask
+
+
+def test_ask_prints_answer_sources_and_a_footer(harbour: Path) -> None:
+    result = call(harbour, "ask", QUESTION, "--corpus", CORPUS)
+    assert result.exit_code == 0, result.output
+    answer, _, rest = result.stdout.partition("\n\nSources\n")
+    assert answer.startswith(f"{SENTENCE} [1]")
+    sources, _, footer = rest.partition("\n\n")
+    assert sources.splitlines()[:2] == ["[1] pages/tides.md", f"    “{SENTENCE}”"]
+    assert sources.count("[1]") == 1
+    seconds, tokens, cost, prompt, trace = footer.strip().split(" · ")
+    assert seconds.endswith(" s")
+    assert tokens.endswith(" tokens")
+    assert "$" in cost
+    assert prompt.startswith("answer@")
+    assert call(harbour, "traces", "show", trace.removeprefix("trace ")).exit_code == 0
+    assert result.stderr == ""
+
+
+def test_a_refusal_is_no_failure_and_shows_the_nearest(harbour: Path) -> None:
+    result = call(harbour, "ask", OFF_TOPIC, "--corpus", CORPUS)
+    assert result.exit_code == 0
+    assert "do not answer" in result.stdout
+    assert "\nNearest passages\n  - pages/" in result.stdout
+    assert "Sources" not in result.stdout
+
+
+def test_ask_prints_one_object(harbour: Path) -> None:
+    result = call(harbour, "ask", QUESTION, "--corpus", CORPUS, "--json")
+    (told,) = objects(result)
+    assert list(told) == [
+        "id",
+        "question",
+        "answer",
+        "status",
+        "error",
+        "citations",
+        "sources",
+        "support",
+        "latency_s",
+        "input_tokens",
+        "output_tokens",
+        "cost_usd",
+        "trace_id",
+        "prompt",
+        "release",
+        "model",
+    ]
+    assert (told["id"], told["question"], told["status"], told["model"]) == ("", QUESTION, "answered", "embedded")
+    first = told["citations"][0]
+    assert set(first) == {"marker", "source", "name", "page", "start", "end", "quote", "support"}
+    assert (first["marker"], first["quote"]) == (1, SENTENCE)
+    assert Path(first["source"]).read_text(encoding="utf-8")[first["start"] : first["end"]] == SENTENCE
+    assert set(told["sources"][0]) == {"source", "name", "page", "score"}
+    assert told["input_tokens"] > told["output_tokens"] > 0
+    assert told["cost_usd"] > 0
+
+
+def test_a_question_can_come_from_the_input(harbour: Path) -> None:
+    result = call(harbour, "ask", "-", "--corpus", CORPUS, "--json", input=f"{QUESTION}\n")
+    assert objects(result)[0]["question"] == QUESTION
+    empty = call(harbour, "ask", "-", "--corpus", CORPUS, input="\n")
+    assert "The question is empty" in empty.stderr
+
+
+def test_many_questions_are_answered_in_one_run(harbour: Path, tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "q.jsonl", [{"id": "a", "question": QUESTION}, {"id": 2, "text": OFF_TOPIC}])
+    result = call(harbour, "ask", "--questions", file, "--corpus", CORPUS, "--json")
+    assert result.exit_code == 0
+    assert [(each["id"], each["status"]) for each in objects(result)] == [("a", "answered"), (2, "abstained")]
+    people = call(harbour, "ask", "--questions", file, "--corpus", CORPUS)
+    assert f"a: {QUESTION}\n{SENTENCE}" in people.stdout
+    file.write_text(file.read_text(encoding="utf-8") + "{}\n", encoding="utf-8")
+    assert call(harbour, "ask", "--questions", file, "--corpus", CORPUS, "--json").exit_code == 1
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, script: Callable[[str], list[Event]]) -> None:
+    """Let the workbench answer by a script."""
+
+    async def ask(_bench: Workbench, request: Ask) -> AsyncIterator[Event]:
+        yield Started("0")
+        for event in script(request.question):
+            yield event
+
+    monkeypatch.setattr(Workbench, "ask", ask)
+
+
+def test_an_answer_that_was_withdrawn_is_not_left_standing(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = Answer("The documents do not say.", "abstained")
+    answering(monkeypatch, lambda _: [Token("It was "), Token("Napoleon. [1]"), Done(refusal)])
+    result = call(harbour, "ask", "Who?", "--corpus", CORPUS)
+    assert result.stdout.startswith(
+        "It was Napoleon. [1]\n\nThe passages do not support what is written above. The answer is:\n"
+        "The documents do not say.\n"
+    )
+
+
+def test_a_dropped_marker_does_not_repeat_the_answer(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, lambda _: [Token("It rains. [9]"), Done(Answer("It rains.", "answered"))])
+    result = call(harbour, "ask", "Does it?", "--corpus", CORPUS)
+    assert result.stdout.count("It rains.") == 1
+
+
+def test_an_answer_that_was_not_streamed_is_printed(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, lambda _: [Done(Answer("It rains.", "answered"))])
+    assert call(harbour, "ask", "Does it?", "--corpus", CORPUS).stdout.startswith("It rains.\n")
+
+
+def test_a_failure_is_one_line_and_a_status(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, lambda _: [Done(Answer("", "failed", error="The server\nis down. Start it."))])
+    assert_one_line(call(harbour, "ask", "Who?", "--corpus", CORPUS), "The server is down. Start it.")
+
+
+def test_of_many_questions_one_may_fail(harbour: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = Answer("Yes.", "answered"), Answer("", "failed", error="The server is down.")
+    answering(monkeypatch, lambda question: [Done(bad if question == "bad" else good)])
+    file = jsonl(tmp_path / "q.jsonl", [{"id": n, "text": t} for n, t in enumerate(("good", "bad", "good"))])
+    result = call(harbour, "ask", "--questions", file, "--corpus", CORPUS, "--json")
+    assert result.exit_code == 1
+    assert [each["status"] for each in objects(result)] == ["answered", "failed", "answered"]
+    assert objects(result)[1]["error"] == "The server is down."
+    assert result.stderr == "Question 1 failed: The server is down.\n"
+
+
+def test_pages_and_quotes_that_were_not_found_are_shown_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    hit = Hit(Passage(1, 1, "/a.pdf", "a.pdf", "A", "words", 0, 5, page=3), 0.5)
+    answer = Answer("Words. [1]", "answered", (hit,), (Citation(1, hit, None, None, 0.6),))
+
+    async def events() -> AsyncIterator[Event]:
+        yield Retrieved((hit,))
+        yield Done(answer)
+
+    asyncio.run(_answers.show(events()))
+    told = capsys.readouterr().out
+    assert "[1] a.pdf, p. 3\n    The cited words are not in the passage.\n" in told
+    assert "tokens unknown · cost unknown" in told
+
+
+@pytest.mark.parametrize(
+    ("usd", "told"),
+    [
+        (None, "cost unknown"),
+        (0.0, "$0.0000"),
+        (1.5, "$1.5000"),
+        (0.00004, "$0.000040"),
+        (1e-9, "<$0.000001"),
+    ],
+)
+def test_costs_in_words(usd: float | None, told: str) -> None:
+    assert _answers.cost_of(usd) == told
+
+
+@pytest.mark.parametrize(("verb", "option"), [("ask", "--json"), ("search", "--json")])
+def test_the_sample_is_brought_in_where_it_is_asked(
+    home: Path, pages: Path, verb: str, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ui.wiring.sample_pages", lambda: pages)
+    first = call(home, verb, QUESTION, option)
+    assert first.exit_code == 0
+    assert first.stderr.count("\n") == 1
+    assert "sample corpus handbook" in first.stderr
+    assert objects(first)
+    assert call(home, verb, QUESTION, option).stderr == ""
+
+
+def test_no_sample_is_brought_in_for_another_corpus(home: Path) -> None:
+    assert_one_line(call(home, "ask", QUESTION, "--corpus", "notes"), "There is no corpus notes")
