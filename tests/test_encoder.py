@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from typing import Any
 import huggingface_hub.constants
 import numpy as np
 import pytest
+from filelock import FileLock
 from unseen import QUERIES, chunks
 
 from rag.encoder import Encoder, ModelFiles, locate_model, open_encoder
@@ -371,20 +373,25 @@ def test_a_model_that_cannot_be_converted_leaves_nothing(tmp_path: Path, workspa
     assert list(workspace.models.iterdir()) == []
 
 
-def test_of_two_conversions_at_once_the_first_one_stays(
-    packaged: ModelFiles, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+def test_of_two_conversions_at_once_the_second_waits_for_the_first(
+    packaged: ModelFiles, workspace: Workspace
 ) -> None:
     target = converted_folder(packaged, workspace.models)
-
-    def meanwhile(*_: object, **__: object) -> subprocess.CompletedProcess[str]:
+    with FileLock(workspace.root / "converting.lock"):
+        second = threading.Thread(target=convert, args=(packaged, target))
+        second.start()
         target.mkdir(parents=True)
         (target / "card.json").write_text("the first")
-        return subprocess.CompletedProcess([], 0, "", "")
-
-    monkeypatch.setattr(subprocess, "run", meanwhile)
-    convert(packaged, target)
+    second.join()
     assert (target / "card.json").read_text() == "the first"
     assert list(workspace.models.iterdir()) == [target]
+
+
+def test_what_a_killed_conversion_left_is_cleared_away(workspace: Workspace) -> None:
+    left_over = workspace.models / ".converting-before"
+    left_over.mkdir(parents=True)
+    open_encoder(ON_CPU, workspace)
+    assert not left_over.exists()
 
 
 @pytest.mark.parametrize("card", ["", "{", "[]", '{"name": "x"}'])

@@ -61,9 +61,22 @@ def convert(files: ModelFiles, target: Path) -> None:
         EncoderError: The weights are not the expected ones, or the model cannot be converted.
         StorageFull: The disk has no room left.
     """
+    from filelock import FileLock
+
     sha256 = files.sha256()
     with disk_errors(f"convert the encoder into {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
+    # The lock dies with its process: whoever holds it may clear away what a killed conversion left.
+    with FileLock(target.parent.with_name("converting.lock")):
+        if target.is_dir():
+            return
+        for left_over in target.parent.glob(".converting-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        _convert_into(files, sha256, target)
+
+
+def _convert_into(files: ModelFiles, sha256: str, target: Path) -> None:
+    with disk_errors(f"convert the encoder into {target}"):
         work = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
     try:
         done = subprocess.run(  # noqa: S603 - our own module and paths
@@ -77,12 +90,10 @@ def convert(files: ModelFiles, target: Path) -> None:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise EncoderError(
                 f"The encoder {files.name} cannot be converted to OpenVINO: {reason}.",
-                fix="Choose another encoder.model, or run it as it is with encoder.precision = 'f32' "
-                "and without OpenVINO.",
+                fix="Choose another encoder.model.",
             )
         with disk_errors(f"convert the encoder into {target}"):
-            if not target.exists():
-                work.rename(target)
+            work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
