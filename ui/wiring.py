@@ -111,6 +111,9 @@ class Workbench:
         """The corpora and their indexes."""
         from rag.corpora import Corpora
 
+        # Both bring numpy in, whose modules import each other: two threads at once may meet half of one.
+        import numpy.typing  # noqa: F401
+
         chroma = self.chroma
         # Chroma and the encoder take about half a second each, and neither waits for the other.
         with ThreadPoolExecutor(1, thread_name_prefix="chroma") as side:

@@ -39,6 +39,7 @@ class OpenVINOEncoder:
     """
 
     def __init__(self, folder: Path, *, precision: str, batch_size: int, notice: str = "") -> None:
+        import numpy as np
         import openvino
         from tokenizers import Tokenizer
 
@@ -69,6 +70,9 @@ class OpenVINOEncoder:
                 f"OpenVINO cannot load the encoder in {folder}: {str(error).splitlines()[0]}.",
                 fix="Delete that folder; it is made again at the next start.",
             ) from error
+        # The first array that OpenVINO meets sets up its bridge to numpy, and two threads doing that at once
+        # wait for each other for ever: it is met here, where there is one.
+        openvino.Tensor(np.zeros((1, 1), np.int64))
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._requests.put(model.create_infer_request())

@@ -31,9 +31,9 @@ class Plan:
         """
         home = self.cache / name
         home.mkdir(parents=True, exist_ok=True)
-        models = home / "models"
+        shared, models = self.models().resolve(), home / "models"
         if not models.exists():
-            models.symlink_to(self.models().resolve(), target_is_directory=True)
+            models.symlink_to(shared, target_is_directory=True)
         return home
 
     def fresh_workspace(self, name: str) -> Path:
