@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag.errors import RagsmithError
+from rag.errors import RagsmithError, StoreError
 from rag.events import (
     STEPS,
     Answer,
@@ -122,8 +122,13 @@ class Assistant:
 
     async def _work(self, ask: Ask, events: asyncio.Queue[Event | None]) -> None:
         record = _Record(self.traces, ask)
-        record.open()
         events.put_nowait(Started(record.id))
+        try:
+            record.open()
+        except StoreError as error:
+            # A store that cannot be written now would be waited for again at every further write.
+            events.put_nowait(Done(Answer("", "failed", trace_id=record.id, error=str(error))))
+            return
         started = time.perf_counter()
         try:
             answer = await self._run(ask, record, events)
@@ -203,8 +208,12 @@ class _Record:
         )
 
     def open(self) -> None:
-        """Note that the question was asked."""
-        self._write(self._sink.begin, self._asked)
+        """Note that the question was asked.
+
+        Raises:
+            StoreError: The database refuses.
+        """
+        self._sink.begin(self._asked)
 
     def begin(self, trace: Trace) -> None:
         """The chain runs, and its tracer keeps the trace from here on."""

@@ -287,22 +287,33 @@ async def test_a_stop_while_the_pipeline_is_being_made_is_traced(bench: Workbenc
 
 
 class Sink:
-    """A trace store that refuses."""
+    """A trace store that refuses what it is told to refuse."""
+
+    def __init__(self, *, begins: bool) -> None:
+        self._begins = begins
 
     def begin(self, trace: Trace) -> None:
+        if not self._begins:
+            self.save(trace)
+
+    def save(self, trace: Trace) -> None:
         raise DatabaseError("The database is locked.")
 
-    save = begin
+
+async def test_a_question_whose_trace_cannot_be_begun_fails_at_once(bench: Workbench) -> None:
+    answer = await answered(replace(bench.assistant, traces=Sink(begins=False)), QUESTION)
+    assert answer.status == "failed"
+    assert answer.error == "The database is locked."
 
 
-async def test_traces_that_cannot_be_kept_do_not_keep_the_answer_back(
+async def test_a_trace_that_cannot_be_ended_does_not_keep_the_answer_back(
     bench: Workbench, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await answered(replace(bench.assistant, traces=Sink()), QUESTION)
+    answer = await answered(replace(bench.assistant, traces=Sink(begins=True)), QUESTION)
     assert answer.status == "answered"
     assert answer.latency_s > 0
     assert "The database is locked." in caplog.text
-    failed = await answered(replace(bench.assistant, traces=Sink()), QUESTION, corpus="nowhere")
+    failed = await answered(replace(bench.assistant, traces=Sink(begins=True)), QUESTION, corpus="nowhere")
     assert failed.error.startswith("There is no corpus nowhere.")
 
 

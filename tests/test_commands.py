@@ -179,7 +179,7 @@ def test_a_trace_shows_its_steps(home: Path, pages: Path) -> None:
     places = [result.stdout.index(f"─ {step}  ") for step in steps]
     assert places == sorted(places)
     assert "answer  0." in result.stdout
-    assert " · 100% · $" in result.stdout
+    assert " · 100% · " in result.stdout
     assert "tokens · " in result.stdout
     assert "more characters: --full)" in result.stdout
     assert all(len(line) < 300 for line in result.stdout.splitlines())

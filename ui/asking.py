@@ -88,11 +88,16 @@ class AnswerStream:
     def stop(self) -> None:
         """Stop the work; ``batches`` ends after what has come so far. Call it in the loop of the stream."""
         self.stopped = True
-        self._task.cancel()
+        self._cancel()
+
+    def _cancel(self) -> None:
+        # Once only: a second time would break off what the first one set going, as hanging up on a model.
+        if not self._task.cancelling():
+            self._task.cancel()
 
     async def close(self) -> None:
         """Stop the work and wait until it has ended and its trace is stored."""
-        self._task.cancel()
+        self._cancel()
         await asyncio.wait([self._task])
         if not self._task.cancelled():
             # Looked at, so that the loop does not complain about an error that nobody waits for any more.

@@ -109,10 +109,10 @@ class Workbench:
     @shared_property
     def stores(self) -> Corpora:
         """The corpora and their indexes."""
-        from rag.corpora import Corpora
-
         # Both bring numpy in, whose modules import each other: two threads at once may meet half of one.
         import numpy.typing  # noqa: F401
+
+        from rag.corpora import Corpora
 
         chroma = self.chroma
         # Chroma and the encoder take about half a second each, and neither waits for the other.

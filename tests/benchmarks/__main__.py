@@ -70,6 +70,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="FOLDER",
         help="keep the indexes there (by default they are thrown away)",
     )
+    parser.add_argument(
+        "--peps",
+        type=int,
+        metavar="N",
+        help="take N of the proposals, at equal distances (all of them take the plain pipeline half an hour)",
+    )
     parser.add_argument("--quick", action="store_true", help="see whether everything runs; not to be quoted")
     return parser.parse_args(arguments)
 
@@ -106,7 +112,7 @@ def main() -> int:
     with ExitStack() as stack:
         cache = options.cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ragsmith-bench-")))
         cache.mkdir(parents=True, exist_ok=True)
-        plan = Plan((options.data or ROOT).resolve(), cache.resolve(), options.quick)
+        plan = Plan((options.data or ROOT).resolve(), cache.resolve(), options.quick, options.peps)
         stopped = _run(names, plan, report)
     print(report.markdown())
     print(f"Written to {options.out} and {options.out.with_suffix('.json').name} beside it.")

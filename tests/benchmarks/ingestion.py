@@ -38,7 +38,7 @@ def run(plan: Plan) -> Iterator[Group]:
     if not plan.quick:
         started = load_line()
         built = indexes(plan, anew=True, size=size.characters)
-        title = f"Ingestion, all {len(built.files)} PEPs, once each"
+        title = f"Ingestion, {len(built.files)} PEPs, once each"
         yield _group(title, [(built.ours, built.theirs)], size, [started, load_line()])
 
 

@@ -21,7 +21,7 @@ _WORDS = range(6, 26)
 
 
 def all_files(plan: Plan) -> list[Path]:
-    """Every proposal, by name.
+    """Every proposal, or as many as the plan takes, by name.
 
     Raises:
         FileNotFoundError: The data folder holds none.
@@ -29,13 +29,16 @@ def all_files(plan: Plan) -> list[Path]:
     files = sorted((plan.data / "docs" / "peps").glob("*.rst"))
     if not files:
         raise FileNotFoundError(f"There are no docs/peps/*.rst below {plan.data}.")
-    return files
+    return _spread(files, plan.peps or len(files))
 
 
 def a_slice(plan: Plan) -> list[Path]:
     """Files from beginning to end at equal distances: old and new ones, short and long ones."""
-    files = all_files(plan)
-    count = min(QUICK_SLICE if plan.quick else SLICE, len(files))
+    return _spread(all_files(plan), QUICK_SLICE if plan.quick else SLICE)
+
+
+def _spread(files: list[Path], wanted: int) -> list[Path]:
+    count = min(wanted, len(files))
     return [files[at * len(files) // count] for at in range(count)]
 
 

@@ -16,12 +16,14 @@ class Plan:
     Attributes:
         data: The folder of benchmark data: ``docs/peps``, ``scifact``, ``cranfield``.
         cache: Where indexes are kept; a second run with the same folder need not make them again.
+        peps: How many of the proposals stand for all of them, at equal distances; None for every one.
         quick: Fewer files, queries and rounds: to see that everything runs, not to quote.
     """
 
     data: Path
     cache: Path
     quick: bool = False
+    peps: int | None = None
 
     def workspace(self, name: str) -> Path:
         """A workspace in the cache, with the encoder converted already: that is done once on a machine.
