@@ -129,7 +129,7 @@ class CorpusIndex:
             ids = self._new_passages(connection, rows)
         words = [text.embedded(chunk) for text in texts for chunk in text.chunks]
         if ids:
-            vectors = self.encoder.embed(words, on_progress)
+            vectors = self.encoder.embed_passages(words, on_progress)
             self.dense.add(
                 [
                     DenseEntry(number, row["text_id"], row["page"] or 0)

@@ -22,7 +22,7 @@ Place = tuple[str, str, int, int, str]
 
 
 class CountingEncoder:
-    """The real encoder, which remembers the texts that it was given and calls ``on_embed`` for each batch."""
+    """The real encoder, which remembers the passages that it was given and calls ``on_embed`` for each batch."""
 
     def __init__(self, inner: Encoder) -> None:
         self.inner = inner
@@ -32,9 +32,14 @@ class CountingEncoder:
         self.on_embed: Callable[[], object] = lambda: None
 
     def embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
+        return self.inner.embed(texts, on_progress)
+
+    def embed_passages(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
         self.texts.extend(texts)
         self.on_embed()
-        return self.inner.embed(texts, on_progress)
+        return self.inner.embed_passages(texts, on_progress)
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:

@@ -89,6 +89,12 @@ def test_every_vector_is_as_good_as_the_published_models(
     assert cosines[worst] >= FLOOR, (encoder.runtime, texts[worst])
 
 
+def test_the_faster_form_for_passages_is_good_enough_too(encoder: Encoder, exact: TorchEncoder) -> None:
+    texts = chunks()
+    cosines = (encoder.embed_passages(texts) * exact.embed(texts)).sum(axis=1)
+    assert cosines.min() >= FLOOR, (encoder.runtime, texts[int(cosines.argmin())])
+
+
 def test_in_float32_the_converted_model_gives_the_published_vectors(
     ready_workspace: Workspace, exact: TorchEncoder
 ) -> None:
@@ -96,6 +102,7 @@ def test_in_float32_the_converted_model_gives_the_published_vectors(
     assert converted.runtime == "OpenVINO f32"
     assert converted.notice == ""
     assert np.abs(converted.embed(QUERIES) - exact.embed(QUERIES)).max() < 1e-4
+    assert (converted.embed_passages(QUERIES) == converted.embed(QUERIES)).all()
 
 
 @pytest.mark.parametrize("which", ["encoder", "exact"])

@@ -95,7 +95,7 @@ def test_an_ingestion_broken_off_between_two_stores_is_made_good_by_the_next(
     write(many, {"00.md": "Another stone.", "12.md": "One more stone.", "13.md": "The last stone."})
     (many / "05.md").unlink()
     target, name = {
-        "embed": (index.encoder, "embed"),
+        "embed": (index.encoder, "embed_passages"),
         "dense": (index.dense, "add"),
         "lexical": (LexicalIndex, "write"),
         "ready": (CorpusIndex, "_set_state"),

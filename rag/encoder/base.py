@@ -54,7 +54,7 @@ class Encoder(Protocol):
         ...
 
     def embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Embed texts; safe to call from several threads.
+        """Embed texts as exactly as the runtime can; safe to call from several threads.
 
         Args:
             texts: Any number of them, in any order; equal texts are computed once.
@@ -63,4 +63,10 @@ class Encoder(Protocol):
         Returns:
             Shape ``(len(texts), dimensions)``, rows of unit length.
         """
+        ...
+
+    def embed_passages(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """The same for passages that go into an index: as fast as a cosine of 0.99 to float32 allows."""
         ...

@@ -25,9 +25,10 @@ from rag.workspace import disk_errors
 
 CARD = "card.json"
 GRAPH = "model.xml"
+PASSAGES_GRAPH = "passages.xml"
 TOKENIZER = "tokenizer.json"
 # Raise when the converted graph changes, so that workspaces convert anew.
-FORMAT = 1
+FORMAT = 2
 
 
 def converted_folder(files: ModelFiles, models: Path) -> Path:
@@ -105,6 +106,8 @@ def _convert_here(name: str, folder: str, sha256: str, target: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
+    from rag.encoder.quantize import quantize
+
     model = SentenceTransformer(folder, device="cpu").eval()
 
     class Sentences(torch.nn.Module):  # type: ignore[misc]
@@ -121,6 +124,8 @@ def _convert_here(name: str, folder: str, sha256: str, target: Path) -> None:
     example = torch.ones(2, 7, dtype=torch.long)
     graph = openvino.convert_model(Sentences(), example_input={"input_ids": example, "attention_mask": example})
     openvino.save_model(graph, target / GRAPH, compress_to_fp16=False)
+    quantize(graph)
+    openvino.save_model(graph, target / PASSAGES_GRAPH, compress_to_fp16=False)
     model.tokenizer.save_pretrained(target / "tokenizer")
     (target / "tokenizer" / TOKENIZER).rename(target / TOKENIZER)
     shutil.rmtree(target / "tokenizer")

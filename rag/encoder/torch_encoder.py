@@ -73,3 +73,9 @@ class TorchEncoder:
         if on_progress:
             on_progress(len(texts))
         return np.asarray(vectors, np.float32).reshape(len(texts), self.card.dimensions)
+
+    def embed_passages(
+        self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
+    ) -> NDArray[np.float32]:
+        """The same as ``embed``: torch has one form of the model."""
+        return self.embed(texts, on_progress)
