@@ -1,1 +1,1 @@
-"""Training of the models that ragsmith serves: nothing is trained yet, the package holds its place in the house."""
+"""The place of training in the house: nothing is trained yet."""

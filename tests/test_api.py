@@ -244,3 +244,9 @@ def test_uploads_stay_in_the_workspace(client: httpx.Client, bench: ScriptedBenc
     response = client.post("/gradio_api/upload", files={"files": ("notes.txt", b"hello")})
     assert response.status_code == 200
     assert Path(response.json()[0]).is_relative_to(bench.workspace.root)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "http://example.org/x.png", "../ragsmith.db"])
+def test_gradio_hands_out_no_other_files(client: httpx.Client, bench: ScriptedBench, path: str) -> None:
+    assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
+    assert client.get(f"/gradio_api/file={bench.workspace.database}").status_code == 403

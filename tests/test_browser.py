@@ -240,9 +240,7 @@ def test_an_answer_looks_like_what_became_of_it(page: Page, question: str, look:
     expect(page.locator("#question .submit-button")).to_be_visible()
 
 
-def test_an_answer_that_a_crash_cut_off_is_shown_as_interrupted(
-    bench: ScriptedBench, open_page: Open
-) -> None:
+def test_an_answer_that_a_crash_cut_off_is_shown_as_interrupted(bench: ScriptedBench, open_page: Open) -> None:
     bench.conversations.append(bench.conversations.new("handbook"), "Lost?")
     page = open_page()
     expect(page.locator(".rs-interrupted .rs-badge")).to_have_text("Interrupted")

@@ -137,9 +137,7 @@ def test_debug_shows_the_traceback_before_the_line(error: Exception, command: Ca
     assert result.exit_code == 1
     assert result.stderr.startswith("Traceback (most recent call last):")
     assert "in deed" in result.stderr
-    assert result.stderr.splitlines()[-1].startswith(
-        ("Error: The disk", "This is a bug in ragsmith: KeyError")
-    )
+    assert result.stderr.splitlines()[-1].startswith(("Error: The disk", "This is a bug in ragsmith: KeyError"))
 
 
 def test_an_interrupt_is_told_and_has_its_status(command: Callable[..., None]) -> None:

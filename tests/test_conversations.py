@@ -13,7 +13,9 @@ from rag.events import Answer, Citation, Turn, Usage
 from rag.workspace import Workspace
 
 HIT = Hit(
-    Passage(3, 7, "/d/a.md", "a.md", "A", "text", 4, 8, ("One", "Two"), 2, {"n": 1, "b": True, "f": 1.5, "s": "x"}),
+    Passage(
+        3, 7, "/d/a.md", "a.md", "A", "text", 4, 8, ("One", "Two"), 2, {"n": 1, "b": True, "f": 1.5, "s": "x"}
+    ),
     0.03,
     dense_rank=1,
     dense_score=0.5,

@@ -142,8 +142,7 @@ def test_heavy_libraries_are_imported_inside_functions(package: str) -> None:
 
 def test_help_imports_no_library_but_click(tmp_path: Path) -> None:
     program = (
-        "import sys, ui.cli; ui.cli.cli(['--help'], standalone_mode=False); "
-        "print('\\n' + ' '.join(sys.modules))"
+        "import sys, ui.cli; ui.cli.cli(['--help'], standalone_mode=False); print('\\n' + ' '.join(sys.modules))"
     )
     loaded = set(run_python("-c", program, cwd=tmp_path).splitlines()[-1].split())
     assert "ui.cli" in loaded
@@ -155,9 +154,7 @@ def test_importing_a_module_does_no_work(tmp_path: Path) -> None:
     here, home = tmp_path / "here", tmp_path / "home"
     here.mkdir()
     home.mkdir()
-    report = json.loads(
-        run_python("-c", IMPORT_EVERYTHING, *ARROWS, cwd=here, HOME=str(home)).splitlines()[-1]
-    )
+    report = json.loads(run_python("-c", IMPORT_EVERYTHING, *ARROWS, cwd=here, HOME=str(home)).splitlines()[-1])
     assert {"rag.settings", "ui.cli"} <= set(report["imported"])
     assert report["deeds"] == []
     assert report["threads"] == []

@@ -69,9 +69,7 @@ def test_any_text_gives_sound_blocks_or_a_load_error(suffix: str, text: str) -> 
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    data=st.binary(max_size=300), suffix=st.sampled_from([*TEXT_LIKE, ".pdf", ".docx", ".pptx", ".unknown"])
-)
+@given(data=st.binary(max_size=300), suffix=st.sampled_from([*TEXT_LIKE, ".pdf", ".docx", ".pptx", ".unknown"]))
 def test_any_bytes_give_sound_blocks_or_a_load_error(data: bytes, suffix: str) -> None:
     try:
         found = documents("any" + suffix, data)
@@ -233,9 +231,7 @@ def test_unusual_scripts_survive_unchanged(suffix: str, text: str) -> None:
 
 
 def test_importing_the_loaders_imports_no_parser() -> None:
-    heavy = (
-        "lxml pypdfium2 docx pptx markdown_it nbformat langchain_text_splitters bs4 pandas charset_normalizer"
-    )
+    heavy = "lxml pypdfium2 docx pptx markdown_it nbformat langchain_text_splitters bs4 pandas charset_normalizer"
     code = f"import sys, rag.loaders; print([m for m in {heavy.split()!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -298,9 +298,7 @@ def test_what_is_no_archive_is_refused(suffix: str) -> None:
         read(f"a.{suffix}", b"PK\x03\x04 but no more")
 
 
-@pytest.mark.parametrize(
-    ("suffix", "part"), [("docx", "word/document.xml"), ("pptx", "ppt/presentation.xml")]
-)
+@pytest.mark.parametrize(("suffix", "part"), [("docx", "word/document.xml"), ("pptx", "ppt/presentation.xml")])
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(suffix: str, part: str) -> None:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -309,9 +307,7 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(suffix: str, part: str) -> 
         read(f"a.{suffix}", stream.getvalue())
 
 
-@pytest.mark.parametrize(
-    ("suffix", "part"), [("docx", "word/document.xml"), ("pptx", "ppt/presentation.xml")]
-)
+@pytest.mark.parametrize(("suffix", "part"), [("docx", "word/document.xml"), ("pptx", "ppt/presentation.xml")])
 @pytest.mark.parametrize("content", [b"<broken", b"<a/>"])
 def test_an_archive_with_broken_parts_is_refused(suffix: str, part: str, content: bytes) -> None:
     stream = io.BytesIO()

@@ -248,9 +248,7 @@ def test_a_notebook_of_format_three_is_read() -> None:
     assert shown(read("a.ipynb", old)[0]) == ["x = 1"]
 
 
-@pytest.mark.parametrize(
-    "source", ["{", '{"a": 1}', "[]", '{"cells": [1, {}]}', '{"cells": null}', "[" * 100_000]
-)
+@pytest.mark.parametrize("source", ["{", '{"a": 1}', "[]", '{"cells": [1, {}]}', '{"cells": null}', "[" * 100_000])
 def test_what_is_no_notebook_is_refused(source: str) -> None:
     with pytest.raises(LoadError, match=r"^a\.ipynb"):
         read("a.ipynb", source)

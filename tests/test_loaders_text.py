@@ -277,18 +277,14 @@ def test_html_becomes_clean_text() -> None:
 
 
 def test_a_layout_table_inside_a_cell_keeps_its_rows_apart() -> None:
-    document = read(
-        "a.html", "<table><tr><td>menu<table><tr><td>a<td>b</tr><tr><td>c<td>d</table>tail</table>"
-    )
+    document = read("a.html", "<table><tr><td>menu<table><tr><td>a<td>b</tr><tr><td>c<td>d</table>tail</table>")
     assert {"a | b", "c | d"} <= set(shown(document, "row"))
 
 
 def test_html_defines_no_entities_and_fetches_nothing(tmp_path: Path) -> None:
     secret = tmp_path / "secret.txt"
     secret.write_text("hidden words")
-    source = (
-        f'<!DOCTYPE x [<!ENTITY s SYSTEM "{secret.as_uri()}"><!ENTITY a "boom boom">]><p>text &s; &a;</p>'
-    )
+    source = f'<!DOCTYPE x [<!ENTITY s SYSTEM "{secret.as_uri()}"><!ENTITY a "boom boom">]><p>text &s; &a;</p>'
     for name in ("a.html", "a.xhtml"):
         document = read(name, source)
         assert "hidden words" not in document.text
@@ -371,9 +367,7 @@ def test_a_long_function_is_cut_at_its_blank_lines() -> None:
     assert {b.headings for b in document.blocks} == {("long",)}
 
 
-@pytest.mark.parametrize(
-    "source", ["print 'old'\n\ndef f(x):\n    pass\n", 'x = "\\d"\n\ndef f(x):\n    pass\n']
-)
+@pytest.mark.parametrize("source", ["print 'old'\n\ndef f(x):\n    pass\n", 'x = "\\d"\n\ndef f(x):\n    pass\n'])
 def test_python_that_does_not_parse_or_warns_is_still_read(source: str) -> None:
     assert headings_of(read("a.py", source), "def f(x)") == ("f",)
 

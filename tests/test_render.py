@@ -51,23 +51,89 @@ NASTY = st.lists(
         st.text(max_size=12),
         st.sampled_from(
             [
-                "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "![a](http://e.org/x.png)",
-                "[a](javascript:alert(1))", "[a](JaVaScRiPt:alert(1))", "<javascript:alert(1)>", "[1]", "[1](http://e.org)",
-                "[x]: http://e.org", "\n\n", "\n", "```", "```html\n", "`", "    ", "| a | b |\n|---|---|\n| 1 | 2 |\n",
-                "&lt;b&gt;", "&#60;script&#62;", "<!--", "-->", "<![CDATA[", "<?php", "]]>", "</div>", "</textarea>",
-                "<style>", "<svg onload=alert(1)>", "[![a](b)](data:text/html,x)", "[a](data:text/html;base64,xx)",
-                "\u202e", "\x00", '"', "'", ">", "<", "&", "\\", "[a](<java\nscript:x>)", "[a](&#106;avascript:x)",
-                "<a href='//e.org'>", "[a](//e.org)", "[a](/etc)", "[a](vbscript:x)", "* ", "# ", "> ", "1. ", "~~", "**",
+                "<script>alert(1)</script>",
+                "<img src=x onerror=alert(1)>",
+                "![a](http://e.org/x.png)",
+                "[a](javascript:alert(1))",
+                "[a](JaVaScRiPt:alert(1))",
+                "<javascript:alert(1)>",
+                "[1]",
+                "[1](http://e.org)",
+                "[x]: http://e.org",
+                "\n\n",
+                "\n",
+                "```",
+                "```html\n",
+                "`",
+                "    ",
+                "| a | b |\n|---|---|\n| 1 | 2 |\n",
+                "&lt;b&gt;",
+                "&#60;script&#62;",
+                "<!--",
+                "-->",
+                "<![CDATA[",
+                "<?php",
+                "]]>",
+                "</div>",
+                "</textarea>",
+                "<style>",
+                "<svg onload=alert(1)>",
+                "[![a](b)](data:text/html,x)",
+                "[a](data:text/html;base64,xx)",
+                "\u202e",
+                "\x00",
+                '"',
+                "'",
+                ">",
+                "<",
+                "&",
+                "\\",
+                "[a](<java\nscript:x>)",
+                "[a](&#106;avascript:x)",
+                "<a href='//e.org'>",
+                "[a](//e.org)",
+                "[a](/etc)",
+                "[a](vbscript:x)",
+                "* ",
+                "# ",
+                "> ",
+                "1. ",
+                "~~",
+                "**",
             ]
         ),
     ),
     max_size=14,
-).map("".join)  # fmt: skip
+).map("".join)
 
 TAGS = {
-    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s",
-    "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
-}  # fmt: skip
+    "a",
+    "blockquote",
+    "br",
+    "code",
+    "del",
+    "em",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "s",
+    "strong",
+    "table",
+    "tbody",
+    "td",
+    "th",
+    "thead",
+    "tr",
+    "ul",
+}
 ATTRIBUTES = {"class", "href", "title", "target", "rel", "start", "style"}
 HREF = re.compile(r"(https?:|mailto:|/documents/\d+\?[a-z0-9=&]*#cited$)", re.IGNORECASE)
 
@@ -147,20 +213,46 @@ def test_no_text_anywhere_in_the_page_becomes_markup(text: str) -> None:
     )
     span = Span("s", None, 0, text, "llm", "error", 1.0, 2.0, {text: text}, [text], text, attributes={text: text})
     trace = Trace(
-        "t", 1.0, "ok", text, text, text, model=text, corpus=text, spans=(span,), feedback=Feedback("up", text, 1.0)
+        "t",
+        1.0,
+        "ok",
+        text,
+        text,
+        text,
+        model=text,
+        corpus=text,
+        spans=(span,),
+        feedback=Feedback("up", text, 1.0),
     )
     everything = "".join(
         [
             question_html(text, 3),
             draft_html(text, (hit,), (), "embedded", text),
-            *(answer_html(replace(answer, status=status)) for status in ("answered", "abstained", "failed", "cancelled")),
+            *(
+                answer_html(replace(answer, status=status))
+                for status in ("answered", "abstained", "failed", "cancelled")
+            ),
             sources_html(answer, 0.6),
             list_html(TracePage((trace,), 1), 1),
             trace_html(trace),
         ]
     )
     seen = Markup(everything)
-    allowed = TAGS | {"b", "button", "dd", "details", "div", "dl", "dt", "i", "mark", "path", "span", "summary", "svg"}
+    allowed = TAGS | {
+        "b",
+        "button",
+        "dd",
+        "details",
+        "div",
+        "dl",
+        "dt",
+        "i",
+        "mark",
+        "path",
+        "span",
+        "summary",
+        "svg",
+    }
     assert not seen.other
     for tag, attributes in seen.tags:
         assert tag in allowed
@@ -245,7 +337,9 @@ def test_costs(usd: float | None, shown: str) -> None:
     assert cost(usd) == shown
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(0.04, "0.0 s"), (1.93, "1.9 s"), (12.4, "12 s"), (200, "3 min 20 s")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.04, "0.0 s"), (1.93, "1.9 s"), (12.4, "12 s"), (200, "3 min 20 s")]
+)
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 

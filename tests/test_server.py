@@ -106,8 +106,7 @@ def test_an_answer_that_a_signal_cuts_off_is_traced_as_cancelled(tmp_path: Path)
 def test_the_first_page_does_not_wait_for_heavy_libraries(tmp_path: Path) -> None:
     program = PROGRAM.replace(
         "serve(bench, open_browser=False)",
-        "from ui.server import create_app\ncreate_app(bench)\n"
-        "print(sorted(set({heavy!r}) & set(sys.modules)))",
+        "from ui.server import create_app\ncreate_app(bench)\nprint(sorted(set({heavy!r}) & set(sys.modules)))",
     ).format(tests=str(HERE), home=str(tmp_path), host="127.0.0.1", heavy=HEAVY)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=HERE.parent, capture_output=True, text=True, check=True, timeout=60

@@ -152,9 +152,7 @@ def test_no_file_content_escapes_as_another_error(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["5", "{", "[1]", "many"])
-def test_a_section_variable_that_is_no_json_object_is_named(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_section_variable_that_is_no_json_object_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGSMITH_RETRIEVAL", value)
     with pytest.raises(SettingsError, match="retrieval"):
         load_settings()

@@ -102,7 +102,9 @@ def test_a_place_alone_is_shown_without_a_mark(client: TestClient) -> None:
     assert "nothing is marked" in html
 
 
-def test_a_file_that_is_gone_is_told_and_its_text_shown(client: TestClient, bench: ScriptedBench, tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_told_and_its_text_shown(
+    client: TestClient, bench: ScriptedBench, tmp_path: Path
+) -> None:
     assert "not there any more" in client.get("/documents/1").text
     there = tmp_path / "there.txt"
     there.write_text("Hello.")
@@ -145,7 +147,7 @@ def test_a_pdf_is_shown_as_its_page(client: TestClient, bench: ScriptedBench) ->
 def marked_rows(png: bytes) -> list[float]:
     """Where in the image, from 0 at the top to 1, there is the colour of the mark."""
     image = Image.open(io.BytesIO(png)).convert("RGB")
-    width, height = image.size
+    _, height = image.size
     narrow = image.resize((60, height), Image.Resampling.BOX)
     return [
         row / height
@@ -199,7 +201,9 @@ def test_a_page_can_be_turned(client: TestClient, bench: ScriptedBench) -> None:
 def test_a_passage_that_is_not_on_the_page_is_told(client: TestClient, bench: ScriptedBench) -> None:
     document = bench.documents[2]
     number = 60
-    bench.documents[number] = replace(document, id=number, text="Words that the file has nowhere.", pages=((1, 0),))
+    bench.documents[number] = replace(
+        document, id=number, text="Words that the file has nowhere.", pages=((1, 0),)
+    )
     html = client.get(f"/documents/{number}?start=0&end=20").text
     assert "was not found on the image" in html
     assert '<mark id="cited">Words that the file </mark>' in html

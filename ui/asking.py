@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from rag.documents import Hit
 from rag.events import Answer, Citation, Cited, Done, Event, Retrieved, Started, Step, StepStarted, Token
 
+INSIST_S = 1.0
+"""How long a stopped answer may take to end before it is told again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Draft:
@@ -51,6 +54,7 @@ class AnswerStream:
     def __init__(self, events: AsyncIterator[Event]) -> None:
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
         self._task = asyncio.create_task(self._pump(events))
+        self._ending: asyncio.Task[None] | None = None
         self.stopped = False
 
     async def _pump(self, events: AsyncIterator[Event]) -> None:
@@ -88,20 +92,26 @@ class AnswerStream:
     def stop(self) -> None:
         """Stop the work; ``batches`` ends after what has come so far. Call it in the loop of the stream."""
         self.stopped = True
-        self._cancel()
-
-    def _cancel(self) -> None:
-        # Once only: a second time would break off what the first one set going, as hanging up on a model.
-        if not self._task.cancelling():
-            self._task.cancel()
+        self._begin_to_end()
 
     async def close(self) -> None:
         """Stop the work and wait until it has ended and its trace is stored."""
-        self._cancel()
-        await asyncio.wait([self._task])
+        await asyncio.wait([self._begin_to_end()])
         if not self._task.cancelled():
             # Looked at, so that the loop does not complain about an error that nobody waits for any more.
             self._task.exception()
+
+    def _begin_to_end(self) -> asyncio.Task[None]:
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._end())
+        return self._ending
+
+    async def _end(self) -> None:
+        # A cancellation may get lost on its way: Python 3.11's ``asyncio.wait_for`` swallows one that comes
+        # together with a result. Not at once again, for what hangs up on a model needs a moment.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=INSIST_S)
 
 
 class Running:

@@ -134,10 +134,7 @@ def usage_of(answer: Answer) -> dict[str, int] | None:
 def extra(answer: Answer) -> dict[str, Any]:
     """What stands in the field ``ragsmith``."""
     cited = {citation.marker: citation for citation in answer.citations}
-    sources = [
-        _source(number, hit, cited.get(number))
-        for number, hit in enumerate(answer.hits, start=1)
-    ]
+    sources = [_source(number, hit, cited.get(number)) for number, hit in enumerate(answer.hits, start=1)]
     return {
         "status": answer.status,
         "sources": sources,
