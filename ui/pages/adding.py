@@ -144,7 +144,7 @@ class Adding:
             yield {add.progress: progress_html(job.progress)}
         names = await in_thread(self._bench.corpora)
         yield {
-            add.progress: outcome_html(job),
+            add.progress: outcome_html(job, shown),
             add.stop: gr.Button(visible=False),
             add.upload: gr.UploadButton(interactive=True, value=None),
             add.folder: "" if job.error is None else gr.skip(),
@@ -169,8 +169,12 @@ def progress_html(progress: IngestProgress | None) -> str:
     )
 
 
-def outcome_html(job: Job) -> str:
-    """What an ingestion did, with every file that could not be read and why."""
+def outcome_html(job: Job, shown: str) -> str:
+    """What an ingestion did, with every file that could not be read and why.
+
+    Args:
+        shown: The corpus that questions go to.
+    """
     if job.error is not None:
         return f'<div class="rs-warn">{plain(told(job.error))}</div>'
     report = job.report
@@ -186,7 +190,8 @@ def outcome_html(job: Job) -> str:
     files = ", ".join(f"{number:,} {word}" for word, number in counted if number) or "nothing to do"
     head = "Stopped: what was finished is kept. " if report.stopped else ""
     line = f"{head}{files} · {report.passages:,} passages in {duration(report.seconds)}"
-    return f'<div class="rs-outcome"><div>{plain(line)}</div>{_problems_html(report)}</div>'
+    other = "" if job.corpus == shown else f"<div>Choose {plain(job.corpus)} under Corpus to ask it.</div>"
+    return f'<div class="rs-outcome"><div>{plain(line)}</div>{other}{_problems_html(report)}</div>'
 
 
 def _problems_html(report: IngestReport) -> str:
