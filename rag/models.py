@@ -60,7 +60,7 @@ def open_remote_model(settings: Settings) -> BaseChatModel:
         # Servers of one's own ask for none, but the client insists on one.
         api_key=server.api_key or SecretStr("none"),
         timeout=server.timeout_s,
-        stream_chunk_timeout=server.timeout_s,
+        stream_chunk_timeout=None,
         max_retries=server.max_retries,
         temperature=settings.decoding.temperature,
         streaming=True,

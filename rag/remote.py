@@ -55,8 +55,9 @@ class RemoteModel(ChatOpenAI):
             async with aclosing(super()._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
                 limit = self.request_timeout if isinstance(self.request_timeout, float) else None
                 while True:
-                    # The client counts its time-out anew for every retry; a person waits only once.
-                    async with asyncio.timeout(None if length or ending else limit):
+                    # The client counts its time-out anew for every retry; a person waits only once. A pause
+                    # is limited here too: the client's own limit may swallow a cancellation on Python 3.11.
+                    async with asyncio.timeout(limit):
                         chunk = await anext(chunks, None)
                     if chunk is None:
                         break

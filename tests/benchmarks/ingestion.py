@@ -34,7 +34,7 @@ def run(plan: Plan) -> Iterator[Group]:
         theirs = build_theirs(plan, "slice/langchain", files, size.characters)
         pairs.append((ours, theirs))
         loads.append(load_line())
-        yield _group(f"Ingestion, {len(files)} PEPs, {len(pairs)} rounds in turn", pairs, size, [started, *loads])
+        yield _group(f"Ingestion, {len(files)} PEPs, rounds in turn", pairs, size, [started, *loads])
     if not plan.quick:
         started = load_line()
         built = indexes(plan, anew=True, size=size.characters)
@@ -76,6 +76,7 @@ def _group(title: str, pairs: Sequence[Pair], size: ChunkSize, loads: Sequence[s
         ),
     )
     how = (
+        f"{len(pairs)} of {ROUNDS} rounds. "
         "Reading, cutting, embedding and storing, with libraries and model loaded before; each turn in a "
         "fresh process with an empty store, the factors of neighbouring turns, median and range. The plain "
         f"pipeline cuts at {size.characters} characters, which on {size.files} files gives it {size.theirs:.1f} "
