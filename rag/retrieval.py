@@ -10,9 +10,10 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, select
 
 from rag import database as db
 from rag.documents import Hit, Passage
@@ -133,28 +134,7 @@ class Retriever:
 
     def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
         with db.reading(self._index.engine) as connection:
-            rows = connection.execute(
-                select(
-                    db.passages.c.id,
-                    db.passages.c.text_id,
-                    db.passages.c.text,
-                    db.passages.c.start,
-                    db.passages.c.end,
-                    db.passages.c.headings,
-                    db.passages.c.page,
-                    db.entries.c.record,
-                    db.entries.c.title,
-                    db.entries.c.date,
-                    db.entries.c.metadata,
-                    db.files.c.path,
-                    db.files.c.name,
-                )
-                .join(db.entries, db.entries.c.text_id == db.passages.c.text_id)
-                .join(db.files, db.files.c.id == db.entries.c.file_id)
-                .where(db.passages.c.id.in_(ids))
-                # Of several files with the same text the first by path that was asked for speaks for it.
-                .order_by(db.files.c.path.desc(), db.entries.c.id.desc())
-            )
+            rows = connection.execute(_fetch(), {"ids": list(ids)})
             return {
                 row.id: _passage(row)
                 for row in rows
@@ -164,6 +144,33 @@ class Retriever:
     def close(self) -> None:
         """End the thread of the lexical side."""
         self._lexical_side.shutdown(wait=False)
+
+
+@cache
+def _fetch() -> Select[Any]:
+    """The statement that fetches passages by their numbers, built once."""
+    return (
+        select(
+            db.passages.c.id,
+            db.passages.c.text_id,
+            db.passages.c.text,
+            db.passages.c.start,
+            db.passages.c.end,
+            db.passages.c.headings,
+            db.passages.c.page,
+            db.entries.c.record,
+            db.entries.c.title,
+            db.entries.c.date,
+            db.entries.c.metadata,
+            db.files.c.path,
+            db.files.c.name,
+        )
+        .join(db.entries, db.entries.c.text_id == db.passages.c.text_id)
+        .join(db.files, db.files.c.id == db.entries.c.file_id)
+        .where(db.passages.c.id.in_(bindparam("ids", expanding=True)))
+        # Of several files with the same text the first by path that was asked for speaks for it.
+        .order_by(db.files.c.path.desc(), db.entries.c.id.desc())
+    )
 
 
 def search_many(retriever: Retriever, queries: Iterable[str], options: SearchOptions) -> Iterator[list[Hit]]:
