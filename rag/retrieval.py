@@ -7,7 +7,7 @@ weight / (k + r) to its score. Ranks compare across sides where cosine and BM25 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -171,12 +171,6 @@ def _fetch() -> Select[Any]:
         # Of several files with the same text the first by path that was asked for speaks for it.
         .order_by(db.files.c.path.desc(), db.entries.c.id.desc())
     )
-
-
-def search_many(retriever: Retriever, queries: Iterable[str], options: SearchOptions) -> Iterator[list[Hit]]:
-    """The hits of each query, in order, as they are found."""
-    for query in queries:
-        yield retriever.search(query, options)
 
 
 @dataclass(frozen=True, slots=True)

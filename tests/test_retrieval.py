@@ -24,7 +24,7 @@ from rag.encoder import Encoder
 from rag.filters import Filters
 from rag.index import CorpusIndex
 from rag.lexical import LexicalEntry
-from rag.retrieval import Fused, Retriever, SearchOptions, fuse, search_many
+from rag.retrieval import Fused, Retriever, SearchOptions, fuse
 from rag.settings import RetrievalSettings, SearchMode
 from rag.workspace import open_workspace
 
@@ -263,13 +263,6 @@ def test_the_settings_decide_where_nothing_is_asked_for(
     assert all(hit.dense_rank is None for hit in hits)
     assert made.options() == SearchOptions(2, "lexical")
     assert made.options(7, "dense") == SearchOptions(7, "dense")
-
-
-def test_many_queries_are_answered_in_order(retriever: Retriever) -> None:
-    queries = ["mill", "whale", "dough", "currants"]
-    assert list(search_many(retriever, queries, asked(k=2))) == [
-        retriever.search(query, asked(k=2)) for query in queries
-    ]
 
 
 @pytest.mark.parametrize("mode", MODES)

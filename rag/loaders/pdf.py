@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -126,14 +126,12 @@ def _outline(file: Any) -> Outline:
     from pypdfium2 import PdfiumError
 
     found: Outline = {}
-    try:
+    with suppress(PdfiumError):
         for entry in islice(file.get_toc(), _OUTLINE_LIMIT):
             target = entry.get_dest()
             page = target.get_index() if target else None
             if page is not None:
                 found.setdefault(page, {})[one_line(entry.get_title()).casefold()] = entry.level + 1
-    except PdfiumError:
-        pass
     return found
 
 
