@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sqlalchemy import Select, bindparam, select
 
@@ -173,9 +173,8 @@ def _fetch() -> Select[Any]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Fused:
-    """A passage number with its place on each side."""
+class Fused(NamedTuple):
+    """A passage number with its place on each side; a tuple, since a query makes some two hundred."""
 
     passage_id: int
     score: float
@@ -197,17 +196,23 @@ def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fu
         lexical: Passage numbers and BM25 scores, best first.
         settings: ``rrf_k`` and ``dense_weight``.
     """
-    found: dict[int, Fused] = {}
-    for rank, (number, score) in enumerate(dense, 1):
-        share = settings.dense_weight / (settings.rrf_k + rank)
-        found[number] = Fused(number, share if lexical else score, rank, score)
-    for rank, (number, score) in enumerate(lexical, 1):
-        share = (1 - settings.dense_weight) / (settings.rrf_k + rank)
-        other = found.get(number) or Fused(number, 0.0)
-        found[number] = replace(
-            other, score=other.score + share if dense else score, lexical_rank=rank, lexical_score=score
-        )
-    return sorted(found.values(), key=_order)
+    nowhere: tuple[None, None] = (None, None)
+    dense_places = {number: (rank, score) for rank, (number, score) in enumerate(dense, 1)}
+    lexical_places = {number: (rank, score) for rank, (number, score) in enumerate(lexical, 1)}
+    found = []
+    for number in dense_places | lexical_places:
+        dense_rank, dense_score = dense_places.get(number, nowhere)
+        lexical_rank, lexical_score = lexical_places.get(number, nowhere)
+        if dense and lexical:
+            score = 0.0
+            if dense_rank:
+                score += settings.dense_weight / (settings.rrf_k + dense_rank)
+            if lexical_rank:
+                score += (1 - settings.dense_weight) / (settings.rrf_k + lexical_rank)
+        else:
+            score = dense_score if dense_score is not None else lexical_score or 0.0
+        found.append(Fused(number, score, dense_rank, dense_score, lexical_rank, lexical_score))
+    return sorted(found, key=_order)
 
 
 def _order(each: Fused) -> tuple[float, int, int]:

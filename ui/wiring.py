@@ -119,6 +119,8 @@ class Workbench:
         with ThreadPoolExecutor(1, thread_name_prefix="chroma") as side:
             side.submit(lambda: chroma.client)
             encoder = self.encoder
+            # The first use compiles it: done here, beside Chroma, and not before the first answer.
+            encoder.embed(["ready"])
         return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, chroma)
 
     @shared_property
