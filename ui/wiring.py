@@ -119,8 +119,6 @@ class Workbench:
         with ThreadPoolExecutor(1, thread_name_prefix="chroma") as side:
             side.submit(lambda: chroma.client)
             encoder = self.encoder
-            # The first use compiles it: done here, beside Chroma, and not before the first answer.
-            encoder.embed(["ready"])
         return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, chroma)
 
     @shared_property
@@ -188,7 +186,10 @@ class Workbench:
         """
         from rag.retrieval import Retriever
 
-        with self.lock:
+        with self.lock, ThreadPoolExecutor(1, thread_name_prefix="encoder") as side:
+            if not self._retrievers:
+                # The first use compiles it: done beside the opening of Chroma. An ingestion never needs this form.
+                side.submit(self.encoder.embed, ["ready"])
             index = self.index(corpus)
             if index.id not in self._retrievers:
                 self._retrievers[index.id] = Retriever(index, self.settings.retrieval)
