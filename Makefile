@@ -64,7 +64,7 @@ $(STAMPS)/run-$(KEY): | $(STAMPS)/torch-$(TORCH)
 	@touch $@
 
 $(STAMPS)/dev-$(KEY): | $(STAMPS)/torch-$(TORCH)
-	$(PIP) install -c constraints.txt -e ".[offline,dev]"
+	$(PIP) install -c constraints.txt -e ".[offline,dev,tune]"
 	@touch $(STAMPS)/run-$(KEY) $@
 
 $(STAMPS)/bench-$(KEY): | $(STAMPS)/torch-$(TORCH)

@@ -1,7 +1,8 @@
 """Chat models behind one seam: what a model name stands for.
 
-``embedded`` is the reader of ``rag.reader``. ``openai:NAME`` is any server that speaks OpenAI's chat
-completions: OpenAI itself, vLLM, Ollama, llama.cpp.
+``embedded`` is the reader of ``rag.reader``. ``local:PATH-OR-NAME`` is a language model that runs in this
+process: a folder or a name on the hub. ``openai:NAME`` is any server that speaks OpenAI's chat completions: OpenAI
+itself, vLLM, Ollama, llama.cpp.
 """
 
 from __future__ import annotations
@@ -16,21 +17,50 @@ from rag.settings import Settings
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from rag.local.engine import LocalEngine
+    from rag.workspace import Workspace
+
 EMBEDDED = "embedded"
 OPENAI = "openai:"
+LOCAL = "local:"
 
 
 def check_model_name(name: str) -> None:
     """Refuse a model name that stands for nothing.
 
     Raises:
-        SettingsError: It is neither ``embedded`` nor ``openai:NAME``.
+        SettingsError: It is neither ``embedded`` nor ``local:PATH-OR-NAME`` nor ``openai:NAME``.
     """
-    if name != EMBEDDED and not (name.startswith(OPENAI) and len(name) > len(OPENAI)):
+    if name != EMBEDDED and not any(name.startswith(kind) and len(name) > len(kind) for kind in (LOCAL, OPENAI)):
         raise SettingsError(
             f"The model {name!r} is not known.",
-            fix="Use `embedded`, or `openai:NAME` with openai.base_url for a server of your own.",
+            fix="Use `embedded`, `local:PATH-OR-NAME` for a model on this machine, or `openai:NAME` with "
+            "openai.base_url for a server of your own.",
         )
+
+
+def open_engine(settings: Settings, workspace: Workspace) -> LocalEngine:
+    """Load the model that ``local:PATH-OR-NAME`` stands for; chat models share it, and whoever opens it closes it.
+
+    Raises:
+        ModelUnavailable: The model or an adapter is missing, damaged, too large or does not fit.
+    """
+    from rag.local.engine import open_local_engine
+
+    return open_local_engine(settings.model.removeprefix(LOCAL), settings.local, workspace.adapters)
+
+
+def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
+    """A chat model on a loaded engine, with the adapter and the decoding of the settings."""
+    from rag.local.chat import LocalChatModel
+
+    return LocalChatModel(
+        engine=engine,
+        model=engine.name,
+        adapter=settings.local.adapter,
+        temperature=settings.decoding.temperature,
+        max_tokens=settings.decoding.max_tokens,
+    )
 
 
 def open_remote_model(settings: Settings) -> BaseChatModel:

@@ -17,6 +17,7 @@ class Release:
         fingerprint: Of the index.
         prompt: ``NAME@VERSION``.
         prompt_sha256: Of the prompt's content.
+        adapter: The LoRA adapter on a local model; empty without one.
     """
 
     corpus: str
@@ -27,6 +28,7 @@ class Release:
     retrieval: RetrievalSettings
     decoding: DecodingSettings
     grounding: GroundingSettings
+    adapter: str = ""
 
     @property
     def name(self) -> str:

@@ -101,6 +101,20 @@ class OpenAISettings(Section):
     max_retries: int = Field(default=2, ge=0, le=10)
 
 
+class LocalSettings(Section):
+    """A language model that runs in this process: ``model = "local:…"``."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    dtype: Literal["auto", "bf16", "f16", "f32"] = "auto"
+    """``auto`` is bf16 on a GPU and on a processor that computes in it, else f32."""
+    adapters: tuple[str, ...] = ()
+    """LoRA adapters that are loaded: folders, or names below the workspace's ``models/adapters``."""
+    adapter: str | None = None
+    """The adapter that answers; None is the model as it is."""
+    max_batch: int = Field(default=8, ge=1, le=256)
+    """Questions that are answered in one batch, at most; each takes memory of its own."""
+
+
 class TrackingSettings(Section):
     """The projection of traces to Weights & Biases."""
 
@@ -132,7 +146,8 @@ class Settings(BaseSettings):
     corpus: str = "handbook"
     """The corpus that questions go to when none is named."""
     model: str = "embedded"
-    """``embedded`` (the reader), or ``openai:NAME`` (any OpenAI-compatible server)."""
+    """``embedded`` (the reader), ``local:PATH-OR-NAME`` (a language model in this process), or ``openai:NAME``
+    (any OpenAI-compatible server)."""
     chroma_url: str | None = None
     """``http://host:port`` of a Chroma server; without one Chroma runs in the workspace."""
     database_url: SecretStr | None = None
@@ -146,6 +161,7 @@ class Settings(BaseSettings):
     decoding: DecodingSettings = DecodingSettings()
     grounding: GroundingSettings = GroundingSettings()
     openai: OpenAISettings = OpenAISettings()
+    local: LocalSettings = LocalSettings()
     tracking: TrackingSettings = TrackingSettings()
     cost: CostSettings = CostSettings()
 

@@ -38,6 +38,11 @@ class Workspace:
         return self.root / "models"
 
     @property
+    def adapters(self) -> Path:
+        """LoRA adapters, a folder each."""
+        return self.models / "adapters"
+
+    @property
     def uploads(self) -> Path:
         """Files that were uploaded in the chat page, a folder each corpus."""
         return self.root / "uploads"

@@ -76,6 +76,19 @@ def encoder(converted_models: Path) -> Encoder:
     return open_encoder(EncoderSettings(), Workspace(converted_models.parent))
 
 
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder ``model`` with a language model of a few thousand weights, and two adapters for it."""
+    from tiny_lm import make_adapter, make_model
+
+    folder = tmp_path_factory.mktemp("tiny-lm")
+    model = make_model(folder / "model")
+    make_adapter(model, folder / "citer", seed=1)
+    # A point in the name, as versions have one.
+    make_adapter(model, folder / "poet-1.5", seed=2)
+    return model
+
+
 @pytest.fixture
 def ready_workspace(workspace: Workspace, converted_models: Path) -> Workspace:
     """A workspace without corpora that has its encoder, so that no test converts it again."""

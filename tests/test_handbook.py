@@ -116,6 +116,8 @@ def test_followups_lean_on_a_conversation() -> None:
 def default_as_written(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if value == ():
+        return "empty"
     return str(value)
 
 

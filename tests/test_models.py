@@ -39,15 +39,20 @@ pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:Use
 # Names
 
 
-@pytest.mark.parametrize("name", ["embedded", "openai:gpt-4o", "openai:org/model:7b-q4"])
+@pytest.mark.parametrize(
+    "name", ["embedded", "local:~/models/tiny", "local:org/model", "openai:gpt-4o", "openai:org/model:7b-q4"]
+)
 def test_a_name_that_stands_for_a_model(name: str) -> None:
     check_model_name(name)
 
 
-@pytest.mark.parametrize("name", ["", "openai:", "gpt-4o", "Embedded", "anthropic:claude", "embedded:x"])
-def test_a_name_that_stands_for_nothing_is_refused_with_the_two_that_do(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["", "openai:", "local:", "local", "gpt-4o", "Embedded", "anthropic:claude", "embedded:x"]
+)
+def test_a_name_that_stands_for_nothing_is_refused_with_those_that_do(name: str) -> None:
     with pytest.raises(SettingsError, match="is not known") as caught:
         check_model_name(name)
+    assert "local:PATH-OR-NAME" in caught.value.fix
     assert "openai:NAME" in caught.value.fix
 
 

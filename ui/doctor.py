@@ -25,6 +25,7 @@ FULL_DISK_MB = 100
 OLDEST_PYTHON = (3, 11)
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_PREFIX = "openai:"
+LOCAL_PREFIX = "local:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,8 @@ def check_torch(settings: Settings) -> Check:
 
 def check_model(settings: Settings) -> Check:
     """Whoever writes the answers can be reached."""
+    if settings.model.startswith(LOCAL_PREFIX):
+        return _check_local_model(settings)
     if not settings.model.startswith(OPENAI_PREFIX):
         return Check("model", True, f"{settings.model}, no server needed")
     key = settings.openai.api_key
@@ -226,6 +229,19 @@ def check_model(settings: Settings) -> Check:
         return Check("model", False, f"{url} refuses: {answer.reason}", missing)
     fix = "Start the server, or mend RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
     return Check("model", False, f"{url}: {answer.reason}", fix)
+
+
+def _check_local_model(settings: Settings) -> Check:
+    """The model is on this machine, has room in its memory, and its adapters are there; nothing is loaded."""
+    from rag.local.engine import check_model, wanted_adapters
+    from rag.local.locate import locate_local
+    from rag.workspace import open_workspace
+
+    adapters = wanted_adapters(settings.local, open_workspace(settings.home).adapters)
+    files = locate_local(settings.model.removeprefix(LOCAL_PREFIX), download=False)
+    found = check_model(files, settings.local, adapters)
+    answering = f", adapter {settings.local.adapter}" if settings.local.adapter else ""
+    return Check("model", True, f"{settings.model} {found}{answering}")
 
 
 def check_wandb(settings: Settings) -> Check:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rag.encoder import Encoder
     from rag.index import CorpusIndex
     from rag.ingest import IngestProgress, IngestReport
+    from rag.local.engine import LocalEngine
     from rag.retrieval import Retriever
     from rag.traces import TraceStore
     from rag.tracking import Tracker
@@ -120,6 +121,13 @@ class Workbench:
             side.submit(lambda: chroma.client)
             encoder = self.encoder
         return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, chroma)
+
+    @shared_property
+    def local_engine(self) -> LocalEngine:
+        """The language model in this process; loading it takes from seconds to a minute."""
+        from rag.models import open_engine
+
+        return open_engine(self.settings, self.workspace)
 
     @shared_property
     def traces(self) -> TraceStore:
@@ -228,7 +236,7 @@ class Workbench:
 
     def _make_pipeline(self, corpus: str, retriever: Retriever) -> Pipeline:
         from rag.chain import build_chain
-        from rag.models import EMBEDDED
+        from rag.models import EMBEDDED, LOCAL
         from rag.steps import Steps
 
         settings = self.settings
@@ -242,6 +250,7 @@ class Workbench:
             retrieval=settings.retrieval,
             decoding=settings.decoding,
             grounding=settings.grounding,
+            adapter=(settings.local.adapter or "") if settings.model.startswith(LOCAL) else "",
         )
         model = self._model(corpus)
         steps = Steps(
@@ -256,8 +265,10 @@ class Workbench:
         return Pipeline(release, build_chain(steps))
 
     def _model(self, corpus: str) -> BaseChatModel:
-        from rag.models import EMBEDDED, open_remote_model
+        from rag.models import EMBEDDED, LOCAL, open_local_model, open_remote_model
 
+        if self.settings.model.startswith(LOCAL):
+            return open_local_model(self.settings, self.local_engine)
         if self.settings.model != EMBEDDED:
             return open_remote_model(self.settings)
         from rag.reader import EmbeddedReader
@@ -340,9 +351,11 @@ class Workbench:
         return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))
 
     def close(self) -> None:
-        """Deliver what waits for W&B, and let go of the stores."""
+        """Deliver what waits for W&B, and let go of the local model and the stores."""
         if self._tracker is not None:
             self._tracker.close(CLOSING_S)
+        if "local_engine" in self.__dict__:
+            self.local_engine.close()
         for retriever in self._retrievers.values():
             retriever.close()
         if "chroma" in self.__dict__:

@@ -1,0 +1,120 @@
+"""Generates with CTranslate2: int8 on the processor, from a folder that ``ragsmith tune export`` made."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from rag.errors import ModelUnavailable
+from rag.local.batch import Row
+from rag.local.card import ExportCard, check_export
+from rag.local.locate import LocalFiles
+
+
+class CT2Backend:
+    """An exported model. Made with ``load_ct2``.
+
+    Args:
+        generator: Of CTranslate2.
+        tokenizer: Of transformers.
+        card: Of the export.
+        device: ``cpu`` or ``cuda``.
+    """
+
+    # CTranslate2 reads as many tokens at once as the shortest prompt of a batch has, and the rest of the others
+    # one by one: prompts of unlike length are faster one after the other.
+    spread: int | None = 8
+
+    def __init__(self, generator: Any, tokenizer: Any, card: ExportCard, device: str) -> None:
+        self.runtime = f"CTranslate2 on {device}, {card.quantization}"
+        self.ends = frozenset(card.end_tokens)
+        self.window = card.window
+        self._generator = generator
+        self._tokenizer = tokenizer
+
+    def run(self, rows: Sequence[Row]) -> None:
+        """Generate for all rows; it ends as soon as no row wants a further token.
+
+        A prompt that is being read is read to its end, also when nobody waits for it any more.
+        """
+        temperature = rows[0].request.temperature
+        # 0 candidates means all of them, 1 the most probable one.
+        drawing = {"sampling_topk": 0, "sampling_temperature": temperature} if temperature > 0 else {}
+        self._generator.generate_batch(
+            [self._tokenizer.convert_ids_to_tokens(list(row.request.prompt)) for row in rows],
+            max_length=max(row.request.max_tokens for row in rows),
+            include_prompt_in_result=False,
+            end_token=sorted(self.ends),
+            return_end_token=True,
+            callback=lambda step: rows[step.batch_id].take(step.token_id),
+            **drawing,
+        )
+        for row in rows:
+            row.finish("length")
+
+    def close(self) -> None:
+        """Let go of the memory."""
+        self._generator.unload_model()
+
+
+def load_ct2(files: LocalFiles, device: str, tokenizer: Any) -> CT2Backend:
+    """Load an export after it was compared with its card.
+
+    Args:
+        files: Its folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        tokenizer: Of transformers, from the same folder.
+
+    Raises:
+        ModelUnavailable: CTranslate2 is missing, the export is damaged, or the device is not there.
+    """
+    need_ctranslate2(files.name)
+    card = check_export(files.folder, thoroughly=True)
+    import ctranslate2
+
+    chosen = choose_ct2_device(device)
+    try:
+        generator = ctranslate2.Generator(
+            str(files.folder), device=chosen, intra_threads=_cores() if chosen == "cpu" else 0
+        )
+    except (RuntimeError, ValueError) as error:
+        raise ModelUnavailable(
+            f"The exported model {files.name} cannot be loaded: {error}.",
+            fix="Make it again with `ragsmith tune export MODEL --to FOLDER`.",
+        ) from error
+    return CT2Backend(generator, tokenizer, card, chosen)
+
+
+def choose_ct2_device(device: str) -> str:
+    """``cuda`` where it is there and wanted, else ``cpu``.
+
+    Raises:
+        ModelUnavailable: The device that is demanded is not there.
+    """
+    import ctranslate2
+
+    found = ctranslate2.get_cuda_device_count() > 0
+    if device == "mps" or (device == "cuda" and not found):
+        raise ModelUnavailable(
+            f"local.device is {device}, and CTranslate2 cannot use it here.", fix="Set local.device to auto."
+        )
+    return "cuda" if found and device != "cpu" else "cpu"
+
+
+def need_ctranslate2(name: str) -> None:
+    """See that the library is there.
+
+    Raises:
+        ModelUnavailable: It is not installed.
+    """
+    if importlib.util.find_spec("ctranslate2") is None:
+        raise ModelUnavailable(
+            f"The model {name} needs the library ctranslate2, which is not installed.",
+            fix="Install it with `pip install 'ragsmith[tune]'`.",
+        )
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,137 @@
+"""Causal language models of a few thousand weights, made on the spot: what they write has no meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from tiny import PAGES
+
+from rag.local.chat import LocalChatModel
+from rag.local.engine import LocalEngine, open_local_engine
+from rag.settings import LocalSettings
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<unk>", "<s>", "<|im_start|>", "<|im_end|>"]
+MESSAGES: list[BaseMessage] = [SystemMessage("Be brief."), HumanMessage("When does the ferry leave?")]
+OTHERS: list[BaseMessage] = [HumanMessage("Who reads the tide gauge, and how often on an ordinary day in March?")]
+
+
+def make_tokenizer(template: str | None = TEMPLATE) -> Any:
+    """A byte-level tokenizer of 400 tokens, trained on the pages of ``tiny``."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE(unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    made.train_from_iterator(PAGES.values(), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="<|im_end|>",
+        chat_template=template,
+    )
+
+
+def make_model(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, **config: Any) -> Path:
+    """Save a small Llama with random weights and its tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    tokenizer = make_tokenizer(template)
+    torch.manual_seed(seed)
+    given = {
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        # Wide enough that the most probable token is so by far, and no rounding changes it.
+        "initializer_range": 0.3,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "tie_word_embeddings": False,
+    }
+    LlamaForCausalLM(LlamaConfig(**given | config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_adapter(base: Path, folder: Path, *, seed: int = 1) -> Path:
+    """Save a LoRA adapter for a model, with weights that change what it writes."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    )
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(str(folder))
+    return folder
+
+
+@contextmanager
+def opened(model: Path | str, below: Path | None = None, **settings: Any) -> Iterator[LocalEngine]:
+    """An engine on the processor in f32, closed at the end; ``below`` is where adapters lie."""
+    given = {"device": "cpu", "dtype": "f32"} | settings
+    engine = open_local_engine(str(model), LocalSettings(**given), below or Path("no-adapters"), download=False)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def chat(engine: LocalEngine, **fields: Any) -> LocalChatModel:
+    return LocalChatModel(**{"engine": engine, "model": engine.name, "max_tokens": 24} | fields)
+
+
+@dataclass
+class Steps:
+    """What a model was given at each step: the rows, and the positions that each of them had."""
+
+    shapes: list[tuple[int, int]] = field(default_factory=list)
+    before: Callable[[int], None] = lambda _: None
+
+    @property
+    def prefills(self) -> list[int]:
+        """The rows of each batch, in order."""
+        return [rows for rows, length in self.shapes if length > 1]
+
+
+def watch(engine: LocalEngine, before: Callable[[int], None] = lambda _: None) -> Steps:
+    """Count the steps of an engine; ``before`` is called with their number before each."""
+    steps = Steps(before=before)
+
+    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
+        ids = given["input_ids"]
+        steps.shapes.append((ids.shape[0], ids.shape[1]))
+        steps.before(len(steps.shapes))
+
+    backend: Any = engine.backend
+    backend.model.register_forward_pre_hook(note, with_kwargs=True)
+    return steps
+
+
+def whole(chunks: Sequence[Any]) -> AIMessageChunk:
+    reply = AIMessageChunk(content="")
+    for chunk in chunks:
+        reply = reply + chunk
+    return reply
