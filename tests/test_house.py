@@ -25,7 +25,7 @@ ARROWS = {
     "finetune": {"finetune", "rag", "prompts"},
     "ui": {"ui", "finetune", "rag", "prompts"},
 }
-HEAVY = {"torch", "transformers", "peft", "sentence_transformers", "chromadb", "gradio", "wandb"}
+HEAVY = {"torch", "transformers", "peft", "ctranslate2", "sentence_transformers", "chromadb", "gradio", "wandb"}
 HELP_NEEDS_NONE_OF = HEAVY | {"openvino", "langchain_core", "sqlalchemy", "pydantic", "rich"}
 LONGEST_FILE = 500
 # These modules are Gradio from the first line to the last; the server imports them when it makes the page.

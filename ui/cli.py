@@ -40,6 +40,7 @@ COMMANDS: Mapping[str, Entry] = {
     "ask": Entry("ui.commands.ask:command", "Ask a question in the terminal."),
     "traces": Entry("ui.commands.traces:command", "List answered questions and show their steps."),
     "corpora": Entry("ui.commands.corpora:command", "List and remove corpora."),
+    "tune": Entry("ui.commands.tune:command", "Tune a language model, and export it."),
     "doctor": Entry("ui.commands.doctor:command", "Check everything a run needs."),
 }
 
@@ -135,7 +136,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.option(
     "--model",
     metavar="NAME",
-    help="Who answers: embedded, or openai:NAME for an OpenAI-compatible server.",
+    help="Who answers: embedded, local:PATH-OR-NAME for a model on this machine, or openai:NAME for an "
+    "OpenAI-compatible server.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.option(

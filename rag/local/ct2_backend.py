@@ -9,7 +9,7 @@ from typing import Any
 
 from rag.errors import ModelUnavailable
 from rag.local.batch import Row
-from rag.local.card import ExportCard, check_export
+from rag.local.card import ExportCard
 from rag.local.locate import LocalFiles
 
 
@@ -59,19 +59,18 @@ class CT2Backend:
         self._generator.unload_model()
 
 
-def load_ct2(files: LocalFiles, device: str, tokenizer: Any) -> CT2Backend:
-    """Load an export after it was compared with its card.
+def load_ct2(files: LocalFiles, device: str, tokenizer: Any, card: ExportCard) -> CT2Backend:
+    """Load an export that was compared with its card.
 
     Args:
         files: Its folder.
         device: ``auto``, ``cpu`` or ``cuda``.
         tokenizer: Of transformers, from the same folder.
+        card: From the same folder.
 
     Raises:
-        ModelUnavailable: CTranslate2 is missing, the export is damaged, or the device is not there.
+        ModelUnavailable: The device is not there, or CTranslate2 does not take the files.
     """
-    need_ctranslate2(files.name)
-    card = check_export(files.folder, thoroughly=True)
     import ctranslate2
 
     chosen = choose_ct2_device(device)

@@ -151,15 +151,17 @@ def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, dow
     files = locate_local(name, download=download)
     wanted = wanted_adapters(settings, adapters)
     check_model(files, settings, wanted)
-    tokenizer = _load_tokenizer(files)
     backend: _Model
     if files.kind == "ctranslate2":
         from rag.local.ct2_backend import load_ct2
 
-        backend = load_ct2(files, settings.device, tokenizer)
+        card = check_export(files.folder, thoroughly=True)
+        tokenizer = _load_tokenizer(files)
+        backend = load_ct2(files, settings.device, tokenizer, card)
     else:
         from rag.local.torch_backend import load_torch
 
+        tokenizer = _load_tokenizer(files)
         backend = load_torch(files, choose_place(settings), tokenizer)
     engine = LocalEngine(name, tokenizer, backend, settings.max_batch)
     try:
