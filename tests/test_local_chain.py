@@ -1,0 +1,178 @@
+"""A local model behind the whole way of a question: the workbench, the traces, and the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from live_server import running
+from tiny import QUESTION, answered, settings_at, told
+from tiny_lm import MESSAGES, chat, make_model, watch
+
+from rag.assistant import Ask
+from rag.encoder import Encoder
+from rag.errors import ModelUnavailable
+from rag.events import Done, Started, Token, Turn
+from ui.wiring import Workbench
+
+COMPLETIONS = "/v1/chat/completions"
+
+
+@pytest.fixture(scope="module")
+def local_bench(harbour: Path, encoder: Encoder, tiny_lm: Path) -> Iterator[Workbench]:
+    """The workbench with the tiny model, whose nonsense counts as an answer."""
+    made = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 30, "context_tokens": 150})
+    yield made
+    made.close()
+
+
+def with_model(home: Path, encoder: Encoder, model: Path | str, **changes: Any) -> Workbench:
+    given = {
+        "model": f"local:{model}",
+        "local": {"device": "cpu", "dtype": "f32"},
+        "grounding": {"min_support": 0},
+        "cost": {"machine_usd_per_hour": 36.0},
+    }
+    made = Workbench(settings_at(home, **given | changes))
+    made.__dict__["encoder"] = encoder
+    return made
+
+
+async def test_an_answer_is_streamed_traced_and_costed_by_the_seconds(local_bench: Workbench) -> None:
+    events = await told(local_bench.ask(Ask(QUESTION)))
+    written = [event.text for event in events if isinstance(event, Token)]
+    assert len(written) > 10
+    assert isinstance(events[-1], Done)
+    answer = events[-1].answer
+    assert answer.error == ""
+    assert answer.status == "answered"
+    assert answer.model == local_bench.settings.model
+    assert answer.usage.output_tokens == 30
+    trace = local_bench.traces.get(answer.trace_id)
+    (llm,) = (span for span in trace.spans if span.kind == "llm")
+    assert (llm.input_tokens, llm.output_tokens) == (answer.usage.input_tokens, 30)
+    assert llm.ended is not None
+    # 36 dollars an hour are a cent a second.
+    assert llm.cost_usd == pytest.approx((llm.ended - llm.started) * 0.01, rel=0.01)
+    assert answer.cost_usd is not None
+    assert answer.cost_usd >= llm.cost_usd > 0
+    assert llm.attributes["model_name"] == local_bench.local_engine.name
+
+
+async def test_a_follow_up_is_condensed_by_the_model(local_bench: Workbench) -> None:
+    history = (Turn("What is the tide gauge?", "A thing."),)
+    answer = await answered(local_bench, "Since when?", history=history)
+    trace = local_bench.traces.get(answer.trace_id)
+    assert sum(span.kind == "llm" for span in trace.spans) == 2
+    assert trace.output_tokens == 60
+
+
+async def test_a_person_who_stops_stops_the_work_and_the_trace_keeps_the_count(
+    harbour: Path, encoder: Encoder, tiny_lm: Path
+) -> None:
+    bench = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 1200, "context_tokens": 150})
+    try:
+        steps = watch(bench.local_engine, before=lambda _: time.sleep(0.01))
+        trace_id, tokens = "", 0
+        async with aclosing(bench.ask(Ask(QUESTION))) as events:  # type: ignore[type-var]
+            async for event in events:
+                if isinstance(event, Started):
+                    trace_id = event.trace_id
+                tokens += isinstance(event, Token)
+                if tokens == 5:
+                    break
+        made = len(steps.shapes)
+        await asyncio.sleep(0.2)
+        assert len(steps.shapes) <= made + 2
+        trace = bench.traces.get(trace_id)
+    finally:
+        bench.close()
+    assert trace.status == "cancelled"
+    (llm,) = (span for span in trace.spans if span.kind == "llm")
+    assert llm.input_tokens is not None
+    assert llm.input_tokens > 50
+    assert llm.output_tokens is not None
+    assert 5 <= llm.output_tokens <= made
+    assert trace.cost_usd is not None
+
+
+async def test_a_prompt_that_does_not_fit_is_told_in_the_answer(
+    harbour: Path, encoder: Encoder, tiny_lm: Path, tmp_path: Path
+) -> None:
+    small = make_model(tmp_path / "small", max_position_embeddings=128)
+    bench = with_model(harbour, encoder, small)
+    try:
+        answer = await answered(bench, QUESTION)
+    finally:
+        bench.close()
+    assert answer.status == "failed"
+    assert "reads at most 128. Lower decoding.context_tokens by" in answer.error
+
+
+async def test_a_missing_model_is_told_in_the_answer_and_in_the_strip(harbour: Path, encoder: Encoder) -> None:
+    bench = with_model(harbour, encoder, "org/tiny")
+    try:
+        answer = await answered(bench, QUESTION)
+        health = bench.health()
+    finally:
+        bench.close()
+    assert answer.status == "failed"
+    assert "hf download org/tiny" in answer.error
+    assert not health.model_ok
+    assert "hf download org/tiny" in health.notices[0]
+
+
+def test_an_adapter_makes_another_release(harbour: Path, encoder: Encoder, tiny_lm: Path) -> None:
+    local = {"device": "cpu", "dtype": "f32"}
+    adapter = str(tiny_lm.parent / "citer")
+    names = set()
+    for section in (local, local | {"adapter": adapter}):
+        bench = with_model(harbour, encoder, tiny_lm, local=section)
+        try:
+            names.add((bench.release().name, bench.release().adapter))
+        finally:
+            bench.close()
+    assert {adapter for _, adapter in names} == {"", adapter}
+    assert len({name for name, _ in names}) == 2
+
+
+def test_closing_the_workbench_closes_the_model(harbour: Path, encoder: Encoder, tiny_lm: Path) -> None:
+    bench = with_model(harbour, encoder, tiny_lm)
+    engine = bench.local_engine
+    bench.close()
+    assert not engine._batches._thread.is_alive()
+    with pytest.raises(ModelUnavailable, match="has been closed"):
+        chat(engine).invoke(MESSAGES)
+
+
+def test_the_http_api_serves_it_to_several_at_once(local_bench: Workbench) -> None:
+    def ask(stream: bool) -> tuple[str, int]:
+        body = {
+            "model": "ragsmith",
+            "messages": [{"role": "user", "content": QUESTION}],
+            "stream": stream,
+            "stream_options": {"include_usage": True},
+        }
+        with httpx.Client(base_url=address, timeout=60) as client:
+            if not stream:
+                reply = client.post(COMPLETIONS, json=body).json()
+                return reply["choices"][0]["message"]["content"], reply["usage"]["completion_tokens"]
+            with client.stream("POST", COMPLETIONS, json=body) as response:
+                lines = [line.removeprefix("data: ") for line in response.iter_lines() if line]
+        pieces = [json.loads(line) for line in lines[:-1]]
+        text = "".join(piece["choices"][0]["delta"].get("content", "") for piece in pieces if piece["choices"])
+        assert len(pieces) > 3
+        return text, pieces[-1]["usage"]["completion_tokens"]
+
+    with running(local_bench) as address, ThreadPoolExecutor(3) as people:
+        told = list(people.map(ask, (True, False, True)))
+    assert {tokens for _, tokens in told} == {30}
+    assert len({" ".join(text.split()) for text, _ in told}) == 1
