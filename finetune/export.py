@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import ModelUnavailable, RagsmithError, SettingsError
-from rag.local.adapters import AdapterFiles, check_fit, need_peft
+from rag.local.adapters import AdapterFiles, check_fit, need_peft, quiet_peft
 from rag.local.card import CARD, ExportCard, describe_files
 from rag.local.ct2_backend import need_ctranslate2
 from rag.local.device import Place, check_memory
@@ -165,7 +165,8 @@ def _prepare(files: LocalFiles, adapters: Sequence[AdapterFiles], prepared: Path
 def _merged(model: Any, adapter: AdapterFiles) -> Any:
     from peft import PeftModel
 
-    wrapped = PeftModel.from_pretrained(model, str(adapter.folder))
+    with quiet_peft():
+        wrapped = PeftModel.from_pretrained(model, str(adapter.folder))
     # Safe: it refuses weights that are no numbers.
     return wrapped.merge_and_unload(safe_merge=True)
 

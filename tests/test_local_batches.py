@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,10 @@ def all_at_once(engine: LocalEngine, *calls: Any) -> tuple[list[Any], list[int]]
     for call in calls:
         threads.append(Thread(call))
         waiting = len(threads)
+        deadline = time.monotonic() + 10
         while len(engine._batches._waiting) < waiting:
-            pass
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
     hold.open.set()
     results = [thread.result() for thread in threads]
     running.result()
@@ -106,7 +109,7 @@ def test_one_row_that_is_left_does_not_hold_up_the_others(engine: LocalEngine) -
     (_, kept), batches = all_at_once(engine, leave, lambda: chat(engine, max_tokens=30).invoke(OTHERS))
     assert batches == [2]
     assert kept.text == chat(engine, max_tokens=30).invoke(OTHERS).text
-    assert len(steps.shapes) < 200
+    assert len(steps.shapes) < 900
 
 
 def test_a_batch_has_no_more_rows_than_the_settings_allow(tiny_lm: Path) -> None:

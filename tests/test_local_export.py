@@ -102,7 +102,7 @@ async def test_leaving_an_export_stops_the_work(engine: LocalEngine, monkeypatch
             break
     await stream.aclose()  # type: ignore[attr-defined]
     await chat(engine, max_tokens=1).ainvoke(MESSAGES)
-    assert len(made) < 400
+    assert len(made) < 1200
 
 
 def test_requests_of_like_length_share_a_batch_and_write_as_alone(

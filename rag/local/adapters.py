@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,14 @@ def need_peft(adapter: AdapterFiles) -> None:
             f"The adapter {adapter.name} needs the library peft, which is not installed.",
             fix="Install it with `pip install 'ragsmith[tune]'`, or clear local.adapter and local.adapters.",
         )
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Load an adapter without the warning that peft 0.21 asks transformers 5.23 by an old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
 
 
 def check_fit(adapter: AdapterFiles, model: Any, model_name: str) -> None:

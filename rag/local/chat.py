@@ -118,7 +118,11 @@ class LocalChatModel(BaseChatModel):
         usage = UsageMetadata(
             input_tokens=piece.read, output_tokens=piece.written, total_tokens=piece.read + piece.written
         )
-        told = {"finish_reason": piece.ending, "model_name": self.model} if piece.ending else {}
+        told: dict[str, Any] = {}
+        if piece.ending:
+            told = {"finish_reason": piece.ending, "model_name": self.model}
+            if self.adapter:
+                told["adapter"] = self.adapter
         message = AIMessageChunk(
             content=piece.text,
             usage_metadata=usage,

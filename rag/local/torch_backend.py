@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from rag.errors import ModelError, ModelUnavailable
-from rag.local.adapters import AdapterFiles, check_fit, need_peft
+from rag.local.adapters import AdapterFiles, check_fit, need_peft, quiet_peft
 from rag.local.batch import Row
 from rag.local.device import TORCH_NAMES, Place
 from rag.local.locate import LocalFiles, read_json
@@ -71,10 +71,11 @@ class TorchBackend:
             from peft import PeftModel
 
             try:
-                if self._wrapped is None:
-                    self._wrapped = PeftModel.from_pretrained(self.model, folder, adapter_name=key)
-                else:
-                    self._wrapped.load_adapter(folder, adapter_name=key)
+                with quiet_peft():
+                    if self._wrapped is None:
+                        self._wrapped = PeftModel.from_pretrained(self.model, folder, adapter_name=key)
+                    else:
+                        self._wrapped.load_adapter(folder, adapter_name=key)
             except (ValueError, RuntimeError, KeyError, OSError) as error:
                 raise ModelUnavailable(
                     f"The adapter {adapter.name} cannot be put on the model {self.name}: {first_line(error)}.",
@@ -251,8 +252,12 @@ def _handing_out(rows: Sequence[Row]) -> Any:
 
 
 def _layers(model: Any) -> list[Any]:
-    """The layers of the model, one after the other; the longest list of modules is theirs."""
+    """The layers of the model, one after the other: the list of modules nearest to the top, the longest of them.
+
+    Deeper lists are parts of a layer, such as its experts.
+    """
     import torch
 
-    lists = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    return list(max(lists, key=len, default=()))
+    lists = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    _, layers = max(lists, key=lambda each: (-each[0].count("."), len(each[1])), default=("", ()))
+    return list(layers)
