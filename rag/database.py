@@ -34,7 +34,9 @@ from sqlalchemy import (
     create_engine,
     event,
     exc,
+    func,
     insert,
+    select,
 )
 
 from rag.errors import DatabaseError, StorageFull
@@ -43,7 +45,12 @@ from rag.workspace import Workspace
 # Bridges another process's short write; a writer never holds the lock while it embeds.
 BUSY_S = 10.0
 
+# Raise when a table changes its columns, and say in ``_agree`` how an older one is brought up to date.
+SCHEMA = 1
+
 metadata = MetaData()
+
+schema = Table("schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
 corpora = Table(
     "corpora",
@@ -220,7 +227,26 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
     with database_errors(engine):
         metadata.create_all(engine)
+        _agree(engine)
     return engine
+
+
+def _agree(engine: Engine) -> None:
+    """See that the tables are those of this version."""
+    with engine.connect() as connection:
+        version = connection.scalar(select(func.max(schema.c.version)))
+    if version is None:
+        try:
+            with engine.begin() as connection:
+                connection.execute(insert(schema).values(version=SCHEMA))
+        except exc.IntegrityError:
+            return  # Another process was quicker.
+    elif version != SCHEMA:
+        raise DatabaseError(
+            f"The database {engine.url.render_as_string(hide_password=True)} was written by another version of "
+            f"ragsmith: its tables have the form {version}, and this one reads {SCHEMA}.",
+            fix="Use the version that wrote it, or another workspace.",
+        )
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:

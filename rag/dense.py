@@ -22,6 +22,9 @@ EF_SEARCH = 200
 # A filter with more numbers than this is applied after the search: SQLite takes 32,766 variables in a statement.
 LARGEST_FILTER = 10_000
 PAGE = 5_000
+# Of a Chroma server: for a sign of life, and for one request.
+PROBE_S = 10.0
+TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +57,23 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
             fix="Write it as http://host:8000, or leave it out.",
         )
     secure = parts.scheme == "https"
+    port = parts.port or (443 if secure else 8000)
     with _store_errors(url):
-        return chromadb.HttpClient(
-            host=parts.hostname, port=parts.port or (443 if secure else 8000), ssl=secure, settings=options
-        )
+        _see_that_it_answers(f"{parts.scheme}://{parts.hostname}:{port}")
+        client = chromadb.HttpClient(host=parts.hostname, port=port, ssl=secure, settings=options)
+    # Chroma's client waits for ever, and has no setting for it.
+    client._server._session.timeout = TIMEOUT_S  # type: ignore[attr-defined]
+    return client
+
+
+def _see_that_it_answers(address: str) -> None:
+    """Ask for a sign of life, with a time-out that Chroma's client does not have while it is made."""
+    import httpx
+
+    try:
+        httpx.get(f"{address}/api/v2/heartbeat", timeout=PROBE_S)
+    except httpx.TimeoutException as error:
+        raise httpx.ConnectTimeout(f"Cannot connect within {PROBE_S:g} seconds") from error
 
 
 class ChromaStore:

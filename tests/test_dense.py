@@ -257,6 +257,15 @@ def test_a_server_that_is_down_is_named_with_the_fix(workspace: Workspace) -> No
     assert "chroma_url" in raised.value.fix
 
 
+def test_a_server_that_never_answers_is_given_up(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.dense.PROBE_S", 0.3)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        with pytest.raises(VectorStoreError, match="does not answer: Cannot connect within"):
+            open_chroma(workspace, f"http://127.0.0.1:{silent.getsockname()[1]}")
+
+
 def test_a_server_that_goes_down_is_named_with_the_fix(tmp_path: Path, workspace: Workspace) -> None:
     with ExitStack() as stack:
         with chroma_server(tmp_path / "server") as url:
