@@ -1,1 +1,1 @@
-"""The place of training in the house: nothing is trained yet."""
+"""Tuning: data, recipes, runs, and the adapters that come of them."""

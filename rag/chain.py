@@ -39,6 +39,7 @@ class Draft:
         prompt_sha256: From prompt: of the template's content; the trace has its name and version beside it.
         text, usage: From generate.
         confidence: From generate: how probably the model's own measure says that it answers; None without one.
+        spans: From generate: where in the text the answer itself stands, as far as the model knows.
     """
 
     question: str
@@ -50,6 +51,7 @@ class Draft:
     text: str = ""
     usage: Usage = Usage()
     confidence: float | None = None
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 def build_chain(steps: Steps) -> Runnable[Draft, Answer]:
@@ -81,7 +83,7 @@ _ADDS: dict[str, tuple[str, ...]] = {
     "condense": ("standalone",),
     "retrieve": ("hits",),
     "prompt": ("prompt_sha256", "messages", "hits"),
-    "generate": ("text", "usage", "confidence"),
+    "generate": ("text", "usage", "confidence", "spans"),
 }
 
 

@@ -10,12 +10,15 @@ RagsmithError
 │   └── VectorStoreError   Chroma
 ├── CorpusError            a corpus is missing, empty, or indexed under another fingerprint
 ├── LoadError              a file cannot be turned into documents
-├── EncoderError           the embedding model is missing, altered or cannot run
+├── EncoderError           the embedding model, or a network converted from it, is missing, altered or cannot run
+├── AdapterError           an adapter is missing, damaged, or made for another base
 ├── PromptError            a prompt is missing or does not fit its variables
 ├── ModelError             a chat model gives no answer
 │   ├── ModelUnavailable   no connection, or refused
 │   ├── ModelTimeout       too slow
 │   └── ModelProtocolError what came back cannot be understood
+├── EvaluationError        what is to be measured cannot be read
+├── TuningError            a training's recipe, data or result cannot be used
 └── TraceNotFound          no trace has that id
 
 The message says what is wrong and where; ``fix`` says what to do about it.
@@ -78,7 +81,11 @@ class LoadError(RagsmithError):
 
 
 class EncoderError(RagsmithError):
-    """The embedding model is missing, altered or cannot run."""
+    """The embedding model, or a network converted from it, is missing, altered or cannot run."""
+
+
+class AdapterError(RagsmithError):
+    """An adapter is missing, damaged, or made for another base."""
 
 
 class PromptError(RagsmithError):
@@ -99,6 +106,14 @@ class ModelTimeout(ModelError):
 
 class ModelProtocolError(ModelError):
     """What the model sent back cannot be understood."""
+
+
+class EvaluationError(RagsmithError):
+    """What is to be measured cannot be read."""
+
+
+class TuningError(RagsmithError):
+    """A training's recipe, data or result cannot be used."""
 
 
 class TraceNotFound(RagsmithError):

@@ -59,6 +59,8 @@ class Answer:
         cost_usd: None is unknown, and never shown as 0.
         error: One sentence, for ``failed``.
         prompt: ``NAME@VERSION`` of the prompt that wrote it.
+        spans: First and one past the last character in ``text`` of what answers the question, where the model
+            knows more than its sentence.
     """
 
     text: str
@@ -75,6 +77,7 @@ class Answer:
     release: str = ""
     model: str = ""
     error: str = ""
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

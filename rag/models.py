@@ -1,6 +1,6 @@
 """Chat models behind one seam: what a model name stands for.
 
-``embedded`` is the reader of ``rag.reader``. ``local:PATH-OR-NAME`` is a language model that runs in this
+``embedded`` is the reader of ``rag.reading``. ``local:PATH-OR-NAME`` is a language model that runs in this
 process: a folder or a name on the hub. ``openai:NAME`` is any server that speaks OpenAI's chat completions: OpenAI
 itself, vLLM, Ollama, llama.cpp.
 """

@@ -17,7 +17,7 @@ class Release:
         fingerprint: Of the index.
         prompt: ``NAME@VERSION``.
         prompt_sha256: Of the prompt's content.
-        adapter: The LoRA adapter on a local model; empty without one.
+        adapter: The LoRA adapter of the reader or of a local model; empty without one.
     """
 
     corpus: str

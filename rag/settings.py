@@ -88,8 +88,17 @@ class GroundingSettings(Section):
 
     min_support: float = Field(default=0.35, ge=0, le=1)
     """Support of a model's best sentence under which the reply says that the documents do not answer."""
-    min_confidence: float = Field(default=0.12, ge=0, le=1)
-    """Probability that its best sentence answers under which the embedded reader refuses."""
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+    """Probability that its best sentence answers under which the embedded reader refuses; None leaves it to the
+    reader, whose measure depends on how it ranks."""
+
+
+class ReaderSettings(Section):
+    """The embedded reader: ``model = "embedded"``."""
+
+    adapter: str = ""
+    """The tuned reader: a folder, or a name below ``models/adapters`` or of one that ships. Empty: sentences are
+    ranked by likeness alone."""
 
 
 class OpenAISettings(Section):
@@ -160,6 +169,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     decoding: DecodingSettings = DecodingSettings()
     grounding: GroundingSettings = GroundingSettings()
+    reader: ReaderSettings = ReaderSettings()
     openai: OpenAISettings = OpenAISettings()
     local: LocalSettings = LocalSettings()
     tracking: TrackingSettings = TrackingSettings()

@@ -17,7 +17,7 @@ from rag.encoder.base import Encoder
 from rag.errors import PromptError
 from rag.events import Answer, Usage, whole
 from rag.grounding import ground
-from rag.reader import Evidence, EvidencePassage
+from rag.reading.evidence import Evidence, EvidencePassage
 from rag.release import Release
 from rag.retrieval import Retriever
 
@@ -103,6 +103,7 @@ class Steps:
             text=whole(reply.text),
             usage=Usage(used["input_tokens"], used["output_tokens"]) if used else Usage(),
             confidence=reply.response_metadata.get("confidence"),
+            spans=tuple(reply.response_metadata.get("spans", ())),
         )
 
     async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
@@ -129,6 +130,8 @@ class Steps:
             status="answered",
             citations=checked.citations,
             support=min(known, default=None),
+            # Places in what the model wrote: of no use once a marker was taken out of it.
+            spans=draft.spans if checked.text == draft.text else (),
         )
 
     @property

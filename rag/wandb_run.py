@@ -145,11 +145,26 @@ class WandbRun:
 
 
 def start_run(settings: TrackingSettings, workspace: Workspace, config: Mapping[str, Any], pace: Pace) -> WandbRun:
-    """Import W&B and start a run in the workspace.
+    """Import W&B and start a run for traces in the workspace; raises as ``init_run`` does."""
+    run, mode = init_run(settings, workspace.root, config, job_type="chat")
+    return WandbRun(run, mode, pace)
+
+
+def init_run(
+    settings: TrackingSettings, root: Path, config: Mapping[str, Any], *, job_type: str, group: str | None = None
+) -> tuple[Any, Literal["online", "offline"]]:
+    """Import W&B and start a run.
+
+    Args:
+        settings: Project and mode.
+        root: Its files are kept in the folder ``wandb`` below.
+        config: What W&B shows beside the run.
+        job_type: ``chat``, ``tune``.
+        group: Runs that belong together.
 
     Raises:
         SwitchedOffError: W&B's own settings switch it off.
-        UnusableError: There is no key to go online with, or the workspace cannot be written.
+        UnusableError: There is no key to go online with, or the folder cannot be written.
         Exception: Anything that W&B raises.
     """
     import wandb
@@ -160,11 +175,12 @@ def start_run(settings: TrackingSettings, workspace: Workspace, config: Mapping[
     run = wandb.init(
         project=settings.project,
         entity=settings.entity,
-        job_type="chat",
+        job_type=job_type,
+        group=group,
         config=dict(config),
         mode=mode,
         # W&B adds its own folder `wandb` to this one.
-        dir=str(workspace.root),
+        dir=str(root),
         # W&B writes into the settings that it is given: they are made anew for each run.
         settings=wandb.Settings(
             silent=True,
@@ -189,12 +205,11 @@ def start_run(settings: TrackingSettings, workspace: Workspace, config: Mapping[
             x_transaction_log_flush_interval=1,
         ),
     )
-    started = WandbRun(run, mode, pace)
-    if not started.file.is_relative_to(workspace.root):
+    if not Path(run.settings.sync_file).is_relative_to(root):
         # Where it cannot write, W&B quietly takes a folder for temporary files.
         run.finish()
-        raise UnusableError(f"W&B cannot write to {workspace.wandb}.")
-    return started
+        raise UnusableError(f"W&B cannot write to {root / 'wandb'}.")
+    return run, mode
 
 
 def _resolve_mode(settings: TrackingSettings) -> Literal["online", "offline"]:

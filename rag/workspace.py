@@ -48,6 +48,11 @@ class Workspace:
         return self.root / "uploads"
 
     @property
+    def runs(self) -> Path:
+        """Trainings, a folder each."""
+        return self.root / "runs"
+
+    @property
     def wandb(self) -> Path:
         """Offline and online W&B runs."""
         return self.root / "wandb"

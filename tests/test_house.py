@@ -36,6 +36,7 @@ ENVIRONMENT_ALLOWED = {
     "rag/settings.py": "reads the settings",
     "ui/": "is the entry: it prepares the process before a library is imported",
     "rag/tracking.py": "wandb takes some of its switches from the environment only",
+    "rag/conversion.py": "the process that converts gets it, with the hub switched off",
     "rag/encoder/": "the hub client and the runtimes take some of their switches from the environment only",
 }
 

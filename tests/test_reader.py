@@ -14,16 +14,9 @@ from tiny import PAGES
 
 from rag.errors import ModelProtocolError
 from rag.lexical import LexicalEntry, LexicalIndex
-from rag.reader import (
-    LONGEST,
-    MOST_SENTENCES,
-    EmbeddedReader,
-    Evidence,
-    EvidencePassage,
-    choose,
-    confidence,
-    rank,
-)
+from rag.reading.chat import EmbeddedReader
+from rag.reading.evidence import Evidence, EvidencePassage
+from rag.reading.ranking import LONGEST, MOST_SENTENCES, SentenceRanking, choose
 
 if TYPE_CHECKING:
     from rag.encoder import Encoder
@@ -43,7 +36,7 @@ def lexical(tmp_path_factory: pytest.TempPathFactory) -> LexicalIndex:
 
 @pytest.fixture(scope="module")
 def reader(encoder: Encoder, lexical: LexicalIndex) -> EmbeddedReader:
-    return EmbeddedReader(encoder=encoder, lexical=lexical, min_confidence=0.12)
+    return EmbeddedReader(ranking=SentenceRanking(encoder, lexical), tokens=encoder.tokens, min_confidence=0.12)
 
 
 def evidence_of(encoder: Encoder, question: str, texts: Sequence[str]) -> Evidence:
@@ -127,9 +120,22 @@ def test_it_refuses_what_the_passages_do_not_answer(read: Reader, question: str)
 
 def test_how_sure_it_must_be_is_a_setting(encoder: Encoder, lexical: LexicalIndex, read: Reader) -> None:
     asked = "When was the tide gauge installed?"
-    assert read(asked, reader=EmbeddedReader(encoder=encoder, lexical=lexical, min_confidence=1.0)).text == REFUSAL
+    assert (
+        read(
+            asked,
+            reader=EmbeddedReader(
+                ranking=SentenceRanking(encoder, lexical), tokens=encoder.tokens, min_confidence=1.0
+            ),
+        ).text
+        == REFUSAL
+    )
     off = "Which opera did Verdi write for Cairo?"
-    told = read(off, reader=EmbeddedReader(encoder=encoder, lexical=lexical, min_confidence=0.0))
+    told = read(
+        off,
+        reader=EmbeddedReader(
+            ranking=SentenceRanking(encoder, lexical), tokens=encoder.tokens, min_confidence=0.0
+        ),
+    )
     assert told.text != REFUSAL
     sure = told.response_metadata["confidence"]
     assert 0 <= sure < 0.12 <= read(asked).response_metadata["confidence"] <= 1
@@ -137,17 +143,17 @@ def test_how_sure_it_must_be_is_a_setting(encoder: Encoder, lexical: LexicalInde
 
 def test_a_question_for_a_number_prefers_a_sentence_with_one(encoder: Encoder, lexical: LexicalIndex) -> None:
     texts = ["A crossing costs what the captain says. A crossing costs 12 euros."]
-    number = rank(evidence_of(encoder, "How much does a crossing cost?", texts), encoder, lexical)
+    number = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "How much does a crossing cost?", texts))
     assert number[0].sentence.text == "A crossing costs 12 euros."
     assert [each.features[5] for each in number] == [1.0, 0.0]
-    other = rank(evidence_of(encoder, "Who says what a crossing costs?", texts), encoder, lexical)
+    other = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "Who says what a crossing costs?", texts))
     assert other[0].sentence.text == "A crossing costs what the captain says."
     assert [each.features[5] for each in other] == [0.0, 0.0]
 
 
 def test_a_heading_is_never_an_answer(encoder: Encoder, lexical: LexicalIndex) -> None:
     texts = ["# The highest water\n\nIt was 5.13 metres high.\n\n## The highest water\nIt came in 1976.\n"]
-    ranked = rank(evidence_of(encoder, "The highest water", texts), encoder, lexical)
+    ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "The highest water", texts))
     assert sorted(each.sentence.text for each in ranked) == ["It came in 1976.", "It was 5.13 metres high."]
 
 
@@ -187,7 +193,7 @@ def test_without_the_words_of_any_index_it_still_answers(
     encoder: Encoder, read: Reader, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     empty = LexicalIndex(tmp_path_factory.mktemp("empty"))
-    reader = EmbeddedReader(encoder=encoder, lexical=empty, min_confidence=0.12)
+    reader = EmbeddedReader(ranking=SentenceRanking(encoder, empty), tokens=encoder.tokens, min_confidence=0.12)
     assert "1871" in read("When was the tide gauge installed?", reader=reader).text
 
 
@@ -229,17 +235,18 @@ def test_the_same_evidence_gives_the_same_answer(read: Reader) -> None:
 
 def test_the_passage_that_was_found_first_wins_between_equals(encoder: Encoder, lexical: LexicalIndex) -> None:
     texts = ["The lamp is red today.", "The lamp is red today."]
-    ranked = rank(evidence_of(encoder, "What colour is the lamp?", texts), encoder, lexical)
+    ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "What colour is the lamp?", texts))
     assert [each.passage.number for each in ranked] == [1, 2]
     # The same sentence is not told twice.
-    assert [each.passage.number for each in choose(ranked)] == [1]
+    assert [each.passage.number for each in choose(ranked, 1.0)] == [1]
 
 
 def test_the_sentences_of_an_answer_come_in_reading_order_passage_by_passage(
     encoder: Encoder, lexical: LexicalIndex
 ) -> None:
     texts = ["The lamp is red. The red lamp is on the pier. The lamp is red at night.", "The lamp is red by law."]
-    chosen = choose(rank(evidence_of(encoder, "Is the lamp red?", texts), encoder, lexical))
+    ranking = SentenceRanking(encoder, lexical)
+    chosen = choose(ranking.rank(evidence_of(encoder, "Is the lamp red?", texts)), ranking.nearly)
     assert len(chosen) <= MOST_SENTENCES
     numbers = [each.passage.number for each in chosen]
     # All sentences of a passage stand together.
@@ -250,16 +257,19 @@ def test_the_sentences_of_an_answer_come_in_reading_order_passage_by_passage(
 
 
 def test_ranking_is_best_first_and_confidence_a_probability(encoder: Encoder, lexical: LexicalIndex) -> None:
-    ranked = rank(evidence_of(encoder, "How high was the highest water?", TEXTS), encoder, lexical)
+    ranking = SentenceRanking(encoder, lexical)
+    ranked = ranking.rank(evidence_of(encoder, "How high was the highest water?", TEXTS))
     scores = [each.score for each in ranked]
     assert scores == sorted(scores, reverse=True)
-    assert all(0.0 < confidence(each) < 1.0 for each in ranked)
+    assert all(0.0 < ranking.confidence([each]) < 1.0 for each in ranked)
     assert "5.13 metres" in ranked[0].sentence.text
 
 
 def test_a_rare_word_of_the_question_weighs_more(encoder: Encoder, lexical: LexicalIndex) -> None:
     texts = ["The muzzle hangs on the wall.", "The euros hang on the wall."]
-    ranked = rank(evidence_of(encoder, "Where are muzzle and water and euros?", texts), encoder, lexical)
+    ranked = SentenceRanking(encoder, lexical).rank(
+        evidence_of(encoder, "Where are muzzle and water and euros?", texts)
+    )
     overlap = {each.sentence.text: each.features[1] for each in ranked}
     assert lexical.frequency("muzzl") < lexical.frequency("euro")
     assert overlap[texts[0]] > overlap[texts[1]]

@@ -40,7 +40,8 @@ COMMANDS: Mapping[str, Entry] = {
     "ask": Entry("ui.commands.ask:command", "Ask a question in the terminal."),
     "traces": Entry("ui.commands.traces:command", "List answered questions and show their steps."),
     "corpora": Entry("ui.commands.corpora:command", "List and remove corpora."),
-    "tune": Entry("ui.commands.tune:command", "Tune a language model, and export it."),
+    "eval": Entry("ui.commands.eval:command", "Measure the parts against known answers."),
+    "tune": Entry("ui.commands.tune:command", "Train adapters, and export a language model."),
     "doctor": Entry("ui.commands.doctor:command", "Check everything a run needs."),
 }
 

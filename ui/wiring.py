@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from rag.encoder import Encoder
     from rag.index import CorpusIndex
     from rag.ingest import IngestProgress, IngestReport
+    from rag.lexical import LexicalIndex
     from rag.local.engine import LocalEngine
+    from rag.reading.ranking import Ranking
+    from rag.reading.reader import SpanReader
     from rag.retrieval import Retriever
     from rag.traces import TraceStore
     from rag.tracking import Tracker
@@ -121,6 +124,19 @@ class Workbench:
             side.submit(lambda: chroma.client)
             encoder = self.encoder
         return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, chroma)
+
+    @shared_property
+    def span_reader(self) -> SpanReader:
+        """The tuned reader; the first time on a machine it is converted, which takes some ten seconds."""
+        from rag.adapters import find_adapter
+        from rag.encoder.open import choose_precision
+        from rag.reading.convert import converted_reader
+        from rag.reading.reader import SpanReader
+
+        adapter = find_adapter(self.settings.reader.adapter, self.workspace)
+        folder = converted_reader(adapter, self.workspace.models)
+        precision, _ = choose_precision(self.settings.encoder)
+        return SpanReader(folder, adapter, precision=precision)
 
     @shared_property
     def local_engine(self) -> LocalEngine:
@@ -236,7 +252,7 @@ class Workbench:
 
     def _make_pipeline(self, corpus: str, retriever: Retriever) -> Pipeline:
         from rag.chain import build_chain
-        from rag.models import EMBEDDED, LOCAL
+        from rag.models import EMBEDDED
         from rag.steps import Steps
 
         settings = self.settings
@@ -250,7 +266,7 @@ class Workbench:
             retrieval=settings.retrieval,
             decoding=settings.decoding,
             grounding=settings.grounding,
-            adapter=(settings.local.adapter or "") if settings.model.startswith(LOCAL) else "",
+            adapter=self._adapter(),
         )
         model = self._model(corpus)
         steps = Steps(
@@ -264,6 +280,14 @@ class Workbench:
         )
         return Pipeline(release, build_chain(steps))
 
+    def _adapter(self) -> str:
+        """The identity of the adapter that answers; empty without one."""
+        from rag.models import EMBEDDED, LOCAL
+
+        if self.settings.model == EMBEDDED and self.settings.reader.adapter:
+            return self.span_reader.adapter.identity
+        return (self.settings.local.adapter or "") if self.settings.model.startswith(LOCAL) else ""
+
     def _model(self, corpus: str) -> BaseChatModel:
         from rag.models import EMBEDDED, LOCAL, open_local_model, open_remote_model
 
@@ -271,13 +295,22 @@ class Workbench:
             return open_local_model(self.settings, self.local_engine)
         if self.settings.model != EMBEDDED:
             return open_remote_model(self.settings)
-        from rag.reader import EmbeddedReader
+        from rag.reading.chat import EmbeddedReader
 
+        ranking = self._ranking(self.index(corpus).lexical)
+        wanted = self.settings.grounding.min_confidence
         return EmbeddedReader(
-            encoder=self.encoder,
-            lexical=self.index(corpus).lexical,
-            min_confidence=self.settings.grounding.min_confidence,
+            ranking=ranking,
+            tokens=self.encoder.tokens,
+            min_confidence=ranking.min_confidence if wanted is None else wanted,
         )
+
+    def _ranking(self, lexical: LexicalIndex) -> Ranking:
+        from rag.reading.ranking import SentenceRanking, SpanRanking
+
+        if not self.settings.reader.adapter:
+            return SentenceRanking(self.encoder, lexical)
+        return SpanRanking(self.span_reader, lexical)
 
     def ask(self, request: Ask) -> AsyncIterator[Event]:
         """Answer a question; see ``rag.assistant.Assistant.answer``."""

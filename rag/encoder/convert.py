@@ -1,43 +1,33 @@
-"""Convert a sentence-transformers model to OpenVINO, once.
+"""Convert a sentence-transformers model to OpenVINO, once; ``rag.conversion`` says why in a process of its own.
 
-Runs as ``python -m rag.encoder.convert NAME FOLDER SHA256 TARGET`` in a process of its own: it needs torch,
-and the process that answers must not carry torch's memory and start-up time.
+That process is ``python -m rag.encoder.convert NAME FOLDER SHA256 TARGET``.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rag.conversion import GRAPH, TOKENIZER, convert_once, file_key
 from rag.encoder.base import EncoderCard
 from rag.encoder.locate import ModelFiles
 from rag.errors import EncoderError
-from rag.workspace import disk_errors
 
 CARD = "card.json"
-GRAPH = "model.xml"
 PASSAGES_GRAPH = "passages.xml"
-TOKENIZER = "tokenizer.json"
 # Raise when the converted graph changes, so that workspaces convert anew.
 FORMAT = 2
 
 
 def converted_folder(files: ModelFiles, models: Path) -> Path:
     """Where the conversion of these files belongs, known without reading the weights."""
-    import hashlib
-
-    stat = files.weights.stat()
-    key = f"{FORMAT} {files.weights.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    return models / f"encoder-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    return models / f"encoder-{FORMAT}-{file_key(files.weights)}"
 
 
 def read_card(folder: Path) -> EncoderCard:
@@ -62,41 +52,9 @@ def convert(files: ModelFiles, target: Path) -> None:
         EncoderError: The weights are not the expected ones, or the model cannot be converted.
         StorageFull: The disk has no room left.
     """
-    from filelock import FileLock
-
-    sha256 = files.sha256()
-    with disk_errors(f"convert the encoder into {target}"):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    # The lock dies with its process: whoever holds it may clear away what a killed conversion left.
-    with FileLock(target.parent.with_name("converting.lock")):
-        if target.is_dir():
-            return
-        for left_over in target.parent.glob(".converting-*"):
-            shutil.rmtree(left_over, ignore_errors=True)
-        _convert_into(files, sha256, target)
-
-
-def _convert_into(files: ModelFiles, sha256: str, target: Path) -> None:
-    with disk_errors(f"convert the encoder into {target}"):
-        work = Path(tempfile.mkdtemp(prefix=".converting-", dir=target.parent))
-    try:
-        done = subprocess.run(  # noqa: S603 - our own module and paths
-            [sys.executable, "-m", "rag.encoder.convert", files.name, str(files.folder), sha256, str(work)],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
-            check=False,
-        )
-        if done.returncode != 0:
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise EncoderError(
-                f"The encoder {files.name} cannot be converted to OpenVINO: {reason}.",
-                fix="Choose another encoder.model.",
-            )
-        with disk_errors(f"convert the encoder into {target}"):
-            work.rename(target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    arguments = [files.name, str(files.folder), files.sha256()]
+    fix = "Choose another encoder.model."
+    convert_once(target, f"the encoder {files.name}", "rag.encoder.convert", arguments, fix)
 
 
 def _convert_here(name: str, folder: str, sha256: str, target: Path) -> None:

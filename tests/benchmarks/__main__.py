@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import handbook, ingestion, latency, retrieval, startup, tune
+from tests.benchmarks import handbook, ingestion, latency, reading, retrieval, startup, tune, weights
 from tests.benchmarks.child import ROOT
 from tests.benchmarks.machine import load_line, this_machine
 from tests.benchmarks.plan import Plan
@@ -40,9 +40,11 @@ BENCHMARKS = {
     "startup": Benchmark(startup.run, ("docs/peps",)),
     "retrieval": Benchmark(retrieval.run, ("scifact", "cranfield")),
     "handbook": Benchmark(handbook.run),
+    "reading": Benchmark(reading.run, ("squad",)),
     "tune": Benchmark(tune.run, ("scifact",)),
+    "weights": Benchmark(weights.run, ("squad",)),
 }
-BY_NAME_ONLY = ("tune",)
+BY_NAME_ONLY = ("tune", "weights")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -54,7 +56,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="the benchmark data: docs/peps (reStructuredText files), scifact and cranfield (BEIR layout)",
+        help="the benchmark data: docs/peps (reStructuredText files), scifact and cranfield "
+        "(BEIR layout), squad (SQuAD format)",
     )
     parser.add_argument(
         "--only",

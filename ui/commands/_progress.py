@@ -32,11 +32,15 @@ def told(now: IngestProgress) -> str:
     if now.passages:
         parts.append(f"{now.passages_per_s:,.0f} passages/s")
     if now.seconds_left is not None:
-        minutes, seconds = divmod(round(now.seconds_left), 60)
-        hours, minutes = divmod(minutes, 60)
-        clock = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-        parts.append(f"{clock} left")
+        parts.append(f"{clock(now.seconds_left)} left")
     return ", ".join(parts)
+
+
+def clock(duration_s: float) -> str:
+    """``0:41``, ``1:02:03``."""
+    minutes, seconds = divmod(round(duration_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _lines() -> Callable[[IngestProgress], None]:

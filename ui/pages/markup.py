@@ -26,6 +26,9 @@ _SAFE_SCHEME = re.compile(r"(?:https?|mailto):", re.IGNORECASE)
 # Control characters, and those that turn the direction of the text around them.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _CITE = "citation"
+# Stand for the beginning and the end of a marked span while Markdown is read: no parser knows them.
+_OPEN, _CLOSE = "\ue000", "\ue001"
+_MARKED = re.compile(f"{_OPEN}([^<>{_OPEN}{_CLOSE}]+){_CLOSE}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,32 @@ def plain_with_citations(text: str, resolve: Resolve) -> str:
             end = found.end()
     parts.append(plain(text[end:]))
     return "".join(parts)
+
+
+def with_marks(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    """The text with signs around its spans, for ``shown_marks`` to find in the HTML made of it.
+
+    Args:
+        text: Any text; such signs in it are taken for unknown characters.
+        spans: First and one past the last character of each, ascending, without overlap.
+    """
+    parts: list[str] = []
+    at = 0
+    for start, end in spans:
+        if at <= start < end <= len(text):
+            parts += (_clean(text[at:start]), _OPEN, _clean(text[start:end]), _CLOSE)
+            at = end
+    return "".join((*parts, _clean(text[at:])))
+
+
+def _clean(text: str) -> str:
+    return text.replace(_OPEN, "\ufffd").replace(_CLOSE, "\ufffd")
+
+
+def shown_marks(html: str) -> str:
+    """HTML with each span marked; one that other mark-up cuts through is left plain."""
+    marked = _MARKED.sub(r'<mark class="rs-span">\1</mark>', html)
+    return marked.replace(_OPEN, "").replace(_CLOSE, "")
 
 
 def markdown(text: str, resolve: Resolve) -> str:

@@ -11,7 +11,16 @@ from urllib.parse import urlencode
 
 from rag.documents import Hit, Passage
 from rag.events import Answer, Citation, Step
-from ui.pages.markup import Reference, Resolve, markdown, markers, plain, plain_with_citations
+from ui.pages.markup import (
+    Reference,
+    Resolve,
+    markdown,
+    markers,
+    plain,
+    plain_with_citations,
+    shown_marks,
+    with_marks,
+)
 
 _MARKDOWN_SOURCES = frozenset({".md", ".markdown", ".mdx", ".ipynb"})
 _READER = "embedded"
@@ -82,11 +91,12 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
     )
 
 
-def body(text: str, resolve: Resolve, *, verbatim: bool) -> str:
-    """The text of an answer."""
+def body(text: str, resolve: Resolve, *, verbatim: bool, spans: Sequence[tuple[int, int]] = ()) -> str:
+    """The text of an answer, what answers the question in it marked."""
+    signed = with_marks(text, spans)
     if verbatim:
-        return f'<div class="rs-verbatim">{plain_with_citations(text, resolve)}</div>'
-    return markdown(text, resolve)
+        return shown_marks(f'<div class="rs-verbatim">{plain_with_citations(signed, resolve)}</div>')
+    return shown_marks(markdown(signed, resolve))
 
 
 def question_html(question: str, position: int) -> str:
@@ -118,7 +128,12 @@ def answer_html(answer: Answer) -> str:
     """A finished answer, whatever became of it, with its footer."""
     resolve = references(answer.hits, answer.citations)
     written = (
-        body(answer.text, resolve, verbatim=is_verbatim(answer.text, answer.model, answer.hits))
+        body(
+            answer.text,
+            resolve,
+            verbatim=is_verbatim(answer.text, answer.model, answer.hits),
+            spans=answer.spans,
+        )
         if answer.text
         else ""
     )

@@ -1,0 +1,129 @@
+"""Rows turned into numbers, held in a few arrays and one file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.disk import saving
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+NAMES = ("ids", "second", "targets", "ends", "target_ends")
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One sequence.
+
+    Attributes:
+        ids: Token numbers.
+        second: Where the second segment begins.
+        target: What the task wants of it, as numbers that the task understands.
+    """
+
+    ids: tuple[int, ...]
+    second: int
+    target: tuple[int, ...]
+
+
+class Features:
+    """Many sequences, packed: 2 bytes a token."""
+
+    def __init__(self, arrays: dict[str, NDArray[np.generic]]) -> None:
+        self._arrays = arrays
+
+    @classmethod
+    def pack(cls, features: Iterable[Feature]) -> Features:
+        """Pack sequences in the order given."""
+        from array import array
+
+        import numpy as np
+
+        ids, second, targets = array("H"), array("H"), array("i")
+        ends, target_ends = array("q", [0]), array("q", [0])
+        for feature in features:
+            ids.extend(feature.ids)
+            second.append(feature.second)
+            targets.extend(feature.target)
+            ends.append(len(ids))
+            target_ends.append(len(targets))
+        return cls(
+            {
+                "ids": np.frombuffer(ids, np.uint16) if ids else np.zeros(0, np.uint16),
+                "second": np.frombuffer(second, np.uint16) if second else np.zeros(0, np.uint16),
+                "targets": np.frombuffer(targets, np.int32) if targets else np.zeros(0, np.int32),
+                "ends": np.frombuffer(ends, np.int64),
+                "target_ends": np.frombuffer(target_ends, np.int64),
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self._arrays["second"])
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each sequence."""
+        ends: NDArray[np.int64] = self._arrays["ends"]  # type: ignore[assignment]
+        return ends[1:] - ends[:-1]
+
+    def __getitem__(self, at: int) -> Feature:
+        ends, target_ends = self._arrays["ends"], self._arrays["target_ends"]
+        return Feature(
+            tuple(self._arrays["ids"][ends[at] : ends[at + 1]].tolist()),
+            int(self._arrays["second"][at]),
+            tuple(self._arrays["targets"][target_ends[at] : target_ends[at + 1]].tolist()),
+        )
+
+    def __iter__(self) -> Iterator[Feature]:
+        return (self[at] for at in range(len(self)))
+
+    @property
+    def version(self) -> dict[str, int | str]:
+        """Rows, tokens and hash, for a card."""
+        return {"rows": len(self), "tokens": int(self.lengths.sum()), "sha256": self.sha256}
+
+    @property
+    def sha256(self) -> str:
+        """Of all numbers, hexadecimal: the version of the data."""
+        digest = hashlib.sha256()
+        for name in sorted(self._arrays):
+            digest.update(name.encode())
+            digest.update(self._arrays[name].tobytes())
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write a file, whole or not at all.
+
+        Raises:
+            StorageFull: The disk has no room left.
+        """
+        import numpy as np
+
+        work = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            with saving(f"write {path}"):
+                with work.open("wb") as file:
+                    np.savez(file, **self._arrays)  # type: ignore[arg-type]
+                work.replace(path)
+        finally:
+            work.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Features | None:
+        """Read a file that ``save`` wrote; None where there is none, or a power cut has damaged it."""
+        import numpy as np
+
+        try:
+            with path.open("rb") as file, np.load(file) as held:
+                return cls({name: held[name] for name in NAMES})
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+            return None

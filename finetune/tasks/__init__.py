@@ -1,0 +1,67 @@
+"""What can be trained: how rows become features, and features a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from finetune.features import Feature, Features
+from finetune.recipe import Recipe, Source
+
+if TYPE_CHECKING:
+    import torch
+
+    from rag.adapters import AdapterCard
+
+
+class Task(Protocol):
+    """One kind of training."""
+
+    def features(self, source: Source, data: Path, seed: int) -> Iterator[Feature]:
+        """The features of a source, in an order that the seed decides.
+
+        Raises:
+            TuningError: The data are missing or malformed.
+        """
+        ...
+
+    def validation(self, data: Path, most: int) -> Iterator[Feature]:
+        """Features that are never trained on."""
+        ...
+
+    def network(self) -> torch.nn.Module:
+        """A fresh network: the base and a head, the same for the same seed."""
+        ...
+
+    def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
+        """The mean loss of some rows."""
+        ...
+
+    def figures(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
+        """What the validation rows say, ``loss`` among it."""
+        ...
+
+    def finish(
+        self, network: torch.nn.Module, validation: Features, result: Path, data: Mapping[str, Any]
+    ) -> AdapterCard:
+        """Write what came of it: whole, or not at all.
+
+        Args:
+            network: Trained.
+            validation: The validation rows, for the figures and the calibration.
+            result: The folder to make.
+            data: Rows and version of the features of each stage, for the card.
+        """
+        ...
+
+
+def open_task(recipe: Recipe) -> Task:
+    """The task that a recipe names.
+
+    Raises:
+        EncoderError: The base is missing or altered.
+    """
+    from finetune.tasks.reader import ReaderTask
+
+    return ReaderTask(recipe)

@@ -1,0 +1,200 @@
+"""The process that trains: ``python -m finetune.worker RUN_FOLDER``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from finetune import checkpoint
+from finetune.features import Feature, Features
+from finetune.loop import Point, Stopped, Trainer, count_steps
+from finetune.recipe import VALIDATION, Recipe
+from finetune.run_folder import RESULT, RunFolder, State, Status
+from finetune.tasks import Task, open_task
+from finetune.tracking import TuningTracker, open_tracker
+from rag.errors import RagsmithError, TuningError
+from rag.workspace import disk_errors
+
+LOCK_S = 3.0
+_log = logging.getLogger(__name__)
+
+
+def main(folder: Path) -> int:
+    """Train to the end, or until somebody wants it to stop.
+
+    Returns:
+        The exit status: 0 done or stopped, 1 failed.
+    """
+    from filelock import Timeout
+
+    logging.basicConfig(
+        stream=sys.stdout, level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S"
+    )
+    logging.getLogger("rag").setLevel(logging.WARNING)
+    run = RunFolder(folder)
+    try:
+        # Whoever looks whether it is held, holds it for a moment.
+        with run.lock.acquire(timeout=LOCK_S):
+            return _Work(run).finished()
+    except Timeout:
+        _log.error("Another process works on %s.", run.name)
+        return 1
+
+
+class _Work:
+    """Trains, and keeps the files of the run up to date."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._status = Status("preparing", os.getpid())
+        self._stop = False
+        self._steps: dict[str, int] = {}
+        self._tracker: TuningTracker
+
+    def finished(self) -> int:
+        """Do it all; the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        try:
+            self._run.write_status(self._status)
+            self._run.clear_left_overs()
+            self._train()
+        except Stopped:
+            _log.info("Stopped.")
+            return self._ended("stopped")
+        except Exception as error:  # noqa: BLE001 - nobody is there to see it: the traceback goes to the log
+            known = isinstance(error, RagsmithError)
+            told = str(error) if known else f"This is a bug in ragsmith: {type(error).__name__}: {error}"
+            _log.error("%s", told, exc_info=not known)
+            return self._ended("failed", told)
+        _log.info("Done: %s", self._run.path / RESULT)
+        return self._ended("done")
+
+    def _ended(self, state: State, message: str = "") -> int:
+        try:
+            self._run.write_status(replace(self._status, state=state, left_s=None, message=message))
+        except RagsmithError as error:
+            # A full disk may refuse even this: a run that no process works on counts as stopped.
+            _log.error("%s", error)
+            return 1
+        return int(state == "failed")
+
+    def _train(self) -> None:
+        run = self._run
+        recipe = run.recipe
+        task = open_task(recipe)
+        features = prepare(run, recipe, task, self._check_stop)
+        found = checkpoint.load(run.path / "checkpoints")
+        stages = [stage.name for stage in recipe.stages]
+        run.cut_curve(stages, *((found[0].stage, found[0].step) if found else (-1, 0)))
+        self._steps = {
+            stage.name: count_steps(features[stage.name], stage, recipe.seed) for stage in recipe.stages
+        }
+        self._status = replace(self._status, state="running")
+        run.write_status(self._status)
+        data = {name: each.version for name, each in features.items()}
+        config = {"recipe": recipe.model_dump(), "data": data}
+        self._tracker = open_tracker(run.tracking, run.path.parent.parent, run.name, config)
+        try:
+            trainer = Trainer(
+                recipe, task, features, run.path / "checkpoints", self._on_point, lambda: self._asked_to_stop
+            )
+            network = trainer.train()
+            card = task.finish(network, features[VALIDATION], run.path / RESULT, data)
+            self._tracker.result(run.path / RESULT, card.model_dump())
+        finally:
+            self._tracker.finish()
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stop = True
+
+    @property
+    def _asked_to_stop(self) -> bool:
+        return self._stop or self._run.stop_asked
+
+    def _check_stop(self) -> None:
+        if self._asked_to_stop:
+            raise Stopped
+
+    def _on_point(self, point: Point) -> None:
+        self._run.add_point(point)
+        names = list(self._steps)
+        done = sum(self._steps[name] for name in names[: names.index(point.stage)]) + point.step
+        self._status = replace(
+            self._status,
+            stage=point.stage,
+            step=point.step,
+            steps=point.steps,
+            loss=point.loss,
+            seconds=point.seconds,
+            left_s=point.seconds / done * (sum(self._steps.values()) - done),
+        )
+        self._run.write_status(self._status)
+        self._tracker.point(point)
+        told = "".join(f", {name} {value:.4f}" for name, value in (point.figures or {}).items())
+        _log.info(
+            "%s %d/%d: loss %.4f, %.0f tokens/s%s",
+            *(point.stage, point.step, point.steps, point.loss, point.tokens_per_s, told),
+        )
+
+
+def prepare(run: RunFolder, recipe: Recipe, task: Task, between: Callable[[], None]) -> Mapping[str, Features]:
+    """The features of every stage and of the validation rows: read where they are there, else made.
+
+    Args:
+        run: Keeps them.
+        recipe: Names the sources.
+        task: Makes them.
+        between: Called before each source.
+
+    Raises:
+        TuningError: The data are missing or malformed, or a stage has no rows.
+        StorageFull: The disk has no room left.
+    """
+    folder = run.path / "features"
+    with disk_errors(f"write {folder}"):
+        folder.mkdir(exist_ok=True)
+    found: dict[str, Features] = {}
+    same: dict[object, Features] = {}
+    for name, sources in ((VALIDATION, ()), *((stage.name, stage.sources) for stage in recipe.stages)):
+        path = folder / f"{name}.npz"
+        between()
+        kept = Features.load(path)
+        if kept is not None:
+            made = kept
+        elif sources in same:
+            made = same[sources]
+            made.save(path)
+        elif not sources:
+            made = Features.pack(task.validation(run.data, recipe.validation_rows))
+            made.save(path)
+        else:
+            made = Features.pack(
+                feature
+                for source in sources
+                for turn in range(source.repeat)
+                for feature in _watched(task.features(source, run.data, recipe.seed + turn), between)
+            )
+            made.save(path)
+        if not len(made):
+            raise TuningError(f"The rows of {name} are none: {run.data} holds nothing for it.")
+        found[name] = same[sources] = made
+        _log.info("%s: %d rows, %d tokens", name, len(made), int(made.lengths.sum()))
+    return found
+
+
+def _watched(features: Iterator[Feature], between: Callable[[], None]) -> Iterator[Feature]:
+    for number, feature in enumerate(features):
+        if number % 1000 == 0:
+            between()
+        yield feature
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

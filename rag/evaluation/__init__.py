@@ -1,0 +1,1 @@
+"""Measuring answers against what is known of them."""

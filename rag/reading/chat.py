@@ -1,0 +1,118 @@
+"""The embedded reader: an answer without a language model.
+
+It ranks the sentences of the retrieved passages for the question and answers with the best one to three of them,
+word for word and cited. It cannot combine, count or conclude. When even the best sentence is unlikely to answer,
+it says that the documents do not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models.chat_models import generate_from_stream
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import ConfigDict
+
+from rag.errors import ModelProtocolError
+from rag.grounding import without_markers
+from rag.reading.evidence import Evidence
+from rag.reading.ranking import Candidate, choose
+
+_SPACE = re.compile(r"\s+")
+
+
+class EmbeddedReader(BaseChatModel):
+    """The reader behind LangChain's seam for chat models.
+
+    It reads the ``Evidence`` that the prompt step hangs on the last message, and streams sentence by sentence.
+
+    Attributes:
+        ranking: Ranks the sentences, see ``rag.reading.ranking.Ranking``.
+        tokens: Counts what is read and written, see ``rag.encoder.tokens.TokenCounter``.
+        min_confidence: Probability of the best sentence under which it refuses, 0 to 1.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    ranking: Any
+    tokens: Any
+    min_confidence: float
+
+    @property
+    def _llm_type(self) -> str:
+        return "ragsmith-embedded-reader"
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        evidence = messages[-1].additional_kwargs.get("evidence")
+        if not isinstance(evidence, Evidence):
+            raise ModelProtocolError(
+                "The embedded reader was given no passages.", fix="Use it as the model of the chain only."
+            )
+        ranked = self.ranking.rank(evidence)
+        sure = self.ranking.confidence(ranked)
+        told: dict[str, Any] = {"confidence": sure}
+        if sure < self.min_confidence:
+            pieces = [evidence.refusal]
+        else:
+            chosen = choose(ranked, self.ranking.nearly)
+            pieces = [f"{_quoted(each.sentence.text)} [{each.passage.number}]" for each in chosen]
+            told["spans"] = list(_spans(chosen, pieces))
+        read = sum(self.tokens.count([evidence.question, *(each.text for each in evidence.passages)]))
+        written = self.tokens.count(pieces)
+        for number, (piece, tokens) in enumerate(zip(pieces, written, strict=True)):
+            usage = UsageMetadata(
+                input_tokens=read if number == 0 else 0,
+                output_tokens=tokens,
+                total_tokens=(read if number == 0 else 0) + tokens,
+            )
+            message = AIMessageChunk(
+                content=piece if number == 0 else f" {piece}",
+                usage_metadata=usage,
+                response_metadata=told if number == 0 else {},
+                chunk_position="last" if number == len(pieces) - 1 else None,
+            )
+            chunk = ChatGenerationChunk(message=message)
+            if run_manager:
+                run_manager.on_llm_new_token(str(message.content), chunk=chunk)
+            yield chunk
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
+
+
+def _quoted(text: str) -> str:
+    """The text on one line, without marks that would be taken for citations of this answer."""
+    return _SPACE.sub(" ", without_markers(text)).strip()
+
+
+def _spans(chosen: Sequence[Candidate], pieces: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Where in the joined pieces the answers themselves stand."""
+    before = 0
+    for each, piece in zip(chosen, pieces, strict=True):
+        if each.span is not None:
+            start, end = each.span
+            answer = _quoted(each.passage.text[start:end])
+            # The same words may stand in the sentence twice: it is the one that so much text goes before.
+            lead = _quoted(each.passage.text[each.sentence.start : start])
+            at = piece.find(answer, max(len(lead) - 1, 0))
+            if answer and at >= 0:
+                yield before + at, before + at + len(answer)
+        before += len(piece) + 1

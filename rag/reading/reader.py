@@ -1,0 +1,122 @@
+"""The tuned reader: for a question and passages, the best span of every sentence and how sure it is."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.adapters import Adapter, Calibration
+from rag.compiled import CompiledNetwork, padded_width
+from rag.conversion import GRAPH, TOKENIZER
+from rag.errors import AdapterError, EncoderError
+from rag.reading.render import WINDOW, Renderer, Window
+from rag.reading.spans import Span, best_spans
+from rag.sentences import split_sentences
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# Windows computed together: the five passages of a question are one batch.
+BATCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPassage:
+    """What is read: a text, and what stands above it, outermost first."""
+
+    text: str
+    place: tuple[str, ...] = ()
+
+
+class SpanReader:
+    """A converted reader; its graph is compiled when it is first used.
+
+    Args:
+        folder: What ``rag.reading.convert`` made.
+        adapter: Whose card has the calibration.
+        precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
+
+    Raises:
+        AdapterError: The card has no calibration.
+        EncoderError: The folder is damaged.
+    """
+
+    def __init__(self, folder: Path, adapter: Adapter, *, precision: str) -> None:
+        from tokenizers import Tokenizer
+
+        calibration = adapter.card.calibration
+        if calibration is None:
+            raise AdapterError(f"The adapter {adapter.folder} is no reader: its card has no calibration.")
+        self.adapter = adapter
+        self._calibration: Calibration = calibration
+        try:
+            self._renderer = Renderer(Tokenizer.from_file(str(folder / TOKENIZER)))
+        except Exception as error:
+            raise EncoderError(
+                f"The converted reader in {folder} is damaged: {TOKENIZER} cannot be read.",
+                fix="Delete that folder; it is made again at the next start.",
+            ) from error
+        self._graph = folder / GRAPH
+        self._precision = precision
+        self._network: CompiledNetwork | None = None
+        self._lock = threading.Lock()
+
+    def read(self, question: str, passages: Sequence[ReadPassage]) -> list[list[Span]]:
+        """The best span of every sentence, by passage.
+
+        Args:
+            question: Its first 64 tokens are read.
+            passages: Any number; long ones are read in windows that overlap.
+
+        Returns:
+            For each passage its sentences in order, without those that have no token of their own.
+
+        Raises:
+            EncoderError: OpenVINO refuses the network.
+        """
+        windows = [
+            (number, window)
+            for number, passage in enumerate(passages)
+            for window in self._renderer.windows(question, passage.place, passage.text)
+        ]
+        # Like lengths go together, so that little is computed for padding.
+        windows.sort(key=lambda pair: len(pair[1].ids))
+        batches = [windows[at : at + BATCH] for at in range(0, len(windows), BATCH)]
+        sentences = [split_sentences(passage.text) for passage in passages]
+        best: list[dict[int, Span]] = [{} for _ in passages]
+        runs = self._compiled().run([_inputs([window for _, window in batch]) for batch in batches])
+        for batch, scores in zip(batches, runs, strict=True):
+            for row, (number, window) in enumerate(batch):
+                for span in best_spans(window, scores[row], sentences[number]):
+                    known = best[number].get(span.sentence.start)
+                    if known is None or span.margin > known.margin:
+                        best[number][span.sentence.start] = span
+        return [[spans[start] for start in sorted(spans)] for spans in best]
+
+    def probability(self, margin: float) -> float:
+        """How probably a passage whose best span has this margin answers the question, 0 to 1."""
+        told = self._calibration.slope * margin + self._calibration.intercept
+        return 1 / (1 + math.exp(-max(min(told, 50.0), -50.0)))
+
+    def _compiled(self) -> CompiledNetwork:
+        with self._lock:
+            if self._network is None:
+                self._network = CompiledNetwork(self._graph, self._precision)
+            return self._network
+
+
+def _inputs(windows: Sequence[Window]) -> dict[str, NDArray[np.int64]]:
+    import numpy as np
+
+    width = padded_width(max(len(window.ids) for window in windows), WINDOW)
+    ids, types, mask = (np.zeros((len(windows), width), np.int64) for _ in range(3))
+    for row, window in enumerate(windows):
+        ids[row, : len(window.ids)] = window.ids
+        types[row, window.second : len(window.ids)] = 1
+        mask[row, : len(window.ids)] = 1
+    return {"ids": ids, "types": types, "mask": mask}
