@@ -16,7 +16,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 .DEFAULT_GOAL := help
 # Two pips in one environment would spoil it.
 .NOTPARALLEL:
-.PHONY: help run test check fix bench install constraints
+.PHONY: help run test check fix bench models install constraints
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
@@ -44,6 +44,13 @@ bench: ## Measure speed and quality: make bench DATA=folder
 	fi
 	@$(MAKE) --no-print-directory $(STAMPS)/bench-$(KEY)
 	$(BIN)/python -m tests.benchmarks --data "$(DATA)" $(ARGS)
+
+models: ## Train the models that ship, for hours: make models DATA=folder
+	@if [ -z "$(DATA)" ]; then \
+		echo "make models needs the folder of training data: make models DATA=/path/to/data" >&2; exit 2; \
+	fi
+	@$(MAKE) --no-print-directory install
+	$(BIN)/ragsmith tune run reader --data "$(DATA)" --to rag/shipped/reader
 
 # What development needs; the targets above call it.
 install: $(STAMPS)/dev-$(KEY)

@@ -38,6 +38,9 @@ def write_result(network: torch.nn.Module, card: AdapterCard, result: Path) -> N
             head = {name: tensor.detach().contiguous() for name, tensor in model.head.state_dict().items()}
             save_file(head, work / HEAD)
             (work / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
+            for path in work.iterdir():
+                # safetensors lets nobody else read what it writes.
+                path.chmod(0o644)
             shutil.rmtree(result, ignore_errors=True)
             work.rename(result)
     finally:
@@ -49,3 +52,20 @@ def _tidy(config: Path, base: str) -> None:
     held = json.loads(config.read_text(encoding="utf-8"))
     held |= {"base_model_name_or_path": base, "target_modules": sorted(held["target_modules"])}
     config.write_text(json.dumps(held, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def copy_result(result: Path, target: Path) -> None:
+    """Copy a result to where it is used from: whole, or not at all; what is there is replaced.
+
+    Raises:
+        StorageFull, WorkspaceError: It cannot be written.
+    """
+    work = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with saving(f"copy the result to {target}"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(result, work)
+            shutil.rmtree(target, ignore_errors=True)
+            work.rename(target)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from pathlib import Path
 from typing import Literal
@@ -107,10 +108,9 @@ def find_recipe(reference: str) -> Path:
     Raises:
         TuningError: There is none.
     """
-    path = Path(reference)
-    if not path.is_file():
-        path = RECIPES / f"{reference}.toml"
-    if not path.is_file():
+    # `Path.is_file` raises where a name is too long for a file.
+    path = next((each for each in (Path(reference), RECIPES / f"{reference}.toml") if os.path.isfile(each)), None)
+    if path is None:
         shipped = ", ".join(sorted(each.stem for each in RECIPES.glob("*.toml")))
         raise TuningError(f"There is no recipe {reference}.", fix=f"Give a TOML file, or one of: {shipped}.")
     return path

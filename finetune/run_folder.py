@@ -237,7 +237,8 @@ def all_runs(runs: Path) -> list[RunFolder]:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "recipe.toml").is_file() and (path / "run.json").is_file()
+    # `Path.is_file` raises where a name is too long for a file.
+    return all(os.path.isfile(path / name) for name in ("recipe.toml", "run.json"))
 
 
 def _line(point: Point) -> str:

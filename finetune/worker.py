@@ -15,7 +15,7 @@ from finetune import checkpoint
 from finetune.features import Feature, Features
 from finetune.loop import Point, Stopped, Trainer, count_steps
 from finetune.recipe import VALIDATION, Recipe
-from finetune.run_folder import RESULT, RunFolder, State, Status
+from finetune.run_folder import RESULT, RunFolder, State
 from finetune.tasks import Task, open_task
 from finetune.tracking import TuningTracker, open_tracker
 from rag.errors import RagsmithError, TuningError
@@ -52,7 +52,8 @@ class _Work:
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._status = Status("preparing", os.getpid())
+        # How far it was is known before the next point.
+        self._status = replace(run.status, state="preparing", pid=os.getpid(), left_s=None, message="")
         self._stop = False
         self._steps: dict[str, int] = {}
         self._tracker: TuningTracker

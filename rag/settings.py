@@ -96,7 +96,7 @@ class GroundingSettings(Section):
 class ReaderSettings(Section):
     """The embedded reader: ``model = "embedded"``."""
 
-    adapter: str = ""
+    adapter: str = "reader"
     """The tuned reader: a folder, or a name below ``models/adapters`` or of one that ships. Empty: sentences are
     ranked by likeness alone."""
 

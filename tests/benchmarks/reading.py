@@ -230,8 +230,14 @@ def _first_reader(bench: Any, articles: Sequence[Article]) -> float:
             passage = EvidencePassage(1, paragraph.text, article.title.replace("_", " "), (), 0.0)
             for question in paragraph.questions:
                 if question.answers:
-                    best = ranking.rank(Evidence(question.text, (passage,), ""))[0].sentence
-                    right.append(any(best.start <= start < best.end for _, start in question.answers))
+                    ranked = ranking.rank(Evidence(question.text, (passage,), ""))[:1]
+                    right.append(
+                        any(
+                            best.sentence.start <= start < best.sentence.end
+                            for best in ranked
+                            for _, start in question.answers
+                        )
+                    )
     return 100 * statistics.mean(right)
 
 

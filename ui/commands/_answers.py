@@ -64,6 +64,7 @@ def print_answer(number: str | int, question: str, answer: Answer) -> None:
             "error": answer.error,
             "citations": [_citation(each) for each in answer.citations],
             "sources": [_source(each) for each in answer.hits],
+            "spans": [list(span) for span in answer.spans],
             "support": answer.support,
             "latency_s": answer.latency_s,
             "input_tokens": answer.usage.input_tokens,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ def launch(run: RunFolder) -> None:
             stderr=log,
             start_new_session=True,
         )
+    # Whoever lives as long as it does not keep it as a zombie.
+    threading.Thread(target=process.wait, name="training", daemon=True).start()
     until = time.monotonic() + START_S
     while not run.is_worked_on and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)

@@ -62,6 +62,10 @@ def reading(
         raise EvaluationError(f"{file} holds no questions.")
     with open_bench(context, reader={"adapter": adapter}) as bench:
         reader = bench.span_reader
+        if reader is None:
+            raise EvaluationError(
+                "There is no tuned reader to measure.", fix="Name one with --adapter or reader.adapter."
+            )
         found = []
         for each in predict(reader, articles):
             found.append(each)

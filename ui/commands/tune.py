@@ -37,26 +37,40 @@ which = click.argument("run", metavar="[RUN]", required=False)
     required=True,
     help="The folder of training data that the recipe's sources are in.",
 )
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="Copy the result there when it is done; what is there is replaced.",
+)
 @detach
 @pass_context
-def run(context: Context, recipe: str, data: Path, detach: bool) -> None:
+def run(context: Context, recipe: str, data: Path, target: Path | None, detach: bool) -> None:
     """Train by RECIPE, a TOML file or the name of one that ships, in a process of its own.
 
     Ctrl-C stops it after a checkpoint; `ragsmith tune resume` goes on from there.
     """
     from finetune.recipe import find_recipe, parse_recipe, read_recipe
-    from finetune.run_folder import new_run
+    from finetune.run_folder import RESULT, new_run
     from rag.errors import TuningError
     from rag.workspace import open_workspace
 
     path = find_recipe(recipe)
     text = read_recipe(path)
     parsed = parse_recipe(text, str(path))
+    if target is not None and detach:
+        raise click.UsageError("--to waits for the end, and --detach does not.")
     if not data.is_dir():
         raise TuningError(f"There is no folder {data}.", fix="Name the folder of training data with --data.")
     settings = context.settings
     made = new_run(open_workspace(settings.home).runs, parsed, text, data, settings.tracking)
     _work(made, detach)
+    if target is not None:
+        from finetune.card import copy_result
+
+        copy_result(made.path / RESULT, target)
+        click.echo(f"Copied to {target}")
 
 
 @command.command()
