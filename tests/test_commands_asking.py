@@ -220,6 +220,7 @@ def test_ask_prints_one_object(harbour: Path) -> None:
         "error",
         "citations",
         "sources",
+        "spans",
         "support",
         "latency_s",
         "input_tokens",

@@ -323,7 +323,7 @@ def test_a_full_disk_as_sqlite_tells_it(home: Path, tmp_path: Path, bread: Path)
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [("rag.encoder.convert.tempfile", "mkdtemp"), ("rag.workspace.Path", "write_bytes")]
+    ("owner", "name"), [("rag.conversion.tempfile", "mkdtemp"), ("rag.workspace.Path", "write_bytes")]
 )
 def test_a_full_disk_as_the_system_tells_it(
     tmp_path: Path, bread: Path, owner: str, name: str, monkeypatch: pytest.MonkeyPatch

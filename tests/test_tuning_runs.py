@@ -53,6 +53,8 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunF
         isolate(home, patched)
         arguments = ["--home", str(home), "tune", "run", "miniature", "--data", str(data)]
         patched.setenv("RAGSMITH_TRACKING__WANDB", "offline")
+        # As it stands in a process that has had a run of its own.
+        patched.setenv("WANDB_SERVICE", f"3-1-unix-{home / 'nobody'}")
         result = CliRunner().invoke(cli, arguments, prog_name="ragsmith")
     assert result.exit_code == 0, result.output
     (folder,) = (home / "runs").iterdir()

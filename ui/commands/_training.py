@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -36,6 +37,8 @@ def launch(run: RunFolder) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            # W&B leaves the address of its service there; a service that has ended would be asked in vain.
+            env={name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"},
         )
     # Whoever lives as long as it does not keep it as a zombie.
     threading.Thread(target=process.wait, name="training", daemon=True).start()
