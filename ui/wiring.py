@@ -216,14 +216,19 @@ class Workbench:
         """
         from rag.retrieval import Retriever
 
-        with self.lock, ThreadPoolExecutor(1, thread_name_prefix="encoder") as side:
+        with self.lock:
             if not self._retrievers:
-                # The first use compiles it: done beside the opening of Chroma. An ingestion never needs this form.
-                side.submit(self.encoder.embed, ["ready"])
+                self._compile_beside_chroma()
             index = self.index(corpus)
             if index.id not in self._retrievers:
                 self._retrievers[index.id] = Retriever(index, self.settings.retrieval)
             return self._retrievers[index.id]
+
+    def _compile_beside_chroma(self) -> None:
+        """Compile the encoder's form for questions, which an ingestion never needs, while Chroma opens."""
+        with ThreadPoolExecutor(1, thread_name_prefix="encoder") as side:
+            side.submit(self.encoder.embed, ["ready"])
+            _ = self.stores
 
     def prompt(self, reference: str) -> PromptTemplate:
         """A prompt of the workspace, or one that ships.

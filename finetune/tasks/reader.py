@@ -20,6 +20,7 @@ from rag.errors import TuningError
 from rag.evaluation.squad import read_articles
 from rag.reading.network import open_base, span_network
 from rag.reading.render import Renderer, Window
+from rag.reading.spans import best_pair
 from rag.settings import EncoderSettings
 
 if TYPE_CHECKING:
@@ -124,23 +125,16 @@ class ReaderTask:
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
         """Cross-entropy of the first and of the last token, summed over all that are right."""
-        import torch
-
         batch = _Batch([features[int(row)] for row in rows])
-        scores = batch.scores(network)
-        held = scores.log_softmax(1).masked_fill(~batch.right, float("-inf"))
-        return -torch.logsumexp(held, 1).mean()
+        return batch.losses(batch.scores(network)).mean()
 
     def figures(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
         """Loss, token F1 of the answered, and how often the best span beats none where it should."""
-        import torch
-
         losses, overlaps, decided = [], [], []
         for rows in plan(features.lengths, 8192, 0):
             batch = _Batch([features[int(row)] for row in rows])
             scores = batch.scores(network)
-            held = scores.log_softmax(1).masked_fill(~batch.right, float("-inf"))
-            losses += (-torch.logsumexp(held, 1).mean(1)).tolist()
+            losses += batch.losses(scores).mean(1).tolist()
             for row, feature in enumerate(batch.features):
                 first, last, margin = best_span(scores[row], feature)
                 _, kind, *numbers = feature.target
@@ -226,21 +220,15 @@ def target(window: Window, spans: Iterable[tuple[int, int]], *, exact: bool) -> 
     return (window.body, kind, *numbers)
 
 
-def best_span(scores: torch.Tensor, feature: Feature, longest: int = 40) -> tuple[int, int, float]:
+def best_span(scores: torch.Tensor, feature: Feature) -> tuple[int, int, float]:
     """The best span of one row: first token, last token, and how far it beats "no answer".
 
     Args:
         scores: Shape ``(tokens, 2)``.
     """
-    import torch
-
-    body, end = feature.target[0], len(feature.ids) - 1
-    both = scores[body:end, 0][:, None] + scores[body:end, 1][None, :]
-    allowed = torch.ones_like(both).triu().tril(longest - 1).bool()
-    both = both.masked_fill(~allowed, float("-inf"))
-    at = int(both.argmax())
-    first, last = divmod(at, both.shape[1])
-    return body + first, body + last, float(both[first, last] - scores[0].sum())
+    body = feature.target[0]
+    first, last, score = best_pair(scores[body : len(feature.ids) - 1].numpy())
+    return body + first, body + last, score - float(scores[0].sum())
 
 
 def _overlap(one: tuple[int, int], other: tuple[int, int]) -> float:
@@ -284,3 +272,10 @@ class _Batch:
         """Shape ``(rows, tokens, 2)``; what cannot be an answer is far below the rest."""
         found: torch.Tensor = network(self._ids, self._types, self._mask).float()
         return found.masked_fill(~self._open, -1e4)
+
+    def losses(self, scores: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of the first and of the last token, summed over all that are right: ``(rows, 2)``."""
+        import torch
+
+        held = scores.log_softmax(1).masked_fill(~self.right, float("-inf"))
+        return -torch.logsumexp(held, 1)

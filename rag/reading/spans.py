@@ -41,8 +41,6 @@ def best_spans(window: Window, scores: NDArray[np.float32], sentences: Sequence[
         scores: Shape ``(tokens, 2)``, of the first and of the last token; token 0 stands for no answer.
         sentences: Of the whole passage.
     """
-    import numpy as np
-
     nothing = float(scores[0, 0] + scores[0, 1])
     body = scores[window.body : window.body + len(window.offsets)]
     found = []
@@ -55,19 +53,28 @@ def best_spans(window: Window, scores: NDArray[np.float32], sentences: Sequence[
             last += 1
         if last == first:
             continue
-        part = body[first:last]
-        both = part[:, 0][:, None] + part[:, 1][None, :]
-        allowed = np.tri(len(part), len(part), LONGEST - 1, dtype=bool) & ~np.tri(
-            len(part), len(part), -1, dtype=bool
-        )
-        at = int(np.where(allowed, both, -np.inf).argmax())
-        begin, end = divmod(at, len(part))
+        begin, end, score = best_pair(body[first:last])
         found.append(
             Span(
                 sentence,
                 window.offsets[first + begin][0],
                 window.offsets[first + end][1],
-                float(both[begin, end]) - nothing,
+                score - nothing,
             )
         )
     return found
+
+
+def best_pair(scores: NDArray[np.float32]) -> tuple[int, int, float]:
+    """The best first and last token, the last neither before the first nor too far behind it, and their score.
+
+    Args:
+        scores: Shape ``(tokens, 2)``, at least one token; of each as the first and as the last.
+    """
+    import numpy as np
+
+    size = len(scores)
+    both = scores[:, 0][:, None] + scores[:, 1][None, :]
+    allowed = np.tri(size, size, LONGEST - 1, dtype=bool) & ~np.tri(size, size, -1, dtype=bool)
+    first, last = divmod(int(np.where(allowed, both, -np.inf).argmax()), size)
+    return first, last, float(both[first, last])
