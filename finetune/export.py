@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from rag.errors import ModelUnavailable, RagsmithError, SettingsError
-from rag.local.adapters import AdapterFiles, check_fit, need_peft, quiet_peft
+from rag.local.adapters import AdapterFiles, check_fit, quiet_peft
 from rag.local.card import CARD, ExportCard, describe_files
-from rag.local.ct2_backend import need_ctranslate2
 from rag.local.device import Place, check_memory
+from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, locate_local
 from rag.local.torch_backend import first_line, stored_end_tokens, window_of
 from rag.workspace import disk_errors
@@ -82,9 +82,9 @@ def export_int8(
     target = target.expanduser().absolute()
     if target.exists():
         raise SettingsError(f"{target} exists already.", fix="Name a folder that does not, or remove it.")
-    need_ctranslate2(model)
+    need_library("ctranslate2", f"model {model}")
     for adapter in adapters:
-        need_peft(adapter)
+        need_library("peft", f"adapter {adapter.name}")
     files = locate_local(model)
     if files.kind == "ctranslate2":
         raise SettingsError(

@@ -40,6 +40,7 @@ class Draft:
         text, usage: From generate.
         confidence: From generate: how probably the model's own measure says that it answers; None without one.
         spans: From generate: where in the text the answer itself stands, as far as the model knows.
+        cut: From generate: whether the token limit ended the model.
     """
 
     question: str
@@ -52,6 +53,7 @@ class Draft:
     usage: Usage = Usage()
     confidence: float | None = None
     spans: tuple[tuple[int, int], ...] = ()
+    cut: bool = False
 
 
 def build_chain(steps: Steps) -> Runnable[Draft, Answer]:
@@ -83,7 +85,7 @@ _ADDS: dict[str, tuple[str, ...]] = {
     "condense": ("standalone",),
     "retrieve": ("hits",),
     "prompt": ("prompt_sha256", "messages", "hits"),
-    "generate": ("text", "usage", "confidence", "spans"),
+    "generate": ("text", "usage", "confidence", "spans", "cut"),
 }
 
 

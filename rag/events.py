@@ -61,6 +61,7 @@ class Answer:
         prompt: ``NAME@VERSION`` of the prompt that wrote it.
         spans: First and one past the last character in ``text`` of what answers the question, where the model
             knows more than its sentence.
+        cut: Whether the model was ended by its token limit, and the answer by that.
     """
 
     text: str
@@ -78,6 +79,7 @@ class Answer:
     model: str = ""
     error: str = ""
     spans: tuple[tuple[int, int], ...] = ()
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ class Steps:
             usage=Usage(used["input_tokens"], used["output_tokens"]) if used else Usage(),
             confidence=reply.response_metadata.get("confidence"),
             spans=tuple(reply.response_metadata.get("spans", ())),
+            cut=reply.response_metadata.get("finish_reason") == "length",
         )
 
     async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
@@ -132,6 +133,7 @@ class Steps:
             support=min(known, default=None),
             # Places in what the model wrote: of no use once a marker was taken out of it.
             spans=draft.spans if checked.text == draft.text else (),
+            cut=draft.cut,
         )
 
     @property

@@ -9,14 +9,14 @@ from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel
-from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
 from rag.cost import PriceList, load_prices
 from rag.events import Answer
 from rag.settings import CostSettings
+from rag.streamed import StreamedChatModel
 from rag.traces import Span, Trace
 from rag.tracing import TraceTracer
 
@@ -24,7 +24,7 @@ PRICES = load_prices(CostSettings(machine_usd_per_hour=3600.0))
 """A dollar a second: costs read as seconds."""
 
 
-class ScriptedModel(BaseChatModel):
+class ScriptedModel(StreamedChatModel):
     """Streams given pieces, and calls ``between`` before each but the first."""
 
     pieces: tuple[str, ...] = ("The ", "sky ", "is ", "blue.")
@@ -53,15 +53,6 @@ class ScriptedModel(BaseChatModel):
             chunk_position="last",  # type: ignore[arg-type]
         )
         yield ChatGenerationChunk(message=last)
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
 
 
 class PacedModel(ScriptedModel):

@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
+from tiny import QUESTION, answered, assistant_for
 
+from rag.events import Answer
 from rag.models import open_remote_model
 from rag.settings import Settings
+from ui.wiring import Workbench
 
 MODEL = "scripted-1"
 USAGE = {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43}
@@ -22,6 +26,8 @@ KEY = "my-own-secret-key-0123456789"
 MESSAGES = [SystemMessage("Be brief."), HumanMessage("Why is the sky blue?")]
 PATIENCE_S = 10.0
 """How long a script waits for a client that does not go away, before it gives up."""
+# What the client library says when a server's types are wrong; the reply is refused all the same.
+WRONG_TYPES = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class Reply:
     def piece(self, text: str) -> None:
         self.event(chunk({"content": text}))
 
-    def finish(self) -> None:
-        self.event(chunk({}, finish_reason="stop"))
+    def finish(self, reason: str = "stop") -> None:
+        self.event(chunk({}, finish_reason=reason))
         self.event({**chunk({}), "choices": [], "usage": USAGE})
         self.event(b"[DONE]")
         self.end()
@@ -118,7 +124,7 @@ def chunk(delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, 
     }
 
 
-def says(*pieces: str) -> Script:
+def says(*pieces: str, ending: str = "stop") -> Script:
     """Stream these pieces, then the usage."""
 
     def script(reply: Reply, _: Received) -> None:
@@ -126,7 +132,7 @@ def says(*pieces: str) -> Script:
         reply.event(chunk({"role": "assistant", "content": ""}))
         for piece in pieces:
             reply.piece(piece)
-        reply.finish()
+        reply.finish(ending)
 
     return script
 
@@ -221,3 +227,12 @@ async def reply_of(settings: Settings) -> tuple[str, Any]:
         whole = piece if whole is None else whole + piece  # type: ignore[assignment]
     assert whole is not None
     return whole.text, whole.usage_metadata
+
+
+async def answered_by(
+    bench: Workbench, script: Script, name: str = MODEL, question: str = QUESTION, **fields: Any
+) -> tuple[Answer, ScriptedOpenAI]:
+    """An answer on the small corpus by a server with this script, and the server."""
+    with scripted_openai(script) as server:
+        assistant = assistant_for(bench, settings_for(server.base_url, name))
+        return await answered(assistant, question, **fields), server

@@ -12,13 +12,16 @@ import pytest
 from langchain_core.messages import BaseMessage
 from tiny import (
     CORPUS,
+    FOLLOW_UP,
     OFF_TOPIC,
     QUESTION,
     SENTENCE,
     ScriptedChat,
     answered,
     assistant_of,
+    assistant_with,
     scripted,
+    spans_of,
     steps_of,
     told,
 )
@@ -36,15 +39,7 @@ from rag.events import (
     Token,
     Turn,
 )
-from rag.traces import Span, Trace
 from ui.wiring import Workbench
-
-FOLLOW_UP = (Turn("What is the tide gauge?", "An instrument on the pier. [1]"),)
-
-
-def names(trace: Trace) -> dict[str, Span]:
-    return {span.name: span for span in trace.spans}
-
 
 # Events
 
@@ -81,7 +76,7 @@ async def test_the_tokens_are_the_answer_and_the_hits_and_citations_are_those_to
 
 async def test_tokens_arrive_while_the_model_writes(bench: Workbench) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} ", "[1]", " And so on."), pause_s=0.05)
-    events = assistant_of(steps_of(bench, model), bench.traces).answer(Ask(QUESTION))
+    events = assistant_with(bench, model).answer(Ask(QUESTION))
     arrived = [(time.perf_counter(), event) async for event in events]
     times = [at for at, event in arrived if isinstance(event, Token)]
     assert len(times) == 3
@@ -91,7 +86,7 @@ async def test_tokens_arrive_while_the_model_writes(bench: Workbench) -> None:
 async def test_what_the_condenser_writes_is_no_token_of_the_answer(bench: Workbench) -> None:
     condenser = ScriptedChat(reply=("When was the tide gauge installed?",))
     writer = ScriptedChat(reply=(f"{SENTENCE} [1]",))
-    assistant = assistant_of(steps_of(bench, writer, condenser=condenser), bench.traces)
+    assistant = assistant_with(bench, writer, condenser=condenser)
     events = await told(assistant.answer(Ask("Since when?", FOLLOW_UP)))
     assert [event.text for event in events if isinstance(event, Token)] == [f"{SENTENCE} [1]"]
 
@@ -145,7 +140,7 @@ async def test_an_unsupported_answer_of_a_model_becomes_the_refusal(bench: Workb
     trace = bench.traces.get(answer.trace_id)
     assert (trace.status, trace.answer) == ("abstained", answer.text)
     # What the model had written can still be read where it was written.
-    assert "forty trumpets" in str(names(trace)["generate"].output)
+    assert "forty trumpets" in str(spans_of(trace)["generate"].output)
 
 
 # Traces
@@ -176,7 +171,7 @@ async def test_the_trace_names_its_release_and_holds_every_step(bench: Workbench
         "EmbeddedReader",
         "ground",
     ]
-    spans = names(trace)
+    spans = spans_of(trace)
     root = spans["answer"]
     assert spans["EmbeddedReader"].parent_id == spans["generate"].id
     assert spans["EmbeddedReader"].kind == "llm"
@@ -200,7 +195,7 @@ async def test_the_trace_names_its_release_and_holds_every_step(bench: Workbench
 
 async def test_a_step_shows_what_it_read_and_what_it_added(bench: Workbench) -> None:
     answer = await answered(bench, QUESTION)
-    spans = names(bench.traces.get(answer.trace_id))
+    spans = spans_of(bench.traces.get(answer.trace_id))
     assert spans["condense"].output == {"standalone": QUESTION}
     assert spans["retrieve"].input == {"standalone": QUESTION}
     assert len(spans["retrieve"].output["hits"]) == len(answer.hits)  # type: ignore[call-overload,index,arg-type]
@@ -212,7 +207,7 @@ async def test_a_step_shows_what_it_read_and_what_it_added(bench: Workbench) -> 
 async def test_the_trace_names_the_hash_of_the_prompt(bench: Workbench) -> None:
     answer = await answered(bench, QUESTION)
     trace = bench.traces.get(answer.trace_id)
-    filled = names(trace)["prompt"].output
+    filled = spans_of(trace)["prompt"].output
     assert filled["prompt_sha256"] == bench.prompt(trace.prompt).sha256  # type: ignore[call-overload,index]
 
 
@@ -220,7 +215,7 @@ async def test_a_model_with_a_price_costs_its_tokens_and_machine_time(bench: Wor
     answer = await answered(scripted(bench, f"{SENTENCE} [1]"), QUESTION)
     trace = bench.traces.get(answer.trace_id)
     tokens = (100 * 2.5 + 1 * 10) / 1e6
-    assert names(trace)["ScriptedChat"].cost_usd == pytest.approx(tokens)
+    assert spans_of(trace)["ScriptedChat"].cost_usd == pytest.approx(tokens)
     assert answer.cost_usd is not None
     assert answer.cost_usd > tokens
 
@@ -235,7 +230,7 @@ async def test_a_cost_that_nobody_knows_is_none_and_not_zero(bench: Workbench) -
 async def test_secrets_in_a_question_are_masked_in_the_trace_only(bench: Workbench) -> None:
     secret = "sk-" + "a1b2c3d4" * 5
     model = ScriptedChat(reply=(f"{SENTENCE} [1]",))
-    answer = await answered(assistant_of(steps_of(bench, model), bench.traces), f"{QUESTION} {secret}")
+    answer = await answered(assistant_with(bench, model), f"{QUESTION} {secret}")
     assert secret in str(model.sent[0][-1].content)
     trace = bench.traces.get(answer.trace_id)
     assert secret not in repr(trace)
@@ -330,7 +325,7 @@ async def test_any_string_reaches_a_model_without_harm(bench: Workbench) -> None
     def echo(messages: list[BaseMessage]) -> tuple[str, ...]:
         return (str(messages[-1].content)[-300:], " [1] [2]")
 
-    assistant = assistant_of(steps_of(bench, ScriptedChat(reply=echo)), bench.traces)
+    assistant = assistant_with(bench, ScriptedChat(reply=echo))
     for question in NASTY[::3]:
         answer = await answered(assistant, question, history=(Turn(question, question),))
         assert answer.error == ""

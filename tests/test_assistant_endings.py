@@ -6,23 +6,26 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 from tiny import (
     CORPUS,
+    FOLLOW_UP,
     QUESTION,
     SENTENCE,
     ScriptedChat,
     answered,
     assistant_of,
+    assistant_with,
+    spans_of,
     steps_of,
     told,
+    told_until,
+    trace_id_of,
 )
 
 from rag.assistant import Ask, Assistant, Pipeline
@@ -37,28 +40,16 @@ from rag.events import (
     StepFinished,
     StepStarted,
     Token,
-    Turn,
 )
 from rag.steps import Steps
-from rag.traces import Span, Trace
+from rag.streamed import StreamedChatModel
+from rag.traces import Trace
 from ui.wiring import Workbench
-
-FOLLOW_UP = (Turn("What is the tide gauge?", "An instrument on the pier. [1]"),)
-
-
-def names(trace: Trace) -> dict[str, Span]:
-    return {span.name: span for span in trace.spans}
 
 
 async def stopped_at(assistant: Assistant, kind: type[Event], ask: Ask) -> list[Event]:
     """Close the stream right after the first event of a kind; the events until then."""
-    seen: list[Event] = []
-    async with aclosing(assistant.answer(ask)) as events:  # type: ignore[type-var]
-        async for event in events:
-            seen.append(event)
-            if isinstance(event, kind):
-                break
-    return seen
+    return await told_until(assistant.answer(ask), lambda event: isinstance(event, kind))
 
 
 # Stopping
@@ -76,8 +67,7 @@ async def test_closing_after_any_event_stops_the_work_and_traces_it_as_cancelled
     assistant = assistant_of(steps_of(bench, model), bench.traces, on_traced=lambda: traced.append("traced"))
     before = asyncio.all_tasks()
     events = await stopped_at(assistant, kind, Ask(QUESTION, conversation_id="c-2"))
-    assert isinstance(events[0], Started)
-    trace = bench.traces.get(events[0].trace_id)
+    trace = bench.traces.get(trace_id_of(events))
     assert (trace.status, trace.error, trace.question) == ("cancelled", "", QUESTION)
     assert trace.conversation_id == "c-2"
     assert trace.latency_s is not None
@@ -86,29 +76,23 @@ async def test_closing_after_any_event_stops_the_work_and_traces_it_as_cancelled
     assert model.endings == (["stopped"] if kind is Token else [])
     if kind is Token:
         assert trace.answer == SENTENCE
-        assert names(trace)["ScriptedChat"].status == "cancelled"
+        assert spans_of(trace)["ScriptedChat"].status == "cancelled"
 
 
 @pytest.mark.parametrize("kind", [Cited, Done])
 async def test_closing_after_the_end_changes_nothing(bench: Workbench, kind: type[Event]) -> None:
     events = await stopped_at(bench.assistant, kind, Ask(QUESTION))
-    assert isinstance(events[0], Started)
-    assert bench.traces.get(events[0].trace_id).status == "ok"
+    assert bench.traces.get(trace_id_of(events)).status == "ok"
 
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_closing_inside_each_step_stops_there(bench: Workbench, step: str) -> None:
     model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01 if step == "generate" else 0.0)
     condenser = ScriptedChat(reply=(QUESTION,))
-    assistant = assistant_of(steps_of(bench, model, condenser=condenser), bench.traces)
-    seen: list[Event] = []
-    async with aclosing(assistant.answer(Ask(QUESTION, FOLLOW_UP))) as events:  # type: ignore[type-var]
-        async for event in events:
-            seen.append(event)
-            if event == StepStarted(step):  # type: ignore[arg-type]
-                break
-    assert isinstance(seen[0], Started)
-    trace = bench.traces.get(seen[0].trace_id)
+    assistant = assistant_with(bench, model, condenser=condenser)
+    begun = StepStarted(step)  # type: ignore[arg-type]
+    events = await told_until(assistant.answer(Ask(QUESTION, FOLLOW_UP)), lambda event: event == begun)
+    trace = bench.traces.get(trace_id_of(events))
     # What was done before the stop is there; the rest was never begun or left.
     assert trace.status in ("cancelled", "ok")
     if step != "ground":
@@ -125,7 +109,7 @@ async def test_closing_inside_each_step_stops_there(bench: Workbench, step: str)
 
 async def test_cancelling_the_task_that_reads_stops_the_work_as_well(bench: Workbench) -> None:
     model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01)
-    assistant = assistant_of(steps_of(bench, model), bench.traces)
+    assistant = assistant_with(bench, model)
     began = asyncio.Event()
     started: list[str] = []
 
@@ -146,7 +130,7 @@ async def test_cancelling_the_task_that_reads_stops_the_work_as_well(bench: Work
     assert bench.traces.get(started[0]).status == "cancelled"
 
 
-class Thinking(BaseChatModel):
+class Thinking(StreamedChatModel):
     """A local model: it writes in a thread, and stops when its generator is closed."""
 
     written: list[int] = []  # noqa: RUF012 - a pydantic field: each model gets its own
@@ -165,13 +149,10 @@ class Thinking(BaseChatModel):
         finally:
             self.closed.set()
 
-    def _generate(self, *args: Any, **kwargs: Any) -> ChatResult:
-        raise NotImplementedError
-
 
 async def test_a_model_in_a_thread_stops_too(bench: Workbench) -> None:
     model = Thinking(closed=threading.Event())
-    await stopped_at(assistant_of(steps_of(bench, model), bench.traces), Token, Ask(QUESTION))
+    await stopped_at(assistant_with(bench, model), Token, Ask(QUESTION))
     assert await asyncio.to_thread(model.closed.wait, 5)
     assert len(model.written) < 10
 
@@ -241,9 +222,9 @@ async def test_a_failure_in_any_step_is_one_sentence_and_a_trace(
     trace = bench.traces.get(answer.trace_id)
     assert trace.status == "error"
     assert str(error) in trace.error
-    assert names(trace)[step].status == "error"
-    assert str(error) in names(trace)[step].error
-    assert {names(trace)[done].status for done in STEPS[: STEPS.index(step)]} <= {"ok"}  # type: ignore[arg-type]
+    assert spans_of(trace)[step].status == "error"
+    assert str(error) in spans_of(trace)[step].error
+    assert {spans_of(trace)[done].status for done in STEPS[: STEPS.index(step)]} <= {"ok"}  # type: ignore[arg-type]
     assert not any(span.name == later for span in trace.spans for later in STEPS[STEPS.index(step) + 1 :])  # type: ignore[arg-type]
     # A person's own mistake leaves no traceback in the log, a bug does.
     assert any(record.exc_info for record in caplog.records) == isinstance(error, RuntimeError)
@@ -251,7 +232,7 @@ async def test_a_failure_in_any_step_is_one_sentence_and_a_trace(
 
 async def test_what_the_model_wrote_before_it_failed_is_kept_in_the_trace(bench: Workbench) -> None:
     model = ScriptedChat(reply=("The tide ", "gauge"), error=ModelUnavailable("Gone.", fix="Ask again."))
-    answer = await answered(assistant_of(steps_of(bench, model), bench.traces), QUESTION)
+    answer = await answered(assistant_with(bench, model), QUESTION)
     assert (answer.status, answer.error) == ("failed", "Gone. Ask again.")
     assert bench.traces.get(answer.trace_id).answer == "The tide gauge"
 
@@ -328,12 +309,11 @@ async def test_a_tracker_that_raises_does_not_leave_the_reader_waiting(bench: Wo
 
 async def test_stopping_one_question_leaves_the_others(bench: Workbench) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} ", "[1]"), pause_s=0.05)
-    assistant = assistant_of(steps_of(bench, model), bench.traces)
+    assistant = assistant_with(bench, model)
     stopped, *others = await asyncio.gather(
         stopped_at(assistant, Token, Ask(QUESTION)),
         *(answered(assistant, QUESTION) for _ in range(3)),
     )
-    assert isinstance(stopped[0], Started)
-    assert bench.traces.get(stopped[0].trace_id).status == "cancelled"
+    assert bench.traces.get(trace_id_of(stopped)).status == "cancelled"  # type: ignore[arg-type]
     assert {answer.status for answer in others} == {"answered"}  # type: ignore[union-attr]
     assert sorted(model.endings) == ["finished"] * 3 + ["stopped"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, answered, settings_at, written
-from tracked import ROOT, environment, isolate, only_run, table_rows
+from tracked import ROOT, environment, only_run, table_rows
 from wandb_reader import nodes
 
 from rag.events import STEPS, Turn
@@ -21,10 +21,7 @@ from ui.wiring import Workbench
 
 TREE = {"answer", "condense", "retrieve", "prompt", "generate", "EmbeddedReader", "ground"}
 
-
-@pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(tmp_path, monkeypatch)
+pytestmark = pytest.mark.usefixtures("isolated_wandb")
 
 
 @pytest.fixture

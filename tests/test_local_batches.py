@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
-from tiny_lm import MESSAGES, OTHERS, chat, opened, watch, whole
+from tiny import whole
+from tiny_lm import MESSAGES, OTHERS, chat, opened, watch
 
 from rag.errors import ModelError
 from rag.local.engine import LocalEngine
@@ -75,9 +76,9 @@ def all_at_once(engine: LocalEngine, *calls: Any) -> tuple[list[Any], list[int]]
 def test_requests_that_wait_are_written_together_and_as_alone(engine: LocalEngine) -> None:
     model = chat(engine)
     questions = [MESSAGES, OTHERS, [HumanMessage("Why?")], MESSAGES]
-    alone = [whole(list(model.stream(question))) for question in questions]
+    alone = [whole(model.stream(question)) for question in questions]
     together, batches = all_at_once(
-        engine, *[lambda question=question: whole(list(model.stream(question))) for question in questions]
+        engine, *[lambda question=question: whole(model.stream(question)) for question in questions]
     )
     assert batches == [4]
     assert [reply.text for reply in together] == [reply.text for reply in alone]

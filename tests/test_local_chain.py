@@ -7,20 +7,19 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from live_server import running
-from tiny import QUESTION, answered, settings_at, told
+from tiny import QUESTION, answered, only_llm, settings_at, stopped_after, told
 from tiny_lm import MESSAGES, chat, make_model, watch
 
 from rag.assistant import Ask
 from rag.encoder import Encoder
 from rag.errors import ModelUnavailable
-from rag.events import Done, Started, Token, Turn
+from rag.events import Done, Token, Turn
 from ui.wiring import Workbench
 
 COMPLETIONS = "/v1/chat/completions"
@@ -57,7 +56,7 @@ async def test_an_answer_is_streamed_traced_and_costed_by_the_seconds(local_benc
     assert answer.model == local_bench.settings.model
     assert answer.usage.output_tokens == 30
     trace = local_bench.traces.get(answer.trace_id)
-    (llm,) = (span for span in trace.spans if span.kind == "llm")
+    llm = only_llm(trace)
     assert (llm.input_tokens, llm.output_tokens) == (answer.usage.input_tokens, 30)
     assert llm.ended is not None
     # 36 dollars an hour are a cent a second.
@@ -81,14 +80,7 @@ async def test_a_person_who_stops_stops_the_work_and_the_trace_keeps_the_count(
     bench = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 1200, "context_tokens": 150})
     try:
         steps = watch(bench.local_engine, before=lambda _: time.sleep(0.01))
-        trace_id, tokens = "", 0
-        async with aclosing(bench.ask(Ask(QUESTION))) as events:  # type: ignore[type-var]
-            async for event in events:
-                if isinstance(event, Started):
-                    trace_id = event.trace_id
-                tokens += isinstance(event, Token)
-                if tokens == 5:
-                    break
+        trace_id = await stopped_after(5, bench.ask(Ask(QUESTION)))
         made = len(steps.shapes)
         await asyncio.sleep(0.2)
         assert len(steps.shapes) <= made + 2
@@ -96,7 +88,7 @@ async def test_a_person_who_stops_stops_the_work_and_the_trace_keeps_the_count(
     finally:
         bench.close()
     assert trace.status == "cancelled"
-    (llm,) = (span for span in trace.spans if span.kind == "llm")
+    llm = only_llm(trace)
     assert llm.input_tokens is not None
     assert llm.input_tokens > 50
     assert llm.output_tokens is not None

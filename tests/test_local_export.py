@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 from terminal import assert_one_line, call
-from tiny_lm import MESSAGES, OTHERS, chat, make_model, make_tokenizer, opened, whole
+from tiny import whole
+from tiny_lm import MESSAGES, OTHERS, chat, make_model, make_tokenizer, opened
 
 from finetune.export import export_int8
 from rag.errors import ModelError, ModelUnavailable, SettingsError, StorageFull
-from rag.local.adapters import find_adapter
+from rag.local.adapters import find_lora
 from rag.local.card import CARD, read_card
 from rag.local.engine import LocalEngine
 from rag.local.template import render
@@ -170,7 +171,7 @@ def test_the_card_says_what_the_export_is(exported: Path, tiny_lm: Path) -> None
 
 
 def test_an_adapter_is_merged_before_it_is_converted(tiny_lm: Path, exported: Path, tmp_path: Path) -> None:
-    adapter = find_adapter("citer", tiny_lm.parent)
+    adapter = find_lora("citer", tiny_lm.parent)
     made = export_int8(str(tiny_lm), [adapter], tmp_path / "new" / "cited")
     assert made.card.adapters == ("citer",)
     with opened(tiny_lm, tiny_lm.parent, adapter="citer") as original:

@@ -13,7 +13,7 @@ from tiny_lm import MESSAGES, chat, make_adapter, make_model, opened
 
 from rag.errors import ModelUnavailable
 from rag.local import device
-from rag.local.adapters import find_adapter
+from rag.local.adapters import find_lora
 from rag.local.device import Place, check_memory, choose_place, free_memory, memory_needed
 from rag.local.engine import open_local_engine
 from rag.local.locate import locate_local, weight_files
@@ -241,8 +241,8 @@ def test_bf16_writes_as_well(tiny_lm: Path) -> None:
 
 def test_an_adapter_is_a_folder_or_a_name_in_the_workspace(tiny_lm: Path) -> None:
     below = tiny_lm.parent
-    assert find_adapter("citer", below).folder == below / "citer"
-    assert find_adapter(str(below / "citer"), NOWHERE).folder == below / "citer"
+    assert find_lora("citer", below).folder == below / "citer"
+    assert find_lora(str(below / "citer"), NOWHERE).folder == below / "citer"
 
 
 def test_a_missing_adapter_is_told_with_both_places(tiny_lm: Path) -> None:

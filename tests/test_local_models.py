@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
-from tiny_lm import MESSAGES, chat, make_model, make_tokenizer, opened, watch, whole
+from tiny import whole
+from tiny_lm import MESSAGES, chat, make_model, make_tokenizer, opened, watch
 
 from rag.errors import ModelError, ModelProtocolError, ModelUnavailable, SettingsError
 from rag.local.chat import LocalChatModel
@@ -64,7 +65,7 @@ def test_the_text_is_what_transformers_writes_and_comes_in_pieces(engine: LocalE
 
 
 def test_the_usage_is_what_the_tokenizer_counts(engine: LocalEngine) -> None:
-    reply = whole(list(chat(engine, max_tokens=17).stream(MESSAGES)))
+    reply = whole(chat(engine, max_tokens=17).stream(MESSAGES))
     read = prompt_tokens(MESSAGES)
     assert reply.usage_metadata == {"input_tokens": read, "output_tokens": 17, "total_tokens": read + 17}
     assert reply.response_metadata == {"finish_reason": "length", "model_name": engine.name}
@@ -73,7 +74,7 @@ def test_the_usage_is_what_the_tokenizer_counts(engine: LocalEngine) -> None:
 
 async def test_every_way_of_asking_gives_the_same_answer(engine: LocalEngine) -> None:
     model = chat(engine)
-    streamed = whole(list(model.stream(MESSAGES)))
+    streamed = whole(model.stream(MESSAGES))
     for reply in (model.invoke(MESSAGES), await model.ainvoke(MESSAGES), await read(model)):
         assert (reply.text, reply.usage_metadata) == (streamed.text, streamed.usage_metadata)
 

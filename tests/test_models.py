@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -13,9 +12,11 @@ from langchain_core.messages import HumanMessage
 from scripted_openai import (
     KEY,
     MESSAGES,
+    WRONG_TYPES,
     Received,
     Reply,
     Script,
+    answered_by,
     chunk,
     reply_of,
     says,
@@ -24,17 +25,17 @@ from scripted_openai import (
     settings_for,
     silent,
 )
-from tiny import QUESTION, SENTENCE, answered, assistant_for, steps_of
+from tiny import FOLLOW_UP, QUESTION, SENTENCE, answered, assistant_for, only_llm, steps_of, stopped_after
 
 from rag.assistant import Ask
 from rag.errors import ModelUnavailable, SettingsError
-from rag.events import Started, Token, Turn
 from rag.models import check_model_name, open_remote_model
 from rag.settings import DecodingSettings, Settings
+from ui.openai_shapes import Reply as ApiReply
+from ui.pages.render import footer_html
 from ui.wiring import Workbench
 
-# What the client library says when a server's types are wrong; the reply is refused all the same.
-pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+pytestmark = WRONG_TYPES
 
 # Names
 
@@ -107,16 +108,14 @@ async def test_any_text_arrives_as_it_is() -> None:
 
 
 async def test_the_chain_sends_its_prompt_and_records_the_usage(bench: Workbench) -> None:
-    with scripted_openai(says(SENTENCE, " [1]")) as server:
-        settings = settings_for(server.base_url, "gpt-4o-mini")
-        answer = await answered(assistant_for(bench, settings), QUESTION)
+    answer, server = await answered_by(bench, says(SENTENCE, " [1]"), "gpt-4o-mini")
     assert (answer.status, answer.text, answer.model) == ("answered", f"{SENTENCE} [1]", "openai:gpt-4o-mini")
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (40, 3)
     roles = [message["role"] for message in server.only.body["messages"]]
     assert roles == ["system", "user"]
     assert server.only.body["messages"][1]["content"].endswith(f"Question: {QUESTION}\n")
     trace = bench.traces.get(answer.trace_id)
-    (llm,) = (span for span in trace.spans if span.kind == "llm")
+    llm = only_llm(trace)
     assert (llm.input_tokens, llm.output_tokens) == (40, 3)
     assert llm.cost_usd == pytest.approx((40 * 0.15 + 3 * 0.6) / 1e6)
     assert answer.cost_usd is not None
@@ -124,8 +123,7 @@ async def test_the_chain_sends_its_prompt_and_records_the_usage(bench: Workbench
 
 
 async def test_a_model_without_a_price_has_an_unknown_cost(bench: Workbench) -> None:
-    with scripted_openai(says(SENTENCE, " [1]")) as server:
-        answer = await answered(assistant_for(bench, settings_for(server.base_url, "llama3.2")), QUESTION)
+    answer, _ = await answered_by(bench, says(SENTENCE, " [1]"), "llama3.2")
     assert (answer.status, answer.cost_usd) == ("answered", None)
     assert bench.traces.get(answer.trace_id).cost_usd is None
 
@@ -138,16 +136,22 @@ async def test_a_server_that_reports_no_usage_leaves_it_unknown(bench: Workbench
         reply.event(b"[DONE]")
         reply.end()
 
-    with scripted_openai(script) as server:
-        answer = await answered(assistant_for(bench, settings_for(server.base_url, "gpt-4o")), QUESTION)
+    answer, _ = await answered_by(bench, script, "gpt-4o")
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.cost_usd) == (None, None, None)
 
 
+@pytest.mark.parametrize(("ending", "cut"), [("stop", False), ("length", True)])
+async def test_an_answer_that_the_token_limit_ended_says_so(bench: Workbench, ending: str, cut: bool) -> None:
+    answer, _ = await answered_by(bench, says(SENTENCE, " [1]", ending=ending), "gpt-4o")
+    assert (answer.status, answer.cut) == ("answered", cut)
+    assert ("cut at the token limit" in footer_html(answer)) == cut
+    assert ApiReply("ragsmith").completion(answer)["choices"][0]["finish_reason"] == ending
+
+
 async def test_a_follow_up_asks_the_server_twice_and_costs_twice(bench: Workbench) -> None:
-    with scripted_openai(scripts([says("When was the tide gauge installed?"), says(SENTENCE, " [1]")])) as server:
-        assistant = assistant_for(bench, settings_for(server.base_url, "gpt-4o"))
-        answer = await answered(assistant, "Since when?", history=(Turn("What is the tide gauge?", "A thing."),))
-    assert answer.standalone == "When was the tide gauge installed?"
+    script = scripts([says(QUESTION), says(SENTENCE, " [1]")])
+    answer, server = await answered_by(bench, script, "gpt-4o", "Since when?", history=FOLLOW_UP)
+    assert answer.standalone == QUESTION
     assert len(server.received) == 2
     trace = bench.traces.get(answer.trace_id)
     assert (trace.input_tokens, trace.output_tokens) == (80, 6)
@@ -164,19 +168,12 @@ async def test_a_person_who_stops_a_slow_answer_hangs_up_on_the_server(bench: Wo
 
     with scripted_openai(slowly) as server:
         assistant = assistant_for(bench, settings_for(server.base_url, "gpt-4o"))
-        trace_id, tokens = "", 0
-        async with aclosing(assistant.answer(Ask(QUESTION))) as events:  # type: ignore[type-var]
-            async for event in events:
-                if isinstance(event, Started):
-                    trace_id = event.trace_id
-                tokens += isinstance(event, Token)
-                if tokens == 5:
-                    break
+        trace_id = await stopped_after(5, assistant.answer(Ask(QUESTION)))
         assert await asyncio.to_thread(server.gone.wait, 5)
     trace = bench.traces.get(trace_id)
     assert trace.status == "cancelled"
     assert trace.answer.startswith("tide tide tide tide tide")
-    (llm,) = (span for span in trace.spans if span.kind == "llm")
+    llm = only_llm(trace)
     assert (llm.status, llm.attributes["usage_estimated"]) == ("cancelled", True)
     # What it had read was never told, so nobody knows what it cost.
     assert trace.cost_usd is None

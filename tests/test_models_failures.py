@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from scripted_openai import (
     KEY,
+    WRONG_TYPES,
     Received,
     Reply,
     Script,
     ScriptedOpenAI,
+    answered_by,
     chunk,
     refuses,
     reply_of,
@@ -25,14 +27,12 @@ from scripted_openai import (
     settings_for,
     silent,
 )
-from tiny import QUESTION, answered, assistant_for
 
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
 from rag.remote import LONGEST_REPLY
 from ui.wiring import Workbench
 
-# What the client library says when a server's types are wrong; the reply is refused all the same.
-pytestmark = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
+pytestmark = WRONG_TYPES
 
 
 async def failure(script: Script, **openai: Any) -> tuple[ModelError, ScriptedOpenAI]:
@@ -230,8 +230,7 @@ async def test_half_an_answer_is_not_taken_for_a_whole_one(bench: Workbench, scr
     error, _ = await failure(script)
     assert isinstance(error, ModelProtocolError)
     assert error.message == "The model server broke off in the middle of its answer."
-    with scripted_openai(script) as server:
-        answer = await answered(assistant_for(bench, settings_for(server.base_url)), QUESTION)
+    answer, _ = await answered_by(bench, script)
     assert (answer.status, answer.error) == ("failed", str(error))
     trace = bench.traces.get(answer.trace_id)
     assert (trace.status, trace.answer) == ("error", "The tide gauge was")
@@ -245,8 +244,7 @@ async def test_tokens_used_up_by_thinking_are_told() -> None:
 
 
 async def test_an_empty_answer_is_a_refusal(bench: Workbench) -> None:
-    with scripted_openai(says()) as server:
-        answer = await answered(assistant_for(bench, settings_for(server.base_url)), QUESTION)
+    answer, _ = await answered_by(bench, says())
     assert answer.status == "abstained"
 
 

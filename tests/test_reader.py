@@ -7,50 +7,36 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from evidence import REFUSAL, TEXTS, evidence_of, lexical_at, message_with, nearest_first, replied
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, HumanMessage
-from tiny import PAGES
+from tiny import OFF_TOPIC
 
 from rag.errors import ModelProtocolError
-from rag.lexical import LexicalEntry, LexicalIndex
+from rag.lexical import LexicalIndex
 from rag.reading.chat import EmbeddedReader
-from rag.reading.evidence import Evidence, EvidencePassage
 from rag.reading.ranking import LONGEST, MOST_SENTENCES, SentenceRanking, choose
 
 if TYPE_CHECKING:
     from rag.encoder import Encoder
 
-REFUSAL = "Nothing about that."
-TEXTS = list(PAGES.values())
 Reader = Callable[..., AIMessageChunk]
 
 
 @pytest.fixture(scope="module")
 def lexical(tmp_path_factory: pytest.TempPathFactory) -> LexicalIndex:
-    """Knows the words of the small corpus."""
-    index = LexicalIndex(tmp_path_factory.mktemp("lexical"))
-    index.write([LexicalEntry(number, number, 0, text) for number, text in enumerate(TEXTS, 1)])
-    return index
+    return lexical_at(tmp_path_factory.mktemp("lexical"))
 
 
 @pytest.fixture(scope="module")
 def reader(encoder: Encoder, lexical: LexicalIndex) -> EmbeddedReader:
-    return EmbeddedReader(ranking=SentenceRanking(encoder, lexical), tokens=encoder.tokens, min_confidence=0.12)
+    return reader_of(encoder, lexical)
 
 
-def evidence_of(encoder: Encoder, question: str, texts: Sequence[str]) -> Evidence:
-    """Passages in this order, with the cosine that the search would have given them."""
-    vectors = encoder.embed([question, *texts])
-    cosines = vectors[1:] @ vectors[0]
-    return Evidence(
-        question,
-        tuple(
-            EvidencePassage(number, text, "", (), float(cosine))
-            for number, (text, cosine) in enumerate(zip(texts, cosines, strict=True), 1)
-        ),
-        REFUSAL,
-    )
+def reader_of(encoder: Encoder, lexical: LexicalIndex, min_confidence: float = 0.12) -> EmbeddedReader:
+    ranking = SentenceRanking(encoder, lexical)
+    return EmbeddedReader(ranking=ranking, tokens=encoder.tokens, min_confidence=min_confidence)
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +44,7 @@ def read(encoder: Encoder, reader: EmbeddedReader) -> Reader:
     """Asks the reader about passages, and puts together what it streams."""
 
     def ask(question: str, texts: Sequence[str] = TEXTS, reader: EmbeddedReader = reader) -> AIMessageChunk:
-        message = HumanMessage(question, additional_kwargs={"evidence": evidence_of(encoder, question, texts)})
-        whole = AIMessageChunk(content="")
-        for chunk in reader.stream([message]):
-            assert isinstance(chunk, AIMessageChunk)
-            whole = whole + chunk
-        return whole
+        return replied(reader, evidence_of(encoder, question, texts))
 
     return ask
 
@@ -92,14 +73,13 @@ def quotes(reply: str) -> list[tuple[str, int]]:
     ],
 )
 def test_it_answers_word_for_word_and_cites(encoder: Encoder, read: Reader, question: str, expected: str) -> None:
-    vectors = encoder.embed([question, *TEXTS])
-    nearest_first = [TEXTS[at] for at in (-vectors[1:] @ vectors[0]).argsort()]
-    reply = read(question, nearest_first).text
+    texts = nearest_first(encoder, question, TEXTS)
+    reply = read(question, texts).text
     assert expected in reply
     told = quotes(reply)
     assert 1 <= len(told) <= MOST_SENTENCES
     for sentence, number in told:
-        assert sentence in " ".join(nearest_first[number - 1].split())
+        assert sentence in " ".join(texts[number - 1].split())
 
 
 @pytest.mark.parametrize(
@@ -120,22 +100,8 @@ def test_it_refuses_what_the_passages_do_not_answer(read: Reader, question: str)
 
 def test_how_sure_it_must_be_is_a_setting(encoder: Encoder, lexical: LexicalIndex, read: Reader) -> None:
     asked = "When was the tide gauge installed?"
-    assert (
-        read(
-            asked,
-            reader=EmbeddedReader(
-                ranking=SentenceRanking(encoder, lexical), tokens=encoder.tokens, min_confidence=1.0
-            ),
-        ).text
-        == REFUSAL
-    )
-    off = "Which opera did Verdi write for Cairo?"
-    told = read(
-        off,
-        reader=EmbeddedReader(
-            ranking=SentenceRanking(encoder, lexical), tokens=encoder.tokens, min_confidence=0.0
-        ),
-    )
+    assert read(asked, reader=reader_of(encoder, lexical, 1.0)).text == REFUSAL
+    told = read(OFF_TOPIC, reader=reader_of(encoder, lexical, 0.0))
     assert told.text != REFUSAL
     sure = told.response_metadata["confidence"]
     assert 0 <= sure < 0.12 <= read(asked).response_metadata["confidence"] <= 1
@@ -193,8 +159,7 @@ def test_without_the_words_of_any_index_it_still_answers(
     encoder: Encoder, read: Reader, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     empty = LexicalIndex(tmp_path_factory.mktemp("empty"))
-    reader = EmbeddedReader(ranking=SentenceRanking(encoder, empty), tokens=encoder.tokens, min_confidence=0.12)
-    assert "1871" in read("When was the tide gauge installed?", reader=reader).text
+    assert "1871" in read("When was the tide gauge installed?", reader=reader_of(encoder, empty)).text
 
 
 def test_it_reads_nothing_but_its_evidence(reader: EmbeddedReader) -> None:
@@ -219,7 +184,7 @@ def test_usage_counts_question_passages_and_answer(encoder: Encoder, read: Reade
 
 def test_it_streams_a_sentence_at_a_time(encoder: Encoder, reader: EmbeddedReader) -> None:
     question = "What does the ferry to Norderney cost, and when does it leave?"
-    message = HumanMessage(question, additional_kwargs={"evidence": evidence_of(encoder, question, TEXTS)})
+    message = message_with(evidence_of(encoder, question, TEXTS))
     pieces = [chunk.text for chunk in reader.stream([message]) if chunk.text]
     assert len(pieces) > 1
     assert len(pieces) == len(quotes("".join(pieces)))
@@ -284,8 +249,7 @@ def test_any_question_over_any_passages_is_answered_or_refused(
     reader: EmbeddedReader, encoder: Encoder, question: str, texts: list[str]
 ) -> None:
     clean = [text.encode("utf-8", "replace").decode() for text in (question, *texts)]
-    evidence = evidence_of(encoder, clean[0], clean[1:])
-    reply = reader.invoke([HumanMessage("q", additional_kwargs={"evidence": evidence})])
+    reply = reader.invoke([message_with(evidence_of(encoder, clean[0], clean[1:]))])
     assert reply.text
     assert 0.0 <= reply.response_metadata["confidence"] <= 1.0
     if reply.text != REFUSAL:

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tracked import (
     OFFLINE,
-    ROOT,
+    delivered,
     ended,
-    environment,
-    isolate,
     only_run,
-    scenario,
     start_scenario,
     started,
     table_rows,
@@ -26,24 +21,13 @@ from tracked import (
 )
 from wandb_reader import nodes, offline_runs, read_run
 
-from rag.database import open_database
 from rag.settings import TrackingSettings
 from rag.traces import Trace, TraceStore
 from rag.tracking import NullTracker, open_tracker
 from rag.wandb_run import Pace, clipped, step_seconds, trace_tree
 from rag.workspace import Workspace
 
-
-@pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def store(workspace: Workspace) -> Iterator[TraceStore]:
-    engine = open_database(workspace)
-    yield TraceStore(engine)
-    engine.dispose()
+pytestmark = pytest.mark.usefixtures("isolated_wandb")
 
 
 def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspace, store: TraceStore) -> None:
@@ -125,22 +109,18 @@ def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspa
 
 
 INTERRUPTED = """
-from collections.abc import Iterator
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
 from rag.cost import load_prices
 from rag.settings import CostSettings
+from rag.streamed import StreamedChatModel
 from rag.tracing import TraceTracer
 
-class SlowModel(BaseChatModel):
+class SlowModel(StreamedChatModel):
     @property
     def _llm_type(self):
         return "slow"
-
-    def _generate(self, *args, **kwargs):
-        raise NotImplementedError
 
     def _stream(self, messages, *args, **kwargs):
         quick = "quick" in messages[0].content
@@ -176,14 +156,7 @@ finally:
 def test_after_sigterm_in_the_middle_of_an_answer_the_file_holds_all(
     workspace: Workspace, store: TraceStore
 ) -> None:
-    with subprocess.Popen(
-        scenario(INTERRUPTED, str(workspace.root)),
-        stdout=-1,
-        stderr=-1,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    ) as process:
+    with start_scenario(INTERRUPTED, str(workspace.root)) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "streaming\n"
         process.send_signal(signal.SIGTERM)
@@ -281,8 +254,8 @@ def test_two_processes_deliver_each_trace_once(workspace: Workspace, store: Trac
     processes = [start_scenario(body, str(workspace.root), number) for number in ("100", "200")]
     for process in processes:
         assert ended(process) == (0, "", "")
-    delivered = [tree["span_id"] for path in offline_runs(workspace.root) for tree in read_run(path).trees]
-    assert len(delivered) == len(set(delivered)) == 50
+    found = delivered(workspace)
+    assert len(found) == len(set(found)) == 50
     assert store.undelivered(99) == ()
 
 

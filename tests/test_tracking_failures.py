@@ -11,43 +11,29 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tracked import (
     OFFLINE,
     ROOT,
+    delivered,
     ended,
     environment,
-    isolate,
     scenario,
     start_scenario,
     started,
     trace_of,
     wait_for,
 )
-from wandb_reader import offline_runs, read_run
 
-from rag.database import open_database
 from rag.settings import TrackingSettings
 from rag.traces import Trace, TraceStore
 from rag.tracking import TrackerStatus, WandbTracker
 from rag.wandb_run import Pace, WandbRun, service_process
 from rag.workspace import Workspace
 
-
-@pytest.fixture(autouse=True)
-def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    isolate(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def store(workspace: Workspace) -> Iterator[TraceStore]:
-    engine = open_database(workspace)
-    yield TraceStore(engine)
-    engine.dispose()
+pytestmark = pytest.mark.usefixtures("isolated_wandb")
 
 
 def failed(
@@ -126,8 +112,7 @@ def test_a_killed_service_loses_nothing_and_a_later_run_works(
     again = started(workspace, store)
     again.close(10)
     assert again.status.mode == "offline"
-    trees = [tree["span_id"] for path in offline_runs(workspace.root) for tree in read_run(path).trees]
-    assert trees == [trace_of(1).id, trace_of(2).id]
+    assert delivered(workspace) == [trace_of(1).id, trace_of(2).id]
 
 
 def test_a_program_whose_service_was_killed_ends_quietly(workspace: Workspace) -> None:

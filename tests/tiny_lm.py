@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from tiny import PAGES
 
 from rag.local.chat import LocalChatModel
@@ -128,10 +128,3 @@ def watch(engine: LocalEngine, before: Callable[[int], None] = lambda _: None) -
     backend: Any = engine.backend
     backend.model.register_forward_pre_hook(note, with_kwargs=True)
     return steps
-
-
-def whole(chunks: Sequence[Any]) -> AIMessageChunk:
-    reply = AIMessageChunk(content="")
-    for chunk in chunks:
-        reply = reply + chunk
-    return reply

@@ -102,6 +102,11 @@ def only_run(workspace: Workspace) -> RunFile:
     return read_run(path)
 
 
+def delivered(workspace: Workspace) -> list[str]:
+    """The ids of the traces in all runs of a workspace."""
+    return [tree["span_id"] for path in offline_runs(workspace.root) for tree in read_run(path).trees]
+
+
 def table_rows(workspace: Workspace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in sorted((workspace.wandb).glob("offline-run-*/files/media/table/*.table.json")):

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from rag.errors import CorpusError, ModelTimeout, ModelUnavailable, RagsmithError
 from rag.events import Event, Token
 from ui.asking import AnswerStream, Draft
-from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, extra, history_of
+from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, extra, history_of
 
 if TYPE_CHECKING:
     from rag.assistant import Ask
@@ -145,7 +145,7 @@ async def _stream(bench: Workbench, ask: Ask, reply: Reply, *, usage: bool) -> A
             rest = remainder(draft.text, answer.text)
             if rest:
                 yield _sse(reply.chunk({"content": rest}))
-            yield _sse(reply.chunk({}, "stop", ragsmith=extra(answer)))
+            yield _sse(reply.chunk({}, ending(answer), ragsmith=extra(answer)))
             if usage:
                 yield _sse(reply.usage_chunk(answer))
     except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape

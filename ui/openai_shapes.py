@@ -99,7 +99,7 @@ class Reply:
     def completion(self, answer: Answer) -> dict[str, Any]:
         """The whole answer."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": ending(answer)}
         return {
             **self._head,
             "object": "chat.completion",
@@ -121,6 +121,11 @@ class Reply:
             "choices": [],
             "usage": usage_of(answer),
         }
+
+
+def ending(answer: Answer) -> str:
+    """Why the answer ends, in OpenAI's words."""
+    return "length" if answer.cut else "stop"
 
 
 def usage_of(answer: Answer) -> dict[str, int] | None:

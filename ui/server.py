@@ -10,6 +10,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -136,11 +137,11 @@ def serve(bench: Workbench, open_browser: bool) -> None:
     # workbench is closed and the last traces are delivered.
     before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     try:
-        address = _address(bench.settings.host, listener.getsockname()[1])
-        server = Server(create_app(bench), lambda: _announce(bench, address, open_browser))
-        server.run(sockets=[listener])
-    except KeyboardInterrupt:
-        pass
+        # Ctrl-C is how a person ends the server, and nothing to tell of.
+        with suppress(KeyboardInterrupt):
+            address = _address(bench.settings.host, listener.getsockname()[1])
+            server = Server(create_app(bench), lambda: _announce(bench, address, open_browser))
+            server.run(sockets=[listener])
     finally:
         listener.close()
         bench.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.adapters import CONFIG, WEIGHTS, places_of
 from rag.errors import ModelUnavailable
 from rag.local.locate import read_json
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _log = logging.getLogger(__name__)
 
@@ -43,8 +41,8 @@ class AdapterFiles:
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
-def find_adapter(name: str, adapters: Path) -> AdapterFiles:
-    """Find an adapter.
+def find_lora(name: str, adapters: Path) -> AdapterFiles:
+    """Find a LoRA adapter of a language model.
 
     Args:
         name: A folder, or the name of one below ``adapters``.
@@ -53,7 +51,7 @@ def find_adapter(name: str, adapters: Path) -> AdapterFiles:
     Raises:
         ModelUnavailable: There is none, or it is not a LoRA adapter with safetensors weights.
     """
-    places = (Path(name).expanduser(), adapters / name)
+    places = places_of(name, adapters)
     for folder in places:
         if (folder / CONFIG).is_file():
             _check(folder)
@@ -62,19 +60,6 @@ def find_adapter(name: str, adapters: Path) -> AdapterFiles:
         f"There is no adapter {name}: neither {places[0]} nor {places[1]} holds an {CONFIG}.",
         fix="Correct local.adapter and local.adapters, or clear them to use the model as it is.",
     )
-
-
-def need_peft(adapter: AdapterFiles) -> None:
-    """See that the library for adapters is there.
-
-    Raises:
-        ModelUnavailable: It is not installed.
-    """
-    if importlib.util.find_spec("peft") is None:
-        raise ModelUnavailable(
-            f"The adapter {adapter.name} needs the library peft, which is not installed.",
-            fix="Install it with `pip install 'ragsmith[tune]'`, or clear local.adapter and local.adapters.",
-        )
 
 
 @contextmanager

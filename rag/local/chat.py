@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.language_models.chat_models import agenerate_from_stream, generate_from_stream
+from langchain_core.language_models.chat_models import agenerate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
@@ -17,9 +16,10 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from rag.errors import ModelError
 from rag.local.batch import Piece
 from rag.local.engine import Decoding, LocalEngine
+from rag.streamed import StreamedChatModel
 
 
-class LocalChatModel(BaseChatModel):
+class LocalChatModel(StreamedChatModel):
     """Streams a reply of a model in this process, and raises nothing but ``ModelError``.
 
     Each piece carries the tokens that it adds to the count, so that an answer that is stopped has a count too.
@@ -88,15 +88,6 @@ class LocalChatModel(BaseChatModel):
                     return
         finally:
             row.cancel()
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
 
     async def _agenerate(
         self,

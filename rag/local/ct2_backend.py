@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -100,19 +99,6 @@ def choose_ct2_device(device: str) -> str:
             f"local.device is {device}, and CTranslate2 cannot use it here.", fix="Set local.device to auto."
         )
     return "cuda" if found and device != "cpu" else "cpu"
-
-
-def need_ctranslate2(name: str) -> None:
-    """See that the library is there.
-
-    Raises:
-        ModelUnavailable: It is not installed.
-    """
-    if importlib.util.find_spec("ctranslate2") is None:
-        raise ModelUnavailable(
-            f"The model {name} needs the library ctranslate2, which is not installed.",
-            fix="Install it with `pip install 'ragsmith[tune]'`.",
-        )
 
 
 def _cores() -> int:

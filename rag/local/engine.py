@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from langchain_core.messages import BaseMessage
 
 from rag.errors import ModelError, ModelUnavailable, SettingsError
-from rag.local.adapters import AdapterFiles, find_adapter, need_peft
+from rag.local.adapters import AdapterFiles, find_lora
 from rag.local.batch import Backend, Batcher, Request, Row, Sink
 from rag.local.card import check_export
 from rag.local.device import Place, check_memory, choose_place
+from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, locate_local
 from rag.local.template import render
 from rag.settings import LocalSettings
@@ -180,7 +181,7 @@ def wanted_adapters(settings: LocalSettings, adapters: Path) -> list[AdapterFile
         ModelUnavailable: One is missing or not usable.
     """
     names = [*settings.adapters, *([settings.adapter] if settings.adapter else [])]
-    return [find_adapter(each, adapters) for each in dict.fromkeys(names)]
+    return [find_lora(each, adapters) for each in dict.fromkeys(names)]
 
 
 def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[AdapterFiles]) -> str:
@@ -193,16 +194,16 @@ def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[A
         ModelUnavailable: A library is missing, the memory is too small, or the files are damaged.
     """
     if files.kind == "ctranslate2":
-        from rag.local.ct2_backend import choose_ct2_device, need_ctranslate2
+        from rag.local.ct2_backend import choose_ct2_device
 
         if adapters:
             raise _merged_already(files.name)
-        need_ctranslate2(files.name)
+        need_library("ctranslate2", f"model {files.name}")
         card = check_export(files.folder, thoroughly=False)
         place = Place(choose_ct2_device(settings.device), card.quantization)
     else:
         for adapter in adapters:
-            need_peft(adapter)
+            need_library("peft", f"adapter {adapter.name}")
         place = choose_place(settings)
     needed = check_memory(files, place)
     return f"from the {files.origin}, {place}, about {needed / 1e9:.1f} GB"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rag.adapters import CONFIG as ADAPTER_CONFIG
 from rag.errors import ModelUnavailable
 from rag.local.card import CARD, FORMAT
 
@@ -107,7 +108,7 @@ def _in_folder(name: str, folder: Path) -> LocalFiles:
             f"The folder {folder} holds an export without its {CARD}: it was broken off, or made elsewhere.",
             fix="Make it with `ragsmith tune export MODEL --to FOLDER`.",
         )
-    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
         raise ModelUnavailable(
             f"The folder {folder} holds an adapter and no model.",
             fix="Set model to `local:` and its base model, and local.adapter to this folder.",

@@ -10,9 +10,10 @@ from threading import Lock
 from typing import Any
 
 from rag.errors import ModelError, ModelUnavailable
-from rag.local.adapters import AdapterFiles, check_fit, need_peft, quiet_peft
+from rag.local.adapters import AdapterFiles, check_fit, quiet_peft
 from rag.local.batch import Row
 from rag.local.device import TORCH_NAMES, Place
+from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, read_json
 
 # What a model's authors recommend for drawing tokens is kept; the rest of their settings is not, so that a
@@ -64,7 +65,7 @@ class TorchBackend:
             folder = str(adapter.folder)
             if folder in self._adapters:
                 return
-            need_peft(adapter)
+            need_library("peft", f"adapter {adapter.name}")
             check_fit(adapter, self.model, self.name)
             # A folder's name may hold a point, which torch takes for no name of a module.
             key = f"adapter{len(self._adapters)}"

@@ -12,22 +12,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel
-from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
-from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict
 
 from rag.errors import ModelProtocolError
 from rag.grounding import without_markers
 from rag.reading.evidence import Evidence
 from rag.reading.ranking import Candidate
+from rag.streamed import StreamedChatModel
 
 _SPACE = re.compile(r"\s+")
 
 
-class EmbeddedReader(BaseChatModel):
+class EmbeddedReader(StreamedChatModel):
     """The reader behind LangChain's seam for chat models.
 
     It reads the ``Evidence`` that the prompt step hangs on the last message, and streams sentence by sentence.
@@ -87,15 +86,6 @@ class EmbeddedReader(BaseChatModel):
             if run_manager:
                 run_manager.on_llm_new_token(str(message.content), chunk=chunk)
             yield chunk
-
-    def _generate(
-        self,
-        messages: list[BaseMessage],
-        stop: list[str] | None = None,
-        run_manager: CallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> ChatResult:
-        return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
 
 
 def _quoted(text: str) -> str:

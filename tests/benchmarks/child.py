@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -86,11 +86,10 @@ class Worker:
             ChildError: The process ended.
         """
         assert self._process.stdin is not None
-        try:
+        # A process that has ended reads no more; why it ended is told where its answer is looked for.
+        with suppress(BrokenPipeError):
             self._process.stdin.write(_line(request))
             self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
         return _answer(self._process, self._errors, self._function)
 
 
@@ -124,7 +123,9 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """Let a process end by itself; after some time, make it."""
     for pipe in (process.stdin, process.stdout):
         if pipe:
-            pipe.close()
+            # A request that it never read is still to be written, and nobody is left to read it.
+            with suppress(BrokenPipeError):
+                pipe.close()
     try:
         process.wait(ENDING_S)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -178,17 +178,16 @@ def _until_page(port: int, process: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < until:
         if process.poll() is not None:
             raise ChildError(f"It ended with status {process.returncode}.")
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-        try:
+        # Until the server listens there is nobody to connect to, which is what is waited for.
+        with (
+            closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection,
+            suppress(ConnectionError, http.client.HTTPException),
+        ):
             connection.request("GET", "/")
             answer = connection.getresponse()
             answer.read()
             if answer.status == 200:
                 return
-        except (ConnectionError, http.client.HTTPException):
-            pass
-        finally:
-            connection.close()
         time.sleep(0.02)
     raise ChildError(f"No page within {PATIENCE_S:.0f} seconds.")
 

@@ -37,11 +37,11 @@ def export(context: Context, model: str, adapters: tuple[str, ...], target: Path
     The result is served on the processor with `--model local:FOLDER`, in about a quarter of the memory.
     """
     from finetune.export import export_int8
-    from rag.local.adapters import find_adapter
+    from rag.local.adapters import find_lora
     from rag.workspace import open_workspace
 
     folder = open_workspace(context.settings.home).adapters
-    found = [find_adapter(name, folder) for name in adapters]
+    found = [find_lora(name, folder) for name in adapters]
     made = export_int8(model.removeprefix(LOCAL), found, target, note)
     click.echo(f"Made {made.folder} ({made.bytes / _MEGABYTE:,.1f} MB, {made.card.quantization}).")
     click.echo(f"Serve it with: ragsmith --model {LOCAL}{made.folder} serve")
