@@ -26,8 +26,10 @@ help: ## List the targets
 run: $(STAMPS)/run-$(KEY) ## Open the chat page (ARGS="--port 8000" is passed on)
 	$(BIN)/ragsmith serve --open $(ARGS)
 
+# Half of a run waits for processes: two at a time fill two cores. A file stays together, since its tests share what
+# is dear to make.
 test: install ## Run the tests (ARGS="-k settings" is passed on)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 check: install ## Look for faults of style and types
 	$(BIN)/ruff check
@@ -51,6 +53,7 @@ models: ## Train the models that ship, for hours: make models DATA=folder
 	fi
 	@$(MAKE) --no-print-directory install
 	$(BIN)/ragsmith tune run reader --data "$(DATA)" --to rag/shipped/reader
+	$(BIN)/ragsmith tune run reranker --data "$(DATA)" --to rag/shipped/reranker
 
 # What development needs; the targets above call it.
 install: $(STAMPS)/dev-$(KEY)
@@ -78,7 +81,8 @@ $(STAMPS)/bench-$(KEY): | $(STAMPS)/torch-$(TORCH)
 	$(PIP) install -c constraints.txt -e ".[offline,bench]"
 	@touch $(STAMPS)/run-$(KEY) $@
 
-# torch first and alone: left to the resolver, an open range may drag in gigabytes of CUDA packages.
+# torch first and alone: left to the resolver, an open range may drag in gigabytes of CUDA packages. The general
+# registry has no other build for Linux: which index has the CPU builds is told to pip, see the README.
 $(STAMPS)/torch-$(TORCH): | $(BIN)/pip
 	$(PIP) install -c constraints.txt torch==$(TORCH)
 	@mkdir -p $(STAMPS) && touch $@

@@ -1,11 +1,15 @@
-"""Which rows are trained on together, and in which order: decided by the seed alone."""
+"""Which rows are trained on together, in which order (decided by the seed alone), and as which tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from finetune.features import Feature
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
 # Rows of like length go together; they are looked for among so many, so that batches still differ.
@@ -45,3 +49,17 @@ def plan(lengths: NDArray[np.int64], batch_tokens: int, seed: int) -> list[NDArr
 def padded(length: int) -> int:
     """A length rounded up to the next step."""
     return -(-length // LENGTH_STEP) * LENGTH_STEP
+
+
+def as_tensors(features: Sequence[Feature]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token numbers, token types and mask of a batch, each of shape ``(rows, tokens)``."""
+    import torch
+
+    width = padded(max(len(feature.ids) for feature in features))
+    ids, types, mask = (torch.zeros((len(features), width), dtype=torch.long) for _ in range(3))
+    for row, feature in enumerate(features):
+        length = len(feature.ids)
+        ids[row, :length] = torch.tensor(feature.ids)
+        types[row, feature.second : length] = 1
+        mask[row, :length] = 1
+    return ids, types, mask

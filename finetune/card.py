@@ -5,15 +5,50 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune import lora
 from finetune.disk import saving
+from finetune.recipe import Recipe
+from finetune.start import find_start
 from rag.adapters import CARD, CONFIG, HEAD, AdapterCard
+from rag.encoder.locate import ModelFiles
 
 if TYPE_CHECKING:
     import torch
+
+
+def new_card(
+    recipe: Recipe,
+    files: ModelFiles,
+    data: Mapping[str, Any],
+    licences: Iterable[str],
+    figures: Mapping[str, float],
+) -> AdapterCard:
+    """The card of a result.
+
+    Args:
+        recipe: Of the training.
+        files: Of the base.
+        data: Rows and version of the features of each stage.
+        licences: Of the data; each is named once.
+        figures: Of the validation rows.
+    """
+    if recipe.start is not None:
+        data = {**data, "start": find_start(recipe.start).identity}
+    return AdapterCard(
+        name=recipe.name,
+        task=recipe.task,
+        base=files.name,
+        base_sha256=files.sha256(),
+        rank=recipe.lora.rank,
+        recipe=recipe.model_dump(),
+        data=data,
+        licences=tuple(sorted(set(licences))),
+        figures={f"validation/{name}": value for name, value in figures.items()},
+    )
 
 
 def write_result(network: torch.nn.Module, card: AdapterCard, result: Path) -> None:

@@ -15,6 +15,7 @@ from finetune.checkpoint import Place
 from finetune.features import Features
 from finetune.recipe import Recipe, Stage
 from finetune.tasks import Task
+from rag.errors import TuningError
 from rag.reading.network import TARGETS
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # Steps between two points of the curve.
 POINT_STEPS = 10
 CLIP = 1.0
+# Of the names of tensors in a checkpoint: the weights that a stage began with.
+BEGINNING = "beginning/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Trainer:
 
         Raises:
             Stopped: It was asked to stop.
+            TuningError: The loss is no number.
             StorageFull: A checkpoint could not be written; the one before it stays.
         """
         found = checkpoint.load(self.checkpoints)
@@ -95,7 +99,8 @@ class Trainer:
         return network
 
     def _wrapped(self, network: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-        fresh = self.task.network()
+        # An adapter holds all that came to the base, what the training started from included.
+        fresh = self.task.network(plain=True)
         if tensors:
             # The checkpoint holds the adapter: nothing has to be cut.
             fresh.base = lora.wrap(fresh.base, self.recipe.lora.rank)
@@ -112,6 +117,7 @@ class Trainer:
             trained.values(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
         _restore(trained, optimizer, tensors)
+        before_it = _beginning(trained, tensors) if stage.average else {}
         features = self.features[stage.name]
         steps = count_steps(features, stage, self.recipe.seed)
         batches = _batches(features, stage, self.recipe.seed, skip=place.step)
@@ -127,6 +133,11 @@ class Trainer:
                 group["lr"] = rate
             with self._precision():
                 loss = self.task.loss(network, features, rows)
+            if not torch.isfinite(loss):
+                raise TuningError(
+                    f"The loss of step {step} of {stage.name} is no number: the training has come apart.",
+                    fix="Lower the stage's learning_rate, and begin anew.",
+                )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), CLIP)
             optimizer.step()
@@ -147,10 +158,14 @@ class Trainer:
                 losses, tokens, since = [], 0, time.monotonic()
             stopping = self.stopping()
             if stopping or step == steps or time.monotonic() - saved > self.recipe.checkpoint_s:
-                checkpoint.save(self.checkpoints, place, _state(trained, optimizer, losses))
+                checkpoint.save(self.checkpoints, place, _state(trained, optimizer, losses) | before_it)
                 saved = time.monotonic()
             if stopping and step < steps:
                 raise Stopped
+        with torch.no_grad():
+            for name, parameter in trained.items():
+                if stage.average:
+                    parameter.lerp_(before_it[f"{BEGINNING}{name}"], 0.5)
         return place
 
     def _look(self, network: Any) -> Mapping[str, float]:
@@ -237,6 +252,14 @@ def _state(
     return state
 
 
+def _beginning(
+    trained: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """The weights that the stage began with: as the checkpoint tells, or as they are."""
+    names = {name: f"{BEGINNING}{name}" for name in trained}
+    return {key: tensors[key] if key in tensors else trained[name].detach().clone() for name, key in names.items()}
+
+
 def _restore(
     trained: Mapping[str, torch.nn.Parameter],
     optimizer: torch.optim.Optimizer,
@@ -252,5 +275,5 @@ def _restore(
             optimizer.state[parameter] = {
                 key.partition("/")[0]: value
                 for key, value in tensors.items()
-                if key.partition("/")[2] == name and not key.startswith("weight/")
+                if key.partition("/")[2] == name and not key.startswith(("weight/", BEGINNING))
             }

@@ -47,6 +47,9 @@ class Stage(Part):
     warmup: float = Field(default=0.06, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0; after them it falls to 0 in a straight line."""
     weight_decay: float = Field(default=0.01, ge=0)
+    average: bool = False
+    """Whether the stage ends half-way between what it began with and what it came to: it then forgets less
+    (Wortsman and others, arXiv 2109.01903)."""
     validate_every: int = Field(default=200, ge=1)
     """Steps between two looks at the validation rows."""
 
@@ -61,8 +64,10 @@ class Recipe(Part):
     """A training."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    task: Literal["reader"]
+    task: Literal["reader", "reranker"]
     base: str = "sentence-transformers/all-MiniLM-L6-v2"
+    start: str | None = None
+    """An adapter that ships, or a folder: the training goes on from its layers."""
     seed: int = 1
     precision: Literal["bf16", "f32"] = "bf16"
     """What matrix products are computed in; the weights are kept in 32 bits."""

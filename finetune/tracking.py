@@ -28,8 +28,8 @@ class TuningTracker(Protocol):
         """What came of it."""
         ...
 
-    def finish(self) -> None:
-        """No more will come."""
+    def finish(self, *, failed: bool = False) -> None:
+        """No more will come; a training that failed is marked as such."""
         ...
 
 
@@ -42,7 +42,7 @@ class NullTracker:
     def result(self, folder: Path, card: Mapping[str, Any]) -> None:
         """Nothing."""
 
-    def finish(self) -> None:
+    def finish(self, *, failed: bool = False) -> None:
         """Nothing."""
 
 
@@ -78,9 +78,9 @@ class WandbTracker:
 
         self._try(log)
 
-    def finish(self) -> None:
+    def finish(self, *, failed: bool = False) -> None:
         """End the run; waits until W&B has written."""
-        self._try(self._run.finish)
+        self._try(lambda: self._run.finish(exit_code=int(failed)))
 
     def _try(self, tell: Callable[[], object]) -> None:
         if self._broken:

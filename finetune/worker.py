@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -109,8 +110,15 @@ class _Work:
             network = trainer.train()
             card = task.finish(network, features[VALIDATION], run.path / RESULT, data)
             self._tracker.result(run.path / RESULT, card.model_dump())
-        finally:
+        except Stopped:
             self._tracker.finish()
+            raise
+        except BaseException:
+            self._tracker.finish(failed=True)
+            raise
+        self._tracker.finish()
+        # The result is whole: nothing will go on from them, and each holds more than a hundred megabytes.
+        shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._stop = True

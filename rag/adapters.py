@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ class AdapterCard(BaseModel):
         recipe: The training's recipe, whole.
         data: Rows, tokens and sha256 of the features of each stage.
         licences: Of the data.
+        calibration: Of a reader.
+        rank_weight: Of a reranker: what the place before the reranking adds to its score, see ``rag.rerank``.
         figures: What was measured, each with its command.
     """
 
@@ -53,6 +56,7 @@ class AdapterCard(BaseModel):
     data: Mapping[str, Any] = {}
     licences: tuple[str, ...] = ()
     calibration: Calibration | None = None
+    rank_weight: float = 0.0
     figures: Mapping[str, Any] = {}
 
 
@@ -73,14 +77,21 @@ class Adapter:
         return f"{self.card.name}@{digest.hexdigest()[:8]}"
 
 
+def places_of(name: str, adapters: Path) -> tuple[Path, Path]:
+    """Where an adapter may lie that a person names: in a folder, or below the workspace's ``models/adapters``."""
+    # `Path.expanduser` raises where there is no such user.
+    return Path(os.path.expanduser(name)), adapters / name
+
+
 def find_adapter(name: str, workspace: Workspace) -> Adapter:
     """The adapter of that name: a folder, one of the workspace's, or one that ships.
 
     Raises:
         AdapterError: There is none, or it is damaged.
     """
-    places = [Path(name).expanduser(), workspace.adapters / name, SHIPPED / name]
-    folder = next((place for place in places if (place / CARD).is_file()), None)
+    places = (*places_of(name, workspace.adapters), SHIPPED / name)
+    # `Path.is_file` raises where a name is too long for a file.
+    folder = next((place for place in places if os.path.isfile(place / CARD)), None)
     if folder is None:
         roots = (workspace.adapters, SHIPPED)
         known = sorted({path.parent.name for root in roots for path in root.glob(f"*/{CARD}")})

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, select
 
@@ -19,28 +19,13 @@ from rag import database as db
 from rag.documents import Hit, Passage
 from rag.filters import Filters, matching_texts
 from rag.index import CorpusIndex
+from rag.rerank import NullReranker, Reranker
 from rag.settings import RetrievalSettings, SearchMode
 
 # Of two passages that share this part of their words only the better one is kept.
 NEAR_DUPLICATE = 0.9
 
 Ranked = Sequence[tuple[int, float]]
-
-
-class Reranker(Protocol):
-    """Puts hits into a better order."""
-
-    def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """The same hits, best first, with ``rerank_score`` set."""
-        ...
-
-
-class NullReranker:
-    """Keeps the order."""
-
-    def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """The same hits in the same order."""
-        return list(hits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +76,7 @@ class Retriever:
         """
         asked = options or self.options()
         text_ids = self._allowed(asked.filters)
-        depth = max(self._settings.candidates, asked.k)
+        depth = max(self._settings.candidates, asked.k, self._reranker.depth)
         page = asked.filters.page
         waiting = None
         if asked.mode != "dense":
@@ -102,7 +87,8 @@ class Retriever:
             dense = self._index.dense.search(vector, depth, text_ids, page)
         lexical: Ranked = waiting.result() if waiting else ()
         fused = fuse(dense, lexical, self._settings)
-        return self._reranker.rerank(query, self._chosen(fused, asked))
+        chosen = self._chosen(fused, asked.filters, max(asked.k, self._reranker.depth))
+        return self._reranker.rerank(query, chosen)[: asked.k]
 
     def _allowed(self, filters: Filters) -> list[int] | None:
         if not filters.by_document:
@@ -110,15 +96,14 @@ class Retriever:
         with db.reading(self._index.engine) as connection:
             return matching_texts(connection, self._index.id, filters)
 
-    def _chosen(self, fused: list[Fused], asked: SearchOptions) -> list[Hit]:
+    def _chosen(self, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
         """The first ``k`` that are neither near-duplicates nor left-overs of a crash."""
-        k = asked.k
         kept: list[Hit] = []
         bags: list[frozenset[str]] = []
         # Most often nothing falls out, so that one look at the database is enough.
         for at in range(0, len(fused), k + 5):
             some = fused[at : at + k + 5]
-            passages = self._passages([each.passage_id for each in some], asked.filters)
+            passages = self._passages([each.passage_id for each in some], filters)
             for each in some:
                 passage = passages.get(each.passage_id)
                 if passage is None:

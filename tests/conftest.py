@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rag.corpora import Corpora
     from rag.encoder import Encoder
     from rag.index import CorpusIndex
+    from rag.traces import TraceStore
     from ui.wiring import Workbench
 
 FOREIGN = ("RAGSMITH_", "WANDB_", "OPENAI_")
@@ -56,17 +57,40 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / ".ragsmith")
 
 
+@pytest.fixture
+def store(workspace: Workspace) -> Iterator[TraceStore]:
+    """The traces of the workspace."""
+    from rag.database import open_database
+    from rag.traces import TraceStore
+
+    engine = open_database(workspace)
+    yield TraceStore(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B that writes nothing outside the test's folder, and reports nothing."""
+    from tracked import isolate
+
+    isolate(tmp_path, monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder ``models`` of a workspace in which encoder and reader have been converted: once for all tests."""
+    """The folder ``models`` of a workspace in which encoder and reader have been converted: once for all tests.
+
+    Where several processes run tests, the first converts and the others wait for it.
+    """
     from rag.adapters import find_adapter
     from rag.encoder import open_encoder
-    from rag.reading.convert import converted_reader
+    from rag.reading.convert import converted_network
     from rag.settings import EncoderSettings, ReaderSettings
 
-    home = open_workspace(tmp_path_factory.mktemp("encoder"))
+    base = tmp_path_factory.getbasetemp()
+    home = open_workspace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "encoder")
     open_encoder(EncoderSettings(), home)
-    converted_reader(find_adapter(ReaderSettings().adapter, home), home.models)
+    converted_network(find_adapter(ReaderSettings().adapter, home), home.models)
     return home.models
 
 

@@ -6,17 +6,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
+from evidence import REFUSAL, TEXTS, evidence_of, lexical_at, nearest_first, replied
 from hypothesis import given
 from hypothesis import strategies as st
-from langchain_core.messages import AIMessageChunk, HumanMessage
-from tiny import PAGES
+from langchain_core.messages import AIMessageChunk
 
 from rag.adapters import find_adapter
 from rag.encoder.open import choose_precision
-from rag.lexical import LexicalEntry, LexicalIndex
 from rag.reading.chat import EmbeddedReader
-from rag.reading.convert import converted_reader
-from rag.reading.evidence import Evidence, EvidencePassage
+from rag.reading.convert import converted_network
 from rag.reading.ranking import SpanRanking
 from rag.reading.reader import ReadPassage, SpanReader
 from rag.settings import EncoderSettings, ReaderSettings
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 
     from rag.encoder import Encoder
 
-REFUSAL = "Nothing about that."
-TEXTS = list(PAGES.values())
 Reader = Callable[[str, Sequence[str]], AIMessageChunk]
 
 
@@ -37,30 +33,17 @@ def span_reader(converted_models: Path) -> SpanReader:
     workspace = Workspace(converted_models.parent)
     adapter = find_adapter(ReaderSettings().adapter, workspace)
     precision, _ = choose_precision(EncoderSettings())
-    return SpanReader(converted_reader(adapter, workspace.models), adapter, precision=precision)
+    return SpanReader(converted_network(adapter, workspace.models), adapter, precision=precision)
 
 
 @pytest.fixture(scope="module")
 def read(span_reader: SpanReader, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """Asks about passages in the order in which a search gives them, and puts together what is streamed."""
-    lexical = LexicalIndex(tmp_path_factory.mktemp("lexical"))
-    lexical.write([LexicalEntry(number, number, 0, text) for number, text in enumerate(TEXTS, 1)])
-    ranking = SpanRanking(span_reader, encoder, lexical)
+    ranking = SpanRanking(span_reader, encoder, lexical_at(tmp_path_factory.mktemp("lexical")))
     reader = EmbeddedReader(ranking=ranking, tokens=encoder.tokens, min_confidence=ranking.min_confidence)
 
     def ask(question: str, texts: Sequence[str]) -> AIMessageChunk:
-        vectors = encoder.embed([question, *texts])
-        cosines = vectors[1:] @ vectors[0]
-        order = (-cosines).argsort().tolist()
-        passages = tuple(
-            EvidencePassage(number, texts[at], "", (), float(cosines[at])) for number, at in enumerate(order, 1)
-        )
-        message = HumanMessage(question, additional_kwargs={"evidence": Evidence(question, passages, REFUSAL)})
-        whole = AIMessageChunk(content="")
-        for chunk in reader.stream([message]):
-            assert isinstance(chunk, AIMessageChunk)
-            whole = whole + chunk
-        return whole
+        return replied(reader, evidence_of(encoder, question, nearest_first(encoder, question, texts)))
 
     return ask
 

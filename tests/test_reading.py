@@ -17,8 +17,7 @@ from finetune.rows import ReadingRow
 from finetune.tasks.reader import EXACT, INSIDE, NONE, ReaderTask, best_span, calibrate, tokens_of
 from rag.conversion import TOKENIZER
 from rag.encoder.locate import locate_model
-from rag.reading import reader as reading
-from rag.reading.render import MOST_PLACE, MOST_QUESTION, OVERLAP, WINDOW, Renderer, Window
+from rag.reading.render import MOST_PLACE, MOST_QUESTION, OVERLAP, WINDOW, Renderer, Window, as_inputs
 from rag.reading.spans import LONGEST, best_spans
 from rag.sentences import Sentence
 from rag.settings import EncoderSettings
@@ -138,7 +137,7 @@ def test_a_thousand_rows_have_the_same_numbers_in_training_and_in_answering(
         left = iter(served)
         for feature in trained:
             window = next(each for each in left if each.ids == feature.ids)
-            inputs = reading._inputs([window])
+            inputs = as_inputs([window])
             length = len(feature.ids)
             assert inputs["ids"][0, :length].tolist() == list(feature.ids)
             assert inputs["types"][0].sum() == length - feature.second

@@ -22,7 +22,7 @@ from rag.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, AdapterCard, Cali
 from rag.conversion import GRAPH, TOKENIZER
 from rag.encoder.locate import locate_model
 from rag.errors import AdapterError, EncoderError
-from rag.reading.convert import converted_reader, merge
+from rag.reading.convert import converted_network, merge
 from rag.reading.network import open_base, span_network
 from rag.reading.reader import ReadPassage, SpanReader
 from rag.reading.render import Renderer
@@ -76,7 +76,7 @@ def adapter(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
 
 @pytest.fixture(scope="module")
 def converted(adapter: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted_reader(adapter, tmp_path_factory.mktemp("workspace") / "models")
+    return converted_network(adapter, tmp_path_factory.mktemp("workspace") / "models")
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def by_torch(network: Any, renderer: Renderer, question: str, passage: ReadPassa
 
 
 @pytest.mark.parametrize("question", ["Who built the granary of Ostholm?", "", "mill " * 100])
-def test_the_converted_reader_gives_the_scores_of_the_network(
+def test_the_converted_network_gives_the_scores_of_the_network(
     question: str, reader: SpanReader, network: Any, renderer: Renderer
 ) -> None:
     found = reader.read(question, PASSAGES)
@@ -163,11 +163,11 @@ READ = """
 import sys
 from pathlib import Path
 from rag.adapters import read_adapter
-from rag.reading.convert import converted_reader
+from rag.reading.convert import converted_network
 from rag.reading.reader import ReadPassage, SpanReader
 
 adapter = read_adapter(Path(sys.argv[1]))
-folder = converted_reader(adapter, Path(sys.argv[2]))
+folder = converted_network(adapter, Path(sys.argv[2]))
 spans = SpanReader(folder, adapter, precision="f32").read("Who?", [ReadPassage("Ida built it. Peter paid.")])
 print(len(spans[0]), sorted({"torch", "transformers", "peft", "finetune"} & set(sys.modules)))
 """
@@ -230,7 +230,7 @@ def test_a_reader_without_head_or_calibration_is_none(copied: Path, tmp_path: Pa
         SpanReader(copied, bare, precision="f32")
     (copied / HEAD).unlink()
     with pytest.raises(AdapterError, match=f"not whole: {HEAD} is missing"):
-        converted_reader(found, tmp_path / "models")
+        converted_network(found, tmp_path / "models")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_malformed_card_is_told_by_what_is_wrong(text: str, reason: str, copie
 def test_an_adapter_for_other_weights_is_refused(adapter: Adapter, tmp_path: Path) -> None:
     other = replace(adapter, card=adapter.card.model_copy(update={"base_sha256": "0" * 64}))
     with pytest.raises(AdapterError, match=r"made for other weights of .*MiniLM.*Train it again"):
-        converted_reader(other, tmp_path / "models")
+        converted_network(other, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
 

@@ -12,7 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.errors import EvaluationError
-from rag.evaluation.reading import Prediction, calibration_error, exact, f1, nearest, normalised, score
+from rag.evaluation.reading import (
+    WORTH_TELLING,
+    Prediction,
+    calibration_error,
+    exact,
+    f1,
+    nearest,
+    normalised,
+    score,
+)
 from rag.evaluation.squad import Question, read_articles
 
 # The published definition, written down a second time: one letter and one word after the other.
@@ -111,7 +120,7 @@ def test_two_answers_compare_as_published(given: str, right: str) -> None:
 @given(st.lists(PREDICTIONS, min_size=1, max_size=12), st.one_of(st.none(), st.integers(0, 20)))
 def test_many_answers_score_as_published(predictions: list[Prediction], twentieths: int | None) -> None:
     found = score(predictions, None if twentieths is None else twentieths / 20)
-    usual = 0.5 if any(not each.question.answers for each in predictions) else 0.0
+    usual = WORTH_TELLING if any(not each.question.answers for each in predictions) else 0.0
     assert found.threshold == (usual if twentieths is None else twentieths / 20)
     assert (found.exact, found.f1) == pytest.approx(plain_scores(predictions, found.threshold))
     assert found.best_f1 == pytest.approx(plain_best_f1(predictions))
@@ -169,7 +178,7 @@ def test_a_mixed_set_by_hand() -> None:
             prediction("a stone", 0.2),
         ]
     )
-    assert (found.total, found.answerable, found.threshold) == (5, 3, 0.5)
+    assert (found.total, found.answerable, found.threshold) == (5, 3, 0.6)
     assert found.exact == pytest.approx(40)
     assert found.answerable_exact == pytest.approx(100 / 3)
     assert found.unanswerable == pytest.approx(50)

@@ -43,7 +43,7 @@ def task() -> ReaderTask:
 @pytest.fixture(scope="module")
 def rows(task: ReaderTask, data: Path) -> dict[str, list[ReadingRow]]:
     """Every row of every source."""
-    return {name: list(task._rows(name, data, 1)) for name in ("prose", "negatives", *ANSWERED)}
+    return {name: list(task.rows(name, data, 1)) for name in ("prose", "negatives", "altered", *ANSWERED)}
 
 
 # Rows
@@ -62,8 +62,9 @@ def test_every_source_gives_rows_whose_answers_stand_in_the_passage(rows: dict[s
         assert found, name
         for row in found:
             assert_sound(row)
-            assert row.exact == (name != "sentence-pairs")
-    assert not any(row.answers for row in rows["negatives"])
+            assert name == "altered" or row.exact == (name != "sentence-pairs")
+    for name in ("negatives", "altered"):
+        assert not any(row.answers for row in rows[name])
     assert any(not row.answers for row in rows["prose"])
 
 
@@ -104,7 +105,7 @@ def test_held_out_text_is_never_trained_on(rows: dict[str, list[ReadingRow]], da
     sentences = {plain(each.text) for text in HELD_OUT for each in split_sentences(text)}
     for name in ("squad", "open-questions", "negatives"):
         assert not [row for row in rows[name] if plain(row.passage) in kept_out], name
-    for row in rows["sentence-pairs"]:
+    for row in (*rows["sentence-pairs"], *rows["altered"]):
         assert not [each for each in sentences if each in plain(row.passage)]
     # The files do hold it, so that it would have been found.
     raw = (data / splits.SQUAD).read_text(encoding="utf-8") + "".join(
@@ -139,12 +140,12 @@ def test_validation_rows_of_one_kind_are_refused_before_hours_of_training(
         list(task.validation(tmp_path, 100))
 
 
-@pytest.mark.parametrize("name", ["prose", "sentence-pairs", "negatives"])
+@pytest.mark.parametrize("name", ["prose", "sentence-pairs", "negatives", "altered"])
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(
     name: str, task: ReaderTask, data: Path, rows: dict[str, list[ReadingRow]]
 ) -> None:
-    assert list(task._rows(name, data, 1)) == rows[name]
-    assert list(task._rows(name, data, 2)) != rows[name]
+    assert list(task.rows(name, data, 1)) == rows[name]
+    assert list(task.rows(name, data, 2)) != rows[name]
 
 
 def test_a_source_stops_at_its_number_of_rows(task: ReaderTask, data: Path) -> None:
@@ -315,15 +316,15 @@ def test_a_missing_or_damaged_file_is_named(name: str, task: ReaderTask, tmp_pat
     for damaged in ([whole[: len(whole) // 2]] if name != "prose" else []) + [b"\xff\xfe nothing"]:
         (data / file).write_bytes(damaged)
         with pytest.raises((TuningError, EvaluationError), match=f"{file.name}.* cannot be read"):
-            list(task._rows(name, data, 1))
+            list(task.rows(name, data, 1))
     (data / file).unlink()
     with pytest.raises((TuningError, EvaluationError), match=str(data)):
-        list(task._rows(name, data, 1))
+        list(task.rows(name, data, 1))
 
 
 def test_a_source_that_nobody_knows_is_refused(task: ReaderTask, data: Path) -> None:
-    with pytest.raises(TuningError, match=r"no source riddles\. It knows prose, negatives, squad"):
-        task._rows("riddles", data, 1)
+    with pytest.raises(TuningError, match=r"no source riddles\. It knows prose, negatives, altered, squad"):
+        task.rows("riddles", data, 1)
 
 
 # Features

@@ -42,7 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunFolder]:
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A training that nobody disturbed, told to an offline W&B run."""
     from click.testing import CliRunner
 
@@ -59,8 +59,7 @@ def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunF
     assert result.exit_code == 0, result.output
     (folder,) = (home / "runs").iterdir()
     assert result.stdout == f"Done: {folder / 'result'}\n"
-    yield RunFolder(folder)
-    shutil.rmtree(folder / "checkpoints")
+    return RunFolder(folder)
 
 
 @pytest.fixture
@@ -194,11 +193,10 @@ def test_the_curve_has_every_step_and_training_lowers_the_loss(whole: RunFolder)
     assert (status.state, status.stage, status.step, status.message) == ("done", "settle", points[-1].step, "")
 
 
-def test_a_run_leaves_nothing_half_written(whole: RunFolder) -> None:
+def test_a_run_that_is_done_keeps_no_checkpoint_and_nothing_half_written(whole: RunFolder) -> None:
     names = {path.name for path in whole.path.iterdir()}
-    expected = "recipe.toml run.json status.json curve.jsonl features checkpoints log.txt lock result".split()
+    expected = "recipe.toml run.json status.json curve.jsonl features log.txt lock result".split()
     assert names == set(expected)
-    assert len(list((whole.path / "checkpoints").iterdir())) == 2
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,11 @@ from tuning_data import write_data
 from finetune import checkpoint, worker
 from finetune.features import Features
 from finetune.loop import Point, Stopped, Trainer, trainable
-from finetune.recipe import RECIPES, Recipe, parse_recipe
+from finetune.recipe import RECIPES, LoraPart, Recipe, parse_recipe
 from finetune.run_folder import RunFolder, Status, new_run
 from finetune.tasks.reader import ReaderTask
 from finetune.tracking import NullTracker, TuningTracker, open_tracker
+from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
 
@@ -225,6 +226,15 @@ def test_an_adapter_that_nothing_was_cut_for_is_trained_too(data: Path, tmp_path
             assert float(tensor.detach().abs().sum()) > 0, name
 
 
+def test_a_training_that_comes_apart_is_told(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(ReaderTask, "loss", lambda *_: torch.tensor(float("nan")))
+    with pytest.raises(TuningError, match=r"The loss of step 1 of \S+ is no number: .*learning_rate"):
+        trainer(RECIPE, tmp_path / "checkpoints", data, []).train()
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_whole_difference_of_low_rank_is_held_by_the_adapter() -> None:
     import torch
 
@@ -266,6 +276,27 @@ def test_in_bf16_a_training_goes_as_in_f32(data: Path, tmp_path: Path) -> None:
         trainer(recipe, tmp_path / precision, data, points).train()
         losses.append([point.loss for point in points])
     assert losses[1] == pytest.approx(losses[0], abs=0.1)
+
+
+def test_a_stage_that_averages_ends_half_way_between_its_beginning_and_its_end(data: Path, tmp_path: Path) -> None:
+    import torch
+
+    ends: list[dict[str, Any]] = []
+    for average in (False, True):
+        stage = short_stage().model_copy(update={"method": "full", "average": average})
+        recipe = RECIPE.model_copy(update={"stages": (stage,), "lora": LoraPart(rank=384)})
+        network: Any = trainer(recipe, tmp_path / str(average), data, []).train()
+        ends.append({"head": network.head.weight} | dict(network.base.merge_and_unload().named_parameters()))
+    fresh: Any = ReaderTask(RECIPE).network()
+    begun = {"head": fresh.head.weight} | dict(fresh.base.named_parameters())
+    moved = 0.0
+    for name, tensor in ends[1].items():
+        assert torch.allclose(tensor, (begun[name] + ends[0][name]) / 2, atol=1e-5), name
+        moved += float((tensor - begun[name]).detach().abs().sum())
+    assert moved > 1
+    # Gone on once more after its end: it is averaged once only.
+    again: Any = trainer(recipe, tmp_path / "True", data, []).train()
+    assert torch.allclose(again.head.weight, network.head.weight, atol=1e-5)
 
 
 def short_stage() -> Any:
@@ -332,6 +363,7 @@ import sys
 from pathlib import Path
 from finetune.loop import Point
 from finetune.tracking import open_tracker
+from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.wandb_run import service_process
 

@@ -88,6 +88,7 @@ OF_XQUAD = facts(100, 2)
 OF_HELD_OUT = {title: facts(200 + 10 * number) for number, title in enumerate((*VALIDATION, *TEST))}
 OF_TRAINING = {"Towers_of_Ostholm": facts(300), "Old_mills": facts(310), "Bridges": facts(320)}
 OF_POLICIES, OF_SEARCHES, OF_PAIRS = facts(400), facts(500, 8), facts(600)
+OF_JUDGED = facts(800, 24)
 
 
 def article(title: str, told: Sequence[Fact]) -> dict[str, Any]:
@@ -145,6 +146,38 @@ def write_data(folder: Path) -> Path:
     with lzma.open(folder / "prose/wiki-00.jsonl.xz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(each) + "\n" for each in documents())
     return folder
+
+
+def write_judged(folder: Path) -> Path:
+    """Write a judged collection in the BEIR layout: what was asked about each fact, and the document on it.
+
+    To each tenth question the next document belongs as well. Questions that nothing belongs to, and others that
+    nobody judged, are there too.
+    """
+    (folder / "qrels").mkdir(parents=True)
+    corpus = [
+        {"_id": str(each.year), "title": f"The {each.thing} of {each.town}", "text": each.paragraph}
+        for each in OF_JUDGED
+    ]
+    asked = [(str(number), each.questions[0][0]) for number, each in enumerate(OF_JUDGED)]
+    others = [("none", "What does nobody know?"), ("new", "Who asked this?")]
+    judged = ["query-id\tcorpus-id\tscore", "none\t2100\t0"]
+    for number, each in enumerate(OF_JUDGED):
+        judged += [f"{number}\t{each.year + more}\t{score}" for more, score in _judgements(number)]
+    _write_lines(folder / "corpus.jsonl", [json.dumps(each) for each in corpus])
+    queries = [json.dumps({"_id": number, "text": text, "metadata": {}}) for number, text in (*asked, *others)]
+    _write_lines(folder / "queries.jsonl", queries)
+    _write_lines(folder / "qrels" / "train.tsv", judged)
+    return folder
+
+
+def _judgements(number: int) -> list[tuple[int, int]]:
+    """How far after its own document each that was judged comes, and the score."""
+    return [(0, 1), (1, int(number % 10 == 0))] if number < len(OF_JUDGED) - 1 else [(0, 1)]
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _write_json(path: Path, value: object) -> None:

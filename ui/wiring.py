@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from rag.assistant import Ask, Assistant, Pipeline
-from rag.errors import PromptError, RagsmithError
+from rag.errors import EncoderError, PromptError, RagsmithError
 from rag.events import Event
 from rag.release import Release
 from rag.settings import Settings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rag.local.engine import LocalEngine
     from rag.reading.ranking import Ranking
     from rag.reading.reader import SpanReader
+    from rag.rerank import Reranker
     from rag.retrieval import Retriever
     from rag.traces import TraceStore
     from rag.tracking import Tracker
@@ -136,13 +137,40 @@ class Workbench:
             return None
         from rag.adapters import find_adapter
         from rag.encoder.open import choose_precision
-        from rag.reading.convert import converted_reader
+        from rag.reading.convert import converted_network
         from rag.reading.reader import SpanReader
 
         adapter = find_adapter(self.settings.reader.adapter, self.workspace)
-        folder = converted_reader(adapter, self.workspace.models)
+        folder = converted_network(adapter, self.workspace.models)
         precision, _ = choose_precision(self.settings.encoder)
         return SpanReader(folder, adapter, precision=precision)
+
+    @shared_property
+    def reranker(self) -> Reranker:
+        """The reranker of the settings; the first time on a machine it is converted, as the reader is.
+
+        Raises:
+            AdapterError: There is none of that name.
+            EncoderError: OpenVINO is missing.
+        """
+        from rag.rerank import CrossReranker, NullReranker
+
+        settings = self.settings.retrieval
+        if not settings.reranker:
+            return NullReranker()
+        if importlib.util.find_spec("openvino") is None:
+            raise EncoderError(
+                "The reranker runs on OpenVINO, which is not installed.",
+                fix="Install openvino, or clear retrieval.reranker.",
+            )
+        from rag.adapters import find_adapter
+        from rag.encoder.open import choose_precision
+        from rag.reading.convert import converted_network
+
+        adapter = find_adapter(settings.reranker, self.workspace)
+        folder = converted_network(adapter, self.workspace.models)
+        precision, _ = choose_precision(self.settings.encoder)
+        return CrossReranker(folder, adapter, precision=precision, depth=settings.rerank_depth)
 
     @shared_property
     def local_engine(self) -> LocalEngine:
@@ -221,7 +249,7 @@ class Workbench:
                 self._compile_beside_chroma()
             index = self.index(corpus)
             if index.id not in self._retrievers:
-                self._retrievers[index.id] = Retriever(index, self.settings.retrieval)
+                self._retrievers[index.id] = Retriever(index, self.settings.retrieval, self.reranker)
             return self._retrievers[index.id]
 
     def _compile_beside_chroma(self) -> None:

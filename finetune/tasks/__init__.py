@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.features import Feature, Features
 from finetune.recipe import Recipe, Source
+from finetune.start import find_start
 
 if TYPE_CHECKING:
     import torch
@@ -30,8 +31,12 @@ class Task(Protocol):
         """Features that are never trained on."""
         ...
 
-    def network(self) -> torch.nn.Module:
-        """A fresh network: the base and a head, the same for the same seed."""
+    def network(self, *, plain: bool = False) -> torch.nn.Module:
+        """A network before the training, the same for the same seed: the base and a fresh head.
+
+        Args:
+            plain: Without the adapter that the recipe starts from.
+        """
         ...
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
@@ -60,8 +65,16 @@ def open_task(recipe: Recipe) -> Task:
     """The task that a recipe names.
 
     Raises:
+        AdapterError: There is no adapter to start from.
         EncoderError: The base is missing or altered.
     """
+    if recipe.start is not None:
+        # It is told here, and not after the data have been read.
+        find_start(recipe.start)
+    if recipe.task == "reranker":
+        from finetune.tasks.reranker import RerankerTask
+
+        return RerankerTask(recipe)
     from finetune.tasks.reader import ReaderTask
 
     return ReaderTask(recipe)

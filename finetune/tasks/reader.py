@@ -9,16 +9,16 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.batches import padded, plan
-from finetune.data import open_questions, prose, questions, sentence_pairs, splits
+from finetune.batches import as_tensors, plan
+from finetune.data import altered, open_questions, prose, questions, sentence_pairs, splits
 from finetune.features import Feature, Features
 from finetune.recipe import Recipe, Source
 from finetune.rows import ReadingRow
+from finetune.start import open_network
 from rag.adapters import AdapterCard, Calibration
 from rag.encoder.locate import locate_model
 from rag.errors import TuningError
 from rag.evaluation.squad import read_articles
-from rag.reading.network import open_base, span_network
 from rag.reading.render import Renderer, Window
 from rag.reading.spans import best_pair
 from rag.settings import EncoderSettings
@@ -51,11 +51,13 @@ class ReaderTask:
         self._recipe = recipe
         self.files = locate_model(EncoderSettings(model=recipe.base))
         self._renderer = Renderer(Tokenizer.from_file(str(self.files.folder / "tokenizer.json")))
+        # Read once, however many sources look into it.
+        self._held_out: dict[Path, splits.HeldOut] = {}
 
     def features(self, source: Source, data: Path, seed: int) -> Iterator[Feature]:
-        """The features of ``prose``, ``negatives`` or one of ``ANSWERED``."""
+        """The features of ``prose``, ``negatives``, ``altered`` or one of ``ANSWERED``."""
         chance = random.Random(f"{seed} {source.name}")
-        for row in islice(self._rows(source.name, data, seed), source.rows):
+        for row in islice(self.rows(source.name, data, seed), source.rows):
             yield from self._of_row(row if chance.random() > BARE else replace(row, place=()))
 
     def validation(self, data: Path, most: int) -> Iterator[Feature]:
@@ -72,7 +74,12 @@ class ReaderTask:
         for row in rows[:most]:
             yield from self._of_row(row)
 
-    def _rows(self, name: str, data: Path, seed: int) -> Iterator[ReadingRow]:
+    def rows(self, name: str, data: Path, seed: int) -> Iterator[ReadingRow]:
+        """The rows of a source.
+
+        Raises:
+            TuningError: The data are missing or malformed, or there is no such source.
+        """
         if name == "prose":
             files = sorted(each for each in (data / "prose").glob("*.xz") if each.name.startswith(PROSE))
             if not files:
@@ -81,9 +88,12 @@ class ReaderTask:
         if name == "negatives":
             from finetune.data.negatives import negative_rows
 
-            answered = [row for each in ANSWERED for row in self._rows(each, data, seed) if row.answers]
+            answered = [row for each in ANSWERED for row in self.rows(each, data, seed) if row.answers]
             return negative_rows(answered, self.files, seed)
-        held_out = splits.HeldOut(data)
+        if name == "altered":
+            answered = [row for each in ALTERED for row in self.rows(each, data, seed) if row.answers]
+            return altered.altered_rows(answered, self._renderer.pieces, seed)
+        held_out = self._held_out.setdefault(data, splits.HeldOut(data))
         if name == "squad":
             kept = [
                 each
@@ -105,7 +115,7 @@ class ReaderTask:
             return sentence_pairs.reading_rows(pairs, seed)
         raise TuningError(
             f"The reader knows no source {name}.",
-            fix=f"It knows prose, negatives, {', '.join(ANSWERED)}.",
+            fix=f"It knows prose, negatives, altered, {', '.join(ANSWERED)}.",
         )
 
     def _of_row(self, row: ReadingRow) -> Iterator[Feature]:
@@ -116,12 +126,9 @@ class ReaderTask:
             if found or empty <= MOST_EMPTY_WINDOWS:
                 yield Feature(window.ids, window.second, target(window, found, exact=row.exact))
 
-    def network(self) -> torch.nn.Module:
-        """The base and a fresh head."""
-        import torch
-
-        torch.manual_seed(self._recipe.seed)
-        return span_network(open_base(self.files.folder))
+    def network(self, *, plain: bool = False) -> torch.nn.Module:
+        """See ``finetune.tasks.Task``."""
+        return open_network(self._recipe, self.files, plain=plain)
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
         """Cross-entropy of the first and of the last token, summed over all that are right."""
@@ -154,24 +161,16 @@ class ReaderTask:
         """See ``finetune.tasks.Task``."""
         import torch
 
-        from finetune.card import write_result
+        from finetune.card import new_card, write_result
 
         recipe = self._recipe
         sources = {source.name for stage in recipe.stages for source in stage.sources}
         with torch.no_grad():
             figures = self.figures(network, validation)
             calibration = calibrate(list(self._margins(network, validation)))
-        card = AdapterCard(
-            name=recipe.name,
-            task=recipe.task,
-            base=self.files.name,
-            base_sha256=self.files.sha256(),
-            rank=recipe.lora.rank,
-            recipe=recipe.model_dump(),
-            data=data,
-            licences=tuple(sorted({LICENCES[source] for source in sources})),
-            calibration=calibration,
-            figures={f"validation/{name}": value for name, value in figures.items()},
+        licences = {licence for source in sources for licence in LICENCES[source]}
+        card = new_card(recipe, self.files, data, licences, figures).model_copy(
+            update={"calibration": calibration}
         )
         write_result(network, card, result)
         return card
@@ -186,22 +185,30 @@ class ReaderTask:
 
 
 ANSWERED = ("squad", "policyqa", "open-questions", "sentence-pairs")
+# What neighbours are about the same thing in.
+ALTERED = ("squad", "sentence-pairs")
 
 LICENCES = {
-    "prose": "CC0, CC BY 4.0, CC BY-SA 3.0 and 4.0, MIT, Apache-2.0 by document",
-    "squad": "CC BY-SA 4.0",
-    "policyqa": "MIT",
-    "open-questions": "CC BY-SA 3.0",
-    "sentence-pairs": "CC BY-SA 4.0",
-    "negatives": "CC BY-SA 4.0",
+    "prose": ("CC0", "CC BY 4.0", "CC BY-SA 3.0", "CC BY-SA 4.0", "MIT", "Apache-2.0"),
+    "squad": ("CC BY-SA 4.0",),
+    "policyqa": ("MIT",),
+    "open-questions": ("CC BY-SA 3.0",),
+    "sentence-pairs": ("CC BY-SA 4.0",),
+    "negatives": ("CC BY-SA 3.0", "CC BY-SA 4.0", "MIT"),
+    "altered": ("CC BY-SA 4.0",),
 }
 
 
 def calibrate(told: Sequence[tuple[float, bool]]) -> Calibration:
-    """Fit the probability of an answer to margins (Platt scaling: a logistic regression of one variable)."""
+    """Fit the probability of an answer to margins (Platt scaling: a logistic regression of one variable).
+
+    How many of the rows have an answer is an accident of the article: both kinds count alike.
+    """
     from sklearn.linear_model import LogisticRegression
 
-    fitted = LogisticRegression(C=1e6).fit([[margin] for margin, _ in told], [right for _, right in told])
+    fitted = LogisticRegression(C=1e6, class_weight="balanced").fit(
+        [[margin] for margin, _ in told], [right for _, right in told]
+    )
     return Calibration(slope=float(fitted.coef_[0, 0]), intercept=float(fitted.intercept_[0]))
 
 
@@ -242,21 +249,15 @@ class _Batch:
     def __init__(self, features: list[Feature]) -> None:
         import torch
 
-        width = padded(max(len(feature.ids) for feature in features))
-        shape = (len(features), width)
         self.features = features
-        self._ids = torch.zeros(shape, dtype=torch.long)
-        self._types = torch.zeros(shape, dtype=torch.long)
-        self._mask = torch.zeros(shape, dtype=torch.long)
+        self._inputs = as_tensors(features)
+        shape = self._inputs[0].shape
         self._open = torch.zeros((*shape, 1), dtype=torch.bool)
         # Rows, tokens, first or last.
         self.right = torch.zeros((*shape, 2), dtype=torch.bool)
         for row, feature in enumerate(features):
             length = len(feature.ids)
             body, kind, *numbers = feature.target
-            self._ids[row, :length] = torch.tensor(feature.ids)
-            self._types[row, feature.second : length] = 1
-            self._mask[row, :length] = 1
             self._open[row, 0] = True
             self._open[row, body : length - 1] = True
             if kind == NONE:
@@ -270,7 +271,7 @@ class _Batch:
 
     def scores(self, network: torch.nn.Module) -> torch.Tensor:
         """Shape ``(rows, tokens, 2)``; what cannot be an answer is far below the rest."""
-        found: torch.Tensor = network(self._ids, self._types, self._mask).float()
+        found: torch.Tensor = network(*self._inputs).float()
         return found.masked_fill(~self._open, -1e4)
 
     def losses(self, scores: torch.Tensor) -> torch.Tensor:

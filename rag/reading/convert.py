@@ -1,4 +1,4 @@
-"""Convert the tuned reader to OpenVINO, once; ``rag.conversion`` says why in a process of its own.
+"""Convert a tuned reader or reranker to OpenVINO, once; ``rag.conversion`` says why in a process of its own.
 
 That process is ``python -m rag.reading.convert BASE_FOLDER ADAPTER_FOLDER TARGET``.
 """
@@ -12,19 +12,19 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from rag.adapters import CONFIG, HEAD, WEIGHTS, Adapter
+from rag.adapters import CONFIG, HEAD, WEIGHTS, Adapter, read_adapter
 from rag.conversion import GRAPH, TOKENIZER, convert_once, file_key
 from rag.encoder.locate import locate_model
 from rag.errors import AdapterError
-from rag.reading.network import open_base, span_network
+from rag.reading.network import network_for, open_base
 from rag.settings import EncoderSettings
 
 # Raise when the converted graph changes, so that workspaces convert anew.
 FORMAT = 1
 
 
-def converted_reader(adapter: Adapter, models: Path) -> Path:
-    """The folder of the converted reader; made where it is missing, in some ten seconds.
+def converted_network(adapter: Adapter, models: Path) -> Path:
+    """The folder of the converted network of an adapter; made where it is missing, in some ten seconds.
 
     Raises:
         AdapterError: The adapter was made for other weights, or lacks its head.
@@ -36,12 +36,13 @@ def converted_reader(adapter: Adapter, models: Path) -> Path:
         raise AdapterError(f"The adapter {adapter.folder} is not whole: {HEAD} is missing.")
     files = locate_model(EncoderSettings(model=card.base))
     inputs = [files.weights, *(adapter.folder / name for name in (CONFIG, WEIGHTS, HEAD))]
-    target = models / f"reader-{FORMAT}-{file_key(*inputs)}"
+    target = models / f"{card.task}-{FORMAT}-{file_key(*inputs)}"
     if target.is_dir():
         return target
     check_base(adapter)
     arguments = [str(files.folder), str(adapter.folder)]
-    convert_once(target, f"the reader {card.name}", "rag.reading.convert", arguments, "Choose another adapter.")
+    what = f"the {card.task} {card.name}"
+    convert_once(target, what, "rag.reading.convert", arguments, "Choose another adapter.")
     return target
 
 
@@ -61,26 +62,40 @@ def check_base(adapter: Adapter) -> None:
 
 
 def merge(network: Any, adapter: Path) -> None:
-    """Add an adapter's differences to the matrices of a network's base, and load its head, in place.
+    """Add an adapter to a network's base, and load its head, in place."""
+    from safetensors.torch import load_file
+
+    merge_base(network.base, adapter)
+    network.head.load_state_dict(load_file(adapter / HEAD))
+
+
+def merge_base(base: Any, adapter: Path) -> None:
+    """Add an adapter's differences to the matrices of a base, in place.
 
     Done by hand and not by peft, so that answering needs no peft: ``W + alpha / rank * B A``.
+
+    Raises:
+        AdapterError: A file of the adapter is damaged.
     """
     import json
 
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
-    held = load_file(adapter / WEIGHTS)
-    scale = config["lora_alpha"] / config["r"]
+    try:
+        config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
+        scale = config["lora_alpha"] / config["r"]
+        held = load_file(adapter / WEIGHTS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise AdapterError(f"The adapter {adapter} is damaged: {error}.") from error
     with torch.no_grad():
         for name, first in held.items():
             if ".lora_A." not in name:
                 continue
             second = held[name.replace(".lora_A.", ".lora_B.")]
-            layer = network.base.get_submodule(name.removeprefix("base_model.model.").partition(".lora_A.")[0])
+            layer = base.get_submodule(name.removeprefix("base_model.model.").partition(".lora_A.")[0])
             layer.weight += scale * (second.float() @ first.float())
-        network.head.load_state_dict(load_file(adapter / HEAD))
 
 
 def _convert_here(base: Path, adapter: Path, target: Path) -> None:
@@ -89,7 +104,7 @@ def _convert_here(base: Path, adapter: Path, target: Path) -> None:
     import openvino
     import torch
 
-    network = span_network(open_base(base, attention="sdpa")).eval()
+    network = network_for(read_adapter(adapter).card.task, open_base(base, attention="sdpa")).eval()
     merge(network, adapter)
     example = torch.ones(2, 7, dtype=torch.long)
     graph = openvino.convert_model(network, example_input={"ids": example, "types": example, "mask": example})

@@ -1,4 +1,4 @@
-"""The reader's network, for training and for conversion; answering runs the converted graph."""
+"""The networks of reader and reranker, for training and for conversion; answering runs the converted graph."""
 
 from __future__ import annotations
 
@@ -38,6 +38,11 @@ def open_base(folder: Path, *, attention: str = "eager") -> torch.nn.Module:
     return base
 
 
+def network_for(task: str, base: torch.nn.Module) -> torch.nn.Module:
+    """The network of a task, ``reader`` or ``reranker``; its head is fresh."""
+    return {"reader": span_network, "reranker": pair_network}[task](base)
+
+
 def span_network(base: torch.nn.Module) -> torch.nn.Module:
     """The base with a head that scores each token as the first and as the last of an answer.
 
@@ -57,3 +62,24 @@ def span_network(base: torch.nn.Module) -> torch.nn.Module:
             return self.head(found.last_hidden_state)
 
     return SpanNetwork()
+
+
+def pair_network(base: torch.nn.Module) -> torch.nn.Module:
+    """The base with a head on its first token that scores how well the passage goes with the question.
+
+    Its ``forward(ids, types, mask)`` takes whole numbers of shape ``(rows, tokens)`` and gives scores of shape
+    ``(rows, 1)``.
+    """
+    import torch
+
+    class PairNetwork(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = base
+            self.head = torch.nn.Linear(base.config.hidden_size, 1)
+
+        def forward(self, ids: Any, types: Any, mask: Any) -> Any:
+            found = self.base(input_ids=ids, token_type_ids=types, attention_mask=mask)
+            return self.head(found.last_hidden_state[:, 0])
+
+    return PairNetwork()

@@ -136,9 +136,9 @@ class SpanRanking:
     """
 
     FEATURES = ("margin", "cosine", "overlap", "passage_overlap", "passage_cosine", "place", "number", "short")
-    WEIGHTS = (0.271, 1.82, 1.71, -0.371, -1.207, 2.684, -0.017, 0.302)
-    CONFIDENCE_WEIGHTS = (0.199, 0.683, -2.598, 1.932, 3.109)
-    CONFIDENCE_INTERCEPT = -1.349
+    WEIGHTS = (0.283, 1.701, 1.548, -0.25, -1.151, 2.703, -0.027, 0.273)
+    CONFIDENCE_WEIGHTS = (0.238, 1.029, -2.456, 1.275, 2.776)
+    CONFIDENCE_INTERCEPT = -0.755
     # 1.7 sentences on average on the handbook's questions.
     NEARLY = 1.2
     # How far below the margin of the best another passage's may lie for both to be told.

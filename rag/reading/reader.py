@@ -7,19 +7,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rag.adapters import Adapter, Calibration
-from rag.compiled import CompiledNetwork, padded_width
+from rag.compiled import CompiledNetwork
 from rag.conversion import GRAPH, TOKENIZER
 from rag.errors import AdapterError, EncoderError
-from rag.reading.render import WINDOW, Renderer, Window
+from rag.reading.render import Renderer, as_inputs
 from rag.reading.spans import Span, best_spans
 from rag.sentences import split_sentences
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 # Windows computed together: the five passages of a question are one batch.
 BATCH = 8
@@ -89,7 +84,7 @@ class SpanReader:
         batches = [windows[at : at + BATCH] for at in range(0, len(windows), BATCH)]
         sentences = [split_sentences(passage.text) for passage in passages]
         best: list[dict[int, Span]] = [{} for _ in passages]
-        runs = self._compiled().run([_inputs([window for _, window in batch]) for batch in batches])
+        runs = self._compiled().run([as_inputs([window for _, window in batch]) for batch in batches])
         for batch, scores in zip(batches, runs, strict=True):
             for row, (number, window) in enumerate(batch):
                 for span in best_spans(window, scores[row], sentences[number]):
@@ -108,15 +103,3 @@ class SpanReader:
             if self._network is None:
                 self._network = CompiledNetwork(self._graph, self._precision)
             return self._network
-
-
-def _inputs(windows: Sequence[Window]) -> dict[str, NDArray[np.int64]]:
-    import numpy as np
-
-    width = padded_width(max(len(window.ids) for window in windows), WINDOW)
-    ids, types, mask = (np.zeros((len(windows), width), np.int64) for _ in range(3))
-    for row, window in enumerate(windows):
-        ids[row, : len(window.ids)] = window.ids
-        types[row, window.second : len(window.ids)] = 1
-        mask[row, : len(window.ids)] = 1
-    return {"ids": ids, "types": types, "mask": mask}

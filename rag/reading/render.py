@@ -10,7 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rag.compiled import padded_width
+
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
 # Tokens of a window, the special ones included. Most passages of an index have 200, so that most need one window.
@@ -83,5 +87,22 @@ class Renderer:
             for at in starts
         ]
 
+    def pieces(self, word: str) -> int:
+        """Into how many tokens a word is cut; rare words into several."""
+        return len(self._ids(word))
+
     def _ids(self, text: str) -> list[int]:
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def as_inputs(windows: Sequence[Window]) -> dict[str, NDArray[np.int64]]:
+    """A batch as a compiled network takes it: ``ids``, ``types`` and ``mask``, each of shape (rows, tokens)."""
+    import numpy as np
+
+    width = padded_width(max(len(window.ids) for window in windows), WINDOW)
+    ids, types, mask = (np.zeros((len(windows), width), np.int64) for _ in range(3))
+    for row, window in enumerate(windows):
+        ids[row, : len(window.ids)] = window.ids
+        types[row, window.second : len(window.ids)] = 1
+        mask[row, : len(window.ids)] = 1
+    return {"ids": ids, "types": types, "mask": mask}

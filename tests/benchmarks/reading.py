@@ -265,7 +265,7 @@ def _gold_group(gold: dict[str, dict[str, dict[str, float | None]]]) -> Group:
     how = (
         "The paragraph is given. `ragsmith eval reading FILE` gives the same figures for any file. XQuAD has no "
         "unanswerable questions, and every one is answered; of the held-out articles "
-        "(`finetune.data.splits.TEST`) half are, and an answer is told at a probability of one half. The first "
+        "(`finetune.data.splits.TEST`) half are, and an answer is told at a probability of 0.6. The first "
         "reader, in the third column, gives whole sentences."
     )
     return Group("Reading one paragraph", tuple(rows), how, gold)

@@ -43,8 +43,13 @@ def launch(run: RunFolder) -> None:
     # Whoever lives as long as it does not keep it as a zombie.
     threading.Thread(target=process.wait, name="training", daemon=True).start()
     until = time.monotonic() + START_S
-    while not run.is_worked_on and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
+    try:
+        while not run.is_worked_on and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.1)
+    except KeyboardInterrupt:
+        # It has a session of its own, and would go on without anybody.
+        run.ask_to_stop()
+        raise
     if process.poll() not in (None, 0) and run.status.state != "failed":
         raise TuningError("The training does not start.", fix=f"{run.path / 'log.txt'} says why.")
 

@@ -27,7 +27,7 @@ def command() -> None:
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="The probability under which no answer is given; by default one half, or 0 where every question has one.",
+    help="The probability under which no answer is given; by default 0.6, or 0 where every question has one.",
 )
 @click.option(
     "--predictions",

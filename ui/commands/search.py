@@ -140,6 +140,7 @@ def as_result(hit: Hit) -> dict[str, Any]:
         "dense_score": hit.dense_score,
         "lexical_rank": hit.lexical_rank,
         "lexical_score": hit.lexical_score,
+        "rerank_score": hit.rerank_score,
         "text": passage.text,
         "start": passage.start,
         "end": passage.end,
@@ -175,7 +176,8 @@ def _why(hit: Hit) -> str:
         dense = f"rank {hit.dense_rank}, cosine {hit.dense_score:.3f}"
     if hit.lexical_rank is not None and hit.lexical_score is not None:
         lexical = f"rank {hit.lexical_rank}, BM25 {hit.lexical_score:.2f}"
-    return f"score {hit.score:.4f} | dense: {dense} | lexical: {lexical}"
+    reranked = "" if hit.rerank_score is None else f"reranked: {hit.rerank_score:.3f} | "
+    return f"{reranked}score {hit.score:.4f} | dense: {dense} | lexical: {lexical}"
 
 
 def _snippet(text: str, wanted: set[str], lexical: LexicalIndex) -> Text:

@@ -1,0 +1,175 @@
+"""What our own retrieval finds for questions whose answer is known: right passages, and those that look right."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.data.splits import plain
+from finetune.rows import ReadingRow
+from rag.errors import TuningError
+from rag.settings import EncoderSettings, RetrievalSettings
+from rag.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rag.documents import Hit, Passage
+    from rag.retrieval import Retriever
+
+MOST_BYTES = 1 << 30
+TOKENS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class RankedRow:
+    """A question and a passage that was found for it.
+
+    Attributes:
+        question: Its number; rows of one question belong together.
+        rank: Place that the passage was found at, from 1.
+        relevant: Whether it answers, or was judged to be about it.
+    """
+
+    question: int
+    text: str
+    passage: str
+    place: tuple[str, ...]
+    rank: int
+    relevant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A question and the documents that were judged to be about it."""
+
+    text: str
+    relevant: frozenset[str]
+
+
+def judged_rows(folder: Path, split: str, depth: int) -> Iterator[RankedRow]:
+    """For each judged question of a collection in the BEIR layout the first ``depth`` passages.
+
+    Raises:
+        TuningError: A file is missing or malformed.
+    """
+    judged = read_judged(folder, split)
+    with searching(folder / "corpus.jsonl") as retriever:
+        for number, question in enumerate(judged):
+
+            def kind(hit: Hit, relevant: frozenset[str] = question.relevant) -> bool:
+                return _id_of(hit.passage) in relevant
+
+            yield from _rows(retriever, number, question.text, depth, kind)
+
+
+def read_judged(folder: Path, split: str) -> list[Judged]:
+    """The questions of one split, in the order of their numbers.
+
+    Raises:
+        TuningError: A file is missing or malformed.
+    """
+    judgements, queries = folder / "qrels" / f"{split}.tsv", folder / "queries.jsonl"
+    relevant: dict[str, set[str]] = {}
+    with _reading(judgements), judgements.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t"):
+            if int(row["score"]) > 0:
+                relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
+    with _reading(queries), queries.open(encoding="utf-8") as file:
+        texts = {str(held["_id"]): str(held["text"]) for held in map(json.loads, file)}
+    lost = sorted(relevant.keys() - texts.keys())
+    if lost:
+        raise TuningError(f"{judgements} judges the query {lost[0]}, which {queries} does not hold.")
+    return [Judged(texts[query], frozenset(relevant[query])) for query in sorted(relevant)]
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyError as error:
+        raise TuningError(f"{path} cannot be read: {error} is missing.") from error
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise TuningError(f"{path} cannot be read: {error}.") from error
+
+
+def answered_rows(answered: Sequence[ReadingRow], asked: int, depth: int, seed: int) -> Iterator[RankedRow]:
+    """For some answered questions the first ``depth`` passages, cut out of the passages of all of them.
+
+    A passage that holds the words of the answer, and is not the one that the question was asked about, may or may
+    not answer: it is left out.
+    """
+    chance = random.Random(f"{seed} retrieved")
+    known = {row.passage: row for row in answered}
+    numbers = {passage: str(number) for number, passage in enumerate(known)}
+    with tempfile.TemporaryDirectory(prefix="ragsmith-") as folder:
+        path = Path(folder) / "passages.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            for passage, row in known.items():
+                record = {"id": numbers[passage], "title": row.place[0] if row.place else "", "text": passage}
+                file.write(json.dumps(record) + "\n")
+        with searching(path) as retriever:
+            chosen = chance.sample(answered, min(asked, len(answered)))
+            for number, row in enumerate(chosen):
+                answers = [plain(row.passage[start:end]) for start, end in row.answers]
+
+                def kind(hit: Hit, row: ReadingRow = row, answers: list[str] = answers) -> bool | None:
+                    said = plain(hit.passage.text)
+                    holds = any(answer in said for answer in answers if answer)
+                    own = _id_of(hit.passage) == numbers[row.passage]
+                    return own if own == holds else None
+
+                yield from _rows(retriever, number, row.question, depth, kind)
+
+
+@contextmanager
+def searching(corpus: Path) -> Iterator[Retriever]:
+    """Search a file as ``ragsmith search`` would; the index goes away afterwards.
+
+    Raises:
+        TuningError: The file cannot be read.
+    """
+    from rag.corpora import Corpora
+    from rag.database import open_database
+    from rag.dense import ChromaStore
+    from rag.encoder import open_encoder
+    from rag.ingest import ingest
+    from rag.retrieval import Retriever
+
+    if not corpus.is_file():
+        raise TuningError(f"There is no file {corpus}.", fix="Name the data folder.")
+    with tempfile.TemporaryDirectory(prefix="ragsmith-") as folder, ExitStack() as closing:
+        workspace = Workspace(Path(folder))
+        encoder = open_encoder(EncoderSettings(), workspace)
+        engine = open_database(workspace)
+        closing.callback(engine.dispose)
+        chroma = ChromaStore(workspace, None)
+        closing.callback(chroma.close)
+        index = Corpora(workspace, engine, encoder, TOKENS, chroma).ensure("data")
+        report = ingest(index, [corpus], max_bytes=MOST_BYTES)
+        if report.problems:
+            raise TuningError(f"{corpus} cannot be searched: {report.problems[0].reason}")
+        retriever = Retriever(index, RetrievalSettings())
+        closing.callback(retriever.close)
+        yield retriever
+
+
+def _rows(
+    retriever: Retriever, number: int, text: str, depth: int, kind: Callable[[Hit], bool | None]
+) -> Iterator[RankedRow]:
+    from rag.retrieval import SearchOptions
+
+    for rank, hit in enumerate(retriever.search(text, SearchOptions(depth)), 1):
+        relevant = kind(hit)
+        if relevant is not None:
+            place = (hit.passage.title, *hit.passage.headings)
+            yield RankedRow(number, text, hit.passage.text, place, rank, relevant)
+
+
+def _id_of(passage: Passage) -> str:
+    return str(passage.metadata["id"])
