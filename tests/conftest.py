@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ hypothesis_settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 def pytest_configure() -> None:
     """What the caller's shell says must not reach a test."""
+    # What a shell starts in the background ignores Ctrl-C, and so would all that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in foreign_variables():
         del os.environ[name]
     os.environ.update(OFFLINE)

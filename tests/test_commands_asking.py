@@ -221,6 +221,7 @@ def test_ask_prints_one_object(harbour: Path) -> None:
         "citations",
         "sources",
         "spans",
+        "cut",
         "support",
         "latency_s",
         "input_tokens",
