@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, exp
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SIZE: ViewportSize = {"width": 1440, "height": 900}
-WAIT_MS = 15_000
+WAIT_MS = 45_000
 
 Open = Callable[..., Page]
 
