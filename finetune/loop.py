@@ -16,7 +16,7 @@ from finetune.features import Features
 from finetune.recipe import Recipe, Stage
 from finetune.tasks import Task
 from rag.errors import TuningError
-from rag.reading.network import TARGETS
+from rag.tuned.network import TARGETS
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.reading.network import TARGETS
+from rag.tuned.network import TARGETS
 
 if TYPE_CHECKING:
     import torch

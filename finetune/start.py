@@ -27,8 +27,8 @@ def open_network(recipe: Recipe, files: ModelFiles, *, plain: bool) -> torch.nn.
     """
     import torch
 
-    from rag.reading.convert import check_base, merge_base
-    from rag.reading.network import network_for, open_base
+    from rag.tuned.convert import check_base, merge_base
+    from rag.tuned.network import network_for, open_base
 
     torch.manual_seed(recipe.seed)
     base: Any = open_base(files.folder)

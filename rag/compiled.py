@@ -64,6 +64,7 @@ class CompiledNetwork:
         # The first array that OpenVINO meets sets up its bridge to numpy, and two threads doing that at once
         # wait for each other for ever: it is met here, where there is one.
         openvino.Tensor(np.zeros((1, 1), np.int64))
+        self._model: Any = model
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._requests.put(model.create_infer_request())
@@ -74,14 +75,23 @@ class CompiledNetwork:
         # A question is one batch: it is spared the way through another thread.
         return map(self._infer, batches) if len(batches) == 1 else self._pool.map(self._infer, batches)
 
-    def _infer(self, batch: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+    def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """All that the network gives for named inputs."""
         # A question waits for one batch of an ingestion at most, not for all.
         request = self._requests.get()
         try:
-            found: NDArray[np.float32] = request.infer(dict(batch), share_inputs=True)[0].copy()
-            return found
+            told = request.infer(dict(inputs), share_inputs=True)
+            return [told[at].copy() for at in range(len(told))]
         finally:
             self._requests.put(request)
+
+    def shape(self, at: int) -> tuple[int, ...]:
+        """The sizes of an output, -1 where it may have any."""
+        shape = self._model.output(at).partial_shape
+        return tuple(size.get_length() if size.is_static else -1 for size in shape)
+
+    def _infer(self, batch: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        return self.infer(batch)[0]
 
 
 def padded_width(longest: int, most: int) -> int:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from rag.adapters import Adapter
-from rag.compiled import CompiledNetwork
-from rag.conversion import GRAPH, TOKENIZER
 from rag.documents import Hit
-from rag.errors import AdapterError, EncoderError
 from rag.reading.render import Renderer, as_inputs
+from rag.tuned.converted import ConvertedModel
 
 # Tokens of question, place and passage together that are read; most passages have 200 of their own.
 WINDOW = 256
@@ -45,7 +42,7 @@ class CrossReranker:
     """A tuned network that reads the question with each passage; its score is mixed with the place before it.
 
     Args:
-        folder: What ``rag.reading.convert`` made.
+        folder: What ``rag.tuned.convert`` made.
         adapter: Whose card has the mixture.
         precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
         depth: Hits that are read; those behind them keep their order.
@@ -56,23 +53,11 @@ class CrossReranker:
     """
 
     def __init__(self, folder: Path, adapter: Adapter, *, precision: str, depth: int) -> None:
-        from tokenizers import Tokenizer
-
-        if adapter.card.task != "reranker":
-            raise AdapterError(f"The adapter {adapter.folder} is no reranker, but a {adapter.card.task}.")
+        self._model = ConvertedModel(folder, adapter, precision)
+        self._model.check_task("reranker")
+        self._renderer = Renderer(self._model.tokenizer(), WINDOW)
         self.adapter = adapter
         self.depth = depth
-        try:
-            self._renderer = Renderer(Tokenizer.from_file(str(folder / TOKENIZER)), WINDOW)
-        except Exception as error:
-            raise EncoderError(
-                f"The converted reranker in {folder} is damaged: {TOKENIZER} cannot be read.",
-                fix="Delete that folder; it is made again at the next start.",
-            ) from error
-        self._graph = folder / GRAPH
-        self._precision = precision
-        self._network: CompiledNetwork | None = None
-        self._lock = threading.Lock()
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         """The same hits, best first; ``rerank_score`` is set on those that were read."""
@@ -96,17 +81,11 @@ class CrossReranker:
         order = sorted(range(len(windows)), key=lambda at: len(windows[at].ids))
         batches = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
         found = [0.0] * len(windows)
-        runs = self._compiled().run([as_inputs([windows[at] for at in batch]) for batch in batches])
+        runs = self._model.network().run([as_inputs([windows[at] for at in batch]) for batch in batches])
         for batch, scores in zip(batches, runs, strict=True):
             for at, score in zip(batch, scores[:, 0].tolist(), strict=True):
                 found[at] = score
         return found
-
-    def _compiled(self) -> CompiledNetwork:
-        with self._lock:
-            if self._network is None:
-                self._network = CompiledNetwork(self._graph, self._precision)
-            return self._network
 
 
 def place_score(rank: int) -> float:

@@ -87,8 +87,8 @@ def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     from rag.adapters import find_adapter
     from rag.encoder import open_encoder
-    from rag.reading.convert import converted_network
     from rag.settings import EncoderSettings, ReaderSettings
+    from rag.tuned.convert import converted_network
 
     base = tmp_path_factory.getbasetemp()
     home = open_workspace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "encoder")

@@ -14,10 +14,10 @@ from langchain_core.messages import AIMessageChunk
 from rag.adapters import find_adapter
 from rag.encoder.open import choose_precision
 from rag.reading.chat import EmbeddedReader
-from rag.reading.convert import converted_network
 from rag.reading.ranking import SpanRanking
 from rag.reading.reader import ReadPassage, SpanReader
 from rag.settings import EncoderSettings, ReaderSettings
+from rag.tuned.convert import converted_network
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ from rag.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, AdapterCard, Cali
 from rag.conversion import GRAPH, TOKENIZER
 from rag.encoder.locate import locate_model
 from rag.errors import AdapterError, EncoderError
-from rag.reading.convert import converted_network, merge
-from rag.reading.network import open_base, span_network
 from rag.reading.reader import ReadPassage, SpanReader
 from rag.reading.render import Renderer
 from rag.reading.spans import best_spans
 from rag.sentences import split_sentences
 from rag.settings import EncoderSettings
+from rag.tuned.convert import converted_network, merge
+from rag.tuned.network import open_base, span_network
 from rag.workspace import Workspace
 
 BASE = locate_model(EncoderSettings())
@@ -163,7 +163,7 @@ READ = """
 import sys
 from pathlib import Path
 from rag.adapters import read_adapter
-from rag.reading.convert import converted_network
+from rag.tuned.convert import converted_network
 from rag.reading.reader import ReadPassage, SpanReader
 
 adapter = read_adapter(Path(sys.argv[1]))

@@ -24,12 +24,12 @@ from rag.conversion import GRAPH, TOKENIZER
 from rag.documents import Hit, Passage
 from rag.encoder.locate import locate_model
 from rag.errors import AdapterError, EncoderError
-from rag.reading.convert import converted_network
-from rag.reading.network import open_base, pair_network
 from rag.reading.render import Renderer
 from rag.rerank import BATCH, WINDOW, CrossReranker, NullReranker, place_score
 from rag.retrieval import Retriever, SearchOptions
 from rag.settings import EncoderSettings, RetrievalSettings
+from rag.tuned.convert import converted_network
+from rag.tuned.network import open_base, pair_network
 from rag.workspace import Workspace
 from ui.wiring import Workbench
 

@@ -401,8 +401,8 @@ def test_every_row_is_trained_on_and_looked_at(trained: Trained) -> None:
 def test_the_result_holds_what_the_training_started_from(trained: Trained) -> None:
     import torch
 
-    from rag.reading.convert import merge_base
-    from rag.reading.network import open_base
+    from rag.tuned.convert import merge_base
+    from rag.tuned.network import open_base
 
     files = RerankerTask(RECIPE).files
     begun: Any = open_network(RECIPE, files, plain=False)
@@ -420,7 +420,7 @@ def test_the_result_holds_what_the_training_started_from(trained: Trained) -> No
 def test_the_result_answers_as_it_did_in_training(trained: Trained, converted_models: Path) -> None:
     import torch
 
-    from rag.reading.convert import converted_network
+    from rag.tuned.convert import converted_network
 
     adapter = trained.adapter
     folder = converted_network(adapter, converted_models)
@@ -473,7 +473,7 @@ def test_a_start_may_be_a_folder_and_must_be_whole(tmp_path: Path) -> None:
 def test_without_a_start_a_training_begins_with_the_base() -> None:
     import torch
 
-    from rag.reading.network import open_base
+    from rag.tuned.network import open_base
 
     recipe = RECIPE.model_copy(update={"start": None})
     files = RerankerTask(recipe).files

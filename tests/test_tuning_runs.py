@@ -167,7 +167,7 @@ def test_the_result_of_a_training_is_whole(whole: RunFolder) -> None:
 def test_peft_loads_the_adapter_and_all_of_it_has_moved(whole: RunFolder) -> None:
     from peft import PeftModel
 
-    from rag.reading.network import TARGETS, open_base
+    from rag.tuned.network import TARGETS, open_base
 
     base: Any = open_base(locate_model(EncoderSettings()).folder)
     loaded = PeftModel.from_pretrained(base, whole.path / "result")

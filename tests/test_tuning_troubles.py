@@ -240,8 +240,8 @@ def test_a_whole_difference_of_low_rank_is_held_by_the_adapter() -> None:
 
     from finetune import lora
     from rag.encoder.locate import locate_model
-    from rag.reading.network import open_base
     from rag.settings import EncoderSettings
+    from rag.tuned.network import open_base
 
     folder = locate_model(EncoderSettings()).folder
     trained, fresh = open_base(folder), open_base(folder)
@@ -257,7 +257,7 @@ def test_a_whole_difference_of_low_rank_is_held_by_the_adapter() -> None:
 
 
 def test_a_stage_of_all_weights_moves_matrices_and_head_and_nothing_else(data: Path) -> None:
-    from rag.reading.network import TARGETS
+    from rag.tuned.network import TARGETS
 
     network: Any = ReaderTask(RECIPE).network()
     stage = RECIPE.stages[0].model_copy(update={"method": "full"})

@@ -236,7 +236,7 @@ def _check_reader(settings: Settings) -> Check:
     if not settings.reader.adapter:
         return Check("model", True, f"{settings.model}, without a tuned reader; no server needed")
     from rag.adapters import find_adapter
-    from rag.reading.convert import check_base
+    from rag.tuned.convert import check_base
     from rag.workspace import open_workspace
 
     adapter = find_adapter(settings.reader.adapter, open_workspace(settings.home))

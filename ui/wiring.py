@@ -137,8 +137,8 @@ class Workbench:
             return None
         from rag.adapters import find_adapter
         from rag.encoder.open import choose_precision
-        from rag.reading.convert import converted_network
         from rag.reading.reader import SpanReader
+        from rag.tuned.convert import converted_network
 
         adapter = find_adapter(self.settings.reader.adapter, self.workspace)
         folder = converted_network(adapter, self.workspace.models)
@@ -165,7 +165,7 @@ class Workbench:
             )
         from rag.adapters import find_adapter
         from rag.encoder.open import choose_precision
-        from rag.reading.convert import converted_network
+        from rag.tuned.convert import converted_network
 
         adapter = find_adapter(settings.reranker, self.workspace)
         folder = converted_network(adapter, self.workspace.models)

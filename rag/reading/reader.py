@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rag.adapters import Adapter, Calibration
-from rag.compiled import CompiledNetwork
-from rag.conversion import GRAPH, TOKENIZER
-from rag.errors import AdapterError, EncoderError
+from rag.errors import AdapterError
 from rag.reading.render import Renderer, as_inputs
 from rag.reading.spans import Span, best_spans
 from rag.sentences import split_sentences
+from rag.tuned.converted import ConvertedModel
 
 # Windows computed together: the five passages of a question are one batch.
 BATCH = 8
@@ -32,7 +30,7 @@ class SpanReader:
     """A converted reader; its graph is compiled when it is first used.
 
     Args:
-        folder: What ``rag.reading.convert`` made.
+        folder: What ``rag.tuned.convert`` made.
         adapter: Whose card has the calibration.
         precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
 
@@ -42,24 +40,13 @@ class SpanReader:
     """
 
     def __init__(self, folder: Path, adapter: Adapter, *, precision: str) -> None:
-        from tokenizers import Tokenizer
-
         calibration = adapter.card.calibration
         if calibration is None:
             raise AdapterError(f"The adapter {adapter.folder} is no reader: its card has no calibration.")
         self.adapter = adapter
         self._calibration: Calibration = calibration
-        try:
-            self._renderer = Renderer(Tokenizer.from_file(str(folder / TOKENIZER)))
-        except Exception as error:
-            raise EncoderError(
-                f"The converted reader in {folder} is damaged: {TOKENIZER} cannot be read.",
-                fix="Delete that folder; it is made again at the next start.",
-            ) from error
-        self._graph = folder / GRAPH
-        self._precision = precision
-        self._network: CompiledNetwork | None = None
-        self._lock = threading.Lock()
+        self._model = ConvertedModel(folder, adapter, precision)
+        self._renderer = Renderer(self._model.tokenizer())
 
     def read(self, question: str, passages: Sequence[ReadPassage]) -> list[list[Span]]:
         """The best span of every sentence, by passage.
@@ -84,7 +71,7 @@ class SpanReader:
         batches = [windows[at : at + BATCH] for at in range(0, len(windows), BATCH)]
         sentences = [split_sentences(passage.text) for passage in passages]
         best: list[dict[int, Span]] = [{} for _ in passages]
-        runs = self._compiled().run([as_inputs([window for _, window in batch]) for batch in batches])
+        runs = self._model.network().run([as_inputs([window for _, window in batch]) for batch in batches])
         for batch, scores in zip(batches, runs, strict=True):
             for row, (number, window) in enumerate(batch):
                 for span in best_spans(window, scores[row], sentences[number]):
@@ -97,9 +84,3 @@ class SpanReader:
         """How probably a passage whose best span has this margin answers the question, 0 to 1."""
         told = self._calibration.slope * margin + self._calibration.intercept
         return 1 / (1 + math.exp(-max(min(told, 50.0), -50.0)))
-
-    def _compiled(self) -> CompiledNetwork:
-        with self._lock:
-            if self._network is None:
-                self._network = CompiledNetwork(self._graph, self._precision)
-            return self._network

@@ -124,9 +124,9 @@ def _reranked(bench: Any, retriever: Any, queries: Mapping[str, str], chosen: Se
 
     from rag.adapters import find_adapter
     from rag.encoder.open import choose_precision
-    from rag.reading.convert import converted_network
     from rag.rerank import CrossReranker
     from rag.retrieval import SearchOptions
+    from rag.tuned.convert import converted_network
 
     adapter = find_adapter(RERANKER, bench.workspace)
     precision, _ = choose_precision(bench.settings.encoder)

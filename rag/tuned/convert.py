@@ -1,6 +1,6 @@
-"""Convert a tuned reader or reranker to OpenVINO, once; ``rag.conversion`` says why in a process of its own.
+"""Convert a tuned model to OpenVINO, once; ``rag.conversion`` says why in a process of its own.
 
-That process is ``python -m rag.reading.convert BASE_FOLDER ADAPTER_FOLDER TARGET``.
+That process is ``python -m rag.tuned.convert BASE_FOLDER ADAPTER_FOLDER TARGET``.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from rag.adapters import CONFIG, HEAD, WEIGHTS, Adapter, read_adapter
 from rag.conversion import GRAPH, TOKENIZER, convert_once, file_key
 from rag.encoder.locate import locate_model
 from rag.errors import AdapterError
-from rag.reading.network import network_for, open_base
 from rag.settings import EncoderSettings
+from rag.tuned.network import network_for, open_base
 
 # Raise when the converted graph changes, so that workspaces convert anew.
 FORMAT = 1
@@ -42,7 +42,7 @@ def converted_network(adapter: Adapter, models: Path) -> Path:
     check_base(adapter)
     arguments = [str(files.folder), str(adapter.folder)]
     what = f"the {card.task} {card.name}"
-    convert_once(target, what, "rag.reading.convert", arguments, "Choose another adapter.")
+    convert_once(target, what, "rag.tuned.convert", arguments, "Choose another adapter.")
     return target
 
 
@@ -102,12 +102,14 @@ def _convert_here(base: Path, adapter: Path, target: Path) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     import openvino
-    import torch
 
-    network = network_for(read_adapter(adapter).card.task, open_base(base, attention="sdpa")).eval()
+    network: Any = network_for(read_adapter(adapter).card.task, open_base(base, attention="sdpa")).eval()
     merge(network, adapter)
-    example = torch.ones(2, 7, dtype=torch.long)
-    graph = openvino.convert_model(network, example_input={"ids": example, "types": example, "mask": example})
+    example = network.example()
+    graph = openvino.convert_model(network, example_input=example)
+    # The conversion loses the names of some.
+    for port, name in zip(graph.inputs, example, strict=True):
+        port.get_tensor().set_names({name})
     openvino.save_model(graph, target / GRAPH, compress_to_fp16=False)
     shutil.copyfile(base / TOKENIZER, target / TOKENIZER)
 

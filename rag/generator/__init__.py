@@ -1,0 +1,1 @@
+"""The small generator: the encoder's base model, tuned to write from left to right what a prompt asks for."""
