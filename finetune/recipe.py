@@ -64,7 +64,7 @@ class Recipe(Part):
     """A training."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    task: Literal["reader", "reranker"]
+    task: Literal["reader", "reranker", "generator"]
     base: str = "sentence-transformers/all-MiniLM-L6-v2"
     start: str | None = None
     """An adapter that ships, or a folder: the training goes on from its layers."""

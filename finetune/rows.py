@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["short", "sentence", "refusal", "condense", "question", "prose"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +24,19 @@ class ReadingRow:
     place: tuple[str, ...] = ()
     answers: tuple[tuple[int, int], ...] = ()
     exact: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WritingRow:
+    """A prompt and the reply that it should get.
+
+    Attributes:
+        kind: What is asked for; decides what is counted apart.
+        texts: Of the messages, in order.
+        passages: What of the last message are passages, best first.
+    """
+
+    kind: Kind
+    texts: tuple[str, ...]
+    reply: str
+    passages: tuple[str, ...] = ()

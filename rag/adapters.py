@@ -76,6 +76,15 @@ class Adapter:
                 digest.update((self.folder / name).read_bytes())
         return f"{self.card.name}@{digest.hexdigest()[:8]}"
 
+    def check_task(self, task: str) -> None:
+        """Refuse an adapter that does something else.
+
+        Raises:
+            AdapterError: It was trained for another task.
+        """
+        if self.card.task != task:
+            raise AdapterError(f"The adapter {self.folder} is no {task}, but a {self.card.task}.")
+
 
 def places_of(name: str, adapters: Path) -> tuple[Path, Path]:
     """Where an adapter may lie that a person names: in a folder, or below the workspace's ``models/adapters``."""

@@ -41,6 +41,7 @@ class Draft:
         confidence: From generate: how probably the model's own measure says that it answers; None without one.
         spans: From generate: where in the text the answer itself stands, as far as the model knows.
         cut: From generate: whether the token limit ended the model.
+        unread: From generate: passages that the model's window had no room for.
     """
 
     question: str
@@ -54,6 +55,7 @@ class Draft:
     confidence: float | None = None
     spans: tuple[tuple[int, int], ...] = ()
     cut: bool = False
+    unread: int = 0
 
 
 def build_chain(steps: Steps) -> Runnable[Draft, Answer]:
@@ -85,7 +87,7 @@ _ADDS: dict[str, tuple[str, ...]] = {
     "condense": ("standalone",),
     "retrieve": ("hits",),
     "prompt": ("prompt_sha256", "messages", "hits"),
-    "generate": ("text", "usage", "confidence", "spans", "cut"),
+    "generate": ("text", "usage", "confidence", "spans", "cut", "unread"),
 }
 
 

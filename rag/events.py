@@ -62,6 +62,7 @@ class Answer:
         spans: First and one past the last character in ``text`` of what answers the question, where the model
             knows more than its sentence.
         cut: Whether the model was ended by its token limit, and the answer by that.
+        unread: Passages that were found and that the model's window had no room for.
     """
 
     text: str
@@ -80,6 +81,17 @@ class Answer:
     error: str = ""
     spans: tuple[tuple[int, int], ...] = ()
     cut: bool = False
+    unread: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever reads the answer should know of how it came about."""
+        left = "1 passage" if self.unread == 1 else f"{self.unread} passages"
+        told = {
+            "cut at the token limit": self.cut,
+            f"{left} found did not fit the model's window": bool(self.unread),
+        }
+        return tuple(note for note, holds in told.items() if holds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Chat models behind one seam: what a model name stands for.
 
-``embedded`` is the reader of ``rag.reading``. ``local:PATH-OR-NAME`` is a language model that runs in this
-process: a folder or a name on the hub. ``openai:NAME`` is any server that speaks OpenAI's chat completions: OpenAI
-itself, vLLM, Ollama, llama.cpp.
+``embedded`` is the reader of ``rag.reading``, ``generator`` the small one of ``rag.generator``.
+``local:PATH-OR-NAME`` is a language model that runs in this process: a folder or a name on the hub.
+``openai:NAME`` is any server that speaks OpenAI's chat completions: OpenAI itself, vLLM, Ollama, llama.cpp.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rag.workspace import Workspace
 
 EMBEDDED = "embedded"
+GENERATOR = "generator"
 OPENAI = "openai:"
 LOCAL = "local:"
 
@@ -29,13 +30,15 @@ def check_model_name(name: str) -> None:
     """Refuse a model name that stands for nothing.
 
     Raises:
-        SettingsError: It is neither ``embedded`` nor ``local:PATH-OR-NAME`` nor ``openai:NAME``.
+        SettingsError: It is none of those above.
     """
-    if name != EMBEDDED and not any(name.startswith(kind) and len(name) > len(kind) for kind in (LOCAL, OPENAI)):
+    if name not in (EMBEDDED, GENERATOR) and not any(
+        name.startswith(kind) and len(name) > len(kind) for kind in (LOCAL, OPENAI)
+    ):
         raise SettingsError(
             f"The model {name!r} is not known.",
-            fix="Use `embedded`, `local:PATH-OR-NAME` for a model on this machine, or `openai:NAME` with "
-            "openai.base_url for a server of your own.",
+            fix="Use `embedded`, `generator`, `local:PATH-OR-NAME` for a model on this machine, or `openai:NAME` "
+            "with openai.base_url for a server of your own.",
         )
 
 

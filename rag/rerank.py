@@ -53,8 +53,8 @@ class CrossReranker:
     """
 
     def __init__(self, folder: Path, adapter: Adapter, *, precision: str, depth: int) -> None:
+        adapter.check_task("reranker")
         self._model = ConvertedModel(folder, adapter, precision)
-        self._model.check_task("reranker")
         self._renderer = Renderer(self._model.tokenizer(), WINDOW)
         self.adapter = adapter
         self.depth = depth

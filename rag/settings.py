@@ -106,6 +106,13 @@ class ReaderSettings(Section):
     ranked by likeness alone."""
 
 
+class GeneratorSettings(Section):
+    """The small generator: ``model = "generator"``."""
+
+    adapter: str = "generator"
+    """The tuned generator: a folder, or a name below ``models/adapters`` or of one that ships."""
+
+
 class OpenAISettings(Section):
     """An OpenAI-compatible server: OpenAI, vLLM, Ollama, llama.cpp."""
 
@@ -160,8 +167,8 @@ class Settings(BaseSettings):
     corpus: str = "handbook"
     """The corpus that questions go to when none is named."""
     model: str = "embedded"
-    """``embedded`` (the reader), ``local:PATH-OR-NAME`` (a language model in this process), or ``openai:NAME``
-    (any OpenAI-compatible server)."""
+    """``embedded`` (the reader), ``generator`` (the small generator), ``local:PATH-OR-NAME`` (a language model in
+    this process), or ``openai:NAME`` (any OpenAI-compatible server)."""
     chroma_url: str | None = None
     """``http://host:port`` of a Chroma server; without one Chroma runs in the workspace."""
     database_url: SecretStr | None = None
@@ -175,6 +182,7 @@ class Settings(BaseSettings):
     decoding: DecodingSettings = DecodingSettings()
     grounding: GroundingSettings = GroundingSettings()
     reader: ReaderSettings = ReaderSettings()
+    generator: GeneratorSettings = GeneratorSettings()
     openai: OpenAISettings = OpenAISettings()
     local: LocalSettings = LocalSettings()
     tracking: TrackingSettings = TrackingSettings()

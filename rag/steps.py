@@ -105,6 +105,7 @@ class Steps:
             confidence=reply.response_metadata.get("confidence"),
             spans=tuple(reply.response_metadata.get("spans", ())),
             cut=reply.response_metadata.get("finish_reason") == "length",
+            unread=reply.response_metadata.get("unread", 0),
         )
 
     async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
@@ -118,6 +119,7 @@ class Steps:
             prompt=self.release.prompt,
             release=self.release.name,
             model=self.release.model,
+            unread=draft.unread,
         )
         if _is_refusal(draft.text, self.refusal):
             return replace(answer, support=draft.confidence)

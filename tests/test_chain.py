@@ -347,7 +347,7 @@ async def test_a_prompt_of_ones_own_answers_and_is_named(converted_models: Path,
 def test_a_span_shows_what_its_step_reads_and_adds() -> None:
     draft = Draft("q", standalone="s", text="t", usage=Usage(1, 2))
     assert part_of("retrieve", "input", draft) == {"standalone": "s"}
-    added = {"text": "t", "usage": Usage(1, 2), "confidence": None, "spans": (), "cut": False}
+    added = {"text": "t", "usage": Usage(1, 2), "confidence": None, "spans": (), "cut": False, "unread": 0}
     assert part_of("generate", "output", draft) == added
     assert part_of(ROOT, "input", draft) == {"question": "q", "history": ()}
     answer = Answer("t", "answered")

@@ -222,6 +222,7 @@ def test_ask_prints_one_object(harbour: Path) -> None:
         "sources",
         "spans",
         "cut",
+        "unread",
         "support",
         "latency_s",
         "input_tokens",

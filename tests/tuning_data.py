@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.data.conversations import CANARD
 from finetune.data.splits import SQUAD, TEST, VALIDATION, XQUAD
 
 THINGS = ("lighthouse", "granary", "observatory", "aqueduct", "town hall", "library", "bell tower", "drawbridge")
@@ -89,6 +90,7 @@ OF_HELD_OUT = {title: facts(200 + 10 * number) for number, title in enumerate((*
 OF_TRAINING = {"Towers_of_Ostholm": facts(300), "Old_mills": facts(310), "Bridges": facts(320)}
 OF_POLICIES, OF_SEARCHES, OF_PAIRS = facts(400), facts(500, 8), facts(600)
 OF_JUDGED = facts(800, 24)
+OF_DIALOGS = facts(900, 24)
 
 
 def article(title: str, told: Sequence[Fact]) -> dict[str, Any]:
@@ -107,6 +109,25 @@ def article(title: str, told: Sequence[Fact]) -> dict[str, Any]:
         ]
         paragraphs.append({"context": text, "qas": asked})
     return {"title": title, "paragraphs": paragraphs}
+
+
+def dialog(told: Fact) -> list[dict[str, Any]]:
+    """The questions about a building, each after the ones before it, and what they mean without them."""
+    history = [told.town, f"The {told.thing}"]
+    turns = []
+    for number, (question, answer) in enumerate(told.questions, 1):
+        asked = question.replace(f"the {told.thing} of {told.town}", "it")
+        turns.append(
+            {
+                "History": list(history),
+                "QuAC_dialog_id": f"dialog {told.year}",
+                "Question": asked,
+                "Question_no": number,
+                "Rewrite": question,
+            }
+        )
+        history += [asked, answer or "CANNOTANSWER"]
+    return turns
 
 
 def tokenised(text: str) -> str:
@@ -141,6 +162,8 @@ def write_data(folder: Path) -> Path:
         }
         for each in (*OF_SEARCHES, *OF_XQUAD)
     ]
+    (folder / CANARD).parent.mkdir(parents=True)
+    _write_json(folder / CANARD, [turn for each in OF_DIALOGS for turn in dialog(each)])
     with gzip.open(folder / "open_qa/nq-open-oracle.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(each) + "\n" for each in searches)
     with lzma.open(folder / "prose/wiki-00.jsonl.xz", "wt", encoding="utf-8") as file:

@@ -214,7 +214,7 @@ def check_model(settings: Settings) -> Check:
     if settings.model.startswith(LOCAL_PREFIX):
         return _check_local_model(settings)
     if not settings.model.startswith(OPENAI_PREFIX):
-        return _check_reader(settings)
+        return _check_tuned(settings)
     key = settings.openai.api_key
     url = (settings.openai.base_url or OPENAI_URL).rstrip("/")
     if key is None and settings.openai.base_url is None:
@@ -231,15 +231,23 @@ def check_model(settings: Settings) -> Check:
     return Check("model", False, f"{url}: {answer.reason}", fix)
 
 
-def _check_reader(settings: Settings) -> Check:
-    """The tuned reader is whole, and was made for the weights that are here."""
-    if not settings.reader.adapter:
+def _check_tuned(settings: Settings) -> Check:
+    """The tuned reader or generator is whole, and was made for the weights that are here."""
+    from rag.models import check_model_name
+
+    check_model_name(settings.model)
+    task, name = {
+        "embedded": ("reader", settings.reader.adapter),
+        "generator": ("generator", settings.generator.adapter),
+    }[settings.model]
+    if not name:
         return Check("model", True, f"{settings.model}, without a tuned reader; no server needed")
     from rag.adapters import find_adapter
     from rag.tuned.convert import check_base
     from rag.workspace import open_workspace
 
-    adapter = find_adapter(settings.reader.adapter, open_workspace(settings.home))
+    adapter = find_adapter(name, open_workspace(settings.home))
+    adapter.check_task(task)
     check_base(adapter)
     return Check("model", True, f"{settings.model}, adapter {adapter.identity}, no server needed")
 

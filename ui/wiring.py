@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from prompts import PromptTemplate
+    from rag.adapters import Adapter
     from rag.conversations import ConversationStore
     from rag.corpora import Corpora, StoredDocument
     from rag.dense import ChromaStore
     from rag.encoder import Encoder
+    from rag.generator.decode import Generator
     from rag.index import CorpusIndex
     from rag.ingest import IngestProgress, IngestReport
     from rag.lexical import LexicalIndex
@@ -135,22 +137,30 @@ class Workbench:
         """
         if not self.settings.reader.adapter or importlib.util.find_spec("openvino") is None:
             return None
-        from rag.adapters import find_adapter
-        from rag.encoder.open import choose_precision
         from rag.reading.reader import SpanReader
-        from rag.tuned.convert import converted_network
 
-        adapter = find_adapter(self.settings.reader.adapter, self.workspace)
-        folder = converted_network(adapter, self.workspace.models)
-        precision, _ = choose_precision(self.settings.encoder)
+        folder, adapter, precision = self._converted("reader", self.settings.reader.adapter)
         return SpanReader(folder, adapter, precision=precision)
+
+    @shared_property
+    def generator(self) -> Generator:
+        """The small generator; the first time on a machine it is converted, as the reader is.
+
+        Raises:
+            AdapterError: There is none of that name, or it is no generator.
+            EncoderError: OpenVINO is missing.
+        """
+        from rag.generator.decode import Generator
+
+        folder, adapter, precision = self._converted("generator", self.settings.generator.adapter)
+        return Generator(folder, adapter, precision=precision)
 
     @shared_property
     def reranker(self) -> Reranker:
         """The reranker of the settings; the first time on a machine it is converted, as the reader is.
 
         Raises:
-            AdapterError: There is none of that name.
+            AdapterError: There is none of that name, or it is no reranker.
             EncoderError: OpenVINO is missing.
         """
         from rag.rerank import CrossReranker, NullReranker
@@ -158,19 +168,25 @@ class Workbench:
         settings = self.settings.retrieval
         if not settings.reranker:
             return NullReranker()
+        folder, adapter, precision = self._converted("reranker", settings.reranker)
+        return CrossReranker(folder, adapter, precision=precision, depth=settings.rerank_depth)
+
+    def _converted(self, task: str, name: str) -> tuple[Path, Adapter, str]:
+        """A tuned model's converted folder, its adapter, and what it is computed in."""
         if importlib.util.find_spec("openvino") is None:
             raise EncoderError(
-                "The reranker runs on OpenVINO, which is not installed.",
-                fix="Install openvino, or clear retrieval.reranker.",
+                f"The {task} runs on OpenVINO, which is not installed.",
+                fix="Install openvino, or choose another in the settings.",
             )
         from rag.adapters import find_adapter
         from rag.encoder.open import choose_precision
         from rag.tuned.convert import converted_network
 
-        adapter = find_adapter(settings.reranker, self.workspace)
+        adapter = find_adapter(name, self.workspace)
+        # It is told here, and not after the conversion.
+        adapter.check_task(task)
         folder = converted_network(adapter, self.workspace.models)
-        precision, _ = choose_precision(self.settings.encoder)
-        return CrossReranker(folder, adapter, precision=precision, depth=settings.rerank_depth)
+        return folder, adapter, choose_precision(self.settings.encoder)[0]
 
     @shared_property
     def local_engine(self) -> LocalEngine:
@@ -321,17 +337,26 @@ class Workbench:
 
     def _adapter(self) -> str:
         """The identity of the adapter that answers; empty without one."""
-        from rag.models import EMBEDDED, LOCAL
+        from rag.models import EMBEDDED, GENERATOR, LOCAL
 
         if self.settings.model == EMBEDDED:
             return self.span_reader.adapter.identity if self.span_reader else ""
+        if self.settings.model == GENERATOR:
+            return self.generator.adapter.identity
         return (self.settings.local.adapter or "") if self.settings.model.startswith(LOCAL) else ""
 
     def _model(self, corpus: str) -> BaseChatModel:
-        from rag.models import EMBEDDED, LOCAL, open_local_model, open_remote_model
+        from rag.models import EMBEDDED, GENERATOR, LOCAL, open_local_model, open_remote_model
 
         if self.settings.model.startswith(LOCAL):
             return open_local_model(self.settings, self.local_engine)
+        if self.settings.model == GENERATOR:
+            from rag.generator.chat import GeneratorChatModel
+
+            decoding = self.settings.decoding
+            return GeneratorChatModel(
+                generator=self.generator, temperature=decoding.temperature, max_tokens=decoding.max_tokens
+            )
         if self.settings.model != EMBEDDED:
             return open_remote_model(self.settings)
         from rag.reading.chat import EmbeddedReader

@@ -75,6 +75,10 @@ def open_task(recipe: Recipe) -> Task:
         from finetune.tasks.reranker import RerankerTask
 
         return RerankerTask(recipe)
+    if recipe.task == "generator":
+        from finetune.tasks.generator import GeneratorTask
+
+        return GeneratorTask(recipe)
     from finetune.tasks.reader import ReaderTask
 
     return ReaderTask(recipe)

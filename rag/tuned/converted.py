@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rag.adapters import Adapter
 from rag.compiled import CompiledNetwork
 from rag.conversion import GRAPH, TOKENIZER
-from rag.errors import AdapterError, EncoderError
+from rag.errors import EncoderError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,16 +31,6 @@ class ConvertedModel:
     precision: str
     _network: CompiledNetwork | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def check_task(self, task: str) -> None:
-        """Refuse an adapter that does something else.
-
-        Raises:
-            AdapterError: It was trained for another task.
-        """
-        card = self.adapter.card
-        if card.task != task:
-            raise AdapterError(f"The adapter {self.adapter.folder} is no {task}, but a {card.task}.")
 
     def tokenizer(self) -> Tokenizer:
         """The base's tokenizer, one for whoever asks.

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import handbook, ingestion, latency, reading, retrieval, startup, tune, weights
+from tests.benchmarks import generator, handbook, ingestion, latency, reading, retrieval, startup, tune, weights
 from tests.benchmarks.child import ROOT
 from tests.benchmarks.machine import load_line, this_machine
 from tests.benchmarks.plan import Plan
@@ -41,6 +41,7 @@ BENCHMARKS = {
     "retrieval": Benchmark(retrieval.run, ("scifact", "cranfield")),
     "handbook": Benchmark(handbook.run),
     "reading": Benchmark(reading.run, ("squad",)),
+    "generator": Benchmark(generator.run, ("squad", "conversational/canard")),
     "tune": Benchmark(tune.run, ("scifact",)),
     "weights": Benchmark(weights.run, ("squad",)),
 }
@@ -57,7 +58,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         metavar="FOLDER",
         help="the benchmark data: docs/peps (reStructuredText files), scifact and cranfield "
-        "(BEIR layout), squad (SQuAD format)",
+        "(BEIR layout), squad (SQuAD format), conversational/canard",
     )
     parser.add_argument(
         "--only",

@@ -105,7 +105,7 @@ def gold(home: str, data: str, adapter: str, most: int | None) -> dict[str, dict
     from rag.evaluation.squad import read_articles
     from ui.wiring import Workbench
 
-    sets = {"XQuAD": read_articles(Path(data) / XQUAD), "held-out articles": _test_articles(Path(data))}
+    sets = {"XQuAD": read_articles(Path(data) / XQUAD), "held-out articles": test_articles(Path(data))}
     bench = Workbench(settings_of(home, adapter))
     found: dict[str, dict[str, float | None]] = {}
     for name, articles in sets.items():
@@ -132,7 +132,7 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
         for article in read_articles(Path(data) / name)
         for paragraph in article.paragraphs
     }
-    articles = [*_test_articles(Path(data)), *read_articles(Path(data) / XQUAD)]
+    articles = [*test_articles(Path(data)), *read_articles(Path(data) / XQUAD)]
     cases = {
         question.text: (paragraph, question)
         for article in articles
@@ -183,7 +183,7 @@ def five_passages(home: str, data: str) -> dict[str, Any]:
     from ui.wiring import Workbench
 
     reader = Workbench(settings_of(home, READERS["tuned"])).span_reader
-    articles = _test_articles(Path(data))
+    articles = test_articles(Path(data))
     passages = [ReadPassage(p.text[:900], (a.title,)) for a in articles for p in a.paragraphs][:100]
     questions = [q.text for a in articles for p in a.paragraphs for q in p.questions][:100]
     reader.read(questions[0], passages[:5])
@@ -205,7 +205,7 @@ def settings_of(home: str, adapter: str) -> Settings:
     )
 
 
-def _test_articles(data: Path) -> list[Article]:
+def test_articles(data: Path) -> list[Article]:
     from finetune.data.splits import TEST
     from rag.evaluation.squad import read_articles
 

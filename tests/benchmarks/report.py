@@ -40,12 +40,14 @@ class Group:
     Attributes:
         how: How it was measured, in a sentence or two.
         raw: Everything that was measured, for the JSON file.
+        printed: What is shown in full below the table, an entry each.
     """
 
     title: str
     rows: tuple[Row, ...]
     how: str = ""
     raw: dict[str, Any] = field(default_factory=dict)
+    printed: tuple[str, ...] = ()
 
 
 class Report:
@@ -93,6 +95,9 @@ class Report:
         told = [f"- **{group.title}**: {group.how}" for group in self._groups.values() if group.how]
         if told:
             lines += ["", "How it was measured:", "", *told]
+        for group in self._groups.values():
+            if group.printed:
+                lines += ["", f"## {group.title}", "", *(f"- {entry}" for entry in group.printed)]
         if self._failures:
             lines += ["", "Not measured:", "", *(f"- {failure}" for failure in self._failures)]
         return "\n".join(lines) + "\n"

@@ -66,6 +66,7 @@ def print_answer(number: str | int, question: str, answer: Answer) -> None:
             "sources": [_source(each) for each in answer.hits],
             "spans": [list(span) for span in answer.spans],
             "cut": answer.cut,
+            "unread": answer.unread,
             "support": answer.support,
             "latency_s": answer.latency_s,
             "input_tokens": answer.usage.input_tokens,
@@ -151,7 +152,7 @@ def _footer(answer: Answer) -> str:
         f"{answer.latency_s:.1f} s",
         tokens_of(answer.usage.input_tokens, answer.usage.output_tokens),
         cost_of(answer.cost_usd),
-        "cut at the token limit" if answer.cut else "",
+        *answer.notes,
         answer.prompt,
         f"trace {answer.trace_id}",
     ]

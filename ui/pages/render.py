@@ -168,8 +168,7 @@ def footer_html(answer: Answer) -> str:
     if answer.status == "failed":
         # What a failure cost is mostly nothing that is known; the time may tell why it failed.
         parts = parts[:1]
-    if answer.cut:
-        parts.append("cut at the token limit")
+    parts += answer.notes
     if answer.prompt:
         parts.append(answer.prompt)
     shown = [f"<span>{plain(part)}</span>" for part in parts if part]

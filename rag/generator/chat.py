@@ -1,0 +1,100 @@
+"""The generator behind LangChain's seam for chat models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from langchain_core.callbacks import CallbackManagerForLLMRun
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
+from langchain_core.outputs import ChatGenerationChunk
+from pydantic import ConfigDict
+
+from rag.errors import ModelError
+from rag.generator.decode import Sampling
+from rag.generator.render import Rendered
+from rag.generator.restore import Restorer
+from rag.local.batch import Piece
+from rag.local.text import StopFilter
+from rag.reading.evidence import Evidence
+from rag.streamed import StreamedChatModel
+
+
+class GeneratorChatModel(StreamedChatModel):
+    """Streams a reply word by word. A call may override ``temperature``, ``max_tokens`` and ``seed``.
+
+    Of a prompt that does not fit its window it drops passages, and tells in the reply's metadata how many
+    (``unread``).
+
+    Attributes:
+        generator: See ``rag.generator.decode.Generator``.
+        temperature: 0 always takes the most probable token.
+        max_tokens: After so many tokens a reply ends.
+        seed: Equal seeds give equal replies.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    generator: Any
+    temperature: float = 0.0
+    max_tokens: int = 512
+    seed: int = 0
+
+    @property
+    def _llm_type(self) -> str:
+        return "ragsmith-generator"
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        texts = [str(message.text) for message in messages]
+        if not any(text.strip() for text in texts):
+            raise ModelError("There is nothing to answer: the prompt is empty.", fix="Ask a question.")
+        evidence = messages[-1].additional_kwargs.get("evidence")
+        passages = [each.text for each in evidence.passages] if isinstance(evidence, Evidence) else []
+        prompt = self.generator.renderer.prompt(texts, passages)
+        sampling = Sampling(float(kwargs.get("temperature", self.temperature)), int(kwargs.get("seed", self.seed)))
+        most = int(kwargs.get("max_tokens", self.max_tokens))
+        for piece in self._pieces(prompt, most, sampling, tuple(stop or ())):
+            chunk = self._chunk(piece, prompt.dropped)
+            if run_manager:
+                run_manager.on_llm_new_token(piece.text, chunk=chunk)
+            yield chunk
+
+    def _pieces(self, prompt: Rendered, most: int, sampling: Sampling, stop: tuple[str, ...]) -> Iterator[Piece]:
+        renderer = self.generator.renderer
+        restorer = Restorer(prompt, [renderer.word(token) for token in prompt.ids])
+        stops = StopFilter(stop)
+        yield Piece(read=len(prompt.ids))
+        uncounted = written = 0
+        for token in self.generator.write(prompt, most, sampling):
+            uncounted, written = uncounted + 1, written + 1
+            text, stopped = stops.add(restorer.add(renderer.word(token)))
+            if stopped:
+                yield Piece(text, written=uncounted, ending="stop")
+                return
+            if text:
+                yield Piece(text, written=uncounted)
+                uncounted = 0
+        text, stopped = stops.add(restorer.rest())
+        full = written == self.generator.room(prompt, most) and not stopped
+        yield Piece(
+            text if stopped else text + stops.rest(), written=uncounted, ending="length" if full else "stop"
+        )
+
+    def _chunk(self, piece: Piece, unread: int) -> ChatGenerationChunk:
+        usage = UsageMetadata(
+            input_tokens=piece.read, output_tokens=piece.written, total_tokens=piece.read + piece.written
+        )
+        message = AIMessageChunk(
+            content=piece.text,
+            usage_metadata=usage,
+            response_metadata={"finish_reason": piece.ending, "unread": unread} if piece.ending else {},
+            chunk_position="last" if piece.ending else None,
+        )
+        return ChatGenerationChunk(message=message)
