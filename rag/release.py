@@ -17,7 +17,8 @@ class Release:
         fingerprint: Of the index.
         prompt: ``NAME@VERSION``.
         prompt_sha256: Of the prompt's content.
-        adapter: The LoRA adapter of the reader or of a local model; empty without one.
+        adapter: The adapter of the reader, the generator or a local model; empty without one.
+        reranker: The adapter of the reranker; empty without one.
     """
 
     corpus: str
@@ -29,6 +30,7 @@ class Release:
     decoding: DecodingSettings
     grounding: GroundingSettings
     adapter: str = ""
+    reranker: str = ""
 
     @property
     def name(self) -> str:

@@ -22,6 +22,8 @@ class Reranker(Protocol):
 
     depth: int
     """Hits that it wants to see at least, however few are wanted of it."""
+    identity: str
+    """Name and weights of its adapter; empty without one."""
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         """The same hits, best first, with ``rerank_score`` set."""
@@ -32,6 +34,7 @@ class NullReranker:
     """Keeps the order."""
 
     depth = 0
+    identity = ""
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
         """The same hits in the same order."""
@@ -57,6 +60,7 @@ class CrossReranker:
         self._model = ConvertedModel(folder, adapter, precision)
         self._renderer = Renderer(self._model.tokenizer(), WINDOW)
         self.adapter = adapter
+        self.identity = adapter.identity
         self.depth = depth
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage
+from terminal import assert_one_line, call
+from tiny import CORPUS, QUESTION, settings_at
 from tracked import ROOT
 from tuning_data import LONG, STRANGE, fact
 
 from finetune import lora
 from finetune.card import write_result
 from rag.adapters import Adapter, AdapterCard, find_adapter, read_adapter
+from rag.assistant import Ask
 from rag.conversion import GRAPH, TOKENIZER
 from rag.encoder.locate import locate_model
 from rag.errors import AdapterError, EncoderError, ModelError
+from rag.events import Answer, Done, Turn
 from rag.generator.chat import GeneratorChatModel
 from rag.generator.decode import NO_REPEAT, Generator, Sampling
 from rag.generator.network import generator_network
@@ -32,6 +37,9 @@ from rag.settings import EncoderSettings
 from rag.tuned.convert import converted_network
 from rag.tuned.network import open_base
 from rag.workspace import Workspace
+from ui.pages.markup import plain
+from ui.pages.render import footer_html
+from ui.wiring import Workbench
 
 BASE = locate_model(EncoderSettings())
 
@@ -72,8 +80,8 @@ def adapter(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
 
 
 @pytest.fixture(scope="module")
-def converted(adapter: Adapter, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return converted_network(adapter, tmp_path_factory.mktemp("workspace") / "models")
+def converted(adapter: Adapter, converted_models: Path) -> Path:
+    return converted_network(adapter, converted_models)
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +360,84 @@ def test_leaving_the_stream_stops_the_work(generator: Generator) -> None:
     next(stream)
     stream.close()
     assert read(chat(generator)).text
+
+
+# In the chain
+
+
+@pytest.fixture(scope="module")
+def bench(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[Workbench]:
+    """The workbench with the generator of chance, which says nothing that its passages support."""
+    made = Workbench(
+        settings_at(
+            harbour,
+            model="generator",
+            prompt="answer-short",
+            generator={"adapter": str(adapter.folder)},
+            grounding={"min_support": 0.0},
+        )
+    )
+    yield made
+    made.close()
+
+
+async def answered(bench: Workbench, ask: Ask) -> Answer:
+    (done,) = [event async for event in bench.ask(ask) if isinstance(event, Done)]
+    return done.answer
+
+
+async def test_the_workbench_answers_with_the_generator_of_the_settings(
+    bench: Workbench, adapter: Adapter
+) -> None:
+    answer = await answered(bench, Ask(QUESTION))
+    assert (answer.status, answer.model, answer.prompt) == ("answered", "generator", "answer-short@1")
+    assert bench.release().adapter == adapter.identity
+    assert answer.usage.input_tokens
+    assert answer.usage.output_tokens
+    assert answer.cost_usd
+    (llm,) = [span for span in bench.traces.get(answer.trace_id).spans if span.kind == "llm"]
+    assert llm.output_tokens == answer.usage.output_tokens
+
+
+async def test_a_follow_up_is_condensed_by_the_generator(bench: Workbench) -> None:
+    history = (Turn(QUESTION, "In the harbour."),)
+    answer = await answered(bench, Ask("Since when?", history))
+    spans = bench.traces.get(answer.trace_id).spans
+    assert sum(span.kind == "llm" for span in spans) == 2
+    assert answer.standalone
+
+
+@pytest.mark.parametrize(
+    ("unread", "cut", "notes"),
+    [
+        (0, False, ()),
+        (1, False, ("1 passage found did not fit the model's window",)),
+        (3, True, ("cut at the token limit", "3 passages found did not fit the model's window")),
+    ],
+)
+def test_whoever_reads_an_answer_is_told_what_was_not_read(unread: int, cut: bool, notes: tuple[str, ...]) -> None:
+    answer = Answer("Yes.", "answered", unread=unread, cut=cut)
+    assert answer.notes == notes
+    shown = footer_html(answer)
+    assert all(plain(note) in shown for note in notes)
+    assert ("window" in shown) == bool(unread)
+
+
+@pytest.mark.usefixtures("one_encoder", "converted")
+def test_the_doctor_knows_the_generator(harbour: Path, adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_MODEL", "generator")
+    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", str(adapter.folder))
+    assert f"generator, adapter {adapter.identity}, no server needed" in call(harbour, "doctor").stdout
+    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "reader")
+    assert "is no generator, but a reader." in " ".join(call(harbour, "doctor").stdout.split())
+
+
+@pytest.mark.usefixtures("one_encoder")
+def test_a_generator_that_is_not_there_is_told_in_one_line(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_MODEL", "generator")
+    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "riddles")
+    result = call(harbour, "ask", QUESTION, "--corpus", CORPUS)
+    assert_one_line(result, "There is no adapter riddles.", "Give a folder with a card.json, or one of:")
 
 
 # What may be wrong

@@ -253,6 +253,8 @@ def test_a_damaged_conversion_is_told_with_what_to_do(
 class Backwards:
     """Turns round what it sees, and notes how much that was."""
 
+    identity = "backwards"
+
     def __init__(self, depth: int) -> None:
         self.depth = depth
         self.seen: list[int] = []
@@ -294,6 +296,9 @@ def test_the_workbench_takes_the_reranker_of_the_settings(
     assert isinstance(reranked.reranker, CrossReranker)
     assert reranked.reranker.adapter == adapter
     assert reranked.reranker.depth == 3
+    # A release tells which one it was, not only its name.
+    assert reranked.release().reranker == adapter.identity
+    assert bench.release().reranker == ""
     found = reranked.retriever().search(QUESTION, SearchOptions(5))
     usual = bench.retriever().search(QUESTION, SearchOptions(5))
     assert {each.passage.text for each in found[:3]} == {each.passage.text for each in usual[:3]}

@@ -403,6 +403,7 @@ def test_what_is_gone_from_the_database_is_not_found_though_the_indexes_hold_it(
 def test_the_reranker_has_the_last_word(mixed: Corpora, retriever_of: Callable[..., Retriever]) -> None:
     class Backwards:
         depth = 0
+        identity = "backwards"
 
         def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
             assert query == "lamp"

@@ -322,6 +322,7 @@ class Workbench:
             decoding=settings.decoding,
             grounding=settings.grounding,
             adapter=self._adapter(),
+            reranker=self.reranker.identity,
         )
         model = self._model(corpus)
         steps = Steps(

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from finetune.batches import as_tensors, plan
-from finetune.data import conversations, prose, questions, sentence_pairs, splits, writing
+from finetune.data import conversations, prose, questions, splits, writing
 from finetune.features import Feature, Features
 from finetune.recipe import Recipe, Source
 from finetune.rows import Kind, WritingRow
 from finetune.start import open_network
 from finetune.tasks.reader import LICENCES as READER_LICENCES
-from finetune.tasks.reader import PAIRS, PROSE, ReaderTask
+from finetune.tasks.reader import PROSE, ReaderTask
 from rag.adapters import AdapterCard
 from rag.errors import TuningError
 from rag.evaluation.squad import read_articles
@@ -69,7 +69,7 @@ class GeneratorTask:
             return writing.answer_rows(rows, seed)
         if name == "questions":
             squad = [row for row in self._reading.rows("squad", data, seed) if row.answers]
-            found = list(writing.question_rows(self._pairs(data), squad, seed))
+            found = list(writing.question_rows(self._reading.pairs(data), squad, seed))
             return islice(iter(random.Random(seed).sample(found, len(found))), source.rows)
         if name == "follow-ups":
             follow_ups = conversations.read_follow_ups(data / conversations.CANARD, "training")
@@ -80,14 +80,6 @@ class GeneratorTask:
         raise TuningError(
             f"The generator knows no source {name}.", fix=f"It knows {', '.join((*ANSWERS, *OTHERS))}."
         )
-
-    def _pairs(self, data: Path) -> list[sentence_pairs.SentencePair]:
-        held_out = splits.HeldOut(data)
-        return [
-            pair
-            for source, target in PAIRS
-            for pair in sentence_pairs.read_pairs(data / "squad" / source, data / "squad" / target, held_out)
-        ]
 
     def validation(self, data: Path, most: int) -> Iterator[Feature]:
         """Questions about the validation articles, follow-ups of dialogs that choose; half of each."""

@@ -93,7 +93,7 @@ class ReaderTask:
         if name == "altered":
             answered = [row for each in ALTERED for row in self.rows(each, data, seed) if row.answers]
             return altered.altered_rows(answered, self._renderer.pieces, seed)
-        held_out = self._held_out.setdefault(data, splits.HeldOut(data))
+        held_out = self._held_out_of(data)
         if name == "squad":
             kept = [
                 each
@@ -107,16 +107,27 @@ class ReaderTask:
             rows = open_questions.reading_rows(data / "open_qa/nq-open-oracle.jsonl.gz")
             return (row for row in rows if not held_out.holds(row.passage))
         if name == "sentence-pairs":
-            pairs = [
-                pair
-                for source, target in PAIRS
-                for pair in sentence_pairs.read_pairs(data / "squad" / source, data / "squad" / target, held_out)
-            ]
-            return sentence_pairs.reading_rows(pairs, seed)
+            return sentence_pairs.reading_rows(self.pairs(data), seed)
         raise TuningError(
             f"The reader knows no source {name}.",
             fix=f"It knows prose, negatives, altered, {', '.join(ANSWERED)}.",
         )
+
+    def pairs(self, data: Path) -> list[sentence_pairs.SentencePair]:
+        """Sentences and a question asked of each.
+
+        Raises:
+            TuningError: The data are missing or malformed.
+        """
+        folder, held_out = data / "squad", self._held_out_of(data)
+        return [
+            pair
+            for source, target in PAIRS
+            for pair in sentence_pairs.read_pairs(folder / source, folder / target, held_out)
+        ]
+
+    def _held_out_of(self, data: Path) -> splits.HeldOut:
+        return self._held_out.setdefault(data, splits.HeldOut(data))
 
     def _of_row(self, row: ReadingRow) -> Iterator[Feature]:
         empty = 0
