@@ -15,6 +15,14 @@ from rag.reading.evidence import Evidence, EvidencePassage
 
 REFUSAL = "Nothing about that."
 TEXTS = list(PAGES.values())
+UNANSWERED = (
+    "Which opera did Verdi write for Cairo?",
+    "How do I reset my password?",
+    "What is the boiling point of mercury?",
+    "How many goals did Pelé score?",
+    "",
+    "???",
+)
 
 
 def lexical_at(folder: Path) -> LexicalIndex:

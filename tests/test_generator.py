@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chance import BASE, adapter_of_chance, network_of_chance
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage
@@ -19,29 +20,21 @@ from tiny import CORPUS, QUESTION, settings_at
 from tracked import ROOT
 from tuning_data import LONG, STRANGE, fact
 
-from finetune import lora
-from finetune.card import write_result
-from rag.adapters import Adapter, AdapterCard, find_adapter, read_adapter
+from rag.adapters import Adapter, find_adapter
 from rag.assistant import Ask
 from rag.conversion import GRAPH, TOKENIZER
-from rag.encoder.locate import locate_model
 from rag.errors import AdapterError, EncoderError, ModelError
 from rag.events import Answer, Done, Turn
 from rag.generator.chat import GeneratorChatModel
 from rag.generator.decode import NO_REPEAT, Generator, Sampling
-from rag.generator.network import generator_network
 from rag.generator.render import MOST_REPLY, POSITIONS, PromptRenderer, without_passage
 from rag.generator.restore import Restorer
 from rag.reading.evidence import Evidence, EvidencePassage
-from rag.settings import EncoderSettings
 from rag.tuned.convert import converted_network
-from rag.tuned.network import open_base
 from rag.workspace import Workspace
 from ui.pages.markup import plain
 from ui.pages.render import footer_html
 from ui.wiring import Workbench
-
-BASE = locate_model(EncoderSettings())
 
 
 @pytest.fixture(scope="module")
@@ -53,30 +46,12 @@ def renderer() -> PromptRenderer:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """The base with an adapter and a head of chance, which say something about every token."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.manual_seed(5)
-    made: Any = generator_network(open_base(BASE.folder))
-    made.base = lora.wrap(made.base, 4)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0, 0.08)
-        made.head.query.weight.normal_(0, 0.2)
-        made.head.key.weight.normal_(0, 0.2)
-    return made.eval()
+    return network_of_chance("generator")
 
 
 @pytest.fixture(scope="module")
 def adapter(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    card = AdapterCard(
-        name="babbler", task="generator", base=BASE.name, base_sha256=BASE.sha256(), rank=4, recipe={}
-    )
-    folder = tmp_path_factory.mktemp("adapters") / "babbler"
-    write_result(network, card, folder)
-    return read_adapter(folder)
+    return adapter_of_chance(network, "generator", tmp_path_factory.mktemp("adapters") / "babbler")
 
 
 @pytest.fixture(scope="module")

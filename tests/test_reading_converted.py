@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chance import BASE, adapter_of_chance, network_of_chance
 from tracked import ROOT
 from tuning_data import LONG, STRANGE, fact
 
-from finetune import lora
-from finetune.card import write_result
-from rag.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, AdapterCard, Calibration, find_adapter, read_adapter
+from rag.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, Calibration, find_adapter, read_adapter
 from rag.conversion import GRAPH, TOKENIZER
-from rag.encoder.locate import locate_model
 from rag.errors import AdapterError, EncoderError
 from rag.reading.reader import ReadPassage, SpanReader
 from rag.reading.render import Renderer
@@ -31,7 +29,7 @@ from rag.tuned.convert import converted_network, merge
 from rag.tuned.network import open_base, span_network
 from rag.workspace import Workspace
 
-BASE = locate_model(EncoderSettings())
+CALIBRATION = Calibration(slope=0.5, intercept=-1.0)
 
 
 @pytest.fixture(scope="module")
@@ -43,35 +41,14 @@ def renderer() -> Renderer:
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """The base with an adapter and a head of chance, which say something about every token."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.manual_seed(5)
-    made: Any = span_network(open_base(BASE.folder))
-    made.base = lora.wrap(made.base, 4)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0, 0.08)
-        made.head.weight.normal_(0, 0.5)
-    return made.eval()
+    return network_of_chance("reader")
 
 
 @pytest.fixture(scope="module")
 def adapter(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    card = AdapterCard(
-        name="guesser",
-        task="reader",
-        base=BASE.name,
-        base_sha256=BASE.sha256(),
-        rank=4,
-        recipe={},
-        calibration=Calibration(slope=0.5, intercept=-1.0),
+    return adapter_of_chance(
+        network, "reader", tmp_path_factory.mktemp("adapters") / "guesser", calibration=CALIBRATION
     )
-    folder = tmp_path_factory.mktemp("adapters") / "guesser"
-    write_result(network, card, folder)
-    return read_adapter(folder)
 
 
 @pytest.fixture(scope="module")

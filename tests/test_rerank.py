@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chance import BASE, adapter_of_chance, network_of_chance
 from hypothesis import given
 from hypothesis import strategies as st
 from nasty import BLANK, STRINGS
@@ -17,57 +18,29 @@ from terminal import assert_one_line, call, objects
 from tiny import CORPUS, QUESTION, settings_at
 from tuning_data import LONG, STRANGE, fact
 
-from finetune import lora
-from finetune.card import write_result
-from rag.adapters import Adapter, AdapterCard, find_adapter, read_adapter
+from rag.adapters import Adapter, find_adapter
 from rag.conversion import GRAPH, TOKENIZER
 from rag.documents import Hit, Passage
-from rag.encoder.locate import locate_model
 from rag.errors import AdapterError, EncoderError
 from rag.reading.render import Renderer
 from rag.rerank import BATCH, WINDOW, CrossReranker, NullReranker, place_score
 from rag.retrieval import Retriever, SearchOptions
 from rag.settings import EncoderSettings, RetrievalSettings
 from rag.tuned.convert import converted_network
-from rag.tuned.network import open_base, pair_network
 from rag.workspace import Workspace
 from ui.wiring import Workbench
 
-BASE = locate_model(EncoderSettings())
 VARIABLE = "RAGSMITH_RETRIEVAL__RERANKER"
 
 
 @pytest.fixture(scope="module")
 def network() -> Any:
-    """The base with an adapter and a head of chance, which say something about every passage."""
-    import torch
-
-    torch.set_num_threads(1)
-    torch.manual_seed(5)
-    made: Any = pair_network(open_base(BASE.folder))
-    made.base = lora.wrap(made.base, 4)
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(0, 0.08)
-        made.head.weight.normal_(0, 0.5)
-    return made.eval()
+    return network_of_chance("reranker")
 
 
 @pytest.fixture(scope="module")
 def adapter(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    card = AdapterCard(
-        name="sorter",
-        task="reranker",
-        base=BASE.name,
-        base_sha256=BASE.sha256(),
-        rank=4,
-        recipe={},
-        rank_weight=2.5,
-    )
-    folder = tmp_path_factory.mktemp("adapters") / "sorter"
-    write_result(network, card, folder)
-    return read_adapter(folder)
+    return adapter_of_chance(network, "reranker", tmp_path_factory.mktemp("adapters") / "sorter", rank_weight=2.5)
 
 
 @pytest.fixture(scope="module")
