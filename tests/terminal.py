@@ -28,7 +28,9 @@ def call(home: Path, *arguments: str | Path, charset: str = "utf-8", **given: An
 
 def start(home: Path, *arguments: str | Path, before: str = "", **variables: str) -> subprocess.Popen[str]:
     """Start a command in a process of its own; ``before`` is Python that runs first."""
-    code = f"import sys\n{before}\nfrom ui.cli import main\nsys.argv[0] = 'ragsmith'\nmain()"
+    # What `nohup` starts ignores the end of its terminal, and so would the command.
+    heard = "import signal, sys\nsignal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    code = f"{heard}\n{before}\nfrom ui.cli import main\nsys.argv[0] = 'ragsmith'\nmain()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "--home", str(home), *map(str, arguments)],
         stdout=subprocess.PIPE,

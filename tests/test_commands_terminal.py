@@ -16,7 +16,6 @@ from terminal import assert_harmless, call, jsonl, objects, one_object, start
 from tiny import CORPUS, PAGES, QUESTION, written
 
 from ui.commands import _text, ingest
-from ui.wiring import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
@@ -151,30 +150,57 @@ def test_a_stopped_ingestion_keeps_what_was_finished(home: Path, tmp_path: Path)
     assert (again["unchanged"], again["added"]) == (report["added"], 400 - report["added"])
 
 
-def test_a_second_ctrl_c_does_not_wait(home: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hangs(*_: object, **__: object) -> None:
-        for _each in range(2):
-            signal.raise_signal(signal.SIGINT)
-        pytest.fail("the second Ctrl-C was not heard")
-
-    monkeypatch.setattr(Workbench, "ingest", hangs)
-    result = call(home, "ingest", pages, "--corpus", CORPUS)
-    assert result.exit_code == 130
-    assert "Ctrl-C again stops at once" in result.stderr
-    assert result.stderr.splitlines()[-1] == ingest.STOPPED
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+def at_its_end(number: str, default: str) -> str:
+    """Python that tells, when its process ends, whether a signal does again what it did before."""
+    return f"import atexit; atexit.register(lambda: print(signal.getsignal({number}) is {default}))\n"
 
 
-def test_sigterm_ends_an_ingestion_in_order(home: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[bool] = []
-    real = Workbench.close
-    monkeypatch.setattr(Workbench, "close", lambda bench: (closed.append(True), real(bench)))
-    monkeypatch.setattr(Workbench, "ingest", lambda *_: signal.raise_signal(signal.SIGTERM))
-    result = call(home, "ingest", pages, "--corpus", CORPUS)
-    assert result.exit_code == 143
-    assert closed
-    assert "Traceback" not in result.output
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+def test_a_second_ctrl_c_does_not_wait(home: Path, pages: Path) -> None:
+    before = (
+        "import time; from ui.wiring import Workbench\n"
+        "def hangs(*_): print('begun', file=sys.stderr, flush=True); time.sleep(50)\n"
+        "Workbench.ingest = hangs\n"
+    )
+    before += at_its_end("signal.SIGINT", "signal.default_int_handler")
+    process = start(home, "ingest", pages, "--corpus", CORPUS, before=before)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "begun\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert "Ctrl-C again stops at once" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    code, out, err = ended(process)
+    assert (code, out) == (130, "True\n")
+    assert err.splitlines()[-1] == ingest.STOPPED
+
+
+def test_ctrl_c_may_come_while_a_line_is_written(home: Path, pages: Path) -> None:
+    before = (
+        "import io, os; from ui.wiring import Workbench; real = Workbench.ingest\n"
+        "class Terminal(io.RawIOBase):\n"
+        "    def writable(self): return True\n"
+        "    def write(self, data):\n"
+        "        if b'begun' in bytes(data): signal.raise_signal(signal.SIGINT)\n"
+        "        return os.write(2, data)\n"
+        "sys.stderr = io.TextIOWrapper(io.BufferedWriter(Terminal()), line_buffering=True)\n"
+        "Workbench.ingest = lambda *given: (print('begun', file=sys.stderr), real(*given))[1]"
+    )
+    code, _, err = ended(start(home, "ingest", pages, "--corpus", CORPUS, before=before))
+    assert code == 130
+    told = ["begun", "", "Stopping after this batch; Ctrl-C again stops at once.", ingest.STOPPED]
+    assert err.splitlines() == told
+
+
+def test_sigterm_ends_an_ingestion_in_order(home: Path, pages: Path) -> None:
+    before = (
+        "from ui.wiring import Workbench; real = Workbench.close\n"
+        "Workbench.close = lambda bench: (print('closed'), real(bench))\n"
+        "Workbench.ingest = lambda *_: signal.raise_signal(signal.SIGTERM)\n"
+    )
+    before += at_its_end("signal.SIGTERM", "signal.SIG_DFL")
+    code, out, err = ended(start(home, "ingest", pages, "--corpus", CORPUS, before=before))
+    assert (code, out) == (143, "closed\nTrue\n")
+    assert "Traceback" not in err
 
 
 def test_a_reader_that_goes_away_is_no_bug(harbour: Path, tmp_path: Path) -> None:
@@ -204,7 +230,7 @@ def test_results_come_as_they_are_found(harbour: Path, tmp_path: Path) -> None:
             got: list[str] = []
             reader = threading.Thread(target=lambda: got.append(process.stdout.readline()))  # type: ignore[union-attr]
             reader.start()
-            reader.join(30)
+            reader.join(60)
             assert json.loads(got[0])["id"] == 1
         assert ended(process)[0] == 0
     finally:

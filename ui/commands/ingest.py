@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -85,17 +86,28 @@ def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
         yield stop
         return
 
+    # A signal may come in the middle of a write to stderr, which cannot be entered twice: a thread tells of it.
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def tell() -> None:
+        if line := lines.get():
+            note(line)
+
     def on_interrupt(_number: int, _frame: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        note("\nStopping after this batch; Ctrl-C again stops at once.")
+        lines.put("\nStopping after this batch; Ctrl-C again stops at once.")
 
+    teller = threading.Thread(target=tell, name="ragsmith-ctrl-c", daemon=True)
+    teller.start()
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
+        lines.put("")
+        teller.join()
 
 
 def _show(corpus: str, report: IngestReport) -> None:
