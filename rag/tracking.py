@@ -23,8 +23,9 @@ from rag.wandb_run import (
     SwitchedOffError,
     UnusableError,
     WandbRun,
+    end_service,
     forget_dead_service,
-    service_process,
+    service_has_died,
     start_run,
 )
 from rag.workspace import Workspace
@@ -174,10 +175,7 @@ class WandbTracker:
         self._thread.join(timeout_s * 0.8)
         if self._thread.is_alive():
             # Its service process would otherwise hold up the end of this one: W&B waits for it at exit.
-            service = service_process()
-            if service is not None:
-                service.kill()
-                service.wait()
+            end_service()
             self._thread.join(timeout_s * 0.2)
         if self._thread.is_alive():
             self._status = TrackerStatus("failed", "W&B did not finish in time.", self._status.run_path)
@@ -248,6 +246,8 @@ class WandbTracker:
             self._run.finish()
         except Exception as second:  # noqa: BLE001 - the first failure has been told
             _log.debug("The failed W&B run could not be ended: %s", second)
+            # The connection to a process that dies breaks before it is dead; a dead one can be forgotten.
+            end_service()
         forget_dead_service()
 
 
@@ -276,11 +276,14 @@ class _Outbox:
         """Mark as tracked what W&B has had time to write, and did write.
 
         Raises:
+            ConnectionError: Its service process died and has not written everything.
             UnusableError: It has written nothing for a long time.
         """
         now, size = time.monotonic(), run.file_size()
         written = [each for each in self._pending if now - each[1] >= pace.confirm_s and size >= each[2]]
         self._mark(written, run.id)
+        if self._pending and service_has_died():
+            raise ConnectionError("W&B's service process has died.")
         if self._pending and now - self._pending[0][1] >= pace.stall_s:
             raise UnusableError(f"W&B does not write to its file {run.file}: is the disk full?")
 

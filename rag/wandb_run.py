@@ -245,13 +245,26 @@ def service_process() -> Any:
     return getattr(getattr(connection, "_proc", None), "_process", None)
 
 
+def service_has_died() -> bool:
+    """Whether W&B's service process has ended; what it was given last may be lost with it."""
+    service = service_process()
+    return service is not None and service.poll() is not None
+
+
+def end_service() -> None:
+    """Kill W&B's service process, if there is one, and wait until it is dead."""
+    service = service_process()
+    if service is not None:
+        service.kill()
+        service.wait()
+
+
 def forget_dead_service() -> bool:
     """Make W&B forget a service process that has died; whether one had.
 
     Its exit hook would otherwise print a traceback, and no later run of this process could start.
     """
-    service = service_process()
-    if service is None or service.poll() is None:
+    if not service_has_died():
         return False
     import wandb
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tracked import (
     OFFLINE,
+    WAIT_S,
     delivered,
     ended,
     only_run,
@@ -63,7 +64,7 @@ def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspa
         chain.invoke(question, {"callbacks": [tracer], "metadata": metadata})
     with pytest.raises(ValueError, match="no such index"):
         chain.invoke(asked[4], {"callbacks": [tracer], "metadata": metadata})
-    tracker.close(10)
+    tracker.close(60)
 
     run = only_run(workspace)
     kept = {trace.id: store.get(trace.id) for trace in store.list(limit=9).traces}
@@ -149,7 +150,7 @@ try:
             if question == "slow" and count == 5:
                 print("streaming", flush=True)
 finally:
-    tracker.close(8)
+    tracker.close(60)
 """
 
 
@@ -160,7 +161,7 @@ def test_after_sigterm_in_the_middle_of_an_answer_the_file_holds_all(
         assert process.stdout is not None
         assert process.stdout.readline() == "streaming\n"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=2 * WAIT_S)
     assert (process.returncode, out, err) == (143, "", "")
     run = only_run(workspace)
     inputs = [tree["results"][0]["inputs"]["input"] for tree in run.trees]
@@ -185,7 +186,7 @@ def test_traces_are_on_disk_soon_though_the_run_goes_on(workspace: Workspace, st
     wait_for(lambda: store.get(trace_of(1).id).tracked)
     assert [tree["span_id"] for tree in only_run(workspace).trees] == [trace_of(1).id]
     assert tracker.status.mode == "offline"
-    tracker.close(10)
+    tracker.close(60)
 
 
 def test_the_table_grows_by_increments(workspace: Workspace, store: TraceStore) -> None:
@@ -194,7 +195,7 @@ def test_the_table_grows_by_increments(workspace: Workspace, store: TraceStore) 
         store.save(trace_of(number))
     tracker.wake()
     wait_for(lambda: len(table_rows(workspace)) >= 2)
-    tracker.close(10)
+    tracker.close(60)
     rows = sorted(row["question"] for row in table_rows(workspace))
     assert rows == [f"question {number}" for number in range(5)]
     assert only_run(workspace).summary["answers.log_mode"] == "INCREMENTAL"
@@ -203,7 +204,7 @@ def test_the_table_grows_by_increments(workspace: Workspace, store: TraceStore) 
 def test_unknown_costs_and_tokens_are_absent_and_not_zero(workspace: Workspace, store: TraceStore) -> None:
     store.save(trace_of(1, cost_usd=None, input_tokens=None))
     tracker = started(workspace, store)
-    tracker.close(10)
+    tracker.close(60)
     (row,) = (row for row in only_run(workspace).history if "latency_s" in row)
     assert "cost_usd" not in row
     assert "tokens/input" not in row
@@ -215,7 +216,7 @@ def test_unknown_costs_and_tokens_are_absent_and_not_zero(workspace: Workspace, 
 def test_the_run_says_nothing_of_the_person_or_the_machine(workspace: Workspace, store: TraceStore) -> None:
     store.save(trace_of(1))
     tracker = started(workspace, store)
-    tracker.close(10)
+    tracker.close(60)
     (path,) = offline_runs(workspace.root)
     content = path.read_bytes()
     for private in (str(Path(__file__).parent), str(workspace.root), "git@", "github.com"):
@@ -232,7 +233,7 @@ def test_traces_of_earlier_processes_are_delivered(workspace: Workspace, store: 
     assert ended(start_scenario(body, str(workspace.root))) == (0, "", "")
     store.mend()
     tracker = started(workspace, store)
-    tracker.close(10)
+    tracker.close(60)
     trees = {tree["span_id"]: tree for tree in only_run(workspace).trees}
     assert trees.keys() == {"trace-000001", "trace-000002"}
     assert trees["trace-000002"]["attributes"]["status"] == "interrupted"
@@ -249,7 +250,7 @@ def test_two_processes_deliver_each_trace_once(workspace: Workspace, store: Trac
         store.save(trace_of(number + each))
         tracker.wake()
         time.sleep(0.05)
-    tracker.close(15)
+    tracker.close(60)
     """
     processes = [start_scenario(body, str(workspace.root), number) for number in ("100", "200")]
     for process in processes:

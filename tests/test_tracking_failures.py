@@ -17,6 +17,7 @@ import pytest
 from tracked import (
     OFFLINE,
     ROOT,
+    WAIT_S,
     delivered,
     ended,
     environment,
@@ -93,24 +94,50 @@ def test_without_wandb_the_status_says_so(
     assert store.undelivered(9) == (trace_of(1).id,)
 
 
+@pytest.mark.parametrize(
+    ("has_the_trace", "told"), [(False, "Error: "), (True, "ConnectionError: W&B's service process has died.")]
+)
 def test_a_killed_service_loses_nothing_and_a_later_run_works(
+    has_the_trace: bool,
+    told: str,
     workspace: Workspace,
     store: TraceStore,
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     store.save(trace_of(1))
     tracker = started(workspace, store)
     wait_for(lambda: store.get(trace_of(1).id).tracked)
-    service_process().kill()
-    store.save(trace_of(2))
-    tracker.wake()
+    service = service_process()
+    logged = threading.Event()
+    real = WandbRun.log
+
+    def log(self: WandbRun, trace: Trace) -> int:
+        size = real(self, trace)
+        logged.set()
+        return size
+
+    monkeypatch.setattr(WandbRun, "log", log)
+    if has_the_trace:
+        # It is given the trace, and never reads it.
+        service.send_signal(signal.SIGSTOP)
+        store.save(trace_of(2))
+        tracker.wake()
+        assert logged.wait(WAIT_S)
+        service.kill()
+    else:
+        service.kill()
+        service.wait()
+        store.save(trace_of(2))
+        tracker.wake()
     status = failed(tracker, caplog, capfd)
-    assert "Error" in status.detail
+    assert logged.is_set() == has_the_trace
+    assert told in status.detail
     assert status.run_path
     assert store.undelivered(9) == (trace_of(2).id,)
     again = started(workspace, store)
-    again.close(10)
+    again.close(60)
     assert again.status.mode == "offline"
     assert delivered(workspace) == [trace_of(1).id, trace_of(2).id]
 
@@ -123,14 +150,21 @@ def test_a_program_whose_service_was_killed_ends_quietly(workspace: Workspace) -
     tracker.wake()
     while not tracker.status.run_path:
         time.sleep(0.02)
-    getattr(service_process(), sys.argv[2])(*map(int, sys.argv[3:]))
+    exec(sys.argv[2])
     store.save(trace_of(2))
     started = time.monotonic()
     tracker.close(2)
     print(tracker.status.mode, time.monotonic() - started < 3)
     """
-    ways = (["kill"], ["send_signal", str(int(signal.SIGSTOP))])
-    for process in [start_scenario(body, str(workspace.root / how[0]), *how) for how in ways]:
+    ways = {
+        "killed": "service_process().kill()",
+        "hanging": "service_process().send_signal(signal.SIGSTOP)",
+        # As one that was killed is for a moment: its connection breaks before it is dead.
+        "dying": "from wandb.sdk.wandb_setup import singleton\n"
+        "connection = singleton()._connection\n"
+        "connection._asyncer.run(connection._client.close)",
+    }
+    for process in [start_scenario(body, str(workspace.root / name), how) for name, how in ways.items()]:
         status, out, err = ended(process)
         assert (status, out) == (0, "failed True\n")
         assert err.count("\n") == 1
@@ -184,7 +218,7 @@ def test_at_a_terminal_no_key_is_asked_for(workspace: Workspace) -> None:
     body = """
     store.save(trace_of(1))
     tracker = open_tracker(TrackingSettings(wandb=sys.argv[2]), workspace, store, {})
-    tracker.close(15)
+    tracker.close(60)
     print("mode is", tracker.status.mode)
     """
     opened = []
@@ -196,10 +230,10 @@ def test_at_a_terminal_no_key_is_asked_for(workspace: Workspace) -> None:
         )
         os.close(inside)
         opened.append((terminal, process))
-    (auto, _), (online, _) = shown = [(read_terminal(terminal, 25), terminal) for terminal, _ in opened]
+    (auto, _), (online, _) = shown = [(read_terminal(terminal, WAIT_S), terminal) for terminal, _ in opened]
     for (_, terminal), (_, process) in zip(shown, opened, strict=True):
         os.close(terminal)
-        assert process.wait(5) == 0
+        assert process.wait(WAIT_S) == 0
     assert auto == "mode is offline\r\n"
     assert online.endswith("mode is failed\r\n")
     assert "tracking has stopped" in online
@@ -224,7 +258,7 @@ def test_wandbs_own_mode_counts_in_auto(workspace: Workspace) -> None:
     body = """
     store.save(trace_of(1))
     tracker = open_tracker(TrackingSettings(), workspace, store, {})
-    tracker.close(10)
+    tracker.close(60)
     print(tracker.status.mode, len(store.undelivered(9)))
     """
     off = start_scenario(body, str(workspace.root / "a"), WANDB_MODE="disabled")
@@ -253,7 +287,7 @@ def test_closing_takes_no_longer_than_it_may_when_wandb_hangs(
     real = WandbRun.log
 
     def hang(self: WandbRun, trace: Trace) -> int:
-        free.wait(10)
+        free.wait(WAIT_S)
         return real(self, trace)
 
     monkeypatch.setattr(WandbRun, "log", hang)

@@ -25,6 +25,8 @@ from rag.workspace import Workspace
 ROOT = Path(__file__).parent.parent
 OFFLINE = TrackingSettings(wandb="offline")
 FAST = Pace(confirm_s=1.2)
+# How long a busy machine may take for what takes a moment.
+WAIT_S = 60.0
 
 
 def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +84,7 @@ def trace_of(number: int, **changes: object) -> Trace:
     return replace(trace, **changes)  # type: ignore[arg-type]
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 15.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = WAIT_S) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"
@@ -155,5 +157,5 @@ def start_scenario(body: str, *arguments: str, **variables: str) -> subprocess.P
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Exit status and what was printed."""
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=2 * WAIT_S)
     return process.returncode, out, err
