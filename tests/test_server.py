@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import signal
@@ -12,9 +13,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from rag.errors import SettingsError
-from ui.guard import is_loopback
+from ui.guard import Farewell, is_loopback
 from ui.server import listen
 
 HERE = Path(__file__).parent
@@ -58,13 +60,13 @@ def served(home: Path, host: str = "127.0.0.1") -> Iterator[tuple[subprocess.Pop
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
     """What it still said, on both streams, until its end."""
-    output, errors = process.communicate(timeout=15)
+    output, errors = process.communicate(timeout=60)
     return output, errors
 
 
 def begin_to_ask(port: int) -> http.client.HTTPConnection:
     """A question whose answer is on its way."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     body = {"messages": [{"role": "user", "content": "a slow one"}], "stream": True}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
     response = connection.getresponse()
@@ -103,6 +105,27 @@ def test_an_answer_that_a_signal_cuts_off_is_traced_as_cancelled(tmp_path: Path)
     engine.dispose()
 
 
+async def test_two_may_wait_for_one_client_to_go() -> None:
+    leaves = asyncio.Event()
+    heard: list[Message] = []
+
+    async def client() -> Message:
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    async def application(_scope: Scope, receive: Receive, _send: Send) -> None:
+        waiting = asyncio.gather(receive(), receive())
+        await asyncio.sleep(0.01)
+        leaves.set()
+        heard.extend(await waiting)
+
+    async def sent(_message: Message) -> None:
+        pytest.fail("there is nothing to send")
+
+    await Farewell(application)({"type": "http"}, client, sent)
+    assert heard == [{"type": "http.disconnect"}] * 2
+
+
 def test_the_first_page_does_not_wait_for_heavy_libraries(tmp_path: Path) -> None:
     program = PROGRAM.replace(
         "serve(bench, open_browser=False)",
@@ -116,7 +139,7 @@ def test_the_first_page_does_not_wait_for_heavy_libraries(tmp_path: Path) -> Non
 
 def test_a_network_address_is_warned_about(tmp_path: Path) -> None:
     with served(tmp_path, host="0.0.0.0") as (process, port):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
         # Behind a proxy the server is known by names that only the proxy knows.
         connection.request("GET", "/healthz", headers={"host": "chat.example.org"})
         assert connection.getresponse().status == 200

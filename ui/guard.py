@@ -125,16 +125,19 @@ class _Ending:
         # cancelling at once, and the message must not be lost with it.
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._receive())
-        if not self._coming.done():
+        coming = self._coming
+        if not coming.done():
             over = asyncio.ensure_future(self._over.wait())
             try:
-                await asyncio.wait((self._coming, over), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((coming, over), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 over.cancel()
-        if not self._coming.done():
+        if not coming.done():
             return {"type": "http.disconnect"}
-        message, self._coming = self._coming.result(), None
-        return message
+        # Whoever writes and whoever looks may wait at the same time; both hear that the client has gone.
+        if self._coming is coming:
+            self._coming = None
+        return coming.result()
 
     async def send(self, message: Message) -> None:
         """Pass a message on to the client."""
