@@ -24,7 +24,7 @@ MODEL = "scripted-1"
 USAGE = {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43}
 KEY = "my-own-secret-key-0123456789"
 MESSAGES = [SystemMessage("Be brief."), HumanMessage("Why is the sky blue?")]
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """How long a script waits for a client that does not go away, before it gives up."""
 # What the client library says when a server's types are wrong; the reply is refused all the same.
 WRONG_TYPES = pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")

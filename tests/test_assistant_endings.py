@@ -253,7 +253,7 @@ async def test_a_stop_while_the_pipeline_is_being_made_is_traced(bench: Workbenc
     release = threading.Event()
 
     def slow(corpus: str) -> Pipeline:
-        release.wait(5)
+        release.wait(60)
         raise CorpusError("too late")
 
     assistant = replace(bench.assistant, pipeline=slow)

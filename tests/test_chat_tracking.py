@@ -135,7 +135,7 @@ def test_after_sigterm_in_the_middle_of_an_answer_the_run_holds_the_whole_chat(h
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "stopped\n", "")
 
     run = only_run(home)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from terminal import assert_harmless, assert_one_line, call, objects, one_object
@@ -238,7 +240,8 @@ def test_a_run_that_somebody_works_on_is_followed_and_ctrl_c_stops_it(
             run.write_status(Status("stopped", 1, "cloze", 6, 6))
             lock.release()
 
-    monkeypatch.setattr("ui.commands._training.time.sleep", nap)
+    # This module's alone: another thread of this process may be sleeping as well.
+    monkeypatch.setattr(_training, "time", SimpleNamespace(monotonic=time.monotonic, sleep=nap))
     monkeypatch.setattr(_training, "LINE_EVERY_S", 0.0)
     lock = run.lock
     lock.acquire()

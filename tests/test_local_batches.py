@@ -32,7 +32,7 @@ class Gate:
 
     def __call__(self, number: int) -> None:
         self.reached.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
 
 
 class Thread:
@@ -48,7 +48,7 @@ class Thread:
         self._result = self._deed()
 
     def result(self) -> Any:
-        self._thread.join(30)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         return self._result
 
@@ -58,12 +58,12 @@ def all_at_once(engine: LocalEngine, *calls: Any) -> tuple[list[Any], list[int]]
     hold = Gate()
     steps = watch(engine, before=hold)
     running = Thread(lambda: chat(engine, max_tokens=2).invoke(MESSAGES))
-    assert hold.reached.wait(10)
+    assert hold.reached.wait(60)
     threads = []
     for call in calls:
         threads.append(Thread(call))
         waiting = len(threads)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while len(engine._batches._waiting) < waiting:
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -181,7 +181,7 @@ def test_a_request_that_is_taken_back_while_it_waits_is_never_begun(engine: Loca
     hold = Gate()
     steps = watch(engine, before=hold)
     running = Thread(lambda: chat(engine, max_tokens=4).invoke(MESSAGES))
-    assert hold.reached.wait(10)
+    assert hold.reached.wait(60)
     told: list[Any] = []
     model = chat(engine)
     row = engine.start(OTHERS, model._decoding(None, {}), told.append)

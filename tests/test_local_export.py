@@ -119,7 +119,7 @@ def test_requests_of_like_length_share_a_batch_and_write_as_alone(
 
     def run(rows: Any) -> None:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(60)
         batches.append(len(rows))
         real(rows)
 
@@ -127,7 +127,7 @@ def test_requests_of_like_length_share_a_batch_and_write_as_alone(
 
     async def together() -> list[str]:
         first = asyncio.create_task(model.ainvoke([HumanMessage("First?")]))
-        await asyncio.to_thread(begun.wait, 10)
+        await asyncio.to_thread(begun.wait, 60)
         others = [asyncio.create_task(model.ainvoke(messages)) for messages in (alike, alike, OTHERS)]
         while len(engine._batches._waiting) < 3:
             await asyncio.sleep(0.01)

@@ -170,7 +170,7 @@ async def test_a_long_prompt_is_not_read_to_its_end_for_nobody(tiny_lm: Path) ->
 
         def second_layer(*_: Any) -> None:
             loop.call_soon_threadsafe(reading.set)
-            assert leave.wait(10)
+            assert leave.wait(60)
 
         backend: Any = engine.backend
         first, second, third = backend.model.model.layers
@@ -178,7 +178,7 @@ async def test_a_long_prompt_is_not_read_to_its_end_for_nobody(tiny_lm: Path) ->
         second.register_forward_hook(lambda *_: layers.append(2))
         third.register_forward_hook(lambda *_: layers.append(3))
         task = asyncio.create_task(read(chat(engine)))
-        await asyncio.wait_for(reading.wait(), 10)
+        await asyncio.wait_for(reading.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -346,7 +346,7 @@ async def test_what_a_thread_does_after_the_end_is_no_trace_of_its_own() -> None
     inner = RunnableLambda(lambda x: x).with_config(run_name="late")
 
     def linger(asked: Question, config: RunnableConfig) -> Question:
-        go_on.wait(5)
+        go_on.wait(60)
         try:
             return inner.invoke(asked, config)
         finally:
@@ -359,7 +359,7 @@ async def test_what_a_thread_does_after_the_end_is_no_trace_of_its_own() -> None
     with pytest.raises(asyncio.CancelledError):
         await task
     go_on.set()
-    await asyncio.to_thread(finished.wait, 5)
+    await asyncio.to_thread(finished.wait, 60)
     assert kept.only.status == "cancelled"
     assert len(kept.begun) == 1
     assert not tracer.order_map

@@ -94,7 +94,7 @@ def test_only_one_process_writes(workspace: Workspace) -> None:
 def test_the_lock_dies_with_a_killed_process(workspace: Workspace) -> None:
     with another_writer(workspace) as process:
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         with workspace.writing("ingest", wait_s=5):
             pass
 
