@@ -1,7 +1,7 @@
 """A training run as files: what was asked for, how far it is, what came of it.
 
 ``recipe.toml``      the recipe, as it was given
-``run.json``         data folder, start, how it is tracked
+``run.json``         data folder, start, hash of the recipe, how it is tracked
 ``status.json``      state, place, process; replaced whole
 ``curve.jsonl``      a point a line
 ``features/``        the rows of each stage as numbers
@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -75,7 +76,7 @@ class RunFolder:
         """The recipe.
 
         Raises:
-            TuningError: It is missing or malformed.
+            TuningError: It is missing or malformed, or not what the run began with.
         """
         file = self.path / "recipe.toml"
         try:
@@ -84,7 +85,13 @@ class RunFolder:
             raise TuningError(
                 f"There is no run in {self.path}.", fix="`ragsmith tune status` lists the runs."
             ) from error
-        return parse_recipe(text, str(file))
+        recipe = parse_recipe(text, str(file))
+        # The rows and the checkpoints that are there were made by the recipe as it was.
+        if _hash(text) != self._told["recipe_sha256"]:
+            raise TuningError(
+                f"{file} was changed since the run began.", fix="Undo the change, or begin a new run with it."
+            )
+        return recipe
 
     @property
     def data(self) -> Path:
@@ -100,7 +107,7 @@ class RunFolder:
     def _told(self) -> dict[str, Any]:
         try:
             held = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return {name: held[name] for name in ("data", "tracking")}
+            return {name: held[name] for name in ("data", "recipe_sha256", "tracking")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TuningError(
                 f"The run in {self.path} is damaged: run.json cannot be read.", fix="Begin a new one."
@@ -205,7 +212,12 @@ def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: Trackin
                 break
             except FileExistsError:
                 continue
-        told = {"data": str(data.resolve()), "started": started, "tracking": tracking.model_dump()}
+        told = {
+            "data": str(data.resolve()),
+            "started": started,
+            "recipe_sha256": _hash(text),
+            "tracking": tracking.model_dump(),
+        }
         (path / "run.json").write_text(json.dumps(told), encoding="utf-8")
         (path / "recipe.toml").write_text(text, encoding="utf-8")
     return RunFolder(path)
@@ -239,6 +251,10 @@ def all_runs(runs: Path) -> list[RunFolder]:
 def _is_run(path: Path) -> bool:
     # `Path.is_file` raises where a name is too long for a file.
     return all(os.path.isfile(path / name) for name in ("recipe.toml", "run.json"))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _line(point: Point) -> str:

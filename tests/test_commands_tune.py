@@ -168,6 +168,16 @@ def test_a_run_whose_files_are_damaged(workspace: Workspace, done: RunFolder) ->
     assert_one_line(call(workspace.root, "tune", "show"), "There is no run yet.")
 
 
+def test_a_run_does_not_go_on_with_another_recipe(workspace: Workspace) -> None:
+    run = made(workspace, "stopped")
+    (run.path / "recipe.toml").write_text(TEXT.replace("rank = 8", "rank = 4"), encoding="utf-8")
+    result = call(workspace.root, "tune", "resume")
+    assert result.exit_code == 1
+    assert "recipe.toml was changed since the run began. Undo the change" in result.stderr.splitlines()[-1]
+    (run.path / "recipe.toml").write_text(TEXT, encoding="utf-8")
+    assert run.recipe.lora.rank == 8
+
+
 # What is told
 
 

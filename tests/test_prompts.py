@@ -298,8 +298,10 @@ def test_the_workspace_wins_over_what_ships(folder: Path) -> None:
     assert find_prompt("answer@1", [folder]).description == "my own"
     assert find_prompt("answer@1").description != "my own"
     assert find_prompt("condense", [folder]) == find_prompt("condense")
-    labels = [prompt.label for prompt in list_prompts([folder])]
-    assert labels == ["answer@1", "condense@1", "greeting@1", "greeting@2", "greeting@10"]
+    shipped, both = list_prompts(), list_prompts([folder])
+    greetings = [prompt.label for prompt in both if prompt.name == "greeting"]
+    assert greetings == ["greeting@1", "greeting@2", "greeting@10"]
+    assert [prompt.label for prompt in both if prompt.name != "greeting"] == [each.label for each in shipped]
 
 
 def test_the_first_folder_wins_over_the_second(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -321,9 +323,9 @@ def test_the_first_folder_wins_over_the_second(folder: Path, tmp_path_factory: p
         pytest.param("greeting@" + "9" * 5000, r"versions of greeting: 1, 2, 10\.", id="long"),
         ("greeting@-1", r"versions of greeting: 1, 2, 10\."),
         ("farewell@1", r"versions of farewell: none\."),
-        ("farewell", r"There is no prompt farewell; there are: answer, condense, greeting\."),
-        ("", r"there are: answer, condense, greeting\."),
-        ("../greeting/greeting", r"there are: answer, condense, greeting\."),
+        ("farewell", r"There is no prompt farewell; there are: answer, .*condense, greeting\b"),
+        ("", r"there are: answer, .*condense, greeting\b"),
+        ("../greeting/greeting", r"there are: answer, .*condense, greeting\b"),
     ],
 )
 def test_what_is_not_there_is_told_with_what_is(folder: Path, reference: str, told: str) -> None:
