@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from prompts.library import find_prompt, list_prompts, load_prompt
+from prompts.files import load_prompt
+from prompts.labels import PRODUCTION, Move
+from prompts.library import PromptLibrary, find_prompt
 from prompts.template import Message, PromptTemplate, PromptTemplateError
 
-__all__ = ["Message", "PromptTemplate", "PromptTemplateError", "find_prompt", "list_prompts", "load_prompt"]
+__all__ = [
+    "PRODUCTION",
+    "Message",
+    "Move",
+    "PromptLibrary",
+    "PromptTemplate",
+    "PromptTemplateError",
+    "find_prompt",
+    "load_prompt",
+]

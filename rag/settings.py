@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     """An SQLAlchemy URL, which may hold a password; without one SQLite runs in the workspace."""
     prompt: str = "answer"
-    """The prompt that answers, ``NAME`` or ``NAME@VERSION``."""
+    """The prompt that answers, ``NAME`` (its label ``production``), ``NAME@VERSION`` or ``NAME@LABEL``."""
     encoder: EncoderSettings = EncoderSettings()
     chunking: ChunkingSettings = ChunkingSettings()
     ingest: IngestSettings = IngestSettings()

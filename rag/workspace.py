@@ -33,6 +33,11 @@ class Workspace:
         return self.root / "ragsmith.db"
 
     @property
+    def prompts(self) -> Path:
+        """Versions and labels of prompts, a folder each."""
+        return self.root / "prompts"
+
+    @property
     def models(self) -> Path:
         """Converted and tuned models."""
         return self.root / "models"

@@ -24,7 +24,7 @@ from tiny import (
     written,
 )
 
-from prompts import PromptTemplate
+from prompts import PRODUCTION, PromptLibrary, PromptTemplate, find_prompt
 from rag.chain import ROOT, Draft, build_chain, part_of
 from rag.documents import Hit, Passage
 from rag.errors import PromptError
@@ -316,29 +316,38 @@ def test_a_release_is_named_after_all_that_decides_an_answer(bench: Workbench) -
     assert (base.k, base.mode) == (5, "hybrid")
 
 
-async def test_a_prompt_of_ones_own_answers_and_is_named(converted_models: Path, tmp_path: Path) -> None:
+async def test_the_chat_runs_what_the_label_production_names_at_each_question(
+    converted_models: Path, tmp_path: Path
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "models").symlink_to(converted_models)
     bench = Workbench(settings_at(home))
-    mine = home / "prompts" / "answer" / "2.yaml"
-    mine.parent.mkdir(parents=True)
-    shipped = Path(__file__).parent.parent / "prompts" / "library" / "answer" / "1.yaml"
-    mine.write_text(
-        shipped.read_text()
-        .replace("version: 1", "version: 2")
-        .replace("The documents do not answer this question.", "Nothing about that here.")
-    )
     bench.ingest(CORPUS, [written(home / "pages", {"bread.md": PAGES["bread.md"]})])
+    shipped = find_prompt("answer")
+    refusal = "Nothing about that here."
+    # Another process, as far as the workbench can tell.
+    library = PromptLibrary(home / "prompts")
+    mine = shipped.model_copy(update={"fragments": {**shipped.fragments, "refusal": refusal}})
+    library.save(mine, by="ida", message="in our own words")
+
+    async def told() -> tuple[str, str, str]:
+        answer = await answered(bench, OFF_TOPIC)
+        return answer.status, answer.text, answer.prompt
+
+    before = await told()
+    assert before == ("abstained", shipped.fragments["refusal"], "answer@1")
+    library.move("answer", PRODUCTION, 2, by="ida", message="tried out")
+    assert await told() == ("abstained", refusal, "answer@2")
+    library.move("answer", PRODUCTION, 1, by="ida", message="back")
+    assert await told() == before
+    library.move("answer", PRODUCTION, 2, by="ida", message="again")
+    broken = home / "prompts" / "answer" / "2.yaml"
+    broken.write_text("broken: [")
     answer = await answered(bench, OFF_TOPIC)
-    assert (answer.status, answer.text, answer.prompt) == ("abstained", "Nothing about that here.", "answer@2")
-    mine.write_text("broken: [")
-    fresh = Workbench(settings_at(home))
-    told = await answered(fresh, OFF_TOPIC)
-    assert told.status == "failed"
-    assert str(mine) in told.error
+    assert answer.status == "failed"
+    assert str(broken) in answer.error
     bench.close()
-    fresh.close()
 
 
 # What a span shows

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prompts import Message, PromptTemplate, PromptTemplateError, find_prompt, list_prompts, load_prompt
+from prompts import Message, PromptLibrary, PromptTemplate, PromptTemplateError, find_prompt, load_prompt
 from prompts.library import SHIPPED
 
 GREETING: dict[str, Any] = {
@@ -59,11 +58,10 @@ def template(**changes: Any) -> PromptTemplate:
 
 
 def test_every_shipped_prompt_is_valid_and_lies_where_its_name_says() -> None:
-    shipped = list_prompts()
     files = sorted(SHIPPED.glob("*/*.yaml"))
-    assert {prompt.name for prompt in shipped} >= {"answer", "condense"}
-    assert len(shipped) == len(files)
-    for prompt in shipped:
+    assert {path.parent.name for path in files} == set(PromptLibrary().names()) >= {"answer", "condense"}
+    for path in files:
+        prompt = load_prompt(path)
         assert prompt.description.strip()
         assert re.fullmatch(r"[0-9a-f]{64}", prompt.sha256)
 
@@ -234,6 +232,84 @@ def test_a_fragment_is_filled_in_one_pass(number: str, place: str, text: str) ->
     assert filled == f"[{number}] {place}\n{text}\n"
 
 
+# Examples and what is included
+
+
+def test_examples_stand_before_the_last_message_and_are_filled_like_any_other() -> None:
+    prompt = template(
+        example=[
+            {"role": "user", "content": "Hello {{name}}!"},
+            {"role": "assistant", "content": "{{reply}}"},
+        ],
+        examples=[{"name": "Ida", "reply": "Good day."}, {"name": "{{who}}", "reply": "{{name}}"}],
+    )
+    rendered = prompt.render({"who": "Bo"})
+    assert [(each.role, each.content) for each in rendered] == [
+        ("system", "Be kind."),
+        ("user", "Hello Ida!"),
+        ("assistant", "Good day."),
+        ("user", "Hello {{who}}!"),
+        ("assistant", "{{name}}"),
+        ("user", "Hello Bo!"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"examples": [{"name": "Ida"}]}, "belong together"),
+        ({"example": [{"role": "user", "content": "{{name}}"}]}, "belong together"),
+        (
+            {"example": [{"role": "user", "content": "{{name}}"}], "examples": [{"name": "x"}, {"nam": "x"}]},
+            "examples 2 does not fit example: missing name; unknown nam",
+        ),
+        ({"fragments": {"a part": "x"}}, "fragments.a part"),
+    ],
+)
+def test_examples_that_do_not_fit_are_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(named)):
+        template(**changes)
+
+
+def including(content: str, variables: list[str], name: str = "whole") -> PromptTemplate:
+    return template(name=name, messages=[{"role": "user", "content": content}], variables=variables)
+
+
+def test_what_is_included_stands_in_its_place_with_its_own_places() -> None:
+    parts = {
+        "cite": including("Cite {{form}}. {{> end@2}}", ["form"], "cite"),
+        "end@2": including("Be short.", [], "end"),
+    }
+    prompt = including("{{> cite }} Hello {{who}}!", ["form", "who"])
+    assert prompt.includes == ("cite",)
+    whole = prompt.resolved(parts.__getitem__)
+    assert whole.includes == ()
+    assert whole.render({"form": "[1]", "who": "Bo"})[0].content == "Cite [1]. Be short. Hello Bo!"
+    assert whole.sha256 != prompt.sha256
+
+
+@pytest.mark.parametrize(
+    ("content", "parts", "told"),
+    [
+        ("{{> a}}", {"a": ["{{missing}}"]}, "used but not declared: missing"),
+        ("{{> a}}", {"a": ["one", "two"]}, "only a prompt with a single message can be included"),
+        ("{{> a}}", {"a": ["{{> a}}"]}, "includes itself"),
+        ("{{> a}}", {"a": ["{{> b}}"], "b": ["{{> a}}"]}, "includes itself: whole@1 > a@1 > b@1 > a@1"),
+    ],
+)
+def test_what_cannot_be_included_is_told(content: str, parts: dict[str, list[str]], told: str) -> None:
+    made = {
+        name: template(
+            name=name,
+            variables=["missing"] if "{{missing}}" in contents else [],
+            messages=[{"role": "user", "content": each} for each in contents],
+        )
+        for name, contents in parts.items()
+    }
+    with pytest.raises(PromptTemplateError, match=re.escape(told)):
+        including(content, []).resolved(made.__getitem__)
+
+
 # Identity
 
 
@@ -260,9 +336,8 @@ def test_the_hash_is_of_what_is_sent_and_of_nothing_else() -> None:
 
 def test_the_hash_of_a_shipped_version_never_changes() -> None:
     # A version is immutable: whoever wants other words writes the next one.
-    hashes = {prompt.label: prompt.sha256[:16] for prompt in list_prompts()}
-    assert hashes["answer@1"] == "da43ab41f71c61ea"
-    assert hashes["condense@1"] == "8c67fd7bad12811d"
+    assert find_prompt("answer@1").sha256[:16] == "da43ab41f71c61ea"
+    assert find_prompt("condense@1").sha256[:16] == "8c67fd7bad12811d"
 
 
 def test_the_hash_does_not_depend_on_how_the_file_is_laid_out(tmp_path: Path) -> None:
@@ -274,78 +349,3 @@ def test_the_hash_does_not_depend_on_how_the_file_is_laid_out(tmp_path: Path) ->
         '- {content: "Be kind.", role: system}\n- {content: "Hello {{who}}!", role: user}\n'
     )
     assert load_prompt(path).sha256 == one.sha256
-
-
-# Finding
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A workspace's prompts: greeting 1, 2 and 10, and an answer 1 of its own."""
-    for version in (1, 2, 10):
-        written(tmp_path, version=version, description=f"number {version}")
-    shipped = find_prompt("answer@1").model_dump(mode="json")
-    written(tmp_path, **shipped | {"description": "my own"})
-    return tmp_path
-
-
-def test_a_name_alone_is_its_newest_version_by_number(folder: Path) -> None:
-    assert find_prompt("greeting", [folder]).label == "greeting@10"
-    assert find_prompt("greeting@2", [folder]).description == "number 2"
-
-
-def test_the_workspace_wins_over_what_ships(folder: Path) -> None:
-    assert find_prompt("answer@1", [folder]).description == "my own"
-    assert find_prompt("answer@1").description != "my own"
-    assert find_prompt("condense", [folder]) == find_prompt("condense")
-    shipped, both = list_prompts(), list_prompts([folder])
-    greetings = [prompt.label for prompt in both if prompt.name == "greeting"]
-    assert greetings == ["greeting@1", "greeting@2", "greeting@10"]
-    assert [prompt.label for prompt in both if prompt.name != "greeting"] == [each.label for each in shipped]
-
-
-def test_the_first_folder_wins_over_the_second(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    first = tmp_path_factory.mktemp("first")
-    written(first, description="first")
-    assert find_prompt("greeting@1", [first, folder]).description == "first"
-    assert find_prompt("greeting@1", [folder, first]).description == "number 1"
-    assert find_prompt("greeting", [first, folder]).label == "greeting@10"
-
-
-@pytest.mark.parametrize(
-    ("reference", "told"),
-    [
-        ("greeting@3", r"There is no prompt greeting@3; versions of greeting: 1, 2, 10\."),
-        ("greeting@", r"There is no prompt greeting@; versions of greeting: 1, 2, 10\."),
-        ("greeting@newest", r"versions of greeting: 1, 2, 10\."),
-        ("greeting@²", r"versions of greeting: 1, 2, 10\."),
-        ("greeting@01", r"versions of greeting: 1, 2, 10\."),
-        pytest.param("greeting@" + "9" * 5000, r"versions of greeting: 1, 2, 10\.", id="long"),
-        ("greeting@-1", r"versions of greeting: 1, 2, 10\."),
-        ("farewell@1", r"versions of farewell: none\."),
-        ("farewell", r"There is no prompt farewell; there are: answer, .*condense, greeting\b"),
-        ("", r"there are: answer, .*condense, greeting\b"),
-        ("../greeting/greeting", r"there are: answer, .*condense, greeting\b"),
-    ],
-)
-def test_what_is_not_there_is_told_with_what_is(folder: Path, reference: str, told: str) -> None:
-    with pytest.raises(PromptTemplateError, match=told):
-        find_prompt(reference, [folder])
-
-
-def test_a_missing_folder_and_other_files_in_it_are_no_prompts(folder: Path) -> None:
-    (folder / "greeting" / "notes.yaml").write_text("not: a prompt")
-    (folder / "greeting" / "².yaml").write_text("not: a prompt")
-    (folder / "greeting" / "3.yml").write_text("not: a prompt")
-    (folder / "README.md").write_text("my prompts")
-    assert find_prompt("greeting", [folder, folder / "nowhere"]).version == 10
-
-
-@pytest.mark.parametrize("damage", [lambda path: path.write_text("x: ["), lambda path: path.write_text("x: 1")])
-def test_a_damaged_version_of_ones_own_is_told_and_not_skipped(
-    folder: Path, damage: Callable[[Path], object]
-) -> None:
-    damage(folder / "answer" / "1.yaml")
-    with pytest.raises(PromptTemplateError, match=str(folder)):
-        find_prompt("answer", [folder])
-    assert find_prompt("greeting", [folder]).version == 10

@@ -39,6 +39,7 @@ COMMANDS: Mapping[str, Entry] = {
     "search": Entry("ui.commands.search:command", "Show what is found for a query, and why."),
     "ask": Entry("ui.commands.ask:command", "Ask a question in the terminal."),
     "traces": Entry("ui.commands.traces:command", "List answered questions and show their steps."),
+    "prompts": Entry("ui.commands.prompts:command", "Write, compare and label versions of prompts."),
     "corpora": Entry("ui.commands.corpora:command", "List and remove corpora."),
     "eval": Entry("ui.commands.eval:command", "Measure the parts against known answers."),
     "tune": Entry("ui.commands.tune:command", "Train adapters, and export a language model."),

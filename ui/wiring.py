@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from rag.assistant import Ask, Assistant, Pipeline
 from rag.errors import EncoderError, PromptError, RagsmithError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from sqlalchemy import Engine
 
-    from prompts import PromptTemplate
+    from prompts import PromptLibrary, PromptTemplate
     from rag.adapters import Adapter
     from rag.conversations import ConversationStore
     from rag.corpora import Corpora, StoredDocument
@@ -60,6 +60,13 @@ class Health:
     notices: tuple[str, ...] = ()
 
 
+class Prompts(NamedTuple):
+    """The prompts of a chain, as their labels point now."""
+
+    answer: PromptTemplate
+    condense: PromptTemplate
+
+
 class shared_property(Generic[Part]):  # noqa: N801 - it is used like `property`
     """A part of the workbench that is made when it is first asked for, and once, whichever thread asks."""
 
@@ -87,7 +94,7 @@ class Workbench:
         check_model_name(settings.model)
         self.settings = settings
         self.workspace: Workspace = open_workspace(settings.home)
-        self._pipelines: dict[str, Pipeline] = {}
+        self._pipelines: dict[str, tuple[Prompts, Pipeline]] = {}
         self._retrievers: dict[int, Retriever] = {}
         self.lock = threading.RLock()
         self._tracker: Tracker | None = None
@@ -274,16 +281,23 @@ class Workbench:
             side.submit(self.encoder.embed, ["ready"])
             _ = self.stores
 
+    @shared_property
+    def prompts(self) -> PromptLibrary:
+        """The prompts of the workspace, and those that ship."""
+        from prompts import PromptLibrary
+
+        return PromptLibrary(self.workspace.prompts)
+
     def prompt(self, reference: str) -> PromptTemplate:
         """A prompt of the workspace, or one that ships.
 
         Raises:
             PromptError: There is none, or it is malformed.
         """
-        from prompts import PromptTemplateError, find_prompt
+        from prompts import PromptTemplateError
 
         try:
-            return find_prompt(reference, [self.workspace.root / "prompts"])
+            return self.prompts.find(reference)
         except PromptTemplateError as error:
             raise PromptError(str(error), fix="Correct the file, or the setting prompt.") from error
 
@@ -300,23 +314,25 @@ class Workbench:
         name = corpus or self.settings.corpus
         with self.lock:
             retriever = self.retriever(name)
-            known = self._pipelines.get(name)
-            if known is None or known.release.fingerprint != self.stores.fingerprint:
-                known = self._pipelines[name] = self._make_pipeline(name, retriever)
-            return known
+            # A label may have been moved since, here or by another process.
+            prompts = Prompts(self.prompt(self.settings.prompt), self.prompt("condense"))
+            known, pipeline = self._pipelines.get(name, (None, None))
+            if pipeline is None or known != prompts or pipeline.release.fingerprint != self.stores.fingerprint:
+                pipeline = self._make_pipeline(name, retriever, prompts)
+                self._pipelines[name] = (prompts, pipeline)
+            return pipeline
 
-    def _make_pipeline(self, corpus: str, retriever: Retriever) -> Pipeline:
+    def _make_pipeline(self, corpus: str, retriever: Retriever, prompts: Prompts) -> Pipeline:
         from rag.chain import build_chain
         from rag.models import EMBEDDED
         from rag.steps import Steps
 
         settings = self.settings
-        answer_prompt = self.prompt(settings.prompt)
         release = Release(
             corpus=corpus,
             fingerprint=self.stores.fingerprint,
-            prompt=answer_prompt.label,
-            prompt_sha256=answer_prompt.sha256,
+            prompt=prompts.answer.label,
+            prompt_sha256=prompts.answer.sha256,
             model=settings.model,
             retrieval=settings.retrieval,
             decoding=settings.decoding,
@@ -331,8 +347,8 @@ class Workbench:
             encoder=self.encoder,
             model=model,
             condenser=None if settings.model == EMBEDDED else model,
-            answer_prompt=answer_prompt,
-            condense_prompt=self.prompt("condense"),
+            answer_prompt=prompts.answer,
+            condense_prompt=prompts.condense,
         )
         return Pipeline(release, build_chain(steps))
 
