@@ -35,7 +35,7 @@ def load_prompt(path: Path) -> PromptTemplate:
     except ValidationError as error:
         raise PromptTemplateError(f"The prompt {path} is malformed: {told_of(error)}.") from error
     except yaml.YAMLError as error:
-        raise PromptTemplateError(f"The prompt {path} cannot be read: {str(error).splitlines()[0]}.") from error
+        raise PromptTemplateError(f"The prompt {path} is no YAML: {_reason(error)}.") from error
     if (path.parent.name, path.stem) != (prompt.name, str(prompt.version)):
         raise PromptTemplateError(
             f"The prompt {path} says that it is {prompt.label}: it belongs in {prompt.name}/{prompt.version}.yaml."
@@ -78,8 +78,7 @@ def parse_draft(text: str, name: str, version: int) -> PromptTemplate:
     except ValidationError as error:
         raise PromptTemplateError(f"This is no prompt: {told_of(error)}.") from error
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise PromptTemplateError(f"This is no YAML: {reason}.") from error
+        raise PromptTemplateError(f"This is no YAML: {_reason(error)}.") from error
 
 
 def write_prompt(path: Path, prompt: PromptTemplate) -> None:
@@ -103,6 +102,12 @@ def write_prompt(path: Path, prompt: PromptTemplate) -> None:
 def as_yaml(prompt: PromptTemplate) -> str:
     """What ``parse_prompt`` reads; parts that are empty are left out."""
     return _dumped(prompt.model_dump(mode="json", exclude_defaults=True))
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    told = getattr(error, "problem", None) or str(error).splitlines()[0]
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}: {told}" if mark else told
 
 
 def _loaded(text: str) -> Any:

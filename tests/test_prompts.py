@@ -38,6 +38,7 @@ HOSTILE = [
     "\x00\x1b[2J\u202e\u2028\ufeff",
     "",
 ]
+VALUES = {"question": "Why?", "passages": "[1] Bread\nRye is never kneaded.\n", "refusal": "No."}
 ANY_TEXT = st.one_of(st.text(), st.sampled_from(HOSTILE))
 
 
@@ -77,6 +78,25 @@ def test_the_answer_prompt_has_what_the_chain_fills_in() -> None:
     assert refusal in system.content
     assert passage in user.content
     assert user.content.rstrip().endswith("Question: Why?")
+
+
+ANSWERING = [name for name in PromptLibrary().names() if "answer" in find_prompt(name).tags]
+
+
+@pytest.mark.parametrize("name", ANSWERING)
+def test_every_prompt_that_answers_can_take_the_place_of_the_answer_prompt(name: str) -> None:
+    usual, prompt = find_prompt("answer"), find_prompt(name)
+    assert set(prompt.variables) == set(usual.variables)
+    assert prompt.fragments == usual.fragments
+    assert prompt.render(VALUES)[-1].role == "user"
+    # What a person asks comes last, where models heed it most.
+    assert prompt.render(VALUES)[-1].content.rstrip().endswith(VALUES["question"])
+
+
+def test_the_starting_library_teaches_the_usual_ways() -> None:
+    tags = {tag for name in PromptLibrary().names() for tag in find_prompt(name).tags}
+    assert tags >= {"zero-shot", "one-shot", "few-shot", "chain-of-thought", "short", "quotes", "check", "summary"}
+    assert [len(find_prompt(f"answer{form}").examples) for form in ("", "-one-shot", "-few-shot")] == [0, 1, 3]
 
 
 def test_the_condense_prompt_has_what_the_chain_fills_in() -> None:
