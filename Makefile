@@ -54,6 +54,7 @@ models: ## Train the models that ship, for hours: make models DATA=folder
 	@$(MAKE) --no-print-directory install
 	$(BIN)/ragsmith tune run reader --data "$(DATA)" --to rag/shipped/reader
 	$(BIN)/ragsmith tune run reranker --data "$(DATA)" --to rag/shipped/reranker
+	$(BIN)/ragsmith tune run generator --data "$(DATA)" --to rag/shipped/generator
 
 # What development needs; the targets above call it.
 install: $(STAMPS)/dev-$(KEY)

@@ -19,6 +19,7 @@ class Release:
         prompt_sha256: Of the prompt's content.
         adapter: The adapter of the reader, the generator or a local model; empty without one.
         reranker: The adapter of the reranker; empty without one.
+        condenser: The adapter of the small generator where it makes follow-ups stand alone; else empty.
     """
 
     corpus: str
@@ -31,6 +32,7 @@ class Release:
     grounding: GroundingSettings
     adapter: str = ""
     reranker: str = ""
+    condenser: str = ""
 
     @property
     def name(self) -> str:

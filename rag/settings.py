@@ -77,6 +77,9 @@ class RetrievalSettings(Section):
     ships. Empty: none, which is several times faster."""
     rerank_depth: int = Field(default=30, ge=1, le=1000)
     """Passages that the reranker reads."""
+    condenser: Literal["auto", "words", "generator"] = "auto"
+    """Who makes a follow-up stand alone. ``auto``: the model that answers, or where it only reads, words of the
+    conversation are carried over. ``words``: they always are. ``generator``: the small generator."""
 
 
 class DecodingSettings(Section):

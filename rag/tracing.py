@@ -35,6 +35,8 @@ MAX_ITEMS = 1_000
 """Items that a trace keeps of one list or mapping."""
 _MAX_DEPTH = 20
 
+# Works in this process, whatever model answers: see ``rag.generator.chat``.
+CONDENSER = "GeneratorChatModel"
 # What stops a chain from outside: the stop button, a closed page, Ctrl-C, SIGTERM. None of it is a failure.
 _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
 
@@ -221,7 +223,7 @@ class TraceTracer(BaseTracer):
         for run in reversed(list(_walk(root))):
             if run.child_runs:
                 costs[run.id] = _sum([costs[child.id] for child in run.child_runs])
-            elif api_model is not None and run.run_type == "llm":
+            elif api_model is not None and run.run_type == "llm" and run.name != CONDENSER:
                 reported = _reported(run)
                 usage = reported if "total_cost" in reported else _usage(run)[0]
                 costs[run.id] = self._prices.tokens_usd(api_model, usage)

@@ -311,6 +311,9 @@ def test_a_release_is_named_after_all_that_decides_an_answer(bench: Workbench) -
         replace(base, retrieval=RetrievalSettings(k=6)),
         replace(base, decoding=DecodingSettings(temperature=0.1)),
         replace(base, grounding=GroundingSettings(min_support=0.4)),
+        replace(base, adapter="reader@0"),
+        replace(base, reranker="reranker@0"),
+        replace(base, condenser="generator@0"),
     ]
     assert len({base.name, *(other.name for other in others)}) == len(others) + 1
     assert (base.k, base.mode) == (5, "hybrid")

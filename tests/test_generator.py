@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +14,19 @@ from chance import BASE, adapter_of_chance, network_of_chance
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage
-from terminal import assert_one_line, call
-from tiny import CORPUS, QUESTION, settings_at
 from tracked import ROOT
 from tuning_data import LONG, STRANGE, fact
 
 from rag.adapters import Adapter, find_adapter
-from rag.assistant import Ask
 from rag.conversion import GRAPH, TOKENIZER
 from rag.errors import AdapterError, EncoderError, ModelError
-from rag.events import Answer, Done, Turn
 from rag.generator.chat import GeneratorChatModel
-from rag.generator.decode import NO_REPEAT, Generator, Sampling
+from rag.generator.decode import NO_REPEAT, Generator, Refusal, Sampling
 from rag.generator.render import MOST_REPLY, POSITIONS, PromptRenderer, without_passage
 from rag.generator.restore import Restorer
 from rag.reading.evidence import Evidence, EvidencePassage
 from rag.tuned.convert import converted_network
 from rag.workspace import Workspace
-from ui.pages.markup import plain
-from ui.pages.render import footer_html
-from ui.wiring import Workbench
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +249,22 @@ def test_a_temperature_draws_and_the_seed_decides(generator: Generator) -> None:
     assert list(generator.write(prompt, 12)) == list(generator.write(prompt, 12, Sampling(0.0, 7)))
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_a_refusal_is_written_only_where_it_is_probable_enough(number: int, generator: Generator) -> None:
+    prompt = generator.renderer.prompt([fact(number).paragraph])
+    usual = list(generator.write(prompt, 8))
+    # What it would write anyway stands in for the refusal, since this network has learned none.
+    refusal = tuple(usual)
+    assert list(generator.write(prompt, 8, refusal=Refusal(refusal, least=0.0))) == usual
+    other = list(generator.write(prompt, 8, refusal=Refusal(refusal, least=1.01)))
+    assert other[:2] != usual[:2]
+    assert other
+    # A refusal that it would not begin with changes nothing.
+    elsewhere = (*reversed(refusal),)
+    if elsewhere[0] != usual[0]:
+        assert list(generator.write(prompt, 8, refusal=Refusal(elsewhere, least=1.01))) == usual
+
+
 def test_replies_from_several_threads_do_not_mix(generator: Generator) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -335,84 +343,6 @@ def test_leaving_the_stream_stops_the_work(generator: Generator) -> None:
     next(stream)
     stream.close()
     assert read(chat(generator)).text
-
-
-# In the chain
-
-
-@pytest.fixture(scope="module")
-def bench(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[Workbench]:
-    """The workbench with the generator of chance, which says nothing that its passages support."""
-    made = Workbench(
-        settings_at(
-            harbour,
-            model="generator",
-            prompt="answer-short",
-            generator={"adapter": str(adapter.folder)},
-            grounding={"min_support": 0.0},
-        )
-    )
-    yield made
-    made.close()
-
-
-async def answered(bench: Workbench, ask: Ask) -> Answer:
-    (done,) = [event async for event in bench.ask(ask) if isinstance(event, Done)]
-    return done.answer
-
-
-async def test_the_workbench_answers_with_the_generator_of_the_settings(
-    bench: Workbench, adapter: Adapter
-) -> None:
-    answer = await answered(bench, Ask(QUESTION))
-    assert (answer.status, answer.model, answer.prompt) == ("answered", "generator", "answer-short@1")
-    assert bench.release().adapter == adapter.identity
-    assert answer.usage.input_tokens
-    assert answer.usage.output_tokens
-    assert answer.cost_usd
-    (llm,) = [span for span in bench.traces.get(answer.trace_id).spans if span.kind == "llm"]
-    assert llm.output_tokens == answer.usage.output_tokens
-
-
-async def test_a_follow_up_is_condensed_by_the_generator(bench: Workbench) -> None:
-    history = (Turn(QUESTION, "In the harbour."),)
-    answer = await answered(bench, Ask("Since when?", history))
-    spans = bench.traces.get(answer.trace_id).spans
-    assert sum(span.kind == "llm" for span in spans) == 2
-    assert answer.standalone
-
-
-@pytest.mark.parametrize(
-    ("unread", "cut", "notes"),
-    [
-        (0, False, ()),
-        (1, False, ("1 passage found did not fit the model's window",)),
-        (3, True, ("cut at the token limit", "3 passages found did not fit the model's window")),
-    ],
-)
-def test_whoever_reads_an_answer_is_told_what_was_not_read(unread: int, cut: bool, notes: tuple[str, ...]) -> None:
-    answer = Answer("Yes.", "answered", unread=unread, cut=cut)
-    assert answer.notes == notes
-    shown = footer_html(answer)
-    assert all(plain(note) in shown for note in notes)
-    assert ("window" in shown) == bool(unread)
-
-
-@pytest.mark.usefixtures("one_encoder", "converted")
-def test_the_doctor_knows_the_generator(harbour: Path, adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAGSMITH_MODEL", "generator")
-    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", str(adapter.folder))
-    assert f"generator, adapter {adapter.identity}, no server needed" in call(harbour, "doctor").stdout
-    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "reader")
-    assert "is no generator, but a reader." in " ".join(call(harbour, "doctor").stdout.split())
-
-
-@pytest.mark.usefixtures("one_encoder")
-def test_a_generator_that_is_not_there_is_told_in_one_line(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAGSMITH_MODEL", "generator")
-    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "riddles")
-    result = call(harbour, "ask", QUESTION, "--corpus", CORPUS)
-    assert_one_line(result, "There is no adapter riddles.", "Give a folder with a card.json, or one of:")
 
 
 # What may be wrong

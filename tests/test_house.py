@@ -18,6 +18,9 @@ from hatchling.builders.wheel import WheelBuilder
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from finetune.recipe import find_recipe, parse_recipe, read_recipe
+from rag.adapters import read_adapter
+
 ROOT = Path(__file__).resolve().parent.parent
 ARROWS = {
     "prompts": {"prompts"},
@@ -220,6 +223,27 @@ def test_the_wheel_has_the_code_and_nothing_else_of_the_tree(wheel: set[str]) ->
     folders = {name.partition("/")[0] for name in wheel}
     assert {name for name in folders if not name.endswith(".dist-info")} == {*ARROWS, "corpora"}
     assert not [name for name in wheel if name.endswith((".pyc", ".env")) or "/.ragsmith/" in name]
+
+
+SHIPPED_MODELS = sorted((ROOT / "rag" / "shipped").iterdir())
+
+
+@pytest.mark.parametrize("folder", SHIPPED_MODELS, ids=lambda folder: folder.name)
+def test_a_model_that_ships_tells_how_it_was_made_and_make_models_makes_it(folder: Path) -> None:
+    card = read_adapter(folder).card
+    assert card.name == folder.name
+    path = find_recipe(folder.name)
+    assert card.recipe == parse_recipe(read_recipe(path), path.name).model_dump(mode="json")
+    assert card.data
+    assert card.licences
+    assert card.figures
+    making = f'tune run {folder.name} --data "$(DATA)" --to rag/shipped/{folder.name}\n'
+    assert making in (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_models_that_ship_are_small() -> None:
+    files = [path for folder in SHIPPED_MODELS for path in folder.iterdir()]
+    assert sum(path.stat().st_size for path in files) <= 40_000_000
 
 
 def project_requirements() -> list[Requirement]:

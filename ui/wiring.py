@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rag.corpora import Corpora, StoredDocument
     from rag.dense import ChromaStore
     from rag.encoder import Encoder
+    from rag.generator.chat import GeneratorChatModel
     from rag.generator.decode import Generator
     from rag.index import CorpusIndex
     from rag.ingest import IngestProgress, IngestReport
@@ -324,7 +325,6 @@ class Workbench:
 
     def _make_pipeline(self, corpus: str, retriever: Retriever, prompts: Prompts) -> Pipeline:
         from rag.chain import build_chain
-        from rag.models import EMBEDDED
         from rag.steps import Steps
 
         settings = self.settings
@@ -339,6 +339,7 @@ class Workbench:
             grounding=settings.grounding,
             adapter=self._adapter(),
             reranker=self.reranker.identity,
+            condenser=self.generator.adapter.identity if settings.retrieval.condenser == "generator" else "",
         )
         model = self._model(corpus)
         steps = Steps(
@@ -346,7 +347,7 @@ class Workbench:
             retriever=retriever,
             encoder=self.encoder,
             model=model,
-            condenser=None if settings.model == EMBEDDED else model,
+            condenser=self._condenser(model),
             answer_prompt=prompts.answer,
             condense_prompt=prompts.condense,
         )
@@ -368,12 +369,8 @@ class Workbench:
         if self.settings.model.startswith(LOCAL):
             return open_local_model(self.settings, self.local_engine)
         if self.settings.model == GENERATOR:
-            from rag.generator.chat import GeneratorChatModel
-
             decoding = self.settings.decoding
-            return GeneratorChatModel(
-                generator=self.generator, temperature=decoding.temperature, max_tokens=decoding.max_tokens
-            )
+            return self._writer(decoding.temperature, decoding.max_tokens)
         if self.settings.model != EMBEDDED:
             return open_remote_model(self.settings)
         from rag.reading.chat import EmbeddedReader
@@ -385,6 +382,20 @@ class Workbench:
             tokens=self.encoder.tokens,
             min_confidence=ranking.min_confidence if wanted is None else wanted,
         )
+
+    def _condenser(self, model: BaseChatModel) -> BaseChatModel | None:
+        """Who makes follow-ups stand alone; None carries words over."""
+        from rag.models import EMBEDDED
+
+        wanted = self.settings.retrieval.condenser
+        if wanted == "generator":
+            return self._writer()
+        return None if wanted == "words" or self.settings.model == EMBEDDED else model
+
+    def _writer(self, temperature: float = 0.0, max_tokens: int = 96) -> GeneratorChatModel:
+        from rag.generator.chat import GeneratorChatModel
+
+        return GeneratorChatModel(generator=self.generator, temperature=temperature, max_tokens=max_tokens)
 
     def _ranking(self, lexical: LexicalIndex) -> Ranking:
         from rag.reading.ranking import SentenceRanking, SpanRanking

@@ -12,13 +12,16 @@ from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict
 
 from rag.errors import ModelError
-from rag.generator.decode import Sampling
+from rag.generator.decode import Refusal, Sampling
 from rag.generator.render import Rendered
 from rag.generator.restore import Restorer
 from rag.local.batch import Piece
 from rag.local.text import StopFilter
 from rag.reading.evidence import Evidence
 from rag.streamed import StreamedChatModel
+
+# A refusal is written where it is more probable than not.
+LEAST = 0.5
 
 
 class GeneratorChatModel(StreamedChatModel):
@@ -57,22 +60,27 @@ class GeneratorChatModel(StreamedChatModel):
             raise ModelError("There is nothing to answer: the prompt is empty.", fix="Ask a question.")
         evidence = messages[-1].additional_kwargs.get("evidence")
         passages = [each.text for each in evidence.passages] if isinstance(evidence, Evidence) else []
-        prompt = self.generator.renderer.prompt(texts, passages)
+        renderer = self.generator.renderer
+        prompt = renderer.prompt(texts, passages)
+        refusal = Refusal(renderer.reply(evidence.refusal), LEAST) if isinstance(evidence, Evidence) else None
         sampling = Sampling(float(kwargs.get("temperature", self.temperature)), int(kwargs.get("seed", self.seed)))
         most = int(kwargs.get("max_tokens", self.max_tokens))
-        for piece in self._pieces(prompt, most, sampling, tuple(stop or ())):
+        tokens = self.generator.write(prompt, most, sampling, refusal)
+        for piece in self._pieces(prompt, most, tokens, tuple(stop or ())):
             chunk = self._chunk(piece, prompt.dropped)
             if run_manager:
                 run_manager.on_llm_new_token(piece.text, chunk=chunk)
             yield chunk
 
-    def _pieces(self, prompt: Rendered, most: int, sampling: Sampling, stop: tuple[str, ...]) -> Iterator[Piece]:
+    def _pieces(
+        self, prompt: Rendered, most: int, tokens: Iterator[int], stop: tuple[str, ...]
+    ) -> Iterator[Piece]:
         renderer = self.generator.renderer
         restorer = Restorer(prompt, [renderer.word(token) for token in prompt.ids])
         stops = StopFilter(stop)
         yield Piece(read=len(prompt.ids))
         uncounted = written = 0
-        for token in self.generator.write(prompt, most, sampling):
+        for token in tokens:
             uncounted, written = uncounted + 1, written + 1
             text, stopped = stops.add(restorer.add(renderer.word(token)))
             if stopped:

@@ -38,6 +38,22 @@ class Sampling:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The reply that says that there is no answer.
+
+    It begins alike every time, and answers do not: its first word is often the most probable one where some answer
+    is more probable than none.
+
+    Attributes:
+        tokens: Of the whole reply, two at least.
+        least: The probability under which it is not written.
+    """
+
+    tokens: tuple[int, ...]
+    least: float
+
+
 class Generator:
     """A converted generator; its graph is compiled when it is first used. Safe to use from several threads.
 
@@ -61,13 +77,16 @@ class Generator:
         """Tokens that a reply may have: ``most``, or what the window leaves."""
         return min(most, POSITIONS - len(prompt.ids))
 
-    def write(self, prompt: Rendered, most: int, sampling: Sampling = Sampling()) -> Iterator[int]:
+    def write(
+        self, prompt: Rendered, most: int, sampling: Sampling = Sampling(), refusal: Refusal | None = None
+    ) -> Iterator[int]:
         """The tokens of a reply, until the one that ends it or ``most`` of them.
 
         Args:
             prompt: Made by ``renderer``.
             most: Tokens at most; fewer where the window ends before.
             sampling: How each is chosen.
+            refusal: What is written only where it is probable enough.
 
         Yields:
             Token numbers, without the one that ends the reply.
@@ -80,8 +99,13 @@ class Generator:
         chance = np.random.default_rng(sampling.seed)
         cache = _Cache(self._model.network(), prompt.ids, self.room(prompt, most))
         written: list[int] = []
+        withheld: list[int] = []
         for _ in range(cache.room):
             shares = cache.next_shares()
+            if refusal is not None and not written:
+                withheld = _withhold(refusal, cache, shares)
+            if withheld and written == withheld[:1]:
+                shares[withheld[1]] = 0.0
             shares[_repeating(written)] = 0.0
             token = _chosen(shares, sampling.temperature, chance)
             if token == self.renderer.end:
@@ -123,6 +147,10 @@ class _Cache:
 
         self._compute(np.asarray([token], np.int64), np.asarray([self._held]), 0, 1)
 
+    def forget(self) -> None:
+        """Take the last token back; the next one may then be appended."""
+        self._held -= 1
+
     def next_shares(self) -> NDArray[np.float32]:
         """The probability of each token to come next, shape ``(vocabulary,)``."""
         import numpy as np
@@ -163,6 +191,20 @@ class _Cache:
         self._past[..., self._held : self._held + new, :] = held[..., filled:, :]
         self._keys[:, self._held : self._held + new] = own[:, filled:]
         self._held += new
+
+
+def _withhold(refusal: Refusal, cache: _Cache, shares: NDArray[np.float32]) -> list[int]:
+    """The first two tokens of a refusal that is not probable enough; its share is taken from the first."""
+    first, second = refusal.tokens[:2]
+    if int(shares.argmax()) != first:
+        return []
+    cache.append(first)
+    sure = float(shares[first] * cache.next_shares()[second])
+    cache.forget()
+    if sure >= refusal.least:
+        return []
+    shares[first] -= sure
+    return [first, second]
 
 
 def _repeating(written: Sequence[int]) -> list[int]:

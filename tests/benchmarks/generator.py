@@ -24,6 +24,7 @@ from tests.benchmarks.report import Group, Row, p50_p95
 if TYPE_CHECKING:
     from finetune.rows import ReadingRow, WritingRow
     from rag.generator.decode import Generator
+    from rag.reading.evidence import Evidence
     from rag.reading.reader import SpanReader
 
 # Cases of each task; chance decides which, and nobody looks at them before.
@@ -87,7 +88,9 @@ def answers(home: str, data: str, most: int) -> dict[str, Any]:
         right = people[row.question]
         short_row = writing.answer_row(row, others, chance, shipped="answer-short")
         long_row = writing.answer_row(row, others, chance, shipped="answer-sentence")
-        short, long = (_written(generator, each) for each in (short_row, long_row))
+        short, long = (
+            _written(generator, each, _evidence(row.question, each.passages)) for each in (short_row, long_row)
+        )
         written += [short, long]
         text, sure = _read(reader, row, short_row.passages)
         ours = _MARKER.sub("", short.text)
@@ -181,7 +184,15 @@ def _models(home: str) -> tuple[Generator, SpanReader]:
     return bench.generator, bench.span_reader
 
 
-def _written(generator: Generator, row: WritingRow) -> Written:
+def _evidence(question: str, passages: Sequence[str]) -> Evidence:
+    from finetune.data.wordings import REFUSALS
+    from rag.reading.evidence import Evidence, EvidencePassage
+
+    numbered = (EvidencePassage(number, text, "", (), None) for number, text in enumerate(passages, 1))
+    return Evidence(question, tuple(numbered), REFUSALS[0])
+
+
+def _written(generator: Generator, row: WritingRow, evidence: Evidence | None = None) -> Written:
     from langchain_core.messages import HumanMessage
 
     from rag.generator.chat import GeneratorChatModel
@@ -189,7 +200,9 @@ def _written(generator: Generator, row: WritingRow) -> Written:
     model = GeneratorChatModel(generator=generator, max_tokens=MOST_TOKENS)
     begun = time.perf_counter()
     first, text, tokens = 0.0, "", 0
-    for chunk in model.stream([HumanMessage(each) for each in row.texts]):
+    messages = [HumanMessage(each) for each in row.texts]
+    messages[-1].additional_kwargs["evidence"] = evidence
+    for chunk in model.stream(messages):
         text += str(chunk.text)
         tokens += (chunk.usage_metadata or {}).get("output_tokens", 0)
         if text and not first:

@@ -1,0 +1,165 @@
+"""The small generator in the chain: as the model that answers, and as the one that rewrites follow-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chance import adapter_of_chance, network_of_chance
+from terminal import assert_one_line, call
+from tiny import CORPUS, PRICES, QUESTION, ScriptedChat, assistant_with, settings_at
+
+from rag.adapters import Adapter
+from rag.assistant import Ask
+from rag.events import Answer, Done, Turn
+from rag.generator.chat import GeneratorChatModel
+from rag.tuned.convert import converted_network
+from ui.pages.markup import plain
+from ui.pages.render import footer_html
+from ui.wiring import Workbench
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    network = network_of_chance("generator")
+    return adapter_of_chance(network, "generator", tmp_path_factory.mktemp("adapters") / "babbler")
+
+
+@pytest.fixture(scope="module")
+def converted(adapter: Adapter, converted_models: Path) -> Path:
+    return converted_network(adapter, converted_models)
+
+
+@pytest.fixture(scope="module")
+def bench(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[Workbench]:
+    """The workbench with the generator of chance, which says nothing that its passages support."""
+    made = Workbench(
+        settings_at(
+            harbour,
+            model="generator",
+            prompt="answer-short",
+            generator={"adapter": str(adapter.folder)},
+            grounding={"min_support": 0.0},
+        )
+    )
+    yield made
+    made.close()
+
+
+async def answered(bench: Workbench, ask: Ask) -> Answer:
+    (done,) = [event async for event in bench.ask(ask) if isinstance(event, Done)]
+    return done.answer
+
+
+async def test_the_workbench_answers_with_the_generator_of_the_settings(
+    bench: Workbench, adapter: Adapter
+) -> None:
+    answer = await answered(bench, Ask(QUESTION))
+    assert (answer.status, answer.model, answer.prompt) == ("answered", "generator", "answer-short@1")
+    assert bench.release().adapter == adapter.identity
+    assert answer.usage.input_tokens
+    assert answer.usage.output_tokens
+    assert answer.cost_usd
+    (llm,) = [span for span in bench.traces.get(answer.trace_id).spans if span.kind == "llm"]
+    assert llm.output_tokens == answer.usage.output_tokens
+
+
+async def test_a_follow_up_is_condensed_by_the_generator(bench: Workbench) -> None:
+    history = (Turn(QUESTION, "In the harbour."),)
+    answer = await answered(bench, Ask("Since when?", history))
+    spans = bench.traces.get(answer.trace_id).spans
+    assert sum(span.kind == "llm" for span in spans) == 2
+    assert answer.standalone
+
+
+@pytest.mark.parametrize(("condenser", "calls"), [("generator", 1), ("words", 0), ("auto", 0)])
+async def test_the_generator_may_condense_for_the_embedded_reader(
+    condenser: str, calls: int, harbour: Path, adapter: Adapter
+) -> None:
+    given = {"retrieval": {"condenser": condenser}, "generator": {"adapter": str(adapter.folder)}}
+    reading = Workbench(settings_at(harbour, **given))
+    answer = await answered(reading, Ask("Since when was it there?", (Turn(QUESTION, "In the harbour."),)))
+    spans = [span.name for span in reading.traces.get(answer.trace_id).spans if span.kind == "llm"]
+    assert spans.count("GeneratorChatModel") == calls
+    assert spans.count("EmbeddedReader") == 1
+    assert reading.release().condenser == (adapter.identity if calls else "")
+    if not calls:
+        assert answer.standalone.startswith("Since when was it there? (")
+    reading.close()
+
+
+async def test_words_are_carried_for_a_model_that_could_write_where_the_settings_say_so(
+    harbour: Path, adapter: Adapter
+) -> None:
+    given = {"retrieval": {"condenser": "words"}, "generator": {"adapter": str(adapter.folder)}}
+    writing = Workbench(settings_at(harbour, model="generator", prompt="answer-short", **given))
+    answer = await answered(writing, Ask("Since when was it there?", (Turn(QUESTION, "In the harbour."),)))
+    assert answer.standalone.startswith("Since when was it there? (")
+    writing.close()
+
+
+async def test_condensing_here_costs_seconds_also_where_the_answer_costs_tokens(
+    bench: Workbench,
+) -> None:
+    condenser = GeneratorChatModel(generator=bench.generator, max_tokens=8)
+    assistant = assistant_with(bench, ScriptedChat(reply=("Nothing. [1]",)), condenser=condenser)
+    events = [event async for event in assistant.answer(Ask("Since when?", (Turn(QUESTION, "Here."),)))]
+    (done,) = [event for event in events if isinstance(event, Done)]
+    spans = {span.name: span for span in bench.traces.get(done.answer.trace_id).spans}
+    span = spans["GeneratorChatModel"]
+    assert span.input_tokens
+    assert span.ended is not None
+    assert span.cost_usd == pytest.approx(PRICES.seconds_usd(span.ended - span.started))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answer", "follow_up", "name"),
+    [
+        ("Who was Jane Jacobs?", "She wrote about cities.", "When was she born?", "jane jacobs"),
+        ("What is the Chroma index for?", "It holds the vectors.", "Where is it stored?", "chroma"),
+        ("Which album did The Verve record first?", "A Storm in Heaven.", "Did they go on tour?", "the verve"),
+    ],
+)
+async def test_the_generator_that_ships_puts_the_name_in_the_place_of_the_pronoun(
+    harbour: Path, asked: str, answer: str, follow_up: str, name: str
+) -> None:
+    bench = Workbench(settings_at(harbour, retrieval={"condenser": "generator"}))
+    told = (await answered(bench, Ask(follow_up, (Turn(asked, answer),)))).standalone
+    assert name in told.casefold()
+    assert told.endswith("?")
+    assert not {"she", "it", "they"} & set(told.casefold().split())
+    bench.close()
+
+
+@pytest.mark.parametrize(
+    ("unread", "cut", "notes"),
+    [
+        (0, False, ()),
+        (1, False, ("1 passage found did not fit the model's window",)),
+        (3, True, ("cut at the token limit", "3 passages found did not fit the model's window")),
+    ],
+)
+def test_whoever_reads_an_answer_is_told_what_was_not_read(unread: int, cut: bool, notes: tuple[str, ...]) -> None:
+    answer = Answer("Yes.", "answered", unread=unread, cut=cut)
+    assert answer.notes == notes
+    shown = footer_html(answer)
+    assert all(plain(note) in shown for note in notes)
+    assert ("window" in shown) == bool(unread)
+
+
+@pytest.mark.usefixtures("one_encoder", "converted")
+def test_the_doctor_knows_the_generator(harbour: Path, adapter: Adapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_MODEL", "generator")
+    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", str(adapter.folder))
+    assert f"generator, adapter {adapter.identity}, no server needed" in call(harbour, "doctor").stdout
+    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "reader")
+    assert "is no generator, but a reader." in " ".join(call(harbour, "doctor").stdout.split())
+
+
+@pytest.mark.usefixtures("one_encoder")
+def test_a_generator_that_is_not_there_is_told_in_one_line(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_MODEL", "generator")
+    monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "riddles")
+    result = call(harbour, "ask", QUESTION, "--corpus", CORPUS)
+    assert_one_line(result, "There is no adapter riddles.", "Give a folder with a card.json, or one of:")
