@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -46,8 +46,15 @@ class PromptLibrary:
 
     def load(self, reference: str) -> PromptTemplate:
         """The same as it was written, what it includes not yet in its place."""
-        name, version = self._place(reference)
-        return self._read(self._versions(name)[version])
+        name, at, wanted = reference.partition("@")
+        label = wanted if at else PRODUCTION
+        # The folder is listed once: a question asks for its prompts, and there may be thousands of versions.
+        versions = self._versions(name) if at else self._known(name)
+        labels = self._labels(name, versions) if versions else {}
+        number = {str(each): each for each in versions}.get(label, labels.get(label))
+        if number is None:
+            raise _no_version(reference, name, versions, labels)
+        return self._read(versions[number])
 
     def names(self) -> list[str]:
         """All prompts, by name."""
@@ -60,10 +67,7 @@ class PromptLibrary:
         Raises:
             PromptTemplateError: There is no such prompt.
         """
-        found = sorted(self._versions(name))
-        if not found:
-            raise PromptTemplateError(f"There is no prompt {name}; there are: {', '.join(self.names())}.")
-        return found
+        return sorted(self._known(name))
 
     def labels(self, name: str) -> dict[str, int]:
         """Where the labels of a prompt point; ``production`` always does.
@@ -71,10 +75,7 @@ class PromptLibrary:
         Raises:
             PromptTemplateError: There is no such prompt, or its labels are damaged.
         """
-        versions = self.versions(name)
-        found = {label: to for label, to in labels_of(self.moves(name)).items() if to in versions}
-        shipped = [int(path.stem) for path in _files(SHIPPED, name)]
-        return {PRODUCTION: max(shipped or versions)} | found
+        return self._labels(name, self._known(name))
 
     def moves(self, name: str) -> tuple[Move, ...]:
         """Every move of its labels, oldest first.
@@ -146,6 +147,17 @@ class PromptLibrary:
         # What comes later replaces what came before: the workspace's own files win.
         return {int(path.stem): path for folder in self._folders for path in _files(folder, name)}
 
+    def _known(self, name: str) -> dict[int, Path]:
+        versions = self._versions(name)
+        if not versions:
+            raise PromptTemplateError(f"There is no prompt {name}; there are: {', '.join(self.names())}.")
+        return versions
+
+    def _labels(self, name: str, versions: Mapping[int, Path]) -> dict[str, int]:
+        moved = {label: to for label, to in labels_of(self.moves(name)).items() if to in versions}
+        shipped = [int(path.stem) for path in _files(SHIPPED, name)]
+        return {PRODUCTION: max(shipped or versions)} | moved
+
     def _read(self, path: Path) -> PromptTemplate:
         # A question asks for its prompts several times, and reading one takes two milliseconds.
         try:
@@ -156,18 +168,6 @@ class PromptLibrary:
         if path not in self._loaded or self._loaded[path][0] != state:
             self._loaded[path] = (state, load_prompt(path))
         return self._loaded[path][1]
-
-    def _place(self, reference: str) -> tuple[str, int]:
-        name, at, wanted = reference.partition("@")
-        versions = {str(number): number for number in self._versions(name)}
-        if not at:
-            return name, self.labels(name)[PRODUCTION]
-        if wanted in versions:
-            return name, versions[wanted]
-        labels = self.labels(name) if versions else {}
-        if wanted not in labels:
-            raise _no_version(reference, name, versions.values(), labels)
-        return name, labels[wanted]
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
