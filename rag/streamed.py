@@ -10,6 +10,9 @@ from langchain_core.language_models.chat_models import generate_from_stream
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatResult
 
+# A model whose metadata have it costs seconds of this machine, also beside one that charges for tokens.
+HERE = "computed_here"
+
 
 class StreamedChatModel(BaseChatModel):
     """A chat model whose whole reply is its streamed one, read to the end.

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from rag.cost import PriceList, read_usage
 from rag.events import Answer, Usage
 from rag.redact import JSON, MASK, is_secret_key, redact, redact_json
+from rag.streamed import HERE
 from rag.traces import Span, Status, Trace
 
 Direction = Literal["input", "output"]
@@ -35,8 +36,6 @@ MAX_ITEMS = 1_000
 """Items that a trace keeps of one list or mapping."""
 _MAX_DEPTH = 20
 
-# Works in this process, whatever model answers: see ``rag.generator.chat``.
-CONDENSER = "GeneratorChatModel"
 # What stops a chain from outside: the stop button, a closed page, Ctrl-C, SIGTERM. None of it is a failure.
 _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
 
@@ -223,7 +222,7 @@ class TraceTracer(BaseTracer):
         for run in reversed(list(_walk(root))):
             if run.child_runs:
                 costs[run.id] = _sum([costs[child.id] for child in run.child_runs])
-            elif api_model is not None and run.run_type == "llm" and run.name != CONDENSER:
+            elif api_model is not None and run.run_type == "llm" and not _is_here(run):
                 reported = _reported(run)
                 usage = reported if "total_cost" in reported else _usage(run)[0]
                 costs[run.id] = self._prices.tokens_usd(api_model, usage)
@@ -394,6 +393,11 @@ def _content_text(content: object) -> str:
     if isinstance(content, list):
         return "".join(block.get("text", "") if isinstance(block, dict) else str(block) for block in content)
     return content if isinstance(content, str) else ""
+
+
+def _is_here(run: Run) -> bool:
+    """Whether this machine computed it, whatever model answers in the end."""
+    return bool((run.extra or {}).get("metadata", {}).get(HERE))
 
 
 def _reported(run: Run) -> Mapping[str, Any]:

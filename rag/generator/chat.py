@@ -9,7 +9,7 @@ from langchain_core.callbacks import CallbackManagerForLLMRun
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from rag.errors import ModelError
 from rag.generator.decode import Refusal, Sampling
@@ -18,7 +18,7 @@ from rag.generator.restore import Restorer
 from rag.local.batch import Piece
 from rag.local.text import StopFilter
 from rag.reading.evidence import Evidence
-from rag.streamed import StreamedChatModel
+from rag.streamed import HERE, StreamedChatModel
 
 # A refusal is written where it is more probable than not.
 LEAST = 0.5
@@ -39,6 +39,7 @@ class GeneratorChatModel(StreamedChatModel):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
+    metadata: dict[str, Any] | None = Field(default_factory=lambda: {HERE: True})
     generator: Any
     temperature: float = 0.0
     max_tokens: int = 512

@@ -112,17 +112,21 @@ def run(plan: Plan) -> Iterator[Group]:
     found = call("tests.benchmarks.handbook:ask_all", home=home).value
     judged = [Judged(**each) for each in found]
     yield group_of(judged)
+    found = call("tests.benchmarks.handbook:ask_all", home=home, condenser="generator", kind="follow-up").value
+    yield _rewritten_group([Judged(**each) for each in found])
 
 
-def ask_all(home: str) -> list[dict[str, Any]]:
-    """Ask every case of the handbook; in a process of its own."""
+def ask_all(home: str, condenser: str = "auto", kind: str = "") -> list[dict[str, Any]]:
+    """Ask every case of the handbook, or those of a kind; in a process of its own."""
     import asyncio
 
     from rag.assistant import Ask
     from rag.events import Answer, Done, Turn
     from ui.wiring import Workbench
 
-    bench = Workbench(settings_for(home))
+    settings = settings_for(home)
+    retrieval = settings.retrieval.model_copy(update={"condenser": condenser})
+    bench = Workbench(settings.model_copy(update={"retrieval": retrieval}))
     bench.warm()
 
     async def ask(case: Case) -> Answer:
@@ -137,7 +141,7 @@ def ask_all(home: str) -> list[dict[str, Any]]:
 
     async def everything() -> list[dict[str, Any]]:
         judged = []
-        for case in read_cases():
+        for case in (each for each in read_cases() if kind in ("", each.kind)):
             answer = await ask(case)
             # The hits of the answer may be fewer: they were cut to the model's budget.
             hits = bench.retriever().search(answer.standalone or case.question)[:TOP]
@@ -191,6 +195,13 @@ FIGURES = (
     Figure("unanswerable, and refused", "unanswerable", lambda each: each.refused),
     Figure(f"follow-ups: right source in the first {TOP}", "follow-up", lambda each: each.source_found),
 )
+
+
+def _rewritten_group(judged: Sequence[Judged]) -> Group:
+    found = sum(each.source_found for each in judged)
+    rows = (Row(f"right source in the first {TOP}", f"{found} of {len(judged)}"),)
+    how = 'With `retrieval.condenser = "generator"`; the JSON file has what it wrote.'
+    return Group("Follow-ups rewritten by the small generator", rows, how, [asdict(each) for each in judged])
 
 
 def group_of(judged: Sequence[Judged]) -> Group:
