@@ -77,10 +77,8 @@ class OpenVINOEncoder:
         graph = self._graph(name)
         distinct = list(dict.fromkeys(texts))
         ids = [encoding.ids for encoding in self._tokenizer.encode_batch_fast(distinct)]
-        # Texts of a length go together, so that little is computed for padding.
-        order = sorted(range(len(ids)), key=lambda number: len(ids[number]))
         vectors = np.empty((len(distinct), self.card.dimensions), np.float32)
-        batches = [order[at : at + self._batch_size] for at in range(0, len(order), self._batch_size)]
+        batches = self._batches([len(row) for row in ids])
         runs = graph.run([self._inputs([ids[number] for number in batch]) for batch in batches])
         for batch, found in zip(batches, runs, strict=True):
             vectors[batch] = found
@@ -92,6 +90,18 @@ class OpenVINOEncoder:
             on_progress(len(texts) - len(distinct))
         place = {text: number for number, text in enumerate(distinct)}
         return vectors[[place[text] for text in texts]]
+
+    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """The numbers of texts to compute together, of one padded width each.
+
+        Little is computed for padding so, and a text has the same vector whatever it is embedded beside: with
+        8-bit weights another width moved the vector of a passage (cosine down to 0.9995), the neighbours did not.
+        """
+        widths: dict[int, list[int]] = {}
+        for number, length in enumerate(lengths):
+            widths.setdefault(padded_width(length, self.card.max_tokens), []).append(number)
+        size = self._batch_size
+        return [group[at : at + size] for _, group in sorted(widths.items()) for at in range(0, len(group), size)]
 
     def _graph(self, name: str) -> CompiledNetwork:
         with self._lock:
