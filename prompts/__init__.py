@@ -5,6 +5,7 @@ from __future__ import annotations
 from prompts.files import load_prompt
 from prompts.labels import PRODUCTION, Move
 from prompts.library import PromptLibrary, find_prompt
+from prompts.parts import PromptSettings
 from prompts.template import Message, PromptTemplate, PromptTemplateError
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Message",
     "Move",
     "PromptLibrary",
+    "PromptSettings",
     "PromptTemplate",
     "PromptTemplateError",
     "find_prompt",

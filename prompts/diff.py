@@ -88,10 +88,12 @@ def words(old: str, new: str) -> tuple[Piece, ...]:
 def parts(prompt: PromptTemplate) -> dict[str, str]:
     """A version as texts by their place; what is no text is written as JSON."""
     found: dict[str, str] = {}
-    for name, value in prompt.model_dump(mode="json").items():
+    for name, value in prompt.model_dump(mode="json", exclude={"settings"}).items():
         if name not in _ASIDE:
             _spread(name, value, found)
-    return found
+    # Each setting is one part, also where it is a whole schema.
+    given = prompt.settings.given
+    return found | {f"settings {name}": json.dumps(each, ensure_ascii=False) for name, each in given.items()}
 
 
 def _spread(where: str, value: Any, found: dict[str, str]) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from prompts.template import NAME, Part, PromptTemplateError
+from prompts.parts import Part
+from prompts.template import NAME, PromptTemplateError
 
 # What the chat runs.
 PRODUCTION = "production"

@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticSerializationError
+from pydantic import Field, ValidationError, model_validator
+
+from prompts.parts import Part, PromptSettings
 
 Role = Literal["system", "user", "assistant"]
 
@@ -24,20 +25,6 @@ _ASIDE = frozenset({"name", "version", "description", "tags", "variables", "save
 
 class PromptTemplateError(ValueError):
     """A template is malformed or missing, or the values do not fit its variables."""
-
-
-class Part(BaseModel):
-    """A part of a template: frozen, strict, without unknown keys, and nothing that no file takes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    @model_validator(mode="after")
-    def _can_be_written(self) -> Self:
-        try:
-            self.model_dump_json()
-        except PydanticSerializationError as error:
-            raise ValueError("it holds half of a character (a lone surrogate)") from error
-        return self
 
 
 class Message(Part):
@@ -73,6 +60,7 @@ class PromptTemplate(Part):
         examples: Few-shot examples, a value for each place of ``example``.
         fragments: Pieces with places of their own, filled by the caller as often as it needs, such as one
             retrieved passage.
+        settings: How it wants to be answered.
         saved: None where a person wrote the file.
     """
 
@@ -85,6 +73,7 @@ class PromptTemplate(Part):
     example: tuple[Message, ...] = Field(default=(), strict=False)
     examples: tuple[Mapping[PlaceName, str], ...] = Field(default=(), strict=False)
     fragments: Mapping[PlaceName, str] = Field(default_factory=dict)
+    settings: PromptSettings = PromptSettings()
     saved: Saved | None = None
 
     @model_validator(mode="after")
@@ -124,7 +113,7 @@ class PromptTemplate(Part):
     @property
     def sha256(self) -> str:
         """The identity of what is sent, 64 hexadecimal digits; descriptions and tags do not count."""
-        told = self.model_dump(mode="json", exclude=set(_ASIDE))
+        told = self.model_dump(mode="json", exclude=set(_ASIDE)) | {"settings": self.settings.given}
         told = {key: value for key, value in told.items() if value or key == "fragments"}
         return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from rag.chain import Draft
     from rag.cost import PriceList
+    from rag.documents import Hit
     from rag.release import Release
 
 _log = logging.getLogger(__name__)
@@ -54,12 +55,14 @@ class Ask:
         history: Earlier turns of the conversation, oldest first.
         corpus: Which corpus; empty for the one in the settings.
         conversation_id: What the trace belongs to, if anything.
+        hits: What to answer from, in place of what a search would find; None searches.
     """
 
     question: str
     history: tuple[Turn, ...] = ()
     corpus: str = ""
     conversation_id: str | None = None
+    hits: tuple[Hit, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class Assistant:
             view=lambda name, side, value: as_json(name, side, part_of(name, side, value)),
         )
         answer = await pipeline.chain.ainvoke(
-            Draft(ask.question, ask.history),
+            Draft(ask.question, ask.history, fixed=ask.hits),
             config={
                 "run_id": uuid.UUID(record.id),
                 "callbacks": [tracer, _listener(events)],

@@ -33,6 +33,7 @@ class Draft:
     """What the steps hand on: each adds its own part and keeps the others.
 
     Attributes:
+        fixed: What to answer from, in place of what a search would find.
         standalone: From condense.
         hits: From retrieve; from prompt on, those that fit the budget.
         messages: From prompt.
@@ -46,6 +47,7 @@ class Draft:
 
     question: str
     history: tuple[Turn, ...] = ()
+    fixed: tuple[Hit, ...] | None = None
     standalone: str = ""
     hits: tuple[Hit, ...] = ()
     messages: tuple[BaseMessage, ...] = ()

@@ -203,6 +203,106 @@ messages = Table(
 )
 
 
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(120), nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("dataset_id", ForeignKey("datasets.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("saved", Float, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    # Of the digests of its cases, in order.
+    Column("sha256", String(64), nullable=False),
+    Column("size", Integer, nullable=False),
+    UniqueConstraint("dataset_id", "version"),
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    # Versions that hold the same case share it.
+    Column("sha256", String(64), primary_key=True),
+    # rag.evaluation.cases.Case as JSON.
+    Column("content", JSON, nullable=False),
+)
+
+dataset_cases = Table(
+    "dataset_cases",
+    metadata,
+    Column("version_id", ForeignKey("dataset_versions.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("case_sha256", ForeignKey("cases.sha256"), nullable=False),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("dataset_id", ForeignKey("datasets.id"), nullable=False, index=True),
+    Column("case_sha256", ForeignKey("cases.sha256"), nullable=False),
+    # "waiting", "accepted" or "rejected": what a person turned down is not proposed again.
+    Column("state", String(10), nullable=False),
+    UniqueConstraint("dataset_id", "case_sha256"),
+)
+
+evaluations = Table(
+    "evaluations",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("started", Float, nullable=False, index=True),
+    Column("ended", Float),
+    Column("status", String(12), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("dataset", String(120), nullable=False),
+    Column("dataset_version", Integer, nullable=False),
+    Column("dataset_sha256", String(64), nullable=False),
+    # rag.evaluation.runs.Plan as JSON.
+    Column("plan", JSON, nullable=False),
+    Column("process", String(60), nullable=False),
+    Column("tracked", String(60)),
+)
+
+cells = Table(
+    "cells",
+    metadata,
+    Column("evaluation_id", ForeignKey("evaluations.id"), primary_key=True),
+    Column("variant", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("status", String(12), nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("scores", JSON, nullable=False),
+    # What the judge said.
+    Column("remark", Text, nullable=False),
+    Column("passages", JSON, nullable=False),
+    Column("trace_id", String(36), nullable=False),
+    Column("latency_s", Float),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cost_usd", Float),
+    Column("cached", Integer, nullable=False),
+)
+
+answer_cache = Table(
+    "answer_cache",
+    metadata,
+    # Of all that decides an answer: release, state of the index, question and history.
+    Column("key", String(64), primary_key=True),
+    Column("made", Float, nullable=False),
+    Column("answer", JSON, nullable=False),
+)
+
+
 def open_database(workspace: Workspace, url: str | None = None) -> Engine:
     """Open the database and make the tables that are missing.
 

@@ -18,6 +18,7 @@ RagsmithError
 │   ├── ModelTimeout       too slow
 │   └── ModelProtocolError what came back cannot be understood
 ├── EvaluationError        what is to be measured cannot be read
+│   └── DatasetError       a dataset, or a case of one, is missing or malformed
 ├── TuningError            a training's recipe, data or result cannot be used
 └── TraceNotFound          no trace has that id
 
@@ -110,6 +111,10 @@ class ModelProtocolError(ModelError):
 
 class EvaluationError(RagsmithError):
     """What is to be measured cannot be read."""
+
+
+class DatasetError(EvaluationError):
+    """A dataset, or a case of one, is missing or malformed."""
 
 
 class TuningError(RagsmithError):

@@ -39,6 +39,19 @@ class Citation:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """A sentence of an answer as it was checked.
+
+    Attributes:
+        markers: The passages that it cites; empty where it cites none, and then all were looked at.
+        support: How well they carry it, 0 to 1.
+    """
+
+    markers: tuple[int, ...]
+    support: float
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Tokens that a model read and wrote; None where the model did not say."""
 
@@ -54,6 +67,7 @@ class Answer:
         text: With markers ``[n]``; for ``abstained`` the refusal, for ``failed`` empty or what had been written.
         hits: All passages that reached the prompt, in order of their markers.
         citations: The markers that the text uses, in order of first use.
+        claims: Its sentences, in order.
         support: Support of the least supported sentence, 0 to 1; None where nothing was claimed.
         standalone: The question as it was searched for.
         cost_usd: None is unknown, and never shown as 0.
@@ -63,6 +77,7 @@ class Answer:
             knows more than its sentence.
         cut: Whether the model was ended by its token limit, and the answer by that.
         unread: Passages that were found and that the model's window had no room for.
+        unsupported: Settings that were made and that the model does not honour.
     """
 
     text: str
@@ -82,6 +97,8 @@ class Answer:
     spans: tuple[tuple[int, int], ...] = ()
     cut: bool = False
     unread: int = 0
+    unsupported: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -90,6 +107,7 @@ class Answer:
         told = {
             "cut at the token limit": self.cut,
             f"{left} found did not fit the model's window": bool(self.unread),
+            f"the model does not honour {', '.join(self.unsupported)}": bool(self.unsupported),
         }
         return tuple(note for note, holds in told.items() if holds)
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 from rag.documents import Hit
 from rag.encoder.base import Encoder
-from rag.events import Citation
+from rag.events import Citation, Claim
 from rag.sentences import Sentence, split_sentences
+from rag.settings import CitationStyle
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,9 @@ _MARKER = re.compile(r"\[(\d{1,3})\]")
 _MARKERS = re.compile(rf"{_CODE}|(?P<markers>\[\d{{1,3}}\](?:\s*\[\d{{1,3}}\])*)", re.DOTALL)
 _LISTS = re.compile(rf"{_CODE}|\[(?P<numbers>\d{{1,3}}(?:\s*[,;]\s*\d{{1,3}})+)\]", re.DOTALL)
 _SPACED = re.compile(rf"(?P<code>{_CODE})|\s*\[(?P<number>\d{{1,3}})\]_?", re.DOTALL)
+_RUNS = re.compile(rf"(?P<code>{_CODE})|(?:\s*\[\d{{1,3}}\]_?)+", re.DOTALL)
+# What could become a marker, or code, when what stands between two of them goes away.
+_JOINING = frozenset("[]`0123456789")
 _WORD = re.compile(r"[^\W_]+")
 _SPACE = re.compile(r"\s+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -43,12 +47,14 @@ class Grounded:
     Attributes:
         text: The answer without markers that point at nothing.
         citations: In order of first use.
+        claims: The sentences, in order.
         support: Of the least supported sentence, 0 to 1; None where nothing was claimed.
         best: Of the best supported sentence, 0 to 1.
     """
 
     text: str
     citations: tuple[Citation, ...]
+    claims: tuple[Claim, ...]
     support: float | None
     best: float
 
@@ -77,13 +83,31 @@ def ground(text: str, hits: Sequence[Hit], encoder: Encoder) -> Grounded:
                 known = citations.get(number)
                 if known is None or carried > known.support:
                     citations[number] = _citation(number, hits[number - 1], carried, sentence)
+    checked = tuple(Claim(tuple(markers), each) for (_, markers), each in zip(claims, supports, strict=True))
     support = min(supports) if supports else None
-    return Grounded(cleaned.strip(), tuple(citations.values()), support, max(supports, default=0.0))
+    return Grounded(cleaned.strip(), tuple(citations.values()), checked, support, max(supports, default=0.0))
 
 
 def without_markers(text: str) -> str:
     """A text without what would be read as a citation, such as the footnote marks of a quoted source."""
-    return _SPACED.sub(lambda found: found["code"] or "", text)
+    return _RUNS.sub(lambda found: found["code"] or _left_of(found), text)
+
+
+def _left_of(run: re.Match[str]) -> str:
+    """What stays of a run of markers: nothing, or what keeps its two sides from becoming a marker or code."""
+    if "`" in run.string and "\n" in run[0]:
+        return "\n"
+    sides = (run.string[max(run.start() - 1, 0) : run.start()], run.string[run.end() : run.end() + 1])
+    return " " if all(side in _JOINING for side in sides) else ""
+
+
+def with_citations(text: str, where: CitationStyle) -> str:
+    """An answer with its markers in the text, after it in order of first use, or without them."""
+    if where == "inline":
+        return text
+    plain = without_markers(text).strip()
+    numbers = dict.fromkeys(found["number"] for found in _SPACED.finditer(text) if found["number"])
+    return f"{plain} {''.join(f'[{number}]' for number in numbers)}".strip() if where == "end" else plain
 
 
 def _without_strays(text: str, count: int) -> str:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from rag.errors import ModelUnavailable, SettingsError
-from rag.settings import Settings
+from rag.settings import DecodingSettings, Settings
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
+    from rag.generator.decode import Generator
     from rag.local.engine import LocalEngine
     from rag.workspace import Workspace
 
@@ -57,12 +58,32 @@ def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
     """A chat model on a loaded engine, with the adapter and the decoding of the settings."""
     from rag.local.chat import LocalChatModel
 
+    decoding = settings.decoding
     return LocalChatModel(
         engine=engine,
         model=engine.name,
         adapter=settings.local.adapter,
-        temperature=settings.decoding.temperature,
-        max_tokens=settings.decoding.max_tokens,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        top_k=decoding.top_k,
+        repetition_penalty=decoding.repetition_penalty,
+        seed=decoding.seed if engine.seeds else None,
+        max_tokens=decoding.max_tokens,
+        stop=decoding.stop,
+    )
+
+
+def open_generator_model(settings: Settings, generator: Generator) -> BaseChatModel:
+    """A chat model on a generator, with what it honours of the decoding."""
+    from rag.generator.chat import GeneratorChatModel
+
+    decoding = settings.decoding
+    return GeneratorChatModel(
+        generator=generator,
+        temperature=decoding.temperature,
+        seed=decoding.seed,
+        max_tokens=decoding.max_tokens,
+        stop=decoding.stop,
     )
 
 
@@ -80,13 +101,15 @@ def open_remote_model(settings: Settings) -> BaseChatModel:
         )
     from rag.remote import RemoteModel
 
-    limit = settings.decoding.max_tokens
+    decoding = settings.decoding
+    beside = _response_format(decoding)
+    given: dict[str, Any] = {}
     # OpenAI's newer models refuse the name `max_tokens`; most servers of one's own know no other.
-    given: dict[str, Any] = (
-        {"max_tokens": limit}
-        if server.base_url is None
-        else {"extra_body": {"max_tokens": limit}, "use_responses_api": False}
-    )
+    if server.base_url is None:
+        given["max_tokens"] = decoding.max_tokens
+    else:
+        given["use_responses_api"] = False
+        beside |= {"max_tokens": decoding.max_tokens} | _beside_openai(decoding)
     return RemoteModel(
         model=settings.model.removeprefix(OPENAI),
         base_url=server.base_url,
@@ -95,8 +118,31 @@ def open_remote_model(settings: Settings) -> BaseChatModel:
         timeout=server.timeout_s,
         stream_chunk_timeout=None,
         max_retries=server.max_retries,
-        temperature=settings.decoding.temperature,
+        temperature=decoding.temperature,
+        top_p=decoding.top_p,
+        seed=decoding.seed,
+        stop_sequences=[text for text in decoding.stop if text] or None,
         streaming=True,
         stream_usage=True,
+        extra_body=beside or None,
         **given,
     )
+
+
+def _response_format(decoding: DecodingSettings) -> dict[str, Any]:
+    """The schema as OpenAI takes it. The client would stream it in another way, if it knew of it."""
+    if decoding.json_schema is None:
+        return {}
+    held = {"name": "answer", "schema": decoding.json_schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": held}}
+
+
+def _beside_openai(decoding: DecodingSettings) -> dict[str, Any]:
+    """What OpenAI's own server does not know, under the names of other servers."""
+    sent = {
+        "top_k": decoding.top_k,
+        # Of vLLM; and of llama.cpp and Ollama.
+        "repetition_penalty": decoding.repetition_penalty,
+        "repeat_penalty": decoding.repetition_penalty,
+    }
+    return {name: value for name, value in sent.items() if value is not None}

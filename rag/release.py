@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from rag.settings import DecodingSettings, GroundingSettings, RetrievalSettings, SearchMode
+from rag.settings import AnswerSettings, DecodingSettings, GroundingSettings, RetrievalSettings, SearchMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Release:
     retrieval: RetrievalSettings
     decoding: DecodingSettings
     grounding: GroundingSettings
+    answer: AnswerSettings = AnswerSettings()
     adapter: str = ""
     reranker: str = ""
     condenser: str = ""
@@ -37,8 +38,13 @@ class Release:
     @property
     def name(self) -> str:
         """A short identity: ``r-`` and eight hexadecimal digits."""
+        return f"r-{self.sha256[:8]}"
+
+    @property
+    def sha256(self) -> str:
+        """The whole identity, 64 hexadecimal digits."""
         told = json.dumps(asdict(self), sort_keys=True, default=lambda section: section.model_dump())
-        return "r-" + hashlib.sha256(told.encode()).hexdigest()[:8]
+        return hashlib.sha256(told.encode()).hexdigest()
 
     @property
     def k(self) -> int:

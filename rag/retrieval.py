@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -56,6 +57,12 @@ class Retriever:
         self._settings = settings
         self._reranker = reranker or NullReranker()
         self._lexical_side = ThreadPoolExecutor(1, thread_name_prefix="lexical")
+
+    def using(self, settings: RetrievalSettings, reranker: Reranker) -> Retriever:
+        """The same index searched in another way; closing either closes both."""
+        other = copy(self)
+        other._settings, other._reranker = settings, reranker
+        return other
 
     def options(self, k: int | None = None, mode: SearchMode | None = None) -> SearchOptions:
         """The settings' options, with what is given in place of them."""

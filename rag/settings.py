@@ -25,6 +25,8 @@ from pydantic_settings import SettingsError as UnreadableVariable
 from rag.errors import SettingsError
 
 SearchMode = Literal["hybrid", "dense", "lexical"]
+AnswerStyle = Literal["full", "sentence", "brief"]
+CitationStyle = Literal["inline", "end", "none"]
 
 CONFIG_FILE = "ragsmith.toml"
 CONFIG_VARIABLE = "RAGSMITH_CONFIG"
@@ -83,12 +85,34 @@ class RetrievalSettings(Section):
 
 
 class DecodingSettings(Section):
-    """How a chat model writes."""
+    """How a chat model writes. What a model does not honour, its answers say."""
 
     temperature: float = Field(default=0.0, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    """Tokens are drawn from the most probable ones that make up this share; None leaves it to the model."""
+    top_k: int | None = Field(default=None, ge=1)
+    """Tokens are drawn from so many most probable ones; None leaves it to the model."""
+    repetition_penalty: float | None = Field(default=None, gt=0, le=10)
+    """Above 1 what was written already becomes less probable; None leaves it to the model."""
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+    """Draws the same tokens each time, as far as the model can; None draws anew."""
     max_tokens: int = Field(default=512, ge=1)
+    stop: tuple[str, ...] = ()
+    """Texts before which the answer ends."""
+    json_schema: dict[str, Any] | None = None
+    """A JSON schema that the answer has to fit; None is free text."""
     context_tokens: int = Field(default=3000, ge=64)
     """Tokens of retrieved passages that fit the prompt; passages are cut, never the question."""
+
+
+class AnswerSettings(Section):
+    """What an answer looks like."""
+
+    style: AnswerStyle = "full"
+    """Of the embedded reader: up to three sentences, the best one, or only the words that answer. Any other model
+    writes as its prompt tells it to."""
+    citations: CitationStyle = "inline"
+    """Where the markers stand: in the text, after it, or nowhere (the sources are listed all the same)."""
 
 
 class GroundingSettings(Section):
@@ -183,6 +207,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     decoding: DecodingSettings = DecodingSettings()
+    answer: AnswerSettings = AnswerSettings()
     grounding: GroundingSettings = GroundingSettings()
     reader: ReaderSettings = ReaderSettings()
     generator: GeneratorSettings = GeneratorSettings()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 
@@ -14,12 +14,13 @@ from rag.chain import Draft
 from rag.condense import carry_topic
 from rag.documents import Hit, Passage
 from rag.encoder.base import Encoder
-from rag.errors import PromptError
+from rag.errors import ModelProtocolError, PromptError
 from rag.events import Answer, Usage, whole
-from rag.grounding import ground
+from rag.grounding import ground, with_citations
 from rag.reading.evidence import Evidence, EvidencePassage
 from rag.release import Release
 from rag.retrieval import Retriever
+from rag.structured import NotTheSchema, claims_of, parse, repair_messages
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -37,6 +38,8 @@ class Steps:
         model: Writes the answer.
         condenser: Rewrites follow-ups; None where no model can, and topic words are carried over instead.
         answer, condense_prompt: The prompts of the two.
+        repair_prompt: Asks again where an answer does not fit the JSON schema.
+        unsupported: Settings that the model does not honour, for the answer to say.
     """
 
     release: Release
@@ -46,6 +49,8 @@ class Steps:
     condenser: BaseChatModel | None
     answer_prompt: PromptTemplate
     condense_prompt: PromptTemplate
+    repair_prompt: PromptTemplate
+    unsupported: tuple[str, ...] = ()
 
     async def condense(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Make the question stand alone."""
@@ -63,6 +68,8 @@ class Steps:
 
     async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Find passages."""
+        if draft.fixed is not None:
+            return replace(draft, hits=draft.fixed)
         hits = await asyncio.to_thread(self.retriever.search, draft.standalone)
         return replace(draft, hits=tuple(hits))
 
@@ -97,16 +104,51 @@ class Steps:
         if not draft.hits:
             return replace(draft, text=self.refusal, usage=Usage(0, 0))
         reply = await _reply(self.model, list(draft.messages), config)
-        used = reply.usage_metadata
+        used = _usage(reply)
+        if self._schema is not None:
+            reply, used = await self._fitting(reply, used, draft, config)
         return replace(
             draft,
             text=whole(reply.text),
-            usage=Usage(used["input_tokens"], used["output_tokens"]) if used else Usage(),
+            usage=used,
             confidence=reply.response_metadata.get("confidence"),
             spans=tuple(reply.response_metadata.get("spans", ())),
             cut=reply.response_metadata.get("finish_reason") == "length",
             unread=reply.response_metadata.get("unread", 0),
         )
+
+    async def _fitting(
+        self, reply: AIMessageChunk, used: Usage, draft: Draft, config: RunnableConfig
+    ) -> tuple[AIMessageChunk, Usage]:
+        """The reply where it fits the schema, else a second one; a refusal is free to be none."""
+        try:
+            await self._parsed(reply.text)
+        except NotTheSchema as first:
+            if _is_refusal(reply.text, self.refusal):
+                return reply, used
+            asked = repair_messages(
+                draft.messages, reply.text, first.reason, self.repair_prompt, self._schema or {}
+            )
+            reply = await _reply(self.model, asked, config)
+            used = _sum(used, _usage(reply))
+            try:
+                await self._parsed(reply.text)
+            except NotTheSchema as second:
+                raise ModelProtocolError(
+                    f"The model's answer does not fit the JSON schema, also when asked again: {second.reason}.",
+                    fix="Say in the prompt what JSON is wanted, or choose another model.",
+                ) from second
+        return reply, used
+
+    async def _parsed(self, text: str) -> object:
+        # A schema may take its time.
+        return await asyncio.to_thread(parse, whole(text), self._schema or {})
+
+    @property
+    def _schema(self) -> dict[str, Any] | None:
+        # A model that cannot write JSON says so, and is not asked for it.
+        held = self.release.decoding.json_schema
+        return None if "decoding.json_schema" in self.unsupported else held
 
     async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
         """Check the citations; an answer without support becomes a refusal."""
@@ -120,21 +162,26 @@ class Steps:
             release=self.release.name,
             model=self.release.model,
             unread=draft.unread,
+            unsupported=self.unsupported,
         )
         if _is_refusal(draft.text, self.refusal):
             return replace(answer, support=draft.confidence)
-        checked = await asyncio.to_thread(ground, draft.text, draft.hits, self.encoder)
+        told = draft.text if self._schema is None else claims_of(await self._parsed(draft.text))
+        checked = await asyncio.to_thread(ground, told, draft.hits, self.encoder)
         if checked.best < self.release.grounding.min_support:
             return replace(answer, support=checked.support)
         known = [each for each in (checked.support, draft.confidence) if each is not None]
+        # JSON stays as the model wrote it.
+        text = draft.text.strip() if self._schema else with_citations(checked.text, self.release.answer.citations)
         return replace(
             answer,
-            text=checked.text,
+            text=text,
             status="answered",
             citations=checked.citations,
+            claims=checked.claims,
             support=min(known, default=None),
             # Places in what the model wrote: of no use once a marker was taken out of it.
-            spans=draft.spans if checked.text == draft.text else (),
+            spans=draft.spans if text == draft.text else (),
             cut=draft.cut,
         )
 
@@ -169,6 +216,20 @@ def place_of(passage: Passage) -> str:
     if passage.page is not None:
         parts.append(f"page {passage.page}")
     return " › ".join(parts)
+
+
+def _usage(reply: AIMessageChunk) -> Usage:
+    used = reply.usage_metadata
+    return Usage(used["input_tokens"], used["output_tokens"]) if used else Usage()
+
+
+def _sum(one: Usage, other: Usage) -> Usage:
+    """Of two calls; unknown where one did not say."""
+
+    def added(first: int | None, second: int | None) -> int | None:
+        return None if first is None or second is None else first + second
+
+    return Usage(added(one.input_tokens, other.input_tokens), added(one.output_tokens, other.output_tokens))
 
 
 async def _reply(model: BaseChatModel, messages: list[BaseMessage], config: RunnableConfig) -> AIMessageChunk:

@@ -244,7 +244,7 @@ class TraceStore:
         running = traces_table.c.status == "running"
         with reading(self._engine) as connection:
             processes = connection.scalars(select(traces_table.c.process).where(running).distinct()).all()
-        dead = [process for process in processes if _is_dead(process)]
+        dead = [process for process in processes if is_dead(process)]
         if not dead:
             return 0
         with writing(self._engine) as connection:
@@ -313,7 +313,7 @@ class TraceStore:
                     column.tracked.is_(None) if tracked is None else column.tracked == tracked,
                 )
                 for process, tracked in connection.execute(groups).all()
-                if (tracked is None and process == me) or _is_dead((tracked or process).removeprefix(_CLAIM))
+                if (tracked is None and process == me) or is_dead((tracked or process).removeprefix(_CLAIM))
             ]
             if not takeable:
                 return []
@@ -351,7 +351,7 @@ def _not_found(trace_id: str, *, several: bool) -> TraceNotFound:
     return TraceNotFound(f"No trace has the id {trace_id!r}.", fix="`ragsmith traces list` shows them.")
 
 
-def _is_dead(process: str) -> bool:
+def is_dead(process: str) -> bool:
     """Whether a process ran on this host and does not run any more."""
     parts = process.rsplit(":", 2)
     if len(parts) != 3 or parts[0] != process_identity().rsplit(":", 2)[0] or not parts[1].isdigit():

@@ -99,6 +99,18 @@ class NullTracker:
         return TrackerStatus("off", "Tracking is switched off.")
 
 
+def prepare_wandb(workspace: Workspace) -> None:
+    """Set the switches that W&B reads when it is imported.
+
+    Weave, once imported by another library, makes it ask for a key; an error report would go to a server that
+    nobody chose; files for artifacts would land in the home folder.
+    """
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_DATA_DIR", str(workspace.wandb / "data"))
+    os.environ.setdefault("WANDB_CACHE_DIR", str(workspace.wandb / "cache"))
+
+
 def open_tracker(
     settings: TrackingSettings, workspace: Workspace, store: TraceStore, config: Mapping[str, Any]
 ) -> Tracker:
@@ -109,12 +121,7 @@ def open_tracker(
     """
     if settings.wandb == "off":
         return NullTracker(store)
-    # W&B reads these when it is imported. Weave, once imported by another library, makes it ask for a key; an
-    # error report would go to a server that nobody chose; files for artifacts would land in the home folder.
-    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_DATA_DIR", str(workspace.wandb / "data"))
-    os.environ.setdefault("WANDB_CACHE_DIR", str(workspace.wandb / "cache"))
+    prepare_wandb(workspace)
     tracker = WandbTracker(settings, workspace, store, config)
     tracker.start()
     return tracker

@@ -24,7 +24,9 @@ from rag.generator.chat import GeneratorChatModel
 from rag.generator.decode import NO_REPEAT, Generator, Refusal, Sampling
 from rag.generator.render import MOST_REPLY, POSITIONS, PromptRenderer, without_passage
 from rag.generator.restore import Restorer
+from rag.models import open_generator_model
 from rag.reading.evidence import Evidence, EvidencePassage
+from rag.settings import Settings
 from rag.tuned.convert import converted_network
 from rag.workspace import Workspace
 
@@ -321,6 +323,33 @@ def test_a_call_may_decode_in_another_way(generator: Generator) -> None:
     drawn = {read(model, temperature=2.0, seed=seed).text for seed in range(3)}
     assert len(drawn) > 1
     assert read(model, temperature=2.0, seed=1).text == read(model, temperature=2.0, seed=1).text
+
+
+def test_without_a_seed_each_reply_is_drawn_anew(generator: Generator) -> None:
+    model = chat(generator, temperature=2.0)
+    assert len({read(model).text for _ in range(4)}) > 1
+    seeded = chat(generator, temperature=2.0, seed=0)
+    assert len({read(seeded).text for _ in range(3)}) == 1
+
+
+@pytest.mark.parametrize("temperature", [1e-300, 1e-6, 1e-4, 1e-3])
+def test_a_small_temperature_takes_the_most_probable_tokens(generator: Generator, temperature: float) -> None:
+    assert read(chat(generator, temperature=temperature)).text == read(chat(generator)).text
+
+
+def test_the_texts_of_the_settings_end_a_reply_beside_those_of_a_call(generator: Generator) -> None:
+    whole = read(chat(generator)).text
+    early, late = whole.split(" ")[2], whole.split(" ")[4]
+    model = chat(generator, stop=(late,))
+    assert read(model).text == whole[: whole.index(late)]
+    assert read(model, stop=[early]).text == whole[: min(whole.index(early), whole.index(late))]
+    assert read(model, stop=["never written"]).text == whole[: whole.index(late)]
+
+
+def test_the_generator_writes_as_the_settings_say(generator: Generator) -> None:
+    decoding = {"temperature": 0.5, "seed": 7, "max_tokens": 9, "stop": ["a", "b"], "top_k": 3, "top_p": 0.5}
+    model: Any = open_generator_model(Settings(model="generator", decoding=decoding), generator)
+    assert (model.temperature, model.seed, model.max_tokens, model.stop) == (0.5, 7, 9, ("a", "b"))
 
 
 def test_passages_that_were_not_read_are_counted(generator: Generator) -> None:

@@ -63,7 +63,7 @@ async def test_an_answer_is_streamed_traced_and_costed_by_the_seconds(local_benc
     assert llm.cost_usd == pytest.approx((llm.ended - llm.started) * 0.01, rel=0.01)
     assert answer.cost_usd is not None
     assert answer.cost_usd >= llm.cost_usd > 0
-    assert llm.attributes["model_name"] == local_bench.local_engine.name
+    assert llm.attributes["model_name"] == local_bench.models.engine(local_bench.settings).name
 
 
 async def test_a_follow_up_is_condensed_by_the_model(local_bench: Workbench) -> None:
@@ -79,7 +79,7 @@ async def test_a_person_who_stops_stops_the_work_and_the_trace_keeps_the_count(
 ) -> None:
     bench = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 1200, "context_tokens": 150})
     try:
-        steps = watch(bench.local_engine, before=lambda _: time.sleep(0.01))
+        steps = watch(bench.models.engine(bench.settings), before=lambda _: time.sleep(0.01))
         trace_id = await stopped_after(5, bench.ask(Ask(QUESTION)))
         made = len(steps.shapes)
         await asyncio.sleep(0.2)
@@ -138,7 +138,7 @@ def test_an_adapter_makes_another_release(harbour: Path, encoder: Encoder, tiny_
 
 def test_closing_the_workbench_closes_the_model(harbour: Path, encoder: Encoder, tiny_lm: Path) -> None:
     bench = with_model(harbour, encoder, tiny_lm)
-    engine = bench.local_engine
+    engine = bench.models.engine(bench.settings)
     bench.close()
     assert not engine._batches._thread.is_alive()
     with pytest.raises(ModelUnavailable, match="has been closed"):

@@ -92,6 +92,97 @@ async def test_what_is_sent_arrives_exactly() -> None:
     }
 
 
+WRITING: dict[str, Any] = {
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "top_k": 40,
+    "repetition_penalty": 1.15,
+    "seed": 0,
+    "max_tokens": 123,
+    "stop": ("\n\n", "Sources:"),
+    "json_schema": {"type": "object", "properties": {"answer": {"type": "string"}}, "required": ["answer"]},
+}
+
+
+async def test_all_of_the_decoding_arrives_exactly() -> None:
+    with scripted_openai(says('{"answer": ', '"blue"}')) as server:
+        settings = settings_for(server.base_url).model_copy(update={"decoding": DecodingSettings(**WRITING)})
+        text, usage = await reply_of(settings)
+    assert (text, usage["input_tokens"], usage["output_tokens"]) == ('{"answer": "blue"}', 40, 3)
+    assert server.only.body == {
+        "model": "scripted-1",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Why is the sky blue?"},
+        ],
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "seed": 0,
+        "stop": ["\n\n", "Sources:"],
+        "max_tokens": 123,
+        "top_k": 40,
+        "repetition_penalty": 1.15,
+        "repeat_penalty": 1.15,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "answer", "schema": WRITING["json_schema"], "strict": True},
+        },
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sent"),
+    [
+        ("top_p", 1.0, {"top_p": 1.0}),
+        ("top_k", 1, {"top_k": 1}),
+        ("repetition_penalty", 1.0, {"repetition_penalty": 1.0, "repeat_penalty": 1.0}),
+        ("seed", 2**31 - 1, {"seed": 2**31 - 1}),
+        ("stop", ("", "é"), {"stop": ["é"]}),
+        ("stop", ("",), {}),
+    ],
+)
+async def test_each_setting_is_sent_alone(name: str, value: Any, sent: dict[str, Any]) -> None:
+    with scripted_openai(says("Blue.")) as server:
+        plain = settings_for(server.base_url)
+        await reply_of(plain)
+        await reply_of(plain.model_copy(update={"decoding": DecodingSettings(**{name: value})}))
+    first, second = server.received
+    assert second.body == first.body | sent
+
+
+async def test_an_answer_in_json_that_was_cut_off_is_still_told() -> None:
+    with scripted_openai(says('{"answer": "bl', ending="length")) as server:
+        settings = settings_for(server.base_url).model_copy(update={"decoding": DecodingSettings(**WRITING)})
+        text, _ = await reply_of(settings)
+    assert text == '{"answer": "bl'
+
+
+async def test_openai_itself_is_not_sent_what_it_does_not_know() -> None:
+    given = Settings(model="openai:gpt-4o", openai={"api_key": KEY}, decoding=WRITING)
+    model: Any = open_remote_model(given)
+    assert model._get_request_payload(MESSAGES) == {
+        "model": "gpt-4o",
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Why is the sky blue?"},
+        ],
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "seed": 0,
+        "stop": ["\n\n", "Sources:"],
+        "max_completion_tokens": 123,
+        "extra_body": {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": WRITING["json_schema"], "strict": True},
+            }
+        },
+        "stream": True,
+    }
+
+
 async def test_openai_itself_is_given_the_limit_under_its_newer_name() -> None:
     model: Any = open_remote_model(Settings(model="openai:gpt-4o", openai={"api_key": KEY}))
     payload = model._get_request_payload(MESSAGES)

@@ -358,6 +358,8 @@ def test_the_hash_of_a_shipped_version_never_changes() -> None:
     # A version is immutable: whoever wants other words writes the next one.
     assert find_prompt("answer@1").sha256[:16] == "da43ab41f71c61ea"
     assert find_prompt("condense@1").sha256[:16] == "8c67fd7bad12811d"
+    assert find_prompt("judge-answer@1").sha256[:16] == "eb2b0ed3b3f79f8e"
+    assert find_prompt("judge-pair@1").sha256[:16] == "4edee12a3625a941"
 
 
 def test_the_hash_does_not_depend_on_how_the_file_is_laid_out(tmp_path: Path) -> None:

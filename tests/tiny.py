@@ -134,6 +134,7 @@ def steps_of(bench: Workbench, model: BaseChatModel, **changes: Any) -> Steps:
         condenser=model,
         answer_prompt=bench.prompt("answer"),
         condense_prompt=bench.prompt("condense"),
+        repair_prompt=bench.prompt("repair-json"),
     )
     return replace(steps, **changes)
 

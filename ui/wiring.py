@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import json
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,40 +12,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from rag.assistant import Ask, Assistant, Pipeline
-from rag.errors import EncoderError, PromptError, RagsmithError
+from rag.errors import PromptError, RagsmithError
 from rag.events import Event
 from rag.release import Release
 from rag.settings import Settings
 from rag.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    from langchain_core.language_models import BaseChatModel
     from sqlalchemy import Engine
 
     from prompts import PromptLibrary, PromptTemplate
-    from rag.adapters import Adapter
     from rag.conversations import ConversationStore
     from rag.corpora import Corpora, StoredDocument
+    from rag.cost import PriceList
     from rag.dense import ChromaStore
     from rag.encoder import Encoder
-    from rag.generator.chat import GeneratorChatModel
     from rag.generator.decode import Generator
     from rag.index import CorpusIndex
     from rag.ingest import IngestProgress, IngestReport
     from rag.lexical import LexicalIndex
-    from rag.local.engine import LocalEngine
-    from rag.reading.ranking import Ranking
     from rag.reading.reader import SpanReader
     from rag.rerank import Reranker
     from rag.retrieval import Retriever
     from rag.traces import TraceStore
     from rag.tracking import Tracker
+    from rag.variants import Variant
+    from ui.evaluating import Evaluations
+    from ui.models import Models
 
 _log = logging.getLogger(__name__)
 Part = TypeVar("Part")
 SAMPLE_CORPUS = "handbook"
 MEGABYTE = 1_000_000
 CLOSING_S = 10.0
+# Ways to answer that are kept ready.
+PIPELINES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,15 @@ class Prompts(NamedTuple):
 
     answer: PromptTemplate
     condense: PromptTemplate
+    repair: PromptTemplate
+
+
+class _Made(NamedTuple):
+    """What a chain was made of: while it is the same, so is the chain."""
+
+    settings: Settings
+    prompts: Prompts
+    fingerprint: str
 
 
 class shared_property(Generic[Part]):  # noqa: N801 - it is used like `property`
@@ -95,7 +105,7 @@ class Workbench:
         check_model_name(settings.model)
         self.settings = settings
         self.workspace: Workspace = open_workspace(settings.home)
-        self._pipelines: dict[str, tuple[Prompts, Pipeline]] = {}
+        self._pipelines: dict[tuple[str, str], tuple[_Made, Pipeline]] = {}
         self._retrievers: dict[int, Retriever] = {}
         self.lock = threading.RLock()
         self._tracker: Tracker | None = None
@@ -138,70 +148,27 @@ class Workbench:
         return Corpora(self.workspace, self.engine, encoder, self.settings.chunking.tokens, chroma)
 
     @shared_property
+    def models(self) -> Models:
+        """The models that were opened."""
+        from ui.models import Models
+
+        return Models(self.workspace, self.settings.encoder, lambda: self.encoder)
+
+    @property
     def span_reader(self) -> SpanReader | None:
-        """The tuned reader; None where the settings want none, or OpenVINO is missing.
+        """The tuned reader; see ``ui.models.Models.reader``."""
+        return self.models.reader(self.settings.reader.adapter)
 
-        The first time on a machine it is converted, which takes some ten seconds.
-        """
-        if not self.settings.reader.adapter or importlib.util.find_spec("openvino") is None:
-            return None
-        from rag.reading.reader import SpanReader
-
-        folder, adapter, precision = self._converted("reader", self.settings.reader.adapter)
-        return SpanReader(folder, adapter, precision=precision)
-
-    @shared_property
+    @property
     def generator(self) -> Generator:
-        """The small generator; the first time on a machine it is converted, as the reader is.
+        """The small generator; see ``ui.models.Models.generator``."""
+        return self.models.generator(self.settings.generator.adapter)
 
-        Raises:
-            AdapterError: There is none of that name, or it is no generator.
-            EncoderError: OpenVINO is missing.
-        """
-        from rag.generator.decode import Generator
-
-        folder, adapter, precision = self._converted("generator", self.settings.generator.adapter)
-        return Generator(folder, adapter, precision=precision)
-
-    @shared_property
+    @property
     def reranker(self) -> Reranker:
-        """The reranker of the settings; the first time on a machine it is converted, as the reader is.
-
-        Raises:
-            AdapterError: There is none of that name, or it is no reranker.
-            EncoderError: OpenVINO is missing.
-        """
-        from rag.rerank import CrossReranker, NullReranker
-
-        settings = self.settings.retrieval
-        if not settings.reranker:
-            return NullReranker()
-        folder, adapter, precision = self._converted("reranker", settings.reranker)
-        return CrossReranker(folder, adapter, precision=precision, depth=settings.rerank_depth)
-
-    def _converted(self, task: str, name: str) -> tuple[Path, Adapter, str]:
-        """A tuned model's converted folder, its adapter, and what it is computed in."""
-        if importlib.util.find_spec("openvino") is None:
-            raise EncoderError(
-                f"The {task} runs on OpenVINO, which is not installed.",
-                fix="Install openvino, or choose another in the settings.",
-            )
-        from rag.adapters import find_adapter
-        from rag.encoder.open import choose_precision
-        from rag.tuned.convert import converted_network
-
-        adapter = find_adapter(name, self.workspace)
-        # It is told here, and not after the conversion.
-        adapter.check_task(task)
-        folder = converted_network(adapter, self.workspace.models)
-        return folder, adapter, choose_precision(self.settings.encoder)[0]
-
-    @shared_property
-    def local_engine(self) -> LocalEngine:
-        """The language model in this process; loading it takes from seconds to a minute."""
-        from rag.models import open_engine
-
-        return open_engine(self.settings, self.workspace)
+        """The reranker of the settings; see ``ui.models.Models.reranker``."""
+        retrieval = self.settings.retrieval
+        return self.models.reranker(retrieval.reranker, retrieval.rerank_depth)
 
     @shared_property
     def traces(self) -> TraceStore:
@@ -230,12 +197,33 @@ class Workbench:
                 self._tracker = open_tracker(self.settings.tracking, self.workspace, self.traces, told)
             return self._tracker
 
-    @shared_property
+    @property
     def assistant(self) -> Assistant:
         """Answers questions."""
+        return self.assistant_for()
+
+    def assistant_for(self, variant: Variant | None = None) -> Assistant:
+        """Answers questions in the way of a variant; None is the way of the settings."""
+        return Assistant(
+            lambda corpus: self.pipeline(corpus, variant),
+            self.traces,
+            self.prices,
+            lambda: self.tracker.wake(),
+        )
+
+    @shared_property
+    def prices(self) -> PriceList:
+        """What tokens and seconds cost."""
         from rag.cost import load_prices
 
-        return Assistant(self.pipeline, self.traces, load_prices(self.settings.cost), lambda: self.tracker.wake())
+        return load_prices(self.settings.cost)
+
+    @shared_property
+    def evaluations(self) -> Evaluations:
+        """The evaluation runs."""
+        from ui.evaluating import Evaluations
+
+        return Evaluations(self)
 
     def corpora(self) -> list[str]:
         """The names of all corpora."""
@@ -302,11 +290,24 @@ class Workbench:
         except PromptTemplateError as error:
             raise PromptError(str(error), fix="Correct the file, or the setting prompt.") from error
 
-    def release(self, corpus: str = "") -> Release:
-        """What answers questions about a corpus."""
-        return self.pipeline(corpus).release
+    def settings_for(self, variant: Variant | None = None) -> Settings:
+        """What holds for a way to answer: the settings, what its prompt wants, and its own changes.
 
-    def pipeline(self, corpus: str = "") -> Pipeline:
+        Raises:
+            PromptError: Its prompt is missing or malformed.
+            SettingsError: It changes what it cannot change, or to what is out of range.
+        """
+        from rag.variants import with_changes, with_prompt
+
+        changes = variant.changes if variant else {}
+        named = with_changes(self.settings, changes)
+        return with_changes(with_prompt(named, self.prompt(named.prompt).settings), changes)
+
+    def release(self, corpus: str = "", variant: Variant | None = None) -> Release:
+        """What answers questions about a corpus."""
+        return self.pipeline(corpus, variant).release
+
+    def pipeline(self, corpus: str = "", variant: Variant | None = None) -> Pipeline:
         """The chain of a corpus, made at the first question.
 
         Raises:
@@ -316,92 +317,61 @@ class Workbench:
         with self.lock:
             retriever = self.retriever(name)
             # A label may have been moved since, here or by another process.
-            prompts = Prompts(self.prompt(self.settings.prompt), self.prompt("condense"))
-            known, pipeline = self._pipelines.get(name, (None, None))
-            if pipeline is None or known != prompts or pipeline.release.fingerprint != self.stores.fingerprint:
-                pipeline = self._make_pipeline(name, retriever, prompts)
-                self._pipelines[name] = (prompts, pipeline)
+            settings = self.settings_for(variant)
+            prompts = Prompts(self.prompt(settings.prompt), self.prompt("condense"), self.prompt("repair-json"))
+            made = _Made(settings, prompts, self.stores.fingerprint)
+            key = (name, json.dumps(variant.changes, sort_keys=True) if variant else "")
+            known, pipeline = self._pipelines.pop(key, (None, None))
+            if pipeline is None or known != made:
+                pipeline = self._make_pipeline(name, retriever, made)
+            # The one that was used last stands last, and the first ones go.
+            self._pipelines[key] = (made, pipeline)
+            while len(self._pipelines) > PIPELINES:
+                del self._pipelines[next(iter(self._pipelines))]
             return pipeline
 
-    def _make_pipeline(self, corpus: str, retriever: Retriever, prompts: Prompts) -> Pipeline:
+    def _make_pipeline(self, corpus: str, retriever: Retriever, made: _Made) -> Pipeline:
         from rag.chain import build_chain
+        from rag.sampling import unsupported
         from rag.steps import Steps
+        from rag.structured import check_schema
 
-        settings = self.settings
+        settings, prompts = made.settings, made.prompts
+        retrieval = settings.retrieval
+        reranker = self.models.reranker(retrieval.reranker, retrieval.rerank_depth)
+        rewrites = retrieval.condenser == "generator"
         release = Release(
             corpus=corpus,
-            fingerprint=self.stores.fingerprint,
+            fingerprint=made.fingerprint,
             prompt=prompts.answer.label,
             prompt_sha256=prompts.answer.sha256,
             model=settings.model,
-            retrieval=settings.retrieval,
+            retrieval=retrieval,
             decoding=settings.decoding,
+            answer=settings.answer,
             grounding=settings.grounding,
-            adapter=self._adapter(),
-            reranker=self.reranker.identity,
-            condenser=self.generator.adapter.identity if settings.retrieval.condenser == "generator" else "",
+            adapter=self.models.adapter(settings),
+            reranker=reranker.identity,
+            condenser=self.models.generator(settings.generator.adapter).adapter.identity if rewrites else "",
         )
-        model = self._model(corpus)
+        if settings.decoding.json_schema is not None:
+            check_schema(settings.decoding.json_schema)
+
+        def lexical() -> LexicalIndex:
+            return self.index(corpus).lexical
+
         steps = Steps(
             release=release,
-            retriever=retriever,
+            retriever=retriever.using(retrieval, reranker),
             encoder=self.encoder,
-            model=model,
-            condenser=self._condenser(model),
+            model=self.models.chat_model(settings, lexical),
+            condenser=self.models.condenser(settings, lexical),
             answer_prompt=prompts.answer,
             condense_prompt=prompts.condense,
+            repair_prompt=prompts.repair,
+            unsupported=unsupported(settings),
         )
         return Pipeline(release, build_chain(steps))
-
-    def _adapter(self) -> str:
-        """The identity of the adapter that answers; empty without one."""
-        from rag.models import EMBEDDED, GENERATOR, LOCAL
-
-        if self.settings.model == EMBEDDED:
-            return self.span_reader.adapter.identity if self.span_reader else ""
-        if self.settings.model == GENERATOR:
-            return self.generator.adapter.identity
-        return (self.settings.local.adapter or "") if self.settings.model.startswith(LOCAL) else ""
-
-    def _model(self, corpus: str) -> BaseChatModel:
-        from rag.models import EMBEDDED, GENERATOR, LOCAL, open_local_model, open_remote_model
-
-        if self.settings.model.startswith(LOCAL):
-            return open_local_model(self.settings, self.local_engine)
-        if self.settings.model == GENERATOR:
-            decoding = self.settings.decoding
-            return self._writer(decoding.temperature, decoding.max_tokens)
-        if self.settings.model != EMBEDDED:
-            return open_remote_model(self.settings)
-        from rag.reading.chat import EmbeddedReader
-
-        ranking = self._ranking(self.index(corpus).lexical)
-        wanted = self.settings.grounding.min_confidence
-        return EmbeddedReader(
-            ranking=ranking,
-            tokens=self.encoder.tokens,
-            min_confidence=ranking.min_confidence if wanted is None else wanted,
-        )
-
-    def _condenser(self, model: BaseChatModel) -> BaseChatModel | None:
-        """Who makes follow-ups stand alone; None carries words over."""
-        from rag.models import EMBEDDED
-
-        wanted = self.settings.retrieval.condenser
-        if wanted == "generator":
-            return self._writer()
-        return None if wanted == "words" or self.settings.model == EMBEDDED else model
-
-    def _writer(self, temperature: float = 0.0, max_tokens: int = 96) -> GeneratorChatModel:
-        from rag.generator.chat import GeneratorChatModel
-
-        return GeneratorChatModel(generator=self.generator, temperature=temperature, max_tokens=max_tokens)
-
-    def _ranking(self, lexical: LexicalIndex) -> Ranking:
-        from rag.reading.ranking import SentenceRanking, SpanRanking
-
-        reader = self.span_reader
-        return SpanRanking(reader, self.encoder, lexical) if reader else SentenceRanking(self.encoder, lexical)
 
     def ask(self, request: Ask) -> AsyncIterator[Event]:
         """Answer a question; see ``rag.assistant.Assistant.answer``."""
@@ -483,8 +453,8 @@ class Workbench:
         """Deliver what waits for W&B, and let go of the local model and the stores."""
         if self._tracker is not None:
             self._tracker.close(CLOSING_S)
-        if "local_engine" in self.__dict__:
-            self.local_engine.close()
+        if "models" in self.__dict__:
+            self.models.close()
         for retriever in self._retrievers.values():
             retriever.close()
         if "chroma" in self.__dict__:

@@ -34,7 +34,8 @@ class GeneratorChatModel(StreamedChatModel):
         generator: See ``rag.generator.decode.Generator``.
         temperature: 0 always takes the most probable token.
         max_tokens: After so many tokens a reply ends.
-        seed: Equal seeds give equal replies.
+        seed: Equal seeds give equal replies; None draws anew.
+        stop: Texts before which every reply ends, beside those that a call names.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -43,7 +44,8 @@ class GeneratorChatModel(StreamedChatModel):
     generator: Any
     temperature: float = 0.0
     max_tokens: int = 512
-    seed: int = 0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
 
     @property
     def _llm_type(self) -> str:
@@ -64,10 +66,10 @@ class GeneratorChatModel(StreamedChatModel):
         renderer = self.generator.renderer
         prompt = renderer.prompt(texts, passages)
         refusal = Refusal(renderer.reply(evidence.refusal), LEAST) if isinstance(evidence, Evidence) else None
-        sampling = Sampling(float(kwargs.get("temperature", self.temperature)), int(kwargs.get("seed", self.seed)))
+        sampling = Sampling(float(kwargs.get("temperature", self.temperature)), kwargs.get("seed", self.seed))
         most = int(kwargs.get("max_tokens", self.max_tokens))
         tokens = self.generator.write(prompt, most, sampling, refusal)
-        for piece in self._pieces(prompt, most, tokens, tuple(stop or ())):
+        for piece in self._pieces(prompt, most, tokens, (*self.stop, *(stop or ()))):
             chunk = self._chunk(piece, prompt.dropped)
             if run_manager:
                 run_manager.on_llm_new_token(piece.text, chunk=chunk)

@@ -23,6 +23,8 @@ PROMPT_STEP, CACHE_STEP = 32, 128
 HELD = 3
 # Any so many tokens in a row are written once: a small model falls into repeating itself.
 NO_REPEAT = 4
+# A smaller one draws the same, and the division could overflow.
+LEAST_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,11 @@ class Sampling:
 
     Attributes:
         temperature: 0 always takes the most probable token.
-        seed: Equal seeds give equal replies.
+        seed: Equal seeds give equal replies; None draws anew.
     """
 
     temperature: float = 0.0
-    seed: int = 0
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,9 @@ def _chosen(shares: NDArray[np.float32], temperature: float, chance: Any) -> int
 
     if temperature <= 0:
         return int(shares.argmax())
-    weights = np.exp(np.log(np.maximum(shares.astype(np.float64), 1e-30)) / temperature)
+    logs = np.log(np.maximum(shares.astype(np.float64), 1e-30))
+    # The greatest becomes 1, so that not all of them become 0 where the temperature is small.
+    weights = np.exp((logs - logs.max()) / max(temperature, LEAST_TEMPERATURE))
     return int(chance.choice(len(weights), p=weights / weights.sum()))
 
 

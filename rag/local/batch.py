@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from rag.errors import ModelError, ModelUnavailable
+from rag.local.sampling import GREEDY, Sampling
 from rag.local.text import StopFilter, TextStream
 
 Ending = Literal["stop", "length"]
@@ -24,14 +25,14 @@ class Request:
     Attributes:
         prompt: Token ids, at least one.
         max_tokens: After so many new tokens it ends.
-        temperature: 0 always takes the most probable token.
+        sampling: How each is chosen.
         stops: Texts before which the answer ends.
         adapter: The adapter's folder; empty for the model as it is.
     """
 
     prompt: tuple[int, ...]
     max_tokens: int
-    temperature: float = 0.0
+    sampling: Sampling = GREEDY
     stops: tuple[str, ...] = ()
     adapter: str = ""
 
@@ -154,13 +155,16 @@ class Backend(Protocol):
     Attributes:
         runtime: Where and how it computes, for a person.
         spread: By how many tokens the prompts of one batch may differ; None where it does not matter.
+        seeds: Whether it honours a seed.
     """
 
     runtime: str
     spread: int | None
+    seeds: bool
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Give every row its tokens, until all are over. The rows have one adapter and one temperature.
+        """Give every row its tokens, until all are over. The rows have one adapter and one sampling,
+        and a row whose seed decides is alone.
 
         Raises:
             ModelError: It cannot go on.
@@ -257,7 +261,8 @@ class Batcher:
 
 
 def _kind(row: Row) -> Hashable:
-    return row.request.adapter, row.request.temperature
+    sampling = row.request.sampling
+    return row.request.adapter, sampling, row if sampling.seeded else None
 
 
 def _closed() -> ModelUnavailable:

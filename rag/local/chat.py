@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import fields
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -16,25 +17,37 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from rag.errors import ModelError
 from rag.local.batch import Piece
 from rag.local.engine import Decoding, LocalEngine
+from rag.local.sampling import Sampling
 from rag.streamed import StreamedChatModel
+
+_SAMPLED = fields(Sampling)
 
 
 class LocalChatModel(StreamedChatModel):
     """Streams a reply of a model in this process, and raises nothing but ``ModelError``.
 
     Each piece carries the tokens that it adds to the count, so that an answer that is stopped has a count too.
-    Leaving the stream stops the work. A call may override ``temperature`` and ``max_tokens``.
+    Leaving the stream stops the work. A call may override ``max_tokens`` and all of the sampling.
 
     Attributes:
         engine: A ``LocalEngine``, shared with other chat models.
         adapter: The name of an adapter that the engine has loaded; None for the model as it is.
+        temperature, top_p, top_k, repetition_penalty, seed: See ``rag.local.sampling.Sampling``; an exported model
+            passes over the seed.
+        max_tokens: After so many tokens a reply ends.
+        stop: Texts before which every reply ends, beside those that a call names.
     """
 
     engine: Any
     model: str
     adapter: str | None = None
     temperature: float = 0.0
+    top_p: float | None = None
+    top_k: int | None = None
+    repetition_penalty: float | None = None
+    seed: int | None = None
     max_tokens: int = 512
+    stop: tuple[str, ...] = ()
 
     @property
     def _llm_type(self) -> str:
@@ -100,9 +113,9 @@ class LocalChatModel(StreamedChatModel):
 
     def _decoding(self, stop: list[str] | None, given: dict[str, Any]) -> Decoding:
         return Decoding(
-            temperature=float(given.get("temperature", self.temperature)),
             max_tokens=int(given.get("max_tokens", self.max_tokens)),
-            stops=tuple(stop or ()),
+            sampling=Sampling(**{each.name: given.get(each.name, getattr(self, each.name)) for each in _SAMPLED}),
+            stops=(*self.stop, *(stop or ())),
         )
 
     def _chunk(self, piece: Piece) -> ChatGenerationChunk:

@@ -10,6 +10,7 @@ from rag.errors import ModelUnavailable
 from rag.local.batch import Row
 from rag.local.card import ExportCard
 from rag.local.locate import LocalFiles
+from rag.local.sampling import Sampling
 
 
 class CT2Backend:
@@ -25,6 +26,8 @@ class CT2Backend:
     # CTranslate2 reads as many tokens at once as the shortest prompt of a batch has, and the rest of the others
     # one by one: prompts of 200 and 600 tokens took six times as long together as one after the other.
     spread: int | None = 8
+    # A thread of CTranslate2 takes the seed that is set before it draws for the first time, and none later.
+    seeds = False
 
     def __init__(self, generator: Any, tokenizer: Any, card: ExportCard, device: str) -> None:
         self.runtime = f"CTranslate2 on {device}, {card.quantization}"
@@ -38,9 +41,6 @@ class CT2Backend:
 
         A prompt that is being read is read to its end, also when nobody waits for it any more.
         """
-        temperature = rows[0].request.temperature
-        # 0 candidates means all of them, 1 the most probable one.
-        drawing = {"sampling_topk": 0, "sampling_temperature": temperature} if temperature > 0 else {}
         self._generator.generate_batch(
             [self._tokenizer.convert_ids_to_tokens(list(row.request.prompt)) for row in rows],
             max_length=max(row.request.max_tokens for row in rows),
@@ -48,7 +48,7 @@ class CT2Backend:
             end_token=sorted(self.ends),
             return_end_token=True,
             callback=lambda step: rows[step.batch_id].take(step.token_id),
-            **drawing,
+            **self._configured(rows[0].request.sampling),
         )
         for row in rows:
             row.finish("length")
@@ -56,6 +56,19 @@ class CT2Backend:
     def close(self) -> None:
         """Let go of the memory."""
         self._generator.unload_model()
+
+    def _configured(self, sampling: Sampling) -> dict[str, Any]:
+        penalty = 1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty
+        if not sampling.drawn:
+            return {"repetition_penalty": penalty}
+        # 0 candidates means all of them, 1 the most probable one; more than there are is refused.
+        few = sampling.top_k is not None and sampling.top_k < len(self._tokenizer)
+        return {
+            "repetition_penalty": penalty,
+            "sampling_temperature": sampling.temperature,
+            "sampling_topk": sampling.top_k if few else 0,
+            "sampling_topp": 1.0 if sampling.top_p is None else sampling.top_p,
+        }
 
 
 def load_ct2(files: LocalFiles, device: str, tokenizer: Any, card: ExportCard) -> CT2Backend:

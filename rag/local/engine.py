@@ -17,6 +17,7 @@ from rag.local.card import check_export
 from rag.local.device import Place, check_memory, choose_place
 from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, locate_local
+from rag.local.sampling import GREEDY, Sampling
 from rag.local.template import render
 from rag.settings import LocalSettings
 
@@ -26,13 +27,13 @@ class Decoding:
     """How an answer is written.
 
     Attributes:
-        temperature: 0 always takes the most probable token.
         max_tokens: After so many tokens it ends.
+        sampling: How each is chosen.
         stops: Texts before which it ends.
     """
 
-    temperature: float
     max_tokens: int
+    sampling: Sampling = GREEDY
     stops: tuple[str, ...] = ()
 
 
@@ -64,6 +65,11 @@ class LocalEngine:
     def runtime(self) -> str:
         """Where and how it computes, for a person."""
         return self.backend.runtime
+
+    @property
+    def seeds(self) -> bool:
+        """Whether a seed decides what it draws."""
+        return self.backend.seeds
 
     def load_adapter(self, adapter: AdapterFiles) -> None:
         """Have an adapter ready, so that a request may name it; waits for the batch that is running.
@@ -103,7 +109,7 @@ class LocalEngine:
         request = Request(
             prompt.ids,
             self._room(len(prompt.ids), decoding.max_tokens),
-            decoding.temperature,
+            decoding.sampling,
             (*decoding.stops, *prompt.stops),
             str(files.folder) if files else "",
         )

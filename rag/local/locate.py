@@ -11,6 +11,8 @@ from rag.adapters import CONFIG as ADAPTER_CONFIG
 from rag.errors import ModelUnavailable
 from rag.local.card import CARD, FORMAT
 
+Kind = Literal["transformers", "ctranslate2"]
+
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 EXPORT_WEIGHTS = "model.bin"
@@ -32,7 +34,7 @@ class LocalFiles:
     name: str
     folder: Path
     origin: str
-    kind: Literal["transformers", "ctranslate2"] = "transformers"
+    kind: Kind = "transformers"
 
 
 def locate_local(name: str, *, download: bool = True) -> LocalFiles:
@@ -59,6 +61,15 @@ def locate_local(name: str, *, download: bool = True) -> LocalFiles:
     if not download:
         raise ModelUnavailable(f"The model {name} is not on this machine yet.", fix=_how_to_get(name))
     return LocalFiles(name, _from_hub(name), "hub")
+
+
+def kind_of_local(name: str) -> Kind:
+    """What a model is run with, from a look at its folder; a name on the hub is one of transformers.
+
+    Raises:
+        ModelUnavailable: The folder's card cannot be read.
+    """
+    return "ctranslate2" if _is_export(Path(name).expanduser()) else "transformers"
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -101,7 +112,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _in_folder(name: str, folder: Path) -> LocalFiles:
-    if (folder / CARD).is_file() and read_json(folder / CARD).get("format") == FORMAT:
+    if _is_export(folder):
         return LocalFiles(name, folder, "folder", "ctranslate2")
     if (folder / EXPORT_WEIGHTS).is_file():
         raise ModelUnavailable(
@@ -120,6 +131,10 @@ def _in_folder(name: str, folder: Path) -> LocalFiles:
         )
     weight_files(folder)
     return LocalFiles(name, folder, "folder")
+
+
+def _is_export(folder: Path) -> bool:
+    return (folder / CARD).is_file() and read_json(folder / CARD).get("format") == FORMAT
 
 
 def _may_be_on_hub(name: str) -> bool:

@@ -15,10 +15,7 @@ from rag.local.batch import Row
 from rag.local.device import TORCH_NAMES, Place
 from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, read_json
-
-# What a model's authors recommend for drawing tokens is kept; the rest of their settings is not, so that a
-# temperature of 0 gives the most probable tokens and nothing else.
-_DRAWING = ("top_k", "top_p", "min_p")
+from rag.local.torch_sampling import Recommended, choosing
 
 
 class _NobodyWaits(Exception):
@@ -34,17 +31,22 @@ class TorchBackend:
         place: Where it is.
         ends: Tokens with which it ends an answer.
         pad: The token that fills up shorter rows; it is never looked at.
+        recommended: How its authors would have tokens drawn.
     """
 
     spread: int | None = None
+    seeds = True
 
-    def __init__(self, name: str, model: Any, place: Place, ends: frozenset[int], pad: int) -> None:
+    def __init__(
+        self, name: str, model: Any, place: Place, ends: frozenset[int], pad: int, recommended: Recommended
+    ) -> None:
         self.name = name
         self.runtime = f"transformers on {place}"
         self.ends = ends
         self.window = window_of(model.config)
         self.model = model
         self._place = place
+        self._recommended = recommended
         self._pad = pad
         self._rows: Sequence[Row] = ()
         # The model as peft wraps it, from the first adapter on; and peft's names of the adapters, by folder.
@@ -96,7 +98,8 @@ class TorchBackend:
                 self.model.generate(
                     input_ids=ids,
                     attention_mask=mask,
-                    generation_config=self._configured(rows, first.temperature),
+                    generation_config=self._configured(rows),
+                    logits_processor=choosing(first.sampling, self._recommended, ids.shape[1], self._place.device),
                     stopping_criteria=[_handing_out(rows)],
                 )
             except _NobodyWaits:
@@ -147,19 +150,15 @@ class TorchBackend:
         device = self._place.device
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
-    def _configured(self, rows: Sequence[Row], temperature: float) -> Any:
+    def _configured(self, rows: Sequence[Row]) -> Any:
         from transformers import GenerationConfig
 
-        own = self.model.generation_config
-        drawing: dict[str, Any] = {"do_sample": False}
-        if temperature > 0:
-            drawing = {"do_sample": True, "temperature": temperature, "top_k": 0}
-            drawing |= {name: value for name in _DRAWING if (value := getattr(own, name, None)) is not None}
         return GenerationConfig(
             max_new_tokens=max(row.request.max_tokens for row in rows),
             pad_token_id=self._pad,
             eos_token_id=sorted(self.ends) or None,
-            **drawing,
+            # What is drawn is the only token that the processors leave.
+            do_sample=False,
         )
 
     def _full(self, rows: int) -> ModelError:
@@ -209,10 +208,10 @@ def load_torch(files: LocalFiles, place: Place, tokenizer: Any) -> TorchBackend:
     model.to(place.device).eval()
     own = model.generation_config
     ends = end_tokens(own.eos_token_id, tokenizer)
-    drawing = {name: getattr(own, name, None) for name in _DRAWING}
-    model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id, **drawing)
+    recommended = Recommended(own.top_k, own.top_p, own.min_p)
+    model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id)
     pad = tokenizer.pad_token_id
-    return TorchBackend(files.name, model, place, ends, min(ends, default=0) if pad is None else pad)
+    return TorchBackend(files.name, model, place, ends, min(ends, default=0) if pad is None else pad, recommended)
 
 
 def end_tokens(configured: int | Sequence[int] | None, tokenizer: Any) -> frozenset[int]:

@@ -21,6 +21,7 @@ from rag.errors import ModelProtocolError
 from rag.grounding import without_markers
 from rag.reading.evidence import Evidence
 from rag.reading.ranking import Candidate
+from rag.settings import AnswerStyle
 from rag.streamed import StreamedChatModel
 
 _SPACE = re.compile(r"\s+")
@@ -35,6 +36,7 @@ class EmbeddedReader(StreamedChatModel):
         ranking: Ranks the sentences, see ``rag.reading.ranking.Ranking``.
         tokens: Counts what is read and written, see ``rag.encoder.tokens.TokenCounter``.
         min_confidence: Probability of the best sentence under which it refuses, 0 to 1.
+        style: Up to three sentences, the best one, or only the words that answer, as far as they are known.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -42,6 +44,7 @@ class EmbeddedReader(StreamedChatModel):
     ranking: Any
     tokens: Any
     min_confidence: float
+    style: AnswerStyle = "full"
 
     @property
     def _llm_type(self) -> str:
@@ -65,9 +68,9 @@ class EmbeddedReader(StreamedChatModel):
         if sure < self.min_confidence:
             pieces = [evidence.refusal]
         else:
-            chosen = self.ranking.choose(ranked)
-            pieces = [f"{_quoted(each.sentence.text)} [{each.passage.number}]" for each in chosen]
-            told["spans"] = list(_spans(chosen, pieces))
+            chosen = self.ranking.choose(ranked)[: None if self.style == "full" else 1]
+            pieces = [f"{_quoted(self._told(each))} [{each.passage.number}]" for each in chosen]
+            told["spans"] = [] if self.style == "brief" else list(_spans(chosen, pieces))
         read = sum(self.tokens.count([evidence.question, *(each.text for each in evidence.passages)]))
         written = self.tokens.count(pieces)
         for number, (piece, tokens) in enumerate(zip(pieces, written, strict=True)):
@@ -86,6 +89,12 @@ class EmbeddedReader(StreamedChatModel):
             if run_manager:
                 run_manager.on_llm_new_token(str(message.content), chunk=chunk)
             yield chunk
+
+    def _told(self, chosen: Candidate) -> str:
+        if self.style == "brief" and chosen.span is not None:
+            start, end = chosen.span
+            return str(chosen.passage.text[start:end])
+        return str(chosen.sentence.text)
 
 
 def _quoted(text: str) -> str:
