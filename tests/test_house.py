@@ -211,7 +211,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         return set(archive.namelist())
 
 
-@pytest.mark.parametrize("pattern", ["prompts/library/*/*.yaml", "rag/prices.toml", "corpora/handbook/**/*.md"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["prompts/library/*/*.yaml", "rag/prices.toml", "rag/evaluation/report.css", "corpora/handbook/**/*.md"],
+)
 def test_the_wheel_has_the_data_that_the_code_reads(wheel: set[str], pattern: str) -> None:
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}
     assert expected

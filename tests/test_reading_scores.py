@@ -12,16 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.errors import EvaluationError
-from rag.evaluation.reading import (
-    WORTH_TELLING,
-    Prediction,
-    calibration_error,
-    exact,
-    f1,
-    nearest,
-    normalised,
-    score,
-)
+from rag.evaluation.metrics import exact, f1, normalised
+from rag.evaluation.reading import WORTH_TELLING, Prediction, calibration_error, nearest, score
 from rag.evaluation.squad import Question, read_articles
 
 # The published definition, written down a second time: one letter and one word after the other.

@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, Entry] = {
     "traces": Entry("ui.commands.traces:command", "List answered questions and show their steps."),
     "prompts": Entry("ui.commands.prompts:command", "Write, compare and label versions of prompts."),
     "corpora": Entry("ui.commands.corpora:command", "List and remove corpora."),
+    "datasets": Entry("ui.commands.datasets:command", "Keep questions with known answers, in versions."),
     "eval": Entry("ui.commands.eval:command", "Measure the parts against known answers."),
     "tune": Entry("ui.commands.tune:command", "Train adapters, and export a language model."),
     "doctor": Entry("ui.commands.doctor:command", "Check everything a run needs."),

@@ -1,30 +1,23 @@
 """How well a reader reads: the metrics of SQuAD's official evaluation, and two that it does not have.
 
-Exact match and F1 are those of ``evaluate-v2.0.py`` (Rajpurkar, Jia and Liang, arXiv 1806.03822): answers are
-compared in lower case, without punctuation and articles; of several right answers the nearest counts; a question
-without an answer counts as right when none was given.
+As in ``evaluate-v2.0.py`` (Rajpurkar, Jia and Liang, arXiv 1806.03822), of several right answers the nearest
+counts, and a question without an answer counts as right when none was given.
 """
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rag.evaluation.metrics import Metric, best_of, exact, f1
 from rag.evaluation.squad import Article, Question
 from rag.reading.reader import ReadPassage, SpanReader
 from rag.sentences import split_sentences
-
-Metric = Callable[[str, str], float]
 
 BINS = 10
 # Telling an answer whose probability is p earns 2/3 p, since a right answer scores two thirds on average, and
 # telling none earns 1 - p: equal at 0.6.
 WORTH_TELLING = 0.6
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,29 +128,9 @@ def score(predictions: Sequence[Prediction], threshold: float | None = None) -> 
     )
 
 
-def normalised(text: str) -> str:
-    """An answer as the official evaluation compares it."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def exact(given: str, right: str) -> float:
-    """1 where two answers are the same, else 0."""
-    return float(normalised(given) == normalised(right))
-
-
-def f1(given: str, right: str) -> float:
-    """Harmonic mean of precision and recall of the words, 0 to 1; two empty answers are the same."""
-    ours, theirs = normalised(given).split(), normalised(right).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * shared / (len(ours) + len(theirs))
-
-
 def nearest(metric: Metric, given: str, question: Question) -> float:
     """The best value against any right answer; no answer is right where there is none."""
-    right = [text for text, _ in question.answers if normalised(text)] or [""]
-    return max(metric(given, text) for text in right)
+    return best_of(metric, given, [text for text, _ in question.answers])
 
 
 def calibration_error(told: Sequence[tuple[float, bool]]) -> float:

@@ -73,7 +73,8 @@ def answers(home: str, data: str, most: int) -> dict[str, Any]:
     """Questions over their own paragraph and another one of the same article."""
     from finetune.data import questions, writing
     from finetune.data.wordings import REFUSALS
-    from rag.evaluation.reading import WORTH_TELLING, exact, f1
+    from rag.evaluation.metrics import exact, f1
+    from rag.evaluation.reading import WORTH_TELLING
     from rag.evaluation.squad import read_articles
 
     generator, reader = _models(home)
@@ -117,7 +118,7 @@ def follow_ups(home: str, data: str, most: int) -> dict[str, Any]:
     """Follow-ups of dialogs, made to stand alone."""
     from finetune.data import conversations
     from rag.condense import carry_topic
-    from rag.evaluation.reading import exact, f1
+    from rag.evaluation.metrics import exact, f1, rouge_l
 
     generator, _ = _models(home)
     chance = random.Random(0)
@@ -233,19 +234,6 @@ def _sentence_of(reader: SpanReader, question: str, paragraph: str) -> int:
 def _marker(text: str) -> str:
     found = _MARKER.search(text)
     return found[1] if found else ""
-
-
-def rouge_l(given: str, right: str) -> float:
-    """F-measure of the longest common subsequence of words, 0 to 1 (Lin, ROUGE, 2004)."""
-    from rag.evaluation.reading import normalised
-
-    ours, theirs = normalised(given).split(), normalised(right).split()
-    row = [0] * (len(theirs) + 1)
-    for word in ours:
-        before = 0
-        for at, other in enumerate(theirs, 1):
-            before, row[at] = row[at], before + 1 if word == other else max(row[at], row[at - 1])
-    return 2 * row[-1] / (len(ours) + len(theirs)) if ours and theirs else 0.0
 
 
 def _mean(cases: Sequence[dict[str, Any]], name: str) -> str:

@@ -1,4 +1,4 @@
-"""``ragsmith eval``: how good the parts are, against what is known."""
+"""``ragsmith eval reading``: how well the embedded reader reads, against what is known."""
 
 from __future__ import annotations
 
@@ -16,12 +16,7 @@ if TYPE_CHECKING:
     from rag.evaluation.reading import ReadingScores
 
 
-@click.group()
-def command() -> None:
-    """Measure the parts against questions with known answers."""
-
-
-@command.command()
+@click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--adapter", metavar="NAME", help="The reader: a folder, or an adapter by name.")
 @click.option(

@@ -1,0 +1,190 @@
+"""``ragsmith eval``: from a dataset to a table, a report, and an exit status that stops a worse prompt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_cells import case, cell, failed
+from terminal import assert_one_line, call, one_object
+
+from rag.database import open_database
+from rag.evaluation.datasets import DatasetStore
+from rag.evaluation.runs import Cell, Plan, RunStore
+from rag.variants import Variant
+from rag.workspace import Workspace
+
+CASES = 30
+
+
+def kept(workspace: Workspace, *variants: list[Cell], status: str = "finished") -> str:
+    """The id of a run with these answers over thirty cases."""
+    engine = open_database(workspace)
+    version = DatasetStore(engine).save("faq", [case(at) for at in range(CASES)], by="a test", message="")
+    names = ("base", "worse", "equal")
+    plan = Plan(
+        variants=tuple(Variant(name=name) for name, _ in zip(names, variants, strict=False)),
+        states=("",) * len(variants),
+        corpus="notes",
+    )
+    store = RunStore(engine)
+    run = store.begin(plan, name="a run", dataset="faq", version=version.version, sha256=version.sha256)
+    for cells in variants:
+        store.keep(run.id, cells)
+    store.end(run.id, status)  # type: ignore[arg-type]
+    engine.dispose()
+    return run.id
+
+
+@pytest.fixture
+def run(workspace: Workspace) -> str:
+    base = [cell(0, at, float(at % 5 > 0)) for at in range(CASES)]
+    worse = [cell(1, at, float(at % 5 > 2)) for at in range(CASES)]
+    equal = [cell(2, at, float(at % 5 > 0)) for at in range(CASES)]
+    return kept(workspace, base, worse, equal)
+
+
+def test_the_gate_stops_what_is_worse_and_says_why(workspace: Workspace, run: str) -> None:
+    done = call(workspace.root, "eval", "gate", run, "--variant", "worse", "--allow", "contains=0.05")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("FAIL  Contains fell from 80.0 % to 40.0 %")
+    assert "30 cases" in done.stdout
+
+
+def test_the_gate_lets_pass_what_is_equal(workspace: Workspace, run: str) -> None:
+    done = call(
+        workspace.root, "eval", "gate", run, "--variant", "equal", "--allow", "contains=0", "--allow", "f1=0"
+    )
+    assert done.exit_code == 0
+    assert done.stdout.count("pass") == 2
+
+
+def test_the_gate_tells_a_program_the_same(workspace: Workspace, run: str) -> None:
+    done = call(workspace.root, "eval", "gate", run, "--variant", "worse", "--allow", "contains=0.05", "--json")
+    told = one_object(done)
+    assert done.exit_code == 1
+    assert told["passed"] is False
+    assert told["checks"][0]["state"] == "worse"
+
+
+def test_half_a_run_passes_no_gate(workspace: Workspace) -> None:
+    half = kept(workspace, [cell(0, 0)], [cell(1, 0)], status="stopped")
+    done = call(workspace.root, "eval", "gate", half, "--variant", "worse", "--allow", "f1=0")
+    assert done.exit_code == 1
+    assert "half a run passes nothing" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["gate", "{run}", "--variant", "nobody", "--allow", "f1=0"], "has no variant 'nobody'"),
+        (["gate", "{run}", "--variant", "worse", "--allow", "beauty=0"], "There is no measure 'beauty'"),
+        (["gate", "{run}", "--variant", "worse", "--allow", "f1"], "cannot be read"),
+        (["show", "ffffffff"], "There is no run 'ffffffff'"),
+        (["show", "{run}", "--baseline", "nobody"], "has no variant 'nobody'"),
+        (["resume", "{run}"], "nothing to resume"),
+        (["run", "nothing"], "nothing"),
+        (["run", "faq", "--variant", "a: chroma_url=x"], "A variant cannot change 'chroma_url'"),
+        (["run", "faq", "--variant", "a: retrieval.k=0"], "retrieval.k"),
+        (["run", "faq", "--variant", "a:", "--variant", "a:"], "Two variants are called a"),
+        (["run", "faq", "--judge", "embedded"], "embedded"),
+        (["attribute", "faq", "--from", "", "--to", ""], "the same configuration"),
+        (["attribute", "faq", "--measure", "latency_p50"], "latency_p50"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    ready_workspace: Workspace, monkeypatch: pytest.MonkeyPatch, arguments: list[str], told: str
+) -> None:
+    number = kept(ready_workspace, [cell(0, at) for at in range(CASES)], [cell(1, at) for at in range(CASES)])
+    done = call(ready_workspace.root, "eval", *(each.format(run=number) for each in arguments))
+    assert done.exit_code in (1, 2)
+    assert told in done.stderr
+    assert_one_line(done)
+
+
+def test_the_table_shows_figures_intervals_and_changes(workspace: Workspace, run: str) -> None:
+    done = call(workspace.root, "eval", "show", run)
+    row = next(line for line in done.stdout.splitlines() if line.startswith("Contains"))
+    assert row.split()[1:3] == ["80.0", "%"]
+    assert "−40.0 % ▼" in row
+    assert "±0.0 % ·" in row
+
+
+def test_the_table_for_a_program_has_every_figure(workspace: Workspace, run: str) -> None:
+    told = one_object(call(workspace.root, "eval", "show", run, "--json"))
+    assert [variant["name"] for variant in told["variants"]] == ["base", "worse", "equal"]
+    assert told["variants"][1]["figures"]["contains"]["estimate"]["value"] == pytest.approx(0.4)
+    assert told["variants"][0]["figures"]["contains"]["change"] is None
+
+
+def test_every_answer_can_be_had_as_a_line(workspace: Workspace, run: str) -> None:
+    done = call(workspace.root, "eval", "show", run, "--json", "--cells")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 3 * CASES
+    assert lines[1]["variant"] == "worse"
+    assert lines[0]["case"]["question"] == "Question 0?"
+
+
+def test_two_runs_are_compared_case_by_case(workspace: Workspace, run: str) -> None:
+    other = kept(workspace, [cell(0, at) for at in range(CASES)])
+    told = one_object(call(workspace.root, "eval", "compare", run, other, "--variant", "worse", "--json"))
+    contains = next(each for each in told["measures"] if each["measure"] == "contains")
+    assert contains["change"]["value"] == pytest.approx(0.6)
+    assert "Contains" in call(workspace.root, "eval", "compare", run, other).stdout
+
+
+def test_the_report_is_written_where_it_is_wanted(workspace: Workspace, run: str, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    done = call(workspace.root, "eval", "report", run, "--out", str(target))
+    assert done.exit_code == 0
+    assert done.stdout.strip() == str(target)
+    assert "Question 0?" in target.read_text(encoding="utf-8")
+
+
+def test_a_report_that_cannot_be_written_is_one_line(workspace: Workspace, run: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = call(workspace.root, "eval", "report", run, "--out", str(tmp_path / "file" / "report.html"))
+    assert done.exit_code == 1
+    assert_one_line(done)
+
+
+def test_runs_are_listed_and_what_is_left_out_is_told(workspace: Workspace, run: str) -> None:
+    newer = kept(workspace, [cell(0, 0), failed(0, 1)])
+    done = call(workspace.root, "eval", "list", "--limit", "1")
+    assert newer in done.stdout
+    assert run not in done.stdout
+    assert "1 older run not shown" in done.stderr
+    lines = [json.loads(line) for line in call(workspace.root, "eval", "list", "--json").stdout.splitlines()]
+    assert [each["run"] for each in lines] == [newer, run]
+
+
+def test_a_run_is_deleted_by_name_only(workspace: Workspace, run: str) -> None:
+    assert call(workspace.root, "eval", "delete").exit_code == 2
+    assert call(workspace.root, "eval", "delete", run).exit_code == 0
+    assert run not in call(workspace.root, "eval", "list").stdout
+
+
+def test_a_change_is_explained_from_a_run_that_was_made(workspace: Workspace) -> None:
+    engine = open_database(workspace)
+    version = DatasetStore(engine).save("faq", [case(at) for at in range(CASES)], by="a test", message="")
+    a, b = {"prompt": "answer@1", "retrieval.k": 5}, {"prompt": "answer@2", "retrieval.k": 2}
+    turned = ({**a}, {**a, "prompt": "answer@2"}, {**a, "retrieval.k": 2}, {**b})
+    plan = Plan(
+        variants=tuple(Variant(name=str(n), changes=changes) for n, changes in enumerate(turned)),
+        states=("",) * 4,
+        corpus="notes",
+    )
+    store = RunStore(engine)
+    made = store.begin(plan, name="why", dataset="faq", version=version.version, sha256=version.sha256)
+    # The prompt alone spoils two cases of three, whatever the retrieval does.
+    for number in range(4):
+        spoilt = bool(number & 1)
+        store.keep(made.id, [cell(number, at, float(not spoilt or at % 3 == 0)) for at in range(CASES)])
+    store.end(made.id, "finished")
+    engine.dispose()
+    done = call(workspace.root, "eval", "attribute", "--run", made.id)
+    assert "Responsible: prompt" in done.stdout
+    lines = call(workspace.root, "eval", "attribute", "--run", made.id, "--json", "--cases").stdout.splitlines()
+    assert {json.loads(line)["cause"] for line in lines} == {"prompt"}
+    assert len(lines) == 20

@@ -1,0 +1,101 @@
+"""What a prompt version asks of the embedded reader shows in the figures, and the gate tells worse from equal.
+
+Everything is real: the handbook, its questions, the reader, the stores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prompts import PromptSettings
+from rag.evaluation.case_files import read_cases
+from rag.evaluation.gate import Margin, gate
+from rag.evaluation.measures import BY_NAME
+from rag.evaluation.runs import Run
+from rag.evaluation.statistics import Estimate
+from rag.evaluation.summary import Columns, change, read_columns
+from rag.settings import Settings
+from rag.variants import Variant
+from rag.workspace import open_workspace
+from ui.wiring import Workbench
+
+QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"
+CASES = 60
+DRAWS = 50
+# What the versions of the prompt ask for; the text is the same in all of them.
+VERSIONS = {
+    "equal": PromptSettings(),
+    "brief": PromptSettings(style="brief"),
+    "narrow": PromptSettings(passages=1),
+    "shy": PromptSettings(refuse_below=0.9),
+}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, converted_models: Path) -> Iterator[Workbench]:
+    workspace = open_workspace(tmp_path_factory.mktemp("evaluated"))
+    workspace.models.symlink_to(converted_models)
+    made = Workbench(Settings(home=workspace.root, tracking={"wandb": "off"}))
+    made.ensure_sample()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def run(bench: Workbench) -> Run:
+    """Sixty questions of the handbook, answered by each version."""
+    first = bench.prompts.find("answer@1")
+    variants = [Variant(name="baseline", changes={"prompt": "answer@1"})]
+    for name, settings in VERSIONS.items():
+        draft = first.model_copy(update={"settings": settings})
+        saved = bench.prompts.save(draft, by="a test", message=name)
+        variants.append(Variant(name=name, changes={"prompt": saved.label}))
+    cases = random.Random(1).sample(read_cases(QUESTIONS).cases, CASES)
+    bench.evaluations.datasets.save("handbook", cases, by="a test", message="sixty")
+    made = bench.evaluations.begin("handbook", variants, at_once=2)
+    assert asyncio.run(bench.evaluations.work(made, asyncio.Event())) == "finished"
+    return bench.evaluations.runs.get(made.id)
+
+
+def columns_of(bench: Workbench, run: Run, name: str) -> Columns:
+    return read_columns(bench.evaluations.runs, run, bench.evaluations.variant_of(run, name))
+
+
+def moved(bench: Workbench, run: Run, name: str, measure: str) -> Estimate:
+    found = change(columns_of(bench, run, "baseline"), columns_of(bench, run, name), BY_NAME[measure])
+    assert found is not None
+    return found
+
+
+def test_each_setting_that_the_reader_honours_shows_in_the_figures(bench: Workbench, run: Run) -> None:
+    assert moved(bench, run, "brief", "words").high < -5
+    assert moved(bench, run, "narrow", "input_tokens").high < -200
+    assert moved(bench, run, "narrow", "recall").value < 0
+    assert moved(bench, run, "shy", "answered").high < -0.2
+    assert moved(bench, run, "shy", "refusal_recall").value >= 0
+
+
+def test_an_equal_version_shows_no_difference_in_what_it_answers(bench: Workbench, run: Run) -> None:
+    for measure in ("contains", "f1", "recall", "groundedness", "words", "answered"):
+        assert moved(bench, run, "equal", measure) == Estimate(
+            0.0, 0.0, 0.0, moved(bench, run, "equal", measure).n
+        )
+
+
+@pytest.mark.parametrize(("candidate", "passes"), [("equal", True), ("shy", False)])
+def test_the_gate_is_right_in_fifty_of_fifty_draws_of_the_cases(
+    bench: Workbench, run: Run, candidate: str, passes: bool
+) -> None:
+    baseline, other = columns_of(bench, run, "baseline"), columns_of(bench, run, candidate)
+    margins = [Margin("contains", 0.02), Margin("groundedness", 0.02)]
+    verdicts = []
+    for seed in range(DRAWS):
+        drawn = np.sort(np.random.default_rng(seed).choice(CASES, 45, replace=False))
+        verdicts.append(gate(baseline.of(drawn), other.of(drawn), margins).passed)
+    assert verdicts == [passes] * DRAWS

@@ -1,0 +1,285 @@
+"""A run asks as many questions at a time as it may, each once, and one process works on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import update
+
+from rag.assistant import Ask
+from rag.database import evaluations, open_database, writing
+from rag.encoder import Encoder
+from rag.errors import DatabaseError, EvaluationError
+from rag.evaluation.cache import AnswerCache
+from rag.evaluation.cases import Case
+from rag.evaluation.runner import GIVE_UP_AFTER, Contestant, Evaluation, EvaluationProgress
+from rag.evaluation.runs import Cell, Plan, Run, RunStore
+from rag.evaluation.scoring import NullJudge, Scorer
+from rag.events import Answer, Done, Event, Started, Turn, Usage
+from rag.traces import process_identity
+from rag.variants import Variant
+from rag.workspace import Workspace
+
+
+def many(count: int) -> list[Case]:
+    """Cases that nothing is known of."""
+    return [Case(id=str(number), question=f"What is {number}?") for number in range(count)]
+
+
+class Crew:
+    """Answers that are made up, with a note of what was asked and of how many were asked at a time.
+
+    Attributes:
+        answer: From a question to its answer.
+    """
+
+    def __init__(self, answer: Callable[[Ask], Answer] | None = None, pause_s: float = 0.0) -> None:
+        self.answer = answer or (lambda ask: Answer(f"About {ask.question}", "answered", cost_usd=0.25))
+        self.asked: list[str] = []
+        self.most = 0
+        self._now = 0
+        self._pause_s = pause_s
+
+    async def __call__(self, ask: Ask) -> AsyncIterator[Event]:
+        self.asked.append(ask.question)
+        self._now += 1
+        self.most = max(self.most, self._now)
+        try:
+            yield Started("t")
+            await asyncio.sleep(self._pause_s)
+            yield Done(self.answer(ask))
+        finally:
+            self._now -= 1
+
+
+class Made:
+    """A run of its own in a fresh workspace."""
+
+    def __init__(self, workspace: Workspace, encoder: Encoder) -> None:
+        self.engine = open_database(workspace)
+        self.store = RunStore(self.engine)
+        self.scorer = Scorer(encoder)
+
+    def begin(self, variants: int = 1, at_once: int = 4) -> Run:
+        names = tuple(Variant(name=f"v{number}") for number in range(variants))
+        plan = Plan(variants=names, states=tuple(each.name for each in names), corpus="c", at_once=at_once)
+        return self.store.begin(plan, name="n", dataset="d", version=1, sha256="0" * 64)
+
+    def evaluation(self, run: Run, cases: Sequence[Case], *crews: Crew, cached: bool = True) -> Evaluation:
+        return Evaluation(
+            run=run,
+            size=len(cases),
+            cases=lambda start, end: cases[start:end],
+            contestants=[Contestant(f"v{number}", crew) for number, crew in enumerate(crews)],
+            store=self.store,
+            scorer=self.scorer,
+            judge=NullJudge(),
+            cache=AnswerCache(self.engine) if cached else None,
+        )
+
+
+@pytest.fixture
+def made(workspace: Workspace, encoder: Encoder) -> Iterator[Made]:
+    given = Made(workspace, encoder)
+    yield given
+    given.engine.dispose()
+
+
+@pytest.mark.parametrize("at_once", [1, 5])
+async def test_so_many_questions_are_asked_at_a_time_and_never_more(made: Made, at_once: int) -> None:
+    crew = Crew(pause_s=0.02)
+    run = made.begin(at_once=at_once)
+    assert await made.evaluation(run, many(30), crew).work(asyncio.Event()) == "finished"
+    assert crew.most == at_once
+    assert sorted(crew.asked) == sorted(case.question for case in many(30))
+
+
+async def test_more_cases_than_are_read_at_once_are_all_answered_once(made: Made) -> None:
+    crews = (Crew(), Crew())
+    run = made.begin(variants=2, at_once=8)
+    await made.evaluation(run, many(450), *crews, cached=False).work(asyncio.Event())
+    for number, crew in enumerate(crews):
+        assert len(crew.asked) == len(set(crew.asked)) == 450
+        assert [cell.position for cell in made.store.cells(run.id, number)] == list(range(450))
+
+
+@pytest.mark.parametrize(("cached", "asked"), [(True, 2), (False, 6)])
+async def test_the_same_question_in_one_run_is_asked_once_where_answers_are_kept(
+    made: Made, cached: bool, asked: int
+) -> None:
+    same = [Case(id=str(each), question="Why?", history=(Turn("A?", "B."),) * (each % 2)) for each in range(6)]
+    crew = Crew(pause_s=0.01)
+    run = made.begin(at_once=6)
+    await made.evaluation(run, same, crew, cached=cached).work(asyncio.Event())
+    cells = list(made.store.cells(run.id, 0))
+    assert len(crew.asked) == asked
+    assert sum(not cell.cached for cell in cells) == asked
+    assert sum(cell.cost_usd or 0 for cell in cells) == 0.25 * asked
+
+
+async def test_failures_of_one_way_do_not_end_a_run_whose_other_way_answers(made: Made) -> None:
+    bad = Crew(lambda _: Answer("", "failed", error="No."))
+    run = made.begin(variants=2, at_once=1)
+    cases = many(GIVE_UP_AFTER + 5)
+    assert await made.evaluation(run, cases, Crew(), bad).work(asyncio.Event()) == "finished"
+    assert [cell.status for cell in made.store.cells(run.id, 1)] == ["failed"] * len(cases)
+
+
+async def test_a_run_is_given_up_after_so_many_failures_in_a_row(made: Made) -> None:
+    def every_twentieth(ask: Ask) -> Answer:
+        number = int(ask.question.split()[-1].rstrip("?"))
+        return Answer("Yes.", "answered") if number % GIVE_UP_AFTER == 0 else Answer("", "failed", error="No.")
+
+    hardly, never = Crew(every_twentieth), Crew(lambda _: Answer("", "failed", error="No."))
+    run = made.begin(at_once=1)
+    assert await made.evaluation(run, many(60), hardly, cached=False).work(asyncio.Event()) == "finished"
+    run = made.begin(at_once=1)
+    assert await made.evaluation(run, many(60), never, cached=False).work(asyncio.Event()) == "failed"
+    assert len(never.asked) == GIVE_UP_AFTER
+    ended = made.store.get(run.id)
+    assert (ended.status, ended.error) == ("failed", "No.")
+
+
+async def test_cases_that_failed_before_do_not_end_a_run_that_is_taken_up(made: Made) -> None:
+    def hard(ask: Ask) -> Answer:
+        number = int(ask.question.split()[-1].rstrip("?"))
+        return Answer("Yes.", "answered") if number % 2 else Answer("", "failed", error="Too hard.")
+
+    cases = many(GIVE_UP_AFTER * 3)
+    run, stop = made.begin(at_once=1), asyncio.Event()
+
+    def nearly_all(now: EvaluationProgress) -> None:
+        if now.done == len(cases) - 2:
+            stop.set()
+
+    evaluation = replace(made.evaluation(run, cases, Crew(hard)), on_progress=nearly_all)
+    assert await evaluation.work(stop) == "stopped"
+    run = made.store.take_up(run)
+    assert await made.evaluation(run, cases, Crew(hard)).work(asyncio.Event()) == "finished"
+    assert made.store.count(run.id) == len(cases) // 2
+
+
+async def test_a_failure_is_not_kept_for_later_runs(made: Made) -> None:
+    bad = Crew(lambda _: Answer("", "failed", error="No."))
+    await made.evaluation(made.begin(), many(2), bad).work(asyncio.Event())
+    crew = Crew()
+    await made.evaluation(made.begin(), many(2), crew).work(asyncio.Event())
+    assert len(crew.asked) == 2
+
+
+async def test_an_answer_that_was_paid_for_keeps_its_cost_through_a_crash(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes first, the cell or the cache: between the two everything may end."""
+    run = made.begin(at_once=1)
+    evaluation = made.evaluation(run, many(3), Crew())
+
+    def ends(*_: object) -> None:
+        raise DatabaseError("The power is gone.")
+
+    for side in (AnswerCache, RunStore):
+        with monkeypatch.context() as patched:
+            patched.setattr(side, {AnswerCache: "put", RunStore: "keep"}[side], ends)
+            with pytest.raises(DatabaseError, match="The power is gone"):
+                await evaluation.work(asyncio.Event())
+        interrupted = made.store.get(run.id)
+        assert (interrupted.status, interrupted.error) == ("interrupted", "The power is gone.")
+        assert made.store.take_up(run).status == "running"
+    assert await evaluation.work(asyncio.Event()) == "finished"
+    assert [(cell.cached, cell.cost_usd) for cell in made.store.cells(run.id, 0)] == [(False, 0.25)] * 3
+
+
+async def test_a_question_without_an_answer_ends_the_run_with_one_error(made: Made) -> None:
+    async def silent(ask: Ask) -> AsyncIterator[Event]:
+        yield Started("t")
+
+    run = made.begin()
+    evaluation = replace(made.evaluation(run, many(9)), contestants=[Contestant("v0", silent)])
+    with pytest.raises(EvaluationError, match="got no answer"):
+        await evaluation.work(asyncio.Event())
+    assert made.store.get(run.id).status == "interrupted"
+
+
+async def test_a_run_that_is_cancelled_is_interrupted_and_goes_on(made: Made) -> None:
+    crew = Crew(pause_s=0.02)
+    run = made.begin(at_once=2)
+    task = asyncio.create_task(made.evaluation(run, many(8), crew).work(asyncio.Event()))
+    while made.store.count(run.id) < 3:
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert made.store.get(run.id).status == "interrupted"
+    kept = made.store.count(run.id)
+    again = Crew()
+    assert await made.evaluation(made.store.take_up(run), many(8), again).work(asyncio.Event()) == "finished"
+    assert len(again.asked) <= 8 - kept
+    assert made.store.count(run.id) == 8
+
+
+async def test_tokens_and_cost_that_nobody_knows_stay_unknown(made: Made) -> None:
+    run = made.begin()
+    unknown = Crew(lambda _: Answer("Yes.", "answered", usage=Usage(5, None), cost_usd=None, latency_s=1.5))
+    await made.evaluation(run, many(1), unknown).work(asyncio.Event())
+    cell = made.store.cell(run.id, 0, 0)
+    assert cell is not None
+    assert (cell.input_tokens, cell.output_tokens, cell.cost_usd, cell.latency_s) == (5, None, None, 1.5)
+
+
+# Who works on a run
+
+
+def test_what_a_dead_process_left_is_shown_as_interrupted(made: Made) -> None:
+    dead, living = made.begin(), made.begin()
+    host = process_identity().rsplit(":", 2)[0]
+    with writing(made.engine) as connection:
+        left = update(evaluations).where(evaluations.c.id == dead.id)
+        connection.execute(left.values(process=f"{host}:1:0"))
+    assert {run.id: run.status for run in made.store.list()} == {dead.id: "interrupted", living.id: "running"}
+    assert made.store.take_up(dead).status == "running"
+
+
+def test_a_run_that_somebody_works_on_is_not_taken_up(made: Made) -> None:
+    run = made.begin()
+    with pytest.raises(EvaluationError, match="is running: there is nothing to resume"):
+        made.store.take_up(run)
+
+
+def test_of_many_that_take_up_a_run_at_once_one_gets_it(made: Made) -> None:
+    run = made.begin()
+    made.store.end(run.id, "stopped")
+
+    def tries(_: int) -> bool:
+        try:
+            return made.store.take_up(run).status == "running"
+        except EvaluationError:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(tries, range(8))) == 1
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id(made: Made) -> None:
+    run = made.begin()
+    assert made.store.get(f" {run.id[:4]} ").id == run.id
+    for wrong in (run.id[:3], "", "%%%%", "zzzzzzzz"):
+        with pytest.raises(EvaluationError, match="There is no run"):
+            made.store.get(wrong)
+
+
+def test_a_cell_comes_back_as_it_was_kept_and_goes_with_its_run(made: Made) -> None:
+    run = made.begin()
+    odd = Cell(0, 0, "answered", answer="'; -- \u202e\U0001f4a9 {{x}}", scores={}, latency_s=0.5, cost_usd=None)
+    made.store.keep(run.id, [odd, replace(odd, position=1)])
+    made.store.keep(run.id, [replace(odd, answer="Better.")])
+    assert [cell.answer for cell in made.store.cells(run.id, 0)] == ["Better.", odd.answer]
+    assert made.store.cell(run.id, 0, 1) == replace(odd, position=1)
+    assert [cell.answer for cell in made.store.cells(run.id, 0, texts=False)] == ["", ""]
+    made.store.delete(run.id)
+    assert made.store.cell(run.id, 0, 1) is None
+    with pytest.raises(EvaluationError, match="There is no run"):
+        made.store.get(run.id)

@@ -1,0 +1,268 @@
+"""The results of a run reach a W&B run, and are read back from its file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracked import OFFLINE, only_run, table_rows, wait_for
+from wandb_reader import RunFile, offline_runs
+
+from rag.database import open_database
+from rag.evaluation.cases import Case
+from rag.evaluation.publish import keys, publish
+from rag.evaluation.runs import Cell, Plan, Run, RunStore, Score
+from rag.evaluation.summary import Summary, summarise
+from rag.settings import TrackingSettings
+from rag.variants import Variant
+from rag.wandb_run import end_service
+from rag.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("isolated_wandb")
+
+SECRET = "sk-proj-abcdefghij0123456789"
+CASES = (
+    Case(id="first", question="What is a passage?", answers=("a chunk", "a piece"), sources=("guide.md",)),
+    Case(id="second", question=f"What opens the door, {SECRET}?", must_refuse=True),
+    Case(id="third", question="ما هو المنفذ؟\u2028", answers=("7860",)),
+)
+VARIANTS = (Variant(name="baseline"), Variant(name="retrieval.k=8", changes={"retrieval.k": 8}))
+
+
+def cell(variant: int, position: int, right: float, **changes: Any) -> Cell:
+    return Cell(
+        variant,
+        position,
+        "answered",
+        answer=f"answer {variant} {position}",
+        scores={"f1": Score(right), "contains": Score(right, 0.0 if position == 1 else 1.0)},
+        latency_s=0.5,
+        input_tokens=100,
+        output_tokens=10,
+        trace_id=f"trace-{variant}-{position}",
+        **changes,
+    )
+
+
+@pytest.fixture
+def store(workspace: Workspace) -> Iterator[RunStore]:
+    engine = open_database(workspace)
+    yield RunStore(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def run(store: RunStore) -> Run:
+    plan = Plan(variants=VARIANTS, states=("a", "b"), corpus="notes")
+    begun = store.begin(plan, name="more passages", dataset="notes-qa", version=2, sha256="ab" * 32)
+    store.keep(begun.id, [cell(0, 0, 1.0), cell(0, 1, 0.0, error=SECRET), cell(0, 2, 0.5, cost_usd=0.25)])
+    store.keep(begun.id, [cell(1, 0, 1.0), cell(1, 2, 1.0)])
+    store.end(begun.id, "finished")
+    return store.get(begun.id)
+
+
+@pytest.fixture
+def summary(store: RunStore, run: Run) -> Summary:
+    return summarise(store, run, len(CASES))
+
+
+def published(
+    workspace: Workspace, store: RunStore, summary: Summary, report: Path | None = None, cases: Any = CASES
+) -> str:
+    return publish(
+        OFFLINE, workspace, summary, lambda number: store.cells(summary.run.id, number), iter(cases), report
+    )
+
+
+def whole_run(workspace: Workspace) -> RunFile:
+    """The run as its file has it, in which W&B's last bytes arrive a moment after the end."""
+    (path,) = offline_runs(workspace.root)
+    wait_for(lambda: path.stat().st_size and only_run(workspace).exit_code is not None)
+    return only_run(workspace)
+
+
+def artifact_of(workspace: Workspace) -> Any:
+    (found,) = (
+        record.artifact
+        for record in whole_run(workspace).records
+        if record.WhichOneof("record_type") == "artifact" and record.artifact.type == "dataset"
+    )
+    return found
+
+
+def test_a_run_is_read_back_with_its_plan_and_figures(
+    workspace: Workspace, store: RunStore, summary: Summary
+) -> None:
+    made = published(workspace, store, summary)
+    (path,) = offline_runs(workspace.root)
+    assert path.name == f"run-{made}.wandb"
+    read = whole_run(workspace)
+    assert read.exit_code == 0
+    assert read.config["dataset"] == "notes-qa"
+    assert read.config["dataset_version"] == 2
+    assert read.config["dataset_sha256"] == "ab" * 32
+    assert read.config["run"] == summary.run.id
+    assert read.config["plan"] == summary.run.plan.model_dump(mode="json")
+    assert read.config["variants"] == {"baseline": "baseline", "retrieval_k_8": "retrieval.k=8"}
+    started = [record.run for record in read.records if record.WhichOneof("record_type") == "run"]
+    assert (started[-1].job_type, started[-1].run_group) == ("evaluation", "notes-qa")
+    assert started[-1].display_name == "more passages"
+
+    assert read.summary["baseline/f1"] == pytest.approx(0.5)
+    assert read.summary["baseline/f1_low"] <= 0.5 <= read.summary["baseline/f1_high"]
+    # Over the two cases that both have: 1.0 and 1.0 against 1.0 and 0.5.
+    assert read.summary["retrieval_k_8/f1_change"] == pytest.approx(0.25)
+    assert read.summary["retrieval_k_8/f1_change_low"] <= read.summary["retrieval_k_8/f1_change_high"]
+    assert "baseline/f1_change" not in read.summary
+    # One case of the baseline has a cost, none of the other: what is unknown is left out and not 0.
+    assert read.summary["baseline/cost"] == 0.25
+    assert "retrieval_k_8/cost" not in read.summary
+
+
+def test_every_answer_is_a_row(workspace: Workspace, store: RunStore, summary: Summary) -> None:
+    published(workspace, store, summary)
+    rows = table_rows(workspace)
+    assert [(row["case"], row["variant"]) for row in rows] == [
+        ("first", "baseline"),
+        ("first", "retrieval.k=8"),
+        ("second", "baseline"),
+        ("third", "baseline"),
+        ("third", "retrieval.k=8"),
+    ]
+    assert rows[0]["question"] == "What is a passage?"
+    assert rows[0]["expected"] == "a chunk\na piece"
+    assert rows[0]["answer"] == "answer 0 0"
+    assert (rows[0]["f1"], rows[0]["latency_s"], rows[0]["trace_id"]) == (1.0, 0.5, "trace-0-0")
+    assert rows[2]["expected"] == "(a refusal)"
+    assert rows[2]["contains"] is None
+    assert rows[0]["cost_usd"] is None
+
+
+def test_a_long_run_is_several_tables_that_hold_each_answer_once(
+    workspace: Workspace, store: RunStore, summary: Summary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.evaluation.publish.CHUNK", 2)
+    published(workspace, store, summary)
+    keys_of = {key.partition(".")[0] for row in whole_run(workspace).history for key in row if "nrows" in key}
+    assert keys_of == {"results", "results_1"}
+    assert sorted((row["position"], row["variant"]) for row in table_rows(workspace)) == [
+        (0, "baseline"),
+        (0, "retrieval.k=8"),
+        (1, "baseline"),
+        (2, "baseline"),
+        (2, "retrieval.k=8"),
+    ]
+
+
+def test_the_dataset_is_an_artifact_with_its_digest(
+    workspace: Workspace, store: RunStore, summary: Summary
+) -> None:
+    published(workspace, store, summary)
+    artifact = artifact_of(workspace)
+    assert artifact.name == "notes-qa"
+    assert json.loads(artifact.metadata) == {
+        "sha256": "ab" * 32,
+        "version": 2,
+        "cases": 3,
+        "redacted_cases": 1,
+    }
+    (entry,) = artifact.manifest.contents
+    lines = Path(entry.local_path).read_text(encoding="utf-8").splitlines()
+    told = [Case.model_validate(json.loads(line)) for line in lines]
+    assert (told[0], told[2]) == (CASES[0], CASES[2])
+    assert told[1].question == "What opens the door, [redacted]?"
+
+
+def test_the_report_is_kept_as_it_is(
+    workspace: Workspace, store: RunStore, summary: Summary, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.html"
+    report.write_text("<!DOCTYPE html><title>Report</title><p>é", encoding="utf-8")
+    assert published(workspace, store, summary, report)
+    (kept,) = workspace.wandb.glob("offline-run-*/files/media/html/*.html")
+    assert kept.read_bytes() == report.read_bytes()
+
+
+def test_no_secret_is_in_any_file_of_the_run(workspace: Workspace, store: RunStore, run: Run) -> None:
+    named = Variant(name=f"with {SECRET}", changes={"prompt": "answer@1", "decoding.stop": [SECRET]})
+    plan = Plan(variants=(named,), states=("a",), corpus="notes", judge="openai:judge")
+    begun = store.begin(plan, name=f"named {SECRET}", dataset="notes-qa", version=2, sha256="ab" * 32)
+    store.keep(begun.id, [Cell(0, 1, "failed", answer=f"It is {SECRET}", error=f"key {SECRET}")])
+    assert published(workspace, store, summarise(store, begun, len(CASES)))
+    artifact = artifact_of(workspace)
+    files = [path for path in workspace.wandb.rglob("*") if path.is_file()]
+    files += [Path(entry.local_path) for entry in artifact.manifest.contents]
+    assert len(files) > 2
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_nothing_is_written_where_tracking_is_off(workspace: Workspace, store: RunStore, summary: Summary) -> None:
+    made = publish(
+        TrackingSettings(wandb="off"), workspace, summary, lambda number: store.cells("x", number), CASES
+    )
+    assert made == ""
+    assert not workspace.wandb.exists()
+
+
+def test_settings_of_wandb_may_switch_it_off_without_a_word(
+    workspace: Workspace,
+    store: RunStore,
+    summary: Summary,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    import wandb
+
+    monkeypatch.setattr(wandb.setup().settings, "mode", "disabled")
+    made = publish(TrackingSettings(), workspace, summary, lambda number: store.cells("x", number), CASES)
+    assert made == ""
+    assert not caplog.records
+
+
+def test_a_wandb_that_cannot_start_is_a_warning(
+    workspace: Workspace, store: RunStore, summary: Summary, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace.wandb.write_text("in the way")
+    with caplog.at_level(logging.WARNING):
+        assert published(workspace, store, summary) == ""
+    assert f"The run {summary.run.id} is not in W&B" in caplog.text
+
+
+def test_a_wandb_that_dies_is_a_warning_and_the_next_run_is_whole(
+    workspace: Workspace, store: RunStore, summary: Summary, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dying() -> Iterator[Case]:
+        yield CASES[0]
+        end_service()
+        yield from CASES[1:]
+
+    with caplog.at_level(logging.WARNING):
+        assert published(workspace, store, summary, cases=dying()) == ""
+    assert f"The run {summary.run.id} is not whole in W&B" in caplog.text
+    assert published(workspace, store, summary)
+
+
+def test_a_missing_report_is_a_warning_and_ends_the_run_as_failed(
+    workspace: Workspace, store: RunStore, summary: Summary, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert published(workspace, store, summary, tmp_path / "none.html") == ""
+    assert "is not whole in W&B" in caplog.text
+    assert whole_run(workspace).exit_code == 1
+
+
+def test_a_run_that_failed_is_marked_as_failed(workspace: Workspace, store: RunStore, run: Run) -> None:
+    store.end(run.id, "failed", "20 failures in a row")
+    assert published(workspace, store, summarise(store, store.get(run.id), len(CASES)))
+    assert whole_run(workspace).exit_code == 1
+
+
+def test_variants_whose_names_differ_in_signs_only_keep_figures_of_their_own() -> None:
+    made = keys(["a.b", "a/b", "a_b", "…", "größer", "a_b_1"])
+    assert made[:2] == ["a_b", "a_b_1"]
+    assert made[3:5] == ["variant_3", "größer"]
+    assert len(set(made)) == 6
