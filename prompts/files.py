@@ -16,6 +16,20 @@ if TYPE_CHECKING:
 # YAML reads these as ends of lines, and a block would lose which one it was.
 _OTHER_LINE_ENDS = frozenset("\x85\u2028\u2029")
 
+# What a new prompt begins with.
+SKELETON = """\
+# A place is written {{name}}, and each is one of the variables.
+description: What it is for, and when to use it.
+variables: [question]
+messages:
+  - role: system
+    content: |
+      Answer in one sentence.
+  - role: user
+    content: |
+      {{question}}
+"""
+
 
 def load_prompt(path: Path) -> PromptTemplate:
     """Read one version, what it includes not yet in its place.

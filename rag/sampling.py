@@ -85,5 +85,9 @@ def without_form(settings: Settings) -> Settings:
 
 def _is_set(settings: Settings, name: str) -> bool:
     section, _, field = name.partition(".")
+    grounding = settings.grounding
+    if name == "grounding.min_confidence" and grounding.min_confidence == grounding.min_support:
+        # A prompt version's threshold is both: whoever knows no probability is held to the support.
+        return False
     values = getattr(settings, section)
     return bool(getattr(values, field) != getattr(type(values)(), field))

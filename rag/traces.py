@@ -1,6 +1,6 @@
 """Traces: one for each answered question, with a span for each step, kept in the database.
 
-Only this module touches the tables ``traces``, ``spans`` and ``feedback``.
+Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``rag.usage`` reads them as well.
 """
 
 from __future__ import annotations

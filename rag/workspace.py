@@ -100,7 +100,7 @@ def open_workspace(home: Path) -> Workspace:
         probe.unlink(missing_ok=True)
         ignore = root / ".gitignore"
         if not ignore.exists():
-            ignore.write_text("*\n!prompts/\n!prompts/**\n!.gitignore\n", encoding="utf-8")
+            ignore.write_text("*\n!prompts/\n!prompts/**\nprompts/.lock\n!.gitignore\n", encoding="utf-8")
     return Workspace(root)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from run_cells import case, cell, failed
+from scripted_openai import MODEL, WRONG_TYPES, says, scripted_openai
 from terminal import assert_one_line, call, one_object
 
 from rag.database import open_database
@@ -188,3 +189,18 @@ def test_a_change_is_explained_from_a_run_that_was_made(workspace: Workspace) ->
     lines = call(workspace.root, "eval", "attribute", "--run", made.id, "--json", "--cases").stdout.splitlines()
     assert {json.loads(line)["cause"] for line in lines} == {"prompt"}
     assert len(lines) == 20
+
+
+@WRONG_TYPES
+def test_a_judge_that_prefers_a_place_makes_ties(
+    ready_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = kept(ready_workspace, [cell(0, at) for at in range(4)], [cell(1, at, 0.0) for at in range(4)])
+    with scripted_openai(says('{"reason": "It stands first.", "better": "first"}')) as server:
+        monkeypatch.setenv("RAGSMITH_OPENAI__BASE_URL", server.base_url)
+        judge = f"openai:{MODEL}"
+        done = call(ready_workspace.root, "eval", "pairs", run, "--judge", judge, "--variant", "worse", "--json")
+    told = one_object(done)
+    assert (told["wins"], told["losses"], told["ties"], told["errors"]) == (0, 0, 4, 0)
+    assert told["win_rate"]["value"] == 0.5
+    assert len(server.received) == 8

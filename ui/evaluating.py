@@ -16,10 +16,10 @@ from rag.errors import DatasetError, EvaluationError, SettingsError
 from rag.evaluation.compare import Comparison, Side
 from rag.evaluation.runner import Contestant, Evaluation, EvaluationProgress
 from rag.evaluation.runs import Plan, Run, RunStatus, RunStore, by_case
-from rag.evaluation.scoring import Judge, NullJudge, Scorer
-from rag.settings import DecodingSettings
-from rag.variants import Variant, with_prompt
+from rag.evaluation.scoring import Scorer
+from rag.variants import Variant
 from rag.workspace import disk_errors
+from ui.judging import answer_judge
 
 if TYPE_CHECKING:
     from rag.evaluation.datasets import DatasetStore, DatasetVersion
@@ -126,7 +126,7 @@ class Evaluations:
             )
         wanted = corpus or self._bench.settings.corpus
         # What it lacks is told before anything is asked.
-        opened = self._judge(judge)
+        opened = answer_judge(self._bench, judge)
         plan = Plan(
             variants=pinned,
             states=tuple(self._state(variant, wanted) for variant in pinned),
@@ -172,7 +172,7 @@ class Evaluations:
             ],
             store=self.runs,
             scorer=Scorer(self._bench.encoder),
-            judge=self._judge(run.plan.judge),
+            judge=answer_judge(self._bench, run.plan.judge),
             cache=None if fresh else AnswerCache(self._bench.engine),
             on_progress=on_progress,
         )
@@ -197,7 +197,7 @@ class Evaluations:
             for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
             if self._state(variant, run.plan.corpus) != state
         ]
-        if self._judge(run.plan.judge).identity != run.plan.judged_by:
+        if answer_judge(self._bench, run.plan.judge).identity != run.plan.judged_by:
             changed.append("the judge")
         if changed:
             raise EvaluationError(
@@ -347,21 +347,3 @@ class Evaluations:
             index.generation,
         ]
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-    def _judge(self, model: str) -> Judge:
-        if not model:
-            return NullJudge()
-        from rag.evaluation.judge import ModelJudge
-        from rag.models import EMBEDDED, GENERATOR, check_model_name
-
-        check_model_name(model)
-        if model in (EMBEDDED, GENERATOR):
-            raise SettingsError(
-                f"The model {model} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
-            )
-        bench = self._bench
-        prompt = bench.prompt("judge-answer")
-        # What a person set for answers is no concern of the judge.
-        plain = bench.settings.model_copy(update={"model": model, "decoding": DecodingSettings()})
-        opened = bench.models.chat_model(with_prompt(plain, prompt.settings), lambda: bench.index().lexical)
-        return ModelJudge(opened, prompt, model, repair=bench.prompt("repair-json"))

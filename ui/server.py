@@ -32,6 +32,7 @@ def create_app(bench: Workbench) -> FastAPI:
     The caller closes the workbench.
     """
     from ui.api import api_routes
+    from ui.reports import report_routes
     from ui.sources import source_routes
 
     # Swagger's page loads its scripts from elsewhere, and our policy would leave it blank.
@@ -39,6 +40,7 @@ def create_app(bench: Workbench) -> FastAPI:
     app.add_api_route("/healthz", lambda: health(bench), methods=["GET"])
     app.include_router(api_routes(bench))
     app.include_router(source_routes(bench))
+    app.include_router(report_routes(bench))
     mounted = _mount_page(app, bench)
     if is_loopback(bench.settings.host):
         mounted.add_middleware(KnownHosts, hosts=(bench.settings.host, "localhost"))

@@ -1,4 +1,4 @@
-"""``ragsmith eval compare|report|gate|attribute``: what a run says about a change, for a person or for CI."""
+"""``ragsmith eval compare|pairs|report|gate|attribute``: what a run says of a change, for a person or for CI."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from rag.evaluation.gate import Verdict
     from rag.evaluation.runs import Run
     from ui.evaluating import Evaluations
+
+# Pairs between two lines of progress.
+TOLD_EVERY = 20
 
 confidence_option = click.option(
     "--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the intervals."
@@ -49,6 +52,48 @@ def compare(
         print_json({"notes": compared.notes, "measures": rows})
         return
     _print(first, second, compared, confidence)
+
+
+@click.command()
+@which
+@click.option(
+    "--judge", required=True, metavar="MODEL", help="A model that judges: openai:NAME, local:PATH-OR-NAME."
+)
+@click.option("--variant", required=True, help="Whose answers are to be the better ones.")
+@click.option("--baseline", default="", metavar="VARIANT", help="By default the run's first variant.")
+@json_option
+@pass_context
+def pairs(context: Context, run: str | None, judge: str, variant: str, baseline: str, json_wanted: bool) -> None:
+    """Let a model say of each case of a RUN which of two variants answered better.
+
+    It is asked twice, the answers in either order; where it contradicts itself it is a tie.
+    """
+    import asyncio
+
+    from ui.judging import compare_pairs
+
+    with open_bench(context) as bench:
+        evaluations = bench.evaluations
+        chosen = chosen_run(evaluations, run)
+        one, other = evaluations.side(chosen, variant), evaluations.side(chosen, baseline)
+
+        def tell(done: int, of: int) -> None:
+            if done % TOLD_EVERY == 0 or done == of:
+                note(f"{done:,}/{of:,} pairs")
+
+        told = asyncio.run(compare_pairs(bench, one, other, judge, tell))
+    if json_wanted:
+        print_json({"variant": one.name, "baseline": other.name, **asdict(told)})
+        return
+    click.echo(
+        f"{one_line(one.name)} against {one_line(other.name)}: {told.wins:,} better, {told.losses:,} worse, "
+        f"{told.ties:,} ties, {told.errors:,} judge errors"
+    )
+    if told.win_rate:
+        click.echo(
+            f"win rate {told.win_rate.value:.1%} (95 % interval {told.win_rate.low:.1%} to "
+            f"{told.win_rate.high:.1%}), a tie counted as half"
+        )
 
 
 @click.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import click
 
 from ui.commands._console import open_console
 from ui.commands._text import note, one_line, print_json, unpaired, visible
+from ui.commands._who import signed, who
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -30,12 +30,6 @@ def command() -> None:
 
     REF is NAME (its label `production`), NAME@VERSION or NAME@LABEL.
     """
-
-
-def _message(function: Any) -> Any:
-    by = click.option("--by", metavar="WHO", help="Who does it; your login name is the default.")
-    why = click.option("-m", "--message", metavar="WHY", help="Why; kept with the version or the move.")
-    return why(by(function))
 
 
 @command.command(name="list")
@@ -79,7 +73,7 @@ def show_command(context: Context, reference: str, as_json: bool) -> None:
 @click.argument("name")
 @click.option("--from", "reference", metavar="REF", help="Begin with this one.")
 @click.option("--file", type=_FILE, help="Take this YAML file, - for standard input, and open no editor.")
-@_message
+@signed
 @pass_context
 def new_command(
     context: Context,
@@ -100,7 +94,7 @@ def new_command(
 @command.command(name="edit")
 @click.argument("reference", metavar="REF")
 @click.option("--file", type=_FILE, help="Take this YAML file, - for standard input, and open no editor.")
-@_message
+@signed
 @pass_context
 def edit_command(context: Context, reference: str, file: Path | None, message: str | None, by: str | None) -> None:
     """Change a version in your editor, and save it as the next one.
@@ -138,7 +132,7 @@ def diff_command(context: Context, old: str, new: str, as_json: bool) -> None:
 @click.argument("label")
 @click.argument("version", type=click.IntRange(1), required=False)
 @click.option("--remove", is_flag=True, help="Take the label away.")
-@_message
+@signed
 @pass_context
 def label_command(
     context: Context,
@@ -154,7 +148,7 @@ def label_command(
         raise click.UsageError("Give a version, or --remove.")
     with _library(context) as library:
         before = library.labels(name).get(label)
-        library.move(name, label, version, by=_who(by), message=message or "")
+        library.move(name, label, version, by=who(by), message=message or "")
         after = library.labels(name).get(label)
     click.echo(f"{name}: {label} {before or 'nowhere'} → {after or 'nowhere'}")
 
@@ -210,7 +204,7 @@ def render_command(
 @click.argument("file", type=_FILE)
 @click.option("--name", required=True, help="How the prompt is to be called here.")
 @click.option("--format", "form", type=click.Choice(FORMATS), help="What it is; found out by default.")
-@_message
+@signed
 @pass_context
 def import_command(
     context: Context, file: Path, name: str, form: Format | None, message: str | None, by: str | None
@@ -225,7 +219,7 @@ def import_command(
     told = message if message is not None else f"imported from {file.name}"
     with _library(context) as library:
         draft = read_prompt(text, name, description=told, form=form)
-        _report_saved(library, library.save(draft, by=_who(by), message=told))
+        _report_saved(library, library.save(draft, by=who(by), message=told))
 
 
 @command.command(name="export")
@@ -276,7 +270,7 @@ def _write(
     """Have a draft written, show what it changes, and save it."""
     from prompts import PromptTemplateError
     from prompts.diff import diff
-    from prompts.files import as_draft, parse_draft
+    from prompts.files import SKELETON, as_draft, parse_draft
 
     before = as_draft(begin) if begin else SKELETON
     text = _text_of(file) if file else click.edit(before, extension=".yaml")
@@ -292,7 +286,7 @@ def _write(
         _show_changes(changes)
         if message is None:
             message = click.prompt("Why", default="", show_default=False, err=True) if sys.stdin.isatty() else ""
-        saved = library.save(draft, by=_who(by), message=message)
+        saved = library.save(draft, by=who(by), message=message)
     except (PromptTemplateError, click.Abort) as error:
         if file is None:
             _keep(library, name, text)
@@ -396,26 +390,3 @@ def _values(file: Path) -> dict[str, str]:
     if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
         raise click.ClickException(f"{file} is no JSON object of texts.")
     return told
-
-
-def _who(by: str | None) -> str:
-    if by:
-        return by
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
-
-
-SKELETON = """\
-# A place is written {{name}}, and each is one of the variables.
-description: What it is for, and when to use it.
-variables: [question]
-messages:
-  - role: system
-    content: |
-      Answer in one sentence.
-  - role: user
-    content: |
-      {{question}}
-"""

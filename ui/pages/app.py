@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ui.pages.chat import chat_tab
+from ui.pages.evaluate import EvaluateTab
 from ui.pages.events import QUIET, telling
 from ui.pages.layout import build_bridge
+from ui.pages.prompts import PromptsTab
 from ui.pages.strip import notices_html, strip_html
 from ui.pages.traces import TracesTab
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 15
 DAY_S = 86_400
-TABS = {"chat": "Chat", "traces": "Traces"}
+TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "Evaluate"}
 
 
 def build_app(bench: Workbench) -> gr.Blocks:
@@ -35,10 +37,16 @@ def build_app(bench: Workbench) -> gr.Blocks:
         bridge = build_bridge()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(TABS["chat"], id="chat"):
-                chat_tab(bench, page, bridge)
+                question = chat_tab(bench, page, bridge)
+            with gr.Tab(TABS["prompts"], id="prompts") as prompts:
+                library = PromptsTab(bench)
             with gr.Tab(TABS["traces"], id="traces") as traces:
                 listed = TracesTab(bench)
+            with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
+                measured = EvaluateTab(bench)
+        library.wire(page, tabs, prompts, bridge)
         listed.wire(page, tabs, traces, bridge)
+        measured.wire(page, tabs, evaluate, bridge, question)
         _keep_fresh(bench, page, [strip, notices])
     # One person's slow answer must not keep another tab's click waiting.
     page.queue(default_concurrency_limit=32)

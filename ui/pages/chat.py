@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from ui.wiring import Workbench
 
 
-def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> None:
+def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> Any:
     """Build the tab inside the blocks that are open.
 
     Args:
         page: Those blocks.
         bridge: The hidden buttons, outside the tab.
+
+    Returns:
+        The input line, for other tabs to put a question into.
     """
     local = is_loopback(bench.settings.host)
     running = Running()
@@ -30,3 +33,4 @@ def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> None:
     Browsing(bench, running, parts).wire(page)
     FeedbackEvents(bench, parts).wire()
     Adding(bench, parts, local=local).wire(page)
+    return parts.question

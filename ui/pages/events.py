@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 # What the script of the page hands over stands in place of the first input.
 BRIDGED = "(_value, ...rest) => [window.ragsmith.value, ...rest]"
 
+# A hidden text is what the address of the page says from then on.
+ADDRESSED = "(query) => window.ragsmith.address(query)"
+
 QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 """Of every event: no spinner over what is already there, and no entry in Gradio's own API."""
 

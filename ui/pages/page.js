@@ -141,6 +141,11 @@
       hand("open-trace", new URL(link.href).searchParams.get("trace"));
       return;
     }
+    const doer = event.target.closest("[data-do]");
+    if (doer) {
+      hand(doer.dataset.do, doer.dataset.value ?? doer.value ?? "");
+      return;
+    }
     const button = event.target.closest("button");
     const name = button && [...button.classList].find((each) => each in actions);
     if (name) {
@@ -207,6 +212,10 @@
     },
     get title() {
       return state.title;
+    },
+    // What is shown, in the address: it can be kept and sent to others.
+    address(query) {
+      history.replaceState(null, "", query ? `?${query}` : location.pathname);
     },
     takeEditing() {
       const position = state.editing;

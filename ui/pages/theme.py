@@ -13,12 +13,14 @@ _MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Noto Sans Mono", "Liberati
 
 
 def head() -> str:
-    """What goes into the head of the page: our style sheet and script.
+    """What goes into the head of the page: our style sheets and script, the common sheet first.
 
     Gradio has a place for style sheets of its own, but puts every rule in twice, once with a longer selector,
     so that a rule may not mean what it says.
     """
-    style = (_HERE / "style.css").read_text(encoding="utf-8")
+    common = _HERE / "style.css"
+    sheets = [common, *sorted(path for path in _HERE.glob("*.css") if path != common)]
+    style = "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
     script = (_HERE / "page.js").read_text(encoding="utf-8")
     return f"<style>\n{style}\n</style>\n<script>\n{script}\n</script>"
 

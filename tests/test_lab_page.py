@@ -1,0 +1,207 @@
+"""The lab in a real browser, with everything behind it real."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+from chromium import Open, launched, windows
+from live_server import running
+from playwright.sync_api import Browser, Locator, Page, expect
+from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_openai
+from tiny import CORPUS, PAGES, QUESTION, SENTENCE, settings_at, written
+
+from rag.evaluation.cases import Case
+from ui.wiring import Workbench
+
+REMOTE = "openai:scripted-1"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ScriptedOpenAI]:
+    with scripted_openai(says("It was in 1871. [1]")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def bench(
+    tmp_path_factory: pytest.TempPathFactory, converted_models: Path, model: ScriptedOpenAI
+) -> Iterator[Workbench]:
+    home = tmp_path_factory.mktemp("lab")
+    (home / "models").symlink_to(converted_models)
+    made = Workbench(settings_at(home, openai={"base_url": model.base_url, "max_retries": 0}))
+    made.ingest(CORPUS, [written(home / "pages", PAGES)])
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def address(bench: Workbench) -> Iterator[str]:
+    with running(bench) as at:
+        yield at
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Open]:
+    with windows(browser, address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(open_page: Open) -> Page:
+    return open_page()
+
+
+def show(page: Page, address: str, *variants: str, question: str = QUESTION, fixed: str = "") -> None:
+    """Open the lab with these columns."""
+    query = [("tab", "lab"), ("q", question), ("fixed", fixed), *(("v", each) for each in variants)]
+    page.goto(f"{address}/?{urlencode(query)}")
+    expect(page.locator(".rs-lab-column:visible")).to_have_count(len(variants))
+    expect(page.locator("#lab-corpus input")).to_have_value(CORPUS)
+
+
+def run(page: Page, count: int) -> None:
+    """Ask, and wait for so many answers."""
+    page.locator("#lab-run").click()
+    expect(page.locator(".rs-lab-answer .rs-answer:not(.rs-draft)")).to_have_count(count)
+    expect(page.locator("#lab-run")).to_be_visible()
+
+
+def answer(page: Page, letter: str) -> Locator:
+    return page.locator(f"#lab-{letter}-answer")
+
+
+def passages(page: Page, letter: str) -> list[str]:
+    """The names of the passages of a column, unfolded."""
+    page.locator(f"#lab-{letter}-passages-fold button").first.click()
+    names = page.locator(f"#lab-{letter}-sources .rs-name")
+    expect(names.first).to_be_attached()
+    return names.all_text_contents()
+
+
+def test_two_columns_answer_in_their_own_ways(page: Page, address: str, bench: Workbench) -> None:
+    show(page, address, "A:", "short: answer.style=brief retrieval.k=2")
+    expect(page.locator("#lab-b-name input")).to_have_value("short")
+    run(page, 2)
+    expect(answer(page, "a").locator(".rs-text")).to_contain_text(SENTENCE)
+    expect(answer(page, "b").locator(".rs-text")).to_contain_text("1871")
+    expect(answer(page, "b").locator(".rs-text")).not_to_contain_text(SENTENCE)
+    expect(answer(page, "a").locator(".rs-foot")).to_contain_text("answer@1")
+    assert (len(passages(page, "a")), len(passages(page, "b"))) == (5, 2)
+    answer(page, "a").locator("a.rs-cite").first.click()
+    expect(page.frame_locator("#rs-dialog iframe").locator("mark#cited")).to_contain_text(SENTENCE)
+    page.keyboard.press("Escape")
+    answer(page, "b").locator("a.rs-trace").click()
+    expect(page.locator(".rs-trace-q")).to_have_text(QUESTION)
+
+
+def test_fixed_passages_are_the_same_in_all_columns(page: Page, address: str) -> None:
+    show(page, address, "A: retrieval.k=3", "B: retrieval.k=1", fixed="1")
+    expect(page.locator("#lab-note")).to_contain_text(
+        "All columns read the passages that A finds: search hybrid, 3"
+    )
+    run(page, 2)
+    found = passages(page, "a")
+    assert len(found) == 3
+    assert sorted(passages(page, "b")) == sorted(found)
+    page.locator("#lab-fixed input").uncheck()
+    expect(page.locator("#lab-note")).not_to_contain_text("All columns")
+
+
+def test_a_column_that_fails_stands_beside_one_that_answers(page: Page, address: str, bench: Workbench) -> None:
+    show(page, address, "A:", "B: prompt=nowhere", "C: decoding.temperature=9")
+    run(page, 3)
+    expect(answer(page, "a").locator(".rs-text")).to_contain_text(SENTENCE)
+    expect(answer(page, "b").locator(".rs-error")).to_contain_text("nowhere")
+    expect(answer(page, "c").locator(".rs-error")).to_contain_text("decoding.temperature")
+
+
+def test_stop_hangs_up_in_all_columns(page: Page, address: str, model: ScriptedOpenAI, bench: Workbench) -> None:
+    def endless(reply: Reply, _: Received) -> None:
+        reply.head()
+        reply.drip("and so on ", 0.05)
+
+    before, model.script = model.script, endless
+    try:
+        show(page, address, f"A: model={REMOTE}", f"B: model={REMOTE} retrieval.k=2")
+        page.locator("#lab-run").click()
+        for letter in "ab":
+            expect(answer(page, letter).locator(".rs-draft .rs-text")).to_contain_text("and so on and so on")
+        page.locator("#lab-stop").click()
+        expect(page.locator(".rs-lab-answer .rs-cancelled .rs-badge")).to_have_text(["Stopped", "Stopped"])
+        expect(page.locator("#lab-run")).to_be_visible()
+        assert model.gone.wait(60)
+        assert [each.status for each in bench.traces.list(limit=2).traces] == ["cancelled", "cancelled"]
+    finally:
+        model.script = before
+
+
+def test_variables_of_a_prompt_become_fields(page: Page, address: str, model: ScriptedOpenAI) -> None:
+    show(page, address, "A:", f"B: model={REMOTE}")
+    page.locator("#lab-b-prompt input").fill("summarise-source@1")
+    page.locator("#lab-b-prompt input").press("Enter")
+    expect(page.locator("#lab-values label:visible")).to_have_text(["title", "text"])
+    page.get_by_label("title", exact=True).fill("Tides & <b>boats</b>")
+    page.get_by_label("text", exact=True).fill("The gauge is read twice a day.")
+    run(page, 2)
+    expect(answer(page, "b").locator(".rs-text")).to_contain_text("It was in 1871.")
+    expect(answer(page, "b").locator(".rs-foot")).to_contain_text("summarise-source@1")
+    sent = model.received[-1].body["messages"][-1]["content"]
+    assert "Title: Tides & <b>boats</b>" in sent
+    page.locator("#lab-b-remove").click()
+    expect(page.locator("#lab-values")).not_to_be_visible()
+
+
+def test_columns_are_added_copied_and_removed_and_the_address_keeps_them(
+    page: Page, open_page: Open, address: str
+) -> None:
+    show(page, address, "first: retrieval.k=3", "B: answer.style=brief")
+    page.locator("#lab-add").click()
+    expect(page.locator("#lab-c-more textarea")).to_have_value("answer.style=brief")
+    page.locator("#lab-a-remove").click()
+    expect(page.locator(".rs-lab-column:visible")).to_have_count(2)
+    page.locator("#lab-b-passages input").fill("4")
+    page.locator("#lab-b-passages input").press("Enter")
+    page.locator("#lab-b-copy").click()
+    expect(page.locator("#lab-a-passages input")).to_have_value("4")
+    wanted = ["A: retrieval.k=4 answer.style=brief", "B: retrieval.k=4 answer.style=brief"]
+    page.wait_for_function("text => location.search.includes(text)", arg=urlencode({"v": wanted[0]}))
+    assert parse_qs(urlsplit(page.url).query)["v"] == wanted
+    # In a window of its own: a page that is left while it asks says that its connection was lost.
+    other = open_page()
+    other.goto(page.url)
+    expect(other.locator("#lab-a-passages input")).to_have_value("4")
+    expect(other.locator("#lab-question textarea, #lab-question input").first).to_have_value(QUESTION)
+
+
+def test_settings_tell_where_they_come_from_and_markup_stays_text(page: Page, address: str) -> None:
+    show(page, address, "<i>mine</i>: decoding.seed=7", "B: prompt='<i>no</i>'")
+    for number in range(2):
+        page.locator(".rs-lab-column").nth(number).locator(".rs-lab-fold button").first.click()
+    row = page.locator("#lab-a-settings tr", has_text="decoding.seed")
+    expect(row).to_contain_text("here")
+    expect(row).to_contain_text("not honoured")
+    expect(page.locator("#lab-a-settings tr", has_text="retrieval.mode")).to_contain_text("process")
+    expect(page.locator("#lab-b-settings .rs-error")).to_contain_text("<i>no</i>")
+    expect(page.locator("#lab-a-name input")).to_have_value("<i>mine</i>")
+    assert page.locator(".rs-lab-column i").count() == 0
+
+
+def test_columns_run_on_a_dataset(page: Page, address: str, bench: Workbench) -> None:
+    cases = [Case(id="gauge", question=QUESTION, answers=("1871",))]
+    bench.evaluations.datasets.save("harbour", cases, by="me", message="First.")
+    show(page, address, "A:", "B: retrieval.k=2")
+    page.locator("#lab-dataset input").click()
+    page.get_by_role("option", name="harbour@1").click()
+    page.locator("#lab-evaluate").click()
+    expect(page.get_by_role("tab", name="Evaluate")).to_have_attribute("aria-selected", "true")
+    (begun,) = bench.evaluations.runs.list()
+    assert [each.name for each in begun.plan.variants] == ["as set", "k=2"]

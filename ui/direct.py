@@ -1,0 +1,117 @@
+"""A prompt with values that a person gives, sent to a model as it is: no search, no checked citations.
+
+It is answered, traced and stopped like a question; see ``rag.assistant``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from rag.assistant import Ask, Assistant, Pipeline
+from rag.errors import PromptError
+from rag.events import Answer, Event, Usage, whole
+
+if TYPE_CHECKING:
+    from langchain_core.messages import AIMessageChunk
+    from langchain_core.runnables import Runnable, RunnableConfig
+
+    from rag.chain import Draft
+    from rag.variants import Variant
+    from ui.wiring import Workbench
+
+LONGEST_TITLE = 200
+
+
+def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> AsyncIterator[Event]:
+    """Fill the prompt of a variant and let its model answer.
+
+    Args:
+        values: One for each variable of the prompt, no more and no less.
+
+    Returns:
+        The events of an answer; a failure that a person can mend is a ``Done`` with the status ``failed``: the
+        values do not fit, the model only quotes, or it cannot be reached.
+    """
+    assistant = Assistant(
+        lambda _: _pipeline(bench, variant, values), bench.traces, bench.prices, lambda: bench.tracker.wake()
+    )
+    return assistant.answer(Ask(_title(values)))
+
+
+def _title(values: Mapping[str, str]) -> str:
+    """What stands in the list of traces in place of a question."""
+    told = " · ".join(f"{name}: {' '.join(text.split())}" for name, text in values.items())
+    return told if len(told) <= LONGEST_TITLE else told[: LONGEST_TITLE - 1] + "…"
+
+
+def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> Pipeline:
+    from langchain_core.messages import convert_to_messages
+    from langchain_core.runnables import RunnableLambda
+
+    from prompts import PromptTemplateError
+    from rag.chain import ROOT
+    from rag.models import EMBEDDED
+    from rag.release import Release
+    from rag.sampling import unsupported
+
+    settings = bench.settings_for(variant)
+    prompt = bench.prompt(settings.prompt)
+    if settings.model == EMBEDDED:
+        raise PromptError(
+            f"The embedded reader quotes passages, and cannot answer the prompt {prompt.label}.",
+            fix="Choose another model: `generator`, `local:PATH-OR-NAME` or `openai:NAME`.",
+        )
+    try:
+        messages = convert_to_messages([message.model_dump() for message in prompt.render(values)])
+    except PromptTemplateError as error:
+        raise PromptError(str(error), fix="Give a value to each variable of the prompt.") from error
+    release = Release(
+        corpus="",
+        fingerprint="",
+        prompt=prompt.label,
+        prompt_sha256=prompt.sha256,
+        model=settings.model,
+        retrieval=settings.retrieval,
+        decoding=settings.decoding,
+        answer=settings.answer,
+        grounding=settings.grounding,
+        adapter=bench.models.adapter(settings),
+    )
+    model = bench.models.chat_model(settings, lambda: bench.index().lexical)
+    frame = Answer(
+        "",
+        "answered",
+        prompt=prompt.label,
+        release=release.name,
+        model=settings.model,
+        unsupported=unsupported(settings),
+    )
+
+    async def fill(draft: Draft) -> Draft:
+        return replace(draft, messages=tuple(messages), prompt_sha256=prompt.sha256)
+
+    async def generate(draft: Draft, config: RunnableConfig) -> Answer:
+        from langchain_core.messages import AIMessageChunk
+
+        reply: AIMessageChunk = AIMessageChunk(content="")
+        async for chunk in model.astream(list(draft.messages), config=config):
+            reply = reply + chunk
+        return _answer(reply, frame)
+
+    chain: Runnable[Any, Any] = RunnableLambda(fill, name="prompt").with_config(
+        run_name="prompt"
+    ) | RunnableLambda(generate, name="generate").with_config(run_name="generate")
+    return Pipeline(release, chain.with_config(run_name=ROOT))
+
+
+def _answer(reply: AIMessageChunk, frame: Answer) -> Answer:
+    used = reply.usage_metadata
+    return replace(
+        frame,
+        text=whole(reply.text).strip(),
+        usage=Usage(used["input_tokens"], used["output_tokens"]) if used else Usage(),
+        cut=reply.response_metadata.get("finish_reason") == "length",
+        unread=reply.response_metadata.get("unread", 0),
+    )

@@ -1,0 +1,109 @@
+"""Models that judge: one answer by a rubric, or which of two answers is better."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from rag.errors import EvaluationError, SettingsError
+from rag.evaluation.compare import Side
+from rag.evaluation.runs import by_case
+from rag.evaluation.scoring import Judge, NullJudge
+from rag.settings import DecodingSettings
+from rag.variants import with_prompt
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from prompts import PromptTemplate
+    from rag.evaluation.cases import Case
+    from rag.evaluation.pairwise import PairTally, PairVerdict
+    from ui.wiring import Workbench
+
+
+def answer_judge(bench: Workbench, model: str) -> Judge:
+    """A judge of single answers; none for an empty name.
+
+    Raises:
+        SettingsError: The model cannot judge.
+    """
+    if not model:
+        return NullJudge()
+    from rag.evaluation.judge import ModelJudge
+
+    prompt = bench.prompt("judge-answer")
+    opened = judging_model(bench, model, prompt)
+    return ModelJudge(opened, prompt, model, repair=bench.prompt("repair-json"))
+
+
+def judging_model(bench: Workbench, model: str, prompt: PromptTemplate) -> BaseChatModel:
+    """A model, opened as a judge's prompt wants it.
+
+    Raises:
+        SettingsError: It cannot judge.
+    """
+    from rag.models import EMBEDDED, GENERATOR, check_model_name
+
+    check_model_name(model)
+    if model in (EMBEDDED, GENERATOR):
+        raise SettingsError(
+            f"The model {model} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
+        )
+    # What a person set for answers is no concern of the judge.
+    plain = bench.settings.model_copy(update={"model": model, "decoding": DecodingSettings()})
+    return bench.models.chat_model(with_prompt(plain, prompt.settings), lambda: bench.index().lexical)
+
+
+async def compare_pairs(
+    bench: Workbench,
+    one: Side,
+    other: Side,
+    model: str,
+    on_verdict: Callable[[int, int], None] = lambda _done, _all: None,
+) -> PairTally:
+    """Let a model say of each case which of two variants answered better, asked twice, in either order.
+
+    Args:
+        bench: With the runs.
+        one, other: Variants of runs over the same dataset version; the cases that both answered count.
+        model: Judges.
+        on_verdict: Called with how many verdicts there are, and of how many.
+
+    Raises:
+        EvaluationError: They were asked different cases, or have no answered case in common.
+        SettingsError: The model cannot judge.
+    """
+    from rag.evaluation.pairwise import compare_pair, tally
+
+    if one.version.sha256 != other.version.sha256:
+        raise EvaluationError(
+            "The two runs asked different cases.", fix="Compare runs over one version of a dataset."
+        )
+    prompt, repair = bench.prompt("judge-pair"), bench.prompt("repair-json")
+    opened = judging_model(bench, model, prompt)
+    pairs = list(_pairs(bench, one, other))
+    if not pairs:
+        raise EvaluationError("No case was answered by both.", fix="Wait until the runs have finished.")
+    places = asyncio.Semaphore(one.run.plan.at_once)
+    verdicts: list[PairVerdict] = []
+
+    async def judged(case: Case, first: str, second: str) -> None:
+        async with places:
+            verdicts.append(await compare_pair(opened, prompt, case, first, second, repair=repair))
+        on_verdict(len(verdicts), len(pairs))
+
+    async with asyncio.TaskGroup() as group:
+        for pair in pairs:
+            group.create_task(judged(*pair))
+    return tally(verdicts)
+
+
+def _pairs(bench: Workbench, one: Side, other: Side) -> Iterator[tuple[Case, str, str]]:
+    """The cases that both variants answered, with their answers."""
+    runs, datasets = bench.evaluations.runs, bench.evaluations.datasets
+    rows = dict(by_case([runs.cells(side.run.id, side.variant) for side in (one, other)]))
+    for position, case in enumerate(datasets.cases(one.version)):
+        first, second = rows.get(position, (None, None))
+        if first and second and "failed" not in (first.status, second.status):
+            yield case, first.answer, second.answer

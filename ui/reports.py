@@ -1,0 +1,36 @@
+"""The reports of evaluation runs as pages of their own."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse, Response
+
+from rag.errors import RagsmithError
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'"
+)
+_HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store"}
+
+
+def report_routes(bench: Workbench) -> APIRouter:
+    """The routes below ``/evaluations``."""
+    router = APIRouter()
+
+    @router.get("/evaluations/{run_id}.html", response_class=HTMLResponse)
+    def show_report(run_id: str) -> Response:
+        try:
+            path = bench.evaluations.report(bench.evaluations.runs.get(run_id))
+            html = path.read_text(encoding="utf-8")
+        except RagsmithError as error:
+            return HTMLResponse(f"<p>{escape(str(error))}</p>", 404, _HEADERS)
+        return HTMLResponse(html, headers=_HEADERS)
+
+    return router
