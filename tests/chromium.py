@@ -59,8 +59,9 @@ def windows(browser: Browser, address: str) -> Iterator[Open]:
 
 
 def is_complaint(line: ConsoleMessage) -> bool:
-    """A page that is left while it listens to the server says that its stream was aborted: that is no fault."""
-    return line.type == "error" and not line.text.startswith("AbortError")
+    """A page that is left while it listens to the server says that its stream was cut: that is no fault."""
+    cut = ("AbortError", "Connection errored out")
+    return line.type == "error" and not any(each in line.text for each in cut)
 
 
 def wait_until_ready(page: Page) -> None:

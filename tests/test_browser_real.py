@@ -18,8 +18,8 @@ from rag.workspace import open_workspace
 from ui.pages.layout import EXAMPLES
 from ui.wiring import Workbench
 
-QUESTION = "What does the Stop button do?"
-SENTENCE = "The Stop button ends an answer early"
+QUESTION = "How are the two searches combined?"
+SENTENCE = "merges the two result lists into one"
 
 
 @pytest.fixture(scope="module")

@@ -280,6 +280,23 @@ class Evaluations:
         """
         return Side(run, self.variant_of(run, variant) if variant else 0, self.dataset_of(run))
 
+    def summary_against(self, run: Run, base: Side) -> tuple[Summary, tuple[str, ...]]:
+        """The table of a run with a variant of another run as its baseline, and what else differs between the two.
+
+        Raises:
+            EvaluationError: They have no answered case in common.
+        """
+        from rag.evaluation.compare import differing
+        from rag.evaluation.summary import read_columns, summarise_against
+
+        mine = self.side(run)
+        # By the positions of this run's cases.
+        held = self.compare(mine, base).other
+        columns = [read_columns(self.runs, run, number) for number in range(len(run.plan.variants))]
+        named = base.run.plan.variants[base.variant]
+        outside = named.model_copy(update={"name": f"{named.name} of {base.run.name}"[:80]})
+        return summarise_against(run, mine.version.size, (outside, held), columns), differing(base, mine)
+
     def compare(self, one: Side, other: Side) -> Comparison:
         """Two variants case by case; see ``rag.evaluation.compare.compare``."""
         from rag.evaluation.compare import compare

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rag.evaluation.measures import MEASURES, Measure
 from rag.evaluation.runs import Cell, Run, RunStore
 from rag.evaluation.statistics import Estimate, difference, mean, quantile, quantile_difference
+from rag.variants import Variant
 
 if TYPE_CHECKING:
     import numpy as np
@@ -154,22 +155,34 @@ def summarise(store: RunStore, run: Run, size: int, baseline: int = 0) -> Summar
         baseline: Number of the variant that the others are compared with.
     """
     columns = [read_columns(store, run, variant) for variant in range(len(run.plan.variants))]
-    return Summary(
-        run,
-        size,
-        baseline,
-        measures_of(columns),
-        tuple(
-            VariantSummary(
-                variant.name,
-                variant.changes,
-                len(each.positions),
-                each.cached,
-                each.failed,
-                _figures(each, None if number == baseline else columns[baseline]),
-            )
-            for number, (variant, each) in enumerate(zip(run.plan.variants, columns, strict=True))
-        ),
+    named = list(zip(run.plan.variants, columns, strict=True))
+    return Summary(run, size, baseline, measures_of(columns), _rows(named, baseline))
+
+
+def summarise_against(run: Run, size: int, base: tuple[Variant, Columns], columns: Sequence[Columns]) -> Summary:
+    """The table of a run beside a variant of another one, which stands first and is the baseline.
+
+    Args:
+        run: Which one.
+        size: Cases of its dataset version.
+        base: The other run's variant, and its numbers by the positions of this run's cases.
+        columns: Those of this run's variants, in their order.
+    """
+    named = [base, *zip(run.plan.variants, columns, strict=True)]
+    return Summary(run, size, 0, measures_of([each for _, each in named]), _rows(named, 0))
+
+
+def _rows(named: Sequence[tuple[Variant, Columns]], baseline: int) -> tuple[VariantSummary, ...]:
+    return tuple(
+        VariantSummary(
+            variant.name,
+            variant.changes,
+            len(each.positions),
+            each.cached,
+            each.failed,
+            _figures(each, None if number == baseline else named[baseline][1]),
+        )
+        for number, (variant, each) in enumerate(named)
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
-from urllib.parse import urlencode
 
 import gradio as gr
 
@@ -13,8 +13,10 @@ from rag.evaluation.runs import Run
 from ui.pages import runs_view as view
 from ui.pages.events import ADDRESSED, BRIDGED, QUIET, in_thread, telling, told, warn
 from ui.pages.layout import Bridge
+from ui.pages.seen import TAB, Seen, seen_in
 
 if TYPE_CHECKING:
+    from rag.evaluation.summary import Summary
     from rag.variants import Variant
     from ui.evaluating import Evaluations
     from ui.wiring import Workbench
@@ -31,8 +33,7 @@ _HINT = "NAME: SETTING=VALUE …, one a line. prompt=answer@2, model=…, retrie
 class RunsTab:
     """Components and events. Made inside the tab that is open.
 
-    What is shown of a run is told by ``chosen`` (its id), ``baseline``, ``show``, ``search``, ``start`` (of the
-    grid's page) and ``cell``; all of it stands in the address.
+    What is shown of a run is a ``ui.pages.seen.Seen``; all of it stands in the address.
     """
 
     def __init__(self, bench: Workbench) -> None:
@@ -63,6 +64,9 @@ class RunsTab:
                 with gr.Row(elem_id="run-actions", visible=False) as self._actions:
                     self._baseline = gr.Dropdown(
                         label="Baseline", elem_id="run-baseline", interactive=True, type="index", filterable=False
+                    )
+                    self._other = gr.Dropdown(
+                        label="Compare with another run", elem_id="run-other", interactive=True, filterable=True
                     )
                     self._stop = gr.Button("Stop", size="sm", variant="stop", elem_id="run-stop", visible=False)
                     self._resume = gr.Button("Resume", size="sm", elem_id="run-resume", visible=False)
@@ -104,25 +108,24 @@ class RunsTab:
         """
         self._tabs, self._inner = tabs, inner
         listed = [self._list, self._dataset, self._corpus]
-        state = [self._chosen, self._baseline, self._show, self._search, self._start, self._at]
-        figures = [self._head, self._actions, self._stop, self._resume, self._table, self._timer, self._baseline]
+        seen = [self._chosen, self._baseline, self._other, self._show, self._search, self._start, self._at]
+        head = [self._head, self._actions, self._stop, self._resume, self._table, self._timer]
         grid = [self._filter, self._grid, self._pager, self._back, self._on, self._start, self._address]
-        shown = [*listed, *figures, *grid, self._cell, self._at, self._chosen]
+        shown = [*listed, *head, *grid, self._baseline, self._other, self._cell, self._at, self._chosen]
         tab.select(self.listing, self._chosen, listed, **QUIET)
-        self._open_run.click(self.open, [bridge.value], shown, js=BRIDGED, **QUIET)
+        self._open_run.click(self.open, bridge.value, shown, js=BRIDGED, **QUIET)
         for event in (self._show.input, self._search.submit, self._search.blur):
-            event(self.filtered, state, grid, **QUIET)
-        self._back.click(self.back, state, grid, **QUIET)
-        self._on.click(self.on, state, grid, **QUIET)
-        self._baseline.input(self.rebased, state, [self._table, self._address], **QUIET)
-        self._open_cell.click(
-            self.open_cell, [bridge.value, *state], [self._cell, self._at, self._grid, self._address],
-            js=BRIDGED, **QUIET,
-        )  # fmt: skip
+            event(self.filtered, seen, grid, **QUIET)
+        self._back.click(self.back, seen, grid, **QUIET)
+        self._on.click(self.on, seen, grid, **QUIET)
+        for chosen in (self._baseline, self._other):
+            chosen.input(self.rebased, seen, [*head, self._grid, self._address], **QUIET)
+        opened = [self._cell, self._at, self._grid, self._address]
+        self._open_cell.click(self.open_cell, [bridge.value, *seen], opened, js=BRIDGED, **QUIET)
         self._begin.click(self.begin, [self._dataset, self._variants, self._corpus, self._judge], shown, **QUIET)
         self._stop.click(self.stop, self._chosen, None, **QUIET)
         self._resume.click(self.resume, self._chosen, shown, **QUIET)
-        self._timer.tick(self.look, state, [*figures, *grid, self._list], **QUIET)
+        self._timer.tick(self.look, seen, [*head, *grid, self._list], **QUIET)
         self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
         page.load(self.linked, None, [tabs, inner, *shown, self._show, self._search], **QUIET)
 
@@ -143,43 +146,41 @@ class RunsTab:
     @telling
     def open(self, run_id: str) -> Updates:
         """Show a run of the list."""
-        return self._shown(self._runs.runs.get(run_id))
+        return self._shown(Seen(run_id))
 
     @telling
-    def filtered(self, chosen: str, baseline: int, show: Shown, search: str, _start: int, at: str) -> Updates:
+    def filtered(self, *seen: Any) -> Updates:
         """The first page of what fits."""
-        return self._grid_of(chosen, baseline, show, search, 0, at)
+        return self._grid_of(replace(_seen(seen), start=0))
 
     @telling
-    def back(self, chosen: str, baseline: int, show: Shown, search: str, start: int, at: str) -> Updates:
+    def back(self, *seen: Any) -> Updates:
         """The page before."""
-        return self._grid_of(chosen, baseline, show, search, max(start - ROWS, 0), at)
+        now = _seen(seen)
+        return self._grid_of(replace(now, start=max(now.start - ROWS, 0)))
 
     @telling
-    def on(self, chosen: str, baseline: int, show: Shown, search: str, start: int, at: str) -> Updates:
+    def on(self, *seen: Any) -> Updates:
         """The page after."""
-        return self._grid_of(chosen, baseline, show, search, start + ROWS, at)
+        now = _seen(seen)
+        return self._grid_of(replace(now, start=now.start + ROWS))
 
     @telling
-    def rebased(self, chosen: str, baseline: int, show: Shown, search: str, start: int, at: str) -> Updates:
+    def rebased(self, *seen: Any) -> Updates:
         """The figures against another baseline."""
-        run = self._runs.runs.get(chosen)
-        return {
-            self._table: view.table_html(self._runs.recent_summary(run, baseline or 0)),
-            self._address: _address(chosen, baseline, show, search, start, at),
-        }
+        now = _seen(seen)
+        grid = self._grid_of(now)
+        return {**self._head_of(now), self._grid: grid[self._grid], self._address: now.address}
 
     @telling
-    def open_cell(
-        self, at: str, chosen: str, baseline: int, show: Shown, search: str, start: int, _at: str
-    ) -> Updates:
+    def open_cell(self, at: str, *seen: Any) -> Updates:
         """Show one answer."""
-        grid = self._grid_of(chosen, baseline, show, search, start, at)
+        now = replace(_seen(seen), cell=at)
         return {
-            self._cell: self._cell_html(self._runs.runs.get(chosen), at),
+            self._cell: self._cell_html(now),
             self._at: at,
-            self._grid: grid[self._grid],
-            self._address: grid[self._address],
+            self._grid: self._grid_of(now)[self._grid],
+            self._address: now.address,
         }
 
     async def begin(self, dataset: str | None, variants: str, corpus: str, judge: str) -> Any:
@@ -191,7 +192,7 @@ class RunsTab:
                 )
             run = await in_thread(self._begun, dataset, variants, corpus, judge)
             self._runs.start(run)
-            return await in_thread(self._shown, run)
+            return await in_thread(self._shown, Seen(run.id))
         except Exception as error:  # noqa: BLE001 - shown as one sentence, with the form as it was
             warn(error)
             return gr.skip()
@@ -199,9 +200,8 @@ class RunsTab:
     async def resume(self, chosen: str) -> Any:
         """Go on with a run."""
         try:
-            run = await in_thread(self._runs.resume, chosen)
-            self._runs.start(run)
-            return await in_thread(self._shown, run)
+            self._runs.start(await in_thread(self._runs.resume, chosen))
+            return await in_thread(self._shown, Seen(chosen))
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             return gr.skip()
@@ -212,64 +212,50 @@ class RunsTab:
             gr.Warning("Another process works on this run: stop it there.", title="")
 
     @telling
-    def look(self, chosen: str, baseline: int, show: Shown, search: str, start: int, at: str) -> Updates:
+    def look(self, *seen: Any) -> Updates:
         """How far the run is that is shown."""
-        run = self._runs.runs.get(chosen)
-        return {
-            **self._figures(run, baseline or 0),
-            **self._grid_of(chosen, baseline, show, search, start, at),
-            self._list: self._list_html(chosen),
-        }
+        now = _seen(seen)
+        return {**self._head_of(now), **self._grid_of(now), self._list: self._list_html(now.run)}
 
     @telling
     def linked(self, request: gr.Request) -> Any:
         """Show what the address of the page names."""
-        asked = request.query_params
-        if asked.get("tab") != "evaluate":
+        if request.query_params.get("tab") != TAB:
             return gr.skip()
+        seen = seen_in(request.query_params)
         front = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected="runs")}
-        if not asked.get("run"):
+        if not seen.run:
             return {**front, **self.listing("")}
-        run = self._runs.runs.get(asked["run"])
-        number = {
-            name: int(asked[name]) if asked.get(name, "").isdecimal() else 0 for name in ("start", "baseline")
-        }
-        show: Shown = next((each for each in get_args(Shown) if each == asked.get("show")), "all")
-        baseline = min(number["baseline"], len(run.plan.variants) - 1)
-        return {
-            **front,
-            **self._shown(run, baseline, show, asked.get("q", ""), number["start"], asked.get("cell", "")),
-            self._show: show,
-            self._search: asked.get("q", ""),
-        }
+        return {**front, **self._shown(seen), self._show: seen.show, self._search: seen.search}
 
     def _begun(self, dataset: str, variants: str, corpus: str, judge: str) -> Run:
         return self._runs.begin(dataset, _parsed(variants), corpus=corpus or "", judge=(judge or "").strip())
 
-    def _shown(
-        self, run: Run, baseline: int = 0, show: Shown = "all", search: str = "", start: int = 0, at: str = ""
-    ) -> Updates:
+    def _shown(self, wanted: Seen) -> Updates:
+        run = self._runs.runs.get(wanted.run)
+        names = [variant.name for variant in run.plan.variants]
+        seen = replace(wanted, run=run.id, baseline=min(wanted.baseline, len(names) - 1))
+        others = [(f"{each.name} · {each.id}", each.id) for each in self._runs.runs.list() if each.id != run.id]
         return {
             **self.listing(run.id),
-            **self._figures(run, baseline),
-            **self._grid_of(run.id, baseline, show, search, start, at),
-            self._baseline: gr.Dropdown(
-                choices=[variant.name for variant in run.plan.variants],
-                value=run.plan.variants[baseline].name,
-            ),
-            self._cell: self._cell_html(run, at) if at else view.PICK_CELL,
-            self._at: at,
+            **self._head_of(seen),
+            **self._grid_of(seen),
+            self._baseline: gr.Dropdown(choices=names, value=names[seen.baseline]),
+            self._other: gr.Dropdown(choices=[("none", ""), *others], value=seen.other),
+            self._cell: self._cell_html(seen),
+            self._at: seen.cell,
             self._chosen: run.id,
         }
 
-    def _figures(self, run: Run, baseline: int) -> Updates:
+    def _head_of(self, seen: Seen) -> Updates:
+        run = self._runs.runs.get(seen.run)
         working = self._runs.is_working(run.id)
         try:
             size = self._runs.dataset_of(run).size
-            notes: list[str] = []
-            table = view.table_html(self._runs.recent_summary(run, baseline))
+            summary, notes = self._summary(run, seen)
+            table = view.table_html(summary)
         except RagsmithError as error:
-            size, notes, table = 0, [told(error)], ""
+            size, notes, table = 0, (told(error),), ""
         return {
             self._head: view.head_html(run, size, self._runs.progress(run.id), notes),
             self._actions: gr.Row(visible=True),
@@ -277,29 +263,32 @@ class RunsTab:
             self._resume: gr.Button(visible=not working and run.status in ("stopped", "interrupted", "failed")),
             self._table: table,
             self._timer: gr.Timer(active=working),
-            self._baseline: gr.skip(),
         }
 
-    def _grid_of(
-        self, chosen: str, baseline: int | None, show: Shown, search: str, start: int, at: str
-    ) -> Updates:
-        run = self._runs.runs.get(chosen)
+    def _summary(self, run: Run, seen: Seen) -> tuple[Summary, tuple[str, ...]]:
+        """The table, and what to know before its figures are believed."""
+        if not seen.other:
+            return self._runs.recent_summary(run, seen.baseline), ()
+        return self._runs.summary_against(run, self._runs.side(self._runs.runs.get(seen.other)))
+
+    def _grid_of(self, seen: Seen) -> Updates:
+        run = self._runs.runs.get(seen.run)
         version = self._runs.dataset_of(run)
         grid = Grid(self._runs.runs, self._runs.datasets, run, version)
-        page = grid.page(start, ROWS, show=show, search=search or "")
-        summary = self._runs.recent_summary(run, baseline or 0)
+        page = grid.page(seen.start, ROWS, show=seen.show, search=seen.search)
         return {
             self._filter: gr.Row(visible=True),
-            self._grid: view.grid_html(page, summary, at),
+            self._grid: view.grid_html(page, self._runs.recent_summary(run, seen.baseline), seen.cell),
             self._pager: gr.Row(visible=page.total > ROWS),
-            self._back: gr.Button(interactive=start > 0),
-            self._on: gr.Button(interactive=start + len(page.rows) < page.total),
-            self._start: start,
-            self._address: _address(chosen, baseline, show, search, start, at),
+            self._back: gr.Button(interactive=seen.start > 0),
+            self._on: gr.Button(interactive=seen.start + len(page.rows) < page.total),
+            self._start: seen.start,
+            self._address: seen.address,
         }
 
-    def _cell_html(self, run: Run, at: str) -> str:
-        variant, _, position = at.partition(":")
+    def _cell_html(self, seen: Seen) -> str:
+        run = self._runs.runs.get(seen.run)
+        variant, _, position = seen.cell.partition(":")
         version = self._runs.dataset_of(run)
         if not (variant.isdecimal() and position.isdecimal() and int(position) < version.size):
             return view.PICK_CELL
@@ -315,20 +304,13 @@ class RunsTab:
         return view.runs_html(listed, counts, totals, chosen, len(runs) - len(listed))
 
 
+def _seen(state: tuple[Any, ...]) -> Seen:
+    """What the components hold; one that was never filled holds None."""
+    run, baseline, other, show, search, start, cell = state
+    return Seen(run, baseline or 0, other or "", show or "all", search or "", start or 0, cell or "")
+
+
 def _parsed(text: str) -> list[Variant]:
     from rag.variants import parse_variant
 
     return [parse_variant(line) for line in text.splitlines() if line.strip()]
-
-
-def _address(chosen: str, baseline: int | None, show: str, search: str | None, start: int, at: str) -> str:
-    """The query of the page's address; what is as usual is left out."""
-    told_of = {
-        "run": chosen,
-        "baseline": str(baseline) if baseline else "",
-        "show": "" if show == "all" else show,
-        "q": search or "",
-        "start": str(start) if start else "",
-        "cell": at,
-    }
-    return urlencode({"tab": "evaluate", **{name: value for name, value in told_of.items() if value}})

@@ -1,0 +1,303 @@
+"""Prompt iteration in a real browser, from a changed version to the numbers that prove it; nothing is scripted."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from chromium import Open, ask, launched, wait_for_answers, windows
+from live_server import running
+from playwright.sync_api import Browser, Page, expect
+from run_cells import case, cell, failed
+
+from rag.evaluation.case_files import read_cases
+from rag.evaluation.runs import Cell, Plan
+from rag.settings import Settings
+from rag.variants import Variant
+from rag.workspace import open_workspace
+from ui.pages.cases import SAVED
+from ui.wiring import Workbench
+
+QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"
+CASES = 60
+QUESTION = "What does the Stop button do?"
+NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> {{question}} **b**"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with launched() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, converted_models: Path) -> Iterator[Workbench]:
+    home = open_workspace(tmp_path_factory.mktemp("evaluate"))
+    home.models.symlink_to(converted_models)
+    made = Workbench(Settings(home=home.root, tracking={"wandb": "off"}))
+    made.ensure_sample()
+    cases = random.Random(1).sample(read_cases(QUESTIONS).cases, CASES)
+    made.evaluations.datasets.save("sixty", cases, by="a test", message="sixty questions")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def address(bench: Workbench) -> Iterator[str]:
+    with running(bench) as at:
+        yield at
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str) -> Iterator[Open]:
+    with windows(browser, address) as opened:
+        yield opened
+
+
+@pytest.fixture
+def page(open_page: Open) -> Page:
+    return open_page()
+
+
+@pytest.fixture(autouse=True)
+def _no_error_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    assert not [record for record in caplog.get_records("call") if record.levelname == "ERROR"]
+
+
+def tab(page: Page, name: str, inner: str = "") -> None:
+    page.locator("#tabs > .tab-wrapper").get_by_role("tab", name=name).click()
+    if inner:
+        page.locator("#evaluate-tabs > .tab-wrapper").get_by_role("tab", name=inner).click()
+
+
+def kept(bench: Workbench, name: str, *variants: list[Cell], cases: int = 40) -> str:
+    """The id of a finished run with these answers."""
+    store, datasets = bench.evaluations.runs, bench.evaluations.datasets
+    version = datasets.save(name, [case(at) for at in range(cases)], by="a test", message="")
+    plan = Plan(
+        variants=tuple(Variant(name=f"{name}-{number}") for number in range(len(variants))),
+        states=("",) * len(variants),
+        corpus="handbook",
+    )
+    run = store.begin(plan, name=name, dataset=name, version=version.version, sha256=version.sha256)
+    for cells in variants:
+        store.keep(run.id, cells)
+    store.end(run.id, "finished")
+    return run.id
+
+
+def show(page: Page, address: str, query: str) -> None:
+    page.goto(f"{address}/?tab=evaluate&{query}")
+    expect(page.locator(".rs-figures")).to_be_visible()
+    expect(page.locator(".rs-grid, #grid .rs-none")).to_be_visible()
+
+
+def test_a_better_version_goes_into_production_with_the_numbers_that_prove_it(
+    page: Page, bench: Workbench
+) -> None:
+    # A version is duplicated, changed, compared with what it came from, and saved with a reason.
+    tab(page, "Prompts")
+    page.locator('.rs-prompt[data-value="answer"]').click()
+    expect(page.locator("#prompt-head h2")).to_have_text("answer@1")
+    page.locator("#prompt-edit").click()
+    expect(page.locator("#prompt-verdict")).to_contain_text("This can be saved")
+    draft = page.locator("#prompt-text textarea")
+    draft.fill(draft.input_value() + "settings:\n  style: sentence\n")
+    page.locator("#prompt-review").click()
+    expect(page.locator("#prompt-changes h3", has_text="settings style")).to_be_visible()
+    page.locator("#prompt-why").locator("textarea, input").fill("Answers were too long")
+    page.locator("#prompt-save").click()
+    expect(page.locator("#prompt-head h2")).to_have_text("answer@2")
+
+    # Both answer sixty cases.
+    tab(page, "Evaluate")
+    page.locator("#new-run .label-wrap").click()
+    page.locator("#new-run-dataset input").click()
+    page.get_by_role("option", name="sixty@1").click()
+    page.locator("#new-run-variants textarea").fill("before: prompt=answer@1\nshorter: prompt=answer@2")
+    page.locator("#new-run-start").click()
+    expect(page.locator("#run-head")).to_contain_text("finished", timeout=180_000)
+    assert bench.evaluations.runs.list()[0].status == "finished"
+    row = page.locator(".rs-figures tbody tr", has_text="shorter")
+    words = [head.inner_text() for head in page.locator(".rs-figures thead th").all()].index("Words")
+    expect(row.locator("td, th").nth(words).locator(".rs-delta")).to_contain_text("−")
+    expect(page.locator("#grid .rs-count")).to_contain_text(f"of {CASES}")
+
+    # It becomes what the chat runs, and is taken back.
+    for answered, (version, why) in enumerate(((2, "shorter"), (1, "roll back")), 1):
+        tab(page, "Prompts")
+        page.locator(f'.rs-point[data-value="{version}"]').click()
+        expect(page.locator("#prompt-head h2")).to_have_text(f"answer@{version}")
+        page.locator("#prompt-to-production").click()
+        page.locator("#prompt-reason").locator("textarea, input").fill(why)
+        page.locator("#prompt-move-it").click()
+        expect(page.locator("#prompt-head .is-production")).to_be_visible()
+        tab(page, "Chat")
+        ask(page, QUESTION)
+        wait_for_answers(page, answered)
+        expect(page.locator(".rs-foot").last).to_contain_text(f"answer@{version}")
+    assert [move.version for move in bench.prompts.moves("answer")][-2:] == [2, 1]
+
+
+def test_the_grid_shows_what_fits_and_an_answer_opens(page: Page, bench: Workbench, address: str) -> None:
+    right = [cell(0, at) for at in range(39)]
+    mixed = [cell(1, at, float(at % 4 > 0)) for at in range(38)]
+    run = kept(bench, "filtered", right, [*mixed, failed(1, 38)])
+    show(page, address, f"run={run}")
+    expect(page.locator("#grid .rs-count")).to_have_text("1–25 of 40")
+    page.locator("#grid-on").click()
+    expect(page.locator("#grid .rs-count")).to_have_text("26–40 of 40")
+    page.locator("#grid-show label", has_text="errors").click()
+    expect(page.locator(".rs-grid tbody tr")).to_have_count(1)
+    page.locator(".rs-grid td.is-failed button").click()
+    expect(page.locator("#run-cell .rs-error")).to_have_text("no connection")
+    page.locator("#grid-show label", has_text="failures").click()
+    expect(page.locator(".rs-grid tbody tr")).to_have_count(11)
+    page.locator("#grid-search").locator("textarea, input").fill("question 12?")
+    page.locator("#grid-search").locator("textarea, input").press("Enter")
+    expect(page.locator(".rs-grid tbody tr")).to_have_count(1)
+    page.wait_for_url("**q=question+12*")
+    page.reload()
+    expect(page.locator(".rs-grid tbody tr")).to_have_count(1)
+    expect(page.locator(".rs-grid .rs-asked-of")).to_have_text("Question 12?")
+
+
+def test_another_run_is_compared_and_a_banner_says_what_differs(
+    page: Page, bench: Workbench, address: str
+) -> None:
+    bad = kept(bench, "earlier", [cell(0, at, float(at % 2)) for at in range(40)])
+    good = kept(bench, "later", [cell(0, at) for at in range(30)], cases=30)
+    show(page, address, f"run={good}")
+    expect(page.locator("#run-head .rs-warn")).to_have_count(0)
+    page.locator("#run-other input").click()
+    page.get_by_role("option", name=bad).click()
+    expect(page.locator("#run-head .rs-warn")).to_contain_text("different datasets, earlier@1 and later@1")
+    contains = page.locator(".rs-figures tbody tr").nth(1).locator("td").first
+    expect(contains.locator(".rs-delta")).to_have_text("▲ +50.0 %")
+
+
+def test_a_better_figure_is_better_whatever_its_direction(page: Page, bench: Workbench, address: str) -> None:
+    slow = [cell(0, at, latency_s=2.0) for at in range(40)]
+    quick = [cell(1, at, latency_s=1.0) for at in range(40)]
+    show(page, address, f"run={kept(bench, 'quick', slow, quick)}")
+    delta = page.locator(".rs-figures tbody tr").nth(1).locator(".rs-delta", has_text="1.00 s").first
+    expect(delta).to_have_text("▲ −1.00 s")
+
+
+def test_mark_up_in_cases_and_answers_is_text(page: Page, bench: Workbench, address: str) -> None:
+    store, datasets = bench.evaluations.runs, bench.evaluations.datasets
+    version = datasets.save(
+        "marked", [case(0, question=NASTY, answers=(NASTY,), notes=NASTY)], by=NASTY, message=NASTY
+    )
+    plan = Plan(variants=(Variant(name=NASTY[:80]),), states=("",), corpus="handbook")
+    run = store.begin(plan, name=NASTY, dataset="marked", version=version.version, sha256=version.sha256)
+    store.keep(run.id, [cell(0, 0, answer=NASTY, remark=NASTY)])
+    store.end(run.id, "finished")
+    show(page, address, f"run={run.id}&cell=0%3A0")
+    expect(page.locator("#run-cell .rs-said")).to_have_text(NASTY)
+    tab(page, "Evaluate", "Datasets")
+    page.locator('.rs-run[data-value="marked"]').click()
+    expect(page.locator(".rs-cases tbody tr")).to_have_count(1)
+    assert page.title() == "ragsmith"
+    assert page.locator("#evaluate img, #evaluate script, #datasets img").count() == 0
+
+
+def test_the_report_opens_from_the_run(page: Page, bench: Workbench, address: str) -> None:
+    run = kept(bench, "reported", [cell(0, at) for at in range(40)])
+    show(page, address, f"run={run}")
+    href = page.locator("#run-head a", has_text="report").get_attribute("href")
+    page.goto(f"{address}{href}")
+    expect(page.locator("h1")).to_have_text("reported")
+
+
+def test_what_retrieval_finds_becomes_a_case_and_a_question(page: Page, bench: Workbench) -> None:
+    tab(page, "Evaluate", "Retrieval")
+    page.locator("#bench-question textarea").fill(QUESTION)
+    page.locator("#bench-search").click()
+    expect(page.locator(".rs-hit").first).to_be_visible()
+    page.locator(".rs-hit button").first.click()
+    expect(page.locator(".rs-hit.is-on")).to_have_count(1)
+    name = page.locator(".rs-hit.is-on .rs-name").inner_text()
+    page.locator("#bench-dataset").locator("textarea, input").fill("from-the-bench")
+    page.locator("#bench-save").click()
+    expect(page.locator(".toast-body")).to_contain_text("from-the-bench@1")
+    datasets = bench.evaluations.datasets
+    (found,) = datasets.cases(datasets.resolve("from-the-bench"))
+    assert (found.question, found.sources) == (QUESTION, (name,))
+    page.wait_for_url("**tab=retrieval**")
+    page.locator("#bench-chat").click()
+    expect(page.locator("#question textarea")).to_have_value(QUESTION)
+
+
+def test_an_answer_is_kept_as_a_case_with_one_click_and_completed(page: Page, bench: Workbench) -> None:
+    page.locator("#new").click()
+    expect(page.locator(".rs-answer")).to_have_count(0)
+    ask(page, QUESTION)
+    wait_for_answers(page, 1)
+    expect(page.locator(".rs-foot").last).to_contain_text("+ case")
+    page.locator(".rs-foot button", has_text="+ case").last.click()
+    expect(page.locator(".toast-body")).to_contain_text(f"{SAVED}@1")
+    tab(page, "Evaluate", "Datasets")
+    page.locator(f'.rs-run[data-value="{SAVED}"]').click()
+    page.locator(".rs-cases button", has_text=QUESTION).click()
+    expect(page.locator("#case-sources textarea")).not_to_have_value("")
+    page.locator("#case-answers textarea").fill("It ends an answer early.")
+    page.locator("#case-save").click()
+    expect(page.locator(".rs-cases")).to_contain_text("It ends an answer early.")
+    datasets = bench.evaluations.datasets
+    assert [each.answers for each in datasets.cases(datasets.resolve(f"{SAVED}@2"))] == [
+        ("It ends an answer early.",)
+    ]
+
+
+def test_a_file_is_previewed_with_its_bad_rows_before_it_is_saved(
+    page: Page, bench: Workbench, tmp_path: Path
+) -> None:
+    file = tmp_path / "faq.jsonl"
+    rows = [{"question": "Why?", "answers": ["So."]}, {"question": ""}, {"question": "How?", "colour": "red"}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tab(page, "Evaluate", "Datasets")
+    page.locator("#import-cases .label-wrap").click()
+    page.locator("#import-name").locator("textarea, input").fill("imported")
+    page.locator("#import-cases input[type=file]").set_input_files(file)
+    preview = page.locator("#import-preview")
+    expect(preview).to_contain_text("1 good")
+    expect(preview).to_contain_text("row 2:")
+    expect(preview).to_contain_text("colour")
+    assert bench.evaluations.datasets.newest("imported") is None
+    page.locator("#import-save").click()
+    expect(page.locator("#case-list")).to_contain_text("imported@1")
+    assert bench.evaluations.datasets.resolve("imported").size == 1
+
+
+def test_a_proposed_case_is_accepted_or_rejected(page: Page, bench: Workbench) -> None:
+    from rag.evaluation.candidates import CandidateStore
+
+    store = CandidateStore(bench.engine)
+    store.put("proposed", [case(0), case(1)])
+    bench.evaluations.datasets.save("proposed", [case(9)], by="a test", message="")
+    tab(page, "Evaluate", "Datasets")
+    page.locator('.rs-run[data-value="proposed"]').click()
+    expect(page.locator(".rs-candidate")).to_have_count(2)
+    page.locator(".rs-candidate", has_text="Question 0?").get_by_role("button", name="Accept").click()
+    expect(page.locator(".rs-candidate")).to_have_count(1)
+    page.locator(".rs-candidate").get_by_role("button", name="Reject").click()
+    expect(page.locator(".rs-candidate")).to_have_count(0)
+    datasets = bench.evaluations.datasets
+    assert [each.id for each in datasets.cases(datasets.resolve("proposed"))] == ["c9", "c0"]
+    assert store.put("proposed", [case(1)]) == 0
+
+
+def test_a_mistake_in_a_new_run_is_one_sentence_and_loses_nothing(page: Page) -> None:
+    tab(page, "Evaluate")
+    page.locator("#new-run .label-wrap").click()
+    page.locator("#new-run-dataset input").click()
+    page.get_by_role("option", name="sixty@1").click()
+    page.locator("#new-run-variants textarea").fill("a: retrieval.k=0")
+    page.locator("#new-run-start").click()
+    expect(page.locator(".toast-body")).to_contain_text("retrieval.k")
+    expect(page.locator("#new-run-variants textarea")).to_have_value("a: retrieval.k=0")
