@@ -151,6 +151,8 @@ def test_variables_of_a_prompt_become_fields(page: Page, address: str, model: Sc
     expect(page.locator("#lab-values label:visible")).to_have_text(["title", "text"])
     page.get_by_label("title", exact=True).fill("Tides & <b>boats</b>")
     page.get_by_label("text", exact=True).fill("The gauge is read twice a day.")
+    # Gradio hands a text over a moment after it was typed.
+    page.wait_for_timeout(500)
     run(page, 2)
     expect(answer(page, "b").locator(".rs-text")).to_contain_text("It was in 1871.")
     expect(answer(page, "b").locator(".rs-foot")).to_contain_text("summarise-source@1")

@@ -74,7 +74,6 @@ class CasesTab:
             self._open_case = gr.Button(elem_id="do-open-case")
             self._accept = gr.Button(elem_id="do-accept-case")
             self._reject = gr.Button(elem_id="do-reject-case")
-            self._case_of = gr.Button(elem_id="do-case-of-trace")
         self._chosen = gr.State("")
         self._start = gr.State(0)
         # The id and the turns of the case in the form; both stay when it is edited.
@@ -122,7 +121,7 @@ class CasesTab:
         self._propose.click(self.propose, [self._chosen, self._corpus, self._count], shown, **QUIET)
         self._accept.click(self.accept, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
         self._reject.click(self.reject, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
-        self._case_of.click(self.case_of_trace, bridge.value, None, js=BRIDGED, **QUIET)
+        bridge.case_of_trace.click(self.case_of_trace, bridge.value, None, js=BRIDGED, **QUIET)
 
     @property
     def _store(self) -> DatasetStore:

@@ -33,7 +33,7 @@ class LabTab:
             page: The blocks.
             tabs: All tabs of the page, to bring one to the front.
             tab: The lab's own, in these tabs or in tabs inside of one of them.
-            bridge: Of the page; the lab needs none of it.
+            bridge: Where an address is handed over.
         """
         parts, showing, asking = self._parts, self._showing, self._asking
         self._fronts = _fronts(tab, tabs)
@@ -64,7 +64,7 @@ class LabTab:
         opened = tab.select(showing.opened, given, shown, **QUIET)
         # Another tab may have written an address of its own in the meantime.
         opened.then(None, parts.address, None, js=ADDRESSED, **QUIET)
-        page.load(self.linked, None, [*shown, *self._fronts], **QUIET)
+        bridge.links[TAB].click(self.linked, None, [*shown, *self._fronts], **QUIET)
 
     @telling
     def linked(self, request: gr.Request) -> Any:

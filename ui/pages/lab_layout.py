@@ -11,7 +11,7 @@ from rag.settings import SearchMode
 from ui.lab import LETTERS, LONGEST_NAME, Column
 from ui.pages.lab_view import NOT_ASKED, NOT_SEARCHED
 
-FIELDS = 12
+FIELDS = 5
 """Variables that have a field each; where there are more, one box takes all as JSON."""
 BEGUN = 2
 """Columns of a lab that nobody has changed."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,9 @@ EXAMPLES = (
 
 _WELCOME = """### Ask your documents
 Every answer names its sources: click a number to see the sentence in its place."""
+
+LINKED = ("prompts", "lab", "evaluate", "retrieval")
+"""Views that an address names by ``tab``."""
 
 SOURCES_HEAD = (
     '<div class="rs-side-head"><span>Sources</span>'
@@ -50,6 +54,9 @@ class Bridge:
     delete: Any
     older: Any
     open_trace: Any
+    case_of_trace: Any
+    # What shows the view that the address names, by the ``tab`` in it: only that one asks the server.
+    links: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,9 @@ def build_bridge() -> Bridge:
             delete=gr.Button(elem_id="do-delete"),
             older=gr.Button(elem_id="do-older"),
             open_trace=gr.Button(elem_id="do-open-trace"),
+            # Beside the tabs, since what stands in one is not there until it is opened.
+            case_of_trace=gr.Button(elem_id="do-case-of-trace"),
+            links={name: gr.Button(elem_id=f"do-link-{name}") for name in LINKED},
         )
 
 

@@ -125,6 +125,8 @@
       if (confirm("Delete this conversation? The traces of its answers stay.")) hand("delete", button.value);
     },
     "rs-older": () => hand("older", ""),
+    // Gradio's chatbot lets no data attribute through.
+    "rs-case": (button) => hand("case-of-trace", button.value),
     "rs-open-trace": (button) => hand("open-trace", button.value),
   };
 
@@ -227,6 +229,9 @@
     },
     remembered() {
       restoreDraft();
+      // A view that the address names is asked for when all is there.
+      const tab = new URLSearchParams(location.search).get("tab");
+      if (tab) setTimeout(() => hand(`link-${CSS.escape(tab)}`, ""), 0);
       return sessionStorage.getItem(KEY) ?? "";
     },
   };

@@ -176,7 +176,7 @@ def footer_html(answer: Answer) -> str:
         query = urlencode({"trace": answer.trace_id})
         shown.append(f'<a class="rs-trace" href="/?{query}" title="Show every step of this answer">trace ↗</a>')
         shown.append(
-            f'<button class="rs-case" type="button" data-do="case-of-trace" data-value="{plain(answer.trace_id)}" '
+            f'<button class="rs-case" type="button" value="{plain(answer.trace_id)}" '
             'title="Keep this question as a case of a dataset">+ case</button>'
         )
     if answer.text:

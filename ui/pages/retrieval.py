@@ -96,7 +96,7 @@ class RetrievalTab:
         self._to_chat.click(self.to_chat, self._question, [tabs, question], **QUIET)
         self._save.click(self.save, [self._found, self._dataset], None, **QUIET)
         self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
-        page.load(self.linked, None, [tabs, inner, *asked, *shown], **QUIET)
+        bridge.links["retrieval"].click(self.linked, None, [tabs, inner, *asked, *shown], **QUIET)
 
     @telling
     def listing(self) -> Any:

@@ -127,7 +127,8 @@ class RunsTab:
         self._resume.click(self.resume, self._chosen, shown, **QUIET)
         self._timer.tick(self.look, seen, [*head, *grid, self._list], **QUIET)
         self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
-        page.load(self.linked, None, [tabs, inner, *shown, self._show, self._search], **QUIET)
+        linked = [tabs, inner, *shown, self._show, self._search]
+        bridge.links[TAB].click(self.linked, None, linked, **QUIET)
 
     @property
     def _runs(self) -> Evaluations:

@@ -124,8 +124,8 @@ def trace_html(trace: Trace) -> str:
         f'<div class="rs-trace-view"><div class="rs-trace-q">{plain(trace.question)}</div>'
         f'<div class="rs-facts">{line}</div>{_feedback(trace)}{error}{said}'
         f'<div class="rs-head">Steps</div>{_tree(trace)}'
-        f'<div class="rs-trace-id">trace {plain(trace.id)} <button type="button" class="rs-link" '
-        f'data-do="case-of-trace" data-value="{plain(trace.id)}" '
+        f'<div class="rs-trace-id">trace {plain(trace.id)} <button type="button" class="rs-link rs-case" '
+        f'value="{plain(trace.id)}" '
         'title="Keep this question as a case of a dataset">+ case</button></div></div>'
     )
 
