@@ -153,6 +153,7 @@ def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Pag
     for answered, (version, why) in enumerate(((2, "try it"), (1, "roll back")), 1):
         page.locator(f'.rs-point[data-value="{version}"]').click()
         expect(head(page)).to_have_text(f"answer@{version}")
+        settle(page)
         if bench.prompts.labels("answer")["production"] != version:
             page.locator("#prompt-to-production").click()
             expect(page.locator("#prompt-move-told")).to_contain_text("The chat answers with it")

@@ -41,15 +41,21 @@ class CT2Backend:
 
         A prompt that is being read is read to its end, also when nobody waits for it any more.
         """
-        self._generator.generate_batch(
-            [self._tokenizer.convert_ids_to_tokens(list(row.request.prompt)) for row in rows],
-            max_length=max(row.request.max_tokens for row in rows),
-            include_prompt_in_result=False,
-            end_token=sorted(self.ends),
-            return_end_token=True,
-            callback=lambda step: rows[step.batch_id].take(step.token_id),
-            **self._configured(rows[0].request.sampling),
-        )
+        # CTranslate2 lets go of the callback in a thread of its own, and a moment later: were it the last to know
+        # the rows, the generator behind them would end in that thread and wait for itself, which aborts.
+        known = list(rows)
+        try:
+            self._generator.generate_batch(
+                [self._tokenizer.convert_ids_to_tokens(list(row.request.prompt)) for row in rows],
+                max_length=max(row.request.max_tokens for row in rows),
+                include_prompt_in_result=False,
+                end_token=sorted(self.ends),
+                return_end_token=True,
+                callback=lambda step: known[step.batch_id].take(step.token_id),
+                **self._configured(rows[0].request.sampling),
+            )
+        finally:
+            known.clear()
         for row in rows:
             row.finish("length")
 
