@@ -42,23 +42,23 @@ class CompiledNetwork:
     def __init__(self, path: Path, precision: str, streams: int = 1) -> None:
         import numpy as np
         import openvino
+        from filelock import FileLock
 
+        options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+            "NUM_STREAMS": str(streams),
+            # Counts only where the weights have 8 bits.
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP_SIZE),
+            "CACHE_DIR": str(path.parent / "cache"),
+        }
         try:
-            model = openvino.Core().compile_model(
-                path,
-                "CPU",
-                {
-                    "INFERENCE_PRECISION_HINT": precision,
-                    "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-                    "NUM_STREAMS": str(streams),
-                    # Counts only where the weights have 8 bits.
-                    "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP_SIZE),
-                    "CACHE_DIR": str(path.parent / "cache"),
-                },
-            )
+            # Of two processes that fill the cache of kernels at once, one may find the other's file half written.
+            with FileLock(path.parent / "compiling.lock"):
+                model = openvino.Core().compile_model(path, "CPU", options)
         except RuntimeError as error:
             raise EncoderError(
-                f"OpenVINO cannot load the network in {path.parent}: {str(error).splitlines()[0]}.",
+                f"OpenVINO cannot load the network in {path.parent}: {_reason(error)}.",
                 fix="Delete that folder; it is made again at the next start.",
             ) from error
         # The first array that OpenVINO meets sets up its bridge to numpy, and two threads doing that at once
@@ -92,6 +92,12 @@ class CompiledNetwork:
 
     def _infer(self, batch: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         return self.infer(batch)[0]
+
+
+def _reason(error: RuntimeError) -> str:
+    """What OpenVINO says went wrong, without the places in its own source that stand before it."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return " ".join(line for line in lines if line and not line.startswith("Exception from")).rstrip(".")
 
 
 def padded_width(longest: int, most: int) -> int:

@@ -19,6 +19,7 @@ from rag.events import Answer, Usage, whole
 from rag.grounding import ground, with_citations
 from rag.reading.evidence import Evidence, EvidencePassage
 from rag.release import Release
+from rag.replies import reply_of, unread_of, usage_of, was_cut
 from rag.retrieval import Retriever
 from rag.structured import NotTheSchema, claims_of, parse, repair_messages
 
@@ -63,7 +64,7 @@ class Steps:
             for turn in draft.history[-HISTORY:]
         )
         values = {"history": history, "question": draft.question}
-        reply = await _reply(self.condenser, _messages(self.condense_prompt, values), config)
+        reply = await reply_of(self.condenser, _messages(self.condense_prompt, values), config)
         return replace(draft, standalone=whole(reply.text).strip() or draft.question)
 
     async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:
@@ -103,8 +104,8 @@ class Steps:
         """Let the model write."""
         if not draft.hits:
             return replace(draft, text=self.refusal, usage=Usage(0, 0))
-        reply = await _reply(self.model, list(draft.messages), config)
-        used = _usage(reply)
+        reply = await reply_of(self.model, draft.messages, config)
+        used = usage_of(reply)
         if self._schema is not None:
             reply, used = await self._fitting(reply, used, draft, config)
         return replace(
@@ -113,8 +114,8 @@ class Steps:
             usage=used,
             confidence=reply.response_metadata.get("confidence"),
             spans=tuple(reply.response_metadata.get("spans", ())),
-            cut=reply.response_metadata.get("finish_reason") == "length",
-            unread=reply.response_metadata.get("unread", 0),
+            cut=was_cut(reply),
+            unread=unread_of(reply),
         )
 
     async def _fitting(
@@ -129,8 +130,8 @@ class Steps:
             asked = repair_messages(
                 draft.messages, reply.text, first.reason, self.repair_prompt, self._schema or {}
             )
-            reply = await _reply(self.model, asked, config)
-            used = _sum(used, _usage(reply))
+            reply = await reply_of(self.model, asked, config)
+            used = _sum(used, usage_of(reply))
             try:
                 await self._parsed(reply.text)
             except NotTheSchema as second:
@@ -218,11 +219,6 @@ def place_of(passage: Passage) -> str:
     return " › ".join(parts)
 
 
-def _usage(reply: AIMessageChunk) -> Usage:
-    used = reply.usage_metadata
-    return Usage(used["input_tokens"], used["output_tokens"]) if used else Usage()
-
-
 def _sum(one: Usage, other: Usage) -> Usage:
     """Of two calls; unknown where one did not say."""
 
@@ -230,13 +226,6 @@ def _sum(one: Usage, other: Usage) -> Usage:
         return None if first is None or second is None else first + second
 
     return Usage(added(one.input_tokens, other.input_tokens), added(one.output_tokens, other.output_tokens))
-
-
-async def _reply(model: BaseChatModel, messages: list[BaseMessage], config: RunnableConfig) -> AIMessageChunk:
-    reply = AIMessageChunk(content="")
-    async for chunk in model.astream(messages, config=config):
-        reply = reply + chunk
-    return reply
 
 
 def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:

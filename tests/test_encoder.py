@@ -428,3 +428,19 @@ def test_a_damaged_kernel_cache_is_passed_over(converted_models: Path, workspace
     for blob in blobs:
         os.truncate(blob, blob.stat().st_size // 2)
     assert open_encoder(ON_CPU, workspace).embed(["the old mill"]).shape == (1, 384)
+
+
+def test_of_two_that_compile_an_encoder_at_once_the_second_waits(
+    converted_models: Path, workspace: Workspace
+) -> None:
+    """Together they would fill one cache of kernels, and one may find the file of the other half written."""
+    (source,) = converted_models.glob("encoder-*")
+    folder = workspace.models / source.name
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("cache"))
+    with ThreadPoolExecutor(1) as pool:
+        with FileLock(folder / "compiling.lock"):
+            second = pool.submit(lambda: open_encoder(ON_CPU, workspace).embed(["the old mill"]))
+            with pytest.raises(TimeoutError):
+                second.result(timeout=1)
+            assert not (folder / "cache").exists()
+        assert second.result().shape == (1, 384)

@@ -236,13 +236,13 @@ def test_the_process_loses_to_the_version_and_the_version_to_the_variant(tmp_pat
     shipped = find_prompt("answer").model_dump() | {"name": "mine", "settings": wanted}
     bench.prompts.save(PromptTemplate.model_validate(shipped), by="Ada", message="First.")
 
-    plain = bench.settings_for()
+    plain = bench.way().settings
     assert (plain.retrieval.k, plain.decoding.seed, plain.answer.style) == (9, 1, "brief")
-    by_version = bench.settings_for(Variant(name="v", changes={"prompt": "mine"}))
+    by_version = bench.way(Variant(name="v", changes={"prompt": "mine"})).settings
     assert (by_version.retrieval.k, by_version.decoding.seed, by_version.answer.style) == (4, 2, "brief")
     assert by_version.grounding.min_support == 0.5
     chosen = {"prompt": "mine@1", "retrieval.k": 2, "grounding.min_confidence": None}
-    by_variant = bench.settings_for(Variant(name="v", changes=chosen))
+    by_variant = bench.way(Variant(name="v", changes=chosen)).settings
     assert (by_variant.retrieval.k, by_variant.decoding.seed) == (2, 2)
     assert (by_variant.grounding.min_confidence, by_variant.grounding.min_support) == (None, 0.5)
     bench.close()
@@ -251,5 +251,5 @@ def test_the_process_loses_to_the_version_and_the_version_to_the_variant(tmp_pat
 def test_a_variant_whose_prompt_is_not_there_is_told(tmp_path: Path) -> None:
     bench = Workbench(Settings(home=tmp_path))
     with pytest.raises(PromptError, match="There is no prompt answer@7"):
-        bench.settings_for(Variant(name="v", changes={"prompt": "answer@7"}))
+        bench.way(Variant(name="v", changes={"prompt": "answer@7"}))
     bench.close()

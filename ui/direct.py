@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rag.assistant import Ask, Assistant, Pipeline
+from rag.assistant import Ask, Pipeline
 from rag.errors import PromptError
-from rag.events import Answer, Event, Usage, whole
+from rag.events import Answer, Event, whole
 
 if TYPE_CHECKING:
-    from langchain_core.messages import AIMessageChunk
     from langchain_core.runnables import Runnable, RunnableConfig
 
     from rag.chain import Draft
@@ -34,9 +33,7 @@ def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) ->
         The events of an answer; a failure that a person can mend is a ``Done`` with the status ``failed``: the
         values do not fit, the model only quotes, or it cannot be reached.
     """
-    assistant = Assistant(
-        lambda _: _pipeline(bench, variant, values), bench.traces, bench.prices, lambda: bench.tracker.wake()
-    )
+    assistant = bench.assistant_of(lambda _: _pipeline(bench, variant, values))
     return assistant.answer(Ask(_title(values)))
 
 
@@ -54,10 +51,10 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
     from rag.chain import ROOT
     from rag.models import EMBEDDED
     from rag.release import Release
+    from rag.replies import reply_of, unread_of, usage_of, was_cut
     from rag.sampling import unsupported
 
-    settings = bench.settings_for(variant)
-    prompt = bench.prompt(settings.prompt)
+    settings, prompt = bench.way(variant)
     if settings.model == EMBEDDED:
         raise PromptError(
             f"The embedded reader quotes passages, and cannot answer the prompt {prompt.label}.",
@@ -93,25 +90,16 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
         return replace(draft, messages=tuple(messages), prompt_sha256=prompt.sha256)
 
     async def generate(draft: Draft, config: RunnableConfig) -> Answer:
-        from langchain_core.messages import AIMessageChunk
-
-        reply: AIMessageChunk = AIMessageChunk(content="")
-        async for chunk in model.astream(list(draft.messages), config=config):
-            reply = reply + chunk
-        return _answer(reply, frame)
+        reply = await reply_of(model, draft.messages, config)
+        return replace(
+            frame,
+            text=whole(reply.text).strip(),
+            usage=usage_of(reply),
+            cut=was_cut(reply),
+            unread=unread_of(reply),
+        )
 
     chain: Runnable[Any, Any] = RunnableLambda(fill, name="prompt").with_config(
         run_name="prompt"
     ) | RunnableLambda(generate, name="generate").with_config(run_name="generate")
     return Pipeline(release, chain.with_config(run_name=ROOT))
-
-
-def _answer(reply: AIMessageChunk, frame: Answer) -> Answer:
-    used = reply.usage_metadata
-    return replace(
-        frame,
-        text=whole(reply.text).strip(),
-        usage=Usage(used["input_tokens"], used["output_tokens"]) if used else Usage(),
-        cut=reply.response_metadata.get("finish_reason") == "length",
-        unread=reply.response_metadata.get("unread", 0),
-    )

@@ -349,7 +349,7 @@ class Evaluations:
 
     def pinned(self, variant: Variant) -> Variant:
         """The variant with the version that its prompt's label names now."""
-        named = self._bench.prompt(self._bench.settings_for(variant).prompt).label
+        named = self._bench.way(variant).prompt.label
         return variant.model_copy(update={"changes": {**variant.changes, "prompt": named}})
 
     def _state(self, variant: Variant, corpus: str) -> str:

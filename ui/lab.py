@@ -206,9 +206,8 @@ def resolve(bench: Workbench, column: Column) -> Resolved:
     from rag.sampling import unsupported
 
     variant = variant_of(column)
-    settings = bench.settings_for(variant)
+    settings, prompt = bench.way(variant)
     check_model_name(settings.model)
-    prompt = bench.prompt(settings.prompt)
     wanted = {target for name in prompt.settings.given for target in PROMPT_SETTINGS[name]}
     passed_over = unsupported(settings)
 

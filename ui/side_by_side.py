@@ -142,6 +142,6 @@ def fixed_hits(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) 
         RagsmithError: None searches, or the corpus is missing.
     """
     _, held = source_of_passages(bench, columns)
-    retrieval = bench.settings_for(held.variant).retrieval
+    retrieval = bench.way(held.variant).settings.retrieval
     reranker = bench.models.reranker(retrieval.reranker, retrieval.rerank_depth)
     return tuple(bench.retriever(asked.corpus).using(retrieval, reranker).search(asked.text))

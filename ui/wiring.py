@@ -62,6 +62,18 @@ class Health:
     notices: tuple[str, ...] = ()
 
 
+class Way(NamedTuple):
+    """What holds for a way to answer.
+
+    Attributes:
+        settings: Of the process, as the prompt and the variant change them.
+        prompt: The version that answers.
+    """
+
+    settings: Settings
+    prompt: PromptTemplate
+
+
 class Prompts(NamedTuple):
     """The prompts of a chain, as their labels point now."""
 
@@ -204,12 +216,11 @@ class Workbench:
 
     def assistant_for(self, variant: Variant | None = None) -> Assistant:
         """Answers questions in the way of a variant; None is the way of the settings."""
-        return Assistant(
-            lambda corpus: self.pipeline(corpus, variant),
-            self.traces,
-            self.prices,
-            lambda: self.tracker.wake(),
-        )
+        return self.assistant_of(lambda corpus: self.pipeline(corpus, variant))
+
+    def assistant_of(self, pipeline: Callable[[str], Pipeline]) -> Assistant:
+        """Answers questions by the pipeline that is given for a corpus, traced and reckoned as all are."""
+        return Assistant(pipeline, self.traces, self.prices, lambda: self.tracker.wake())
 
     @shared_property
     def prices(self) -> PriceList:
@@ -290,8 +301,8 @@ class Workbench:
         except PromptTemplateError as error:
             raise PromptError(str(error), fix="Correct the file, or the setting prompt.") from error
 
-    def settings_for(self, variant: Variant | None = None) -> Settings:
-        """What holds for a way to answer: the settings, what its prompt wants, and its own changes.
+    def way(self, variant: Variant | None = None) -> Way:
+        """A way to answer, with its prompt: the settings, what the prompt wants, and the variant's own changes.
 
         Raises:
             PromptError: Its prompt is missing or malformed.
@@ -301,7 +312,8 @@ class Workbench:
 
         changes = variant.changes if variant else {}
         named = with_changes(self.settings, changes)
-        return with_changes(with_prompt(named, self.prompt(named.prompt).settings), changes)
+        prompt = self.prompt(named.prompt)
+        return Way(with_changes(with_prompt(named, prompt.settings), changes), prompt)
 
     def release(self, corpus: str = "", variant: Variant | None = None) -> Release:
         """What answers questions about a corpus."""
@@ -317,9 +329,9 @@ class Workbench:
         with self.lock:
             retriever = self.retriever(name)
             # A label may have been moved since, here or by another process.
-            settings = self.settings_for(variant)
-            prompts = Prompts(self.prompt(settings.prompt), self.prompt("condense"), self.prompt("repair-json"))
-            made = _Made(settings, prompts, self.stores.fingerprint)
+            way = self.way(variant)
+            prompts = Prompts(way.prompt, self.prompt("condense"), self.prompt("repair-json"))
+            made = _Made(way.settings, prompts, self.stores.fingerprint)
             key = (name, json.dumps(variant.changes, sort_keys=True) if variant else "")
             known, pipeline = self._pipelines.pop(key, (None, None))
             if pipeline is None or known != made:

@@ -58,6 +58,12 @@ def plain(text: str) -> str:
     return escape(_UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))).replace("\n", "&#10;")
 
 
+def shortened(text: str, length: int) -> str:
+    """The text on one line, at most so long; what is left out is shown as ``…``."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
 def plain_with_citations(text: str, resolve: Resolve) -> str:
     """As ``plain``, with each known marker ``[n]`` as a link."""
     parts: list[str] = []

@@ -13,7 +13,7 @@ from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.runs import Cell, CellPassage, Run
 from rag.evaluation.side_by_side import Answered, Outcome, outcome
 from rag.evaluation.summary import Figure, Summary, VariantSummary
-from ui.pages.markup import plain
+from ui.pages.markup import plain, shortened
 from ui.pages.render import cost, duration
 
 NO_RUN = (
@@ -181,7 +181,7 @@ def _row(row: Answered, chosen: str) -> str:
     wanted = "to be refused" if case.must_refuse else " | ".join(case.answers)
     first = (
         f'<th scope="row"><div class="rs-asked-of">{plain(case.question)}</div>'
-        f"<small>{plain(_cut(wanted, 120))}</small></th>"
+        f"<small>{plain(shortened(wanted, 120))}</small></th>"
     )
     return f"<tr>{first}{''.join(_cell(row.position, cell, n, chosen) for n, cell in enumerate(row.cells))}</tr>"
 
@@ -196,7 +196,7 @@ def _cell(position: int, cell: Cell | None, variant: int, chosen: str) -> str:
     return (
         f'<td class="is-{kind}{on}"><button type="button" data-do="open-cell" data-value="{value}" '
         f'title="{plain(word)}"><span class="rs-sign" aria-label="{plain(word)}">{sign}</span>'
-        f"{plain(_cut(cell.error or cell.answer, _CELL))}</button></td>"
+        f"{plain(shortened(cell.error or cell.answer, _CELL))}</button></td>"
     )
 
 
@@ -280,11 +280,6 @@ def _state(run: Run) -> str:
 
 def _when(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%d %b %H:%M")
-
-
-def _cut(text: str, length: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def _value(value: object) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rag.redact import JSON
 from rag.traces import Span, Trace, TracePage
-from ui.pages.markup import plain, thumb
+from ui.pages.markup import plain, shortened, thumb
 from ui.pages.render import cost, duration
 
 SHOWN_JSON = 20_000
@@ -52,7 +52,7 @@ def _row(trace: Trace, chosen: bool, now: float) -> str:
     cells = (
         f"<td>{status_html(trace.status, short=True)}</td>",
         f'<td class="rs-qa"><button class="rs-open-trace" type="button" value="{plain(trace.id)}">'
-        f"{plain(_cut(trace.question, 200))}</button><div>{plain(_cut(said, 200))}</div></td>",
+        f"{plain(shortened(trace.question, 200))}</button><div>{plain(shortened(said, 200))}</div></td>",
         f'<td title="{plain(clock(trace.started))}">{plain(_when(trace.started, now))}</td>',
         f"<td>{duration(trace.latency_s) if trace.latency_s is not None else ''}</td>",
         f'<td title="read + written: {tokens(trace.input_tokens, trace.output_tokens)}">{_total(trace)}</td>',
@@ -60,11 +60,6 @@ def _row(trace: Trace, chosen: bool, now: float) -> str:
         f'<td title="{plain(comment)}">{rated}{"…" if comment else ""}</td>',
     )
     return f'<tr class="rs-row{" is-on" if chosen else ""}">{"".join(cells)}</tr>'
-
-
-def _cut(text: str, length: int) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def _when(started: float, now: float) -> str:
