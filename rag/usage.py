@@ -38,15 +38,15 @@ class VersionUse:
     """
 
     version: int
-    answers: int
-    refused: int
-    failed: int
-    latency_s: float | None
-    tokens: float | None
-    cost_usd: float | None
-    unpriced: int
-    up: int
-    down: int
+    answers: int = 0
+    refused: int = 0
+    failed: int = 0
+    latency_s: float | None = None
+    tokens: float | None = None
+    cost_usd: float | None = None
+    unpriced: int = 0
+    up: int = 0
+    down: int = 0
 
     @property
     def refused_share(self) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from hypothesis import settings as hypothesis_settings
 from rag.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
+    from chromium import Open
+    from playwright.sync_api import Browser, Page
+
     from rag.corpora import Corpora
     from rag.encoder import Encoder
     from rag.index import CorpusIndex
@@ -195,3 +199,57 @@ def bench(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     made.ingest(CORPUS, [written(home / "pages", PAGES)])
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def handbook(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a workspace that has read the handbook: tests work in copies of it."""
+    from rag.settings import Settings
+    from ui.wiring import Workbench
+
+    folder = open_workspace(tmp_path_factory.mktemp("handbook")).root
+    (folder / "models").symlink_to(converted_models)
+    made = Workbench(Settings(home=folder, tracking={"wandb": "off"}))
+    made.ensure_sample()
+    made.close()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def handbook_home(handbook: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with the handbook that is the module's own."""
+    return shutil.copytree(handbook, tmp_path_factory.mktemp("home") / "ragsmith", symlinks=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser. Not for longer than a module: its event loop would be in the way of others."""
+    from chromium import launched
+
+    with launched() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def address(bench: Workbench) -> Iterator[str]:
+    """Where a real server answers with the module's workbench."""
+    from live_server import running
+
+    with running(bench) as at:
+        yield at
+
+
+@pytest.fixture
+def open_page(browser: Browser, address: str, caplog: pytest.LogCaptureFixture) -> Iterator[Open]:
+    """Opens the page in windows of their own; at the end neither page nor server has complained."""
+    from chromium import windows
+
+    with windows(browser, address) as opened:
+        yield opened
+    assert not [record for record in caplog.get_records("call") if record.levelname == "ERROR"]
+
+
+@pytest.fixture
+def page(open_page: Open) -> Page:
+    """The page, ready for a question."""
+    return open_page()

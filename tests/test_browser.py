@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from chromium import Open, ask, launched, wait_for_answers, wait_until_ready, windows
+from chromium import Open, ask, wait_for_answers, wait_until_ready
 from live_server import running
 from playwright.sync_api import Browser, Page, expect
 from scripted_bench import SENTENCE, ScriptedBench
@@ -19,41 +19,16 @@ from rag.traces import Trace
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ScriptedBench, str]]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedBench]:
     home = tmp_path_factory.mktemp("home")
-    bench = ScriptedBench(home, Settings(home=home))
-    with running(bench) as address:
-        yield bench, address
-    bench.close()
-
-
-@pytest.fixture
-def bench(served: tuple[ScriptedBench, str]) -> ScriptedBench:
-    served[0].forget()
-    return served[0]
-
-
-@pytest.fixture
-def open_page(browser: Browser, bench: ScriptedBench, served: tuple[ScriptedBench, str]) -> Iterator[Open]:
-    with windows(browser, served[1]) as opened:
-        yield opened
+    made = ScriptedBench(home, Settings(home=home))
+    yield made
+    made.close()
 
 
 @pytest.fixture(autouse=True)
-def _no_error_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert not [record for record in caplog.get_records("call") if record.levelname == "ERROR"]
-
-
-@pytest.fixture
-def page(open_page: Open) -> Page:
-    return open_page()
+def _nothing_of_the_test_before(bench: ScriptedBench) -> None:
+    bench.forget()
 
 
 def last_answer(page: Page) -> str:

@@ -7,14 +7,13 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from chromium import Open, ask, launched, wait_for_answers, wait_until_ready, windows
+from chromium import Open, ask, wait_for_answers, wait_until_ready, windows
 from live_server import running
 from playwright.sync_api import Browser, Page, expect
 from scripted_bench import pdf
 from scripted_openai import Received, Reply, scripted_openai
 
 from rag.settings import Settings
-from rag.workspace import open_workspace
 from ui.pages.layout import EXAMPLES
 from ui.wiring import Workbench
 
@@ -23,36 +22,10 @@ SENTENCE = "merges the two result lists into one"
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, converted_models: Path) -> Path:
-    made = open_workspace(tmp_path_factory.mktemp("real"))
-    made.models.symlink_to(converted_models)
-    return made.root
-
-
-@pytest.fixture(scope="module")
-def bench(home: Path) -> Iterator[Workbench]:
-    made = Workbench(Settings(home=home))
-    made.ensure_sample()
+def bench(handbook_home: Path) -> Iterator[Workbench]:
+    made = Workbench(Settings(home=handbook_home))
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def address(bench: Workbench) -> Iterator[str]:
-    with running(bench) as at:
-        yield at
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Open]:
-    with windows(browser, address) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -154,11 +127,11 @@ def test_a_follow_up_is_understood(page: Page) -> None:
     expect(page.locator(".rs-span[open] pre").first).to_contain_text("fusion")
 
 
-def test_conversations_survive_a_restart_of_everything(page: Page, browser: Browser, home: Path) -> None:
+def test_conversations_survive_a_restart_of_everything(page: Page, browser: Browser, handbook_home: Path) -> None:
     ask(page, "Is this one kept?")
     wait_for_answers(page, 1)
     shown = page.locator(".rs-answer").inner_html()
-    bench = Workbench(Settings(home=home))
+    bench = Workbench(Settings(home=handbook_home))
     try:
         with running(bench) as second, windows(browser, second) as opened:
             again = opened()
@@ -169,13 +142,13 @@ def test_conversations_survive_a_restart_of_everything(page: Page, browser: Brow
         bench.close()
 
 
-def test_stop_hangs_up_on_the_model(page: Page, browser: Browser, home: Path) -> None:
+def test_stop_hangs_up_on_the_model(page: Page, browser: Browser, handbook_home: Path) -> None:
     def script(reply: Reply, _received: Received) -> None:
         reply.head()
         reply.drip("and so on ", 0.05)
 
     with scripted_openai(script) as model:
-        settings = Settings(home=home, model="openai:scripted-1", openai={"base_url": model.base_url})
+        settings = Settings(home=handbook_home, model="openai:scripted-1", openai={"base_url": model.base_url})
         bench = Workbench(settings)
         try:
             with running(bench) as at, windows(browser, at) as opened:

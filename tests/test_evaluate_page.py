@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Open, ask, launched, wait_for_answers, windows
-from live_server import running
-from playwright.sync_api import Browser, Page, expect
+from chromium import ask, wait_for_answers
+from playwright.sync_api import Page, expect
 from run_cells import case, cell, failed
 
 from rag.evaluation.case_files import read_cases
 from rag.evaluation.runs import Cell, Plan
 from rag.settings import Settings
 from rag.variants import Variant
-from rag.workspace import open_workspace
 from ui.pages.cases import SAVED
 from ui.wiring import Workbench
 
@@ -28,44 +26,12 @@ NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='o
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, converted_models: Path) -> Iterator[Workbench]:
-    home = open_workspace(tmp_path_factory.mktemp("evaluate"))
-    home.models.symlink_to(converted_models)
-    made = Workbench(Settings(home=home.root, tracking={"wandb": "off"}))
-    made.ensure_sample()
+def bench(handbook_home: Path) -> Iterator[Workbench]:
+    made = Workbench(Settings(home=handbook_home, tracking={"wandb": "off"}))
     cases = random.Random(1).sample(read_cases(QUESTIONS).cases, CASES)
     made.evaluations.datasets.save("sixty", cases, by="a test", message="sixty questions")
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def address(bench: Workbench) -> Iterator[str]:
-    with running(bench) as at:
-        yield at
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Open]:
-    with windows(browser, address) as opened:
-        yield opened
-
-
-@pytest.fixture
-def page(open_page: Open) -> Page:
-    return open_page()
-
-
-@pytest.fixture(autouse=True)
-def _no_error_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert not [record for record in caplog.get_records("call") if record.levelname == "ERROR"]
 
 
 def tab(page: Page, name: str, inner: str = "") -> None:

@@ -22,7 +22,6 @@ from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Columns, change, read_columns
 from rag.settings import Settings
 from rag.variants import Variant
-from rag.workspace import open_workspace
 from ui.wiring import Workbench
 
 QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"
@@ -38,11 +37,8 @@ VERSIONS = {
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, converted_models: Path) -> Iterator[Workbench]:
-    workspace = open_workspace(tmp_path_factory.mktemp("evaluated"))
-    workspace.models.symlink_to(converted_models)
-    made = Workbench(Settings(home=workspace.root, tracking={"wandb": "off"}))
-    made.ensure_sample()
+def bench(handbook_home: Path) -> Iterator[Workbench]:
+    made = Workbench(Settings(home=handbook_home, tracking={"wandb": "off"}))
     yield made
     made.close()
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from chromium import Open, launched, windows
-from live_server import running
-from playwright.sync_api import Browser, Locator, Page, expect
+from chromium import Open
+from playwright.sync_api import Locator, Page, expect
 from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_openai
 from tiny import CORPUS, PAGES, QUESTION, SENTENCE, settings_at, written
 
@@ -17,12 +16,6 @@ from rag.evaluation.cases import Case
 from ui.wiring import Workbench
 
 REMOTE = "openai:scripted-1"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -41,23 +34,6 @@ def bench(
     made.ingest(CORPUS, [written(home / "pages", PAGES)])
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def address(bench: Workbench) -> Iterator[str]:
-    with running(bench) as at:
-        yield at
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Open]:
-    with windows(browser, address) as opened:
-        yield opened
-
-
-@pytest.fixture
-def page(open_page: Open) -> Page:
-    return open_page()
 
 
 def show(page: Page, address: str, *variants: str, question: str = QUESTION, fixed: str = "") -> None:

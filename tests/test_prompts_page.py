@@ -6,17 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Open, ask, launched, wait_for_answers, windows
+from chromium import Open, ask, wait_for_answers
 from hypothesis import given
 from hypothesis import strategies as st
-from live_server import running
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from prompts import PromptLibrary, PromptTemplate
 from prompts.files import as_draft, parse_draft
 from rag.errors import PromptError
 from rag.settings import Settings
-from rag.workspace import open_workspace
 from ui.pages.prompts_draft import FIELDS, meant, settings_in, shown, with_settings
 from ui.pages.prompts_shelf import Shelf
 from ui.pages.prompts_view import changes_html, head_html, template_html
@@ -28,37 +26,10 @@ NASTY = "<img src=x onerror=\"document.title='owned'\"> </textarea><script>docum
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, converted_models: Path) -> Iterator[Workbench]:
-    home = open_workspace(tmp_path_factory.mktemp("prompts"))
-    home.models.symlink_to(converted_models)
-    made = Workbench(Settings(home=home.root, tracking={"wandb": "off"}))
-    made.ensure_sample()
+def bench(handbook_home: Path) -> Iterator[Workbench]:
+    made = Workbench(Settings(home=handbook_home, tracking={"wandb": "off"}))
     yield made
     made.close()
-
-
-@pytest.fixture(scope="module")
-def address(bench: Workbench) -> Iterator[str]:
-    with running(bench) as at:
-        yield at
-
-
-@pytest.fixture
-def open_page(browser: Browser, address: str) -> Iterator[Open]:
-    with windows(browser, address) as opened:
-        yield opened
-
-
-@pytest.fixture(autouse=True)
-def _no_error_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert not [record for record in caplog.get_records("call") if record.levelname == "ERROR"]
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ for _each in (reading, compare, pairs, report, gate, attribute):
 @click.option("--name", default="", help="What the run is called.")
 @click.option("--corpus", default="", help="The corpus that is asked; by default that of the settings.")
 @click.option("--judge", default="", metavar="MODEL", help="A model that judges: openai:NAME, local:PATH-OR-NAME.")
-@click.option("--at-once", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at a time.")
+@click.option("--at-once", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at a time; 1 for latencies as one person sees them.")
 @click.option("--fresh", is_flag=True, help="Ask anew what was answered before.")
 @json_option
 @pass_context

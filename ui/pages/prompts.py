@@ -11,6 +11,7 @@ import gradio as gr
 
 from prompts import PRODUCTION
 from rag.errors import PromptError, RagsmithError
+from rag.evaluation.standing import standings_of
 from rag.usage import traces_of, use_of
 from ui.pages import prompts_view as view
 from ui.pages.events import ADDRESSED, BRIDGED, QUIET, telling, warn
@@ -360,7 +361,8 @@ class PromptsTab:
     def _told_of(self, shown: Shown) -> str:
         engine = self._bench.engine
         if shown.pane == "metrics":
-            return view.use_html(use_of(engine, shown.name), shown.name, shown.version)
+            scores = standings_of(self._bench.evaluations.runs, shown.name)
+            return view.use_html(use_of(engine, shown.name), scores, shown.name, shown.version)
         if shown.pane == "used":
             return view.used_html(traces_of(engine, shown.at, USED), shown.at)
         if shown.pane == "history":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 
 from prompts import PRODUCTION, Message, Move, PromptTemplate
 from prompts.diff import Change
 from prompts.template import NAME
+from rag.evaluation import figures
+from rag.evaluation.standing import SCORE, Standing
 from rag.traces import TracePage
 from rag.usage import PromptUse, VersionUse
 from ui.pages.markup import plain, thumb
@@ -226,34 +228,40 @@ def _change(change: Change) -> str:
     )
 
 
-def use_html(use: PromptUse, name: str, chosen: int) -> str:
+def use_html(use: PromptUse, scores: Mapping[int, Standing], name: str, chosen: int) -> str:
     """What became of the answers, version by version."""
-    if not use.versions:
-        return f'<div class="rs-none">No trace names a version of {plain(name)}.</div>'
-    heads = ("Version", "Answers", "Median time", "Median tokens", "Mean cost", "Refused", "Failed", "Up", "Down")
-    head = "".join(f'<th scope="col">{title}</th>' for title in heads)
-    rows = "".join(_use(each, each.version == chosen) for each in use.versions)
+    known = {each.version: each for each in use.versions}
+    versions = sorted(known.keys() | scores.keys(), reverse=True)
+    if not versions:
+        return f'<div class="rs-none">No trace and no evaluation names a version of {plain(name)}.</div>'
+    heads = ("Version", "Answers", "Median time", "Median tokens", "Mean cost", "Score", "Refused", "Failed")
+    head = "".join(f'<th scope="col">{title}</th>' for title in (*heads, "Up", "Down"))
+    rows = "".join(
+        _use(known.get(version, VersionUse(version)), scores.get(version), version == chosen)
+        for version in versions
+    )
     told = (
         f"{use.counted:,} traces"
         if use.counted == use.total
         else (f"the newest {use.counted:,} of {use.total:,} traces")
     )
-    missing = f" No trace names v{chosen}." if all(each.version != chosen for each in use.versions) else ""
+    missing = "" if chosen in versions else f" Nothing names v{chosen}."
     return (
         f'<div class="rs-wide"><table class="rs-use"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-        "</div>"
-        f'<div class="rs-note">From {told}. Refused: the answer was that the documents do not tell.{missing}</div>'
+        f'</div><div class="rs-note">From {told}. Refused: the answer was that the documents do not tell. Score: '
+        f"answers that hold a right one, in the newest finished evaluation of the version.{missing}</div>"
     )
 
 
-def _use(use: VersionUse, chosen: bool) -> str:
+def _use(use: VersionUse, score: Standing | None, chosen: bool) -> str:
     share = use.refused_share
     unpriced = f" ({use.unpriced:,} unknown)" if use.unpriced and use.cost_usd is not None else ""
     cells = (
         f"{use.answers:,}",
         "" if use.latency_s is None else _time(use.latency_s),
-        "unknown" if use.tokens is None else f"{use.tokens:,.0f}",
-        cost(use.cost_usd).removeprefix("cost ") + unpriced,
+        "" if not use.answers else "unknown" if use.tokens is None else f"{use.tokens:,.0f}",
+        cost(use.cost_usd).removeprefix("cost ") + unpriced if use.answers else "",
+        _score(score) if score else "",
         "" if share is None else f"{share:.0%}",
         f"{use.failed:,}",
         f"{thumb('up')} {use.up:,}",
@@ -265,6 +273,16 @@ def _use(use: VersionUse, chosen: bool) -> str:
         f'data-value="{use.version}">v{use.version}</button></th>'
     )
     return f"<tr{on}>{first}{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def _score(score: Standing) -> str:
+    run, estimate = score.run, score.estimate
+    about = (
+        f"{score.variant}: {figures.told_interval(SCORE, estimate)}, {estimate.n:,} cases of "
+        f"{run.dataset}@{run.dataset_version}"
+    )
+    told = figures.told(SCORE, estimate.value)
+    return f'<a href="?tab=evaluate&amp;run={plain(run.id)}" title="{plain(about)}">{told}</a>'
 
 
 def _time(seconds: float) -> str:
