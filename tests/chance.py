@@ -17,10 +17,9 @@ RANK = 4
 
 
 def network_of_chance(task: str) -> Any:
-    """The base with an adapter and a head of chance; only one core computes it."""
+    """The base with an adapter and a head of chance."""
     import torch
 
-    torch.set_num_threads(1)
     torch.manual_seed(5)
     made: Any = network_for(task, open_base(BASE.folder))
     made.base = lora.wrap(made.base, RANK)

@@ -40,6 +40,8 @@ def pytest_configure() -> None:
     for name in foreign_variables():
         del os.environ[name]
     os.environ.update(OFFLINE)
+    # Tests run side by side, a process for each core: threads of one wait long for each other beside another.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def foreign_variables() -> list[str]:
@@ -113,11 +115,8 @@ def encoder(converted_models: Path) -> Encoder:
 @pytest.fixture(scope="session")
 def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder ``model`` with a language model of a few thousand weights, and two adapters for it."""
-    import torch
     from tiny_lm import make_adapter, make_model
 
-    # So small a model gains nothing from a second thread, and threads wait long for each other on a busy machine.
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("tiny-lm")
     model = make_model(folder / "model")
     make_adapter(model, folder / "citer", seed=1)

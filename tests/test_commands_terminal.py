@@ -158,7 +158,7 @@ def at_its_end(number: str, default: str) -> str:
 def test_a_second_ctrl_c_does_not_wait(home: Path, pages: Path) -> None:
     before = (
         "import time; from ui.wiring import Workbench\n"
-        "def hangs(*_): print('begun', file=sys.stderr, flush=True); time.sleep(50)\n"
+        "def hangs(*_): print('begun', file=sys.stderr, flush=True); [time.sleep(0.05) for _ in range(1000)]\n"
         "Workbench.ingest = hangs\n"
     )
     before += at_its_end("signal.SIGINT", "signal.default_int_handler")

@@ -306,9 +306,7 @@ def test_a_reply_does_not_see_what_comes_after(task: GeneratorTask) -> None:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Adapter, Any, list[Point]]:
-    import torch
 
-    torch.set_num_threads(1)
     home = open_workspace(tmp_path_factory.mktemp("generated"))
     run = new_run(home.runs, RECIPE, TEXT, data, TrackingSettings(wandb="off"))
     task = open_task(RECIPE)
@@ -366,7 +364,6 @@ def test_a_few_rows_can_be_learnt_by_heart(task: GeneratorTask) -> None:
     import torch
 
     torch.manual_seed(3)
-    torch.set_num_threads(1)
     network: Any = task.network()
     rows: Sequence[WritingRow] = [
         WritingRow("short", ("Answer.", f"{fact(number).paragraph}\n\nWho built it?"), fact(number).builder)

@@ -356,9 +356,7 @@ class Trained:
 
 @pytest.fixture(scope="module")
 def trained(data: Path, encoder_at_hand: None, tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    import torch
 
-    torch.set_num_threads(1)
     home = open_workspace(tmp_path_factory.mktemp("reranked"))
     run = new_run(home.runs, RECIPE, TEXT, data, TrackingSettings(wandb="off"))
     task = open_task(RECIPE)

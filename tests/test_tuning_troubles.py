@@ -56,9 +56,7 @@ def _as_before() -> Iterator[None]:
     """A worker in this process takes signals and quietens logs: both are put back."""
     # When it is imported, peft takes the `save_file` that is there: it must not be one that a test has broken.
     import peft  # noqa: F401
-    import torch
 
-    torch.set_num_threads(1)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     level = logging.getLogger("rag").level
     yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from rag.documents import Document
@@ -108,10 +109,9 @@ def _binary(path: Path) -> LoadError:
 def _decode_legacy(data: bytes, declared: str | None) -> tuple[str, str]:
     """Text and encoding of bytes that are not UTF-8."""
     if declared:
-        try:
+        # A name that Python does not know says nothing about the bytes.
+        with suppress(LookupError):
             return data.decode(declared, "replace"), declared
-        except LookupError:
-            pass  # A name that Python does not know says nothing about the bytes.
     text = data.decode("utf-8", "replace")
     bad = text.count(REPLACEMENT)
     high = len(data) - len(data.translate(None, _HIGH))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from datetime import datetime
 from typing import Any
 
 import click
@@ -48,6 +49,11 @@ def print_json(value: Any, indent: int | None = None) -> None:
     told = json.dumps(value, ensure_ascii=not readable, indent=indent)
     click.echo(_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", told))
     sys.stdout.flush()
+
+
+def moment(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
+    """Seconds since the epoch in the time of this machine's zone."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime(form)
 
 
 def note(line: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 
 from ui.commands._bench import open_bench, prepare_corpus
 from ui.commands._console import open_console
-from ui.commands._text import counted, note, one_line, print_json, unpaired
+from ui.commands._text import counted, moment, note, one_line, print_json, unpaired
 from ui.commands._who import signed, who
 from ui.context import Context, pass_context
 from ui.proposing import propose_cases
@@ -49,7 +48,7 @@ def list_command(context: Context, as_json: bool) -> None:
         headings = ("dataset", "version", "cases", "saved", "")
         _show_table(
             headings,
-            [(each.name, str(each.version), f"{each.size:,}", _when(each.saved), each.message) for each in found],
+            [(each.name, str(each.version), f"{each.size:,}", moment(each.saved), each.message) for each in found],
         )
     else:
         click.echo("There is no dataset yet. Make one with `ragsmith datasets import NAME FILE`.")
@@ -76,7 +75,7 @@ def show_command(context: Context, reference: str, start: int, limit: int, as_js
     click.echo(f"{version.label}  {counted(version.size, 'case')}  {version.sha256[:12]}")
     for each in versions:
         said = one_line(f"{each.by}: {each.message}" if each.message else each.by)
-        click.echo(f"  @{each.version}  {_when(each.saved)}  {counted(each.size, 'case')}  {said}")
+        click.echo(f"  @{each.version}  {moment(each.saved)}  {counted(each.size, 'case')}  {said}")
     _show_cases(cases)
     if start + len(cases) < version.size:
         note(f"These are {len(cases)} of {version.size:,}; --start and --limit show others.")
@@ -358,10 +357,6 @@ def _told(version: DatasetVersion) -> dict[str, Any]:
     from dataclasses import asdict
 
     return {name: value for name, value in asdict(version).items() if name != "id"}
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).isoformat(" ", "minutes")
 
 
 def _show_cases(cases: Sequence[Case]) -> None:

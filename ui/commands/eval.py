@@ -9,7 +9,7 @@ import click
 from ui.commands._bench import open_bench
 from ui.commands._console import open_console
 from ui.commands._runs import as_json, chosen_run, json_option, print_summary, which, work
-from ui.commands._text import counted, note, one_line, print_json
+from ui.commands._text import counted, moment, note, one_line, print_json
 from ui.commands.eval_compare import attribute, compare, gate, pairs, report
 from ui.commands.eval_reading import reading
 from ui.context import Context, pass_context
@@ -44,7 +44,13 @@ for _each in (reading, compare, pairs, report, gate, attribute):
 @click.option("--name", default="", help="What the run is called.")
 @click.option("--corpus", default="", help="The corpus that is asked; by default that of the settings.")
 @click.option("--judge", default="", metavar="MODEL", help="A model that judges: openai:NAME, local:PATH-OR-NAME.")
-@click.option("--at-once", type=click.IntRange(1, 64), default=4, show_default=True, help="Questions at a time; 1 for latencies as one person sees them.")
+@click.option(
+    "--at-once",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Questions at a time; 1 for latencies as one person sees them.",
+)
 @click.option("--fresh", is_flag=True, help="Ask anew what was answered before.")
 @json_option
 @pass_context
@@ -94,8 +100,6 @@ def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) ->
 @pass_context
 def list_command(context: Context, limit: int, json_wanted: bool) -> None:
     """List the runs, newest first."""
-    from datetime import datetime
-
     from rich.table import Table
 
     with open_bench(context) as bench:
@@ -112,10 +116,9 @@ def list_command(context: Context, limit: int, json_wanted: bool) -> None:
         for title in ("run", "started", "status", "dataset", "answers", "name"):
             table.add_column(title)
         for run in runs[:limit]:
-            began = datetime.fromtimestamp(run.started).astimezone()
             table.add_row(
                 run.id,
-                began.strftime("%Y-%m-%d %H:%M"),
+                moment(run.started),
                 run.status,
                 f"{run.dataset}@{run.dataset_version}",
                 f"{evaluations.runs.count(run.id):,}",

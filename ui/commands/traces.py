@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ui.commands._bench import open_bench
 from ui.commands._console import open_console
-from ui.commands._text import note, one_line, print_json, visible
+from ui.commands._text import moment, note, one_line, print_json, visible
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ def _show_list(page: TracePage) -> None:
         table.add_row(
             # LangChain's ids begin with the time: neighbours differ at the end.
             each.id[-8:],
-            _when(each.started, "%m-%d %H:%M"),
+            moment(each.started, "%m-%d %H:%M"),
             Text(each.status, style=_STYLES.get(each.status, "")),
             "" if each.latency_s is None else f"{each.latency_s:.2f}",
             _total(each),
@@ -119,7 +118,7 @@ def _show_trace(trace: Trace, full: bool) -> None:
         "status": trace.status,
         "answer": visible(trace.answer),
         "error": visible(trace.error),
-        "started": _when(trace.started, "%Y-%m-%d %H:%M:%S"),
+        "started": moment(trace.started, "%Y-%m-%d %H:%M:%S"),
         "seconds": "" if trace.latency_s is None else f"{trace.latency_s:.3f}",
         "tokens": _tokens(trace),
         "cost": cost_of(trace.cost_usd),
@@ -199,7 +198,3 @@ def _total(trace: Trace) -> str:
     if trace.input_tokens is None and trace.output_tokens is None:
         return ""
     return f"{(trace.input_tokens or 0) + (trace.output_tokens or 0):,}"
-
-
-def _when(seconds: float, form: str) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime(form)

@@ -89,7 +89,7 @@ def _source(number: int, passage: Passage, text: str, score: str, hit: Hit, href
     where = " › ".join(passage.headings)
     path = f'<div class="rs-path">{plain(where)}</div>' if where else ""
     return (
-        f'<details class="rs-source" id="source-{number}"{" open" if opened else ""}>'
+        f'<details class="rs-source"{" open" if opened else ""}>'
         f'<summary title="{plain(passage.source)}"><span class="rs-num">{number}</span>'
         f'<span class="rs-name">{name}</span>{score}</summary>'
         f'{path}<div class="rs-passage">{text}</div>'
