@@ -11,7 +11,7 @@ import gradio as gr
 from ui.pages.panel import EMPTY
 
 EXAMPLES = (
-    "Which file formats can ragsmith read?",
+    "Does ragsmith need a GPU?",
     "How are the two searches combined?",
     "When does ragsmith refuse to answer?",
 )
