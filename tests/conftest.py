@@ -17,6 +17,7 @@ from rag.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from chromium import Open
     from playwright.sync_api import Browser, Page
+    from sqlalchemy import Engine
 
     from rag.corpora import Corpora
     from rag.encoder import Encoder
@@ -67,14 +68,21 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def store(workspace: Workspace) -> Iterator[TraceStore]:
-    """The traces of the workspace."""
+def engine(workspace: Workspace) -> Iterator[Engine]:
+    """The database of the workspace."""
     from rag.database import open_database
+
+    opened = open_database(workspace)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def store(engine: Engine) -> TraceStore:
+    """The traces of the workspace."""
     from rag.traces import TraceStore
 
-    engine = open_database(workspace)
-    yield TraceStore(engine)
-    engine.dispose()
+    return TraceStore(engine)
 
 
 @pytest.fixture
@@ -188,14 +196,21 @@ def index(corpora: Corpora) -> CorpusIndex:
 @pytest.fixture(scope="session")
 def bench(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
     """The real workbench on the pages of ``tiny``, with the embedded reader and without tracking: for reading."""
-    from tiny import CORPUS, PAGES, settings_at, written
+    from tiny import open_tiny
 
-    from ui.wiring import Workbench
+    made = open_tiny(tmp_path_factory.mktemp("bench"), converted_models)
+    yield made
+    made.close()
 
-    home = tmp_path_factory.mktemp("bench")
-    (home / "models").symlink_to(converted_models)
-    made = Workbench(settings_at(home))
-    made.ingest(CORPUS, [written(home / "pages", PAGES)])
+
+@pytest.fixture(scope="module")
+def own_bench(
+    converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Workbench]:
+    """The same, the module's own: for writing."""
+    from tiny import open_tiny
+
+    made = open_tiny(tmp_path_factory.mktemp("own"), converted_models, encoder=encoder)
     yield made
     made.close()
 

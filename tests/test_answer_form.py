@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import BaseMessage
 from scripted_openai import MODEL, WRONG_TYPES, Script, ScriptedOpenAI, says, scripted_openai, scripts
-from test_prompt_settings import keep, written_bench
 from tiny import (
     OFF_TOPIC,
     QUESTION,
@@ -24,13 +21,13 @@ from tiny import (
     answered,
     assistant_of,
     assistant_with,
+    keep,
     settings_at,
     steps_of,
 )
 
 from prompts import PromptTemplate, find_prompt
 from rag.documents import Hit, Passage
-from rag.encoder import Encoder
 from rag.events import Answer
 from rag.grounding import with_citations
 from rag.settings import AnswerSettings, CitationStyle
@@ -48,15 +45,6 @@ SCHEMA = {
     "additionalProperties": False,
 }
 FITTING = json.dumps({"answer": f"{SENTENCE} [1]", "year": 1871})
-
-
-@pytest.fixture(scope="module")
-def own_bench(
-    converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Workbench]:
-    made = written_bench(tmp_path_factory.mktemp("form"), converted_models, encoder)
-    yield made
-    made.close()
 
 
 async def answered_with(bench: Workbench, question: str = QUESTION, **changes: Any) -> Answer:

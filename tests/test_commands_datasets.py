@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine
 from terminal import assert_harmless, assert_one_line, call, jsonl, one_object
 
-from rag.database import open_database
 from rag.evaluation.candidates import CandidateStore
 from rag.evaluation.case_files import read_cases
 from rag.evaluation.cases import Case, make_id
 from rag.evaluation.datasets import DatasetStore
 from rag.traces import Span, Trace, TraceStore
 from rag.workspace import Workspace
-
-
-@pytest.fixture
-def engine(workspace: Workspace) -> Iterator[Engine]:
-    made = open_database(workspace)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -24,13 +24,6 @@ from rag.evaluation.traced import case_of_trace
 from rag.events import Turn
 from rag.traces import Span, Trace
 from rag.workspace import Workspace, open_workspace
-
-
-@pytest.fixture
-def engine(workspace: Workspace) -> Iterator[Engine]:
-    made = open_database(workspace)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

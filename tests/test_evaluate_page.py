@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,10 @@ def test_the_grid_shows_what_fits_and_an_answer_opens(page: Page, bench: Workben
     page.locator("#grid-search").locator("textarea, input").press("Enter")
     expect(page.locator(".rs-grid tbody tr")).to_have_count(1)
     page.wait_for_url("**q=question+12*")
+    tab(page, "Chat")
+    expect(page).to_have_url(f"{address}/")
+    tab(page, "Evaluate")
+    expect(page).to_have_url(re.compile(r"q=question\+12"))
     page.reload()
     expect(page.locator(".rs-grid tbody tr")).to_have_count(1)
     expect(page.locator(".rs-grid .rs-asked-of")).to_have_text("Question 12?")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,9 @@ import pytest
 from scripted_openai import WRONG_TYPES, refuses, says, scripted_openai
 from test_answer_form import served
 from test_evaluation_runs import many
-from test_prompt_settings import keep, written_bench
-from tiny import OFF_TOPIC, QUESTION, SENTENCE, answered, written
+from tiny import OFF_TOPIC, QUESTION, SENTENCE, answered, keep, written
 
 from prompts import PromptTemplate, find_prompt
-from rag.encoder import Encoder
 from rag.errors import EvaluationError, PromptError, SettingsError
 from rag.evaluation.cases import Case
 from rag.evaluation.runner import GIVE_UP_AFTER, EvaluationProgress
@@ -34,15 +32,6 @@ CASES = (
 )
 PLAIN = Variant(name="plain")
 BRIEF = Variant(name="brief", changes={"answer.style": "brief"})
-
-
-@pytest.fixture(scope="module")
-def own_bench(
-    converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Workbench]:
-    made = written_bench(tmp_path_factory.mktemp("evaluation"), converted_models, encoder)
-    yield made
-    made.close()
 
 
 @pytest.fixture

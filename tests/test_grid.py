@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from run_cells import case, cell, failed
 from sqlalchemy import Engine
 
-from rag.database import open_database
 from rag.errors import EvaluationError
 from rag.evaluation.cases import Case
 from rag.evaluation.compare import Side, compare
@@ -23,12 +22,6 @@ from rag.evaluation.runs import Cell, Plan, RunStore, Score, by_case
 from rag.evaluation.side_by_side import outcome
 from rag.evaluation.summary import change
 from rag.variants import Variant
-from rag.workspace import Workspace
-
-
-@pytest.fixture
-def engine(workspace: Workspace) -> Engine:
-    return open_database(workspace)
 
 
 def made(engine: Engine, cases: Sequence[Case], cells: Sequence[Cell], name: str = "faq", **plan: object) -> Side:

@@ -10,7 +10,7 @@ import pytest
 from chromium import Open
 from playwright.sync_api import Locator, Page, expect
 from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_openai
-from tiny import CORPUS, PAGES, QUESTION, SENTENCE, settings_at, written
+from tiny import CORPUS, QUESTION, SENTENCE, open_tiny
 
 from rag.evaluation.cases import Case
 from ui.wiring import Workbench
@@ -28,10 +28,8 @@ def model() -> Iterator[ScriptedOpenAI]:
 def bench(
     tmp_path_factory: pytest.TempPathFactory, converted_models: Path, model: ScriptedOpenAI
 ) -> Iterator[Workbench]:
-    home = tmp_path_factory.mktemp("lab")
-    (home / "models").symlink_to(converted_models)
-    made = Workbench(settings_at(home, openai={"base_url": model.base_url, "max_retries": 0}))
-    made.ingest(CORPUS, [written(home / "pages", PAGES)])
+    served = {"base_url": model.base_url, "max_retries": 0}
+    made = open_tiny(tmp_path_factory.mktemp("lab"), converted_models, openai=served)
     yield made
     made.close()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from test_prompts import ANY_TEXT, template
-from tiny import CORPUS, PAGES, QUESTION, answered, settings_at, written
+from tiny import QUESTION, answered, keep
 
-from prompts import PromptLibrary, PromptSettings, PromptTemplate, PromptTemplateError, find_prompt, load_prompt
+from prompts import PromptLibrary, PromptSettings, PromptTemplate, PromptTemplateError, load_prompt
 from prompts.diff import apply, diff, parts
 from prompts.files import as_draft, as_yaml, parse_draft, parse_prompt, write_prompt
 from prompts.library import SHIPPED
 from prompts.template import _ASIDE, split_places
-from rag.encoder import Encoder
 from rag.variants import Variant
 from ui.wiring import Workbench
 
@@ -203,30 +201,6 @@ def test_a_diff_says_what_a_setting_was_and_is() -> None:
 
 
 # What follows it
-
-
-def written_bench(home: Path, models: Path, encoder: Encoder) -> Workbench:
-    """The workbench on the pages of ``tiny`` in a workspace that a test may write to."""
-    (home / "models").symlink_to(models)
-    made = Workbench(settings_at(home))
-    made.__dict__["encoder"] = encoder
-    made.ingest(CORPUS, [written(home / "pages", PAGES)])
-    return made
-
-
-def keep(bench: Workbench, name: str, **wanted: Any) -> str:
-    """Save the shipped prompt with these settings, under a name of its own; its label."""
-    draft = find_prompt("answer").model_dump() | {"name": name, "settings": wanted}
-    return bench.prompts.save(PromptTemplate.model_validate(draft), by="Ada", message="For a test.").label
-
-
-@pytest.fixture(scope="module")
-def own_bench(
-    converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Workbench]:
-    made = written_bench(tmp_path_factory.mktemp("settings"), converted_models, encoder)
-    yield made
-    made.close()
 
 
 def test_settings_reach_the_release(own_bench: Workbench) -> None:

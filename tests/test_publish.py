@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 from tracked import OFFLINE, only_run, table_rows, wait_for
 from wandb_reader import RunFile, offline_runs
 
-from rag.database import open_database
 from rag.evaluation.cases import Case
 from rag.evaluation.publish import keys, publish
 from rag.evaluation.runs import Cell, Plan, Run, RunStore, Score
@@ -49,10 +49,8 @@ def cell(variant: int, position: int, right: float, **changes: Any) -> Cell:
 
 
 @pytest.fixture
-def store(workspace: Workspace) -> Iterator[RunStore]:
-    engine = open_database(workspace)
-    yield RunStore(engine)
-    engine.dispose()
+def store(engine: Engine) -> RunStore:
+    return RunStore(engine)
 
 
 @pytest.fixture

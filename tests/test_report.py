@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from nasty import STRINGS
 from playwright.sync_api import Browser
 from run_cells import case, cell, failed
+from sqlalchemy import Engine
 
-from rag.database import open_database
 from rag.errors import DatabaseError, EvaluationError
 from rag.evaluation.cases import Case
 from rag.evaluation.gate import gate, parse_margin
@@ -29,7 +29,6 @@ from rag.evaluation.runs import Cell, CellPassage, Plan, RunStore
 from rag.evaluation.summary import Summary, read_columns, summarise
 from rag.events import Turn
 from rag.variants import Variant
-from rag.workspace import Workspace
 
 VOID = {"meta", "br"}
 KNOWN = {
@@ -81,10 +80,8 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def store(workspace: Workspace) -> Iterator[RunStore]:
-    engine = open_database(workspace)
-    yield RunStore(engine)
-    engine.dispose()
+def store(engine: Engine) -> RunStore:
+    return RunStore(engine)
 
 
 @pytest.fixture

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from run_cells import cell
 from sqlalchemy import Engine
 
-from rag.database import open_database
 from rag.evaluation.runs import Plan, RunStatus, RunStore
 from rag.evaluation.standing import standings_of
 from rag.usage import PromptUse, VersionUse
 from rag.variants import Variant
-from rag.workspace import Workspace
 from ui.pages.prompts_view import use_html
-
-
-@pytest.fixture
-def engine(workspace: Workspace) -> Iterator[Engine]:
-    opened = open_database(workspace)
-    yield opened
-    opened.dispose()
 
 
 def kept(

@@ -374,13 +374,16 @@ def test_a_few_rows_can_be_learnt_by_heart(task: GeneratorTask) -> None:
     optimizer = torch.optim.AdamW(moved, lr=5e-4)
     with torch.no_grad():
         before = task.figures(network, features)
-    for step in range(30):
+    after = before
+    for step in range(60):
         for batch in plan(features.lengths, 4096, step):
             task.loss(network, features, batch).backward()
             optimizer.step()
             optimizer.zero_grad()
-    with torch.no_grad():
-        after = task.figures(network, features)
+        with torch.no_grad():
+            after = task.figures(network, features)
+        if after["exact_short"] == 1 and after["loss"] < before["loss"] / 10:
+            break
     assert before["exact_short"] == 0
     assert after["exact_short"] == 1
     assert after["loss"] < before["loss"] / 10

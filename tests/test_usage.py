@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from statistics import median
 
@@ -14,14 +13,7 @@ from sqlalchemy import Engine
 from rag.database import open_database
 from rag.traces import Status, Trace, TraceStore
 from rag.usage import VersionUse, traces_of, use_of
-from rag.workspace import Workspace, open_workspace
-
-
-@pytest.fixture
-def engine(workspace: Workspace) -> Iterator[Engine]:
-    opened = open_database(workspace)
-    yield opened
-    opened.dispose()
+from rag.workspace import open_workspace
 
 
 def keep(

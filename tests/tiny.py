@@ -13,9 +13,11 @@ from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
+from prompts import PromptTemplate, find_prompt
 from rag.assistant import Ask, Assistant, Pipeline, TraceSink
 from rag.chain import build_chain
 from rag.cost import PriceList, load_prices
+from rag.encoder import Encoder
 from rag.events import Answer, Done, Event, Started, Token, Turn
 from rag.models import open_remote_model
 from rag.settings import CostSettings, Settings
@@ -223,3 +225,19 @@ async def answered(assistant: Assistant | Workbench, question: str, **fields: An
     assert sum(isinstance(event, Started | Done) for event in events) == 2
     assert events[-1].answer.trace_id == trace_id_of(events)
     return events[-1].answer
+
+
+def open_tiny(home: Path, models: Path, *, encoder: Encoder | None = None, **changes: Any) -> Workbench:
+    """The workbench on the pages, in that folder, with models that are converted already."""
+    (home / "models").symlink_to(models)
+    made = Workbench(settings_at(home, **changes))
+    if encoder:
+        made.__dict__["encoder"] = encoder
+    made.ingest(CORPUS, [written(home / "pages", PAGES)])
+    return made
+
+
+def keep(bench: Workbench, name: str, **wanted: Any) -> str:
+    """Save the shipped prompt with these settings, under a name of its own; its label."""
+    draft = find_prompt("answer").model_dump() | {"name": name, "settings": wanted}
+    return bench.prompts.save(PromptTemplate.model_validate(draft), by="Ada", message="For a test.").label

@@ -130,6 +130,24 @@
     "rs-open-trace": (button) => hand("open-trace", button.value),
   };
 
+  // The address is of the tab that is open: it goes and comes with it.
+  const addresses = {};
+  function turnTo(tab) {
+    const left = tab.parentElement.querySelector("[aria-selected=true]");
+    if (!left || left === tab) return;
+    addresses[left.textContent] = location.search;
+    history.replaceState(null, "", addresses[tab.textContent] || location.pathname);
+  }
+  // Before Gradio hears of it, and turns to it.
+  document.addEventListener(
+    "click",
+    (event) => {
+      const tab = event.target.closest("#tabs > .tab-wrapper [role=tab]");
+      if (tab) turnTo(tab);
+    },
+    true,
+  );
+
   document.addEventListener("click", (event) => {
     const plain = event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
     const link = event.target.closest("a");
