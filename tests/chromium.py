@@ -5,44 +5,82 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Playwright,
+    ViewportSize,
+    expect,
+    sync_playwright,
+)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SIZE: ViewportSize = {"width": 1440, "height": 900}
 WAIT_MS = 45_000
+ARGUMENTS = ["--no-sandbox"]
 
 Open = Callable[..., Page]
 
 
+class Chromium:
+    """A browser of this machine.
+
+    Attributes:
+        kept: One profile for all tests: Gradio's hundred files are loaded and compiled once, which is half of the
+            work of a page. What a page remembers, it remembers for its own tab.
+    """
+
+    def __init__(self, playwright: Playwright, path: str, profile: Path) -> None:
+        self._start = partial(playwright.chromium.launch, executable_path=path, args=ARGUMENTS)
+        self.kept = playwright.chromium.launch_persistent_context(
+            profile, executable_path=path, args=ARGUMENTS, viewport=SIZE
+        )
+
+    def new_context(self, **options: Any) -> BrowserContext:
+        """A profile of its own."""
+        return self._fresh.new_context(**{"viewport": SIZE} | options)
+
+    def close(self) -> None:
+        """End it."""
+        self.kept.close()
+        if "_fresh" in self.__dict__:
+            self._fresh.close()
+
+    @cached_property
+    def _fresh(self) -> Browser:
+        return self._start()
+
+
 @contextmanager
-def launched() -> Iterator[Browser]:
-    """A browser of this machine; a machine without one fails the test, since a skipped test proves nothing."""
+def launched(profile: Path) -> Iterator[Chromium]:
+    """A browser; a machine without one fails the test, since a skipped test proves nothing."""
     path = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if path is None:
         pytest.fail(f"The browser tests need one of {', '.join(BROWSERS)} on the PATH.")
     expect.set_options(timeout=WAIT_MS)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        # One profile for all tests, so that Gradio's hundred files are loaded once; what a page remembers, it
-        # remembers for its own tab.
-        browser.new_context(viewport=SIZE)
+        browser = Chromium(playwright, path, profile)
         yield browser
         browser.close()
 
 
 @contextmanager
-def windows(browser: Browser, address: str) -> Iterator[Open]:
+def windows(browser: Chromium, address: str) -> Iterator[Open]:
     """Opens the page in windows of their own; at the end nothing was asked of others and nothing complained."""
     asked: list[str] = []
     complaints: list[str] = []
     with ExitStack() as stack:
 
         def opened(at: str = address, **options: Any) -> Page:
-            context = browser.new_context(viewport=SIZE, **options) if options else browser.contexts[0]
+            context = browser.new_context(**options) if options else browser.kept
             page = context.new_page()
             stack.callback(context.close if options else page.close)
             page.on("request", lambda request: asked.append(request.url))

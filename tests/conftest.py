@@ -15,8 +15,8 @@ from hypothesis import settings as hypothesis_settings
 from rag.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
-    from chromium import Open
-    from playwright.sync_api import Browser, Page
+    from chromium import Chromium, Open
+    from playwright.sync_api import Page
     from sqlalchemy import Engine
 
     from rag.corpora import Corpora
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rag.traces import TraceStore
     from ui.wiring import Workbench
 
+# Longest first.
+SLOW = ("tuning_runs", "prompts_page", "browser", "evaluate_page", "junk", "lab_page", "browser_real", "encoder")
 FOREIGN = ("RAGSMITH_", "WANDB_", "OPENAI_")
 # Read by the libraries when they are imported, so they stand before any test is collected.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -43,6 +45,12 @@ def pytest_configure() -> None:
     os.environ.update(OFFLINE)
     # Tests run side by side, a process for each core: threads of one wait long for each other beside another.
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that at the end no process is left alone with one of them."""
+    places = {f"test_{name}": place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
 
 
 def foreign_variables() -> list[str]:
@@ -236,11 +244,11 @@ def handbook_home(handbook: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
     """A real browser. Not for longer than a module: its event loop would be in the way of others."""
     from chromium import launched
 
-    with launched() as opened:
+    with launched(tmp_path_factory.mktemp("profile")) as opened:
         yield opened
 
 
@@ -254,7 +262,7 @@ def address(bench: Workbench) -> Iterator[str]:
 
 
 @pytest.fixture
-def open_page(browser: Browser, address: str, caplog: pytest.LogCaptureFixture) -> Iterator[Open]:
+def open_page(browser: Chromium, address: str, caplog: pytest.LogCaptureFixture) -> Iterator[Open]:
     """Opens the page in windows of their own; at the end neither page nor server has complained."""
     from chromium import windows
 

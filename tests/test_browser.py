@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from chromium import Open, ask, wait_for_answers, wait_until_ready
+from chromium import Chromium, Open, ask, wait_for_answers, wait_until_ready
 from live_server import running
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from scripted_bench import SENTENCE, ScriptedBench
 
 from rag.settings import Settings
@@ -340,7 +340,7 @@ def test_the_sources_can_be_folded_away(page: Page) -> None:
     assert wider["width"] > wide["width"] + 200
 
 
-def test_a_page_waits_for_its_server_and_goes_on(browser: Browser, bench: ScriptedBench) -> None:
+def test_a_page_waits_for_its_server_and_goes_on(browser: Chromium, bench: ScriptedBench) -> None:
     with browser.new_context() as context:
         page = context.new_page()
         with running(bench) as first:

@@ -7,9 +7,9 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from chromium import Open, ask, wait_for_answers, wait_until_ready, windows
+from chromium import Chromium, Open, ask, wait_for_answers, wait_until_ready, windows
 from live_server import running
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 from scripted_bench import pdf
 from scripted_openai import Received, Reply, scripted_openai
 
@@ -129,7 +129,7 @@ def test_a_follow_up_is_understood(page: Page) -> None:
     expect(page.locator(".rs-span[open] pre").first).to_contain_text("fusion")
 
 
-def test_conversations_survive_a_restart_of_everything(page: Page, browser: Browser, handbook_home: Path) -> None:
+def test_conversations_survive_a_restart_of_everything(page: Page, browser: Chromium, handbook_home: Path) -> None:
     ask(page, "Is this one kept?")
     wait_for_answers(page, 1)
     shown = page.locator(".rs-answer").inner_html()
@@ -144,7 +144,7 @@ def test_conversations_survive_a_restart_of_everything(page: Page, browser: Brow
         bench.close()
 
 
-def test_stop_hangs_up_on_the_model(page: Page, browser: Browser, handbook_home: Path) -> None:
+def test_stop_hangs_up_on_the_model(page: Page, browser: Chromium, handbook_home: Path) -> None:
     def script(reply: Reply, _received: Received) -> None:
         reply.head()
         reply.drip("and so on ", 0.05)

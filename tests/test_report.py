@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chromium import launched
+from chromium import Chromium
 from hypothesis import given
 from hypothesis import strategies as st
 from nasty import STRINGS
-from playwright.sync_api import Browser
 from run_cells import case, cell, failed
 from sqlalchemy import Engine
 
@@ -118,12 +117,6 @@ def written(store: RunStore, summarised: Callable[..., Summary], tmp_path: Path)
         return path.read_bytes().decode("utf-8")
 
     return made
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as opened:
-        yield opened
 
 
 def headings(html: str) -> list[str]:
@@ -412,7 +405,7 @@ def test_a_run_without_any_answer_has_a_report(written: Write) -> None:
 
 @pytest.mark.parametrize("width", [1440, 1024, 390])
 def test_a_browser_shows_it_whole_without_scripts_or_requests(
-    browser: Browser, summarised: Callable[..., Summary], tmp_path: Path, width: int
+    browser: Chromium, summarised: Callable[..., Summary], tmp_path: Path, width: int
 ) -> None:
     rows, cases = hostile(STRINGS)
     names = ["baseline", "brief answers of the second prompt, lexical search only, and twelve passages"]
