@@ -53,6 +53,8 @@ class Reply:
         self._handler.send_response(status)
         self._handler.send_header("Content-Type", kind)
         self._handler.send_header("Transfer-Encoding", "chunked")
+        # It is: a client that did not know might send its next request into it.
+        self._handler.send_header("Connection", "close")
         for name, value in headers.items():
             self._handler.send_header(name.replace("_", "-"), value)
         self._handler.end_headers()

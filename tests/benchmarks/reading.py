@@ -28,6 +28,8 @@ FILES = ("squad/cs224n-dev-v2.0.json", "squad/cs224n-test-v2.0-noanswers.json")
 XQUAD = "squad/xquad.en.json"
 READERS = {"tuned": "reader", "first": ""}
 QUICK = 60
+# Of the answerable questions, those that may be refused so that the unanswerable ones are.
+REFUSED = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Asked:
         found: Whether the paragraph that answers it is among the passages.
         right: Whether the answer was told and holds a sentence of that paragraph with the answer.
         refused: Whether the reply was that the documents do not answer this.
+        sure: How probably the answer is one, 0 to 1: what is compared with the threshold.
     """
 
     id: str
@@ -47,6 +50,7 @@ class Asked:
     found: bool
     right: bool
     refused: bool
+    sure: float
     answer: str
     milliseconds: float
 
@@ -162,6 +166,7 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
                     found=any(hit.passage.text in paragraph.text for hit in answer.hits),
                     right=answer.status == "answered" and any(sentence in told for sentence in right),
                     refused=answer.status == "abstained",
+                    sure=answer.support or 0.0,
                     answer=answer.text,
                     milliseconds=answer.latency_s * 1e3,
                 )
@@ -293,6 +298,10 @@ def _corpus_group(asked: dict[str, list[Asked]]) -> Group:
         row("answerable, but refused, %", "refused", True),
         row("unanswerable, and refused, %", "refused", False),
         Row(
+            f"the same, at a threshold that refuses {REFUSED:.0%} of the answerable, %",
+            *(f"{100 * _refused_at(asked[name], REFUSED):.1f}" for name in ("tuned", "first")),
+        ),
+        Row(
             "milliseconds an answer, p50 / p95",
             *(p50_p95([each.milliseconds for each in asked[name]]) for name in ("tuned", "first")),
         ),
@@ -308,6 +317,13 @@ def _corpus_group(asked: dict[str, list[Asked]]) -> Group:
         name: [asdict(each) for each in cases if each.answerable != each.right] for name, cases in asked.items()
     }
     return Group("Answers out of 1,216 paragraphs", rows, how, raw)
+
+
+def _refused_at(asked: Sequence[Asked], share: float) -> float:
+    """The share of the unanswerable that a threshold refuses which refuses that share of the answerable."""
+    able = sorted(each.sure for each in asked if each.answerable)
+    threshold = able[int(share * len(able))]
+    return statistics.mean(each.sure < threshold for each in asked if not each.answerable)
 
 
 def _time_group(taken: dict[str, Any]) -> Group:
