@@ -29,7 +29,7 @@ run: $(STAMPS)/run-$(KEY) ## Open the chat page (ARGS="--port 8000" is passed on
 # Half of a run waits for processes: two at a time fill two cores. A file stays together, since its tests share what
 # is dear to make.
 test: install ## Run the tests (ARGS="-k settings" is passed on)
-	$(BIN)/python -m pytest --numprocesses=3 --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 check: install ## Look for faults of style and types
 	$(BIN)/ruff check
