@@ -49,7 +49,7 @@ def pytest_configure() -> None:
 
 
 def keep_to_own_cores() -> None:
-    """Of several processes that run tests each has its share of the cores: networks then compute in a fifth less."""
+    """Of several processes that run tests each has its share of the cores: a fifth less is computed then."""
     worker, count = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     if worker and hasattr(os, "sched_setaffinity"):
         own = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw")) :: count]
