@@ -27,7 +27,7 @@ run: $(STAMPS)/run-$(KEY) ## Open the chat page (ARGS="--port 8000" is passed on
 	$(BIN)/ragsmith serve --open $(ARGS)
 
 # Half of a run waits for processes: two at a time fill two cores. A file stays together, since its tests share what
-# is dear to make.
+# is dear to make; the files that take longest come first (tests/conftest.py).
 test: install ## Run the tests (ARGS="-k settings" is passed on)
 	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 

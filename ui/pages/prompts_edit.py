@@ -181,7 +181,9 @@ class Editor:
                 [self.text, self.verdict, self.synced],
                 **_LIVE,
             )
-        self.review_button.click(self.review, [*draft, self.synced, *fields], outputs, **QUIET)
+        reviewed = self.review_button.click(self.review, [*draft, self.synced, *fields], outputs, **QUIET)
+        # The draft may have been changed on the way: what was told then is not of it.
+        reviewed.then(self.check, [*draft, self.synced], checked, **QUIET)
         self.back_button.click(self.back, None, [self.writing, self.reviewing], **QUIET)
         self.save_button.click(self.save, [*draft, self.why], [*outputs, *shows], **QUIET)
         self.close_button.click(self.close, draft, outputs, **QUIET)
@@ -275,7 +277,7 @@ class Editor:
                 return {self.verdict: self._verdict(base, name, text)}
             told = self._meanwhile(origin, seen) + changes_html(changes, origin.label, "the draft")
         return {
-            self.text: text,
+            **({self.text: text} if late else {}),
             self.changes: told,
             self.save_button: gr.Button(f"Save as {draft.name}@{self._next(draft.name)}"),
             self.writing: gr.Column(visible=False),
