@@ -9,7 +9,7 @@ import pytest
 from chromium import Open, ask, wait_for_answers
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from prompts import PromptLibrary, PromptTemplate
 from prompts.files import as_draft, parse_draft
@@ -174,6 +174,29 @@ def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, bench: Workbenc
     page.locator("#prompt-discard").click()
     expect(page.locator("#prompt-view")).to_be_visible()
     expect(page.locator("#prompt-bar")).not_to_contain_text("unsaved")
+
+
+def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, bench: Workbench) -> None:
+    make(bench, "late")
+    reload(page)
+    prompts_tab(page)
+    choose(page, "late")
+    text = begin(page)
+    draft(page).fill("messages: [\n" + text)
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("no YAML")
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/queue/join*"):
+        page.locator("#prompt-review").click()
+    typed = text.replace("description:", "descripton:")
+    draft(page).fill(typed)
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
+    held[0].continue_()
+    expect(page.locator(".toast-body")).to_contain_text("no YAML")
+    settle(page)
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
+    expect(draft(page)).to_have_value(typed)
+    page.locator("#prompt-discard").click()
 
 
 def test_fields_and_draft_follow_each_other(page: Page) -> None:

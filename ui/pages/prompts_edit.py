@@ -170,8 +170,8 @@ class Editor:
         outputs, draft = self.outputs, self.draft
         fields = list(self.fields.values())
         checked = [self.verdict, self.synced, *fields]
-        self.text.change(self.check, [*draft, self.synced], checked, **_LIVE)
-        self.name.change(self.check, [*draft, self.synced], checked, **_LIVE)
+        # One event alone judges the draft, and one at a time: what was told of it before never comes last.
+        gr.on([self.text.change, self.name.change], self.check, [*draft, self.synced], checked, **_LIVE)
         self.text.change(None, draft, None, js=_KEEP)
         for field in FIELDS:
             component = self.fields[field.name]
@@ -181,9 +181,7 @@ class Editor:
                 [self.text, self.verdict, self.synced],
                 **_LIVE,
             )
-        reviewed = self.review_button.click(self.review, [*draft, self.synced, *fields], outputs, **QUIET)
-        # The draft may have been changed on the way: what was told then is not of it.
-        reviewed.then(self.check, [*draft, self.synced], checked, **QUIET)
+        self.review_button.click(self.review, [*draft, self.synced, *fields], outputs, **QUIET)
         self.back_button.click(self.back, None, [self.writing, self.reviewing], **QUIET)
         self.save_button.click(self.save, [*draft, self.why], [*outputs, *shows], **QUIET)
         self.close_button.click(self.close, draft, outputs, **QUIET)
@@ -247,12 +245,12 @@ class Editor:
             except PromptError as error:
                 return {self.verdict: _bad(str(error))}
             now = _Synced(changed, known.fields | {field.name: value or ""})
-            return {self.text: changed, self.verdict: self._verdict(base, name, changed), self.synced: now.told}
+            return {self.text: changed, self.synced: now.told}
 
         return put
 
     @telling
-    def review(self, base: str, seen: str, name: str, text: str, synced: str, *values: str | None) -> Updates:
+    def review(self, base: str, seen: str, name: str, text: str, synced: str, *values: str | None) -> Any:
         """Show what the draft changes, and ask why."""
         known = _Synced.of(synced)
         late = {
@@ -263,10 +261,7 @@ class Editor:
         if late:
             # A key was pressed so shortly before that the draft does not have it yet.
             text = with_settings(text, late)
-        try:
-            draft = self._parsed(base, name, text)
-        except PromptError as error:
-            return {self.verdict: _bad(str(error))}
+        draft = self._parsed(base, name, text)
         origin = self._origin(base, draft.name)
         if origin is None:
             told = f'<div class="rs-head">The first version of {plain(draft.name)}</div>{template_html(draft, ())}'
@@ -274,7 +269,7 @@ class Editor:
             changes = self._shelf.changes(origin, draft)
             if not changes:
                 gr.Info(f"Nothing was changed: this is {origin.label}.")
-                return {self.verdict: self._verdict(base, name, text)}
+                return {self.text: text} if late else gr.skip()
             told = self._meanwhile(origin, seen) + changes_html(changes, origin.label, "the draft")
         return {
             **({self.text: text} if late else {}),
