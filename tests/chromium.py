@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -106,6 +107,40 @@ def wait_until_ready(page: Page) -> None:
     """Until the page can be used and has heard from the server what answers."""
     expect(page.locator("#question textarea")).to_be_visible()
     expect(page.locator(".rs-release")).to_be_visible()
+
+
+# Keeps what the server sends of the events.
+_HEAR = """
+window.heard = "";
+const fetched = window.fetch;
+window.fetch = async (...args) => {
+  const reply = await fetched(...args);
+  if (String(args[0]?.url ?? args[0]).includes("queue/data")) {
+    const lines = reply.clone().body.pipeThrough(new TextDecoderStream()).getReader();
+    const keep = async () => {
+      for (let read = await lines.read(); !read.done; read = await lines.read()) window.heard += read.value;
+    };
+    keep().catch(() => "the page was left");
+  }
+  return reply;
+};
+"""
+
+
+def hear(page: Page) -> None:
+    """Load the page anew, and keep what the server sends of the events from then on."""
+    page.add_init_script(_HEAR)
+    page.reload()
+    wait_until_ready(page)
+
+
+def taken_back(page: Page) -> list[str]:
+    """What the server, by what was heard, said of a component and left out of the next update of an event."""
+    told = [json.loads(line[5:]) for line in page.evaluate("heard").splitlines() if line.startswith("data:")]
+    later = [each["output"]["data"] for each in told if each["msg"] == "process_generating"]
+    assert len(later) > 1, "nothing was heard"
+    changes = [change for data in later for part in data if isinstance(part, list) for change in part]
+    return [str(change[1]) for change in changes if isinstance(change, list) and change[0] == "delete"]
 
 
 def ask(page: Page, question: str) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
-from chromium import Chromium, Open, ask, wait_for_answers, wait_until_ready
+from chromium import Chromium, Open, ask, hear, taken_back, wait_for_answers, wait_until_ready
 from live_server import running
 from playwright.sync_api import Page, expect
 from scripted_bench import SENTENCE, ScriptedBench
@@ -44,6 +45,30 @@ def test_a_question_is_answered_with_its_sources(page: Page) -> None:
     expect(page.locator(".rs-rest summary").first).to_contain_text("Retrieved, not cited (1)")
     expect(page.locator(".rs-conv.is-on")).to_contain_text("How long is a passage?")
     expect(page.locator("#question textarea")).to_have_value("")
+
+
+def test_what_an_answer_shows_is_said_again_for_pages_that_are_slow_to_show_it(page: Page) -> None:
+    hear(page)
+    ask(page, "How long is a passage?")
+    wait_for_answers(page, 1)
+    assert taken_back(page) == []
+
+
+def test_what_adding_shows_is_said_again_for_pages_that_are_slow_to_show_it(
+    page: Page, bench: ScriptedBench, tmp_path: Path
+) -> None:
+    bench.ingest_seconds = 1
+    hear(page)
+    page.locator("#add .label-wrap").click()
+    page.locator("#folder textarea, #folder input").fill(str(tmp_path))
+    page.locator("#add-folder").click()
+    expect(page.locator("#progress")).to_contain_text("1 added")
+    assert taken_back(page) == []
+
+
+def test_no_event_reports_its_progress_to_what_it_writes(address: str) -> None:
+    events = httpx.get(f"{address}/config").json()["dependencies"]
+    assert [event["targets"] for event in events if event["show_progress_on"] != []] == []
 
 
 def test_a_click_on_a_citation_opens_the_marked_sentence(page: Page) -> None:

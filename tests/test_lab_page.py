@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from chromium import Open
+from chromium import Open, hear, taken_back
 from playwright.sync_api import Locator, Page, expect
 from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_openai
 from tiny import CORPUS, QUESTION, SENTENCE, open_tiny
@@ -96,6 +96,13 @@ def test_a_column_that_fails_stands_beside_one_that_answers(page: Page, address:
     expect(answer(page, "a").locator(".rs-text")).to_contain_text(SENTENCE)
     expect(answer(page, "b").locator(".rs-error")).to_contain_text("nowhere")
     expect(answer(page, "c").locator(".rs-error")).to_contain_text("decoding.temperature")
+
+
+def test_what_columns_show_is_said_again_for_pages_that_are_slow_to_show_it(page: Page, address: str) -> None:
+    hear(page)
+    show(page, address, "A: retrieval.k=3", f"B: model={REMOTE}")
+    run(page, 2)
+    assert taken_back(page) == []
 
 
 def test_stop_hangs_up_in_all_columns(page: Page, address: str, model: ScriptedOpenAI, bench: Workbench) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ui.pages.events import QUIET, in_thread, told, warn
+from ui.pages.events import QUIET, Updates, in_thread, told, warn
 from ui.pages.layout import ChatParts
 from ui.pages.markup import plain
 from ui.pages.render import duration
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.3
 SHOWN_PROBLEMS = 50
-
-# A generator that yields nothing empties what it was to write to: where nothing is to change it yields a skip.
-Updates = AsyncIterator[dict[Any, Any]]
 
 
 class Job:
@@ -133,15 +130,15 @@ class Adding:
 
     async def _watch(self, job: Job, shown: str) -> Updates:
         add = self._parts.add
-        yield {
-            add.progress: progress_html(None),
+        busy = {
             add.stop: gr.Button(visible=True),
             add.upload: gr.UploadButton(interactive=False),
             add.add_folder: gr.Button(interactive=False),
         }
+        yield busy | {add.progress: progress_html(None)}
         while job.running:
             await asyncio.sleep(LOOK_S)
-            yield {add.progress: progress_html(job.progress)}
+            yield busy | {add.progress: progress_html(job.progress)}
         names = await in_thread(self._bench.corpora)
         yield {
             add.progress: outcome_html(job, shown),

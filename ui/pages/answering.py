@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from rag.errors import RagsmithError
 from rag.events import Answer
 from ui.asking import Draft, Running
 from ui.pages import view
-from ui.pages.events import QUIET, in_thread, log, told, warn
+from ui.pages.events import QUIET, Updates, in_thread, log, told, warn
 from ui.pages.layout import ChatParts
 from ui.pages.panel import EMPTY, draft_sources_html, sources_html
 from ui.pages.render import answer_html, draft_html, step_line
@@ -25,9 +24,6 @@ if TYPE_CHECKING:
 
 # Between two updates of a growing answer: faster is not seen, and slows long conversations in the browser.
 PAUSE_S = 0.06
-
-# A generator that yields nothing empties what it was to write to: where nothing is to change it yields a skip.
-Updates = AsyncIterator[dict[Any, Any]]
 
 _SEND = "(question, current, corpus) => [question, current, corpus, window.ragsmith.takeEditing()]"
 
@@ -52,14 +48,7 @@ class Answering:
     def wire(self) -> None:
         """Connect the events."""
         parts = self._parts
-        outputs = [
-            parts.bridge.current,
-            parts.chatbot,
-            parts.question,
-            parts.sources,
-            parts.listing,
-            parts.comment_row,
-        ]
+        outputs = [parts.bridge.current, parts.chatbot, parts.question, parts.sources, parts.listing]
         common: dict[str, Any] = {"outputs": outputs, "concurrency_limit": None, **QUIET}
         asking = [parts.question, parts.bridge.current, parts.corpus]
         parts.question.submit(self.send, [*asking, parts.bridge.editing], js=_SEND, **common)
@@ -115,10 +104,9 @@ class Answering:
                 value=[*before, view.assistant_message(draft_html("", (), (), "", "Reading the question"))],
                 feedback_value=await in_thread(view.thumbs, asked.conversation, self._bench.traces),
             ),
-            parts.question: gr.Textbox(value="", submit_btn=False, stop_btn=True),
+            parts.question: "",
             parts.sources: EMPTY,
             parts.listing: await in_thread(self._listing, asked.conversation.id),
-            parts.comment_row: gr.Row(visible=False),
         }
         async for updates in self._follow(asked, before):
             yield updates
@@ -152,12 +140,14 @@ class Answering:
         stream = self._running.start(conversation.id, self._bench.ask(request))
         draft = Draft()
         problem: Exception | None = None
+        busy = {parts.question: gr.Textbox(submit_btn=False, stop_btn=True)}
         try:
+            yield busy | self._growing(draft, before, new_hits=False)
             async for events in stream.batches(PAUSE_S):
                 hits = draft.hits
                 draft = reduce(Draft.after, events, draft)
                 if draft.answer is None:
-                    yield self._growing(draft, before, new_hits=draft.hits is not hits)
+                    yield busy | self._growing(draft, before, new_hits=draft.hits is not hits)
         except Exception as error:  # noqa: BLE001 - an answer that fails is shown as one
             problem = error
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from functools import wraps
 from typing import Any, ParamSpec
 
@@ -22,8 +22,21 @@ BRIDGED = "(_value, ...rest) => [window.ragsmith.value, ...rest]"
 # A hidden text is what the address of the page says from then on.
 ADDRESSED = "(query) => window.ragsmith.address(query)"
 
-QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Of every event: no spinner over what is already there, and no entry in Gradio's own API."""
+QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
+"""Of every event: no spinner over what is already there, and no entry in Gradio's own API.
+
+Hidden progress is reported all the same, at each event to every component that any earlier event wrote to: a page
+of hundreds spends more on that than on the event. Progress on no component is reported to none.
+"""
+
+
+Updates = AsyncIterator[dict[Any, Any]]
+"""What a handler yields that works for a while.
+
+One that yields nothing empties what it was to write to: where nothing is to change it yields a skip. The browser
+writes what differs from one update to the next into the earlier one, which a slow page may not have shown yet: a
+property that is to stay is said again in each of them.
+"""
 
 
 def warn(error: Exception) -> None:

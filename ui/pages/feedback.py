@@ -32,6 +32,8 @@ class FeedbackEvents:
         row = [parts.bridge.rated, parts.comment_row, parts.comment_for, parts.comment]
         parts.chatbot.like(self.rate, parts.bridge.current, row, **QUIET)
         save = [parts.bridge.rated, parts.comment]
+        asked = [parts.question.submit, parts.chatbot.example_select, parts.chatbot.retry]
+        gr.on(asked, self.put_away, None, parts.comment_row, **QUIET)
         parts.save_comment.click(self.save_comment, save, parts.comment_row, **QUIET)
         parts.comment.submit(self.save_comment, save, parts.comment_row, **QUIET)
 
@@ -54,6 +56,11 @@ class FeedbackEvents:
             parts.comment_for: f'<div class="rs-comment-for">{thumb(rating)} {_ASKED[rating]}</div>',
             parts.comment: gr.Textbox(value="", placeholder="A comment, if you like"),
         }
+
+    @staticmethod
+    def put_away() -> Any:
+        """Ask no longer about an earlier answer."""
+        return gr.Row(visible=False)
 
     @telling
     def save_comment(self, rated: str, comment: str) -> Any:

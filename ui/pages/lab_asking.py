@@ -59,11 +59,13 @@ class AskingAll:
         started = time.time()
         answers = list(NONE)
         work = self._working[key] = ask_all(self._bench, form.columns, form.asked)
+        # In each update, as of every handler that works for a while.
+        busy = self._busy(form, working=True)
         try:
-            yield self._busy(form, working=True) | self._begun(form)
+            yield busy | self._begun(form)
             async with aclosing(work.changes(PAUSE_S)) as changes:  # type: ignore[type-var]
                 async for changed in changes:
-                    updates: Updates = {}
+                    updates = busy.copy()
                     for number in changed:
                         lane = work.lanes[number]
                         if lane.over:

@@ -160,7 +160,7 @@ class PromptsTab:
         # Another tab may have written an address of its own in the meantime.
         opened.then(None, self._address, None, js=ADDRESSED, **QUIET)
         bridge.links["prompts"].click(self.linked, None, [tabs, *shown], **QUIET)
-        self._address.change(None, self._address, None, js=ADDRESSED)
+        self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
         self._choose.click(self.choose, [clicked, *state], shown, js=BRIDGED, **QUIET)
         self._choose_version.click(self.choose_version, [clicked, *state], shown, js=BRIDGED, **QUIET)
         self._open.click(self.choose, [clicked, *state], shown, js=BRIDGED, **QUIET)

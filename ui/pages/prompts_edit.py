@@ -172,7 +172,7 @@ class Editor:
         checked = [self.verdict, self.synced, *fields]
         # One event alone judges the draft, and one at a time: what was told of it before never comes last.
         gr.on([self.text.change, self.name.change], self.check, [*draft, self.synced], checked, **_LIVE)
-        self.text.change(None, draft, None, js=_KEEP)
+        self.text.change(None, draft, None, js=_KEEP, **QUIET)
         for field in FIELDS:
             component = self.fields[field.name]
             component.change(
