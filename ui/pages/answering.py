@@ -101,7 +101,7 @@ class Answering:
         yield {
             parts.bridge.current: asked.conversation.id,
             parts.chatbot: gr.Chatbot(
-                value=[*before, view.assistant_message(draft_html("", (), (), "", "Reading the question"))],
+                value=before,
                 feedback_value=await in_thread(view.thumbs, asked.conversation, self._bench.traces),
             ),
             parts.question: "",
