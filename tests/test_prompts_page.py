@@ -176,6 +176,26 @@ def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, bench: Workbenc
     expect(page.locator("#prompt-bar")).not_to_contain_text("unsaved")
 
 
+def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_version(
+    page: Page, bench: Workbench
+) -> None:
+    make(bench, "quick", 2)
+    reload(page)
+    prompts_tab(page)
+    choose(page, "quick")
+    settle(page)
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/queue/join*"):
+        page.locator('.rs-point[data-value="1"]').click()
+    pane(page, "Settings")
+    expect(page.locator("#prompt-settings-pane")).to_contain_text("0.2")
+    held[0].continue_()
+    expect(head(page)).to_have_text("quick@1")
+    expect(page.locator("#prompt-settings-pane")).to_contain_text("0.1")
+    page.wait_for_url("**prompt=quick@1&pane=settings*")
+
+
 def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, bench: Workbench) -> None:
     make(bench, "late")
     reload(page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -156,20 +157,32 @@ class PromptsTab:
         ]
         form = [self._form, self._told, self._label, self._reason, self._move, self._remove]
         self._editor.wire(page, clicked, self._view, self._bar, self._saved, shown)
-        opened = tab.select(self.opened, state, shown, **QUIET)
+        # One at a time, as they were asked for: what was looked at before must not come last.
+        look: dict[str, Any] = {
+            "inputs": state,
+            "outputs": [self._address, self._other, *body],
+            "concurrency_id": "prompt-pane",
+            "concurrency_limit": 1,
+            **QUIET,
+        }
+        opened = tab.select(self.opened, state, shown, **QUIET).then(self.look, **look)
         # Another tab may have written an address of its own in the meantime.
         opened.then(None, self._address, None, js=ADDRESSED, **QUIET)
         bridge.links["prompts"].click(self.linked, None, [tabs, *shown], **QUIET)
         self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
-        self._choose.click(self.choose, [clicked, *state], shown, js=BRIDGED, **QUIET)
-        self._choose_version.click(self.choose_version, [clicked, *state], shown, js=BRIDGED, **QUIET)
-        self._open.click(self.choose, [clicked, *state], shown, js=BRIDGED, **QUIET)
+        for button, choose in (
+            (self._choose, self.choose),
+            (self._open, self.choose),
+            (self._choose_version, self.choose_version),
+        ):
+            button.click(choose, [clicked, *state], shown, js=BRIDGED, **QUIET).then(self.look, **look)
         self._more.click(self.more, state, [self._line, self._limit], **QUIET)
         # Gradio's event of an input misses what is pasted and what is taken out.
         self._filter.change(self.filtered, state, [self._line, self._limit], trigger_mode="always_last", **QUIET)
         for pane, each in self._tabs.items():
-            each.select(self._turn_to(pane), state, [self._pane, self._address, self._other, *body], **QUIET)
-        self._other.input(self.compare, state, [self._address, self._other, *body], **QUIET)
+            turned = each.select(None, None, self._pane, js=f"() => {json.dumps(pane)}", **QUIET)
+            turned.then(self.look, **look)
+        self._other.input(self.look, **look)
         self._edit.click(self._editor.begin, [self._at, *self._editor.draft], self._editor.outputs, **QUIET)
         self._new.click(self._editor.begin_new, self._editor.draft, self._editor.outputs, **QUIET)
         self._to_production.click(self._ask(PRODUCTION), self._at, form, **QUIET)
@@ -178,8 +191,8 @@ class PromptsTab:
         self._cancel.click(self.cancel, None, self._form, **QUIET)
         self._lab.wire(page, tabs, self._lab_tab, bridge)
         moving = [self._label, self._reason, *state]
-        self._move.click(self.move, moving, shown, **QUIET)
-        self._remove.click(self.remove, moving, shown, **QUIET)
+        self._move.click(self.move, moving, shown, **QUIET).then(self.look, **look)
+        self._remove.click(self.remove, moving, shown, **QUIET).then(self.look, **look)
 
     @telling
     def opened(self, *state: Any) -> Updates:
@@ -201,7 +214,7 @@ class PromptsTab:
             warn(error)
         pane = query.get("pane", "template")
         named = Shown(shown.at, pane if pane in PANES else "template", query.get("with", ""))
-        return {self._all_tabs: gr.Tabs(selected="prompts"), **self._show(named)}
+        return {self._all_tabs: gr.Tabs(selected="prompts"), **self._turn_to(named)}
 
     @telling
     def choose(self, reference: str, *state: Any) -> Updates:
@@ -211,13 +224,13 @@ class PromptsTab:
             reference = f"{reference}@{self._shelf.versions(reference)[0]}"
         prompt = self._shelf.load(reference)
         text = before.text if prompt.name == before.name else ""
-        return {**self._show(Shown(prompt.label, before.pane, "", text)), self._filter: text}
+        return {**self._show(Shown(prompt.label, text=text)), self._filter: text}
 
     @telling
     def choose_version(self, version: str, *state: Any) -> Updates:
         """Show another version."""
         before = Shown(*state)
-        return self._show(Shown(f"{before.name}@{version}", before.pane, "", before.text, before.limit))
+        return self._show(Shown(f"{before.name}@{version}", text=before.text, limit=before.limit))
 
     @telling
     def more(self, *state: Any) -> Updates:
@@ -233,21 +246,10 @@ class PromptsTab:
         return {self._line: self._line_of(Shown(before.at, text=before.text)), self._limit: STEP}
 
     @telling
-    def compare(self, *state: Any) -> Any:
-        """Compare with another version."""
+    def look(self, *state: Any) -> Any:
+        """Fill the pane that is open, with what is looked at by now."""
         shown = Shown(*state)
         return self._body(shown) if shown.at else gr.skip()
-
-    def _turn_to(self, pane: str) -> Callable[..., Any]:
-        @telling
-        def turned(*state: Any) -> Any:
-            before = Shown(*state)
-            if not before.at:
-                return gr.skip()
-            shown = Shown(before.at, pane, before.other)
-            return {self._pane: pane, **self._body(shown)}
-
-        return turned
 
     def _ask(self, label: str) -> Callable[[str], Updates]:
         @telling
@@ -309,7 +311,7 @@ class PromptsTab:
         }
 
     def _saved(self, label: str) -> Updates:
-        return {**self._show(Shown(label)), self._filter: ""}
+        return {**self._turn_to(Shown(label)), self._filter: ""}
 
     def _first(self) -> Shown:
         """The version that the chat runs, else the first one there is."""
@@ -321,13 +323,22 @@ class PromptsTab:
                     return Shown(f"{entry.name}@{entry.newest}")
             raise
 
+    def _turn_to(self, shown: Shown) -> Updates:
+        return {
+            **self._show(shown),
+            self._pane: shown.pane,
+            self._panes: gr.Tabs(selected=shown.pane),
+            **self._body(shown),
+        }
+
     def _show(self, shown: Shown) -> Updates:
+        """All but the pane: a person may turn to another one before this is seen."""
         prompt = self._shelf.load(shown.at)
         labels = [label for label, version in self._shelf.labels(shown.name).items() if version == shown.version]
         here = PRODUCTION in labels
         return {
             self._at: shown.at,
-            self._pane: shown.pane,
+            self._other: gr.Dropdown(value=shown.other or None),
             self._limit: shown.limit,
             self._entries: view.entries_html(self._shelf.entries(), shown.name),
             self._line: self._line_of(shown),
@@ -336,8 +347,6 @@ class PromptsTab:
                 "In production" if here else "Move production here", interactive=not here
             ),
             self._form: gr.Column(visible=False),
-            self._panes: gr.Tabs(selected=shown.pane),
-            **self._body(shown),
         }
 
     def _line_of(self, shown: Shown) -> str:
