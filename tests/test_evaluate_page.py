@@ -22,6 +22,7 @@ from ui.wiring import Workbench
 
 QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"
 CASES = 60
+SETTLED_MS = 600
 QUESTION = "What does the Stop button do?"
 NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> {{question}} **b**"
 
@@ -261,6 +262,24 @@ def test_a_proposed_case_is_accepted_or_rejected(page: Page, bench: Workbench) -
     datasets = bench.evaluations.datasets
     assert [each.id for each in datasets.cases(datasets.resolve("proposed"))] == ["c9", "c0"]
     assert store.put("proposed", [case(1)]) == 0
+
+
+def test_what_was_chosen_for_a_new_run_stays(page: Page, bench: Workbench, address: str) -> None:
+    run = kept(bench, "beside", [cell(0, at) for at in range(40)])
+    show(page, address, f"run={run}")
+    page.locator("#new-run .label-wrap").click()
+    dataset = page.locator("#new-run-dataset input")
+    expect(dataset).not_to_have_value("")
+    other = "sixty@1" if dataset.input_value() != "sixty@1" else "beside@1"
+    dataset.click()
+    page.get_by_role("option", name=other).click()
+    tab(page, "Chat")
+    with page.expect_response("**/queue/join*"):
+        tab(page, "Evaluate")
+    page.locator(f'.rs-run[data-value="{run}"]').click()
+    expect(page.locator(".rs-figures")).to_be_visible()
+    page.wait_for_timeout(SETTLED_MS)
+    expect(dataset).to_have_value(other)
 
 
 def test_a_mistake_in_a_new_run_is_one_sentence_and_loses_nothing(page: Page) -> None:

@@ -112,7 +112,7 @@ class RunsTab:
         head = [self._head, self._actions, self._stop, self._resume, self._table, self._timer]
         grid = [self._filter, self._grid, self._pager, self._back, self._on, self._start, self._address]
         shown = [*listed, *head, *grid, self._baseline, self._other, self._cell, self._at, self._chosen]
-        tab.select(self.listing, self._chosen, listed, **QUIET)
+        tab.select(self.listing, [self._chosen, self._dataset, self._corpus], listed, **QUIET)
         self._open_run.click(self.open, bridge.value, shown, js=BRIDGED, **QUIET)
         for event in (self._show.input, self._search.submit, self._search.blur):
             event(self.filtered, seen, grid, **QUIET)
@@ -135,13 +135,15 @@ class RunsTab:
         return self._bench.evaluations
 
     @telling
-    def listing(self, chosen: str) -> Updates:
-        """The runs, and what a new one may be about."""
+    def listing(self, chosen: str, dataset: str | None = None, corpus: str | None = None) -> Updates:
+        """The runs, and what a new one may be about; what was chosen for it stays."""
         datasets = [f"{each.name}@{each.version}" for each in self._runs.datasets.list()]
+        corpora = self._bench.corpora()
+        first = datasets[0] if datasets else None
         return {
             self._list: self._list_html(chosen),
-            self._dataset: gr.Dropdown(choices=datasets, value=datasets[0] if datasets else None),
-            self._corpus: gr.Dropdown(choices=self._bench.corpora(), value=self._bench.settings.corpus),
+            self._dataset: gr.Dropdown(datasets, value=dataset if dataset in datasets else first),
+            self._corpus: gr.Dropdown(corpora, value=corpus if corpus in corpora else self._bench.settings.corpus),
         }
 
     @telling
@@ -224,9 +226,10 @@ class RunsTab:
         if request.query_params.get("tab") != TAB:
             return gr.skip()
         seen = seen_in(request.query_params)
-        front = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected="runs")}
+        front: Updates = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected="runs")}
+        front |= self.listing(seen.run)
         if not seen.run:
-            return {**front, **self.listing("")}
+            return front
         return {**front, **self._shown(seen), self._show: seen.show, self._search: seen.search}
 
     def _begun(self, dataset: str, variants: str, corpus: str, judge: str) -> Run:
@@ -238,7 +241,7 @@ class RunsTab:
         seen = replace(wanted, run=run.id, baseline=min(wanted.baseline, len(names) - 1))
         others = [(f"{each.name} · {each.id}", each.id) for each in self._runs.runs.list() if each.id != run.id]
         return {
-            **self.listing(run.id),
+            self._list: self._list_html(run.id),
             **self._head_of(seen),
             **self._grid_of(seen),
             self._baseline: gr.Dropdown(choices=names, value=names[seen.baseline]),
