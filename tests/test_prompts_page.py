@@ -98,6 +98,14 @@ def make(bench: Workbench, name: str, count: int = 1) -> list[PromptTemplate]:
     return made
 
 
+def make_and_choose(page: Page, bench: Workbench, name: str, count: int = 1) -> None:
+    """The newest of these versions, on a page that knows them."""
+    make(bench, name, count)
+    reload(page)
+    prompts_tab(page)
+    choose(page, name)
+
+
 def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Page, bench: Workbench) -> None:
     choose(page, "answer")
     expect(head(page)).to_have_text("answer@1")
@@ -147,10 +155,7 @@ def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Pag
 
 
 def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, bench: Workbench) -> None:
-    make(bench, "malformed")
-    reload(page)
-    prompts_tab(page)
-    choose(page, "malformed")
+    make_and_choose(page, bench, "malformed")
     text = begin(page)
     for broken, told in (
         ("messages: [\n" + text, "no YAML"),
@@ -179,10 +184,7 @@ def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, bench: Workbenc
 def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_version(
     page: Page, bench: Workbench
 ) -> None:
-    make(bench, "quick", 2)
-    reload(page)
-    prompts_tab(page)
-    choose(page, "quick")
+    make_and_choose(page, bench, "quick", 2)
     settle(page)
     held: list[Route] = []
     page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
@@ -197,10 +199,7 @@ def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_versi
 
 
 def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, bench: Workbench) -> None:
-    make(bench, "late")
-    reload(page)
-    prompts_tab(page)
-    choose(page, "late")
+    make_and_choose(page, bench, "late")
     text = begin(page)
     draft(page).fill("messages: [\n" + text)
     expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("no YAML")
