@@ -47,14 +47,14 @@ bench: ## Measure speed and quality: make bench DATA=folder
 	@$(MAKE) --no-print-directory $(STAMPS)/bench-$(KEY)
 	$(BIN)/python -m tests.benchmarks --data "$(DATA)" $(ARGS)
 
-models: ## Train the models that ship, for hours: make models DATA=folder
+models: ## Train the models that ship, for hours; the same command goes on after a stop: make models DATA=folder
 	@if [ -z "$(DATA)" ]; then \
 		echo "make models needs the folder of training data: make models DATA=/path/to/data" >&2; exit 2; \
 	fi
 	@$(MAKE) --no-print-directory install
-	$(BIN)/ragsmith tune run reader --data "$(DATA)" --to rag/shipped/reader
-	$(BIN)/ragsmith tune run reranker --data "$(DATA)" --to rag/shipped/reranker
-	$(BIN)/ragsmith tune run generator --data "$(DATA)" --to rag/shipped/generator
+	$(BIN)/ragsmith tune run reader --resume --data "$(DATA)" --to rag/shipped/reader
+	$(BIN)/ragsmith tune run reranker --resume --data "$(DATA)" --to rag/shipped/reranker
+	$(BIN)/ragsmith tune run generator --resume --data "$(DATA)" --to rag/shipped/generator
 
 # What development needs; the targets above call it.
 install: $(STAMPS)/dev-$(KEY)

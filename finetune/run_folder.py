@@ -1,7 +1,7 @@
 """A training run as files: what was asked for, how far it is, what came of it.
 
 ``recipe.toml``      the recipe, as it was given
-``run.json``         data folder, start, hash of the recipe, how it is tracked
+``run.json``         data folder, hash of the recipe, adapter it starts from, when it began, how it is tracked
 ``status.json``      state, place, process; replaced whole
 ``curve.jsonl``      a point a line
 ``features/``        the rows of each stage as numbers
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from finetune.loop import Point
 from finetune.recipe import Recipe, parse_recipe
+from finetune.start import find_start
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import disk_errors
@@ -106,8 +107,8 @@ class RunFolder:
     @property
     def _told(self) -> dict[str, Any]:
         try:
-            held = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return {name: held[name] for name in ("data", "recipe_sha256", "tracking")}
+            held: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            return held | {name: held[name] for name in ("data", "recipe_sha256", "tracking")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TuningError(
                 f"The run in {self.path} is damaged: run.json cannot be read.", fix="Begin a new one."
@@ -199,9 +200,11 @@ def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: Trackin
         tracking: How the run is told to W&B.
 
     Raises:
+        AdapterError: There is no adapter such as the recipe starts from.
         StorageFull, WorkspaceError: The folder cannot be written.
     """
     started = time.time()
+    asked = _asked(recipe, text, data)
     stem = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}"
     with disk_errors("begin a run"):
         runs.mkdir(parents=True, exist_ok=True)
@@ -212,15 +215,31 @@ def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: Trackin
                 break
             except FileExistsError:
                 continue
-        told = {
-            "data": str(data.resolve()),
-            "started": started,
-            "recipe_sha256": _hash(text),
-            "tracking": tracking.model_dump(),
-        }
+        told = {**asked, "started": started, "tracking": tracking.model_dump()}
         (path / "run.json").write_text(json.dumps(told), encoding="utf-8")
         (path / "recipe.toml").write_text(text, encoding="utf-8")
     return RunFolder(path)
+
+
+def run_like(runs: Path, recipe: Recipe, text: str, data: Path) -> RunFolder | None:
+    """The newest run that was asked for the same: recipe, the adapter it starts from, and data.
+
+    Args:
+        runs, recipe, text, data: See ``new_run``.
+
+    Raises:
+        AdapterError: There is no adapter such as the recipe starts from.
+    """
+    asked = _asked(recipe, text, data)
+    for run in all_runs(runs):
+        try:
+            told = run._told
+        except TuningError:
+            # Whatever it was asked for, it cannot go on.
+            continue
+        if {name: told.get(name) for name in asked} == asked:
+            return run
+    return None
 
 
 def find_run(runs: Path, name: str | None) -> RunFolder:
@@ -251,6 +270,15 @@ def all_runs(runs: Path) -> list[RunFolder]:
 def _is_run(path: Path) -> bool:
     # `Path.is_file` raises where a name is too long for a file.
     return all(os.path.isfile(path / name) for name in ("recipe.toml", "run.json"))
+
+
+def _asked(recipe: Recipe, text: str, data: Path) -> dict[str, Any]:
+    """What decides what a training makes, beside the code."""
+    return {
+        "recipe_sha256": _hash(text),
+        "start": find_start(recipe.start).identity if recipe.start is not None else None,
+        "data": str(data.resolve()),
+    }
 
 
 def _hash(text: str) -> str:

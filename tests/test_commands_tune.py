@@ -14,8 +14,8 @@ from test_house import run_python
 
 from finetune.loop import Point
 from finetune.recipe import RECIPES, parse_recipe
-from finetune.run_folder import RunFolder, State, Status, new_run
-from rag.adapters import CARD, CONFIG, WEIGHTS, AdapterCard, Calibration
+from finetune.run_folder import RunFolder, State, Status, new_run, run_like
+from rag.adapters import CARD, CONFIG, WEIGHTS, AdapterCard, Calibration, read_adapter
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
 from ui.commands import _training
@@ -235,10 +235,44 @@ def test_going_on_with_what_is_done_tells_where_it_is(workspace: Workspace, done
     assert result.stderr == f"{done.name} is done: {done.path / 'result'}\n"
 
 
+def test_the_same_training_asked_for_again_is_taken_up_and_not_begun_anew(
+    workspace: Workspace, done: RunFolder, tmp_path: Path
+) -> None:
+    arguments = ("tune", "run", "miniature", "--resume", "--data", workspace.root)
+    result = call(workspace.root, *arguments, "--to", tmp_path / "target")
+    assert (result.exit_code, result.stdout) == (0, f"Copied to {tmp_path / 'target'}\n")
+    assert result.stderr == f"{done.name} is done: {done.path / 'result'}\n"
+    assert read_adapter(tmp_path / "target").card == CARD_TOLD
+    assert list(workspace.runs.iterdir()) == [done.path]
+
+
+def test_only_a_run_of_the_same_recipe_start_and_data_is_taken_up(workspace: Workspace, tmp_path: Path) -> None:
+    run = made(workspace, "stopped")
+    assert run_like(workspace.runs, RECIPE, TEXT, workspace.root) == run
+    assert run_like(workspace.runs, RECIPE, f"{TEXT}# another\n", workspace.root) is None
+    assert run_like(workspace.runs, RECIPE, TEXT, tmp_path) is None
+    started = RECIPE.model_copy(update={"start": "reader"})
+    assert run_like(workspace.runs, started, TEXT, workspace.root) is None
+    other = new_run(workspace.runs, started, TEXT, workspace.root, TrackingSettings(wandb="off"))
+    assert run_like(workspace.runs, started, TEXT, workspace.root) == other
+    # The newest of those that are whole.
+    newest = made(workspace, "done")
+    assert run_like(workspace.runs, RECIPE, TEXT, workspace.root) == newest
+    (newest.path / "run.json").write_text("[]", encoding="utf-8")
+    assert run_like(workspace.runs, RECIPE, TEXT, workspace.root) == run
+
+
+@pytest.mark.parametrize("copied", [False, True])
 def test_a_run_that_somebody_works_on_is_followed_and_ctrl_c_stops_it(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    copied: bool, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = made(workspace, "running", left_s=61.0)
+    again = f"`ragsmith tune resume {run.name}`"
+    arguments: list[object] = ["resume"]
+    if copied:
+        again = "The same command with --resume"
+        target = workspace.root / "target"
+        arguments = ["run", "miniature", "--resume", "--data", workspace.root, "--to", target]
     naps = 0
 
     def nap(_seconds: float) -> None:
@@ -255,7 +289,7 @@ def test_a_run_that_somebody_works_on_is_followed_and_ctrl_c_stops_it(
     monkeypatch.setattr(_training, "LINE_EVERY_S", 0.0)
     lock = run.lock
     lock.acquire()
-    result = call(workspace.root, "tune", "resume")
+    result = call(workspace.root, "tune", *arguments)
     assert result.exit_code == 130
     assert result.stdout == ""
     assert result.stderr.splitlines() == [
@@ -264,8 +298,9 @@ def test_a_run_that_somebody_works_on_is_followed_and_ctrl_c_stops_it(
         "running: cloze 6/6, loss 2.2500, 1:01 left",
         "running: cloze 6/6, loss 2.2500, 1:01 left, stopping",
         "running: cloze 6/6, loss 2.2500, 1:01 left, stopping",
-        f"Stopped. `ragsmith tune resume {run.name}` goes on.",
+        f"Stopped. {again} goes on.",
     ]
+    assert not (workspace.root / "target").exists()
     assert run.stop_asked
 
 

@@ -230,7 +230,9 @@ def test_wandb_has_the_adapter(told: RunFile, whole: RunFolder) -> None:
 # Killed, stopped, and gone on
 
 
-def test_killed_three_times_it_ends_as_if_nothing_had_been(begun: RunFolder, whole: RunFolder) -> None:
+def test_killed_three_times_it_ends_as_if_nothing_had_been(
+    begun: RunFolder, whole: RunFolder, data: Path, tmp_path: Path
+) -> None:
     seed = int(os.environ.get("SEED", random.SystemRandom().randrange(10_000)))
     print(f"SEED={seed}")
     chance = random.Random(seed)
@@ -251,9 +253,12 @@ def test_killed_three_times_it_ends_as_if_nothing_had_been(begun: RunFolder, who
             (begun.path / "features" / ".cloze.npz.4711").touch()
     begun.ask_to_stop()
     # What was asked of the process before is not asked of the next.
-    gone_on = call(begun.path.parent.parent, "tune", "resume")
+    target = tmp_path / "target"
+    arguments = ("tune", "run", "miniature", "--resume", "--data", data, "--to", target)
+    gone_on = call(begun.path.parent.parent, *arguments)
     assert gone_on.exit_code == 0, gone_on.output
-    assert gone_on.stdout == f"Done: {begun.path / 'result'}\n"
+    assert gone_on.stdout == f"Done: {begun.path / 'result'}\nCopied to {target}\n"
+    assert read_adapter(target).identity == read_adapter(begun.path / "result").identity
     assert begun.status.state == "done"
     assert_same_training(begun, whole)
     assert not [path.name for path in begun.path.rglob(".*")]

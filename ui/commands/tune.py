@@ -44,15 +44,22 @@ which = click.argument("run", metavar="[RUN]", required=False)
     metavar="FOLDER",
     help="Copy the result there when it is done; what is there is replaced.",
 )
+@click.option(
+    "--resume",
+    "resumes",
+    is_flag=True,
+    help="Take up the newest run of the same recipe, start and data: one that is not done goes on, one that is "
+    "done is only copied. Without one, begin it.",
+)
 @detach
 @pass_context
-def run(context: Context, recipe: str, data: Path, target: Path | None, detach: bool) -> None:
+def run(context: Context, recipe: str, data: Path, target: Path | None, resumes: bool, detach: bool) -> None:
     """Train by RECIPE, a TOML file or the name of one that ships, in a process of its own.
 
     Ctrl-C stops it after a checkpoint; `ragsmith tune resume` goes on from there.
     """
     from finetune.recipe import find_recipe, parse_recipe, read_recipe
-    from finetune.run_folder import RESULT, new_run
+    from finetune.run_folder import RESULT, new_run, run_like
     from rag.errors import TuningError
     from rag.workspace import open_workspace
 
@@ -64,8 +71,13 @@ def run(context: Context, recipe: str, data: Path, target: Path | None, detach: 
     if not data.is_dir():
         raise TuningError(f"There is no folder {data}.", fix="Name the folder of training data with --data.")
     settings = context.settings
-    made = new_run(open_workspace(settings.home).runs, parsed, text, data, settings.tracking)
-    _work(made, detach)
+    runs = open_workspace(settings.home).runs
+    taken_up = run_like(runs, parsed, text, data) if resumes else None
+    made = taken_up or new_run(runs, parsed, text, data, settings.tracking)
+    if made.status.state != "done":
+        _work(made, detach, "The same command with --resume" if target is not None else None)
+    else:
+        _tell_done(made)
     if target is not None:
         from finetune.card import copy_result
 
@@ -80,10 +92,8 @@ def run(context: Context, recipe: str, data: Path, target: Path | None, detach: 
 def resume(context: Context, run: str | None, detach: bool) -> None:
     """Go on with RUN, or with the newest, from its last checkpoint."""
     found = _find(context, run)
-    if found.is_worked_on:
-        note(f"{found.name} is running already.")
-    elif found.status.state == "done":
-        note(f"{found.name} is done: {found.path / 'result'}")
+    if found.status.state == "done":
+        _tell_done(found)
         return
     _work(found, detach)
 
@@ -172,8 +182,15 @@ def _find(context: Context, name: str | None) -> RunFolder:
     return find_run(open_workspace(context.settings.home).runs, name)
 
 
-def _work(run: RunFolder, detach: bool) -> None:
-    if not run.is_worked_on:
+def _tell_done(run: RunFolder) -> None:
+    note(f"{run.name} is done: {run.path / 'result'}")
+
+
+def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
+    """Start it where nobody works on it, and follow it; ``again`` is what goes on where it is stopped."""
+    if run.is_worked_on:
+        note(f"{run.name} is running already.")
+    else:
         launch(run)
     if detach:
         note(f"{run.name} is on its way; `ragsmith tune status` tells how it goes.")
@@ -184,5 +201,5 @@ def _work(run: RunFolder, detach: bool) -> None:
     if end.state == "done":
         click.echo(f"Done: {run.path / 'result'}")
     else:
-        note(f"Stopped. `ragsmith tune resume {run.name}` goes on.")
+        note(f"Stopped. {again or f'`ragsmith tune resume {run.name}`'} goes on.")
         raise click.exceptions.Exit(130)
