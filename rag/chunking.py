@@ -26,6 +26,8 @@ SLACK = 1.1
 WIDEST_GAP = 200
 # The tokenizer needs about 100 bytes for a token, so that text goes through it in parts of this many characters.
 TOKENIZED_AT_ONCE = 500_000
+# Characters of a token, hardly ever more: what is longer than a passage of such tokens has to be cut.
+WIDEST_TOKEN = 10
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+|[。！？]|\n\s*\n")
 _LINE_END = re.compile(r"\n")
@@ -97,9 +99,13 @@ def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Ite
     text = document.text
     headed = 0
     for group in _grouped(_bounded(document)):
-        counts = tokens.count([text[part.start : part.end] for part in group])
+        texts = [text[part.start : part.end] for part in group]
+        # Where the tokens of a part stand tells how many they are: what will be cut is tokenized once.
+        found = [tokens.starts(each) if len(each) > rule.limit * WIDEST_TOKEN else None for each in texts]
+        counts = iter(tokens.count([each for each, known in zip(texts, found, strict=True) if known is None]))
         gaps = [text[part.start - min(part.gap, WIDEST_GAP) : part.start].strip() for part in group]
-        for part, count, mark_up in zip(group, counts, tokens.count(gaps), strict=True):
+        for part, known, mark_up in zip(group, found, tokens.count(gaps), strict=True):
+            count = next(counts) if known is None else len(known)
             piece = _Piece(part.block, part.start, part.end, count, mark_up)
             before = headed + mark_up if headed else 0
             headed = before + count if part.block.kind == "heading" else 0
@@ -108,7 +114,8 @@ def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Ite
             if count + taken <= rule.limit:
                 yield piece
             else:
-                yield from _split(text, piece, tokens, rule, taken)
+                places = tokens.starts(text[part.start : part.end]) if known is None else known
+                yield from _split(text, piece, places, rule, taken)
 
 
 def _bounded(document: Document) -> Iterator[_Part]:
@@ -146,10 +153,17 @@ def _grouped(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
         yield group
 
 
-def _split(text: str, whole: _Piece, tokens: TokenCounter, rule: ChunkingRule, taken: int) -> Iterator[_Piece]:
-    """Cut a long piece into some of about equal size, the first with ``taken`` tokens less than the limit."""
+def _split(text: str, whole: _Piece, places: list[int], rule: ChunkingRule, taken: int) -> Iterator[_Piece]:
+    """Cut a long piece into some of about equal size.
+
+    Args:
+        text: Of the document.
+        whole: The piece.
+        places: Where its tokens begin.
+        rule: How passages are cut.
+        taken: The first is to have so many tokens less than the limit.
+    """
     part = text[whole.start : whole.end]
-    places = tokens.starts(part)
     good = _breaks(part, _LINE_END if whole.block.kind in ("code", "row") else _SENTENCE_END)
     possible = _breaks(part, _SPACE)
     unspaced = [match.start() for match in _UNSPACED.finditer(part) if not _is_mark(match.group())]

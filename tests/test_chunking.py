@@ -81,12 +81,13 @@ class CountingTokens(TokenCounter):
     def count(self, texts: Sequence[str]) -> list[int]:
         self.calls += 1
         self.characters += sum(map(len, texts))
-        self.longest = max(self.longest, *map(len, texts))
+        self.longest = max([self.longest, *map(len, texts)])
         return self.inner.count(texts)
 
     def starts(self, text: str) -> list[int]:
         self.calls += 1
         self.characters += len(text)
+        self.longest = max(self.longest, len(text))
         return self.inner.starts(text)
 
 
@@ -332,18 +333,19 @@ def test_a_huge_paragraph_is_read_by_the_tokenizer_in_few_parts(
     text = (unit * (100_000 // len(unit))).strip()
     counting = CountingTokens(tokens)
     chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)
-    assert counting.characters <= 2 * len(text)
+    # A part of few tokens may be counted before it is cut.
+    assert counting.characters <= 1.1 * len(text)
     assert counting.calls <= 20
     assert counting.longest <= 20_000
     parts = [text[chunk.start : chunk.end] for chunk in chunks]
     assert "".join(parts) == text if unit == CJK else " ".join(parts).split() == text.split()
 
 
-def test_a_paragraph_of_a_megabyte_is_read_twice(tokens: TokenCounter) -> None:
+def test_a_paragraph_of_a_megabyte_is_read_once(tokens: TokenCounter) -> None:
     text = (SENTENCE * (1_000_000 // len(SENTENCE))).strip()
     counting = CountingTokens(tokens)
     chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)
-    assert counting.characters <= 2 * len(text)
+    assert counting.characters <= len(text)
     assert counting.calls <= 3 * (len(text) // TOKENIZED_AT_ONCE + 1)
     assert chunks[-1].end == len(text)
 

@@ -381,7 +381,11 @@ def test_a_conversion_that_was_killed_is_not_taken_for_a_model(packaged: ModelFi
     assert list(workspace.models.glob("[!.]*")) == []
 
 
-def test_a_model_that_cannot_be_converted_leaves_nothing(tmp_path: Path, workspace: Workspace) -> None:
+def test_a_conversion_that_fails_leaves_nothing_and_clears_away_what_a_killed_one_left(
+    tmp_path: Path, workspace: Workspace
+) -> None:
+    left_over = workspace.models / ".converting-before"
+    left_over.mkdir(parents=True)
     broken = tmp_path / "broken"
     broken.mkdir()
     (broken / "model.safetensors").write_bytes(b"no weights")
@@ -403,13 +407,6 @@ def test_of_two_conversions_at_once_the_second_waits_for_the_first(
     second.join()
     assert (target / "card.json").read_text() == "the first"
     assert list(workspace.models.iterdir()) == [target]
-
-
-def test_what_a_killed_conversion_left_is_cleared_away(workspace: Workspace) -> None:
-    left_over = workspace.models / ".converting-before"
-    left_over.mkdir(parents=True)
-    open_encoder(ON_CPU, workspace)
-    assert not left_over.exists()
 
 
 @pytest.mark.parametrize("card", ["", "{", "[]", '{"name": "x"}'])
