@@ -108,7 +108,8 @@ class RunFolder:
     def _told(self) -> dict[str, Any]:
         try:
             held: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            return held | {name: held[name] for name in ("data", "recipe_sha256", "tracking")}
+            told = {name: held[name] for name in ("data", "recipe_sha256", "tracking")}
+            return {**told, "start": held.get("start")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TuningError(
                 f"The run in {self.path} is damaged: run.json cannot be read.", fix="Begin a new one."
@@ -237,7 +238,7 @@ def run_like(runs: Path, recipe: Recipe, text: str, data: Path) -> RunFolder | N
         except TuningError:
             # Whatever it was asked for, it cannot go on.
             continue
-        if {name: told.get(name) for name in asked} == asked:
+        if {name: told[name] for name in asked} == asked:
             return run
     return None
 

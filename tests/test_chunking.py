@@ -333,7 +333,7 @@ def test_a_huge_paragraph_is_read_by_the_tokenizer_in_few_parts(
     text = (unit * (100_000 // len(unit))).strip()
     counting = CountingTokens(tokens)
     chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)
-    # A part of few tokens may be counted before it is cut.
+    # The last part may be so short that it is counted before it is cut.
     assert counting.characters <= 1.1 * len(text)
     assert counting.calls <= 20
     assert counting.longest <= 20_000

@@ -74,10 +74,7 @@ def run(context: Context, recipe: str, data: Path, target: Path | None, resumes:
     runs = open_workspace(settings.home).runs
     taken_up = run_like(runs, parsed, text, data) if resumes else None
     made = taken_up or new_run(runs, parsed, text, data, settings.tracking)
-    if made.status.state != "done":
-        _work(made, detach, "The same command with --resume" if target is not None else None)
-    else:
-        _tell_done(made)
+    _work(made, detach, "The same command with --resume" if target is not None else None)
     if target is not None:
         from finetune.card import copy_result
 
@@ -91,11 +88,7 @@ def run(context: Context, recipe: str, data: Path, target: Path | None, resumes:
 @pass_context
 def resume(context: Context, run: str | None, detach: bool) -> None:
     """Go on with RUN, or with the newest, from its last checkpoint."""
-    found = _find(context, run)
-    if found.status.state == "done":
-        _tell_done(found)
-        return
-    _work(found, detach)
+    _work(_find(context, run), detach)
 
 
 @command.command()
@@ -182,12 +175,17 @@ def _find(context: Context, name: str | None) -> RunFolder:
     return find_run(open_workspace(context.settings.home).runs, name)
 
 
-def _tell_done(run: RunFolder) -> None:
-    note(f"{run.name} is done: {run.path / 'result'}")
-
-
 def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
-    """Start it where nobody works on it, and follow it; ``again`` is what goes on where it is stopped."""
+    """Start it where it is not done and nobody works on it, and follow it.
+
+    Args:
+        run: The run.
+        detach: Do not follow it.
+        again: What goes on where it is stopped; by default ``ragsmith tune resume``.
+    """
+    if run.status.state == "done":
+        note(f"{run.name} is done: {run.path / 'result'}")
+        return
     if run.is_worked_on:
         note(f"{run.name} is running already.")
     else:

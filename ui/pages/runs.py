@@ -137,11 +137,13 @@ class RunsTab:
     @telling
     def listing(self, chosen: str, dataset: str | None = None, corpus: str | None = None) -> Updates:
         """The runs, and what a new one may be about; what was chosen for it stays."""
+        return {self._list: self._list_html(chosen), **self._offered(dataset, corpus)}
+
+    def _offered(self, dataset: str | None = None, corpus: str | None = None) -> Updates:
         datasets = [f"{each.name}@{each.version}" for each in self._runs.datasets.list()]
         corpora = self._bench.corpora()
         first = datasets[0] if datasets else None
         return {
-            self._list: self._list_html(chosen),
             self._dataset: gr.Dropdown(datasets, value=dataset if dataset in datasets else first),
             self._corpus: gr.Dropdown(corpora, value=corpus if corpus in corpora else self._bench.settings.corpus),
         }
@@ -227,10 +229,9 @@ class RunsTab:
             return gr.skip()
         seen = seen_in(request.query_params)
         front: Updates = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected="runs")}
-        front |= self.listing(seen.run)
         if not seen.run:
-            return front
-        return {**front, **self._shown(seen), self._show: seen.show, self._search: seen.search}
+            return {**front, **self.listing("")}
+        return {**front, **self._offered(), **self._shown(seen), self._show: seen.show, self._search: seen.search}
 
     def _begun(self, dataset: str, variants: str, corpus: str, judge: str) -> Run:
         return self._runs.begin(dataset, _parsed(variants), corpus=corpus or "", judge=(judge or "").strip())
