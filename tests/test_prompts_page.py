@@ -218,6 +218,21 @@ def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, 
     page.locator("#prompt-discard").click()
 
 
+def test_fields_that_are_changed_at_once_are_all_kept(page: Page, bench: Workbench) -> None:
+    make_and_choose(page, bench, "hurried")
+    begin(page)
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/queue/join*"):
+        page.locator("#prompt-max_tokens").locator("textarea, input").fill("77")
+    page.locator("#prompt-seed").locator("textarea, input").fill("5")
+    settle(page)
+    held[0].continue_()
+    settle(page)
+    assert {"max_tokens": 77, "seed": 5}.items() <= settings_in(draft(page).input_value()).items()
+    page.locator("#prompt-discard").click()
+
+
 def test_fields_and_draft_follow_each_other(page: Page) -> None:
     choose(page, "answer-short")
     begin(page)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as field_of
 from pathlib import Path
@@ -55,6 +55,11 @@ class _Synced:
     @property
     def told(self) -> str:
         return json.dumps([self.text, self.fields])
+
+    def late(self, values: Sequence[str | None]) -> list[tuple[Field, str]]:
+        """The fields of which something else than was written is among ``values``, in the order of ``FIELDS``."""
+        told = [(field, value or "") for field, value in zip(FIELDS, values, strict=True)]
+        return [(field, value) for field, value in told if value != self.fields.get(field.name, "")]
 
 
 class Editor:
@@ -173,14 +178,9 @@ class Editor:
         # One event alone judges the draft, and one at a time: what was told of it before never comes last.
         gr.on([self.text.change, self.name.change], self.check, [*draft, self.synced], checked, **_LIVE)
         self.text.change(None, draft, None, js=_KEEP, **QUIET)
-        for field in FIELDS:
-            component = self.fields[field.name]
-            component.change(
-                self._put(field),
-                [component, *draft, self.synced],
-                [self.text, self.verdict, self.synced],
-                **_LIVE,
-            )
+        # One event for all fields, too: two at once would each write the draft without what the other changed.
+        put = [self.text, self.verdict, self.synced]
+        gr.on([each.change for each in fields], self.put, [self.text, self.synced, *fields], put, **_LIVE)
         self.review_button.click(self.review, [*draft, self.synced, *fields], outputs, **QUIET)
         self.back_button.click(self.back, None, [self.writing, self.reviewing], **QUIET)
         self.save_button.click(self.save, [*draft, self.why], [*outputs, *shows], **QUIET)
@@ -234,30 +234,25 @@ class Editor:
         # What a field just wrote is not written back into it: somebody is typing there.
         return verdict if text == _Synced.of(synced).text else {**verdict, **self._read(text)}
 
-    def _put(self, field: Field) -> Callable[..., Any]:
-        @telling
-        def put(value: str | None, base: str, _seen: str, name: str, text: str | None, synced: str | None) -> Any:
-            known = _Synced.of(synced)
-            if not text or (value or "") == known.fields.get(field.name, ""):
-                return gr.skip()
+    @telling
+    def put(self, text: str | None, synced: str | None, *values: str | None) -> Any:
+        """Write into the draft what a person changed in fields."""
+        known = _Synced.of(synced)
+        changed, written, updates = text or "", {}, {}
+        for field, value in known.late(values) if text else ():
             try:
-                changed = with_settings(text, {field.name: meant(field, value or "")})
+                changed = with_settings(changed, {field.name: meant(field, value)})
+                written[field.name] = value
             except PromptError as error:
-                return {self.verdict: _bad(str(error))}
-            now = _Synced(changed, known.fields | {field.name: value or ""})
-            return {self.text: changed, self.synced: now.told}
-
-        return put
+                updates[self.verdict] = _bad(str(error))
+        if written:
+            updates |= {self.text: changed, self.synced: _Synced(changed, known.fields | written).told}
+        return updates or gr.skip()
 
     @telling
     def review(self, base: str, seen: str, name: str, text: str, synced: str, *values: str | None) -> Any:
         """Show what the draft changes, and ask why."""
-        known = _Synced.of(synced)
-        late = {
-            field.name: meant(field, value or "")
-            for field, value in zip(FIELDS, values, strict=True)
-            if (value or "") != known.fields.get(field.name, "")
-        }
+        late = {field.name: meant(field, value) for field, value in _Synced.of(synced).late(values)}
         if late:
             # A key was pressed so shortly before that the draft does not have it yet.
             text = with_settings(text, late)
