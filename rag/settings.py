@@ -60,6 +60,44 @@ class IngestSettings(Section):
     """What is accepted into a corpus."""
 
     max_file_mb: int = Field(default=200, ge=1)
+    max_text_mb: int = Field(default=50, ge=1)
+    """Megabytes of UTF-8 text that one document may hold."""
+    parse_memory_mb: int = Field(default=768, ge=256)
+    """Memory of the child process that parses files; a file that needs more is reported and skipped."""
+    parse_timeout_s: float = Field(default=120.0, gt=0)
+    """Seconds that parsing one file may take; a file that takes longer is reported and skipped."""
+    folder_roots: tuple[Path, ...] = ()
+    """Folders of this machine from which the chat page may add files; empty turns that off."""
+
+
+class AccessSettings(Section):
+    """Who may use the page and the API."""
+
+    user: str = Field(default="ragsmith", min_length=1)
+    """The name to sign in with on the page."""
+    password: SecretStr | None = None
+    """The password of the page; without one nobody signs in."""
+    api_key: SecretStr | None = None
+    """The bearer key of the API; without one the password is the key."""
+    no_auth: bool = False
+    """Serve other machines without a password, because something in front of ragsmith asks for one."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, each with a port if it is not the usual one, under which a proxy passes requests on."""
+
+
+class LimitSettings(Section):
+    """What one request, and all requests together, may take."""
+
+    question_chars: int = Field(default=8_000, ge=1)
+    """Characters of one question."""
+    answers_at_once: int = Field(default=8, ge=1)
+    """Answers that are written at the same time."""
+    answers_waiting: int = Field(default=32, ge=0)
+    """Questions that wait for their turn; further ones are turned away."""
+    connections: int = Field(default=400, ge=8)
+    """Open connections; beyond them, those go first that have not sent their request."""
+    request_s: float = Field(default=10.0, gt=0)
+    """Seconds that a client may take for the head of its request, and for each further piece of it."""
 
 
 class RetrievalSettings(Section):
@@ -146,6 +184,9 @@ class OpenAISettings(Section):
     base_url: str | None = None
     api_key: SecretStr | None = None
     timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds until an answer begins, and between two pieces of it."""
+    total_timeout_s: float | None = Field(default=None, gt=0)
+    """Seconds for a whole answer, thinking included; None is five times ``timeout_s``."""
     max_retries: int = Field(default=2, ge=0, le=10)
 
 
@@ -215,6 +256,8 @@ class Settings(BaseSettings):
     local: LocalSettings = LocalSettings()
     tracking: TrackingSettings = TrackingSettings()
     cost: CostSettings = CostSettings()
+    access: AccessSettings = AccessSettings()
+    limits: LimitSettings = LimitSettings()
 
     @classmethod
     def settings_customise_sources(
