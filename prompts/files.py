@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from prompts import plain_yaml
 from prompts.template import PromptTemplate, PromptTemplateError, told_of
 
 if TYPE_CHECKING:
     import yaml
 
-# YAML reads these as ends of lines, and a block would lose which one it was.
+# YAML reads these as ends of lines: unless they are escaped, a text would lose which one it was.
 _OTHER_LINE_ENDS = frozenset("\x85\u2028\u2029")
 
 # What a new prompt begins with.
@@ -69,7 +70,7 @@ def parse_prompt(text: str) -> PromptTemplate:
         yaml.YAMLError: It is none.
         ValidationError: It is no prompt.
     """
-    return PromptTemplate.model_validate(_loaded(text))
+    return PromptTemplate.model_validate(plain_yaml.load(text))
 
 
 def as_draft(prompt: PromptTemplate) -> str:
@@ -86,7 +87,7 @@ def parse_draft(text: str, name: str, version: int) -> PromptTemplate:
     import yaml
 
     try:
-        told = _loaded(text)
+        told = plain_yaml.load(text)
         held = told if isinstance(told, dict) else {}
         return PromptTemplate.model_validate(held | {"name": name, "version": version, "saved": None})
     except ValidationError as error:
@@ -124,13 +125,6 @@ def _reason(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}: {told}" if mark else told
 
 
-def _loaded(text: str) -> Any:
-    import yaml
-
-    # Either loader builds plain data and nothing else; libyaml's is ten times as fast, and not everywhere.
-    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-
-
 def _dumped(told: Any) -> str:
     import yaml
 
@@ -144,8 +138,9 @@ def _dumper() -> type[yaml.SafeDumper]:
         """Writes texts of several lines as blocks."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-        block = "\n" in value and not _OTHER_LINE_ENDS & set(value)
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if block else None)
+        escaped = '"' if _OTHER_LINE_ENDS & set(value) else None
+        style = escaped or ("|" if "\n" in value else None)
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
     return Dumper

@@ -393,7 +393,7 @@ def test_a_field_changes_its_setting_and_nothing_else(data: st.DataObject) -> No
                 "# top\na: 1\nsettings: # why\n  temperature: 0.5\n  stop: [x]\n\n# below\nb: |\n  # no comment\n",
                 "a: 1\nsettings: {seed: 3}\nb: 2",
                 "{a: 1, b: 2}",
-                "a: &x 1\nb: *x",
+                "a: &x 1\nb: 2",
                 "b: 1\na: 2\nsettings:\n  json_schema:\n    t: |\n      x\n\n",
             ]
         )
@@ -416,7 +416,7 @@ def test_a_field_changes_its_setting_and_nothing_else(data: st.DataObject) -> No
 
 
 def test_a_draft_that_cannot_be_read_is_not_written_into() -> None:
-    for text in ("a: [", "- a\n", "settings: 3\n"):
+    for text in ("a: [", "- a\n", "settings: 3\n", "a: &x 1\nb: *x", "a: 2024-13-45"):
         assert settings_in(text) is None
         with pytest.raises(PromptError, match="cannot be read"):
             with_settings(text, {"seed": 1})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from prompts import plain_yaml
 from rag.documents import Block, BlockKind, Document
 from rag.loaders._blocks import Sections, finished
 from rag.loaders._fields import date_in, scalars, take_title
@@ -107,15 +108,6 @@ def _unseen(kind: str, lines: list[str]) -> bool:
     return not _TAG.sub("", html).strip()
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """YAML without aliases, with which a few lines can stand for gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
-
-
 def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], int]:
     """The fields of YAML front matter and the offset where the body begins; no fields and 0 without any."""
     if not text.startswith(("---\n", "--- \n")):
@@ -125,9 +117,8 @@ def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], 
     if end is None:
         return {}, 0
     try:
-        fields = yaml.load(text[start : end.start()], _PlainLoader)  # noqa: S506 - it is a SafeLoader
-    # A ValueError is an impossible date, which PyYAML lets through.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        fields = plain_yaml.load(text[start : end.start()])
+    except yaml.YAMLError as error:
         reason = str(error).split("\n", 1)[0]
         on_problem(f"the front matter is not valid YAML and was read as text: {reason}")
         return {}, 0

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from prompts import plain_yaml
 from prompts.parts import CitationStyle, Style
 from rag.errors import PromptError
 
 Kind = Literal["number", "choice", "lines", "json"]
 
 SHORT = 40
+# The draft around it has two levels of its own.
+DEEPEST = plain_yaml.MAX_DEPTH - 2
 _SETTINGS = "settings"
 _SPOKEN = {"\n": "\\n", "\t": "\\t", "\\": "\\\\"}
 _HEARD = {spoken: meant for meant, spoken in _SPOKEN.items()}
@@ -57,7 +60,7 @@ def settings_in(text: str) -> dict[str, Any] | None:
     import yaml
 
     try:
-        told = _loaded(text)
+        told = plain_yaml.load(text)
     except yaml.YAMLError:
         return None
     given = told.get(_SETTINGS) if isinstance(told, dict) else None
@@ -78,12 +81,12 @@ def with_settings(text: str, changes: Mapping[str, Any]) -> str:
             "The draft cannot be read, so the field was not written into it.", fix="Correct it first."
         )
     wanted = {name: value for name, value in (given | dict(changes)).items() if value is not None}
-    whole = _loaded(text)
+    whole = plain_yaml.load(text)
     meant = {name: value for name, value in whole.items() if name != _SETTINGS}
     meant |= {_SETTINGS: wanted} if wanted else {}
     block = _dumped({_SETTINGS: wanted}) if wanted else ""
     written = _replaced(text, block)
-    # An alias, or a draft in braces: it is written anew rather than wrong.
+    # A draft in braces is written anew rather than wrong.
     return written if _says(written, meant) else _dumped(meant)
 
 
@@ -112,9 +115,15 @@ def meant(field: Field, text: str) -> Any:
         return [re.sub(r"\\[nt\\]", lambda found: _HEARD[found[0]], line) for line in lines]
     if field.kind == "json":
         try:
-            return json.loads(text)
+            held = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise PromptError(f"The field {field.label} is no JSON yet: {error}.") from error
+        if _too_deep(held):
+            raise PromptError(
+                f"The field {field.label} is nested too deeply.",
+                fix=f"Nest lists and objects at most {DEEPEST} levels deep.",
+            )
+        return held
     if field.kind == "number":
         for number in (int, float):
             try:
@@ -124,11 +133,24 @@ def meant(field: Field, text: str) -> Any:
     return text.strip()
 
 
+def _too_deep(held: Any) -> bool:
+    """Whether data are nested more deeply than a draft can be; level by level, so that no depth matters."""
+    level = [held]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return any(isinstance(each, dict | list) for each in level)
+
+
 def _replaced(text: str, block: str) -> str:
     """The text with the block of the settings replaced; behind the rest where there was none."""
     import yaml
 
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    root = plain_yaml.compose(text)
     pairs = root.value if isinstance(root, yaml.MappingNode) else ()
     for key, value in pairs:
         if key.value == _SETTINGS:
@@ -145,15 +167,9 @@ def _says(text: str, meant: Mapping[str, Any]) -> bool:
     import yaml
 
     try:
-        return bool(_loaded(text) == meant)
+        return bool(plain_yaml.load(text) == meant)
     except yaml.YAMLError:
         return False
-
-
-def _loaded(text: str) -> Any:
-    import yaml
-
-    return yaml.safe_load(text)
 
 
 def _dumped(told: Mapping[str, Any]) -> str:
