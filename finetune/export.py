@@ -24,6 +24,7 @@ from rag.local.device import Place, check_memory
 from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, locate_local
 from rag.local.torch_backend import first_line, stored_end_tokens, window_of
+from rag.own_code import FIX, needs_own_code, refusal_of
 from rag.workspace import disk_errors
 
 QUANTIZATION = "int8"
@@ -113,8 +114,6 @@ def _made_whole(target: Path) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:
         yield folder
-        # Readable by others as any new folder is; a temporary one is not.
-        folder.chmod(0o755)
         folder.rename(target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -138,14 +137,17 @@ def _prepare(files: LocalFiles, adapters: Sequence[AdapterFiles], prepared: Path
 
     disable_progress_bar()
     try:
-        tokenizer = AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
-        model = AutoModelForCausalLM.from_pretrained(files.folder, dtype="auto", local_files_only=True)
+        options = {"local_files_only": True, "trust_remote_code": False}
+        tokenizer = AutoTokenizer.from_pretrained(files.folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(files.folder, dtype="auto", **options)
         for adapter in adapters:
             check_fit(adapter, model, files.name)
             model = _merged(model, adapter)
     except RagsmithError:
         raise
     except Exception as error:
+        if needs_own_code(error):
+            raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
         raise ModelUnavailable(
             f"The model {files.name} cannot be prepared: {first_line(error)}.",
             fix="Name a causal language model that transformers knows, and adapters that were trained on it.",
@@ -198,7 +200,7 @@ def _card(files: LocalFiles, adapters: Sequence[AdapterFiles], folder: Path, win
     import ctranslate2
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     ends = stored_end_tokens(files.folder, tokenizer)
     return ExportCard(
         base=files.name,

@@ -18,6 +18,7 @@ from rag.conversion import GRAPH, TOKENIZER, convert_once, file_key
 from rag.encoder.base import EncoderCard
 from rag.encoder.locate import ModelFiles
 from rag.errors import EncoderError
+from rag.own_code import needs_own_code, refusal_of
 
 CARD = "card.json"
 PASSAGES_GRAPH = "passages.xml"
@@ -66,7 +67,13 @@ def _convert_here(name: str, folder: str, sha256: str, target: Path) -> None:
 
     from rag.encoder.quantize import quantize
 
-    model = SentenceTransformer(folder, device="cpu").eval()
+    try:
+        model = SentenceTransformer(folder, device="cpu", local_files_only=True, trust_remote_code=False).eval()
+    except ValueError as error:
+        if needs_own_code(error):
+            # The last line is what a person is shown.
+            sys.exit(refusal_of(folder).rstrip("."))
+        raise
 
     class Sentences(torch.nn.Module):  # type: ignore[misc]
         """Pooling and normalising included, so that the graph gives finished vectors."""

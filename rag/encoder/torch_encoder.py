@@ -10,6 +10,7 @@ from rag.encoder.base import EncoderCard
 from rag.encoder.locate import ModelFiles
 from rag.encoder.tokens import TokenCounter
 from rag.errors import EncoderError
+from rag.own_code import FIX, needs_own_code, refusal_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,9 +43,15 @@ class TorchEncoder:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         try:
             self._model = SentenceTransformer(
-                str(files.folder), device=device, model_kwargs={"dtype": dtype}, local_files_only=True
+                str(files.folder),
+                device=device,
+                model_kwargs={"dtype": dtype},
+                local_files_only=True,
+                trust_remote_code=False,
             )
         except (OSError, ValueError, RuntimeError) as error:
+            if needs_own_code(error):
+                raise EncoderError(refusal_of(files.folder), fix=FIX) from error
             raise EncoderError(
                 f"The encoder in {files.folder} cannot be loaded: {str(error).splitlines()[0]}.",
                 fix="Point encoder.model at a sentence-transformers model.",

@@ -19,6 +19,7 @@ from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, locate_local
 from rag.local.sampling import GREEDY, Sampling
 from rag.local.template import render
+from rag.own_code import FIX, needs_own_code, refusal_of
 from rag.settings import LocalSettings
 
 
@@ -219,8 +220,10 @@ def _load_tokenizer(files: LocalFiles) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:
+        if needs_own_code(error):
+            raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
         raise ModelUnavailable(
             f"The tokenizer of the model {files.name} cannot be loaded: {str(error).strip().splitlines()[0]}",
             fix="Copy the tokenizer's files into the model's folder, or download the model again.",

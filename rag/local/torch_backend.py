@@ -16,6 +16,7 @@ from rag.local.device import TORCH_NAMES, Place
 from rag.local.libraries import need_library
 from rag.local.locate import LocalFiles, read_json
 from rag.local.torch_sampling import Recommended, choosing
+from rag.own_code import FIX, needs_own_code, refusal_of
 
 
 class _NobodyWaits(Exception):
@@ -193,8 +194,11 @@ def load_torch(files: LocalFiles, place: Place, tokenizer: Any) -> TorchBackend:
             dtype=getattr(torch, TORCH_NAMES[place.dtype]),
             local_files_only=True,
             output_loading_info=True,
+            trust_remote_code=False,
         )
     except Exception as error:
+        if needs_own_code(error):
+            raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
         raise ModelUnavailable(
             f"The model {files.name} cannot be loaded: {first_line(error)}.",
             fix="Name a causal language model that transformers knows, or download it again.",
