@@ -48,6 +48,9 @@ BUSY_S = 10.0
 # Raise when a table changes its columns, and say in ``_agree`` how an older one is brought up to date.
 SCHEMA = 1
 
+LARGEST_COUNT = 2**31 - 1
+"""The largest whole number that a column of the type Integer takes in every database."""
+
 metadata = MetaData()
 
 schema = Table("schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
@@ -382,6 +385,14 @@ def database_errors(engine: Engine) -> Iterator[None]:
             else "Check that the file or server is whole and reachable: `ragsmith doctor` says more."
         )
         raise DatabaseError(f"The database {where} refuses: {reason}.", fix=fix) from error
+    except OverflowError as error:
+        # SQLite's driver says so before the statement reaches the database; PostgreSQL's is a DBAPIError.
+        if "too large" not in str(error):
+            raise
+        raise DatabaseError(
+            "A number is too large for the database: it must fit into 64 bits.",
+            fix="Check the ids and counts of the request.",
+        ) from error
 
 
 @contextmanager

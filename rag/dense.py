@@ -22,6 +22,8 @@ EF_SEARCH = 200
 # A filter with more numbers than this is applied after the search: SQLite takes 32,766 variables in a statement.
 LARGEST_FILTER = 10_000
 PAGE = 5_000
+# No document has more pages; Chroma and tantivy refuse a number beyond 64 bits.
+LARGEST_PAGE = 2**31
 # Of a Chroma server: for a sign of life, and for one request.
 PROBE_S = 10.0
 TIMEOUT_S = 120.0
@@ -192,6 +194,8 @@ class DenseIndex:
             Pairs of passage number and cosine similarity, best first; ties by number.
         """
         if text_ids is not None and not text_ids:
+            return []
+        if page is not None and page > LARGEST_PAGE:
             return []
         clauses: list[dict[str, Any]] = []
         allowed = None

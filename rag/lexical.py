@@ -15,6 +15,8 @@ ANALYZER = "english"
 WRITER_BYTES = 32_000_000
 # Words beyond this are no words; they would only fill the dictionary.
 LONGEST_WORD = 60
+# No document has more pages, and tantivy refuses a number beyond 64 bits.
+LARGEST_PAGE = 2**31
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class LexicalIndex:
 
         words = self.words(query)
         if not words or (text_ids is not None and not text_ids):
+            return []
+        if page is not None and page > LARGEST_PAGE:
             return []
         terms = Query.boolean_query(
             [(Occur.Should, Query.term_query(self._schema, "words", word)) for word in words]

@@ -19,8 +19,8 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, insert, or_, select, update
 
+from rag.database import LARGEST_COUNT, reading, writing
 from rag.database import feedback as feedback_table
-from rag.database import reading, writing
 from rag.database import spans as spans_table
 from rag.database import traces as traces_table
 from rag.errors import TraceNotFound
@@ -153,11 +153,15 @@ class TraceStore:
     def save(self, trace: Trace) -> None:
         """Write a trace with its spans, all or nothing. It replaces an earlier state of the same trace.
 
-        Feedback and delivery stay as they are: others write them.
+        Feedback and delivery stay as they are: others write them. Counts of tokens come from whatever server
+        answered, and are kept as far as a column takes them.
         """
-        row = {name: getattr(trace, name) for name in _ROW}
+        row = {name: getattr(trace, name) for name in _ROW} | _counts(trace)
         row["conversation_id"] = trace.conversation_id or None
-        rows = [{name: getattr(span, name) for name in _SPAN_ROW} | {"trace_id": trace.id} for span in trace.spans]
+        rows = [
+            {name: getattr(span, name) for name in _SPAN_ROW} | _counts(span) | {"trace_id": trace.id}
+            for span in trace.spans
+        ]
         with writing(self._engine) as connection:
             changed = connection.execute(update(traces_table).where(traces_table.c.id == trace.id).values(row))
             if changed.rowcount == 0:
@@ -320,6 +324,12 @@ class TraceStore:
             query = select(column.id, column.tracked).where(finished, or_(*takeable))
             rows = connection.execute(query.order_by(column.started).limit(limit)).all()
         return [(row.id, row.tracked) for row in rows]
+
+
+def _counts(of: Trace | Span) -> dict[str, int | None]:
+    """The token counts as their columns take them: a sum may be too large where no part of it is."""
+    counts = {"input_tokens": of.input_tokens, "output_tokens": of.output_tokens}
+    return {name: None if count is None else min(max(count, 0), LARGEST_COUNT) for name, count in counts.items()}
 
 
 def _with_feedback() -> Any:

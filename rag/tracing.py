@@ -22,6 +22,7 @@ from langchain_core.tracers.schemas import Run
 from pydantic import BaseModel
 
 from rag.cost import PriceList, read_usage
+from rag.database import LARGEST_COUNT
 from rag.events import Answer, Usage
 from rag.redact import JSON, MASK, is_secret_key, redact, redact_json
 from rag.streamed import HERE
@@ -35,6 +36,7 @@ MAX_STRING = 20_000
 MAX_ITEMS = 1_000
 """Items that a trace keeps of one list or mapping."""
 _MAX_DEPTH = 20
+_BITS = 64
 
 # What stops a chain from outside: the stop button, a closed page, Ctrl-C, SIGTERM. None of it is a failure.
 _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
@@ -251,7 +253,8 @@ def _plain(value: object, depth: int) -> JSON:
     if isinstance(value, str):
         return _text(value)
     if isinstance(value, int):
-        return int(value)
+        # What reads a trace later takes 64 bits, and Python writes no number of more than 4,300 digits.
+        return int(value) if value.bit_length() < _BITS else f"<a number of {value.bit_length():,} bits>"
     if isinstance(value, float):
         # JSON knows no infinity, and PostgreSQL refuses one.
         return float(value) if math.isfinite(value) else str(value)
@@ -419,7 +422,7 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
         if metadata.get(name) is not None
     }
     reported = _reported(run)
-    usage = read_usage(reported)
+    usage = _countable(read_usage(reported))
     if "total_cost" in reported:
         attributes["cached"] = True
     if _status(run) == "ok":
@@ -431,6 +434,12 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
         attributes["usage_estimated"] = True
         usage = Usage(usage.input_tokens, streamed)
     return usage, attributes
+
+
+def _countable(usage: Usage) -> Usage:
+    """Token counts as the database takes them, whatever a server has reported."""
+    counts = (usage.input_tokens, usage.output_tokens)
+    return Usage(*(None if count is None else min(max(count, 0), LARGEST_COUNT) for count in counts))
 
 
 def _status(run: Run) -> Status:

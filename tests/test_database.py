@@ -6,9 +6,9 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import delete, select, text
 
-from rag.database import SCHEMA, metadata, open_database
+from rag.database import SCHEMA, metadata, open_database, reading, texts, writing
 from rag.errors import DatabaseError
 
 if TYPE_CHECKING:
@@ -70,3 +70,16 @@ def test_processes_that_open_a_fresh_workspace_at_once_agree(workspace: Workspac
     assert not failed
     assert version(workspace) == SCHEMA
     assert "schema" in metadata.tables
+
+
+def test_a_number_that_no_column_takes_is_an_error_of_ours(workspace: Workspace) -> None:
+    engine = open_database(workspace)
+    with pytest.raises(DatabaseError, match="too large for the database") as raised, reading(engine) as connection:
+        connection.execute(select(texts.c.id).where(texts.c.id == 10**23)).all()
+    assert "ids" in raised.value.fix
+    with pytest.raises(DatabaseError, match="too large"), writing(engine) as connection:
+        connection.execute(delete(texts).where(texts.c.id == 2**63))
+    # Any other overflow is a fault of ours, and stays what it is.
+    with pytest.raises(OverflowError), reading(engine):
+        float("1").__class__(10) ** 400
+    engine.dispose()

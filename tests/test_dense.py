@@ -127,6 +127,11 @@ def test_a_limit_above_the_number_of_passages_finds_all(index: DenseIndex) -> No
     assert len(index.search(vectors(1)[0], 1_000)) == 3
 
 
+def test_no_document_has_a_page_beyond_64_bits(index: DenseIndex) -> None:
+    index.add(entries(3), vectors(3))
+    assert index.search(vectors(1)[0], 10, page=2**63) == []
+
+
 def test_an_empty_collection_finds_nothing(index: DenseIndex) -> None:
     assert index.search(vectors(1)[0], 10) == []
     assert index.passage_ids() == []

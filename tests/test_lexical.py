@@ -146,6 +146,10 @@ def test_no_more_than_the_limit_are_found(lexical: LexicalIndex) -> None:
 # Filters
 
 
+def test_no_document_has_a_page_beyond_64_bits(shared: LexicalIndex) -> None:
+    assert shared.search("mill", 10, page=2**63) == []
+
+
 def test_filters_keep_the_scores(lexical: LexicalIndex) -> None:
     lexical.write([entry(n, "mill " * n, text=n % 3, page=n % 2) for n in range(1, 13)])
     free = dict(lexical.search("mill", 20))

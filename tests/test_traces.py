@@ -160,6 +160,16 @@ def test_text_is_searched_literally_in_either_case(store: TraceStore, wanted: st
     assert store.list(limit=2, text=wanted).total == total
 
 
+@pytest.mark.parametrize("count", [2**31, 2**63, 10**400, -1], ids=["32 bits", "64 bits", "more", "less"])
+def test_a_count_beyond_its_column_is_kept_as_far_as_it_goes(store: TraceStore, count: int) -> None:
+    span = Span("s", None, 0, "answer", "chain", "ok", 1.0, input_tokens=count, output_tokens=None)
+    store.save(replace(trace_of(), input_tokens=3, output_tokens=count, spans=(span,)))
+    kept = store.get(trace_of().id)
+    expected = 0 if count < 0 else 2**31 - 1
+    assert (kept.input_tokens, kept.output_tokens) == (3, expected)
+    assert (kept.spans[0].input_tokens, kept.spans[0].output_tokens) == (expected, None)
+
+
 def test_feedback_is_kept_beside_the_trace_and_survives_a_save(store: TraceStore) -> None:
     trace = trace_of()
     store.save(trace)

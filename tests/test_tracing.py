@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import pytest
 from langchain_core.caches import InMemoryCache
-from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models import BaseChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda, RunnableParallel
 from scripted_chain import (
@@ -431,6 +431,28 @@ async def test_plain_inputs_and_outputs_are_questions_and_answers_too() -> None:
     assert [trace.question for trace in kept.saved] == ["why?", "how?", ""]
     assert [trace.answer for trace in kept.saved] == ["why?", "so", ""]
     assert kept.saved[2].spans[0].output["content"] == "The sky is blue."  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("count", [2**31, 2**63, 10**400], ids=["32 bits", "64 bits", "more"])
+def test_a_trace_is_kept_whole_whatever_a_server_counts(tmp_path: Path, count: int) -> None:
+    from rag.database import open_database
+    from rag.traces import TraceStore
+    from rag.workspace import open_workspace
+
+    engine = open_database(open_workspace(tmp_path))
+    store = TraceStore(engine)
+    usage = {"input_tokens": count, "output_tokens": count, "total_tokens": count}
+    model = GenericFakeChatModel(messages=iter([AIMessage("so", usage_metadata=usage)]))  # type: ignore[arg-type]
+    model.invoke("why?", config_with(TraceTracer(store.save, store.begin, PRICES), model="openai:gpt-4o"))
+    (listed,) = store.list(limit=5).traces
+    trace = store.get(listed.id)
+    engine.dispose()
+    assert (trace.status, trace.error) == ("ok", "")
+    (span,) = trace.spans
+    assert (span.input_tokens, span.output_tokens) == (2**31 - 1, 2**31 - 1)
+    shown: Any = span.output
+    expected = count if count < 2**63 else f"<a number of {count.bit_length():,} bits>"
+    assert shown["usage_metadata"]["total_tokens"] == expected
 
 
 def test_a_stored_trace_equals_the_one_that_was_traced(tmp_path: Path) -> None:
