@@ -37,7 +37,7 @@ class LiveServer:
 
     async def _serve(self) -> None:
         # Made inside the loop: outside of one Gradio makes a loop for each of its locks and closes none.
-        self._server = Server(create_app(self._bench), self._ready.set)
+        self._server = Server(create_app(self._bench), self._ready.set, self._bench.settings.limits)
         await self._server.serve(sockets=[self._listener])
 
 

@@ -22,7 +22,8 @@ from rag.traces import Trace
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedBench]:
     home = tmp_path_factory.mktemp("home")
-    made = ScriptedBench(home, Settings(home=home))
+    roots = [str(tmp_path_factory.getbasetemp())]
+    made = ScriptedBench(home, Settings(home=home, ingest={"folder_roots": roots}))
     yield made
     made.close()
 

@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from starlette.types import Message, Receive, Scope, Send
@@ -32,15 +34,17 @@ from rag.settings import Settings
 from scripted_bench import ScriptedBench
 from ui.server import serve
 home = Path({home!r})
-bench = ScriptedBench(home, Settings(home=home, host={host!r}, port=0))
+bench = ScriptedBench(home, Settings(home=home, host={host!r}, port=0, access={access!r}))
 serve(bench, open_browser=False)
 print("closed" if bench.closed else "open", "warmed" if bench.warmed.is_set() else "cold")
 """
 
 
 @contextmanager
-def served(home: Path, host: str = "127.0.0.1") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    program = PROGRAM.format(tests=str(HERE), home=str(home), host=host)
+def served(
+    home: Path, host: str = "127.0.0.1", access: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    program = PROGRAM.format(tests=str(HERE), home=str(home), host=host, access=dict(access))
     with subprocess.Popen(
         [sys.executable, "-c", program],
         cwd=HERE.parent,
@@ -130,23 +134,29 @@ def test_the_first_page_does_not_wait_for_heavy_libraries(tmp_path: Path) -> Non
     program = PROGRAM.replace(
         "serve(bench, open_browser=False)",
         "from ui.server import create_app\ncreate_app(bench)\nprint(sorted(set({heavy!r}) & set(sys.modules)))",
-    ).format(tests=str(HERE), home=str(tmp_path), host="127.0.0.1", heavy=HEAVY)
+    ).format(tests=str(HERE), home=str(tmp_path), host="127.0.0.1", access={}, heavy=HEAVY)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=HERE.parent, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.splitlines()[0] == "[]"
 
 
-def test_a_network_address_is_warned_about(tmp_path: Path) -> None:
-    with served(tmp_path, host="0.0.0.0") as (process, port):
+def test_a_network_address_without_a_password_is_warned_about(tmp_path: Path) -> None:
+    with served(tmp_path, host="0.0.0.0", access={"no_auth": True}) as (process, port):
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        # Behind a proxy the server is known by names that only the proxy knows.
-        connection.request("GET", "/healthz", headers={"host": "chat.example.org"})
+        connection.request("GET", "/healthz")
         assert connection.getresponse().status == 200
         connection.close()
         process.send_signal(signal.SIGTERM)
         _output, errors = ended(process)
     assert "everybody in this network can read" in errors
+
+
+def test_a_network_address_with_a_password_is_served_without_a_warning(tmp_path: Path) -> None:
+    with served(tmp_path, host="0.0.0.0", access={"password": "secret"}) as (process, _port):
+        process.send_signal(signal.SIGTERM)
+        _output, errors = ended(process)
+    assert errors == ""
 
 
 def test_a_taken_port_is_told_clearly() -> None:

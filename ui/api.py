@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
+from starlette.requests import ClientDisconnect
 
 from rag.errors import CorpusError, ModelTimeout, ModelUnavailable, RagsmithError
 from rag.events import Event, Token
@@ -25,9 +26,6 @@ from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, 
 if TYPE_CHECKING:
     from rag.assistant import Ask
     from ui.wiring import Workbench
-
-MAX_BODY = 4_000_000
-"""Bytes of a request: some hundred pages of history."""
 
 log = logging.getLogger(__name__)
 
@@ -67,13 +65,10 @@ def api_routes(bench: Workbench) -> APIRouter:
 
 
 async def _read(request: Request) -> CompletionRequest:
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > MAX_BODY:
-            raise ApiError(413, f"The request is larger than {MAX_BODY:,} bytes.", "request_too_large")
     try:
-        return CompletionRequest.model_validate_json(bytes(body))
+        return CompletionRequest.model_validate_json(await request.body())
+    except ClientDisconnect as error:
+        raise _gone() from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
@@ -109,7 +104,7 @@ async def _answer(bench: Workbench, ask: Ask, reply: Reply, request: Request) ->
         async for events in stream.batches():
             draft = reduce(Draft.after, events, draft)
         if draft.answer is None:
-            return ApiError(499, "The client went away.", "client_closed_request").response()
+            return _gone().response()
         if draft.answer.status == "failed":
             return ApiError(502, draft.answer.error, "answer_failed").response()
         return JSONResponse(reply.completion(draft.answer))
@@ -169,6 +164,10 @@ def remainder(streamed: str, final: str) -> str:
     if final.startswith(streamed):
         return final[len(streamed) :]
     return f"\n\n{final}" if streamed else final
+
+
+def _gone() -> ApiError:
+    return ApiError(499, "The client went away.", "client_closed_request")
 
 
 def _failure(error: Exception) -> ApiError:

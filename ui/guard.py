@@ -1,13 +1,15 @@
-"""What every response must carry and every request must be: headers, and the name it was sent to."""
+"""What every response carries and what every request must be: headers, its name and origin, its size."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
+import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -54,7 +56,10 @@ def is_loopback(host: str) -> bool:
 
 
 class SecurityHeaders:
-    """Adds the headers that are missing; a route may set stricter ones of its own."""
+    """Adds the headers that are missing, and drops those that would let pages of other sites read a response.
+
+    A route may set stricter ones of its own. Gradio allows other origins, with credentials, as it sees fit.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -68,6 +73,8 @@ class SecurityHeaders:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                for name in [name for name in headers if name.lower().startswith("access-control-")]:
+                    del headers[name]
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
             await send(message)
@@ -148,36 +155,174 @@ class _Ending:
         await self._send(message)
 
 
-class KnownHosts:
-    """Refuses requests that were sent to another name, and changes that a page of another site asks for.
+class OwnOrigin:
+    """Refuses requests sent to a name that is not ours, and those that a page of another site makes.
 
-    A page somewhere may let its own name point to 127.0.0.1 and then read what it likes (DNS rebinding); the
-    browser tells us the name that it believes in. ``Sec-Fetch-Site`` is the browser's word too, and it stays
-    true behind a proxy, where ``Origin`` does not fit our address.
+    A page somewhere may point its own name to our address and then read what it likes (DNS rebinding): ``Host``
+    is the name that the browser believes in. ``Origin`` and ``Sec-Fetch-Site`` say which page a request comes
+    from; programs that are not browsers send neither.
 
     Args:
-        hosts: Names and addresses that are ours, without ports.
+        host: The address that the server listens on.
+        allowed_hosts: Names under which a proxy passes requests on, each with a port if it is not the usual one.
     """
 
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, host: str, allowed_hosts: Iterable[str] = ()) -> None:
         self._app = app
-        self._hosts = frozenset(host.strip("[]").lower() for host in hosts)
+        self._allowed = frozenset(name.strip().lower() for name in allowed_hosts)
+        names = {host, "localhost", *(_place_of(f"//{name}")[0] or name for name in self._allowed)}
+        # No name has to be resolved to reach an address, so none can be made to point to it.
+        self._any_address = not is_loopback(host)
+        if self._any_address:
+            names.add(socket.gethostname())
+        self._names = frozenset(name.strip("[]").lower() for name in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        if scope["type"] == "http" and not self._welcome(scope["method"], Headers(scope=scope)):
-            refusal = PlainTextResponse("This server answers to its own name only.\n", status_code=403)
+        if scope["type"] == "http":
+            reason = self._objection(scope["method"], Headers(scope=scope))
+            if reason:
+                await PlainTextResponse(f"{reason}\n", status_code=403)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _objection(self, method: str, headers: Headers) -> str:
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            return (
+                "This server does not answer to that name. If a proxy passes it on, add the name to "
+                "access.allowed_hosts."
+            )
+        site = headers.get("sec-fetch-site", "none")
+        if method not in _SAFE_METHODS and site not in ("same-origin", "none"):
+            return "Only ragsmith's own page may change anything here."
+        origin = headers.get("origin")
+        if origin is not None and not self._is_own_origin(origin, host):
+            return (
+                "Only ragsmith's own page may call this server. If a proxy changes the name in Host, add the "
+                "name that browsers use to access.allowed_hosts."
+            )
+        return ""
+
+    def _is_ours(self, host: str) -> bool:
+        name, _ = _place_of(f"//{host}")
+        if name is None:
+            return False
+        return name in self._names or is_loopback(name) or (self._any_address and _is_address(name))
+
+    def _is_own_origin(self, origin: str, host: str) -> bool:
+        name, port = _place_of(origin)
+        if name is None:
+            return False
+        usual = _USUAL_PORTS.get(urlsplit(origin).scheme)
+        own_name, own_port = _place_of(f"//{host}")
+        if name == own_name and (port or usual) == (own_port or usual):
+            return True
+        return (f"{name}:{port}" if port not in (None, usual) else name) in self._allowed
+
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+_USUAL_PORTS = {"http": 80, "https": 443}
+
+
+def _place_of(url: str) -> tuple[str | None, int | None]:
+    """The name and port of a URL; no name where it has none or cannot be read."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, parts.port
+    except ValueError:
+        return None, None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+MAX_BODY = 4_000_000
+"""Bytes of a request that is not an upload: some hundred pages of history."""
+
+
+class BodyLimit:
+    """Refuses bodies that are too large, by what they say of their length and by what really comes.
+
+    Args:
+        uploads: Bytes that one upload may have, all its files together.
+    """
+
+    def __init__(self, app: ASGIApp, uploads: int) -> None:
+        self._app = app
+        self._uploads = uploads
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it with 413."""
+        if scope["type"] != "http" or scope["method"] in _SAFE_METHODS:
+            await self._app(scope, receive, send)
+            return
+        limit = self._uploads if scope["path"].rstrip("/") == UPLOAD else MAX_BODY
+        refusal = PlainTextResponse(f"The request is larger than {limit:,} bytes.\n", 413, {"connection": "close"})
+        stated = Headers(scope=scope).get("content-length", "0")
+        if not stated.isdecimal() or int(stated[:20]) > limit:
             await refusal(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            if received > limit:
+                return {"type": "http.disconnect"}
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                await refusal(scope, receive, send)
+                return {"type": "http.disconnect"}
+            return message
+
+        async def unless_refused(message: Message) -> None:
+            if received <= limit:
+                await send(message)
+
+        try:
+            await self._app(scope, counted, unless_refused)
+        except ClientDisconnect:
+            # To the application a refused client looks like one that has gone.
+            if received <= limit:
+                raise
+
+
+GRADIO = "/gradio_api/"
+UPLOAD = "/gradio_api/upload"
+# What the page uses. The others fetch addresses for whoever asks, record, or edit code.
+_GRADIO_ROUTES = frozenset(
+    {
+        "app_id", "call", "cancel", "heartbeat", "info", "login_check", "queue", "reset", "run", "startup-events",
+        "theme.css", "token", "upload", "upload_progress", "user",
+    }
+)  # fmt: skip
+_ELSEWHERE = frozenset({"monitoring", "runs", "svelte", "deep_link"})
+
+
+class KnownRoutes:
+    """Hides the routes of Gradio that the page has no use for."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it with 404."""
+        if scope["type"] == "http" and not _is_used(scope["path"]):
+            await PlainTextResponse("Not found.\n", 404)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _welcome(self, method: str, headers: Headers) -> bool:
-        foreign = headers.get("sec-fetch-site") == "cross-site" and method not in ("GET", "HEAD")
-        return not foreign and self._knows(headers.get("host", ""))
 
-    def _knows(self, host: str) -> bool:
-        try:
-            name = urlsplit(f"//{host}").hostname
-        except ValueError:
-            return False
-        return name is not None and (name in self._hosts or is_loopback(name))
+def _is_used(path: str) -> bool:
+    if not path.startswith(GRADIO):
+        return path.strip("/").partition("/")[0] not in _ELSEWHERE
+    route = path.removeprefix(GRADIO)
+    if route.startswith("file="):
+        return "://" not in route
+    return route.partition("/")[0] in _GRADIO_ROUTES

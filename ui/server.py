@@ -11,41 +11,73 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 
 from rag.errors import SettingsError
-from ui.guard import Farewell, KnownHosts, SecurityHeaders, is_loopback
+from rag.settings import LimitSettings
+from ui.access import Credentials, SignedIn, check_access
+from ui.connections import Connection, Connections
+from ui.guard import BodyLimit, Farewell, KnownRoutes, OwnOrigin, SecurityHeaders, is_loopback
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench
 
 # An open page holds a stream for ever; what is being answered gets so long to end by itself.
 GRACE_S = 2
+# Files that are uploaded together may be so many times as large as a single one.
+FILES_AT_ONCE = 10
+MEGABYTE = 1_000_000
+# uvicorn ticks so many times a second.
+TICKS = 10
 
 
 def create_app(bench: Workbench) -> FastAPI:
     """Everything that a browser or another program can reach.
 
     The caller closes the workbench.
+
+    Raises:
+        SettingsError: Other machines could reach it without a password.
     """
+    check_access(bench.settings)
     from ui.api import api_routes
     from ui.reports import report_routes
     from ui.sources import source_routes
 
     # Swagger's page loads its scripts from elsewhere, and our policy would leave it blank.
     app = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
-    app.add_api_route("/healthz", lambda: health(bench), methods=["GET"])
+    credentials = Credentials(bench.settings.access) if bench.settings.access.password else None
+
+    @app.get("/healthz")
+    def healthz(request: Request) -> dict[str, Any]:
+        now = health(bench)
+        told = credentials is None or getattr(request.state, "signed_in", False)
+        return now if told else {"status": now["status"]}
+
     app.include_router(api_routes(bench))
     app.include_router(source_routes(bench))
     app.include_router(report_routes(bench))
-    mounted = _mount_page(app, bench)
-    if is_loopback(bench.settings.host):
-        mounted.add_middleware(KnownHosts, hosts=(bench.settings.host, "localhost"))
-    mounted.add_middleware(SecurityHeaders)
-    return mounted
+    _mount_page(app, bench, credentials)
+    # The last one added is asked first.
+    if credentials is not None:
+        page = app.routes[-1].app  # type: ignore[attr-defined]
+        app.add_middleware(SignedIn, credentials=credentials, is_session=partial(_is_session, page))
+    app.add_middleware(BodyLimit, uploads=FILES_AT_ONCE * bench.settings.ingest.max_file_mb * MEGABYTE)
+    app.add_middleware(KnownRoutes)
+    app.add_middleware(OwnOrigin, host=bench.settings.host, allowed_hosts=bench.settings.access.allowed_hosts)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+def _is_session(page: Any, name: str, value: str) -> bool:
+    """Whether Gradio gave this cookie to somebody who has signed in."""
+    return name in (f"access-token-{page.cookie_id}", f"access-token-unsecure-{page.cookie_id}") and (
+        value in page.tokens
+    )
 
 
 def health(bench: Workbench) -> dict[str, Any]:
@@ -61,7 +93,7 @@ def health(bench: Workbench) -> dict[str, Any]:
     }
 
 
-def _mount_page(app: FastAPI, bench: Workbench) -> FastAPI:
+def _mount_page(app: FastAPI, bench: Workbench, credentials: Credentials | None) -> None:
     # Gradio keeps uploads in the system's temporary folder unless told otherwise, and reads only the
     # environment: what a person uploads belongs into the workspace.
     os.environ["GRADIO_TEMP_DIR"] = str(bench.workspace.root / "tmp")
@@ -75,10 +107,12 @@ def _mount_page(app: FastAPI, bench: Workbench) -> FastAPI:
 
     # Gradio would ask its makers for news of the version.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    mounted: FastAPI = gradio.mount_gradio_app(
+    page = build_app(bench)
+    gradio.mount_gradio_app(
         app,
-        build_app(bench),
+        page,
         path="/",
+        auth=credentials.signs_in if credentials else None,
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -90,7 +124,8 @@ def _mount_page(app: FastAPI, bench: Workbench) -> FastAPI:
         theme=theme(),
         head=head(),
     )
-    return mounted
+    # `launch` sets it and the mount does not; without it Gradio checks no path that a client names.
+    page.has_launched = True
 
 
 class Server(uvicorn.Server):
@@ -98,11 +133,18 @@ class Server(uvicorn.Server):
 
     Args:
         on_listening: Called once, in the loop of the server.
+        limits: How many connections there may be, and how long a client may take for its request.
     """
 
-    def __init__(self, app: FastAPI, on_listening: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        on_listening: Callable[[], None] = lambda: None,
+        limits: LimitSettings = LimitSettings(),
+    ) -> None:
         self._farewell = Farewell(app)
         self._on_listening = on_listening
+        self._connections = Connections(limits.connections, limits.request_s)
         super().__init__(
             uvicorn.Config(
                 self._farewell,
@@ -110,6 +152,7 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=GRACE_S,
                 server_header=False,
                 ws="none",
+                http=partial(Connection, self._connections),  # type: ignore[arg-type]
             )
         )
 
@@ -118,6 +161,12 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_listening()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look after the connections once a second."""
+        if counter % TICKS == 0:
+            self._connections.sweep(1.0)
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End what is open, then stop."""
@@ -132,8 +181,10 @@ def serve(bench: Workbench, open_browser: bool) -> None:
         open_browser: Show the page in the person's browser.
 
     Raises:
-        SettingsError: The port is taken or the address is not one of this machine.
+        SettingsError: The port is taken, the address is not one of this machine, or other machines could reach
+            it without a password.
     """
+    check_access(bench.settings)
     listener = listen(bench.settings.host, bench.settings.port)
     # uvicorn raises the signal again after its own shutdown; the default would end the process before the
     # workbench is closed and the last traces are delivered.
@@ -142,7 +193,8 @@ def serve(bench: Workbench, open_browser: bool) -> None:
         # Ctrl-C is how a person ends the server, and nothing to tell of.
         with suppress(KeyboardInterrupt):
             address = _address(bench.settings.host, listener.getsockname()[1])
-            server = Server(create_app(bench), lambda: _announce(bench, address, open_browser))
+            app = create_app(bench)
+            server = Server(app, lambda: _announce(bench, address, open_browser), bench.settings.limits)
             server.run(sockets=[listener])
     finally:
         listener.close()
@@ -190,10 +242,11 @@ def _address(host: str, port: int) -> str:
 def _announce(bench: Workbench, address: str, open_browser: bool) -> None:
     """Say where the page is, and do what can wait until it is there."""
     print(f"ragsmith is at {address}  (Ctrl-C stops it)", flush=True)  # noqa: T201 - the command's output
-    if not is_loopback(bench.settings.host):
+    access = bench.settings.access
+    if access.no_auth and access.password is None and not is_loopback(bench.settings.host):
         print(  # noqa: T201
-            f"Warning: host is {bench.settings.host}, so everybody in this network can read all corpora and "
-            "conversations. Put a proxy with a login in front, or set host to 127.0.0.1.",
+            f"Warning: host is {bench.settings.host} and access.no_auth is set, so everybody in this network can "
+            "read all corpora and conversations, unless a proxy in front asks who they are.",
             file=sys.stderr,
             flush=True,
         )

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 
-from rag.errors import LoadError, RagsmithError
+from rag.errors import CorpusError, LoadError, RagsmithError
 from ui.pdf_pages import Box, find_on_page, render_page
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 WINDOW = 100_000
 """Characters shown on each side of the span; a browser grows slow on many megabytes."""
+
+LARGEST_ID = 2**63 - 1
+"""What a database can count to."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -86,7 +89,7 @@ def source_routes(bench: Workbench) -> APIRouter:
         page: int | None = None,
     ) -> Response:
         try:
-            document = bench.document(document_id)
+            document = _stored(bench, document_id)
         except RagsmithError as error:
             return _page("Not there any more", "", f'<p class="note">{escape(str(error))}</p>', status=404)
         span = Span(start, end, at)
@@ -97,7 +100,7 @@ def source_routes(bench: Workbench) -> APIRouter:
     @router.get("/documents/{document_id}/pages/{number}.png")
     def show_page(document_id: int, number: int, start: int | None = None, end: int | None = None) -> Response:
         try:
-            document = bench.document(document_id)
+            document = _stored(bench, document_id)
             pdf = pdf_of(document)
             if pdf is None:
                 raise LoadError(f"{document.name} is not there as a PDF any more.")
@@ -108,6 +111,17 @@ def source_routes(bench: Workbench) -> APIRouter:
         return Response(image.png, media_type="image/png", headers=_HEADERS)
 
     return router
+
+
+def _stored(bench: Workbench, document_id: int) -> StoredDocument:
+    """The stored text of a number that anybody may have written into an address.
+
+    Raises:
+        CorpusError: It is not there.
+    """
+    if not 0 <= document_id <= LARGEST_ID:
+        raise CorpusError(f"There is no document {document_id}.")
+    return bench.document(document_id)
 
 
 def pdf_of(document: StoredDocument) -> Path | None:

@@ -20,16 +20,23 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 takes any that is free.")
 @click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
 @click.option("--corpus", metavar="NAME", help="The corpus that questions go to when none is chosen.")
+@click.option("--no-auth", is_flag=True, help="Serve other machines without a password, behind a proxy with one.")
 @pass_context
-def command(context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None) -> None:
+def command(
+    context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None, no_auth: bool
+) -> None:
     """Open the chat page, and serve it until Ctrl-C.
 
-    The first time the sample corpus is brought in, which takes some twenty seconds.
+    The first time the sample corpus is brought in, which takes some twenty seconds. An address that other machines
+    can reach wants a password: set RAGSMITH_ACCESS__PASSWORD.
     """
+    from ui.access import check_access
     from ui.server import listen, serve
     from ui.wiring import SAMPLE_CORPUS
 
-    with open_bench(context, host=host, port=port, corpus=corpus) as bench:
+    access = {"no_auth": no_auth or None}
+    with open_bench(context, host=host, port=port, corpus=corpus, access=access) as bench:
+        check_access(bench.settings)
         # A port that is taken is better told before the wait than after it.
         listen(bench.settings.host, bench.settings.port).close()
         if not bench.has_files(SAMPLE_CORPUS):

@@ -14,7 +14,7 @@ from ui.pages.events import QUIET, Updates, in_thread, told, warn
 from ui.pages.layout import ChatParts
 from ui.pages.markup import plain
 from ui.pages.render import duration
-from ui.pages.uploads import keep_uploads
+from ui.pages.uploads import check_folder, keep_uploads
 
 if TYPE_CHECKING:
     from rag.ingest import IngestProgress, IngestReport
@@ -64,10 +64,9 @@ class Job:
 class Adding:
     """The events that bring documents in; one ingestion at a time, since a workspace has one writer."""
 
-    def __init__(self, bench: Workbench, parts: ChatParts, *, local: bool) -> None:
+    def __init__(self, bench: Workbench, parts: ChatParts) -> None:
         self._bench = bench
         self._parts = parts
-        self._local = local
         self._job: Job | None = None
 
     def wire(self, page: Any) -> None:
@@ -95,13 +94,18 @@ class Adding:
         async for updates in self._begin(corpus, paths, shown):
             yield updates
 
-    async def add_folder(self, folder: str, corpus: str, shown: str) -> Updates:
-        """Ingest a folder or a file of this machine."""
-        # A page that a network reaches must not read whatever file a visitor names.
-        if not self._local or not folder.strip():
+    async def add_folder(self, folder: str, corpus: str, shown: str, request: gr.Request) -> Updates:
+        """Ingest a folder or a file of this machine, where the settings allow it."""
+        if not folder.strip():
             yield gr.skip()
             return
-        async for updates in self._begin(corpus, [Path(folder.strip()).expanduser()], shown):
+        try:
+            path = await in_thread(check_folder, self._bench.settings, folder.strip(), request.headers)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence
+            warn(error)
+            yield gr.skip()
+            return
+        async for updates in self._begin(corpus, [path], shown):
             yield updates
 
     async def resume(self, shown: str) -> Updates:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
+from rag.errors import LoadError
 from ui.pages.chat import chat_tab
 from ui.pages.evaluate import EvaluateTab
 from ui.pages.events import QUIET, telling
@@ -13,6 +16,7 @@ from ui.pages.layout import build_bridge
 from ui.pages.prompts import PromptsTab
 from ui.pages.strip import notices_html, strip_html
 from ui.pages.traces import TracesTab
+from ui.pages.uploads import check_references
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench
@@ -22,9 +26,26 @@ DAY_S = 86_400
 TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "Evaluate"}
 
 
-def build_app(bench: Workbench) -> gr.Blocks:
+class Page(gr.Blocks):  # type: ignore[misc]
+    """The blocks of the page, which take no file that was not uploaded, whatever event is asked for."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """Check what the browser names before Gradio opens it.
+
+        Raises:
+            gr.Error: It names another file, or an address.
+        """
+        try:
+            check_references(inputs, Path(get_upload_folder()))
+        except LoadError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+
+def build_app(bench: Workbench) -> Page:
     """All tabs of the page."""
-    with gr.Blocks(
+    page: Page
+    with Page(
         title="ragsmith",
         fill_width=True,
         fill_height=True,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ui.asking import Running
-from ui.guard import is_loopback
 from ui.pages.adding import Adding
 from ui.pages.answering import Answering
 from ui.pages.browsing import Browsing
 from ui.pages.feedback import FeedbackEvents
 from ui.pages.layout import Bridge, build_chat
+from ui.pages.uploads import offers_folders
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench
@@ -26,11 +26,10 @@ def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> Any:
     Returns:
         The input line, for other tabs to put a question into.
     """
-    local = is_loopback(bench.settings.host)
     running = Running()
-    parts = build_chat(bridge, local=local)
+    parts = build_chat(bridge, folders=offers_folders(bench.settings))
     Answering(bench, running, parts).wire()
     Browsing(bench, running, parts).wire(page)
     FeedbackEvents(bench, parts).wire()
-    Adding(bench, parts, local=local).wire(page)
+    Adding(bench, parts).wire(page)
     return parts.question

@@ -109,18 +109,18 @@ def build_bridge() -> Bridge:
         )
 
 
-def build_chat(bridge: Bridge, *, local: bool) -> ChatParts:
+def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
     """The chat tab.
 
     Args:
-        local: Whether only this machine reaches the page; only then a folder of it may be named.
+        folders: Whether a folder of this machine may be named.
     """
     with gr.Row(elem_id="chat", equal_height=True):
         with gr.Column(elem_id="left", min_width=0, scale=0):
             new = gr.Button("New conversation", elem_id="new", size="sm")
             listing = gr.HTML(elem_id="listing", js_on_load=None, apply_default_css=False)
             corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
-            add = _build_add(local)
+            add = _build_add(folders)
             release = gr.HTML(elem_id="release", js_on_load=None, apply_default_css=False)
         with gr.Column(elem_id="centre", min_width=0, scale=1):
             chatbot = gr.Chatbot(
@@ -177,7 +177,7 @@ def build_chat(bridge: Bridge, *, local: bool) -> ChatParts:
     )
 
 
-def _build_add(local: bool) -> AddParts:
+def _build_add(folders: bool) -> AddParts:
     with gr.Accordion("Add documents", open=False, elem_id="add"):
         corpus = gr.Dropdown(
             label="Into corpus (choose, or type a new name)",
@@ -186,7 +186,7 @@ def _build_add(local: bool) -> AddParts:
             interactive=True,
         )
         upload = gr.UploadButton("Upload files", file_count="multiple", size="sm", elem_id="upload")
-        with gr.Row(elem_id="folder-row", visible=local):
+        with gr.Row(elem_id="folder-row", visible=folders):
             folder = gr.Textbox(
                 show_label=False,
                 container=False,

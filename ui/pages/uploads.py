@@ -1,20 +1,93 @@
-"""What a person uploads: where it is kept, and under which name."""
+"""Files that come in through the page: which may, where uploads are kept, and under which name."""
 
 from __future__ import annotations
 
 import filecmp
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from rag.errors import CorpusError
+from rag.errors import CorpusError, LoadError
+from rag.settings import Settings
 from rag.workspace import Workspace, disk_errors
+from ui.guard import is_loopback
 
 _CORPUS = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 # File systems take 255 bytes; a number for a second file of the same name must fit as well.
 _LONGEST = 200
+
+
+# What a proxy adds to the requests that it passes on.
+_FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
+
+def offers_folders(settings: Settings) -> bool:
+    """Whether files of this machine may be added from the page.
+
+    Only from named folders, and never where others may reach the page: another address than this machine's own,
+    a password or a proxy's name says so.
+    """
+    access = settings.access
+    shared = access.password is not None or bool(access.allowed_hosts)
+    return bool(settings.ingest.folder_roots) and is_loopback(settings.host) and not shared
+
+
+def check_folder(settings: Settings, named: str, headers: Mapping[str, str]) -> Path:
+    """The folder or file that a person names on the page.
+
+    Args:
+        headers: Of the request: a proxy that passes it on may let others in, also on the loopback.
+
+    Raises:
+        LoadError: Adding folders is off, or it leads out of ``ingest.folder_roots``.
+    """
+    if not offers_folders(settings) or any(name in headers for name in _FORWARDED):
+        raise LoadError(
+            "Folders of this machine cannot be added from this page.",
+            fix="Upload the files, or run `ragsmith ingest` on the machine.",
+        )
+    # Links are followed first: one inside a root may lead anywhere.
+    path = Path(named).expanduser().resolve()
+    roots = [root.expanduser().resolve() for root in settings.ingest.folder_roots]
+    if not any(path.is_relative_to(root) for root in roots):
+        raise LoadError(
+            f"{named} is not inside a folder that may be added from this page.",
+            fix="Choose one below ingest.folder_roots, or run `ragsmith ingest` on the machine.",
+        )
+    return path
+
+
+def check_references(inputs: Any, folder: Path) -> None:
+    """Refuse an event's inputs that name a file which was not uploaded.
+
+    Args:
+        inputs: What the browser sent, as parsed JSON.
+        folder: Where uploads arrive.
+
+    Raises:
+        LoadError: A file is named, at any depth, that lies elsewhere or is an address.
+    """
+    root = folder.resolve()
+    waiting = [inputs]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            path = value.get("path")
+            if isinstance(path, str) and not _lies_in(path, root):
+                raise LoadError("That file was not uploaded.", fix="Choose it again with the upload button.")
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple):
+            waiting.extend(value)
+
+
+def _lies_in(path: str, root: Path) -> bool:
+    try:
+        return Path(path).resolve().is_relative_to(root)
+    except (OSError, ValueError):
+        return False
 
 
 def keep_uploads(workspace: Workspace, corpus: str, files: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,135 @@
+"""Who may use the server: the password of the page, the key of the API."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from rag.errors import SettingsError
+from ui.guard import is_loopback
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+
+    from rag.settings import AccessSettings, Settings
+
+WRONG_S = 1.0
+"""How long a wrong password or key waits for its answer, so that guessing is slow."""
+GUESSES = 10
+"""Wrong ones that wait at the same time; more wait for those."""
+
+# What a person needs to see the sign-in form. Gradio asks for the cookie itself before it gives more.
+_OPEN = frozenset(
+    {
+        "/", "/config", "/favicon.ico", "/gradio_api/app_id", "/gradio_api/login_check",
+        "/gradio_api/startup-events", "/gradio_api/theme.css", "/gradio_api/token", "/healthz", "/login",
+        "/logout", "/manifest.json", "/robots.txt", "/theme.css",
+    }
+)  # fmt: skip
+_OPEN_FOLDERS = ("/assets/", "/static/")
+
+
+def check_access(settings: Settings) -> None:
+    """Refuse to serve other machines without a password.
+
+    Raises:
+        SettingsError: The host can be reached from other machines, and nothing asks who they are.
+    """
+    access = settings.access
+    if is_loopback(settings.host) or access.password is not None or access.no_auth:
+        return
+    raise SettingsError(
+        f"Other machines can reach {settings.host}, and no password is set.",
+        fix="Set RAGSMITH_ACCESS__PASSWORD, or keep host at 127.0.0.1. Behind a proxy that has users sign in, "
+        "pass --no-auth.",
+    )
+
+
+class Credentials:
+    """Compares what a client offers with the settings; wrong offers are answered late.
+
+    Args:
+        access: With a password.
+    """
+
+    def __init__(self, access: AccessSettings) -> None:
+        self._user = access.user
+        self._password = access.password
+        self._key = access.api_key or access.password
+        self._guessing = asyncio.Semaphore(GUESSES)
+
+    async def signs_in(self, user: str, password: str) -> bool:
+        """Whether these are the user and the password of the page."""
+        right_user = _equal(user, self._user)
+        return await self._verdict(_matches(password, self._password) and right_user)
+
+    async def has_key(self, headers: Headers) -> bool:
+        """Whether a request carries the bearer key; one without any is told at once."""
+        kind, _, key = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            return False
+        return await self._verdict(_matches(key.strip(), self._key))
+
+    async def _verdict(self, right: bool) -> bool:
+        if not right:
+            async with self._guessing:
+                await asyncio.sleep(WRONG_S)
+        return right
+
+
+def _matches(offered: str, secret: SecretStr | None) -> bool:
+    return secret is not None and _equal(offered, secret.get_secret_value())
+
+
+def _equal(offered: str, expected: str) -> bool:
+    return hmac.compare_digest(offered.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
+
+
+class SignedIn:
+    """Lets through those who are signed in on the page or carry the key, and everybody to the sign-in form.
+
+    Args:
+        credentials: What the key is compared with.
+        is_session: Whether a cookie's name and value belong to somebody who has signed in.
+    """
+
+    def __init__(self, app: ASGIApp, credentials: Credentials, is_session: Callable[[str, str], bool]) -> None:
+        self._app = app
+        self._credentials = credentials
+        self._is_session = is_session
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it with 401."""
+        if scope["type"] == "http":
+            known = any(self._is_session(name, value) for name, value in HTTPConnection(scope).cookies.items())
+            if not known:
+                known = await self._credentials.has_key(Headers(scope=scope))
+            if not known and not _is_open(scope["path"]):
+                await _refusal(scope["path"])(scope, receive, send)
+                return
+            scope["state"] = {**scope.get("state", {}), "signed_in": known}
+        await self._app(scope, receive, send)
+
+
+def _is_open(path: str) -> bool:
+    return (path.rstrip("/") or "/") in _OPEN or path.startswith(_OPEN_FOLDERS)
+
+
+def _refusal(path: str) -> Response:
+    headers = {"www-authenticate": "Bearer"}
+    if path.startswith("/v1/"):
+        error = {
+            "message": "The request needs the key of this server: `Authorization: Bearer KEY`.",
+            "type": "invalid_request_error",
+            "param": None,
+            "code": "invalid_api_key",
+        }
+        return JSONResponse({"error": error}, 401, headers)
+    return PlainTextResponse("Sign in on the page first.\n", 401, headers)

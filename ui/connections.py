@@ -1,0 +1,127 @@
+"""Open connections: how many there may be, and how long a client may keep one waiting.
+
+uvicorn waits for ever for the rest of a request. A few hundred half-sent ones would take every socket that the
+process may have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+SLOWEST = 10_000
+"""Bytes a second of a body that are slow and still accepted."""
+UNREAD_S = 60.0
+"""How long a client may leave a response unread."""
+
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n"
+
+
+class Connections:
+    """The open connections of a server, oldest first.
+
+    Args:
+        limit: How many there may be; never more than half of the files that the process may open.
+        request_s: Seconds that a client may take for the head of a request, and for a body beside what
+            ``SLOWEST`` grants it.
+    """
+
+    def __init__(self, limit: int, request_s: float) -> None:
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self.limit = limit if files == resource.RLIM_INFINITY else max(min(limit, files // 2), 1)
+        self.request_s = request_s
+        self._open: dict[Connection, None] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def admit(self, connection: Connection) -> bool:
+        """Take a new connection in, in place of one that waits for its client where there are too many.
+
+        Returns:
+            Whether it was taken in.
+        """
+        if len(self._open) >= self.limit:
+            waiting = next((each for each in self._open if each.waits_for_client), None)
+            if waiting is None:
+                return False
+            self.forget(waiting)
+            waiting.end()
+        self._open[connection] = None
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """Count a connection no more."""
+        self._open.pop(connection, None)
+
+    def sweep(self, passed_s: float) -> None:
+        """End the connections whose clients take too long; call it every ``passed_s`` seconds."""
+        for connection in tuple(self._open):
+            connection.grow_older(passed_s)
+
+
+class Connection(H11Protocol):
+    """uvicorn's connection, with a limit on how long its client may take.
+
+    Args:
+        connections: Those that it counts among.
+        given: What uvicorn passes to its protocol.
+    """
+
+    def __init__(self, connections: Connections, **given: Any) -> None:
+        super().__init__(**given)
+        self._among = connections
+        self._waited = 0.0
+        self._unread = 0.0
+        self._received = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or turn it away where there are too many."""
+        super().connection_made(transport)
+        if not self._among.admit(self):
+            transport.write(_TOO_MANY)
+            transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room for another."""
+        self._among.forget(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what the client sends, unless it was turned away."""
+        if self.transport.is_closing():
+            return
+        self._received += len(data)
+        super().data_received(data)
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether the next step is the client's: the rest of a request, or a new one."""
+        if self.conn.their_state is h11.IDLE:
+            return self.cycle is None or self.cycle.response_complete
+        return self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
+
+    def grow_older(self, passed_s: float) -> None:
+        """Count the time that passed, and end the connection where its client has taken too long."""
+        self._unread = self._unread + passed_s if self.flow.write_paused else 0.0
+        if self._unread > UNREAD_S:
+            self.transport.abort()
+            return
+        if not self.waits_for_client:
+            self._waited, self._received = 0.0, 0
+            return
+        self._waited += passed_s
+        granted = self._received / SLOWEST if self.conn.their_state is h11.SEND_BODY else 0.0
+        if self._waited > self._among.request_s + granted:
+            self.end()
+
+    def end(self) -> None:
+        """Close the connection, saying why where the client has begun a request."""
+        if self._received and (self.cycle is None or not self.cycle.response_started):
+            self.transport.write(_TOO_SLOW)
+        self.transport.close()
