@@ -1,9 +1,9 @@
 """Files and folders into a corpus: only what changed, and nothing lost when it is broken off.
 
-A file is read and hashed; one with a known hash is done. Of the others the documents are cut, and the texts
-that the index does not hold yet are embedded in batches. A file gets its new entries in one transaction, when
-all of its texts are in; until then its old ones answer. Whatever stops an ingestion, the same command again
-goes on where it was.
+A file is hashed; one with a known hash is done. The others are parsed in a child process, their documents are
+cut, and the texts that the index does not hold yet are embedded in batches. A file gets its new entries in one
+transaction, when all of its texts are in; until then its old ones answer. Whatever stops an ingestion, the same
+command again goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,11 +27,14 @@ from rag.chunking import cut, rule_for
 from rag.documents import Document
 from rag.errors import LoadError
 from rag.index import CorpusIndex, PreparedText, digest_of
-from rag.loaders import LOADER_VERSION, kind_of, load
+from rag.loaders import LOADER_VERSION, kind_of
+from rag.loaders.isolated import IsolatedLoader
 
 # Passages embedded and written together: large enough for sorting by length and for cheap commits,
 # small enough that little is done again after a crash.
 BATCH = 768
+# Characters of texts that wait to be embedded: a batch of passages may come from very long texts.
+MOST_WAITING = 4_000_000
 MEGABYTE = 1_000_000
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
 
@@ -104,8 +108,8 @@ class _LoadedFile:
 def ingest(
     index: CorpusIndex,
     paths: Sequence[Path],
+    loader: IsolatedLoader,
     *,
-    max_bytes: int,
     on_progress: Callable[[IngestProgress], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> IngestReport:
@@ -116,7 +120,7 @@ def ingest(
     Args:
         index: Where they go.
         paths: Files and folders; of folders every file of a known format, hidden ones left out.
-        max_bytes: Files above this are named as problems.
+        loader: Loads the files; one that exceeds its limits is named as a problem.
         on_progress: Called some times a second.
         stop: Set it to stop after the current batch.
 
@@ -129,7 +133,7 @@ def ingest(
         StorageFull: The disk has no room left.
     """
     try:
-        return _Ingestion(index, paths, max_bytes, on_progress, stop or threading.Event()).run()
+        return _Ingestion(index, paths, loader, on_progress, stop or threading.Event()).run()
     finally:
         index.publish()
 
@@ -141,23 +145,24 @@ class _Ingestion:
         self,
         index: CorpusIndex,
         paths: Sequence[Path],
-        max_bytes: int,
+        loader: IsolatedLoader,
         on_progress: Callable[[IngestProgress], None],
         stop: threading.Event,
     ) -> None:
         self._index = index
         self._roots = [existing_path(path) for path in paths]
-        self._max_bytes = max_bytes
+        self._loader = loader
         self._on_progress = on_progress
         self._stop = stop
         self._rule = rule_for(index.encoder, index.tokens)
         self._problems: list[Problem] = []
+        self._leads_out: set[str] = set()
         self._waiting: dict[str, PreparedText] = {}
         self._text_ids: dict[str, int] = {}
         self._loaded: list[_LoadedFile] = []
         self._counts = {"added": 0, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 0}
         self._passages = 0
-        self._waiting_passages = 0
+        self._waiting_passages = self._waiting_characters = 0
         self._batch_done = 0
         self._files_done = self._bytes_total = self._bytes_read = self._bytes_embedded = 0
         self._files: list[_Found] = []
@@ -196,7 +201,7 @@ class _Ingestion:
     def _walk(self) -> Iterator[_Found]:
         seen: set[Path] = set()
         for root in self._roots:
-            listed = _files_below(root, self._problems) if root.is_dir() else iter([root])
+            listed = self._files_below(root) if root.is_dir() else iter([root])
             for path in listed:
                 if path in seen:
                     continue
@@ -212,6 +217,37 @@ class _Ingestion:
                 name = str(path.relative_to(root.parent)) if root.is_dir() else path.name
                 yield _Found(path, name, size)
 
+    def _files_below(self, root: Path) -> Iterator[Path]:
+        """Yield the files below a folder in a fixed order.
+
+        Links to folders are not followed, so that a loop cannot trap it, and a link that leads out of the folder
+        is named as a problem: whoever can write into a folder must not choose what else is read.
+        """
+
+        def failed(error: OSError) -> None:
+            self._problem(Path(error.filename), error.strerror or str(error))
+
+        real = os.path.realpath(root)
+        for folder, folders, names in os.walk(root, onerror=failed):
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
+            )
+            for name in folders:
+                self._stays_below(real, Path(folder) / name)
+            for name in sorted(names):
+                path = Path(folder) / name
+                # A file that would not be read anyway is not worth a word.
+                if not name.startswith(".") and (kind_of(path) is None or self._stays_below(real, path)):
+                    yield path
+
+    def _stays_below(self, real: str, path: Path) -> bool:
+        """Whether a path is no link, or a link to something below the folder; one that is not is noted."""
+        if not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real):
+            return True
+        self._leads_out.add(str(path))
+        self._problem(path, "It is a link that leads out of the folder. Add what it leads to by its own path.")
+        return False
+
     def _known_files(self) -> dict[str, tuple[int, str, int]]:
         with db.reading(self._index.engine) as connection:
             rows = connection.execute(
@@ -224,14 +260,12 @@ class _Ingestion:
     def _take(self, found: _Found, known: tuple[int, str, int] | None) -> bool:
         """Take in one file; whether it was there already, as it is."""
         try:
-            if found.size > self._max_bytes:
+            if found.size > self._loader.limits.file_bytes:
                 raise LoadError(f"larger than ingest.max_file_mb allows ({found.size / MEGABYTE:.0f} MB)")
-            data = found.path.read_bytes()
-            sha256 = hashlib.sha256(data).hexdigest()
-            if known and known[1:] == (sha256, LOADER_VERSION):
+            if known and known[2] == LOADER_VERSION and known[1] == _sha256_of(found.path):
                 self._counts["unchanged"] += 1
                 return True
-            if self._load(_LoadedFile(found, sha256), data):
+            if self._load(found):
                 self._counts["changed" if known else "added"] += 1
         except OSError as error:
             self._problem(found.path, error.strerror or str(error))
@@ -239,20 +273,23 @@ class _Ingestion:
             self._problem(found.path, str(error))
         return False
 
-    def _load(self, file: _LoadedFile, data: bytes) -> bool:
+    def _load(self, found: _Found) -> bool:
         """Cut a file's documents; whether it was taken in to its end."""
-        day = _day_of(file.found.path)
-        for document in load(
-            file.found.path, data, on_problem=lambda reason: self._problem(file.found.path, reason)
-        ):
-            if self._stop.is_set():
-                return False
-            digest = digest_of(document)
-            file.entries.append(_Entry(digest, _entry_row(document, file.found, day)))
-            self._prepare(digest, document)
-            self._bytes_read += len(document.text)
-            if self._waiting_passages >= BATCH:
-                self._embed()
+        day = _day_of(found.path)
+        loading = self._loader.load(found.path, on_problem=lambda reason: self._problem(found.path, reason))
+        file = _LoadedFile(found, loading.sha256)
+        with closing(loading.documents) as documents:
+            for document in documents:
+                if self._stop.is_set():
+                    return False
+                digest = digest_of(document)
+                file.entries.append(_Entry(digest, _entry_row(document, found, day)))
+                self._prepare(digest, document)
+                self._bytes_read += len(document.text)
+                # The next document may be as large as this one: there should be one of them at a time.
+                del document
+                if self._waiting_passages >= BATCH or self._waiting_characters >= MOST_WAITING:
+                    self._embed()
         self._loaded.append(file)
         if len(self._loaded) >= BATCH:
             self._embed()
@@ -268,13 +305,14 @@ class _Ingestion:
         chunks = cut(document, self._index.encoder.tokens, self._rule)
         self._waiting[digest] = PreparedText(digest, document, tuple(chunks))
         self._waiting_passages += len(chunks)
+        self._waiting_characters += len(document.text)
 
     def _embed(self) -> None:
         waiting = list(self._waiting.values())
         if waiting:
             self._text_ids.update(self._index.add(waiting, self._embedded))
             self._waiting.clear()
-            self._waiting_passages = self._batch_done = 0
+            self._waiting_passages = self._waiting_characters = self._batch_done = 0
         self._bytes_embedded = self._bytes_read
         self._record_loaded()
 
@@ -316,7 +354,7 @@ class _Ingestion:
 
     def _remove_missing(self, known: dict[str, tuple[int, str, int]]) -> None:
         present = {str(found.path) for found in self._files}
-        failed = {problem.path for problem in self._problems}
+        failed = {problem.path for problem in self._problems} - self._leads_out
         gone = [
             number
             for path, (number, _, _) in known.items()
@@ -368,17 +406,9 @@ def existing_path(path: Path) -> Path:
     return full
 
 
-def _files_below(root: Path, problems: list[Problem]) -> Iterator[Path]:
-    """Files below a folder in a fixed order; links to folders are not followed, so a loop cannot trap it."""
-
-    def failed(error: OSError) -> None:
-        problems.append(Problem(str(error.filename), error.strerror or str(error)))
-
-    for folder, folders, names in os.walk(root, onerror=failed):
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS)
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield Path(folder) / name
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size_of(path: Path) -> int:

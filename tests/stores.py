@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from rag import database as db
 from rag.encoder import Encoder
 from rag.index import CorpusIndex
 from rag.ingest import IngestReport, ingest
+from rag.loaders.isolated import IsolatedLoader, ParseLimits
+from rag.settings import IngestSettings
 
 LARGEST_FILE = 10_000_000
 
@@ -51,9 +54,15 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> Path:
     return folder
 
 
-def take_in(index: CorpusIndex, *paths: Path, **options: Any) -> IngestReport:
-    """Ingest with the usual limit of file size."""
-    return ingest(index, paths, **{"max_bytes": LARGEST_FILE, **options})
+def limits(**changes: Any) -> ParseLimits:
+    """The usual limits, but for some."""
+    return replace(ParseLimits.of(IngestSettings()), **{"file_bytes": LARGEST_FILE, **changes})
+
+
+def take_in(index: CorpusIndex, *paths: Path, max_bytes: int = LARGEST_FILE, **options: Any) -> IngestReport:
+    """Ingest with the usual limits, but for the size of a file."""
+    with IsolatedLoader(limits(file_bytes=max_bytes)) as loader:
+        return ingest(index, paths, loader, **options)
 
 
 def places(index: CorpusIndex) -> dict[Place, int]:

@@ -36,7 +36,8 @@ from rag.corpora import Corpora
 from rag.database import open_database
 from rag.dense import ChromaStore
 from rag.encoder import open_encoder
-from rag.settings import EncoderSettings
+from rag.loaders.isolated import IsolatedLoader, ParseLimits
+from rag.settings import EncoderSettings, IngestSettings
 from rag.workspace import open_workspace
 ingestion.BATCH = 6
 workspace = open_workspace(Path(sys.argv[1]))
@@ -46,7 +47,8 @@ with workspace.writing("ingest"):
     index = corpora.ensure("notes")
     print("ready", flush=True)
     started = time.monotonic()
-    report = ingestion.ingest(index, [Path(sys.argv[2])], max_bytes=10_000_000)
+    with IsolatedLoader(ParseLimits.of(IngestSettings())) as loader:
+        report = ingestion.ingest(index, [Path(sys.argv[2])], loader)
     print(time.monotonic() - started, len(report.problems), flush=True)
 """
 

@@ -40,6 +40,7 @@ ENVIRONMENT_ALLOWED = {
     "ui/": "is the entry: it prepares the process before a library is imported",
     "rag/tracking.py": "wandb takes some of its switches from the environment only",
     "rag/conversion.py": "the process that converts gets it, with the hub switched off",
+    "rag/sandbox.py": "the process that parses files gets a few variables of it, and no key",
     "rag/encoder/": "the hub client and the runtimes take some of their switches from the environment only",
 }
 

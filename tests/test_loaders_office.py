@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import struct
-import threading
 import zipfile
 from collections.abc import Sequence
 from datetime import date
@@ -21,7 +20,6 @@ from pptx.util import Inches
 from rag.documents import Document
 from rag.errors import LoadError
 from rag.loaders import load
-from rag.loaders.pdf import pdfium_lock
 
 
 def read(name: str, data: bytes) -> Document:
@@ -178,25 +176,6 @@ def test_a_pdf_without_text_is_said_to_be_scanned() -> None:
 def test_a_broken_pdf_is_refused(data: bytes) -> None:
     with pytest.raises(LoadError, match=r"^a\.pdf"):
         read("a.pdf", data)
-
-
-def test_many_threads_read_pdfs_at_once() -> None:
-    data = make_pdf([[f"Page {i} of the file."] for i in range(20)])
-    found: list[Document] = []
-    threads = [threading.Thread(target=lambda: found.append(read("a.pdf", data))) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 4
-    assert len({document.text for document in found}) == 1
-
-
-def test_the_lock_is_free_between_documents() -> None:
-    loading = load(Path("a.pdf"), make_pdf([["Words."]]))
-    next(loading)
-    with pdfium_lock():
-        pass
 
 
 # Word

@@ -1,19 +1,32 @@
-"""A page of a PDF as an image, with a passage marked where it stands on the paper."""
+"""A page of a PDF as an image, with a passage marked where it stands on the paper.
+
+``PdfPages`` does it in a child process: the file may be hostile, or may have changed since it was ingested.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import astuple, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 from rag.errors import LoadError
+from rag.loaders._frames import FrameError
+from rag.loaders.isolated import ParseLimits, explained
+from rag.sandbox import Sandbox
 
 WIDTH = 1400
 """Pixels across: sharp at the width of a reading column on a dense screen."""
 MAX_PIXELS = 12_000_000
 """Of one image; a poster of ten metres must not take the memory of the machine."""
+
+PAGE_S = 20.0
+"""Seconds for one page, at most: a person is waiting."""
+LONGEST_FRAME = 64_000_000
 
 _MARK = (255, 225, 110)
 # Places on a page are asked for in whole numbers.
@@ -42,6 +55,70 @@ class PageImage:
 
     png: bytes
     boxes: tuple[Box, ...]
+
+
+class PdfPages:
+    """Finds quotes on pages and renders pages in a child process, which starts with the first page.
+
+    Safe to use from several threads, which take turns.
+
+    Args:
+        limits: For memory and time; a page has ``PAGE_S`` seconds at most.
+    """
+
+    def __init__(self, limits: ParseLimits) -> None:
+        self._memory_mb = limits.memory_mb
+        self._timeout_s = min(limits.timeout_s, PAGE_S)
+        self._sandbox = Sandbox(
+            f"{__name__}:serve",
+            memory_mb=self._memory_mb,
+            timeout_s=self._timeout_s,
+            longest_frame=LONGEST_FRAME,
+        )
+
+    def close(self) -> None:
+        """End the child."""
+        self._sandbox.close()
+
+    def find(self, path: Path, number: int, quote: str, at: float) -> tuple[Box, ...]:
+        """Find a quote; see ``find_on_page``.
+
+        Raises:
+            LoadError: As there, and where the file takes more than a limit allows.
+        """
+        return self._ask(path, number, quote, at, draw=False).boxes
+
+    def render(self, path: Path, number: int, quote: str, at: float) -> PageImage:
+        """Render a page; see ``render_page``.
+
+        Raises:
+            LoadError: As there, and where the file takes more than a limit allows.
+        """
+        return self._ask(path, number, quote, at, draw=True)
+
+    def _ask(self, path: Path, number: int, quote: str, at: float, *, draw: bool) -> PageImage:
+        request = {"path": str(path), "number": number, "quote": quote, "at": at, "draw": draw}
+        with explained(path, self._memory_mb, self._timeout_s), closing(self._sandbox.run(request)) as given:
+            # A third one is more than there should be, and a child that was taken over would never end.
+            frames = list(islice(given, 3))
+            if len(frames) != 2:
+                raise FrameError("not a page")
+            return PageImage(frames[1], _boxes_of(frames[0]))
+
+
+def serve(request: dict[str, Any]) -> Iterator[bytes]:
+    """Answer a request of ``PdfPages``: the boxes in JSON, then the image, empty where none was asked for."""
+    where = (Path(request["path"]), request["number"], request["quote"], request["at"])
+    image = render_page(*where) if request["draw"] else PageImage(b"", find_on_page(*where))
+    yield json.dumps([astuple(box) for box in image.boxes]).encode()
+    yield image.png
+
+
+def _boxes_of(frame: bytes) -> tuple[Box, ...]:
+    try:
+        return tuple(Box(*(float(side) for side in sides)) for sides in json.loads(frame))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FrameError("not boxes") from error
 
 
 def find_on_page(path: Path, number: int, quote: str, at: float) -> tuple[Box, ...]:
@@ -80,19 +157,16 @@ def render_page(path: Path, number: int, quote: str, at: float) -> PageImage:
 def _on_page(path: Path, number: int, work: Callable[[Any], T]) -> T:
     import pypdfium2
 
-    from rag.loaders.pdf import pdfium_lock
-
-    with pdfium_lock():
+    try:
+        document = pypdfium2.PdfDocument(path)
         try:
-            document = pypdfium2.PdfDocument(path)
-            try:
-                if not 1 <= number <= len(document):
-                    raise LoadError(f"{path.name} has no page {number}.")
-                return work(document[number - 1])
-            finally:
-                document.close()
-        except (pypdfium2.PdfiumError, OSError) as error:
-            raise LoadError(f"{path.name} cannot be shown as pages: {error}.") from error
+            if not 1 <= number <= len(document):
+                raise LoadError(f"{path.name} has no page {number}.")
+            return work(document[number - 1])
+        finally:
+            document.close()
+    except (pypdfium2.PdfiumError, OSError) as error:
+        raise LoadError(f"{path.name} cannot be shown as pages: {error}.") from error
 
 
 def _boxes(page: Any, quote: str, at: float) -> tuple[Box, ...]:

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 Part = TypeVar("Part")
 SAMPLE_CORPUS = "handbook"
-MEGABYTE = 1_000_000
 CLOSING_S = 10.0
 # Ways to answer that are kept ready.
 PIPELINES = 32
@@ -402,15 +401,12 @@ class Workbench:
             WorkspaceBusy: Another process is ingesting.
         """
         from rag.ingest import ingest
+        from rag.loaders.isolated import IsolatedLoader, ParseLimits
 
-        with self.workspace.writing(f"ingest into {corpus}"):
-            return ingest(
-                self.stores.ensure(corpus),
-                paths,
-                max_bytes=self.settings.ingest.max_file_mb * MEGABYTE,
-                on_progress=on_progress,
-                stop=stop,
-            )
+        limits = ParseLimits.of(self.settings.ingest)
+        # The loader's process starts while the stores are opened.
+        with self.workspace.writing(f"ingest into {corpus}"), IsolatedLoader(limits) as loader:
+            return ingest(self.stores.ensure(corpus), paths, loader, on_progress=on_progress, stop=stop)
 
     def ensure_sample(self, on_progress: Callable[[IngestProgress], None] = lambda _: None) -> None:
         """Have the handbook as a corpus: made when missing, brought up to date when its pages changed."""

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING
 from finetune.data.splits import plain
 from finetune.rows import ReadingRow
 from rag.errors import TuningError
-from rag.settings import EncoderSettings, RetrievalSettings
+from rag.settings import EncoderSettings, IngestSettings, RetrievalSettings
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:
     from rag.documents import Hit, Passage
     from rag.retrieval import Retriever
 
-MOST_BYTES = 1 << 30
+# Our own data: larger files than people add.
+LIMITS = IngestSettings(max_file_mb=1_000, parse_memory_mb=4_000, parse_timeout_s=600)
 TOKENS = 200
 
 
@@ -139,6 +140,7 @@ def searching(corpus: Path) -> Iterator[Retriever]:
     from rag.dense import ChromaStore
     from rag.encoder import open_encoder
     from rag.ingest import ingest
+    from rag.loaders.isolated import IsolatedLoader, ParseLimits
     from rag.retrieval import Retriever
 
     if not corpus.is_file():
@@ -151,7 +153,8 @@ def searching(corpus: Path) -> Iterator[Retriever]:
         chroma = ChromaStore(workspace, None)
         closing.callback(chroma.close)
         index = Corpora(workspace, engine, encoder, TOKENS, chroma).ensure("data")
-        report = ingest(index, [corpus], max_bytes=MOST_BYTES)
+        loader = closing.enter_context(IsolatedLoader(ParseLimits.of(LIMITS)))
+        report = ingest(index, [corpus], loader)
         if report.problems:
             raise TuningError(f"{corpus} cannot be searched: {report.problems[0].reason}")
         retriever = Retriever(index, RetrievalSettings())

@@ -1,5 +1,6 @@
 """From a file's bytes to documents: one module for each family of formats, all of the same shape.
 
+``load`` works in the process that calls it; what comes from outside goes through ``rag.loaders.isolated``.
 Nothing here opens a file: the caller reads the bytes, having checked their number, and the path only gives
 the suffix and the name for messages. Each loader is a function ``(path, data, on_problem)`` that yields
 documents; text-like formats store the decoded file as it is, the others a plain rendering of it.
@@ -104,7 +105,8 @@ def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> 
         raise refused(path, "is empty", "Leave it out, or add it again once it has content.")
     try:
         yield from _LOADERS[kind_of(path) or "text"](path, data, on_problem)
-    except RagsmithError:
+    # Memory that is missing says nothing about the file: whoever limits it knows what to say.
+    except (RagsmithError, MemoryError):
         raise
     except RecursionError as error:
         raise refused(path, "is nested too deeply to be read", "Flatten it, or leave it out.") from error

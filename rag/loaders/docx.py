@@ -29,6 +29,8 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     try:
         file = docx.Document(stream)
         names = {style.style_id: style.name or "" for style in file.styles}
+    except MemoryError:
+        raise
     except Exception as error:  # python-docx lets through whatever its XML parser or a missing part raises.
         fix = "Open it in a word processor and save it anew, or leave it out."
         raise refused(path, f"is not a Word file that can be read ({error})", fix) from error

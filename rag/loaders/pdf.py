@@ -1,10 +1,12 @@
-"""PDF, through PDFium: the text of each page, cut into paragraphs by the length of its lines."""
+"""PDF, through PDFium: the text of each page, cut into paragraphs by the length of its lines.
+
+PDFium is not thread safe, whatever document it works on: one thread of a process may load PDFs.
+"""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,6 @@ from rag.loaders._blocks import Builder, Sections, finished, one_line
 from rag.loaders._fields import date_in, scalars, to_date, written_title
 from rag.loaders._text import OnProblem, refused
 
-_LOCK = threading.Lock()
-
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _OUTLINE_LIMIT = 10_000
 # PDFium writes U+FFFE (or U+0002) for the hyphen that joins two lines; it is left in the word as a hyphen.
@@ -24,13 +24,6 @@ _INFO = {"Author": "author", "Subject": "subject", "Keywords": "keywords"}
 
 Outline = dict[int, dict[str, int]]
 """Page, from 0, to the levels (from 1) of the titles that begin there."""
-
-
-@contextmanager
-def pdfium_lock() -> Iterator[None]:
-    """Hold PDFium: it is not thread safe, whatever document it works on. Not reentrant; hold it briefly."""
-    with _LOCK:
-        yield
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
@@ -43,8 +36,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     try:
         pages, scanned, info, outline = _read(file)
     finally:
-        with pdfium_lock():
-            file.close()
+        file.close()
     if not any(page.strip() for page in pages):
         raise refused(
             path,
@@ -72,8 +64,7 @@ def _open(path: Path, data: bytes) -> Any:
     import pypdfium2
 
     try:
-        with pdfium_lock():
-            return pypdfium2.PdfDocument(data)
+        return pypdfium2.PdfDocument(data)
     except pypdfium2.PdfiumError as error:
         if getattr(error, "err_code", None) == _PASSWORD_ERROR:
             fix = "Save a copy without the password and add that."
@@ -84,15 +75,13 @@ def _open(path: Path, data: bytes) -> Any:
 
 def _read(file: Any) -> tuple[list[str], list[int], dict[str, str], Outline]:
     """The text of each page, the numbers (from 1) of pages with images only, the information, the outline."""
-    with pdfium_lock():
-        info: dict[str, str] = file.get_metadata_dict()
-        count = len(file)
-        outline = _outline(file)
+    info: dict[str, str] = file.get_metadata_dict()
+    count = len(file)
+    outline = _outline(file)
     pages: list[str] = []
     scanned: list[int] = []
     for index in range(count):
-        with pdfium_lock():  # Page by page, so that others get their turn in a long file.
-            text, images = _read_page(file, index)
+        text, images = _read_page(file, index)
         pages.append(text)
         if images:
             scanned.append(index + 1)

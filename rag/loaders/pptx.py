@@ -21,6 +21,8 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     try:
         file = pptx.Presentation(stream)
         slides = list(file.slides)
+    except MemoryError:
+        raise
     except Exception as error:  # python-pptx lets through whatever its XML parser or a missing part raises.
         fix = "Open it in a presentation program and save it anew, or leave it out."
         raise refused(path, f"is not a PowerPoint file that can be read ({error})", fix) from error
