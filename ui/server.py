@@ -113,6 +113,7 @@ def _mount_page(app: FastAPI, bench: Workbench, credentials: Credentials | None)
         page,
         path="/",
         auth=credentials.signs_in if credentials else None,
+        auth_message="Sign in to ragsmith.",
         footer_links=[],
         run_history=False,
         show_error=False,
