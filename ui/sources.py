@@ -16,7 +16,8 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 
 from rag.errors import CorpusError, LoadError, RagsmithError
-from ui.pdf_pages import Box, find_on_page, render_page
+from rag.loaders.isolated import ParseLimits
+from ui.pdf_pages import Box, PdfPages
 
 if TYPE_CHECKING:
     from rag.corpora import StoredDocument
@@ -79,6 +80,7 @@ class Span:
 def source_routes(bench: Workbench) -> APIRouter:
     """The routes below ``/documents``."""
     router = APIRouter()
+    pages = PdfPages(ParseLimits.of(bench.settings.ingest))
 
     @router.get("/documents/{document_id}", response_class=HTMLResponse)
     def show_document(
@@ -94,7 +96,7 @@ def source_routes(bench: Workbench) -> APIRouter:
             return _page("Not there any more", "", f'<p class="note">{escape(str(error))}</p>', status=404)
         span = Span(start, end, at)
         pdf = pdf_of(document)
-        body = _pdf_body(document, pdf, span, page) if pdf else _text_body(document, span)
+        body = _pdf_body(pages, document, pdf, span, page) if pdf else _text_body(document, span)
         return _page(document.title, document.source, body)
 
     @router.get("/documents/{document_id}/pages/{number}.png")
@@ -105,7 +107,7 @@ def source_routes(bench: Workbench) -> APIRouter:
             if pdf is None:
                 raise LoadError(f"{document.name} is not there as a PDF any more.")
             quote, place = quote_on_page(document, number, Span(start, end))
-            image = render_page(pdf, number, quote, place)
+            image = pages.render(pdf, number, quote, place)
         except RagsmithError as error:
             return Response(str(error), status_code=404, media_type="text/plain", headers=_HEADERS)
         return Response(image.png, media_type="image/png", headers=_HEADERS)
@@ -148,13 +150,13 @@ def quote_on_page(document: StoredDocument, number: int, span: Span) -> tuple[st
     return document.text[begin:stop], (begin - first) / max(last - first, 1)
 
 
-def _pdf_body(document: StoredDocument, pdf: Path, span: Span, page: int | None) -> str:
+def _pdf_body(pages: PdfPages, document: StoredDocument, pdf: Path, span: Span, page: int | None) -> str:
     length = len(document.text)
     focus = span.focus(length)
     number = page or page_of(document, focus or 0)
     quote, place = quote_on_page(document, number, span)
     try:
-        boxes = find_on_page(pdf, number, quote, place)
+        boxes = pages.find(pdf, number, quote, place)
     except LoadError as error:
         return f'<p class="note">{escape(str(error))} This is its stored text.</p>{_text_body(document, span)}'
     if boxes or (page is not None and not quote):
