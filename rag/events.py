@@ -45,10 +45,16 @@ class Claim:
     Attributes:
         markers: The passages that it cites; empty where it cites none, and then all were looked at.
         support: How well they carry it, 0 to 1.
+        start, end: First and one past the last character of the sentence in ``Answer.text``; both None where the
+            answer is JSON, or was stored by a version that did not keep them.
+        supported: Whether ``support`` reaches ``grounding.min_support`` of the release.
     """
 
     markers: tuple[int, ...]
     support: float
+    start: int | None = None
+    end: int | None = None
+    supported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +105,23 @@ class Answer:
     unread: int = 0
     unsupported: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+
+    @property
+    def unsupported_claims(self) -> tuple[Claim, ...]:
+        """The sentences that their sources do not support, in order."""
+        return tuple(claim for claim in self.claims if not claim.supported)
+
+    @property
+    def support_note(self) -> str:
+        """How many sentences are not supported, for a person; empty where all are."""
+        count = len(self.unsupported_claims)
+        if not count:
+            return ""
+        return f"{'1 sentence is' if count == 1 else f'{count} sentences are'} not supported by the sources"
+
+    def words_of(self, claim: Claim) -> str:
+        """The sentence as it stands in the text; empty where its place is not known."""
+        return "" if claim.start is None or claim.end is None else self.text[claim.start : claim.end]
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -9,14 +9,16 @@ wrong figure changes neither of the two much.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING
 
 from rag.documents import Hit
 from rag.encoder.base import Encoder
 from rag.events import Citation, Claim
+from rag.fencing import without_tokens
 from rag.sentences import Sentence, split_sentences
 from rag.settings import CitationStyle
 
@@ -29,15 +31,21 @@ _CODE = r"```.*?```|`[^`\n]*`"
 _MARKER = re.compile(r"\[(\d{1,3})\]")
 _MARKERS = re.compile(rf"{_CODE}|(?P<markers>\[\d{{1,3}}\](?:\s*\[\d{{1,3}}\])*)", re.DOTALL)
 _LISTS = re.compile(rf"{_CODE}|\[(?P<numbers>\d{{1,3}}(?:\s*[,;]\s*\d{{1,3}})+)\]", re.DOTALL)
-_SPACED = re.compile(rf"(?P<code>{_CODE})|\s*\[(?P<number>\d{{1,3}})\]_?", re.DOTALL)
-_RUNS = re.compile(rf"(?P<code>{_CODE})|(?:\s*\[\d{{1,3}}\]_?)+", re.DOTALL)
+# White space is looked at from its beginning only: from each place in it, a long stretch would take hours.
+_SPACED = re.compile(rf"(?P<code>{_CODE})|(?:(?<!\s)\s+)?\[(?P<number>\d{{1,3}})\]_?", re.DOTALL)
+_RUNS = re.compile(rf"(?P<code>{_CODE})|(?:(?<!\s)\s+)?\[\d{{1,3}}\]_?(?:\s*\[\d{{1,3}}\]_?)*", re.DOTALL)
 # What could become a marker, or code, when what stands between two of them goes away.
 _JOINING = frozenset("[]`0123456789")
 _WORD = re.compile(r"[^\W_]+")
 _SPACE = re.compile(r"\s+")
+# The beginning of a further line of a quotation.
+_QUOTED = re.compile(r"[\r\n][ \t]*>[> \t]*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # Shorter words carry grammar more often than content.
 SHORTEST_WORD = 3
+LONGEST_EMBEDDED = 400
+"""Sentences of one answer that are compared by meaning. No answer has as many, and each takes milliseconds; what
+comes behind them is compared by its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +55,7 @@ class Grounded:
     Attributes:
         text: The answer without markers that point at nothing.
         citations: In order of first use.
-        claims: The sentences, in order.
+        claims: The sentences, in order, with their places in ``text``.
         support: Of the least supported sentence, 0 to 1; None where nothing was claimed.
         best: Of the best supported sentence, 0 to 1.
     """
@@ -59,33 +67,39 @@ class Grounded:
     best: float
 
 
-def ground(text: str, hits: Sequence[Hit], encoder: Encoder) -> Grounded:
+def ground(text: str, hits: Sequence[Hit], encoder: Encoder, min_support: float = 0.0) -> Grounded:
     """Check each sentence of an answer against the passages that it cites, or against all when it cites none.
 
     Args:
         text: The answer with markers ``[n]``.
         hits: The passages of the prompt, in order of their markers.
         encoder: For likeness beyond common words.
+        min_support: Support from which a sentence counts as supported.
     """
-    cleaned = _without_strays(_LISTS.sub(lambda found: _one_by_one(found, len(hits)), text), len(hits))
+    cleaned = _without_strays(_LISTS.sub(lambda found: _one_by_one(found, len(hits)), text), len(hits)).strip()
     evidence = [_Evidence(hit, encoder) for hit in hits]
     citations: dict[int, Citation] = {}
-    supports: list[float] = []
-    claims = _claims(cleaned)
-    # All at once, and not at all where every claim stands in its passage word for word.
-    vectors = cache(lambda: encoder.embed([words for words, _ in claims]))
-    for at, (words, markers) in enumerate(claims):
-        claim = _Claim(words, partial(lambda place: vectors()[place], at))
-        found = [(number, *_support(claim, evidence[number - 1])) for number in markers or range(1, len(hits) + 1)]
-        supports.append(max((support for _, support, _ in found), default=0.0))
-        if markers:
+    checked: list[Claim] = []
+    sentences = _claims(cleaned)
+    claims = _checkable([each.words for each in sentences], encoder)
+
+    @cache
+    def support(words: str, number: int) -> tuple[float, Sentence | None]:
+        return _support(claims[words], evidence[number - 1])
+
+    for each in sentences:
+        found = [(number, *support(each.words, number)) for number in each.markers or range(1, len(hits) + 1)]
+        best = max((carried for _, carried, _ in found), default=0.0)
+        checked.append(Claim(each.markers, best, each.start, each.end, best >= min_support))
+        if each.markers:
             for number, carried, sentence in found:
                 known = citations.get(number)
                 if known is None or carried > known.support:
                     citations[number] = _citation(number, hits[number - 1], carried, sentence)
-    checked = tuple(Claim(tuple(markers), each) for (_, markers), each in zip(claims, supports, strict=True))
-    support = min(supports) if supports else None
-    return Grounded(cleaned.strip(), tuple(citations.values()), checked, support, max(supports, default=0.0))
+    supports = [claim.support for claim in checked]
+    return Grounded(
+        cleaned, tuple(citations.values()), tuple(checked), min(supports, default=None), max(supports, default=0.0)
+    )
 
 
 def without_markers(text: str) -> str:
@@ -110,6 +124,25 @@ def with_citations(text: str, where: CitationStyle) -> str:
     return f"{plain} {''.join(f'[{number}]' for number in numbers)}".strip() if where == "end" else plain
 
 
+def moved(claims: Sequence[Claim], text: str, where: CitationStyle) -> tuple[Claim, ...]:
+    """The claims of an answer with their places in ``with_citations(text, where)``."""
+    if where == "inline":
+        return tuple(claims)
+    plain = without_markers(text)
+    # Where each run of markers ends, and how much shorter the text is from there on.
+    ends, shorter = [0], [len(plain) - len(plain.lstrip())]
+    for run in _RUNS.finditer(text):
+        if not run["code"]:
+            ends.append(run.end())
+            shorter.append(shorter[-1] + len(run[0]) - len(_left_of(run)))
+    last = len(plain.strip())
+
+    def place(at: int | None) -> int | None:
+        return None if at is None else min(max(at - shorter[bisect_right(ends, at) - 1], 0), last)
+
+    return tuple(replace(claim, start=place(claim.start), end=place(claim.end)) for claim in claims)
+
+
 def _without_strays(text: str, count: int) -> str:
     """The text without markers beyond the passages, and without the space before them."""
 
@@ -127,10 +160,20 @@ def _one_by_one(found: re.Match[str], count: int) -> str:
     return "".join(f"[{number}]" for number in numbers)
 
 
-class _Claim:
-    """A sentence of an answer."""
+@dataclass(frozen=True, slots=True)
+class _Sentence:
+    """A sentence of an answer: its words on one line without markers, those that follow it, and its place."""
 
-    def __init__(self, text: str, vector: Callable[[], NDArray[np.float32]]) -> None:
+    words: str
+    markers: tuple[int, ...]
+    start: int
+    end: int
+
+
+class _Claim:
+    """What a sentence of an answer says; ``vector`` is None where it is compared by its words alone."""
+
+    def __init__(self, text: str, vector: Callable[[], NDArray[np.float32]] | None) -> None:
         self.text = text
         self.words = _words(text)
         self.numbers = set(_NUMBER.findall(text))
@@ -160,17 +203,32 @@ class _Evidence:
         return self._encoder.embed(self.plain)
 
 
-def _claims(text: str) -> list[tuple[str, tuple[int, ...]]]:
+def _checkable(texts: Sequence[str], encoder: Encoder) -> dict[str, _Claim]:
+    """What is claimed, each once by its words."""
+    distinct = list(dict.fromkeys(texts))
+    # All at once, and not at all where every claim stands in its passage word for word.
+    vectors = cache(lambda: encoder.embed(distinct[:LONGEST_EMBEDDED]))
+    return {
+        words: _Claim(words, partial(lambda place: vectors()[place], at) if at < LONGEST_EMBEDDED else None)
+        for at, words in enumerate(distinct)
+    }
+
+
+def _claims(text: str) -> list[_Sentence]:
     """The sentences of an answer, each without markers and with the numbers of those that follow it."""
-    claims: list[tuple[str, tuple[int, ...]]] = []
+    claims: list[_Sentence] = []
     at = 0
     for match in (*(each for each in _MARKERS.finditer(text) if each["markers"]), None):
         part = text[at : match.start() if match else len(text)]
-        sentences = [_plain(each.text) for each in split_sentences(part.lstrip(" .,;:"))]
-        claims.extend((sentence, ()) for sentence in sentences)
+        bare = part.lstrip(" .,;:")
+        first = at + len(part) - len(bare)
+        claims.extend(
+            _Sentence(_plain(each.text), (), first + each.start, first + each.end)
+            for each in split_sentences(bare)
+        )
         if match and claims:
-            numbers = tuple(dict.fromkeys(int(number) for number in _MARKER.findall(match[0])))
-            claims[-1] = (claims[-1][0], tuple(dict.fromkeys((*claims[-1][1], *numbers))))
+            numbers = (int(number) for number in _MARKER.findall(match[0]))
+            claims[-1] = replace(claims[-1], markers=tuple(dict.fromkeys((*claims[-1].markers, *numbers))))
         at = match.end() if match else at
     return claims
 
@@ -184,12 +242,15 @@ def _support(claim: _Claim, evidence: _Evidence) -> tuple[float, Sentence | None
     share = len(claim.words & evidence.words) / len(claim.words) if claim.words else 0.0
     if not evidence.sentences:
         return share / 2, None
-    cosines = evidence.vectors @ claim.vector()
-    nearest = int(cosines.argmax())
-    support = (share + max(float(cosines[nearest]), 0.0)) / 2
+    if claim.vector is None:
+        support, nearest = share, None
+    else:
+        cosines = evidence.vectors @ claim.vector()
+        at = int(cosines.argmax())
+        support, nearest = (share + max(float(cosines[at]), 0.0)) / 2, evidence.sentences[at]
     if claim.numbers - evidence.numbers:
         support /= 2
-    return min(support, 1.0), evidence.sentences[nearest]
+    return min(support, 1.0), nearest
 
 
 def _citation(number: int, hit: Hit, support: float, sentence: Sentence | None) -> Citation:
@@ -201,13 +262,14 @@ def _citation(number: int, hit: Hit, support: float, sentence: Sentence | None) 
 
 def _span_of(claim: str, text: str) -> Sentence | None:
     """Where a claim stands in a text whose white space may differ."""
-    pattern = r"(?:\s*\[\d{1,3}\]_?)*\s+".join(re.escape(word) for word in claim.split(" "))
+    pattern = r"(?:\s*\[\d{1,3}\]_?)*\s+(?:>[> \t]*)?".join(re.escape(word) for word in claim.split(" "))
     match = re.search(pattern, text)
     return Sentence(match.group(), match.start(), match.end()) if match else None
 
 
 def _plain(text: str) -> str:
-    return _SPACE.sub(" ", without_markers(text)).strip()
+    """The text on one line, without markers, the fence around quotations and tokens of chat templates."""
+    return without_tokens(_SPACE.sub(" ", _QUOTED.sub(" ", without_markers(text))).strip())
 
 
 def _words(text: str) -> set[str]:

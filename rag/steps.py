@@ -16,7 +16,8 @@ from rag.documents import Hit, Passage
 from rag.encoder.base import Encoder
 from rag.errors import ModelProtocolError, PromptError
 from rag.events import Answer, Usage, whole
-from rag.grounding import ground, with_citations
+from rag.fencing import above, beside, quoted
+from rag.grounding import ground, moved, with_citations
 from rag.reading.evidence import Evidence, EvidencePassage
 from rag.release import Release
 from rag.replies import reply_of, unread_of, usage_of, was_cut
@@ -60,10 +61,12 @@ class Steps:
         if self.condenser is None:
             return replace(draft, standalone=carry_topic(draft.question, draft.history))
         history = "\n".join(
-            _fragment(self.condense_prompt, "turn", {"question": turn.question, "answer": turn.answer})
+            _fragment(
+                self.condense_prompt, "turn", {"question": beside(turn.question), "answer": beside(turn.answer)}
+            )
             for turn in draft.history[-HISTORY:]
         )
-        values = {"history": history, "question": draft.question}
+        values = {"history": history, "question": beside(draft.question)}
         reply = await reply_of(self.condenser, _messages(self.condense_prompt, values), config)
         return replace(draft, standalone=whole(reply.text).strip() or draft.question)
 
@@ -78,16 +81,10 @@ class Steps:
         """Fill the template with as many passages as the token budget takes; the question is never cut."""
         kept = await asyncio.to_thread(self._within_budget, draft.hits)
         refusal = self.refusal
-        passages = "\n".join(
-            _fragment(
-                self.answer_prompt,
-                "passage",
-                {"number": str(number), "place": place_of(hit.passage), "text": hit.passage.text},
-            )
-            for number, hit in enumerate(kept, 1)
+        messages = self._asked(
+            beside(draft.standalone), [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept]
         )
-        values = {"question": draft.standalone, "passages": passages, "refusal": refusal}
-        messages = _messages(self.answer_prompt, values)
+        plain = self._asked(draft.standalone, [(place_of(hit.passage), hit.passage.text) for hit in kept])
         evidence = Evidence(
             draft.standalone,
             tuple(
@@ -95,10 +92,19 @@ class Steps:
                 for number, hit in enumerate(kept, 1)
             ),
             refusal,
+            tuple(str(message.content) for message in plain),
         )
-        # Models that read text ignore it; the embedded reader reads nothing else.
+        # Models that read text ignore it; the embedded reader and the generator read nothing else.
         messages[-1].additional_kwargs["evidence"] = evidence
         return replace(draft, hits=kept, messages=tuple(messages), prompt_sha256=self.answer_prompt.sha256)
+
+    def _asked(self, question: str, passages: Sequence[tuple[str, str]]) -> list[BaseMessage]:
+        """The answer prompt with a question and the places and texts of passages."""
+        entries = "\n".join(
+            _fragment(self.answer_prompt, "passage", {"number": str(number), "place": place, "text": text})
+            for number, (place, text) in enumerate(passages, 1)
+        )
+        return _messages(self.answer_prompt, {"question": question, "passages": entries, "refusal": self.refusal})
 
     async def generate(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Let the model write."""
@@ -168,18 +174,25 @@ class Steps:
         if _is_refusal(draft.text, self.refusal):
             return replace(answer, support=draft.confidence)
         told = draft.text if self._schema is None else claims_of(await self._parsed(draft.text))
-        checked = await asyncio.to_thread(ground, told, draft.hits, self.encoder)
-        if checked.best < self.release.grounding.min_support:
+        least = self.release.grounding.min_support
+        checked = await asyncio.to_thread(ground, told, draft.hits, self.encoder, least)
+        if checked.best < least:
             return replace(answer, support=checked.support)
         known = [each for each in (checked.support, draft.confidence) if each is not None]
-        # JSON stays as the model wrote it.
-        text = draft.text.strip() if self._schema else with_citations(checked.text, self.release.answer.citations)
+        where = self.release.answer.citations
+        if self._schema:
+            # JSON stays as the model wrote it, and its texts have no place in it as they are.
+            text = draft.text.strip()
+            claims = tuple(replace(claim, start=None, end=None) for claim in checked.claims)
+        else:
+            text = with_citations(checked.text, where)
+            claims = moved(checked.claims, checked.text, where)
         return replace(
             answer,
             text=text,
             status="answered",
             citations=checked.citations,
-            claims=checked.claims,
+            claims=claims,
             support=min(known, default=None),
             # Places in what the model wrote: of no use once a marker was taken out of it.
             spans=draft.spans if text == draft.text else (),
@@ -192,7 +205,8 @@ class Steps:
         return _fragment(self.answer_prompt, "refusal", {}).strip()
 
     def _within_budget(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        counts = self.encoder.tokens.count([hit.passage.text for hit in hits])
+        # As they go into the prompt: the fence costs a token or two for each line.
+        counts = self.encoder.tokens.count([quoted(hit.passage.text) for hit in hits])
         kept: list[Hit] = []
         left = self.release.decoding.context_tokens
         for hit, count in zip(hits, counts, strict=True):
@@ -207,8 +221,14 @@ class Steps:
 
     def _shortened(self, passage: Passage, budget: int) -> Passage:
         starts = self.encoder.tokens.starts(passage.text)
-        text = passage.text[: starts[budget]].rstrip() if budget < len(starts) else passage.text
-        return replace(passage, text=text, end=passage.start + len(text))
+        kept = min(budget, len(starts))
+        while True:
+            text = passage.text[: starts[kept]].rstrip() if kept < len(starts) else passage.text
+            (count,) = self.encoder.tokens.count([quoted(text)])
+            if count <= budget or not kept:
+                return replace(passage, text=text, end=passage.start + len(text))
+            # Fewer in the same proportion: what the fence costs goes with the lines.
+            kept = min(kept - 1, kept * budget // count)
 
 
 def place_of(passage: Passage) -> str:

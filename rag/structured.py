@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from prompts import PromptTemplate, PromptTemplateError
 from rag.errors import PromptError, SettingsError
+from rag.fencing import beside, without_tokens
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
@@ -131,12 +132,13 @@ def repair_messages(
     """
     from langchain_core.messages import AIMessage, HumanMessage
 
-    values = {"reason": f"{reason}.", "schema": json.dumps(schema, ensure_ascii=False, indent=2)}
+    # The reason quotes what the model wrote, which may have it from a document.
+    values = {"reason": beside(f"{reason}."), "schema": json.dumps(schema, ensure_ascii=False, indent=2)}
     try:
         asked = "\n\n".join(message.content for message in prompt.render(values))
     except PromptTemplateError as error:
         raise PromptError(str(error), fix="A prompt that asks again is given reason and schema.") from error
-    return [*messages, AIMessage(reply[:LONGEST]), HumanMessage(asked)]
+    return [*messages, AIMessage(without_tokens(reply[:LONGEST])), HumanMessage(asked)]
 
 
 def _unfenced(text: str) -> str:

@@ -29,6 +29,7 @@ from tiny import (
 from prompts import PromptTemplate, find_prompt
 from rag.documents import Hit, Passage
 from rag.events import Answer
+from rag.fencing import above, beside, quoted
 from rag.grounding import with_citations
 from rag.settings import AnswerSettings, CitationStyle
 from rag.variants import Variant
@@ -306,7 +307,7 @@ async def test_everything_in_a_version_arrives_exactly_as_rendered(own_bench: Wo
         made.close()
     assert (answer.status, answer.error, answer.notes) == ("answered", "", ())
     one, two = (hit.passage for hit in answer.hits)
-    passages = f"<1|Tides> {one.text}\n<2|{_place(two)}> {two.text}"
+    passages = f"<1|Tides> {quoted(one.text)}\n<2|{_place(two)}> {quoted(two.text)}"
     assert server.only.path == "/v1/chat/completions"
     assert server.only.body == {
         "model": MODEL,
@@ -399,7 +400,11 @@ def test_no_document_and_no_question_changes_the_shape_of_a_prompt(
     assert [message.type for message in messages] == [message.type for message in plain]
     assert [message.content for message in messages[:-1]] == [message.content for message in plain[:-1]]
     # All of the last message but what was put in, piece by piece.
-    pieces = re.split("(TEXT|TITLE|QUESTION)", str(plain[-1].content))
+    pieces = re.split("(> TEXT|TITLE › Part|QUESTION)", str(plain[-1].content))
     left = iter(texts)
-    filled = {"TITLE": lambda: title, "QUESTION": lambda: question, "TEXT": lambda: next(left)}
+    filled = {
+        "TITLE › Part": lambda: above(f"{title} › Part"),
+        "QUESTION": lambda: beside(question),
+        "> TEXT": lambda: quoted(next(left)),
+    }
     assert messages[-1].content == "".join(filled[each]() if each in filled else each for each in pieces)

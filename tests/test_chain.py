@@ -29,6 +29,7 @@ from rag.chain import ROOT, Draft, build_chain, part_of
 from rag.documents import Hit, Passage
 from rag.errors import PromptError
 from rag.events import Answer, Turn, Usage
+from rag.fencing import beside, quoted
 from rag.release import Release
 from rag.settings import DecodingSettings, GroundingSettings, RetrievalSettings
 from rag.steps import HISTORY, Steps, place_of
@@ -73,7 +74,7 @@ async def test_the_model_is_sent_the_rendered_prompt_of_the_release(steps: Steps
     (messages,) = model.sent
     passages = "\n".join(
         steps.answer_prompt.fragment(
-            "passage", {"number": str(number), "place": place_of(hit.passage), "text": hit.passage.text}
+            "passage", {"number": str(number), "place": place_of(hit.passage), "text": quoted(hit.passage.text)}
         )
         for number, hit in enumerate(answer.hits, 1)
     )
@@ -115,7 +116,7 @@ async def test_what_a_passage_says_stays_inside_its_place(steps: Steps, model: S
 async def test_a_question_is_sent_as_it_is(steps: Steps, model: ScriptedChat, question: str) -> None:
     messages = await sent(steps, model, question)
     assert [message.type for message in messages] == ["system", "human"]
-    assert str(messages[1].content).endswith(f"Question: {question}\n")
+    assert str(messages[1].content).endswith(f"Question: {beside(question)}\n")
 
 
 @pytest.mark.parametrize(
@@ -186,18 +187,19 @@ async def test_without_a_condenser_the_words_of_the_topic_are_carried_over(steps
 
 async def test_passages_fill_the_budget_in_their_order(steps: Steps, model: ScriptedChat) -> None:
     everything = (await run(steps)).hits
-    count = steps.encoder.tokens.count([hit.passage.text for hit in everything])
+    count = steps.encoder.tokens.count([quoted(hit.passage.text) for hit in everything])
     for kept in (1, 2, 3):
         answer = await run(with_budget(steps, sum(count[:kept])))
         assert answer.hits == everything[:kept]
         shown = str(model.sent[-1][-1].content)
-        assert [hit.passage.text in shown for hit in everything] == [at < kept for at in range(len(everything))]
+        found = [quoted(hit.passage.text) in shown for hit in everything]
+        assert found == [at < kept for at in range(len(everything))]
 
 
 async def test_the_budget_never_cuts_the_question(steps: Steps, model: ScriptedChat) -> None:
     question = f"{QUESTION} {'Tell me more about it, please. ' * 200}"
     messages = await sent(with_budget(steps, 64), model, question)
-    assert str(messages[-1].content).endswith(f"Question: {question}\n")
+    assert str(messages[-1].content).endswith(f"Question: {beside(question)}\n")
 
 
 async def test_a_single_passage_beyond_the_budget_is_shortened_and_keeps_its_place(

@@ -28,6 +28,7 @@ from rag.evaluation.pairwise import PairVerdict, compare_pair, tally
 from rag.evaluation.runs import Score
 from rag.evaluation.scoring import Judge, Judgement
 from rag.events import Answer, AnswerStatus, Turn
+from rag.fencing import quoted
 from rag.models import open_remote_model
 from rag.structured import check_schema, parse
 from rag.variants import with_prompt
@@ -228,11 +229,11 @@ async def test_the_model_reads_question_answer_right_answers_and_passages() -> N
     tag = tag_of(sent)
     held = [
         ("question", CASE.question),
-        ("right-answer", "1871"),
-        ("right-answer", "in the year 1871"),
-        ("passage-1", "Tides › Gauge › page 2\nThe gauge was installed in 1871."),
-        ("passage-2", "Tides › Gauge › page 2\nBread is baked at five."),
-        ("answer", "In 1871. [1]"),
+        ("right-answer", "> 1871"),
+        ("right-answer", "> in the year 1871"),
+        ("passage-1", "Tides › Gauge › page 2\n> The gauge was installed in 1871."),
+        ("passage-2", "Tides › Gauge › page 2\n> Bread is baked at five."),
+        ("answer", "> In 1871. [1]"),
     ]
     for name, text in held:
         assert f"<{name}-{tag}>\n{text}\n</{name}-{tag}>" in sent[1][1]
@@ -265,7 +266,7 @@ def test_no_text_can_change_the_structure_of_what_is_asked(told: str, passage: s
     assert [each.replace(tags[1], "TAG") for each in marks(attacked, tags[1])] == [
         each.replace(tags[0], "TAG") for each in marks(plain, tags[0])
     ]
-    assert f"<answer-{tags[1]}>\n{told}\n</answer-{tags[1]}>" in attacked[1][1]
+    assert f"<answer-{tags[1]}>\n{quoted(told)}\n</answer-{tags[1]}>" in attacked[1][1]
 
 
 async def test_an_answer_that_repeats_the_marks_of_another_call_does_not_close_its_own() -> None:
@@ -409,7 +410,7 @@ def opinion(better: Callable[[str, str], str]) -> ScriptedChat:
     def reply(messages: list[BaseMessage]) -> tuple[str, ...]:
         text = str(messages[-1].text)
         first, second = (
-            re.findall(rf"<{name}-\w+>\n(.*?)\n</{name}-", text, re.DOTALL)[0] for name in ("first", "second")
+            re.findall(rf"<{name}-\w+>\n> (.*?)\n</{name}-", text, re.DOTALL)[0] for name in ("first", "second")
         )
         return (prefers(better(first, second), f"{first} | {second}"),)
 
@@ -463,7 +464,7 @@ async def test_who_compares_is_told_the_right_answers_or_that_there_is_none() ->
         model = opinion(longer)
         await compare_pair(model, PAIR, case, "a", "bb", repair=REPAIR)
         told.append(texts_sent(model)[1][1])
-    assert "\nin the year 1871\n</right-answer-" in told[0]
+    assert "\n> in the year 1871\n</right-answer-" in told[0]
     assert "Earlier question: What is the gauge?" in told[1]
     assert "No right answer is given." in told[1]
     assert "the documents do not tell" in told[2]

@@ -3,7 +3,8 @@
 One answer is graded at a time, beside the right ones where they are known, and the reason comes before the points
 (Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, arXiv 2306.05685, sections 3.1 and
 3.4). Question, passages and answers were written by others and may hold instructions to the judge. They stand
-between marks with a tag that is made of their hash, so none of them can hold the mark that ends it.
+between marks with a tag that is made of their hash, so none of them can hold the mark that ends it, and are fenced
+as the passages of an answer prompt are (``rag.fencing``).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from rag.evaluation.cases import Case
 from rag.evaluation.runs import Score
 from rag.evaluation.scoring import Judgement
 from rag.events import Answer, whole
+from rag.fencing import above, beside, quoted
 from rag.redact import redact
 from rag.structured import NotTheSchema, parse, repair_messages
 
@@ -121,7 +123,9 @@ class ModelJudge:
         shown = [(place_of(hit.passage), hit.passage.text) for hit in answer.hits]
         tag = fence_tag([*texts_of(case), answer.text, *(text for pair in shown for text in pair)])
         passages = [
-            self._prompt.fragment("passage", {"tag": tag, "number": str(number), "place": place, "text": text})
+            self._prompt.fragment(
+                "passage", {"tag": tag, "number": str(number), "place": above(place), "text": quoted(text)}
+            )
             for number, (place, text) in enumerate(shown, 1)
         ]
         return {
@@ -129,7 +133,7 @@ class ModelJudge:
             "question": told_question(self._prompt, case),
             "right_answers": told_answers(self._prompt, case, tag),
             "passages": "".join(passages).strip() or self._prompt.fragment("no_passage", {}),
-            "answer": answer.text,
+            "answer": quoted(answer.text),
         }
 
 
@@ -216,13 +220,16 @@ def texts_of(case: Case) -> list[str]:
 
 def told_question(prompt: PromptTemplate, case: Case) -> str:
     """The question behind the turns before it, by the fragment ``turn``."""
-    turns = [prompt.fragment("turn", {"question": turn.question, "answer": turn.answer}) for turn in case.history]
-    return "".join([*turns, case.question])
+    turns = [
+        prompt.fragment("turn", {"question": beside(turn.question), "answer": beside(turn.answer)})
+        for turn in case.history
+    ]
+    return "".join([*turns, beside(case.question)])
 
 
 def told_answers(prompt: PromptTemplate, case: Case, tag: str) -> str:
     """The right answers, by the fragment ``right_answer`` or ``no_right_answer``."""
-    right = [prompt.fragment("right_answer", {"tag": tag, "text": text}) for text in case.answers]
+    right = [prompt.fragment("right_answer", {"tag": tag, "text": quoted(text)}) for text in case.answers]
     return "".join(right).strip() or prompt.fragment("no_right_answer", {})
 
 

@@ -25,6 +25,7 @@ from rag.evaluation.judge import (
     told_question,
 )
 from rag.evaluation.statistics import Estimate, mean
+from rag.fencing import quoted
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -135,6 +136,6 @@ def _values(prompt: PromptTemplate, case: Case, first: str, second: str) -> dict
         "tag": tag,
         "question": told_question(prompt, case),
         "right_answers": right,
-        "first": first,
-        "second": second,
+        "first": quoted(first),
+        "second": quoted(second),
     }

@@ -62,7 +62,10 @@ class GeneratorChatModel(StreamedChatModel):
         if not any(text.strip() for text in texts):
             raise ModelError("There is nothing to answer: the prompt is empty.", fix="Ask a question.")
         evidence = messages[-1].additional_kwargs.get("evidence")
-        passages = [each.text for each in evidence.passages] if isinstance(evidence, Evidence) else []
+        passages = []
+        if isinstance(evidence, Evidence):
+            passages = [each.text for each in evidence.passages]
+            texts = list(evidence.messages) or texts
         renderer = self.generator.renderer
         prompt = renderer.prompt(texts, passages)
         refusal = Refusal(renderer.reply(evidence.refusal), LEAST) if isinstance(evidence, Evidence) else None

@@ -18,8 +18,14 @@ class EvidencePassage:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the reader reads, beside the rendered prompt: the same, not yet turned into text."""
+    """What the reader reads, beside the rendered prompt: the same, not yet turned into text.
+
+    Attributes:
+        messages: The texts of the prompt's messages without the fence around passages, for a model that was tuned
+            on such prompts and knows neither roles nor lines; empty where the messages themselves have none.
+    """
 
     question: str
     passages: tuple[EvidencePassage, ...]
     refusal: str
+    messages: tuple[str, ...] = ()
