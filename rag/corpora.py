@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 
 from rag import database as db
-from rag.dense import ChromaStore, DenseIndex
+from rag.dense import ChromaStore, DenseIndex, is_damage
 from rag.encoder.base import Encoder
-from rag.errors import CorpusError
+from rag.errors import CorpusError, StorageFull, StoreError, VectorStoreError
 from rag.index import CorpusIndex
+from rag.index_state import IndexState, look_at
 from rag.lexical import LexicalIndex, drop_lexical
 from rag.workspace import Workspace
 
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+_log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
 # Raise when passages are cut or embedded differently, so that old indexes are not mixed with new ones.
 CHUNKING_VERSION = 1
@@ -59,7 +66,44 @@ class StoredDocument:
 
 def fingerprint(encoder: Encoder, tokens: int) -> str:
     """The identity of an index: weights of the encoder and the way of cutting, 64 hexadecimal digits."""
-    return hashlib.sha256(f"{encoder.card.sha256} {tokens} {CHUNKING_VERSION}".encode()).hexdigest()
+    return fingerprint_of(encoder.card.sha256, tokens)
+
+
+def fingerprint_of(weights_sha256: str, tokens: int) -> str:
+    """The same from the hash of the encoder's weights, so that the encoder need not be loaded."""
+    return hashlib.sha256(f"{weights_sha256} {tokens} {CHUNKING_VERSION}".encode()).hexdigest()
+
+
+def stored_states(
+    workspace: Workspace, engine: Engine, client: ClientAPI, fingerprint: str | None
+) -> dict[str, IndexState]:
+    """Compare the stores of every corpus, without the encoder and without making anything that is missing.
+
+    Args:
+        workspace: Where the lexical indexes live.
+        engine: The database.
+        client: Of Chroma.
+        fingerprint: Of the indexes that count; None for all.
+
+    Raises:
+        StoreError: A store refuses.
+    """
+    wanted = select(db.indexes.c.id, db.indexes.c.collection, db.corpora.c.name).join(db.corpora)
+    if fingerprint is not None:
+        wanted = wanted.where(db.indexes.c.fingerprint == fingerprint)
+    collections = {each.name for each in client.list_collections()}
+    found: dict[str, IndexState] = {}
+    with db.reading(engine) as connection:
+        for row in connection.execute(wanted.order_by(db.corpora.c.name, db.indexes.c.id)).all():
+            dense = DenseIndex(client, row.collection) if row.collection in collections else None
+            folder = workspace.lexical / row.collection
+            try:
+                lexical = LexicalIndex(folder) if folder.is_dir() else None
+            except StoreError:
+                found[row.name] = replace(look_at(connection, row.id, dense, None), words=None)
+            else:
+                found[row.name] = look_at(connection, row.id, dense, lexical)
+    return found
 
 
 class Corpora:
@@ -126,10 +170,19 @@ class Corpora:
         with self._lock:
             index = self._open.get(row.id)
             if index is None:
-                index = self._open[row.id] = self._opened(row.id, row.collection, row.generation)
+                index = self._opened(name, row.id, row.collection, row.generation)
+                index.look()
+                self._open[row.id] = index
             elif index.generation != row.generation:
                 index.reopen(self._chroma.reopen(), row.generation)
+                index.look()
             return index
+
+    def notices(self) -> tuple[str, ...]:
+        """What is damaged in the indexes that are open, and what repairs it."""
+        with self._lock:
+            found = [index.notice for index in self._open.values()]
+        return tuple(notice for notice in (self._chroma.notice, *found) if notice)
 
     def _missing(self, name: str) -> CorpusError:
         with db.reading(self._engine) as connection:
@@ -148,8 +201,12 @@ class Corpora:
     def ensure(self, name: str) -> CorpusIndex:
         """The index of a corpus, for ingesting; made when missing.
 
+        Files that cannot be opened any more are replaced by empty ones, which the ingestion fills again from the
+        database. The caller holds the workspace's writing place.
+
         Raises:
             CorpusError: The name cannot be one.
+            StoreError: A store refuses for a reason that is no damage.
         """
         if not _NAME.fullmatch(name):
             raise CorpusError(
@@ -175,15 +232,70 @@ class Corpora:
                         tokens=self._tokens,
                     )
                 )
-        found = self.find(name)
-        # A process that was killed may have written without telling.
-        found.reopen(self._chroma.reopen(), found.generation)
+        with self._lock:
+            # A process that was killed may have written without telling.
+            self._reopen_chroma()
+            self._replace_lexical(name)
+            found = self.find(name)
+            found.reopen(self._chroma.client, found.generation)
+            self._replace_unusable(found)
         return found
 
-    def _opened(self, index_id: int, collection: str, generation: int) -> CorpusIndex:
+    def _reopen_chroma(self) -> None:
+        try:
+            self._chroma.reopen()
+        except VectorStoreError as error:
+            if not (self._chroma.embedded and is_damage(error)):
+                raise
+            self._set_chroma_aside()
+
+    def _set_chroma_aside(self) -> None:
+        client = self._chroma.set_aside()
+        for index in self._open.values():
+            index.dense.use(client)
+            index.look()
+
+    def _replace_lexical(self, name: str) -> None:
+        """Begin a lexical index anew that cannot be opened: the database has all that was in it."""
+        with db.reading(self._engine) as connection:
+            collection = connection.scalar(
+                select(db.indexes.c.collection)
+                .join(db.corpora)
+                .where(db.corpora.c.name == name, db.indexes.c.fingerprint == self.fingerprint)
+            )
+        folder = self._workspace.lexical / str(collection)
+        try:
+            LexicalIndex(folder)
+        except StorageFull:
+            raise
+        except StoreError as error:
+            _log.warning("The lexical index %s is written anew: %s", folder, error.message)
+            drop_lexical(folder)
+
+    def _replace_unusable(self, index: CorpusIndex) -> None:
+        """Begin a side anew that opens and cannot be read."""
+        state = index.look()
+        if state.words is None:
+            drop_lexical(index.lexical.folder)
+            index.lexical = LexicalIndex(index.lexical.folder)
+        if state.vectors is None:
+            try:
+                index.dense.empty()
+            except VectorStoreError as error:
+                if not (self._chroma.embedded and is_damage(error)):
+                    raise
+                self._set_chroma_aside()
+        if None in (state.words, state.vectors):
+            # Another process may still have open what was replaced.
+            index.publish(force=True)
+            index.look()
+
+    def _opened(self, name: str, index_id: int, collection: str, generation: int) -> CorpusIndex:
         dense = DenseIndex(self._chroma.client, collection)
         lexical = LexicalIndex(self._workspace.lexical / collection)
-        return CorpusIndex(self._engine, index_id, dense, lexical, self._encoder, self._tokens, generation)
+        index = CorpusIndex(self._engine, index_id, dense, lexical, self._encoder, self._tokens, generation)
+        index.name = name
+        return index
 
     def remove(self, name: str) -> None:
         """Remove a corpus with all its indexes; the files that were ingested stay where they are.

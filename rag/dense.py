@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from numpy.typing import NDArray
 
+_log = logging.getLogger(__name__)
+
 # Of the graph's candidates that a query looks at: recall at 10 was 0.999 with 200 on real embeddings.
 EF_SEARCH = 200
 # A filter with more numbers than this is applied after the search: SQLite takes 32,766 variables in a statement.
@@ -27,6 +32,13 @@ LARGEST_PAGE = 2**31
 # Of a Chroma server: for a sign of life, and for one request.
 PROBE_S = 10.0
 TIMEOUT_S = 120.0
+
+
+# What Chroma says of files that are not what they were; not of a locked, full or unreachable store.
+_DAMAGE = re.compile(
+    r"not a database|malformed|code: (?:11|26)\)|[Ee]rror (?:finding id|getting embedding)"
+    r"|hnsw|pickle|deserializ|corrupt"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,12 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
     options = Settings(anonymized_telemetry=False)
     if url is None:
         with _store_errors(str(workspace.chroma)):
-            return chromadb.PersistentClient(path=str(workspace.chroma), settings=options)
+            try:
+                return chromadb.PersistentClient(path=str(workspace.chroma), settings=options)
+            except Exception:
+                # Chroma would keep what it could not start, and fail on that the next time.
+                forget_chroma()
+                raise
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise SettingsError(
@@ -66,6 +83,18 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
     # Chroma's client waits for ever, and has no setting for it.
     client._server._session.timeout = TIMEOUT_S  # type: ignore[attr-defined]
     return client
+
+
+def forget_chroma() -> None:
+    """Let the next client of an embedded store read it anew; clients that are there go on."""
+    from chromadb.api.shared_system_client import SharedSystemClient
+
+    SharedSystemClient.clear_system_cache()
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether Chroma's files are not what they were; after any other failure it may work the next time."""
+    return _DAMAGE.search(str(error)) is not None
 
 
 def _see_that_it_answers(address: str) -> None:
@@ -87,6 +116,9 @@ class ChromaStore:
     Args:
         workspace: Where the embedded store lives.
         url: Of a Chroma server; None for the embedded store.
+
+    Attributes:
+        notice: What a person should know of it; empty where there is nothing.
     """
 
     def __init__(self, workspace: Workspace, url: str | None) -> None:
@@ -94,6 +126,7 @@ class ChromaStore:
         self._url = url
         self._client: ClientAPI | None = None
         self._lock = threading.Lock()
+        self.notice = ""
 
     @property
     def client(self) -> ClientAPI:
@@ -108,13 +141,37 @@ class ChromaStore:
                 self._client = open_chroma(self._workspace, self._url)
             return self._client
 
+    @property
+    def embedded(self) -> bool:
+        """Whether Chroma runs in this process, on the workspace's files."""
+        return self._url is None
+
+    def set_aside(self) -> ClientAPI:
+        """Rename the workspace's Chroma folder, which is kept, and begin a new one; ``notice`` tells of it.
+
+        The caller holds the workspace's writing place.
+
+        Raises:
+            VectorStoreError: The folder cannot be renamed, or a new one cannot be opened.
+        """
+        folder = self._workspace.chroma
+        aside = folder.with_name(
+            f"{folder.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.time_ns() % 1000:03}"
+        )
+        with _store_errors(str(folder)):
+            folder.rename(aside)
+        self.notice = (
+            f"The folder {folder} was damaged and is now named {aside.name}. The next ingestion into each corpus "
+            "builds its vectors anew; delete the old folder when nothing is missing."
+        )
+        _log.warning("%s", self.notice)
+        return self.reopen()
+
     def reopen(self) -> ClientAPI:
         """A client that sees what other processes have written; raises as ``client`` does."""
         if self._url is None:
-            from chromadb.api.shared_system_client import SharedSystemClient
-
             with self._lock:
-                SharedSystemClient.clear_system_cache()
+                forget_chroma()
                 self._client = None
         return self.client
 
@@ -263,6 +320,11 @@ class DenseIndex:
         with _store_errors(self._name):
             self._client.delete_collection(self._name)
 
+    def empty(self) -> None:
+        """Replace the collection by an empty one, whatever state its files are in."""
+        self.drop()
+        self.use(self._client)
+
 
 @contextmanager
 def _store_errors(where: str) -> Iterator[None]:
@@ -290,6 +352,11 @@ def _translated(error: Exception, where: str) -> VectorStoreError | StorageFull:
         return VectorStoreError(
             f"The Chroma server for {where} does not answer: {reason.partition('. ')[0]}.",
             fix="Start it with `chroma run --path FOLDER --port 8000`, or remove the setting chroma_url.",
+        )
+    if is_damage(error):
+        return VectorStoreError(
+            f"Chroma's files are damaged ({where}): {reason}.",
+            fix="The next `ragsmith ingest` into this corpus, or Add documents, builds the vectors anew.",
         )
     return VectorStoreError(
         f"Chroma refuses ({where}): {reason}.",

@@ -2,15 +2,18 @@
 
 The database is the truth. A text is written there as ``pending`` first, then to Chroma and to the lexical
 index, then marked ``ready``; on its way out it is ``leaving`` until both have forgotten it. Whatever a crash
-leaves in between, ``mend`` takes back, and the next ingestion does again.
+leaves in between, ``mend`` takes back, and the next ingestion does again. What one side has lost of texts that
+are ready, ``mend`` embeds and writes again from the database; the files that they came from are not needed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, delete, func, insert, select, update
@@ -20,6 +23,14 @@ from rag.chunking import context
 from rag.dense import DenseEntry, DenseIndex
 from rag.documents import Chunk, Document
 from rag.encoder.base import Encoder
+from rag.index_state import (
+    IndexState,
+    StoredPassage,
+    look_at,
+    ready_ids,
+    stored_passages,
+    untitled_texts,
+)
 from rag.lexical import LexicalEntry, LexicalIndex
 
 if TYPE_CHECKING:
@@ -28,6 +39,8 @@ if TYPE_CHECKING:
 
 # SQLite takes 32,766 variables in a statement; lists of numbers go through in parts.
 PART = 10_000
+# Passages that are written, embedded and kept in memory together: a document may have hundreds of thousands.
+SLICE = 4_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +80,10 @@ class CorpusIndex:
         encoder: The encoder of the fingerprint.
         tokens: The size of passages of the fingerprint.
         generation: Of the row in ``indexes``, as it was when the sides were opened.
+
+    Attributes:
+        name: Of the corpus, for messages.
+        state: What the stores held when they were last compared.
     """
 
     def __init__(
@@ -87,6 +104,8 @@ class CorpusIndex:
         self.dense = dense
         self.lexical = lexical
         self.encoder = encoder
+        self.name = ""
+        self.state = IndexState(0)
 
     def known(self, digests: Iterable[str]) -> dict[str, int]:
         """Which of these texts the index holds, and their numbers."""
@@ -120,32 +139,31 @@ class CorpusIndex:
             StoreError: A store refuses; what was begun is taken back by ``mend``.
         """
         self._changed = True
-        numbers: dict[str, int] = {}
-        rows: list[dict[str, Any]] = []
         with db.writing(self.engine) as connection:
-            for text in texts:
-                numbers[text.digest] = text_id = self._new_text(connection, text)
-                rows.extend(_passage_rows(text, text_id))
-            ids = self._new_passages(connection, rows)
-        words = [text.embedded(chunk) for text in texts for chunk in text.chunks]
-        if ids:
-            vectors = self.encoder.embed_passages(words, on_progress)
-            self.dense.add(
-                [
-                    DenseEntry(number, row["text_id"], row["page"] or 0)
-                    for number, row in zip(ids, rows, strict=True)
-                ],
-                vectors,
-            )
-            self.lexical.write(
-                add=[
-                    LexicalEntry(number, row["text_id"], row["page"] or 0, word)
-                    for number, row, word in zip(ids, rows, words, strict=True)
-                ]
-            )
+            numbers = {text.digest: self._new_text(connection, text) for text in texts}
+        chunks = ((text, chunk) for text in texts for chunk in text.chunks)
+        while some := list(islice(chunks, SLICE)):
+            rows = [_passage_row(text, chunk, numbers[text.digest]) for text, chunk in some]
+            with db.writing(self.engine) as connection:
+                ids = self._new_passages(connection, rows)
+            passages = [
+                StoredPassage(number, row["text_id"], row["page"] or 0, text.embedded(chunk))
+                for number, row, (text, chunk) in zip(ids, rows, some, strict=True)
+            ]
+            self._write_vectors(passages, on_progress)
+            self._write_words(passages)
         with db.writing(self.engine) as connection:
             self._set_state(connection, list(numbers.values()), "ready")
         return numbers
+
+    def _write_vectors(
+        self, passages: Sequence[StoredPassage], on_progress: Callable[[int], None] | None = None
+    ) -> None:
+        vectors = self.encoder.embed_passages([each.words for each in passages], on_progress)
+        self.dense.add([DenseEntry(each.id, each.text_id, each.page) for each in passages], vectors)
+
+    def _write_words(self, passages: Sequence[StoredPassage]) -> None:
+        self.lexical.write(add=[LexicalEntry(each.id, each.text_id, each.page, each.words) for each in passages])
 
     def _new_text(self, connection: Connection, text: PreparedText) -> int:
         return db.insert_row(
@@ -170,11 +188,33 @@ class CorpusIndex:
             some = text_ids[at : at + PART]
             connection.execute(update(db.texts).where(db.texts.c.id.in_(some)).values(state=state))
 
-    def mend(self) -> int:
-        """Take back what a crash left half-way in or out.
+    def look(self) -> IndexState:
+        """Compare the stores; what is found stays in ``state``.
+
+        Raises:
+            StoreError: A store refuses for a reason that is no damage.
+        """
+        with db.reading(self.engine) as connection:
+            self.state = look_at(connection, self.id, self.dense, self.lexical)
+        return self.state
+
+    @property
+    def notice(self) -> str:
+        """What was damaged when the stores were last compared, and what repairs it; empty where nothing is."""
+        return self.state.notice(self.name)
+
+    def mend(self, on_progress: Callable[[int], None] | None = None, stop: threading.Event | None = None) -> int:
+        """Take back what a crash left half-way in or out, and bring back what one side has lost.
+
+        Args:
+            on_progress: Called with the number of passages embedded since the last call.
+            stop: Set it to stop after the current slice; the next call goes on there.
 
         Returns:
             How many texts were taken back.
+
+        Raises:
+            StoreError: A store refuses; what was repaired until then is kept.
         """
         with db.reading(self.engine) as connection:
             unfinished = list(
@@ -183,7 +223,35 @@ class CorpusIndex:
                 )
             )
         self._forget(unfinished)
+        if not self.look().ok:
+            self._repair(on_progress, stop or threading.Event())
+            self.look()
         return len(unfinished)
+
+    def _repair(self, on_progress: Callable[[int], None] | None, stop: threading.Event) -> None:
+        """Embed and write again what the database has and a side has not, and remove what it does not know."""
+        self._changed = True
+        with db.reading(self.engine) as connection:
+            # The next ingestion takes them in again, if their file is still there.
+            untitled = untitled_texts(connection, self.id)
+        self._forget(untitled)
+        with db.reading(self.engine) as connection:
+            wanted = ready_ids(connection, self.id)
+        known = frozenset(wanted)
+        vectors, words = frozenset(self.dense.passage_ids()), frozenset(self.lexical.passage_ids())
+        self.dense.remove(sorted(vectors - known))
+        for some in _sliced(sorted(words - known)):
+            self.lexical.write(remove=some)
+        for some in _sliced([number for number in wanted if number not in words]):
+            self._write_words(self._stored(some))
+        for some in _sliced([number for number in wanted if number not in vectors]):
+            if stop.is_set():
+                return
+            self._write_vectors(self._stored(some), on_progress)
+
+    def _stored(self, ids: Sequence[int]) -> list[StoredPassage]:
+        with db.reading(self.engine) as connection:
+            return stored_passages(connection, ids)
 
     def remove_orphans(self) -> int:
         """Remove the texts that no file holds any more.
@@ -216,9 +284,9 @@ class CorpusIndex:
                 connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(some)))
                 connection.execute(delete(db.texts).where(db.texts.c.id.in_(some)))
 
-    def publish(self) -> None:
-        """Let other processes know that something changed, if it did."""
-        if not self._changed:
+    def publish(self, *, force: bool = False) -> None:
+        """Let other processes know that something changed, if it did; ``force`` says that it did."""
+        if not (self._changed or force):
             return
         with db.writing(self.engine) as connection:
             mine = db.indexes.c.id == self.id
@@ -243,16 +311,17 @@ class CorpusIndex:
         return int(found or 0)
 
 
-def _passage_rows(text: PreparedText, text_id: int) -> list[dict[str, Any]]:
-    return [
-        {
-            "text_id": text_id,
-            "start": chunk.start,
-            "end": chunk.end,
-            "page": chunk.page,
-            "headings": list(chunk.headings),
-            "tokens": chunk.tokens,
-            "text": text.document.text[chunk.start : chunk.end],
-        }
-        for chunk in text.chunks
-    ]
+def _sliced(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (numbers[at : at + SLICE] for at in range(0, len(numbers), SLICE))
+
+
+def _passage_row(text: PreparedText, chunk: Chunk, text_id: int) -> dict[str, Any]:
+    return {
+        "text_id": text_id,
+        "start": chunk.start,
+        "end": chunk.end,
+        "page": chunk.page,
+        "headings": list(chunk.headings),
+        "tokens": chunk.tokens,
+        "text": text.document.text[chunk.start : chunk.end],
+    }

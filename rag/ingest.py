@@ -170,7 +170,8 @@ class _Ingestion:
         self._told = 0.0
 
     def run(self) -> IngestReport:
-        self._index.mend()
+        self._index.mend(self._embedded, self._stop)
+        self._batch_done = 0
         self._files = list(self._walk())
         self._bytes_total = sum(found.size for found in self._files)
         known = self._known_files()

@@ -42,7 +42,7 @@ class LexicalIndex:
     def __init__(self, folder: Path) -> None:
         import tantivy
 
-        self._folder = folder
+        self.folder = folder
         fields = tantivy.SchemaBuilder()
         # Signed: an unsigned field makes the writer of tantivy 0.27 fail.
         fields.add_integer_field("passage", stored=False, indexed=True, fast=True)
@@ -74,7 +74,7 @@ class LexicalIndex:
         """
         import tantivy
 
-        with _store_errors(self._folder):
+        with _store_errors(self.folder):
             writer = self._index.writer(WRITER_BYTES, 1)
             try:
                 for passage_id in remove:
@@ -122,7 +122,7 @@ class LexicalIndex:
         if page is not None:
             on_page = Query.term_query(self._schema, "page", page)
             clauses.append((Occur.Must, Query.const_score_query(on_page, 0.0)))
-        with _store_errors(self._folder):
+        with _store_errors(self.folder):
             searcher = self._index.searcher()
             asked = terms if len(clauses) == 1 else Query.boolean_query(clauses)
             hits = searcher.search(asked, limit, count=False).hits
@@ -148,12 +148,26 @@ class LexicalIndex:
         hits = searcher.search(Query.all_query(), searcher.num_docs, count=False).hits
         return sorted(int(n) for n in searcher.fast_field_values("passage", [at for _, at in hits]))
 
+    def probe(self) -> None:
+        """Read one passage, so that damaged files show.
+
+        Raises:
+            StoreError: They are damaged.
+        """
+        from tantivy import Query
+
+        with _store_errors(self.folder):
+            searcher = self._index.searcher()
+            hits = searcher.search(Query.all_query(), 1, count=False).hits
+            searcher.fast_field_values("passage", [address for _, address in hits])
+
     def __len__(self) -> int:
-        return int(self._index.searcher().num_docs)
+        with _store_errors(self.folder):
+            return int(self._index.searcher().num_docs)
 
     def refresh(self) -> None:
         """See what another process has written."""
-        with _store_errors(self._folder):
+        with _store_errors(self.folder):
             self._index.reload()
 
 
@@ -176,6 +190,6 @@ def _store_errors(folder: Path) -> Iterator[None]:
         fix = (
             "Another ragsmith process is writing to it: wait until it has finished."
             if "LockBusy" in reason or "Lockfile" in reason
-            else "Remove the corpus with `ragsmith corpora remove` and ingest it again."
+            else "The next `ragsmith ingest` into this corpus, or Add documents, writes it anew."
         )
         raise StoreError(f"The lexical index {folder} refuses: {reason}.", fix=fix) from error

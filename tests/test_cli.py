@@ -189,7 +189,7 @@ def test_doctor_finds_a_fresh_workspace_fit(tmp_path: Path, monkeypatch: pytest.
     assert result.exit_code == 0, checks
     assert [set(check) for check in checks] == [{"name", "ok", "detail", "fix"}] * len(checks)
     assert [check["name"] for check in checks] == [
-        *("python", "settings", "workspace", "database", "chroma"),
+        *("python", "settings", "workspace", "database", "chroma", "index"),
         *("encoder", "openvino", "torch", "model", "wandb", "port"),
     ]
     # Only a processor without bf16 is allowed to warn.
@@ -253,7 +253,7 @@ def test_doctor_tells_damaged_stores(workspace: Workspace) -> None:
     checks = {check.name: check for check in doctor.examine(Context())}
     for name in ("database", "chroma"):
         assert checks[name].ok is False
-        assert "ingest again" in checks[name].fix
+        assert "ingest" in checks[name].fix
 
 
 def test_doctor_knows_an_altered_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

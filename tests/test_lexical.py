@@ -282,4 +282,4 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text("{}")
     with pytest.raises(StoreError, match=str(tmp_path)) as raised:
         LexicalIndex(tmp_path)
-    assert "corpora remove" in raised.value.fix
+    assert "`ragsmith ingest`" in raised.value.fix

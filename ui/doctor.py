@@ -56,9 +56,13 @@ def examine(context: Context) -> Iterator[Check]:
     yield check_settings(settings, context.config)
     workspace = _guarded(check_workspace, settings)
     yield workspace
-    stores = (check_database, check_chroma) if workspace.ok is not False else ()
-    others = (check_encoder, check_openvino, check_torch, check_model, check_wandb, check_port)
-    for check in (*stores, *others):
+    if workspace.ok is not False:
+        stores = [_guarded(check, settings) for check in (check_database, check_chroma)]
+        yield from stores
+        # What a store cannot tell is not compared.
+        if all(store.ok for store in stores):
+            yield _guarded(check_index, settings)
+    for check in (check_encoder, check_openvino, check_torch, check_model, check_wandb, check_port):
         yield _guarded(check, settings)
 
 
@@ -145,20 +149,20 @@ def check_chroma(settings: Settings) -> Check:
     """Chroma opens in the workspace, or its server answers."""
     if settings.chroma_url:
         return _check_chroma_server(settings.chroma_url)
-    import chromadb
-    from chromadb.config import Settings as ChromaSettings
-    from chromadb.errors import ChromaError
-
+    from rag.dense import ChromaStore
+    from rag.errors import VectorStoreError
     from rag.workspace import open_workspace
 
-    path = open_workspace(settings.home).chroma
+    workspace = open_workspace(settings.home)
+    chroma = ChromaStore(workspace, None)
     try:
-        client = chromadb.PersistentClient(str(path), settings=ChromaSettings(anonymized_telemetry=False))
-        number = client.count_collections()
-    except ChromaError as error:
-        fix = f"Move {path} away and ingest again; the documents themselves are untouched."
-        return Check("chroma", False, f"{path} cannot be opened: {error}", fix)
-    return Check("chroma", True, f"{path}, collections: {number}")
+        number = chroma.client.count_collections()
+    except VectorStoreError as error:
+        fix = "Run `ragsmith ingest` again: the folder is set aside, and the vectors are built anew."
+        return Check("chroma", False, f"{workspace.chroma} cannot be opened: {error.message}", fix)
+    finally:
+        chroma.close()
+    return Check("chroma", True, f"{workspace.chroma}, collections: {number}")
 
 
 def _check_chroma_server(url: str) -> Check:
@@ -167,6 +171,36 @@ def _check_chroma_server(url: str) -> Check:
         return Check("chroma", True, f"{url} answers")
     fix = "Start it with `chroma run --path FOLDER`, or mend or remove the setting chroma_url."
     return Check("chroma", False, f"{url}: {answer.reason}", fix)
+
+
+def check_index(settings: Settings) -> Check:
+    """Chroma and the lexical indexes hold what the database says; the encoder is not loaded for it."""
+    from rag.corpora import fingerprint_of, stored_states
+    from rag.database import open_database
+    from rag.dense import ChromaStore
+    from rag.encoder.locate import locate_model
+    from rag.errors import EncoderError
+    from rag.workspace import open_workspace
+
+    workspace = open_workspace(settings.home)
+    url = settings.database_url
+    engine = open_database(workspace, url.get_secret_value() if url else None)
+    chroma = ChromaStore(workspace, settings.chroma_url)
+    try:
+        try:
+            current = fingerprint_of(locate_model(settings.encoder).sha256(), settings.chunking.tokens)
+        except EncoderError:
+            # Told by its own check.
+            current = None
+        states = stored_states(workspace, engine, chroma.client, current)
+    finally:
+        chroma.close()
+        engine.dispose()
+    notices = [state.notice(name) for name, state in states.items() if not state.ok]
+    if notices:
+        return Check("index", False, " ".join(notices), "Ingest into that corpus again; nothing else is needed.")
+    counts = ", ".join(f"{name}: {state.passages:,} passages" for name, state in states.items())
+    return Check("index", True, counts or "no corpus yet")
 
 
 def check_encoder(settings: Settings) -> Check:

@@ -427,18 +427,25 @@ class Workbench:
 
         A failure is left to the first question, and to ``health``.
         """
+        for part in (self._answer_once, self._refresh_sample):
+            try:
+                part()
+            except RagsmithError as error:
+                _log.warning("%s", error)
+
+    def _answer_once(self) -> None:
         from rag.models import EMBEDDED
         from rag.reading.reader import ReadPassage
 
-        try:
-            self.pipeline()
-            hits = self.retriever().search("warm up")
-            if self.settings.model == EMBEDDED and self.span_reader and hits:
-                self.span_reader.read("warm up", [ReadPassage(hit.passage.text) for hit in hits])
-            if self.has_files(SAMPLE_CORPUS):
-                self.ensure_sample()
-        except RagsmithError as error:
-            _log.warning("%s", error)
+        self.pipeline()
+        hits = self.retriever().search("warm up")
+        if self.settings.model == EMBEDDED and self.span_reader and hits:
+            self.span_reader.read("warm up", [ReadPassage(hit.passage.text) for hit in hits])
+
+    def _refresh_sample(self) -> None:
+        # It also repairs an index of the sample whose files are damaged, so that none can be opened.
+        if self.has_files(SAMPLE_CORPUS):
+            self.ensure_sample()
 
     def health(self) -> Health:
         """What works, and what does not."""
@@ -450,12 +457,18 @@ class Workbench:
             if self.encoder.notice:
                 notices.append(self.encoder.notice)
             self.pipeline()
+            index_ok = index_ok and self.index().state.ok
         except RagsmithError as error:
             index, index_ok = self.settings.corpus, False
             model, model_ok = self.settings.model, False
             notices.append(str(error))
+        notices.extend(self._index_notices())
         tracked = self.tracker.status
         return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))
+
+    def _index_notices(self) -> tuple[str, ...]:
+        """What is damaged in the indexes that were opened."""
+        return self.stores.notices() if "stores" in self.__dict__ else ()
 
     def close(self) -> None:
         """Deliver what waits for W&B, and let go of the local model and the stores."""

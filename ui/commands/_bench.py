@@ -82,6 +82,9 @@ def prepare_corpus(bench: Workbench, corpus: str | None) -> str:
     if lacks_sample(bench, name):
         note(f"Bringing in the sample corpus {name}; this happens once and takes some ten seconds.")
         bench.ensure_sample()
+    bench.retriever(name)
+    for notice in bench.stores.notices():
+        note(notice)
     return name
 
 
