@@ -73,9 +73,6 @@ def write_result(network: torch.nn.Module, card: AdapterCard, result: Path) -> N
             head = {name: tensor.detach().contiguous() for name, tensor in model.head.state_dict().items()}
             save_file(head, work / HEAD)
             (work / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            for path in work.iterdir():
-                # safetensors lets nobody else read what it writes.
-                path.chmod(0o644)
             shutil.rmtree(result, ignore_errors=True)
             work.rename(result)
     finally:

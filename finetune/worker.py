@@ -21,6 +21,7 @@ from finetune.tasks import Task, open_task
 from finetune.tracking import TuningTracker, open_tracker
 from rag.errors import RagsmithError, TuningError
 from rag.workspace import disk_errors
+from rag.workspace_modes import private_files
 
 LOCK_S = 3.0
 _log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def main(folder: Path) -> int:
     run = RunFolder(folder)
     try:
         # Whoever looks whether it is held, holds it for a moment.
-        with run.lock.acquire(timeout=LOCK_S):
+        with private_files(), run.lock.acquire(timeout=LOCK_S):
             return _Work(run).finished()
     except Timeout:
         _log.error("Another process works on %s.", run.name)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import EncoderError
+from rag.workspace_modes import close_below
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +57,8 @@ class CompiledNetwork:
             # Of two processes that fill the cache of kernels at once, one may find the other's file half written.
             with FileLock(path.parent / "compiling.lock"):
                 model = openvino.Core().compile_model(path, "CPU", options)
+            # OpenVINO sets the modes of its cache itself, whatever the process wants.
+            close_below(path.parent / "cache")
         except RuntimeError as error:
             raise EncoderError(
                 f"OpenVINO cannot load the network in {path.parent}: {_reason(error)}.",

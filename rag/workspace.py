@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rag.errors import StorageFull, WorkspaceBusy, WorkspaceError
+from rag.workspace_modes import close_to_others
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,7 @@ class Workspace:
 
 
 def open_workspace(home: Path) -> Workspace:
-    """Make the folder where it is missing, and check that it can be written.
+    """Make the folder where it is missing, check that it can be written, and close it to other users.
 
     Raises:
         WorkspaceError: It is no folder, or cannot be made or written.
@@ -94,7 +95,9 @@ def open_workspace(home: Path) -> Workspace:
     """
     root = home.expanduser().resolve()
     with disk_errors(f"use the workspace {root}"):
-        root.mkdir(parents=True, exist_ok=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        root.mkdir(mode=0o700, exist_ok=True)
+        close_to_others(root)
         probe = root / ".probe"
         probe.write_bytes(b"x")
         probe.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from typing import IO, Any
 import click
 
 from rag.errors import RagsmithError
+from rag.workspace_modes import private_files
 from ui.context import Context
 
 PROGRAM = "ragsmith"
@@ -154,6 +155,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.pass_context
 def cli(ctx: click.Context, home: Path | None, config: Path | None, model: str | None, debug: bool) -> None:
     """Talk to your documents, iterate on prompts, debug traces."""
+    # Every command uses a workspace, and so do the processes that it starts.
+    ctx.with_resource(private_files())
     ctx.obj = Context(flags={"home": home, "model": model}, config=config, debug=debug)
 
 
