@@ -129,16 +129,22 @@ def moved(claims: Sequence[Claim], text: str, where: CitationStyle) -> tuple[Cla
     if where == "inline":
         return tuple(claims)
     plain = without_markers(text)
-    # Where each run of markers ends, and how much shorter the text is from there on.
-    ends, shorter = [0], [len(plain) - len(plain.lstrip())]
+    # Where each run of markers begins and ends, and how much shorter the text is from its end on.
+    starts, ends, shorter = [0], [0], [len(plain) - len(plain.lstrip())]
     for run in _RUNS.finditer(text):
         if not run["code"]:
+            starts.append(run.start())
             ends.append(run.end())
             shorter.append(shorter[-1] + len(run[0]) - len(_left_of(run)))
     last = len(plain.strip())
 
     def place(at: int | None) -> int | None:
-        return None if at is None else min(max(at - shorter[bisect_right(ends, at) - 1], 0), last)
+        if at is None:
+            return None
+        past = bisect_right(ends, at)
+        # A sentence may begin with an underscore that goes with the markers before it.
+        at = min(at, starts[past]) if past < len(starts) else at
+        return min(max(at - shorter[past - 1], 0), last)
 
     return tuple(replace(claim, start=place(claim.start), end=place(claim.end)) for claim in claims)
 
@@ -220,6 +226,8 @@ def _claims(text: str) -> list[_Sentence]:
     at = 0
     for match in (*(each for each in _MARKERS.finditer(text) if each["markers"]), None):
         part = text[at : match.start() if match else len(text)]
+        # A further line of a quotation begins a sentence as any line does; the places stay the same.
+        part = _QUOTED.sub(lambda found: found[0].replace(">", " "), part)
         bare = part.lstrip(" .,;:")
         first = at + len(part) - len(bare)
         claims.extend(

@@ -224,6 +224,7 @@ def test_ask_prints_one_object(harbour: Path) -> None:
         "cut",
         "unread",
         "support",
+        "claims",
         "latency_s",
         "input_tokens",
         "output_tokens",

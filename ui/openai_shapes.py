@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from rag.documents import Hit
 from rag.events import Answer, Citation, Turn
+from ui.claims import claims_of
 
 MODEL = "ragsmith"
 
@@ -57,13 +58,25 @@ class CompletionRequest(BaseModel):
 
 
 class ApiError(Exception):
-    """A refusal in OpenAI's words."""
+    """A refusal in OpenAI's words.
 
-    def __init__(self, status: int, message: str, code: str | None = None, param: str | None = None) -> None:
+    Args:
+        retry_after: Seconds after which the client may ask again.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
+        self._retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
         """The JSON of an error."""
@@ -72,7 +85,8 @@ class ApiError(Exception):
 
     def response(self) -> JSONResponse:
         """The error as a response."""
-        return JSONResponse(self.body(), status_code=self.status)
+        headers = {} if self._retry_after is None else {"retry-after": str(self._retry_after)}
+        return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
 
 def history_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
@@ -144,6 +158,7 @@ def extra(answer: Answer) -> dict[str, Any]:
         "status": answer.status,
         "sources": sources,
         "support": answer.support,
+        "claims": claims_of(answer),
         "question": answer.standalone,
         "trace_id": answer.trace_id,
         "latency_s": round(answer.latency_s, 4),

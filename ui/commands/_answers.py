@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag.events import Answer, Done, Token
+from ui.claims import claims_of
 from ui.commands._text import counted, note, one_line, print_json, visible
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def print_answer(number: str | int, question: str, answer: Answer) -> None:
             "cut": answer.cut,
             "unread": answer.unread,
             "support": answer.support,
+            "claims": claims_of(answer),
             "latency_s": answer.latency_s,
             "input_tokens": answer.usage.input_tokens,
             "output_tokens": answer.usage.output_tokens,
@@ -128,6 +130,13 @@ def _finish(streamed: str, answer: Answer) -> None:
         if streamed.strip():
             click.echo("\nThe passages do not support what is written above. The answer is:")
         click.echo(visible(answer.text))
+    if answer.unsupported_claims:
+        click.echo()
+        for claim in answer.unsupported_claims:
+            words = one_line(answer.words_of(claim))
+            click.echo(f"Not supported by the sources: “{words}”" if words else f"⚠ {answer.support_note}.")
+            if not words:
+                break
     if answer.citations:
         click.echo("\nSources")
         for citation in answer.citations:

@@ -29,6 +29,13 @@ _CITE = "citation"
 # Stand for the beginning and the end of a marked span while Markdown is read: no parser knows them.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARKED = re.compile(f"{_OPEN}([^<>{_OPEN}{_CLOSE}]+){_CLOSE}")
+# The same for a sentence that is not supported. Emphasis depends on what stands beside it, and at the edge of a
+# sentence that was white space: punctuation, as these double parentheses are, counts like it.
+_DOUBT, _SURE = "\u2e28", "\u2e29"
+_DOUBTS = re.compile(f"(?:({_DOUBT}|%E2%B8%A8)|{_SURE}|%E2%B8%A9)")
+_PIECES = re.compile(f"(<[^>]*>|[{_DOUBT}{_SURE}])")
+# Where Markdown lets no sign in, so many sentences are tried one by one.
+_MOST_TRIED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +91,81 @@ def with_marks(text: str, spans: Sequence[tuple[int, int]]) -> str:
         text: Any text; such signs in it are taken for unknown characters.
         spans: First and one past the last character of each, ascending, without overlap.
     """
-    parts: list[str] = []
-    at = 0
-    for start, end in spans:
-        if at <= start < end <= len(text):
-            parts += (_clean(text[at:start]), _OPEN, _clean(text[start:end]), _CLOSE)
-            at = end
-    return "".join((*parts, _clean(text[at:])))
+    return _signed(text, spans, ())
 
 
 def _clean(text: str) -> str:
-    return text.replace(_OPEN, "\ufffd").replace(_CLOSE, "\ufffd")
+    return text.translate(_UNKNOWN)
+
+
+_UNKNOWN = str.maketrans(dict.fromkeys((_OPEN, _CLOSE), "\ufffd") | {_DOUBT: "⦅", _SURE: "⦆"})
+
+
+def underlined(
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    doubtful: Sequence[tuple[int, int]],
+    render: Callable[[str], str],
+) -> tuple[str, tuple[tuple[int, int], ...]]:
+    """A text as HTML, with its spans marked and its doubtful sentences underlined.
+
+    Args:
+        spans, doubtful: First and one past the last character of each, ascending, without overlap.
+        render: From the text with signs in it to HTML.
+
+    Returns:
+        The HTML, and the sentences that could not be underlined: a sign in them would change what the Markdown
+        means, as in the middle of a link.
+    """
+    bare = render(_signed(text, spans, ()))
+    if not doubtful:
+        return shown_marks(bare), ()
+
+    def fits(some: Sequence[tuple[int, int]]) -> bool:
+        return _DOUBTS.sub("", render(_signed(text, spans, some))) == bare
+
+    chosen = tuple(doubtful)
+    if not fits(chosen):
+        chosen = tuple(each for each in doubtful[:_MOST_TRIED] if fits((each,)))
+        chosen = chosen if fits(chosen) else ()
+    html = shown_marks(render(_signed(text, spans, chosen)))
+    return _underlined(html), tuple(each for each in doubtful if each not in chosen)
+
+
+def _signed(text: str, spans: Sequence[tuple[int, int]], doubtful: Sequence[tuple[int, int]]) -> str:
+    """The text with signs; of two at one place that which ends something comes first."""
+    signs: list[tuple[int, int, str]] = []
+    for opening, closing, found in ((_OPEN, _CLOSE, spans), (_DOUBT, _SURE, doubtful)):
+        last = 0
+        for start, end in found:
+            if last <= start < end <= len(text):
+                signs += ((start, 1, opening), (end, 0, closing))
+                last = end
+    parts: list[str] = []
+    at = 0
+    for place, _, sign in sorted(signs):
+        parts += (_clean(text[at:place]), sign)
+        at = place
+    return "".join((*parts, _clean(text[at:])))
+
+
+def _underlined(html: str) -> str:
+    """HTML with each run of text between two signs underlined, whatever tags stand between them."""
+    parts: list[str] = []
+    doubted = False
+    for piece in _PIECES.split(html):
+        if piece in (_DOUBT, _SURE):
+            doubted = piece == _DOUBT
+        elif piece.startswith("<"):
+            # A sentence may begin or end inside an address.
+            for sign in _DOUBTS.finditer(piece):
+                doubted = sign[1] is not None
+            parts.append(_DOUBTS.sub("", piece))
+        elif doubted and piece.strip():
+            parts.append(f'<span class="rs-doubt" title="Not supported by the sources">{piece}</span>')
+        else:
+            parts.append(piece)
+    return "".join(parts)
 
 
 def shown_marks(html: str) -> str:

@@ -41,7 +41,9 @@ def _panel(inner: str) -> str:
 
 
 def _warning(answer: Answer, min_support: float) -> str:
-    if answer.status != "answered" or answer.support is None or answer.support >= min_support:
+    if answer.status != "answered" or answer.support is None:
+        return ""
+    if answer.support >= min_support and not answer.unsupported_claims:
         return ""
     return (
         f'<div class="rs-warn"><b>⚠ Low support</b> ({answer.support:.2f}): a sentence of this answer is '

@@ -6,6 +6,7 @@ Every text in them comes from a person, a document or a model and goes through `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import PurePath
 from urllib.parse import urlencode
 
@@ -18,12 +19,14 @@ from ui.pages.markup import (
     markers,
     plain,
     plain_with_citations,
-    shown_marks,
-    with_marks,
+    shortened,
+    underlined,
 )
 
 _MARKDOWN_SOURCES = frozenset({".md", ".markdown", ".mdx", ".ipynb"})
 _READER = "embedded"
+# Characters that are shown of a sentence beside its answer.
+LONGEST_QUOTE = 200
 
 _STEPS: dict[Step, str] = {
     "condense": "Reading the question",
@@ -93,10 +96,13 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
 
 def body(text: str, resolve: Resolve, *, verbatim: bool, spans: Sequence[tuple[int, int]] = ()) -> str:
     """The text of an answer, what answers the question in it marked."""
-    signed = with_marks(text, spans)
+    return underlined(text, spans, (), partial(_rendered, resolve=resolve, verbatim=verbatim))[0]
+
+
+def _rendered(signed: str, *, resolve: Resolve, verbatim: bool) -> str:
     if verbatim:
-        return shown_marks(f'<div class="rs-verbatim">{plain_with_citations(signed, resolve)}</div>')
-    return shown_marks(markdown(signed, resolve))
+        return f'<div class="rs-verbatim">{plain_with_citations(signed, resolve)}</div>'
+    return markdown(signed, resolve)
 
 
 def question_html(question: str, position: int) -> str:
@@ -125,22 +131,27 @@ def step_line(step: Step, found: int) -> str:
 
 
 def answer_html(answer: Answer) -> str:
-    """A finished answer, whatever became of it, with its footer."""
-    resolve = references(answer.hits, answer.citations)
-    written = (
-        body(
-            answer.text,
-            resolve,
-            verbatim=is_verbatim(answer.text, answer.model, answer.hits),
-            spans=answer.spans,
-        )
-        if answer.text
-        else ""
+    """A finished answer, whatever became of it, with its footer; sentences without support are underlined."""
+    render = partial(
+        _rendered,
+        resolve=references(answer.hits, answer.citations),
+        verbatim=is_verbatim(answer.text, answer.model, answer.hits),
     )
+    placed = [(each.start, each.end) for each in answer.unsupported_claims]
+    doubtful = [(start, end) for start, end in placed if start is not None and end is not None]
+    written, left = underlined(answer.text, answer.spans, doubtful, render) if answer.text else ("", ())
     return (
         f'<div class="rs-answer rs-{answer.status}">{_badge(answer)}'
-        f'<div class="rs-text">{written}</div>{footer_html(answer)}</div>'
+        f'<div class="rs-text">{written}</div>{_doubts(answer, left)}{footer_html(answer)}</div>'
     )
+
+
+def _doubts(answer: Answer, left: Sequence[tuple[int, int]]) -> str:
+    """The note on sentences without support; those that could not be underlined are named."""
+    if not answer.support_note:
+        return ""
+    quotes = "".join(f" “{plain(shortened(answer.text[start:end], LONGEST_QUOTE))}”" for start, end in left)
+    return f'<div class="rs-doubts">⚠ {plain(answer.support_note)}{":" if quotes else "."}{quotes}</div>'
 
 
 def interrupted_html() -> str:
