@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rag.documents import Block, Chunk, Document
@@ -26,6 +26,8 @@ SLACK = 1.1
 WIDEST_GAP = 200
 # The tokenizer needs about 100 bytes for a token, so that text goes through it in parts of this many characters.
 TOKENIZED_AT_ONCE = 500_000
+# And so many texts: each takes about a kilobyte, however short it is.
+TEXTS_AT_ONCE = 20_000
 # Characters of a token, hardly ever more: what is longer than a passage of such tokens has to be cut.
 WIDEST_TOKEN = 10
 
@@ -71,7 +73,7 @@ def context(title: str | None, headings: Sequence[str]) -> str:
 
 def cut(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> list[Chunk]:
     """Cut a document into passages, in order of their place."""
-    return list(_pack(list(_pieces(document, tokens, rule)), rule))
+    return list(_pack(_pieces(document, tokens, rule), rule))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,7 @@ def _grouped(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
     for part in parts:
         group.append(part)
         held += part.end - part.start
-        if held >= TOKENIZED_AT_ONCE:
+        if held >= TOKENIZED_AT_ONCE or len(group) >= TEXTS_AT_ONCE:
             yield group
             group, held = [], 0
     if group:
@@ -229,7 +231,7 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _pack(pieces: list[_Piece], rule: ChunkingRule) -> Iterator[Chunk]:
+def _pack(pieces: Iterable[_Piece], rule: ChunkingRule) -> Iterator[Chunk]:
     held: list[_Piece] = []
     count = 0
     for piece in pieces:
