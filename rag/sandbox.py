@@ -37,6 +37,8 @@ MEGABYTE = 1_000_000
 START_S = 30.0
 """Seconds for a child to be ready; it takes about 0.2."""
 LONGEST_FAILURE = 65_536
+_NEARLY_ALL = 0.85
+"""Share of its memory at which a child that fails is taken to have failed for want of more."""
 WATCH_S = 0.1
 """Seconds between two looks at the memory of a child that is being waited for."""
 
@@ -323,9 +325,13 @@ class _Child:
         if not number:
             return False
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        # Kilobytes, but on macOS bytes.
-        self._peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        self._peak = _in_bytes(usage.ru_maxrss)
         return True
+
+
+def _in_bytes(maxrss: int) -> int:
+    """What the system counts in kilobytes, and macOS in bytes."""
+    return maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _environment() -> dict[str, str]:
@@ -377,10 +383,11 @@ def main(target: str, memory: str, cpu_seconds: str) -> None:
     _write(output, _READY)
     while (request := _request()) is not None:
         _limit_cpu(int(cpu_seconds))
-        _answer(output, work, request)
+        _answer(output, work, request, int(memory))
 
 
-def _answer(output: int, work: Work, request: dict[str, object]) -> None:
+def _answer(output: int, work: Work, request: dict[str, object], memory: int) -> None:
+    before = _peak()
     try:
         for frame in work(request):
             _write(output, _FRAME, frame)
@@ -388,13 +395,25 @@ def _answer(output: int, work: Work, request: dict[str, object]) -> None:
     except BrokenPipeError:
         os._exit(1)
     except MemoryError:
-        # What is left in this process is not worth keeping, and tidying up might need memory, too.
-        _write(output, _NO_MEMORY)
-        os._exit(1)
+        _give_up(output)
     except RagsmithError as error:
+        # Libraries in C report memory that is missing as whatever failed for want of it.
+        if error.__cause__ is not None and before < _NEARLY_ALL * memory <= _peak():
+            _give_up(output)
         _write(output, _REFUSED, _told(error.message, error.fix))
     except Exception as error:  # noqa: BLE001 - the parent reports whatever it is
         _write(output, _FAILED, _told(f"{type(error).__name__}: {error}"))
+
+
+def _give_up(output: int) -> NoReturn:
+    """Say that there is not enough memory, and end: tidying up might need more of it."""
+    _write(output, _NO_MEMORY)
+    os._exit(1)
+
+
+def _peak() -> int:
+    """The most bytes of memory that this process has taken."""
+    return _in_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def _told(message: str, fix: str = "") -> bytes:
