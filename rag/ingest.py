@@ -9,15 +9,18 @@ command again goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from sqlalchemy import delete, insert, select
@@ -33,8 +36,9 @@ from rag.loaders.isolated import IsolatedLoader
 # Passages embedded and written together: large enough for sorting by length and for cheap commits,
 # small enough that little is done again after a crash.
 BATCH = 768
-# Characters of texts that wait to be embedded: a batch of passages may come from very long texts.
+# Characters of texts and entries that wait together: a batch of passages may come from very long texts.
 MOST_WAITING = 4_000_000
+ENTRIES_AT_ONCE = 5_000
 MEGABYTE = 1_000_000
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
 
@@ -92,17 +96,32 @@ class _Found:
     size: int
 
 
-@dataclass(slots=True)
-class _Entry:
-    digest: str
-    row: dict[str, Any]
+class _Entries:
+    """The entries of a file until all of its texts are in, on the disk where they are many."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=MEGABYTE)  # noqa: SIM115 - `close` closes it
+
+    def add(self, digest: str, row: dict[str, Any]) -> int:
+        """Keep an entry; returns the bytes that it takes."""
+        return self._file.write(json.dumps([digest, row]).encode() + b"\n")
+
+    def parts(self) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+        """Yield digests and rows, some at a time."""
+        self._file.seek(0)
+        while lines := list(islice(self._file, ENTRIES_AT_ONCE)):
+            yield [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Forget them."""
+        self._file.close()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _LoadedFile:
     found: _Found
     sha256: str
-    entries: list[_Entry] = field(default_factory=list)
+    entries: _Entries
 
 
 def ingest(
@@ -170,6 +189,13 @@ class _Ingestion:
         self._told = 0.0
 
     def run(self) -> IngestReport:
+        """Do all of it; whatever stops it, nothing is left on the disk but what the index has taken."""
+        try:
+            return self._run()
+        finally:
+            self._drop_loaded()
+
+    def _run(self) -> IngestReport:
         self._index.mend(self._embedded, self._stop)
         self._batch_done = 0
         self._files = list(self._walk())
@@ -278,19 +304,22 @@ class _Ingestion:
         """Cut a file's documents; whether it was taken in to its end."""
         day = _day_of(found.path)
         loading = self._loader.load(found.path, on_problem=lambda reason: self._problem(found.path, reason))
-        file = _LoadedFile(found, loading.sha256)
-        with closing(loading.documents) as documents:
+        file = _LoadedFile(found, loading.sha256, _Entries())
+        with ExitStack() as dropping:
+            dropping.callback(file.entries.close)
+            documents = dropping.enter_context(closing(loading.documents))
             for document in documents:
                 if self._stop.is_set():
                     return False
                 digest = digest_of(document)
-                file.entries.append(_Entry(digest, _entry_row(document, found, day)))
+                self._waiting_characters += file.entries.add(digest, _entry_row(document, found, day))
                 self._prepare(digest, document)
                 self._bytes_read += len(document.text)
                 # The next document may be as large as this one: there should be one of them at a time.
                 del document
                 if self._waiting_passages >= BATCH or self._waiting_characters >= MOST_WAITING:
                     self._embed()
+            dropping.pop_all()
         self._loaded.append(file)
         if len(self._loaded) >= BATCH:
             self._embed()
@@ -313,7 +342,8 @@ class _Ingestion:
         if waiting:
             self._text_ids.update(self._index.add(waiting, self._embedded))
             self._waiting.clear()
-            self._waiting_passages = self._waiting_characters = self._batch_done = 0
+            self._waiting_passages = self._batch_done = 0
+        self._waiting_characters = 0
         self._bytes_embedded = self._bytes_read
         self._record_loaded()
 
@@ -345,12 +375,14 @@ class _Ingestion:
                     loader=LOADER_VERSION,
                     ingested=time.time(),
                 )
-                rows = [
-                    {**entry.row, "file_id": file_id, "text_id": self._text_ids[entry.digest]}
-                    for entry in file.entries
-                ]
-                if rows:
+                for part in file.entries.parts():
+                    rows = [{**row, "file_id": file_id, "text_id": self._text_ids[digest]} for digest, row in part]
                     connection.execute(insert(db.entries), rows)
+        self._drop_loaded()
+
+    def _drop_loaded(self) -> None:
+        for file in self._loaded:
+            file.entries.close()
         self._loaded.clear()
 
     def _remove_missing(self, known: dict[str, tuple[int, str, int]]) -> None:

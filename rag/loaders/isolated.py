@@ -31,6 +31,8 @@ MEGABYTE = 1_000_000
 MOST_PROBLEMS = 100
 """Problems of one file that are reported one by one."""
 LONGEST_PROBLEM = 1_000
+MOST_RECORDS = 500_000
+"""Documents of one file: what is known of each is kept until the file is done."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -114,7 +116,7 @@ class IsolatedLoader:
                 documents, or takes more than a limit allows.
         """
         messages = self._messages(path)
-        return Loading(str(next(messages)), self._documents(messages, on_problem))
+        return Loading(str(next(messages)), self._documents(path, messages, on_problem))
 
     def _messages(self, path: Path) -> Generator[str | Document, None, None]:
         """Yield the hash, then problems and documents, in the order in which they come."""
@@ -127,12 +129,16 @@ class IsolatedLoader:
                 yield str(head["problem"]) if "problem" in head else document_of(head, frames, limits.text_bytes)
 
     def _documents(
-        self, messages: Generator[str | Document, None, None], on_problem: OnProblem
+        self, path: Path, messages: Generator[str | Document, None, None], on_problem: OnProblem
     ) -> Generator[Document, None, None]:
+        documents = 0
         left = MOST_PROBLEMS + 1  # The last one says how many more there are.
         with closing(messages):
             for message in messages:
                 if isinstance(message, Document):
+                    documents += 1
+                    if documents > MOST_RECORDS:
+                        raise refused(path, *_NONSENSE)
                     yield message
                 elif left:
                     left -= 1
@@ -209,6 +215,8 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
     try:
         for document in load(path, data, on_problem=problems.add):
             yield from problems.taken()
+            if sent == MOST_RECORDS:
+                raise refused(path, f"holds more than {MOST_RECORDS:,} records", "Split it.")
             try:
                 yield from frames_of(document, longest)
                 sent += 1
