@@ -20,7 +20,9 @@ RagsmithError
 ├── EvaluationError        what is to be measured cannot be read
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
 ├── TuningError            a training's recipe, data or result cannot be used
-└── TraceNotFound          no trace has that id
+├── TraceNotFound          no trace has that id
+├── QuestionTooLong        a question has more characters than are taken
+└── Busy                   as many questions as are taken are being answered or wait
 
 The message says what is wrong and where; ``fix`` says what to do about it.
 """
@@ -123,3 +125,19 @@ class TuningError(RagsmithError):
 
 class TraceNotFound(RagsmithError):
     """No trace has that id."""
+
+
+class QuestionTooLong(RagsmithError):
+    """A question has more characters than ``limits.question_chars``."""
+
+
+class Busy(RagsmithError):
+    """As many questions as are taken are being answered or wait.
+
+    Attributes:
+        retry_after: Seconds after which to ask again.
+    """
+
+    def __init__(self, message: str, *, fix: str = "", retry_after: int = 1) -> None:
+        super().__init__(message, fix=fix)
+        self.retry_after = retry_after

@@ -35,6 +35,7 @@ from rag.events import (
     Token,
     Usage,
 )
+from rag.gate import AnswerGate
 from rag.ingest import IngestProgress, IngestReport, Problem
 from rag.settings import Settings
 from rag.traces import Span, Trace, TraceStore
@@ -126,6 +127,7 @@ class ScriptedBench:
         self.engine = open_database(self.workspace)
         self.traces = TraceStore(self.engine)
         self.conversations = ConversationStore(self.engine)
+        self.gate = AnswerGate(self.settings.limits.answers_at_once, self.settings.limits.answers_waiting)
         self.asked: list[Ask] = []
         self.cancelled = threading.Event()
         self.closed = False
@@ -202,7 +204,10 @@ class ScriptedBench:
         )
         return (hits[2], hits[0], hits[1]) if corpus == "reports" else hits
 
-    async def ask(self, request: Ask) -> AsyncIterator[Event]:
+    def ask(self, request: Ask) -> AsyncIterator[Event]:
+        return self.gate.admit(self._answered(request))
+
+    async def _answered(self, request: Ask) -> AsyncIterator[Event]:
         self.asked.append(request)
         started, trace_id = time.time(), str(uuid.uuid4())
         trace = Trace(

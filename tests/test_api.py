@@ -12,6 +12,7 @@ from scripted_bench import SENTENCE, TEXT, Health, ScriptedBench
 from tracked import wait_for
 
 from rag.events import Turn
+from rag.settings import Settings
 from ui.api import remainder
 from ui.openai_shapes import Message, history_of
 
@@ -250,3 +251,38 @@ def test_uploads_stay_in_the_workspace(client: httpx.Client, bench: ScriptedBenc
 def test_gradio_hands_out_no_other_files(client: httpx.Client, bench: ScriptedBench, path: str) -> None:
     assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
     assert client.get(f"/gradio_api/file={bench.workspace.database}").status_code == 403
+
+
+def test_a_question_that_is_too_long_is_refused_before_anything_is_done(
+    client: httpx.Client, bench: ScriptedBench
+) -> None:
+    before = len(bench.asked)
+    for question in ("x" * 8_001, "word " * 200_000):
+        for stream in (False, True):
+            response = client.post(COMPLETIONS, json=ask(question, stream=stream))
+            assert response.status_code == 400
+            error = response.json()["error"]
+            assert (error["code"], error["param"]) == ("question_too_long", "messages")
+            assert "8,000" in error["message"]
+    assert client.get("/healthz").json()["status"] == "ok"
+    assert len(bench.asked) == before
+
+
+def test_when_too_many_ask_the_rest_is_told_to_come_back(tmp_path: Path) -> None:
+    limits = {"answers_at_once": 1, "answers_waiting": 1}
+    bench = ScriptedBench(tmp_path, Settings(home=tmp_path, limits=limits))
+    with running(bench) as at, httpx.Client(base_url=at, timeout=20) as client:
+        with client.stream("POST", COMPLETIONS, json=ask("a slow one", stream=True)) as first:
+            lines = first.iter_lines()
+            assert next(lines)
+            with client.stream("POST", COMPLETIONS, json=ask("a slow one", stream=True)) as second:
+                assert second.status_code == 200
+                for stream in (False, True):
+                    refused = client.post(COMPLETIONS, json=ask("one more", stream=stream))
+                    assert refused.status_code == 503
+                    assert int(refused.headers["retry-after"]) > 0
+                    assert refused.json()["error"]["code"] == "busy"
+                assert client.get("/healthz").status_code == 200
+        # Those who hang up make room.
+        wait_for(lambda: client.post(COMPLETIONS, json=ask("again")).status_code == 200)
+    bench.close()

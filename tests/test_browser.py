@@ -72,6 +72,13 @@ def test_no_event_reports_its_progress_to_what_it_writes(address: str) -> None:
     assert [event["targets"] for event in events if event["show_progress_on"] != []] == []
 
 
+def test_a_question_that_is_too_long_stays_in_the_input_line(page: Page, bench: ScriptedBench) -> None:
+    ask(page, "word " * 2_000)
+    expect(page.get_by_text("8,000 are allowed")).to_be_visible()
+    assert len(page.locator("#question textarea").input_value()) == 10_000
+    assert bench.asked == []
+
+
 def test_a_click_on_a_citation_opens_the_marked_sentence(page: Page) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)

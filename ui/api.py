@@ -18,8 +18,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
-from rag.errors import CorpusError, ModelTimeout, ModelUnavailable, RagsmithError
+from rag.errors import Busy, CorpusError, ModelTimeout, ModelUnavailable, QuestionTooLong, RagsmithError
 from rag.events import Event, Token
+from rag.question_limit import check_question
 from ui.asking import AnswerStream, Draft
 from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, extra, history_of
 
@@ -51,15 +52,17 @@ def api_routes(bench: Workbench) -> APIRouter:
         try:
             asked = await _read(request)
             ask = await asyncio.to_thread(_ask, bench, asked)
+            # A place is taken before anything is sent: what cannot be answered now is told by the status.
+            events = bench.ask(ask)
         except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
             return _failure(error).response()
         reply = Reply(asked.model)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
-            chunks = _stream(bench, ask, reply, usage=usage)
+            chunks = _stream(events, reply, usage=usage)
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
             return StreamingResponse(chunks, media_type="text/event-stream", headers=headers)
-        return await _answer(bench, ask, reply, request)
+        return await _answer(events, reply, request)
 
     return router
 
@@ -80,7 +83,7 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
 
     Raises:
         ApiError: The model is unknown, or no user asks anything.
-        RagsmithError: The corpora cannot be read.
+        RagsmithError: The question is too long, or the corpora cannot be read.
     """
     from rag.assistant import Ask
 
@@ -92,17 +95,18 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
     last = asked.messages[-1]
     if last.role != "user" or not last.text.strip():
         raise ApiError(400, "The last message must be a question of the user.", "no_question", "messages")
+    check_question(last.text, bench.settings.limits.question_chars)
     return Ask(last.text.strip(), history_of(asked.messages[:-1]), corpus or bench.settings.corpus)
 
 
-async def _answer(bench: Workbench, ask: Ask, reply: Reply, request: Request) -> Response:
+async def _answer(events: AsyncIterator[Event], reply: Reply, request: Request) -> Response:
     """The whole answer at once; the work stops when the client goes away."""
-    stream = AnswerStream(bench.ask(ask))
+    stream = AnswerStream(events)
     watcher = asyncio.create_task(_stop_when_gone(request, stream))
     draft = Draft()
     try:
-        async for events in stream.batches():
-            draft = reduce(Draft.after, events, draft)
+        async for batch in stream.batches():
+            draft = reduce(Draft.after, batch, draft)
         if draft.answer is None:
             return _gone().response()
         if draft.answer.status == "failed":
@@ -121,15 +125,15 @@ async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
     stream.stop()
 
 
-async def _stream(bench: Workbench, ask: Ask, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+async def _stream(events: AsyncIterator[Event], reply: Reply, *, usage: bool) -> AsyncIterator[str]:
     """The answer piece by piece; closing the stream stops the work."""
-    stream = AnswerStream(bench.ask(ask))
+    stream = AnswerStream(events)
     draft = Draft()
     try:
         yield _sse(reply.chunk({"role": "assistant", "content": ""}))
-        async for events in stream.batches():
-            draft = reduce(Draft.after, events, draft)
-            text = _written(events)
+        async for batch in stream.batches():
+            draft = reduce(Draft.after, batch, draft)
+            text = _written(batch)
             if text:
                 yield _sse(reply.chunk({"content": text}))
         answer = draft.answer
@@ -173,6 +177,10 @@ def _gone() -> ApiError:
 def _failure(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, QuestionTooLong):
+        return ApiError(400, str(error), "question_too_long", "messages")
+    if isinstance(error, Busy):
+        return ApiError(503, str(error), "busy", retry_after=error.retry_after)
     if isinstance(error, CorpusError):
         return ApiError(404, str(error), "corpus_not_ready", "model")
     if isinstance(error, ModelTimeout):

@@ -130,7 +130,7 @@ async def _answer(
             hits = await search()
         question = Ask(asked.text, corpus=asked.corpus, hits=hits)
         events = bench.assistant_for(held.variant).answer(question)
-    async with aclosing(events) as told:  # type: ignore[type-var]
+    async with aclosing(bench.gate.admit(events)) as told:
         async for event in told:
             yield event
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 from rag.assistant import Ask, Assistant, Pipeline
 from rag.errors import PromptError, RagsmithError
 from rag.events import Event
+from rag.redact import redact
 from rag.release import Release
 from rag.settings import Settings
 from rag.workspace import Workspace, open_workspace
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from rag.cost import PriceList
     from rag.dense import ChromaStore
     from rag.encoder import Encoder
+    from rag.gate import AnswerGate
     from rag.generator.decode import Generator
     from rag.index import CorpusIndex
     from rag.ingest import IngestProgress, IngestReport
@@ -384,9 +386,21 @@ class Workbench:
         )
         return Pipeline(release, build_chain(steps))
 
+    @shared_property
+    def gate(self) -> AnswerGate:
+        """How many answers are written at the same time."""
+        from rag.gate import AnswerGate
+
+        limits = self.settings.limits
+        return AnswerGate(limits.answers_at_once, limits.answers_waiting)
+
     def ask(self, request: Ask) -> AsyncIterator[Event]:
-        """Answer a question; see ``rag.assistant.Assistant.answer``."""
-        return self.assistant.answer(request)
+        """Answer a question when its turn has come; see ``rag.assistant.Assistant.answer``.
+
+        Raises:
+            Busy: Too many questions wait already.
+        """
+        return self.gate.admit(self.assistant.answer(request))
 
     def ingest(
         self,
@@ -461,7 +475,7 @@ class Workbench:
         except RagsmithError as error:
             index, index_ok = self.settings.corpus, False
             model, model_ok = self.settings.model, False
-            notices.append(str(error))
+            notices.append(redact(str(error)))
         notices.extend(self._index_notices())
         tracked = self.tracker.status
         return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from rag.conversations import Conversation, Exchange
-from rag.errors import RagsmithError
+from rag.errors import Busy, RagsmithError
 from rag.events import Answer
+from rag.question_limit import check_question
 from ui.asking import Draft, Running
 from ui.pages import view
 from ui.pages.events import QUIET, Updates, in_thread, log, told, warn
@@ -91,6 +92,9 @@ class Answering:
             yield gr.skip()
             return
         try:
+            # Before it is kept: a question that is turned away stays in the input line and nowhere else.
+            check_question(question, self._bench.settings.limits.question_chars)
+            self._bench.gate.check()
             asked = await in_thread(self._keep, question, current, corpus, replaced)
         except Exception as error:  # noqa: BLE001 - shown as one sentence, with the question still in its place
             warn(error)
@@ -137,9 +141,16 @@ class Answering:
         history = conversation.turns_before(asked.exchange.position)
         request = Ask(asked.exchange.question, history, asked.corpus, conversation.id)
         started = time.time()
-        stream = self._running.start(conversation.id, self._bench.ask(request))
         draft = Draft()
         problem: Exception | None = None
+        try:
+            stream = self._running.start(conversation.id, self._bench.ask(request))
+        except Busy as error:
+            # Others have come while it was kept.
+            answer = await in_thread(self._broken_off, asked, draft, error, started)
+            await in_thread(self._finish, asked, answer)
+            yield self._finished(before, answer)
+            return
         busy = {parts.question: gr.Textbox(submit_btn=False, stop_btn=True)}
         try:
             yield busy | self._growing(draft, before, new_hits=False)
@@ -155,7 +166,11 @@ class Answering:
             await self._running.end(conversation.id, stream)
             answer = draft.answer or await in_thread(self._broken_off, asked, draft, problem, started)
             await in_thread(self._finish, asked, answer)
-        yield {
+        yield self._finished(before, answer)
+
+    def _finished(self, before: list[view.Message], answer: Answer) -> dict[Any, Any]:
+        parts = self._parts
+        return {
             parts.chatbot: [*before, view.assistant_message(answer_html(answer))],
             parts.question: gr.Textbox(submit_btn=True, stop_btn=False),
             parts.sources: sources_html(answer, self._bench.settings.grounding.min_support),

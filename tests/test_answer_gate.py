@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rag.errors import Busy
+from rag.events import Event, Started, Token
+from rag.gate import AnswerGate
+
+
+class Answers:
+    """Answers that go on until they are let go, and that count how many are written."""
+
+    def __init__(self) -> None:
+        self.writing: list[str] = []
+        self.most = 0
+        self.closed: list[str] = []
+        self.go = asyncio.Event()
+
+    async def answer(self, name: str) -> AsyncGenerator[Event, None]:
+        self.writing.append(name)
+        self.most = max(self.most, len(self.writing) - len(self.closed))
+        try:
+            yield Started(name)
+            await self.go.wait()
+            yield Token("done")
+        finally:
+            self.closed.append(name)
+
+
+async def read(events: AsyncIterator[Event]) -> int:
+    return len([event async for event in events])
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_some_are_written_some_wait_and_the_rest_are_turned_away() -> None:
+    gate, answers = AnswerGate(2, 1), Answers()
+    tasks = [asyncio.create_task(read(gate.admit(answers.answer(name)))) for name in "abc"]
+    with pytest.raises(Busy, match="Too many questions") as raised:
+        gate.admit(answers.answer("d"))
+    assert raised.value.retry_after > 0
+    await settle()
+    assert answers.writing == ["a", "b"]
+    answers.go.set()
+    assert await asyncio.gather(*tasks) == [2, 2, 2]
+    assert answers.writing == ["a", "b", "c"]
+    assert await read(gate.admit(answers.answer("e"))) == 2
+
+
+async def test_a_question_that_is_given_up_while_it_waits_makes_room() -> None:
+    gate, answers = AnswerGate(1, 1), Answers()
+    first = asyncio.create_task(read(gate.admit(answers.answer("a"))))
+    waiting = asyncio.create_task(read(gate.admit(answers.answer("b"))))
+    await settle()
+    waiting.cancel()
+    await settle()
+    third = asyncio.create_task(read(gate.admit(answers.answer("c"))))
+    answers.go.set()
+    assert await asyncio.gather(first, third) == [2, 2]
+    assert answers.writing == ["a", "c"]
+
+
+async def test_events_that_nobody_reads_give_their_place_back() -> None:
+    gate, answers = AnswerGate(1, 0), Answers()
+    answers.go.set()
+    forgotten = gate.admit(answers.answer("a"))
+    del forgotten
+    gc.collect()
+    await settle()
+    closed = gate.admit(answers.answer("b"))
+    async with aclosing(closed):
+        assert isinstance(await anext(closed), Started)
+    task = asyncio.create_task(read(gate.admit(answers.answer("c"))))
+    task.cancel()
+    await settle()
+    del task
+    gc.collect()
+    await settle()
+    assert await read(gate.admit(answers.answer("d"))) == 2
+
+
+async def test_an_answer_that_fails_gives_its_place_back() -> None:
+    async def fails() -> AsyncGenerator[Event, None]:
+        yield Started("a")
+        raise RuntimeError("broken")
+
+    gate, answers = AnswerGate(1, 0), Answers()
+    answers.go.set()
+    with pytest.raises(RuntimeError):
+        await read(gate.admit(fails()))
+    assert await read(gate.admit(answers.answer("b"))) == 2
+
+
+@given(st.lists(st.sampled_from(["ask", "stop", "finish"]), max_size=40))
+def test_there_are_never_more_than_are_let_in_and_all_places_come_back(steps: list[str]) -> None:
+    async def play() -> None:
+        gate, answers = AnswerGate(2, 2), Answers()
+        tasks: list[asyncio.Task[int]] = []
+        for number, step in enumerate(steps):
+            running = [task for task in tasks if not task.done()]
+            if step == "ask":
+                try:
+                    tasks.append(asyncio.create_task(read(gate.admit(answers.answer(str(number))))))
+                except Busy:
+                    assert len(running) >= 4
+            elif step == "stop" and running:
+                running[number % len(running)].cancel()
+            elif step == "finish":
+                answers.go.set()
+                await settle()
+                answers.go.clear()
+            await settle()
+        answers.go.set()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        assert answers.most <= 2
+        await asyncio.gather(*(read(gate.admit(answers.answer("end"))) for _ in range(4)))
+
+    asyncio.run(play())
