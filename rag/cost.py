@@ -17,6 +17,9 @@ from rag.settings import CostSettings, Section
 
 SHIPPED = Path(__file__).with_name("prices.toml")
 
+MOST_TOKENS = 1_000_000_000
+"""Tokens of one call that are believed."""
+
 # What may follow the name of a model and still be that model: a date, a three-digit revision, "latest".
 # Anything wider would give "gpt-5-pro" the price of "gpt-5", and a wrong price is worse than an unknown one.
 _SNAPSHOT = re.compile(r"\d{3,8}(-\d{2}){0,2}|latest")
@@ -81,14 +84,19 @@ class PriceList(Section):
         return None
 
 
+def token_count(value: object) -> int | None:
+    """A count of tokens as somebody reports it; None where it can be none.
+
+    No whole number, a negative one, and one above a thousand million are unknown: the largest windows hold some
+    millions of tokens, and sums of counts have to fit a column of 64 bits.
+    """
+    known = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS
+    return value if known and isinstance(value, int) else None
+
+
 def read_usage(reported: Mapping[str, Any]) -> Usage:
-    """The token counts in the ``usage_metadata`` of a LangChain message; None where one is missing."""
-
-    def count(name: str) -> int | None:
-        value = reported.get(name)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-    return Usage(count("input_tokens"), count("output_tokens"))
+    """The token counts in the ``usage_metadata`` of a LangChain message; None where one is missing or unknown."""
+    return Usage(token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens")))
 
 
 def load_prices(settings: CostSettings) -> PriceList:

@@ -25,6 +25,8 @@ EMBEDDED = "embedded"
 GENERATOR = "generator"
 OPENAI = "openai:"
 LOCAL = "local:"
+# A whole answer may take so many times as long as its beginning.
+TOTAL_TIMES = 5
 
 
 def check_model_name(name: str) -> None:
@@ -116,6 +118,7 @@ def open_remote_model(settings: Settings) -> BaseChatModel:
         # Servers of one's own ask for none, but the client insists on one.
         api_key=server.api_key or SecretStr("none"),
         timeout=server.timeout_s,
+        total_timeout_s=server.total_timeout_s or TOTAL_TIMES * server.timeout_s,
         stream_chunk_timeout=None,
         max_retries=server.max_retries,
         temperature=decoding.temperature,

@@ -1,12 +1,15 @@
 """A chat model behind an OpenAI-compatible server, with its failures told in our words.
 
+An answer of a server has an end, whatever the server does: in time, in pieces, in characters and in bytes.
+
 It imports LangChain's OpenAI client; import it where a model is opened, not above.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -14,12 +17,18 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
+from pydantic import model_validator
 
+from rag.bounded_stream import bound
+from rag.cost import token_count
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
 from rag.redact import MASK, redact
 
 # No answer is as long as a book. A server that ignores `max_tokens` may never come to an end.
 LONGEST_REPLY = 1_000_000
+# Pieces of one answer, those without text among them, such as thoughts. Most servers send a token in each, and no
+# answer is asked for that has as many.
+MOST_PIECES = 500_000
 _LONGEST_REASON = 300
 
 _BROKEN_OFF = "The model server broke off in the middle of its answer."
@@ -38,9 +47,20 @@ class RemoteModel(ChatOpenAI):
     """Streams a reply, and raises nothing but ``ModelError``.
 
     ``ModelUnavailable``: there is no connection, or the server refuses. ``ModelTimeout``: it has not begun to
-    answer within the time-out, retries included, or paused for longer. ``ModelProtocolError``: what came back
-    is no chat completion, or only a part of one.
+    answer within the time-out, retries included, or paused for longer, or has not finished within the total
+    time-out. ``ModelProtocolError``: what came back is no chat completion, only a part of one, or has no end.
+
+    Attributes:
+        total_timeout_s: Seconds for a whole answer, thoughts included; None for no limit.
     """
+
+    total_timeout_s: float | None = None
+
+    @model_validator(mode="after")
+    def _bytes_have_an_end(self) -> RemoteModel:
+        # The client is shared by all models of one server, and is bound once.
+        bound(self.root_async_client._client)
+        return self
 
     async def _astream(
         self,
@@ -49,31 +69,66 @@ class RemoteModel(ChatOpenAI):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        length = 0
+        length = pieces = 0
         ending = ""
+        begun = time.monotonic()
+        total = self.total_timeout_s
         try:
             async with aclosing(super()._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
                 limit = self.request_timeout if isinstance(self.request_timeout, float) else None
                 while True:
                     # The client counts its time-out anew for every retry; a person waits only once. A pause
                     # is limited here too: the client's own limit may swallow a cancellation on Python 3.11.
-                    async with asyncio.timeout(limit):
-                        chunk = await anext(chunks, None)
+                    # Neither limits the whole: a piece that comes in time begins both anew.
+                    left = None if total is None else total - (time.monotonic() - begun)
+                    try:
+                        async with asyncio.timeout(_shorter(limit, left)):
+                            chunk = await anext(chunks, None)
+                    except TimeoutError:
+                        if left is None or (limit is not None and limit < left):
+                            raise
+                        raise self._too_long(length, pieces) from None
                     if chunk is None:
                         break
+                    pieces += 1
                     length += len(chunk.text)
                     ending = (chunk.generation_info or {}).get("finish_reason") or ending
-                    if length > LONGEST_REPLY:
+                    if length > LONGEST_REPLY or pieces > MOST_PIECES:
                         raise ModelProtocolError(
                             "The model server does not stop writing.",
                             fix="Check that it honours max_tokens, and that the model knows its own end.",
                         )
-                    yield chunk
+                    if left is not None and left <= 0:
+                        # Pieces that come at full speed leave a time-out no moment to fire.
+                        raise self._too_long(length, pieces)
+                    # What says nothing would only be kept, a hundred thousand times, by all that listen.
+                    if chunk.text or chunk.generation_info or getattr(chunk.message, "usage_metadata", None):
+                        yield chunk
             self._check_end(length, ending)
         except ModelError:
             raise
         except Exception as error:
             raise self._translated(error, begun=length > 0) from error
+
+    def _convert_chunk_to_generation_chunk(
+        self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
+    ) -> ChatGenerationChunk | None:
+        # Counts that are none would be read as 1, or break the answer.
+        counted = chunk | {"usage": _counts(chunk.get("usage"))}
+        return super()._convert_chunk_to_generation_chunk(counted, default_chunk_class, base_generation_info)
+
+    def _too_long(self, length: int, pieces: int) -> ModelTimeout:
+        """The error of an answer that has used up its time; ``length`` is of what it had written."""
+        seconds = f"{self.total_timeout_s:g} s"
+        fix = "Raise openai.total_timeout_s, or lower decoding.max_tokens."
+        if length:
+            return ModelTimeout(f"The model server{self._where} did not finish its answer in {seconds}.", fix=fix)
+        if pieces:
+            return ModelTimeout(
+                f"The model server{self._where} thought for {seconds} without writing an answer.",
+                fix="Raise openai.total_timeout_s, or choose a model that thinks less.",
+            )
+        return ModelTimeout(f"The model server{self._where} did not answer in time.", fix=fix)
 
     def _check_end(self, length: int, ending: str) -> None:
         if length and not ending:
@@ -127,6 +182,18 @@ class RemoteModel(ChatOpenAI):
         if key is not None and not callable(key) and len(key.get_secret_value()) >= 4:
             reason = reason.replace(key.get_secret_value(), MASK)
         return redact(reason)[:_LONGEST_REASON].rstrip(".: ")
+
+
+def _shorter(limit: float | None, left: float | None) -> float | None:
+    return min((each for each in (limit, left) if each is not None), default=None)
+
+
+def _counts(usage: object) -> dict[str, int] | None:
+    """The two counts of a reply as its server reports them; None unless both can be believed."""
+    if not isinstance(usage, Mapping):
+        return None
+    read, written = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
+    return None if read is None or written is None else {"prompt_tokens": read, "completion_tokens": written}
 
 
 def _root(error: BaseException) -> BaseException:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import add_ai_message_chunks
 
+from rag.cost import read_usage
 from rag.events import Usage
 
 if TYPE_CHECKING:
@@ -18,16 +20,14 @@ async def reply_of(
     model: BaseChatModel, messages: Sequence[BaseMessage], config: RunnableConfig
 ) -> AIMessageChunk:
     """The whole reply; its pieces go to the listeners of ``config`` as they come."""
-    reply = AIMessageChunk(content="")
-    async for chunk in model.astream(list(messages), config=config):
-        reply = reply + chunk
-    return reply
+    pieces = [chunk async for chunk in model.astream(list(messages), config=config)]
+    # Together: one by one, each would copy all that came before it.
+    return add_ai_message_chunks(AIMessageChunk(content=""), *pieces)
 
 
 def usage_of(reply: AIMessageChunk) -> Usage:
     """The tokens of a reply, as far as its model said."""
-    used = reply.usage_metadata
-    return Usage(used["input_tokens"], used["output_tokens"]) if used else Usage()
+    return read_usage(reply.usage_metadata or {})
 
 
 def was_cut(reply: AIMessageChunk) -> bool:
