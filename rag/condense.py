@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from rag.events import Turn
+from rag.redact import MASK, redact
 
 # Words that stand for something said before.
 _POINTERS = frozenset("it its itself they them their theirs themselves he him his she her hers".split())
@@ -42,6 +43,8 @@ MANY_OWN_WORDS = 4
 # How many earlier questions are looked at, and how many words are carried at most.
 LOOK_BACK = 3
 CARRIED = 8
+# Characters of a word that can be a topic: what is longer is a key, an address or noise.
+LONGEST_TOPIC = 80
 
 
 def carry_topic(question: str, history: Sequence[Turn]) -> str:
@@ -59,9 +62,10 @@ def carry_topic(question: str, history: Sequence[Turn]) -> str:
     present = {word.casefold() for word in _WORD.findall(question)}
     carried: list[str] = []
     for turn in reversed(history[-LOOK_BACK:]):
-        for word in _WORD.findall(turn.question):
+        # A secret is no topic, and split into words it would not be recognised as one any more.
+        for word in _WORD.findall(redact(turn.question).replace(MASK, " ")):
             folded = word.casefold()
-            if _is_topic(folded) and folded not in present:
+            if len(word) <= LONGEST_TOPIC and _is_topic(folded) and folded not in present:
                 present.add(folded)
                 carried.append(word)
         # A question that stood alone named its topic; what came before it was another one.
@@ -75,9 +79,9 @@ def points_back(question: str) -> bool:
     words = [word.casefold() for word in _WORD.findall(question)]
     topics = [_is_topic(word) for word in words]
     own = sum(topics)
-    points = (
-        word in _POINTERS and not (word in _POSSESSIVES and any(topics[:at])) for at, word in enumerate(words)
-    )
+    # A possessive behind a topic stands for that one.
+    first = topics.index(True) if own else len(words)
+    points = (word in _POINTERS and not (word in _POSSESSIVES and at > first) for at, word in enumerate(words))
     if _CONTINUES.match(question.strip()) or any(points):
         return True
     return own < (MANY_OWN_WORDS if any(word in _PERHAPS for word in words) else OWN_WORDS)

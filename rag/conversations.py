@@ -1,5 +1,9 @@
 """Conversations: what was asked and what was answered, kept so that they survive a restart.
 
+A person's words are shown to them again as they wrote them, and the places of citations count characters of the
+answer: questions and answers are the one thing that is stored with the secrets in them. Titles, which lists show,
+and the rewritten question are masked, as traces and all that is made of them are.
+
 Only this module touches the tables ``conversations`` and ``messages``.
 """
 
@@ -7,7 +11,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +21,7 @@ from rag.database import conversations as conversations_table
 from rag.database import messages as messages_table
 from rag.database import reading, writing
 from rag.events import Answer, Turn
+from rag.redact import redact
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -167,7 +172,7 @@ class ConversationStore:
             connection.execute(
                 update(conversations_table)
                 .where(own, conversations_table.c.title == "")
-                .values(title=shorten(question))
+                .values(title=shorten(redact(question)))
             )
             made = connection.execute(
                 insert(messages_table)
@@ -179,11 +184,12 @@ class ConversationStore:
     def finish(self, conversation_id: str, position: int, answer: Answer) -> None:
         """Keep the answer to the question at ``position``, whatever became of it."""
         table = messages_table.c
+        kept = replace(answer, standalone=redact(answer.standalone))
         with writing(self._engine) as connection:
             connection.execute(
                 update(messages_table)
                 .where(table.conversation_id == conversation_id, table.position == position)
-                .values(answer=_answers().dump_python(answer, mode="json"), trace_id=answer.trace_id or None)
+                .values(answer=_answers().dump_python(kept, mode="json"), trace_id=answer.trace_id or None)
             )
 
     def truncate_from(self, conversation_id: str, position: int) -> None:

@@ -40,6 +40,7 @@ from sqlalchemy import (
 )
 
 from rag.errors import DatabaseError, StorageFull
+from rag.redact import redact, without_password
 from rag.workspace import Workspace
 
 # Bridges another process's short write; a writer never holds the lock while it embeds.
@@ -323,7 +324,7 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
         engine = create_engine(target, **options)
     except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise DatabaseError(
-            f"The database_url is not usable: {error}.",
+            f"The database_url is not usable: {redact(str(error).replace(target, without_password(target)))}.",
             fix="Give an SQLAlchemy URL and install its driver, or remove the setting.",
         ) from error
     if engine.dialect.name == "sqlite":
@@ -361,6 +362,11 @@ def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor.close()
 
 
+def shown_url(engine: Engine) -> str:
+    """Return where the database is, without a password."""
+    return without_password(engine.url.render_as_string(hide_password=True))
+
+
 @contextmanager
 def database_errors(engine: Engine) -> Iterator[None]:
     """Translate what SQLAlchemy raises.
@@ -372,8 +378,8 @@ def database_errors(engine: Engine) -> Iterator[None]:
     try:
         yield
     except exc.DBAPIError as error:
-        reason = str(error.orig)
-        where = engine.url.render_as_string(hide_password=True)
+        reason = redact(str(error.orig))
+        where = shown_url(engine)
         if "disk is full" in reason:
             raise StorageFull(
                 f"Cannot write to the database {where}: the disk is full.",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rag.errors import SettingsError, StorageFull, VectorStoreError
+from rag.redact import redact, without_password
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -69,20 +70,29 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
                 # Chroma would keep what it could not start, and fail on that the next time.
                 forget_chroma()
                 raise
-    parts = urlsplit(url)
+    shown = without_password(url)
+    try:
+        parts = urlsplit(url)
+        given = parts.port
+    except ValueError:
+        # What stands for the port may be half of a password: it is not repeated, and nor is its error.
+        raise _no_address(shown) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise SettingsError(
-            f"The chroma_url {url} is no http(s) address.",
-            fix="Write it as http://host:8000, or leave it out.",
-        )
+        raise _no_address(shown)
     secure = parts.scheme == "https"
-    port = parts.port or (443 if secure else 8000)
-    with _store_errors(url):
+    port = given or (443 if secure else 8000)
+    with _store_errors(shown):
         _see_that_it_answers(f"{parts.scheme}://{parts.hostname}:{port}")
         client = chromadb.HttpClient(host=parts.hostname, port=port, ssl=secure, settings=options)
     # Chroma's client waits for ever, and has no setting for it.
     client._server._session.timeout = TIMEOUT_S  # type: ignore[attr-defined]
     return client
+
+
+def _no_address(shown: str) -> SettingsError:
+    return SettingsError(
+        f"The chroma_url {shown} is no http(s) address.", fix="Write it as http://host:8000, or leave it out."
+    )
 
 
 def forget_chroma() -> None:
@@ -342,7 +352,7 @@ def _store_errors(where: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, where: str) -> VectorStoreError | StorageFull:
-    reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+    reason = redact((str(error).splitlines() or [type(error).__name__])[0].rstrip("."))
     if "disk is full" in reason or "No space left" in reason:
         return StorageFull(
             f"Cannot write to Chroma ({where}): the disk is full.",

@@ -7,6 +7,7 @@ passwords, tokens and keys stays as it is. What they cannot know is a secret wit
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -66,7 +67,13 @@ _RULES = (
     _rule("xox", r"\bxox[abeprs]-(?=[\w-]{0,60}\d)[\w-]{10,}+"),
     _rule("aiza", r"\bAIza[\w-]{35}"),
     _rule("eyj", r"\beyJ[\w-]{10,}+\.[\w-]{10,}+\.[\w-]{5,}+"),
-    _rule("://", r"(?i)\b([a-z][a-z0-9+.-]{1,20}://[^\s/:@]{1,100}:)[^\s/@]{1,200}(?=@)", rf"\1{MASK}"),
+    # A password may hold a slash or an @. What is a port, and not a password, ends where a port does.
+    _rule(
+        "://",
+        r"(?i)\b([a-z][a-z0-9+.-]{1,20}://[^\s/:@\[\"'<>]{0,100}:)(?!\d{1,5}(?:[\s/?#,;:\"'<>()\[\]{}|\\]|$))"
+        r"[^\s\"'<>]{1,200}(?=@)",
+        rf"\1{MASK}",
+    ),
     _rule(
         _NAME_HINTS,
         rf"({_NAME}[\w-]{{0,30}}[\"']?\s{{0,3}}[:=]\s{{0,3}}([\"']))[^\"'\n]{{4,400}}(?=\2)",
@@ -88,6 +95,64 @@ _RULES = (
 )
 
 _SECRET_KEY = re.compile(rf"(?:.*[_-])?(?:{_NAME}|authorization)", re.IGNORECASE)
+
+
+# What a password that was typed with its name has, and an ordinary word behind ``password=`` has not.
+_LIKE_A_PASSWORD = re.compile(r"(?=.*\d).{6,}|.{12,}", re.DOTALL)
+_QUERY_SECRET = re.compile(
+    r"([?&;#][^=&;#]*(?:key|token|secret|pass|pwd|auth|sig|credential)[^=&;#]*=)[^&;#]*", re.IGNORECASE
+)
+
+
+def without_password(url: str) -> str:
+    """Return a URL fit to be shown: user and password, and what a key-like parameter holds, are masked.
+
+    Args:
+        url: A whole URL and nothing else; in running text ``redact`` finds what is certain to be one.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        scheme, rest = "", url
+    user, at, host = rest.rpartition("@")
+    # An @ behind a slash may belong to a path, unless a colon says that a password comes before it.
+    if at and (":" in user or not any(sign in user for sign in "/?#")):
+        rest = f"{MASK}@{host}"
+    return redact(scheme + separator + _QUERY_SECRET.sub(rf"\1{MASK}", rest))
+
+
+def secrets_in(text: str) -> frozenset[str]:
+    """Return the secrets that ``redact`` masks in a text, each as it stands there.
+
+    Ordinary words that happen to stand behind ``password=`` are left out: they may stand anywhere else as well.
+    """
+    found: set[str] = set()
+    lowered = text.lower()
+    for rule in _RULES:
+        if any(hint in lowered for hint in rule.hints):
+            for match in rule.pattern.finditer(text):
+                kept = match.expand(rule.replacement.removesuffix(MASK))
+                # The end of the sentence is no part of it.
+                found.add(match[0][len(kept) :].rstrip(".,;:!?)"))
+    return frozenset(each for each in found if _LIKE_A_PASSWORD.fullmatch(each) and MASK not in each)
+
+
+def without_secrets(value: JSON, secrets: Collection[str]) -> JSON:
+    """Return ``value`` with these secrets masked in its strings, wherever they stand as words of their own."""
+    if not secrets:
+        return value
+    longest_first = sorted(secrets, key=len, reverse=True)
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest_first))})(?!\w)")
+    return _without(value, pattern)
+
+
+def _without(value: JSON, pattern: re.Pattern[str]) -> JSON:
+    if isinstance(value, str):
+        return pattern.sub(MASK, value)
+    if isinstance(value, list):
+        return [_without(item, pattern) for item in value]
+    if isinstance(value, dict):
+        return {pattern.sub(MASK, key): _without(item, pattern) for key, item in value.items()}
+    return value
 
 
 def redact(text: str) -> str:

@@ -22,7 +22,7 @@ from pydantic import model_validator
 from rag.bounded_stream import bound
 from rag.cost import token_count
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
-from rag.redact import MASK, redact
+from rag.redact import MASK, redact, without_password
 
 # No answer is as long as a book. A server that ignores `max_tokens` may never come to an end.
 LONGEST_REPLY = 1_000_000
@@ -173,7 +173,7 @@ class RemoteModel(ChatOpenAI):
 
     @property
     def _where(self) -> str:
-        return f" at {redact(self.openai_api_base)}" if self.openai_api_base else ""
+        return f" at {without_password(self.openai_api_base)}" if self.openai_api_base else ""
 
     def _reason(self, error: BaseException) -> str:
         """The first line of what an error says, without the key: some servers repeat it."""

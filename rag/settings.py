@@ -12,8 +12,9 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -23,6 +24,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from rag.errors import SettingsError
+from rag.redact import redact
 
 SearchMode = Literal["hybrid", "dense", "lexical"]
 AnswerStyle = Literal["full", "sentence", "brief"]
@@ -35,7 +37,8 @@ CONFIG_VARIABLE = "RAGSMITH_CONFIG"
 class Section(BaseModel):
     """A group of settings: frozen, and strict about names it does not know."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # What is refused may be a password: an error does not repeat it.
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class EncoderSettings(Section):
@@ -189,6 +192,21 @@ class OpenAISettings(Section):
     """Seconds for a whole answer, thinking included; None is five times ``timeout_s``."""
     max_retries: int = Field(default=2, ge=0, le=10)
 
+    @field_validator("base_url")
+    @classmethod
+    def _has_a_port(cls, url: str | None) -> str | None:
+        try:
+            parts = urlsplit(url or "")
+        except ValueError:
+            # Doctor, and the first answer, say that nothing is there.
+            return url
+        try:
+            _ = parts.port
+        except ValueError:
+            # What stands in its place may be half of a password, and is not repeated.
+            raise ValueError("the port must be a number, and a / in a password must be written %2F") from None
+        return url
+
 
 class LocalSettings(Section):
     """A language model that runs in this process: ``model = "local:…"``."""
@@ -226,7 +244,7 @@ class Settings(BaseSettings):
     """All settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RAGSMITH_", env_nested_delimiter="__", extra="forbid", frozen=True
+        env_prefix="RAGSMITH_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
     )
     home: Path = Path(".ragsmith")
     """The workspace folder."""
@@ -304,14 +322,14 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         return Settings(**given)
     except UnreadableVariable as error:
         raise SettingsError(
-            f"The environment holds a section that is no JSON object: {error}.",
+            f"The environment holds a section that is no JSON object: {redact(str(error))}.",
             fix="Give single fields, as RAGSMITH_RETRIEVAL__K=8.",
         ) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"The setting {name} is not usable: {first['msg']}.",
+            f"The setting {name} is not usable: {redact(first['msg'])}.",
             fix=f"Change it in {path or CONFIG_FILE}, in the environment or in the flag.",
         ) from error
 
@@ -330,4 +348,6 @@ def _read_table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"The settings file {path} cannot be read: {error}.", fix="Mend the file.") from error
+        raise SettingsError(
+            f"The settings file {path} cannot be read: {redact(str(error))}.", fix="Mend the file."
+        ) from error

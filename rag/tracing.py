@@ -22,10 +22,10 @@ from langchain_core.tracers.schemas import Run
 from pydantic import BaseModel
 
 from rag.cost import PriceList, read_usage
-from rag.database import LARGEST_COUNT
 from rag.events import Answer, Usage
 from rag.redact import JSON, MASK, is_secret_key, redact, redact_json
 from rag.streamed import HERE
+from rag.trace_masking import masked
 from rag.traces import Span, Status, Trace
 
 Direction = Literal["input", "output"]
@@ -175,7 +175,7 @@ class TraceTracer(BaseTracer):
         status, error = _ending(root, answer)
         asked = [span for span, run in zip(spans, runs, strict=True) if run.run_type == "llm"]
         frame = self._frame(root, status, error)
-        return Trace(
+        whole = Trace(
             **{name.name: getattr(frame, name.name) for name in fields(frame)}
             | {
                 "answer": _text(_answer_text(answer, root, status)),
@@ -185,6 +185,7 @@ class TraceTracer(BaseTracer):
                 "spans": spans,
             }
         )
+        return masked(whole, _typed(root))
 
     def _span(self, run: Run, position: int, root: Run, cost: float | None) -> Span:
         usage, attributes = _usage(run) if run.run_type == "llm" else (Usage(), {})
@@ -358,6 +359,16 @@ def _question(root: Run) -> str:
     return asked if isinstance(asked, str) else ""
 
 
+def _typed(root: Run) -> Iterator[str]:
+    """What a person typed, and what was answered to it before."""
+    asked = _unwrap(root.inputs, "input")
+    history = asked.get("history") if isinstance(asked, Mapping) else getattr(asked, "history", None)
+    yield _question(root)
+    yield str(_metadata(root).get("question") or "")
+    for turn in history or ():
+        yield from (str(getattr(turn, name, "")) for name in ("question", "answer"))
+
+
 def _answer_text(answer: object, root: Run, status: Status) -> str:
     """The text of the answer; where the chain was stopped or failed, what its last model had written."""
     if isinstance(answer, Answer):
@@ -422,7 +433,7 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
         if metadata.get(name) is not None
     }
     reported = _reported(run)
-    usage = _countable(read_usage(reported))
+    usage = read_usage(reported)
     if "total_cost" in reported:
         attributes["cached"] = True
     if _status(run) == "ok":
@@ -434,12 +445,6 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
         attributes["usage_estimated"] = True
         usage = Usage(usage.input_tokens, streamed)
     return usage, attributes
-
-
-def _countable(usage: Usage) -> Usage:
-    """Token counts as the database takes them, whatever a server has reported."""
-    counts = (usage.input_tokens, usage.output_tokens)
-    return Usage(*(None if count is None else min(max(count, 0), LARGEST_COUNT) for count in counts))
 
 
 def _status(run: Run) -> Status:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rag.redact import JSON
+from rag.redact import JSON, MASK, is_secret_key, redact_json
 from rag.settings import TrackingSettings
 from rag.traces import Span, Trace
 from rag.workspace import Workspace
@@ -177,7 +177,7 @@ def init_run(
         entity=settings.entity,
         job_type=job_type,
         group=group,
-        config=dict(config),
+        config={name: MASK if is_secret_key(name) else redact_json(value) for name, value in config.items()},
         mode=mode,
         # W&B adds its own folder `wandb` to this one.
         dir=str(root),

@@ -93,11 +93,11 @@ class Commands(click.Group):
             raise click.exceptions.Exit(130) from error
         except RagsmithError as error:
             _show_traceback(ctx, error)
-            raise click.ClickException(_one_line(str(error))) from error
+            raise click.ClickException(_shown(str(error))) from error
         except Exception as error:
             _show_traceback(ctx, error)
             where = "" if ctx.params["debug"] else " (--debug shows where)"
-            what = _one_line(f"{type(error).__name__}: {error}")
+            what = _shown(f"{type(error).__name__}: {error}")
             raise Bug(f"This is a bug in ragsmith: {what}{where}") from error
         return outcome
 
@@ -109,8 +109,11 @@ def _show_traceback(ctx: click.Context, error: Exception) -> None:
         traceback.print_exception(error)
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
+def _shown(text: str) -> str:
+    """An error on one line, without the secrets that it may repeat."""
+    from rag.redact import redact
+
+    return redact(" ".join(text.split()))
 
 
 def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -> None:

@@ -121,7 +121,7 @@ def check_database(settings: Settings) -> Check:
     """The database opens; SQLite is whole."""
     from sqlalchemy import text
 
-    from rag.database import open_database, reading
+    from rag.database import open_database, reading, shown_url
     from rag.errors import DatabaseError
     from rag.workspace import open_workspace
 
@@ -131,7 +131,7 @@ def check_database(settings: Settings) -> Check:
         engine = open_database(
             workspace, settings.database_url.get_secret_value() if settings.database_url else None
         )
-        where = engine.url.render_as_string(hide_password=True)
+        where = shown_url(engine)
         verdict = "ok"
         if engine.dialect.name == "sqlite":
             with reading(engine) as connection:
@@ -166,11 +166,14 @@ def check_chroma(settings: Settings) -> Check:
 
 
 def _check_chroma_server(url: str) -> Check:
+    from rag.redact import without_password
+
     answer = fetch(f"{url.rstrip('/')}/api/v2/heartbeat")
+    shown = without_password(url)
     if answer.ok:
-        return Check("chroma", True, f"{url} answers")
+        return Check("chroma", True, f"{shown} answers")
     fix = "Start it with `chroma run --path FOLDER`, or mend or remove the setting chroma_url."
-    return Check("chroma", False, f"{url}: {answer.reason}", fix)
+    return Check("chroma", False, f"{shown}: {answer.reason}", fix)
 
 
 def check_index(settings: Settings) -> Check:
@@ -249,20 +252,23 @@ def check_model(settings: Settings) -> Check:
         return _check_local_model(settings)
     if not settings.model.startswith(OPENAI_PREFIX):
         return _check_tuned(settings)
+    from rag.redact import without_password
+
     key = settings.openai.api_key
     url = (settings.openai.base_url or OPENAI_URL).rstrip("/")
+    shown = without_password(url)
     if key is None and settings.openai.base_url is None:
         fix = "Set OPENAI_API_KEY, or RAGSMITH_OPENAI__BASE_URL to a server that needs none."
-        return Check("model", False, f"{url} needs a key and there is none.", fix)
+        return Check("model", False, f"{shown} needs a key and there is none.", fix)
     headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
     answer = fetch(f"{url}/models", headers)
     if answer.ok:
-        return Check("model", True, f"{settings.model} at {url}")
+        return Check("model", True, f"{settings.model} at {shown}")
     if answer.status in (401, 403):
         missing = "Set OPENAI_API_KEY: the server wants a key." if key is None else "Mend OPENAI_API_KEY."
-        return Check("model", False, f"{url} refuses: {answer.reason}", missing)
+        return Check("model", False, f"{shown} refuses: {answer.reason}", missing)
     fix = "Start the server, or mend RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
-    return Check("model", False, f"{url}: {answer.reason}", fix)
+    return Check("model", False, f"{shown}: {answer.reason}", fix)
 
 
 def _check_tuned(settings: Settings) -> Check:
@@ -365,7 +371,7 @@ class Answer:
 
 def fetch(url: str, headers: dict[str, str] | None = None) -> Answer:
     """GET a URL and look at the status only; never raises for what a network can do."""
-    from http.client import HTTPException
+    from http.client import HTTPException, InvalidURL
     from urllib.error import HTTPError, URLError
     from urllib.request import Request, urlopen
 
@@ -379,5 +385,8 @@ def fetch(url: str, headers: dict[str, str] | None = None) -> Answer:
         return Answer(error.code, f"{error.code} {error.reason}")
     except URLError as error:
         return Answer(None, f"no answer ({error.reason})")
+    except InvalidURL:
+        # What it calls the port may be half of a password.
+        return Answer(None, "no http:// or https:// address with a host and a port")
     except (OSError, HTTPException, ValueError) as error:
         return Answer(None, f"no answer ({error or type(error).__name__})")

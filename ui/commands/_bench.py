@@ -134,7 +134,9 @@ def _one_line_logs(debug: bool) -> Iterator[None]:
                 traceback.print_exception(*record.exc_info)
             # What ended in an exception reaches the person as the error of the command.
             if debug or not record.exc_info:
-                click.echo(f"{record.levelname.title()}: {one_line(record.getMessage())}", err=True)
+                from rag.redact import redact
+
+                click.echo(f"{record.levelname.title()}: {redact(one_line(record.getMessage()))}", err=True)
 
     handler = Lines(logging.WARNING)
     logging.getLogger().addHandler(handler)

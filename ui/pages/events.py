@@ -11,6 +11,7 @@ from typing import Any, ParamSpec
 import gradio as gr
 
 from rag.errors import RagsmithError
+from rag.redact import redact
 
 P = ParamSpec("P")
 
@@ -47,7 +48,7 @@ def warn(error: Exception) -> None:
 def told(error: Exception) -> str:
     """What went wrong, in one sentence; the log has the rest where it is a fault of ours."""
     if isinstance(error, RagsmithError):
-        return str(error)
+        return redact(str(error))
     log.error("An event of the page failed", exc_info=error)
     return f"This is a bug in ragsmith ({type(error).__name__}); its log says more."
 
