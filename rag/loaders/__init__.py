@@ -104,7 +104,10 @@ def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> 
     if not data or data.isspace():
         raise refused(path, "is empty", "Leave it out, or add it again once it has content.")
     try:
-        yield from _LOADERS[kind_of(path) or "text"](path, data, on_problem)
+        documents = _LOADERS[kind_of(path) or "text"](path, data, on_problem)
+        # Whoever decodes them, the bytes are not needed while the documents are taken one by one.
+        del data
+        yield from documents
     # Memory that is missing says nothing about the file: whoever limits it knows what to say.
     except (RagsmithError, MemoryError):
         raise

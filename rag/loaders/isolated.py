@@ -212,8 +212,10 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
     yield json.dumps({"sha256": hashlib.sha256(data).hexdigest()}).encode()
     problems = _Problems()
     sent = 0
+    documents = load(path, data, on_problem=problems.add)
+    del data
     try:
-        for document in load(path, data, on_problem=problems.add):
+        for document in documents:
             yield from problems.taken()
             if sent == MOST_RECORDS:
                 raise refused(path, f"holds more than {MOST_RECORDS:,} records", "Split it.")

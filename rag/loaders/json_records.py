@@ -31,6 +31,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         LoadError: It is not valid JSON, nested too deeply, or no record has anything to read.
     """
     text = decode(path, data, on_problem)
+    del data
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
@@ -41,6 +42,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         raise refused(path, problem, "Correct that place.") from error
     except (RecursionError, ValueError) as error:
         raise refused(path, f"is not JSON that can be read ({_reason(error)})", "Leave it out.") from error
+    del text
     values = _records_in(value)
     if values is None:
         yield _whole(path, value)
@@ -55,7 +57,9 @@ def load_lines(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Docum
     Raises:
         LoadError: No line holds a record that can be read.
     """
-    yield from _load_lines(path, decode(path, data, on_problem), on_problem)
+    text = decode(path, data, on_problem)
+    del data
+    yield from _load_lines(path, text, on_problem)
 
 
 def _load_lines(path: Path, text: str, on_problem: OnProblem) -> Iterator[Document]:
