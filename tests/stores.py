@@ -59,10 +59,18 @@ def limits(**changes: Any) -> ParseLimits:
     return replace(ParseLimits.of(IngestSettings()), **{"file_bytes": LARGEST_FILE, **changes})
 
 
-def take_in(index: CorpusIndex, *paths: Path, max_bytes: int = LARGEST_FILE, **options: Any) -> IngestReport:
-    """Ingest with the usual limits, but for the size of a file."""
-    with IsolatedLoader(limits(file_bytes=max_bytes)) as loader:
+def take_in(
+    index: CorpusIndex,
+    *paths: Path,
+    max_bytes: int = LARGEST_FILE,
+    loader: IsolatedLoader | None = None,
+    **options: Any,
+) -> IngestReport:
+    """Ingest, without a loader with the usual limits, but for the size of a file."""
+    if loader is not None:
         return ingest(index, paths, loader, **options)
+    with IsolatedLoader(limits(file_bytes=max_bytes)) as own:
+        return ingest(index, paths, own, **options)
 
 
 def places(index: CorpusIndex) -> dict[Place, int]:

@@ -166,7 +166,9 @@ def _text(frames: Iterator[bytes], slices: int, longest: int) -> str:
     return "".join(pieces)
 
 
-def _paths(parents: list[int], titles: list[str]) -> list[tuple[str, ...]]:
+def _paths(parents: object, titles: object) -> list[tuple[str, ...]]:
+    if not isinstance(parents, list) or not isinstance(titles, list):
+        raise FrameError("headings that are no list")
     paths: list[tuple[str, ...]] = [()]
     for parent, title in zip(parents, titles, strict=True):
         path = (*paths[_count(parent, len(paths) - 1)], _string(title))
