@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rag.errors import RagsmithError, StoreError
+from rag.errors import QuestionTooLong, RagsmithError, StoreError
 from rag.events import (
     STEPS,
     Answer,
@@ -32,6 +32,7 @@ from rag.events import (
     Turn,
     whole,
 )
+from rag.question_limit import check_question
 from rag.redact import redact
 from rag.traces import Status, Trace
 
@@ -45,6 +46,11 @@ if TYPE_CHECKING:
     from rag.release import Release
 
 _log = logging.getLogger(__name__)
+
+# Earlier turns that are looked at, the latest: no step reads as many, and a trace keeps them all.
+LATEST_TURNS = 20
+# An earlier answer may be so many times as long as a question.
+ANSWER_TIMES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +100,15 @@ class Assistant:
         traces: Where every answer is written before it is called done.
         prices: What tokens and seconds cost.
         on_traced: Called after a trace was written.
+        question_chars: Characters that a question may have; of earlier turns, the question is cut to as many and
+            the answer to four times as many. None for no limit.
     """
 
     pipeline: Callable[[str], Pipeline]
     traces: TraceSink
     prices: PriceList
     on_traced: Callable[[], None] = field(default=lambda: None)
+    question_chars: int | None = None
 
     async def answer(self, ask: Ask) -> AsyncIterator[Event]:
         """Answer one question.
@@ -109,10 +118,18 @@ class Assistant:
 
         Yields:
             ``Started`` first and ``Done`` last; every failure that a person can mend is a ``Done`` with the
-            status ``failed``.
+            status ``failed``. A question that is too long has no trace, and both name none.
         """
+        limit = self.question_chars
+        if limit is not None:
+            try:
+                check_question(ask.question, limit)
+            except QuestionTooLong as error:
+                yield Started("")
+                yield Done(Answer("", "failed", error=str(error)))
+                return
         events: asyncio.Queue[Event | None] = asyncio.Queue()
-        work = asyncio.create_task(self._work(_readable(ask), events))
+        work = asyncio.create_task(self._work(_readable(ask, limit), events))
         # However the work ends, nobody waits for more.
         work.add_done_callback(lambda _: events.put_nowait(None))
         try:
@@ -241,8 +258,11 @@ class _Record:
             _log.warning("Trace %s could not be kept: %s", self.id, error)
 
 
-def _readable(ask: Ask) -> Ask:
-    history = tuple(Turn(whole(turn.question), whole(turn.answer)) for turn in ask.history)
+def _readable(ask: Ask, limit: int | None) -> Ask:
+    longest = None if limit is None else ANSWER_TIMES * limit
+    history = tuple(
+        Turn(whole(turn.question[:limit]), whole(turn.answer[:longest])) for turn in ask.history[-LATEST_TURNS:]
+    )
     return replace(ask, question=whole(ask.question), history=history)
 
 

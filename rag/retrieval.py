@@ -20,6 +20,7 @@ from rag import database as db
 from rag.documents import Hit, Passage
 from rag.filters import Filters, matching_texts
 from rag.index import CorpusIndex
+from rag.question_limit import check_question
 from rag.rerank import NullReranker, Reranker
 from rag.settings import RetrievalSettings, SearchMode
 
@@ -50,10 +51,18 @@ class Retriever:
         index: The corpus.
         settings: Depth and weights of the fusion, and the defaults of ``options``.
         reranker: Has the last word on the order.
+        question_chars: Characters that a query may have; None for no limit.
     """
 
-    def __init__(self, index: CorpusIndex, settings: RetrievalSettings, reranker: Reranker | None = None) -> None:
+    def __init__(
+        self,
+        index: CorpusIndex,
+        settings: RetrievalSettings,
+        reranker: Reranker | None = None,
+        question_chars: int | None = None,
+    ) -> None:
         self._index = index
+        self.question_chars = question_chars
         self._settings = settings
         self._reranker = reranker or NullReranker()
         self._lexical_side = ThreadPoolExecutor(1, thread_name_prefix="lexical")
@@ -79,8 +88,11 @@ class Retriever:
             At most ``k`` hits, best first.
 
         Raises:
+            QuestionTooLong: The query has too many characters.
             StoreError: A store refuses.
         """
+        if self.question_chars is not None:
+            check_question(query, self.question_chars)
         asked = options or self.options()
         text_ids = self._allowed(asked.filters)
         depth = max(self._settings.candidates, asked.k, self._reranker.depth)

@@ -56,10 +56,12 @@ class Steps:
 
     async def condense(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Make the question stand alone."""
+        # What is added to a question, or written in its place, does not make it too long to be searched for.
+        limit = self.retriever.question_chars
         if not draft.history:
             return replace(draft, standalone=draft.question)
         if self.condenser is None:
-            return replace(draft, standalone=carry_topic(draft.question, draft.history))
+            return replace(draft, standalone=carry_topic(draft.question, draft.history)[:limit])
         history = "\n".join(
             _fragment(
                 self.condense_prompt, "turn", {"question": beside(turn.question), "answer": beside(turn.answer)}
@@ -68,7 +70,7 @@ class Steps:
         )
         values = {"history": history, "question": beside(draft.question)}
         reply = await reply_of(self.condenser, _messages(self.condense_prompt, values), config)
-        return replace(draft, standalone=whole(reply.text).strip() or draft.question)
+        return replace(draft, standalone=whole(reply.text).strip()[:limit] or draft.question)
 
     async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:
         """Find passages."""

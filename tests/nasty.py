@@ -66,12 +66,12 @@ STRINGS = (
     '{"id": 1, "text": "nested {\\"id\\": 2}"}',
     '{"text": "\\ud800", "id": 1e400, "__proto__": {}}',
     "[" * 2_000,
-    '{"a":' * 2_000,
+    '{"a":' * 1_600,
     "import os\nos.system('id')\ndef f(:\n  pass\n\tpass",
     'def f():\n    """never closed',
-    # Long.
-    "word " * 5_000,
-    "supercalifragilistic" * 500,
+    # As long as a question may be.
+    "word " * 1_600,
+    "supercalifragilistic" * 400,
     "é" * 3_000,
     "?!.,;:-_" * 500,
     "A. B. C. " * 800,

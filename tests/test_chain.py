@@ -237,6 +237,8 @@ async def test_what_the_model_reports_is_the_usage(steps: Steps) -> None:
 
 async def test_where_nothing_is_found_no_model_is_asked(bench: Workbench, steps: Steps, tmp_path: Path) -> None:
     class Nothing:
+        question_chars = None
+
         def search(self, query: str) -> Sequence[Hit]:
             return []
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from rag.assistant import Ask, Assistant, Pipeline
 from rag.errors import PromptError, RagsmithError
@@ -18,6 +18,7 @@ from rag.redact import redact
 from rag.release import Release
 from rag.settings import Settings
 from rag.workspace import Workspace, open_workspace
+from ui.shared_property import shared_property
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from ui.models import Models
 
 _log = logging.getLogger(__name__)
-Part = TypeVar("Part")
 SAMPLE_CORPUS = "handbook"
 CLOSING_S = 10.0
 # Ways to answer that are kept ready.
@@ -89,24 +89,6 @@ class _Made(NamedTuple):
     settings: Settings
     prompts: Prompts
     fingerprint: str
-
-
-class shared_property(Generic[Part]):  # noqa: N801 - it is used like `property`
-    """A part of the workbench that is made when it is first asked for, and once, whichever thread asks."""
-
-    def __init__(self, make: Callable[[Any], Part]) -> None:
-        self._make = make
-        self.__doc__ = make.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, bench: Workbench, owner: type | None = None) -> Part:
-        with bench.lock:
-            if self._name not in bench.__dict__:
-                bench.__dict__[self._name] = self._make(bench)
-            made: Part = bench.__dict__[self._name]
-            return made
 
 
 class Workbench:
@@ -221,7 +203,8 @@ class Workbench:
 
     def assistant_of(self, pipeline: Callable[[str], Pipeline]) -> Assistant:
         """Answers questions by the pipeline that is given for a corpus, traced and reckoned as all are."""
-        return Assistant(pipeline, self.traces, self.prices, lambda: self.tracker.wake())
+        limit = self.settings.limits.question_chars
+        return Assistant(pipeline, self.traces, self.prices, lambda: self.tracker.wake(), limit)
 
     @shared_property
     def prices(self) -> PriceList:
@@ -273,7 +256,8 @@ class Workbench:
                 self._compile_beside_chroma()
             index = self.index(corpus)
             if index.id not in self._retrievers:
-                self._retrievers[index.id] = Retriever(index, self.settings.retrieval, self.reranker)
+                limit = self.settings.limits.question_chars
+                self._retrievers[index.id] = Retriever(index, self.settings.retrieval, self.reranker, limit)
             return self._retrievers[index.id]
 
     def _compile_beside_chroma(self) -> None:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.errors import QuestionTooLong
 from ui.commands._bench import open_bench, prepare_corpus
 from ui.commands._console import open_console, print_indented
 from ui.commands._records import BadLines, read_records
-from ui.commands._text import one_line, print_json, unpaired
+from ui.commands._text import note, one_line, print_json, unpaired
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -62,9 +63,14 @@ def command(context: Context, ctx: click.Context, /, **asked: Any) -> None:
             search.run("", unpaired(wanted.query or ""))
             return
         bad = BadLines(wanted.queries)
+        failed = 0
         for record in read_records(wanted.queries, ("text",), bad):
-            search.run(record.id, record.text)
-        if bad.count:
+            try:
+                search.run(record.id, record.text)
+            except QuestionTooLong as error:
+                failed += 1
+                note(f"Query {one_line(str(record.id))} failed: {one_line(str(error))}")
+        if bad.count or failed:
             ctx.exit(1)
 
 
