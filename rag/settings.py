@@ -202,7 +202,9 @@ class OpenAISettings(Section):
             return url
         try:
             _ = parts.port
-        except ValueError:
+        except ValueError as error:
+            if "out of range" in str(error):
+                return url
             # What stands in its place may be half of a password, and is not repeated.
             raise ValueError("the port must be a number, and a / in a password must be written %2F") from None
         return url
