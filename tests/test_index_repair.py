@@ -154,8 +154,10 @@ DAMAGES = [
 ABOUT_WORDS = {"lose_lexical", "empty_lexical", "lose_lexical_segments"}
 
 
-@pytest.mark.parametrize("gone", [False, True], ids=["files there", "files gone"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "gone"),
+    [*((damage, False) for damage in DAMAGES), *((damage, True) for damage in (lose_chroma, lose_lexical))],
+)
 def test_the_next_ingestion_repairs_any_damage(
     filled: CorpusIndex,
     opened: Callable[[], Corpora],

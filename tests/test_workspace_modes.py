@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from terminal import start
+from terminal import call, start
 
 from rag.workspace import open_workspace
 from ui.cli import cli
@@ -119,13 +119,15 @@ def test_nothing_that_commands_leave_is_open_to_others(converted_models: Path, t
     notes = tmp_path / "notes.md"
     notes.write_text("# Mill\n\nThe mill grinds rye.", encoding="utf-8")
     prompt = tmp_path / "prompt.yaml"
-    commands = (
-        ("ingest", notes, "--corpus", "notes"),
-        ("ask", "What does the mill grind?", "--corpus", "notes"),
+    for arguments in (
         ("prompts", "export", "answer", "--to", prompt),
         ("prompts", "new", "mine", "--from", "answer", "--file", prompt, "-m", "Try.", "--by", "Ada"),
-    )
-    for arguments in commands:
+    ):
+        assert call(home, *arguments).exit_code == 0
+    for arguments in (
+        ("ingest", notes, "--corpus", "notes"),
+        ("ask", "What does the mill grind?", "--corpus", "notes"),
+    ):
         with start(home, *arguments, RAGSMITH_TRACKING__WANDB="offline") as process:
             _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
