@@ -182,7 +182,7 @@ class _Child:
         self._left_s = START_S
         self._read = bytearray()
         self._ready = False
-        self._peak = 0
+        self._seen = 0
 
     def alive(self) -> bool:
         """Whether it runs still."""
@@ -200,6 +200,7 @@ class _Child:
     def expect(self, seconds: float) -> None:
         """Set the seconds that may be spent waiting for the frames that come now."""
         self._left_s = seconds
+        self._seen = 0
 
     def send(self, request: bytes) -> None:
         """Hand over a request.
@@ -295,7 +296,8 @@ class _Child:
                 return
             if self._left_s <= 0:
                 raise SandboxError("time" if self._ready else "start", "")
-            if self.memory() > self._memory:
+            self._seen = max(self._seen, self.memory())
+            if self._seen > self._memory:
                 raise SandboxError("memory")
 
     def _death(self) -> SandboxError:
@@ -310,14 +312,14 @@ class _Child:
             return SandboxError("start", f"it ended with status {status}")
         if status == -signal.SIGXCPU:
             return SandboxError("time")
-        if -status in (*_ABORTED, signal.SIGKILL) or self._peak > self._memory // 2:
+        if -status in (*_ABORTED, signal.SIGKILL) or self._seen > self._memory // 2:
             return SandboxError("memory")
         return SandboxError("crash", signal.Signals(-status).name if status < 0 else f"status {status}")
 
     def _reaped(self, options: int) -> bool:
-        """Whether it has ended; its status and the most memory that it took are known then."""
+        """Whether it has ended; its status is known then."""
         try:
-            number, status, usage = os.wait4(self._process.pid, options)
+            number, status = os.waitpid(self._process.pid, options)
         except ChildProcessError:
             # Someone else has waited for it, as a handler of SIGCHLD may.
             self._process.returncode = 0
@@ -325,13 +327,7 @@ class _Child:
         if not number:
             return False
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        self._peak = _in_bytes(usage.ru_maxrss)
         return True
-
-
-def _in_bytes(maxrss: int) -> int:
-    """What the system counts in kilobytes, and macOS in bytes."""
-    return maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _environment() -> dict[str, str]:
@@ -413,7 +409,12 @@ def _give_up(output: int) -> NoReturn:
 
 def _peak() -> int:
     """The most bytes of memory that this process has taken."""
-    return _in_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # On Linux the usage begins with what the parent had when it started this process.
+    with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _told(message: str, fix: str = "") -> bytes:
