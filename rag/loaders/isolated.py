@@ -31,8 +31,9 @@ MEGABYTE = 1_000_000
 MOST_PROBLEMS = 100
 """Problems of one file that are reported one by one."""
 LONGEST_PROBLEM = 1_000
-MOST_RECORDS = 500_000
-"""Documents of one file: what is known of each is kept until the file is done."""
+MOST_RECORDS = 150_000
+"""Documents of one file. Chroma keeps about 4.3 KB in memory for each passage, and with more records one file alone
+could take more than 1.5 GB."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
