@@ -163,6 +163,8 @@ async def test_a_model_in_a_thread_stops_too(bench: Workbench) -> None:
 class Broken:
     """Stands for a part that fails: every call raises."""
 
+    question_chars = None
+
     def __init__(self, error: Exception) -> None:
         self._error = error
 

@@ -147,7 +147,8 @@ def test_uploads_have_a_limit_of_their_own() -> None:
         "/gradio_api/proxy=https://example.org/x", "/gradio_api/file=http://127.0.0.1:22/",
         "/gradio_api/vibe-edit/",
         "/gradio_api/stream/1", "/gradio_api/component_server", "/gradio_api/process_recording", "/monitoring",
-        "/gradio_api/dev/reload", "/gradio_api/openapi.json", "/gradio_api/file=https:%2F%2Fexample.org",
+        "/gradio_api/dev/reload",
+        "/gradio_api/call/v2/upload", "/gradio_api/openapi.json", "/gradio_api/file=https:%2F%2Fexample.org",
     ],
 )  # fmt: skip
 def test_what_the_page_does_not_use_is_not_there(path: str) -> None:

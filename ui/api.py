@@ -95,8 +95,9 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
     last = asked.messages[-1]
     if last.role != "user" or not last.text.strip():
         raise ApiError(400, "The last message must be a question of the user.", "no_question", "messages")
-    check_question(last.text, bench.settings.limits.question_chars)
-    return Ask(last.text.strip(), history_of(asked.messages[:-1]), corpus or bench.settings.corpus)
+    question = last.text.strip()
+    check_question(question, bench.settings.limits.question_chars)
+    return Ask(question, history_of(asked.messages[:-1]), corpus or bench.settings.corpus)
 
 
 async def _answer(events: AsyncIterator[Event], reply: Reply, request: Request) -> Response:

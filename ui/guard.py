@@ -298,7 +298,7 @@ UPLOAD = "/gradio_api/upload"
 # What the page uses. The others fetch addresses for whoever asks, record, or edit code.
 _GRADIO_ROUTES = frozenset(
     {
-        "app_id", "call", "cancel", "heartbeat", "info", "login_check", "queue", "reset", "run", "startup-events",
+        "app_id", "cancel", "heartbeat", "info", "login_check", "queue", "reset", "run", "startup-events",
         "theme.css", "token", "upload", "upload_progress", "user",
     }
 )  # fmt: skip
