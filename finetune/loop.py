@@ -15,8 +15,8 @@ from finetune.checkpoint import Place
 from finetune.features import Features
 from finetune.recipe import Recipe, Stage
 from finetune.tasks import Task
+from rag.encoders.tuned_architectures import TARGETS
 from rag.errors import TuningError
-from rag.tuned.network import TARGETS
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.tuned.network import TARGETS
+from rag.encoders.tuned_architectures import TARGETS
 
 if TYPE_CHECKING:
     import torch

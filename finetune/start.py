@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from finetune.recipe import Recipe
-from rag.adapters import CARD, SHIPPED, Adapter, places_of, read_adapter
-from rag.encoder.locate import ModelFiles
+from rag.encoders.adapters import CARD, SHIPPED, Adapter, places_of, read_adapter
+from rag.encoders.encoder_files import ModelFiles
 from rag.errors import AdapterError
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def open_network(recipe: Recipe, files: ModelFiles, *, plain: bool) -> torch.nn.
     """
     import torch
 
-    from rag.tuned.convert import check_base, merge_base
-    from rag.tuned.network import network_for, open_base
+    from rag.encoders.tuned_architectures import network_for, open_base
+    from rag.encoders.tuned_conversion import check_base, merge_base
 
     torch.manual_seed(recipe.seed)
     base: Any = open_base(files.folder)

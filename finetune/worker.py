@@ -18,7 +18,7 @@ from finetune.loop import Point, Stopped, Trainer, count_steps
 from finetune.recipe import VALIDATION, Recipe
 from finetune.run_folder import RESULT, RunFolder, State
 from finetune.tasks import Task, open_task
-from finetune.tracking import TuningTracker, open_tracker
+from finetune.training_run_tracking import TuningTracker, open_tracker
 from rag.errors import RagsmithError, TuningError
 from rag.workspace import disk_errors
 from rag.workspace_modes import private_files

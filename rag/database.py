@@ -40,7 +40,7 @@ from sqlalchemy import (
 )
 
 from rag.errors import DatabaseError, StorageFull
-from rag.redact import redact, without_password
+from rag.redaction import redact, without_password
 from rag.workspace import Workspace
 
 # Bridges another process's short write; a writer never holds the lock while it embeds.
@@ -201,7 +201,7 @@ messages = Table(
     Column("position", Integer, nullable=False),
     Column("question", Text, nullable=False),
     Column("trace_id", String(36)),
-    # The answer as it was shown: rag.events.Answer as JSON.
+    # The answer as it was shown: rag.types.Answer as JSON.
     Column("answer", JSON),
     Index("messages_in_order", "conversation_id", "position", unique=True),
 )
@@ -270,7 +270,7 @@ evaluations = Table(
     Column("dataset", String(120), nullable=False),
     Column("dataset_version", Integer, nullable=False),
     Column("dataset_sha256", String(64), nullable=False),
-    # rag.evaluation.runs.Plan as JSON.
+    # rag.evaluation.run_store.Plan as JSON.
     Column("plan", JSON, nullable=False),
     Column("process", String(60), nullable=False),
     Column("tracked", String(60)),

@@ -24,7 +24,7 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from rag.errors import SettingsError
-from rag.redact import redact
+from rag.redaction import redact
 
 SearchMode = Literal["hybrid", "dense", "lexical"]
 AnswerStyle = Literal["full", "sentence", "brief"]

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from finetune import lora
-from finetune.card import write_result
-from rag.adapters import Adapter, AdapterCard, read_adapter
-from rag.encoder.locate import locate_model
+from finetune.adapter_card import write_result
+from rag.encoders.adapters import Adapter, AdapterCard, read_adapter
+from rag.encoders.encoder_files import locate_model
+from rag.encoders.tuned_architectures import network_for, open_base
 from rag.settings import EncoderSettings
-from rag.tuned.network import network_for, open_base
 
 BASE = locate_model(EncoderSettings())
 RANK = 4

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
     from sqlalchemy import Engine
 
-    from rag.corpora import Corpora
-    from rag.encoder import Encoder
-    from rag.index import CorpusIndex
-    from rag.traces import TraceStore
+    from rag.encoders import Encoder
+    from rag.indexing.corpora import Corpora
+    from rag.indexing.corpus_index import CorpusIndex
+    from rag.tracing.trace_store import TraceStore
     from ui.wiring import Workbench
 
 # Longest first.
@@ -98,7 +98,7 @@ def engine(workspace: Workspace) -> Iterator[Engine]:
 @pytest.fixture
 def store(engine: Engine) -> TraceStore:
     """The traces of the workspace."""
-    from rag.traces import TraceStore
+    from rag.tracing.trace_store import TraceStore
 
     return TraceStore(engine)
 
@@ -117,10 +117,10 @@ def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     Where several processes run tests, the first converts and the others wait for it.
     """
-    from rag.adapters import find_adapter
-    from rag.encoder import open_encoder
+    from rag.encoders import open_encoder
+    from rag.encoders.adapters import find_adapter
+    from rag.encoders.tuned_conversion import converted_network
     from rag.settings import EncoderSettings, ReaderSettings
-    from rag.tuned.convert import converted_network
 
     base = tmp_path_factory.getbasetemp()
     home = open_workspace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "encoder")
@@ -132,7 +132,7 @@ def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(converted_models: Path) -> Encoder:
     """The real MiniLM, as the default settings open it."""
-    from rag.encoder import open_encoder
+    from rag.encoders import open_encoder
     from rag.settings import EncoderSettings
 
     return open_encoder(EncoderSettings(), Workspace(converted_models.parent))
@@ -162,7 +162,7 @@ def ready_workspace(workspace: Workspace, converted_models: Path) -> Workspace:
 @pytest.fixture
 def one_encoder(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that run in this process take the encoder that is there: loaded once for all of them."""
-    monkeypatch.setattr("rag.encoder.open_encoder", lambda *_: encoder)
+    monkeypatch.setattr("rag.encoders.open_encoder", lambda *_: encoder)
 
 
 @pytest.fixture
@@ -186,9 +186,9 @@ def harbour(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture
 def open_corpora(ready_workspace: Workspace, encoder: Encoder) -> Iterator[Callable[..., Corpora]]:
     """Opens the corpora of the workspace: real database, real Chroma, real lexical index."""
-    from rag.corpora import Corpora
     from rag.database import open_database
-    from rag.dense import ChromaStore
+    from rag.indexing.corpora import Corpora
+    from rag.indexing.dense_index import ChromaStore
 
     engine = open_database(ready_workspace)
 

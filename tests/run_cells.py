@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rag.evaluation.cases import Case
-from rag.evaluation.runs import Cell, Score
+from rag.evaluation.run_store import Cell, Score
 
 
 def case(number: int, **changes: Any) -> Case:

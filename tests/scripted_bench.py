@@ -16,18 +16,23 @@ from pathlib import Path
 from sqlalchemy import delete
 
 from rag import database as tables
-from rag.assistant import Ask
-from rag.conversations import ConversationStore
-from rag.corpora import StoredDocument
+from rag.answering.answer_gate import AnswerGate
+from rag.answering.assistant import Ask
+from rag.answering.conversation_store import ConversationStore
 from rag.database import open_database, writing
-from rag.documents import Hit, Passage
 from rag.errors import CorpusError, ModelUnavailable
-from rag.events import (
+from rag.indexing.corpora import StoredDocument
+from rag.indexing.ingestion import IngestProgress, IngestReport, Problem
+from rag.settings import Settings
+from rag.tracing.trace_store import Span, Trace, TraceStore
+from rag.types import (
     Answer,
     Citation,
     Cited,
     Done,
     Event,
+    Hit,
+    Passage,
     Retrieved,
     Started,
     StepFinished,
@@ -35,10 +40,6 @@ from rag.events import (
     Token,
     Usage,
 )
-from rag.gate import AnswerGate
-from rag.ingest import IngestProgress, IngestReport, Problem
-from rag.settings import Settings
-from rag.traces import Span, Trace, TraceStore
 from rag.workspace import Workspace, open_workspace
 
 SENTENCE = "A passage aims at about 200 tokens of the encoder."

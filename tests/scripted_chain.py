@@ -13,12 +13,12 @@ from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from rag.cost import PriceList, load_prices
-from rag.events import Answer
+from rag.models.streaming import StreamedChatModel
 from rag.settings import CostSettings
-from rag.streamed import StreamedChatModel
-from rag.traces import Span, Trace
-from rag.tracing import TraceTracer
+from rag.tracing.cost import PriceList, load_prices
+from rag.tracing.trace_store import Span, Trace
+from rag.tracing.tracer import TraceTracer
+from rag.types import Answer
 
 PRICES = load_prices(CostSettings(machine_usd_per_hour=3600.0))
 """A dollar a second: costs read as seconds."""

@@ -15,9 +15,9 @@ import pytest
 from langchain_core.messages import HumanMessage, SystemMessage
 from tiny import QUESTION, answered, assistant_for
 
-from rag.events import Answer
-from rag.models import open_remote_model
+from rag.models.chat_models import open_remote_model
 from rag.settings import Settings
+from rag.types import Answer
 from ui.wiring import Workbench
 
 MODEL = "scripted-1"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from rag import database as db
-from rag.encoder import Encoder
-from rag.index import CorpusIndex
-from rag.ingest import IngestReport, ingest
-from rag.loaders.isolated import IsolatedLoader, ParseLimits
+from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
+from rag.encoders import Encoder
+from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.ingestion import IngestReport, ingest
 from rag.settings import IngestSettings
 
 LARGEST_FILE = 10_000_000

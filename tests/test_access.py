@@ -7,8 +7,8 @@ from pathlib import Path
 import httpx
 import pytest
 from chromium import Chromium, ask, wait_for_answers, wait_until_ready
+from event_client import trigger
 from live_server import running
-from page_events import trigger
 from playwright.sync_api import expect
 from scripted_bench import ScriptedBench
 

@@ -27,12 +27,11 @@ from tiny import (
 )
 
 from prompts import PromptTemplate, find_prompt
-from rag.documents import Hit, Passage
-from rag.events import Answer
-from rag.fencing import above, beside, quoted
-from rag.grounding import with_citations
+from rag.answering.grounding import with_citations
+from rag.evaluation.variants import Variant
+from rag.models.fencing import above, beside, quoted
 from rag.settings import AnswerSettings, CitationStyle
-from rag.variants import Variant
+from rag.types import Answer, Hit, Passage
 from ui.wiring import Workbench
 
 pytestmark = WRONG_TYPES

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag.answering.answer_gate import AnswerGate
 from rag.errors import Busy
-from rag.events import Event, Started, Token
-from rag.gate import AnswerGate
+from rag.types import Event, Started, Token
 
 
 class Answers:

@@ -11,8 +11,8 @@ from live_server import running
 from scripted_bench import SENTENCE, TEXT, Health, ScriptedBench
 from tracked import wait_for
 
-from rag.events import Turn
 from rag.settings import Settings
+from rag.types import Turn
 from ui.api import remainder
 from ui.openai_shapes import Message, history_of
 

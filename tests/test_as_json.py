@@ -13,8 +13,8 @@ from langchain_core.prompt_values import ChatPromptValue
 from pydantic import BaseModel, SecretStr
 from scripted_chain import Searched
 
-from rag.redact import MASK
-from rag.tracing import MAX_ITEMS, MAX_STRING, as_json
+from rag.redaction import MASK
+from rag.tracing.tracer import MAX_ITEMS, MAX_STRING, as_json
 
 
 class Colour(enum.Enum):

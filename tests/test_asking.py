@@ -8,7 +8,7 @@ from functools import reduce
 import pytest
 
 from rag.errors import ModelTimeout
-from rag.events import Answer, Done, Event, Retrieved, Started, StepFinished, StepStarted, Token
+from rag.types import Answer, Done, Event, Retrieved, Started, StepFinished, StepStarted, Token
 from ui.asking import AnswerStream, Draft, Running
 
 ANSWER = Answer("All.", "answered")

@@ -26,8 +26,8 @@ from tiny import (
     told,
 )
 
-from rag.assistant import Ask
-from rag.events import (
+from rag.answering.assistant import Ask
+from rag.types import (
     STEPS,
     Answer,
     Cited,

@@ -28,9 +28,12 @@ from tiny import (
     trace_id_of,
 )
 
-from rag.assistant import Ask, Assistant, Pipeline
+from rag.answering.assistant import Ask, Assistant, Pipeline
+from rag.answering.steps import Steps
 from rag.errors import CorpusError, DatabaseError, ModelUnavailable, VectorStoreError
-from rag.events import (
+from rag.models.streaming import StreamedChatModel
+from rag.tracing.trace_store import Trace
+from rag.types import (
     STEPS,
     Cited,
     Done,
@@ -41,9 +44,6 @@ from rag.events import (
     StepStarted,
     Token,
 )
-from rag.steps import Steps
-from rag.streamed import StreamedChatModel
-from rag.traces import Trace
 from ui.wiring import Workbench
 
 

@@ -17,7 +17,7 @@ from rag.evaluation.case_attribution import CaseAttribution, attribute_cases
 from rag.evaluation.factors import Factor, combinations, factors
 from rag.evaluation.shapley import interactions_of, shapley_values
 from rag.evaluation.summary import Columns
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 
 A = Variant(
     name="old", changes={"prompt": "answer@1", "retrieval.k": 5, "model": "embedded", "answer.style": "full"}

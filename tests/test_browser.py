@@ -16,7 +16,7 @@ from playwright.sync_api import Page, expect
 from scripted_bench import SENTENCE, ScriptedBench
 
 from rag.settings import Settings
-from rag.traces import Trace
+from rag.tracing.trace_store import Trace
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from scripted_bench import pdf
 from scripted_openai import Received, Reply, scripted_openai
 
 from rag.settings import Settings
-from ui.pages.layout import EXAMPLES
+from ui.pages.chat.chat_layout import EXAMPLES
 from ui.wiring import Workbench
 
 QUESTION = "How are the two searches combined?"

@@ -16,7 +16,7 @@ from rag.errors import DatasetError
 from rag.evaluation.case_files import BadRow, read_cases, write_cases
 from rag.evaluation.cases import Case, bare_question, make_id, source_name, why
 from rag.evaluation.split import split
-from rag.events import Turn
+from rag.types import Turn
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
 FILLED = TEXT.map(lambda text: f"x{text}")

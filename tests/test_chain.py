@@ -25,14 +25,13 @@ from tiny import (
 )
 
 from prompts import PRODUCTION, PromptLibrary, PromptTemplate, find_prompt
-from rag.chain import ROOT, Draft, build_chain, part_of
-from rag.documents import Hit, Passage
+from rag.answering.chain import ROOT, Draft, build_chain, part_of
+from rag.answering.release import Release
+from rag.answering.steps import HISTORY, Steps, place_of
 from rag.errors import PromptError
-from rag.events import Answer, Turn, Usage
-from rag.fencing import beside, quoted
-from rag.release import Release
+from rag.models.fencing import beside, quoted
 from rag.settings import DecodingSettings, GroundingSettings, RetrievalSettings
-from rag.steps import HISTORY, Steps, place_of
+from rag.types import Answer, Hit, Passage, Turn, Usage
 from ui.wiring import Workbench
 
 HISTORY_OF_TWO = (

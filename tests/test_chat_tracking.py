@@ -14,8 +14,8 @@ from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, answered, settings_at, writ
 from tracked import ROOT, environment, only_run, table_rows
 from wandb_reader import nodes
 
-from rag.events import STEPS, Turn
-from rag.traces import Trace
+from rag.tracing.trace_store import Trace
+from rag.types import STEPS, Turn
 from rag.workspace import Workspace
 from ui.wiring import Workbench
 
@@ -92,8 +92,8 @@ async def test_a_chat_is_read_back_with_the_tree_of_every_question(home: Workspa
 CHAT = """
 import asyncio, signal, sys
 from pathlib import Path
-from rag.assistant import Ask
-from rag.events import Token
+from rag.answering.assistant import Ask
+from rag.types import Token
 from tiny import QUESTION, SENTENCE, ScriptedChat, assistant_of, settings_at, steps_of
 from ui.wiring import Workbench
 

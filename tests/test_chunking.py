@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.chunking import (
+from rag.documents.chunking import (
     CONTEXT_TOKENS,
     SPECIAL_TOKENS,
     TOKENIZED_AT_ONCE,
@@ -21,11 +21,11 @@ from rag.chunking import (
     cut,
     rule_for,
 )
-from rag.documents import Block, BlockKind, Chunk, Document
-from rag.encoder import Encoder
-from rag.encoder.base import EncoderCard
-from rag.encoder.tokens import TokenCounter
-from rag.loaders import load
+from rag.documents.loaders import load
+from rag.encoders import Encoder
+from rag.encoders.encoder import EncoderCard
+from rag.encoders.encoder_tokens import TokenCounter
+from rag.types import Block, BlockKind, Chunk, Document
 
 SMALL = ChunkingRule(20, 22)
 USUAL = ChunkingRule(200, 220)
@@ -329,7 +329,7 @@ def test_the_context_is_short_however_long_the_headings_are() -> None:
 def test_a_huge_paragraph_is_read_by_the_tokenizer_in_few_parts(
     tokens: TokenCounter, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.chunking.TOKENIZED_AT_ONCE", 20_000)
+    monkeypatch.setattr("rag.documents.chunking.TOKENIZED_AT_ONCE", 20_000)
     text = (unit * (100_000 // len(unit))).strip()
     counting = CountingTokens(tokens)
     chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)

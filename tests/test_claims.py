@@ -14,19 +14,18 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from tiny import QUESTION, SENTENCE, ScriptedChat, answered, assistant_with, scripted
 
-from rag.conversations import ConversationStore
+from rag.answering.conversation_store import ConversationStore
+from rag.answering.grounding import ground, moved, with_citations
 from rag.database import open_database
-from rag.documents import Hit, Passage
-from rag.encoder import Encoder
-from rag.events import Answer, Claim, Done, Event, Token
-from rag.grounding import ground, moved, with_citations
+from rag.encoders import Encoder
 from rag.settings import CitationStyle
+from rag.types import Answer, Claim, Done, Event, Hit, Passage, Token
 from rag.workspace import Workspace
 from ui.claims import claims_of
 from ui.commands._answers import print_answer, show
 from ui.openai_shapes import extra
-from ui.pages.panel import sources_html
-from ui.pages.render import answer_html
+from ui.pages.chat.answer_html import answer_html
+from ui.pages.chat.sources_panel import sources_html
 from ui.wiring import Workbench
 
 TRUE = "The berth fee for ferries is 70 crowns a night"

@@ -257,7 +257,7 @@ def test_doctor_tells_damaged_stores(workspace: Workspace) -> None:
 
 
 def test_doctor_knows_an_altered_encoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rag.encoder import locate
+    from rag.encoders import encoder_files as locate
 
     monkeypatch.setattr(locate, "PACKAGED_SHA256", "0" * 64)
     monkeypatch.setattr(locate, "_in_hub_cache", lambda _name: None)

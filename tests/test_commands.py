@@ -12,10 +12,11 @@ from click.testing import _NamedTextIOWrapper
 from terminal import assert_one_line, call, one_object
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, written
 
-from rag.ingest import IngestProgress
+from rag.indexing.ingestion import IngestProgress
 from rag.settings import Settings
-from rag.traces import Status
-from ui.commands import _progress, traces
+from rag.tracing.trace_store import Status
+from ui.commands import _progress
+from ui.commands import traces_command as traces
 from ui.wiring import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_encoder")

@@ -10,9 +10,8 @@ import pytest
 from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
-from rag.assistant import Ask
-from rag.documents import Hit, Passage
-from rag.events import Answer, Citation, Done, Event, Retrieved, Started, Token
+from rag.answering.assistant import Ask
+from rag.types import Answer, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
 from ui.commands import _answers
 from ui.wiring import Workbench
 
@@ -43,7 +42,7 @@ def test_search_shows_what_was_found_and_why(harbour: Path) -> None:
 
 
 def test_a_snippet_marks_the_words_of_the_query_in_every_form(bench: Workbench) -> None:
-    from ui.commands.search import _snippet
+    from ui.commands.search_command import _snippet
 
     lexical = bench.index().lexical
     text = (

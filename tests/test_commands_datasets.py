@@ -12,8 +12,8 @@ from terminal import assert_harmless, assert_one_line, call, jsonl, one_object
 from rag.evaluation.candidates import CandidateStore
 from rag.evaluation.case_files import read_cases
 from rag.evaluation.cases import Case, make_id
-from rag.evaluation.datasets import DatasetStore
-from rag.traces import Span, Trace, TraceStore
+from rag.evaluation.dataset_store import DatasetStore
+from rag.tracing.trace_store import Span, Trace, TraceStore
 from rag.workspace import Workspace
 
 

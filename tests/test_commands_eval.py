@@ -11,9 +11,9 @@ from scripted_openai import MODEL, WRONG_TYPES, says, scripted_openai
 from terminal import assert_one_line, call, one_object
 
 from rag.database import open_database
-from rag.evaluation.datasets import DatasetStore
-from rag.evaluation.runs import Cell, Plan, RunStore
-from rag.variants import Variant
+from rag.evaluation.dataset_store import DatasetStore
+from rag.evaluation.run_store import Cell, Plan, RunStore
+from rag.evaluation.variants import Variant
 from rag.workspace import Workspace
 
 CASES = 30

@@ -15,7 +15,8 @@ from scripted_openai import Received, Reply, chunk, scripted_openai
 from terminal import assert_harmless, call, jsonl, objects, one_object, start
 from tiny import CORPUS, PAGES, QUESTION, written
 
-from ui.commands import _text, ingest
+from ui.commands import _terminal_text as _text
+from ui.commands import ingest_command as ingest
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
@@ -129,8 +130,8 @@ def test_a_stopped_ingestion_keeps_what_was_finished(home: Path, tmp_path: Path)
     pages = written(tmp_path / "many", many)
     # Small batches, so that there is something left to do after the first; each is announced.
     before = (
-        "import rag.ingest as i; i.BATCH = 16\n"
-        "import rag.index as x; add = x.CorpusIndex.add\n"
+        "import rag.indexing.ingestion as i; i.BATCH = 16\n"
+        "import rag.indexing.corpus_index as x; add = x.CorpusIndex.add\n"
         "def told(*a, **k): print('batch', file=sys.stderr, flush=True); return add(*a, **k)\n"
         "x.CorpusIndex.add = told"
     )

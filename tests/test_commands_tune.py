@@ -15,7 +15,7 @@ from test_house import run_python
 from finetune.loop import Point
 from finetune.recipe import RECIPES, parse_recipe
 from finetune.run_folder import RunFolder, State, Status, new_run, run_like
-from rag.adapters import CARD, CONFIG, WEIGHTS, AdapterCard, Calibration, read_adapter
+from rag.encoders.adapters import CARD, CONFIG, WEIGHTS, AdapterCard, Calibration, read_adapter
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
 from ui.commands import _training
@@ -326,7 +326,7 @@ def test_help_and_lists_do_not_import_torch(tmp_path: Path) -> None:
             "standalone_mode=False); print('\\n' + ' '.join(sys.modules))"
         )
         loaded = set(run_python("-c", program, cwd=tmp_path).splitlines()[-1].split())
-        assert "ui.commands.tune" in loaded
+        assert "ui.commands.tune_command" in loaded
         assert not {name for name in loaded if name.partition(".")[0] in heavy}
 
 

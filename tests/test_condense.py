@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.condense import CARRIED, carry_topic, points_back
-from rag.events import Turn
+from rag.answering.condense import CARRIED, carry_topic, points_back
 from rag.settings import RetrievalSettings
+from rag.types import Turn
 
 if TYPE_CHECKING:
-    from rag.retrieval import Retriever
+    from rag.retrieval.retriever import Retriever
 
 HANDBOOK = Path(__file__).resolve().parent.parent / "corpora" / "handbook"
 FOLLOW_UPS = [json.loads(line) for line in (HANDBOOK / "followups.jsonl").read_text().splitlines()]

@@ -6,10 +6,9 @@ from threading import Thread
 import pytest
 from sqlalchemy import update
 
-from rag.conversations import TITLE_LENGTH, UNTITLED, ConversationStore, shorten
+from rag.answering.conversation_store import TITLE_LENGTH, UNTITLED, ConversationStore, shorten
 from rag.database import messages, open_database, writing
-from rag.documents import Hit, Passage
-from rag.events import Answer, Citation, Turn, Usage
+from rag.types import Answer, Citation, Hit, Passage, Turn, Usage
 from rag.workspace import Workspace
 
 HIT = Hit(

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import func, select
 from stores import assert_in_step, places, take_in, write
 
-from rag import corpora as corpora_module
 from rag import database as db
-from rag.corpora import Corpora, CorpusSummary
 from rag.errors import CorpusError
-from rag.index import CorpusIndex
+from rag.indexing import corpora as corpora_module
+from rag.indexing.corpora import Corpora, CorpusSummary
+from rag.indexing.corpus_index import CorpusIndex
 from rag.workspace import Workspace
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rag.cost import load_prices
 from rag.errors import SettingsError
-from rag.events import Usage
 from rag.settings import CostSettings
+from rag.tracing.cost import load_prices
+from rag.types import Usage
 
 MILLION = Usage(1_000_000, 1_000_000)
 

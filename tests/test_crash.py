@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from stores import assert_in_step, places, vectors_by_place, write
 
-from rag.corpora import Corpora
 from rag.database import open_database
-from rag.dense import ChromaStore
-from rag.encoder import Encoder
-from rag.index import CorpusIndex
+from rag.encoders import Encoder
+from rag.indexing.corpora import Corpora
+from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.dense_index import ChromaStore
 from rag.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,12 +31,12 @@ VERBS = "carries grinds holds hides crosses feeds warms measures paints forgets"
 DRIVER = """
 import sys, time
 from pathlib import Path
-from rag import ingest as ingestion
-from rag.corpora import Corpora
+from rag.indexing import ingestion as ingestion
+from rag.indexing.corpora import Corpora
 from rag.database import open_database
-from rag.dense import ChromaStore
-from rag.encoder import open_encoder
-from rag.loaders.isolated import IsolatedLoader, ParseLimits
+from rag.indexing.dense_index import ChromaStore
+from rag.encoders import open_encoder
+from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
 from rag.settings import EncoderSettings, IngestSettings
 from rag.workspace import open_workspace
 ingestion.BATCH = 6

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, event, func, select
 
 from rag import database as db
-from rag.corpora import Corpora
 from rag.database import open_database
 from rag.errors import DatasetError
 from rag.evaluation.candidates import CandidateStore, draw_passages, propose
 from rag.evaluation.cases import Case, make_id
-from rag.evaluation.datasets import DatasetStore
+from rag.evaluation.dataset_store import DatasetStore
 from rag.evaluation.traced import case_of_trace
-from rag.events import Turn
-from rag.traces import Span, Trace
+from rag.indexing.corpora import Corpora
+from rag.tracing.trace_store import Span, Trace
+from rag.types import Turn
 from rag.workspace import Workspace, open_workspace
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from rag import dense
-from rag.dense import DenseEntry, DenseIndex, open_chroma
 from rag.errors import RagsmithError, SettingsError, StorageFull, VectorStoreError
+from rag.indexing import dense_index as dense
+from rag.indexing.dense_index import DenseEntry, DenseIndex, open_chroma
 from rag.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def test_a_server_that_is_down_is_named_with_the_fix(workspace: Workspace) -> No
 
 
 def test_a_server_that_never_answers_is_given_up(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rag.dense.PROBE_S", 0.3)
+    monkeypatch.setattr("rag.indexing.dense_index.PROBE_S", 0.3)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

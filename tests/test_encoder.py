@@ -23,11 +23,11 @@ import pytest
 from filelock import FileLock
 from unseen import QUERIES, chunks
 
-from rag.encoder import Encoder, ModelFiles, locate_model, open_encoder
-from rag.encoder.convert import convert, converted_folder, read_card
-from rag.encoder.locate import PACKAGE, PACKAGED_MODEL, PACKAGED_SHA256
-from rag.encoder.open import choose_precision
-from rag.encoder.torch_encoder import TorchEncoder
+from rag.encoders import Encoder, ModelFiles, locate_model, open_encoder
+from rag.encoders.encoder_conversion import convert, converted_folder, read_card
+from rag.encoders.encoder_files import PACKAGE, PACKAGED_MODEL, PACKAGED_SHA256
+from rag.encoders.encoder_opening import choose_precision
+from rag.encoders.torch_encoder import TorchEncoder
 from rag.errors import EncoderError
 from rag.settings import EncoderSettings
 from rag.workspace import Workspace
@@ -329,7 +329,7 @@ def test_a_gpu_that_is_demanded_and_missing_is_an_error(workspace: Workspace) ->
 OPEN = """
 import json, sys
 from pathlib import Path
-from rag.encoder import open_encoder
+from rag.encoders import open_encoder
 from rag.settings import EncoderSettings
 from rag.workspace import Workspace
 encoder = open_encoder(EncoderSettings(device="cpu"), Workspace(Path(sys.argv[1])))
@@ -364,7 +364,7 @@ def test_a_converted_encoder_is_opened_without_torch(ready_workspace: Workspace)
 def test_a_second_start_does_not_convert_again(
     ready_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.encoder.open.convert", lambda *_: pytest.fail("converted again"))
+    monkeypatch.setattr("rag.encoders.encoder_opening.convert", lambda *_: pytest.fail("converted again"))
     open_encoder(ON_CPU, ready_workspace)
 
 

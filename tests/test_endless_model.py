@@ -21,11 +21,12 @@ from scripted_openai import (
 )
 from tiny import QUESTION, SENTENCE, answered, assistant_for
 
-from rag import bounded_stream, remote
-from rag.cost import MOST_TOKENS, load_prices, read_usage, token_count
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout
-from rag.events import Answer, Usage
+from rag.models import bounded_stream
+from rag.models import remote_model as remote
 from rag.settings import CostSettings
+from rag.tracing.cost import MOST_TOKENS, load_prices, read_usage, token_count
+from rag.types import Answer, Usage
 from ui.wiring import Workbench
 
 TOTAL_S = 0.6

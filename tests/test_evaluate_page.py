@@ -14,10 +14,10 @@ from playwright.sync_api import Page, expect
 from run_cells import case, cell, failed
 
 from rag.evaluation.case_files import read_cases
-from rag.evaluation.runs import Cell, Plan
+from rag.evaluation.run_store import Cell, Plan
+from rag.evaluation.variants import Variant
 from rag.settings import Settings
-from rag.variants import Variant
-from ui.pages.cases import SAVED
+from ui.pages.evaluate.datasets_tab import SAVED
 from ui.wiring import Workbench
 
 QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"

@@ -17,9 +17,9 @@ from tiny import OFF_TOPIC, QUESTION, SENTENCE, answered, keep, written
 from prompts import PromptTemplate, find_prompt
 from rag.errors import EvaluationError, PromptError, SettingsError
 from rag.evaluation.cases import Case
+from rag.evaluation.run_store import Cell, Run
 from rag.evaluation.runner import GIVE_UP_AFTER, EvaluationProgress
-from rag.evaluation.runs import Cell, Run
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 from ui.wiring import Workbench
 
 pytestmark = WRONG_TYPES

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rag.database import open_database
-from rag.evaluation.runs import Cell, RunStore
+from rag.evaluation.run_store import Cell, RunStore
 from rag.evaluation.summary import Summary, VariantSummary, summarise
 from rag.workspace import open_workspace
 
@@ -32,15 +32,15 @@ import asyncio, hashlib, sys, uuid
 from pathlib import Path
 import numpy as np
 from rag.database import open_database
-from rag.documents import Hit, Passage
+from rag.types import Hit, Passage
 from rag.evaluation.cache import AnswerCache
 from rag.evaluation.cases import Case
-from rag.evaluation.datasets import DatasetStore
+from rag.evaluation.dataset_store import DatasetStore
 from rag.evaluation.runner import Contestant, Evaluation
-from rag.evaluation.runs import Plan, RunStore
+from rag.evaluation.run_store import Plan, RunStore
 from rag.evaluation.scoring import NullJudge, Scorer
-from rag.events import Answer, Citation, Claim, Done, Usage
-from rag.variants import Variant
+from rag.types import Answer, Citation, Claim, Done, Usage
+from rag.evaluation.variants import Variant
 from rag.workspace import open_workspace
 
 class Encoder:

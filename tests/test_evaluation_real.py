@@ -17,11 +17,11 @@ from prompts import PromptSettings
 from rag.evaluation.case_files import read_cases
 from rag.evaluation.gate import Margin, gate
 from rag.evaluation.measures import BY_NAME
-from rag.evaluation.runs import Run
+from rag.evaluation.run_store import Run
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Columns, change, read_columns
+from rag.evaluation.variants import Variant
 from rag.settings import Settings
-from rag.variants import Variant
 from ui.wiring import Workbench
 
 QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"

@@ -10,18 +10,18 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import update
 
-from rag.assistant import Ask
+from rag.answering.assistant import Ask
 from rag.database import evaluations, open_database, writing
-from rag.encoder import Encoder
+from rag.encoders import Encoder
 from rag.errors import DatabaseError, EvaluationError
 from rag.evaluation.cache import AnswerCache
 from rag.evaluation.cases import Case
+from rag.evaluation.run_store import Cell, Plan, Run, RunStore
 from rag.evaluation.runner import GIVE_UP_AFTER, Contestant, Evaluation, EvaluationProgress
-from rag.evaluation.runs import Cell, Plan, Run, RunStore
 from rag.evaluation.scoring import NullJudge, Scorer
-from rag.events import Answer, Done, Event, Started, Turn, Usage
-from rag.traces import process_identity
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
+from rag.tracing.trace_store import process_identity
+from rag.types import Answer, Done, Event, Started, Turn, Usage
 from rag.workspace import Workspace
 
 

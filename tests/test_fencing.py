@@ -14,18 +14,17 @@ from tiny import QUESTION, SENTENCE, ScriptedChat, steps_of
 from tiny_lm import SPECIAL, TEMPLATE, make_tokenizer
 
 from prompts import PromptTemplate, find_prompt
-from rag.chain import Draft
-from rag.documents import Hit, Passage
+from rag.answering.chain import Draft
+from rag.answering.grounding import ground
+from rag.answering.steps import Steps
 from rag.errors import ModelProtocolError
 from rag.evaluation.cases import Case
 from rag.evaluation.judge import ModelJudge
 from rag.evaluation.pairwise import compare_pair
-from rag.events import Answer, Turn
-from rag.fencing import LONGEST_PLACE, above, beside, quoted, without_tokens
-from rag.grounding import ground
-from rag.local.template import render, without_special
-from rag.steps import Steps
-from rag.structured import repair_messages
+from rag.models.fencing import LONGEST_PLACE, above, beside, quoted, without_tokens
+from rag.models.local.chat_template import render, without_special
+from rag.models.structured_output import repair_messages
+from rag.types import Answer, Hit, Passage, Turn
 from ui.wiring import Workbench
 
 # How lines of the shipped templates, and of many others, begin.

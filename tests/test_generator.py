@@ -17,17 +17,17 @@ from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage
 from tracked import ROOT
 from tuning_data import LONG, STRANGE, fact
 
-from rag.adapters import Adapter, find_adapter
-from rag.conversion import GRAPH, TOKENIZER
+from rag.encoders.adapters import Adapter, find_adapter
+from rag.encoders.network_conversion import GRAPH, TOKENIZER
+from rag.encoders.tuned_conversion import converted_network
 from rag.errors import AdapterError, EncoderError, ModelError
-from rag.generator.chat import GeneratorChatModel
-from rag.generator.decode import NO_REPEAT, Generator, Refusal, Sampling
-from rag.generator.render import MOST_REPLY, POSITIONS, PromptRenderer, without_passage
-from rag.generator.restore import Restorer
-from rag.models import open_generator_model
-from rag.reading.evidence import Evidence, EvidencePassage
+from rag.models.chat_models import open_generator_model
+from rag.models.extractive.evidence import Evidence, EvidencePassage
+from rag.models.generator.case_restoration import Restorer
+from rag.models.generator.generator_chat import GeneratorChatModel
+from rag.models.generator.generator_decoding import NO_REPEAT, Generator, Refusal, Sampling
+from rag.models.generator.generator_input import MOST_REPLY, POSITIONS, PromptRenderer, without_passage
 from rag.settings import Settings
-from rag.tuned.convert import converted_network
 from rag.workspace import Workspace
 
 
@@ -397,8 +397,8 @@ def test_writing_imports_no_torch(converted: Path, adapter: Adapter) -> None:
     code = (
         "import sys, json\n"
         "from pathlib import Path\n"
-        "from rag.adapters import read_adapter\n"
-        "from rag.generator.decode import Generator\n"
+        "from rag.encoders.adapters import read_adapter\n"
+        "from rag.models.generator.generator_decoding import Generator\n"
         "g = Generator(Path(sys.argv[1]), read_adapter(Path(sys.argv[2])), precision='f32')\n"
         "tokens = list(g.write(g.renderer.prompt(['Who?']), 3))\n"
         "print(json.dumps([len(tokens), 'torch' in sys.modules]))\n"

@@ -10,13 +10,13 @@ from chance import adapter_of_chance, network_of_chance
 from terminal import assert_one_line, call
 from tiny import CORPUS, PRICES, QUESTION, ScriptedChat, assistant_with, settings_at
 
-from rag.adapters import Adapter
-from rag.assistant import Ask
-from rag.events import Answer, Done, Turn
-from rag.generator.chat import GeneratorChatModel
-from rag.tuned.convert import converted_network
-from ui.pages.markup import plain
-from ui.pages.render import footer_html
+from rag.answering.assistant import Ask
+from rag.encoders.adapters import Adapter
+from rag.encoders.tuned_conversion import converted_network
+from rag.models.generator.generator_chat import GeneratorChatModel
+from rag.types import Answer, Done, Turn
+from ui.pages.chat.answer_html import footer_html
+from ui.pages.safe_markup import plain
 from ui.wiring import Workbench
 
 

@@ -13,15 +13,15 @@ from run_cells import case, cell, failed
 from sqlalchemy import Engine
 
 from rag.errors import EvaluationError
+from rag.evaluation.case_answers import outcome
 from rag.evaluation.cases import Case
 from rag.evaluation.compare import Side, compare
-from rag.evaluation.datasets import DatasetStore
+from rag.evaluation.dataset_store import DatasetStore
 from rag.evaluation.grid import Grid
 from rag.evaluation.measures import BY_NAME
-from rag.evaluation.runs import Cell, Plan, RunStore, Score, by_case
-from rag.evaluation.side_by_side import outcome
+from rag.evaluation.run_store import Cell, Plan, RunStore, Score, by_case
 from rag.evaluation.summary import change
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 
 
 def made(engine: Engine, cases: Sequence[Case], cells: Sequence[Cell], name: str = "faq", **plan: object) -> Side:

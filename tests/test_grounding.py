@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.documents import Hit, Passage
-from rag.events import Citation
-from rag.grounding import Grounded, ground, without_markers
+from rag.answering.grounding import Grounded, ground, without_markers
+from rag.types import Citation, Hit, Passage
 
 if TYPE_CHECKING:
-    from rag.encoder import Encoder
+    from rag.encoders import Encoder
 
 TIDES = (
     "The tide gauge was installed in 1871 by Ida Brandt. It is read twice a day,\n  at six and at eighteen.\n\n"

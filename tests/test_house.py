@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from finetune.recipe import find_recipe, parse_recipe, read_recipe
-from rag.adapters import read_adapter
+from rag.encoders.adapters import read_adapter
 
 ROOT = Path(__file__).resolve().parent.parent
 ARROWS = {
@@ -28,6 +29,15 @@ ARROWS = {
     "finetune": {"finetune", "rag", "prompts"},
     "ui": {"ui", "finetune", "rag", "prompts"},
 }
+# The rooms of ``rag`` in their order: each imports only what stands before it.
+ROOMS = (
+    "tracing", "encoders", "documents", "indexing", "retrieval", "models", "answering", "evaluation",
+)  # fmt: skip
+GROUND = "the ground"
+GROUND_FILES = {
+    "__init__.py", "errors.py", "settings.py", "workspace.py", "workspace_modes.py", "database.py", "types.py",
+    "redaction.py",
+}  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "ctranslate2", "sentence_transformers", "chromadb", "gradio", "wandb"}
 HELP_NEEDS_NONE_OF = HEAVY | {"openvino", "langchain_core", "sqlalchemy", "pydantic", "rich"}
 LONGEST_FILE = 500
@@ -38,10 +48,10 @@ PAGES = ROOT / "ui" / "pages"
 ENVIRONMENT_ALLOWED = {
     "rag/settings.py": "reads the settings",
     "ui/": "is the entry: it prepares the process before a library is imported",
-    "rag/tracking.py": "wandb takes some of its switches from the environment only",
-    "rag/conversion.py": "the process that converts gets it, with the hub switched off",
-    "rag/sandbox.py": "the process that parses files gets a few variables of it, and no key",
-    "rag/encoder/": "the hub client and the runtimes take some of their switches from the environment only",
+    "rag/tracing/wandb_tracker.py": "wandb takes some of its switches from the environment only",
+    "rag/encoders/network_conversion.py": "the process that converts gets it, with the hub switched off",
+    "rag/documents/sandbox.py": "the process that parses files gets a few variables of it, and no key",
+    "rag/encoders/": "the hub client and the runtimes take some of their switches from the environment only",
 }
 
 IMPORT_EVERYTHING = """
@@ -133,6 +143,37 @@ def test_imports_follow_the_arrows(package: str) -> None:
     assert not wrong
 
 
+def room_of(module: str) -> str:
+    """The room that a module of ``rag`` stands in; those beside the rooms are the ground."""
+    name = module.split(".")[1] if "." in module else ""
+    return name if name in ROOMS else GROUND
+
+
+def test_a_room_imports_only_what_stands_before_it() -> None:
+    order = [GROUND, *ROOMS]
+    wrong = []
+    for path in sources("rag"):
+        own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.ImportFrom) or not str(node.module).startswith("rag"):
+                continue
+            named = [f"{node.module}.{alias.name}" for alias in node.names]
+            above = [module for module in named if order.index(room_of(module)) > order.index(own)]
+            wrong += [f"{place(path, node)} imports {module}" for module in above]
+    assert not wrong
+
+
+def test_only_the_ground_stands_beside_the_rooms() -> None:
+    found = {path.relative_to(ROOT / "rag").parts[0] for path in sources("rag")}
+    assert found == GROUND_FILES | set(ROOMS)
+
+
+def test_no_two_files_share_a_name() -> None:
+    """A name says what is in a file, wherever one meets it."""
+    names = Counter(path.name for path in sources("rag", "prompts", "finetune", "ui", "tests"))
+    assert [name for name, count in names.items() if count > 1] == ["__init__.py"]
+
+
 @pytest.mark.parametrize("package", ARROWS)
 def test_heavy_libraries_are_imported_inside_functions(package: str) -> None:
     wrong = [
@@ -214,7 +255,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["prompts/library/*/*.yaml", "rag/prices.toml", "rag/evaluation/report.css", "corpora/handbook/**/*.md"],
+    [
+        "prompts/library/*/*.yaml",
+        "rag/tracing/prices.toml",
+        "rag/evaluation/report.css",
+        "corpora/handbook/**/*.md",
+    ],
 )
 def test_the_wheel_has_the_data_that_the_code_reads(wheel: set[str], pattern: str) -> None:
     expected = {path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern)}

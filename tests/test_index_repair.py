@@ -19,13 +19,13 @@ from stores import CountingEncoder, assert_in_step, take_in, vectors_by_place, w
 from terminal import call, one_object
 
 from rag import database as db
-from rag import index as index_module
-from rag.corpora import Corpora
-from rag.dense import forget_chroma
-from rag.encoder import Encoder
+from rag.encoders import Encoder
 from rag.errors import StorageFull
-from rag.index import CorpusIndex, IndexState
-from rag.ingest import IngestProgress
+from rag.indexing import corpus_index as index_module
+from rag.indexing.corpora import Corpora
+from rag.indexing.corpus_index import CorpusIndex, IndexState
+from rag.indexing.dense_index import forget_chroma
+from rag.indexing.ingestion import IngestProgress
 from rag.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,11 +34,11 @@ NOUNS = "river mill stone valley bridge quarry harbour orchard tower market".spl
 DRIVER = """
 import sys
 from pathlib import Path
-from rag import index as index_module
-from rag.corpora import Corpora
+from rag.indexing import corpus_index as index_module
+from rag.indexing.corpora import Corpora
 from rag.database import open_database
-from rag.dense import ChromaStore
-from rag.encoder import open_encoder
+from rag.indexing.dense_index import ChromaStore
+from rag.encoders import open_encoder
 from rag.settings import EncoderSettings
 from rag.workspace import open_workspace
 index_module.SLICE = 4
@@ -91,7 +91,7 @@ def filled(opened: Callable[[], Corpora], folder: Path) -> CorpusIndex:
 
 def synced(index: CorpusIndex) -> None:
     """Add and remove so many vectors that Chroma writes the graph of the collection to its files."""
-    from rag.dense import DenseEntry
+    from rag.indexing.dense_index import DenseEntry
 
     more = np.random.default_rng(0).standard_normal((2_000, 384)).astype(np.float32)
     index.dense.add([DenseEntry(10_000 + number, 0, 0) for number in range(2_000)], more)
@@ -225,8 +225,8 @@ def test_only_what_is_missing_is_embedded_and_what_nobody_knows_is_removed(
     filled.dense.remove(lost)
     filled.lexical.write(remove=lost[:2])
     (other,) = filled.dense.vectors([filled.dense.passage_ids()[0]]).values()
-    from rag.dense import DenseEntry
-    from rag.lexical import LexicalEntry
+    from rag.indexing.dense_index import DenseEntry
+    from rag.indexing.lexical_index import LexicalEntry
 
     filled.dense.add([DenseEntry(77_777, 1, 0)], np.asarray([other]))
     filled.lexical.write([LexicalEntry(number, 1, 0, "stray") for number in (77_777, 77_778, 77_779)])

@@ -13,13 +13,13 @@ from sqlalchemy import select
 from stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
 
 from rag import database as db
-from rag import ingest as ingestion
-from rag.corpora import Corpora
-from rag.encoder import Encoder
+from rag.encoders import Encoder
 from rag.errors import CorpusError, LoadError
-from rag.filters import Filters, matching_texts
-from rag.index import CorpusIndex
-from rag.ingest import IngestProgress, IngestReport
+from rag.indexing import ingestion as ingestion
+from rag.indexing.corpora import Corpora
+from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.ingestion import IngestProgress, IngestReport
+from rag.retrieval.filters import Filters, matching_texts
 
 MILL = "# The mill\n\nThe old mill grinds rye and wheat from September to March."
 RIVER = "# The river\n\nThe river carries cold water from the hills to the mill."

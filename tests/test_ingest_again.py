@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
 
-from rag import ingest as ingestion
-from rag.corpora import Corpora
-from rag.encoder import Encoder
+from rag.encoders import Encoder
 from rag.errors import StorageFull
-from rag.index import CorpusIndex
-from rag.lexical import LexicalIndex
+from rag.indexing import ingestion as ingestion
+from rag.indexing.corpora import Corpora
+from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.lexical_index import LexicalIndex
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ import hostile
 import pytest
 from stores import assert_in_step, limits, passages_of, take_in, write
 
+from rag.documents.loaders import load
+from rag.documents.loaders.isolated import IsolatedLoader
 from rag.errors import LoadError
-from rag.index import CorpusIndex
-from rag.loaders import load
-from rag.loaders.isolated import IsolatedLoader
+from rag.indexing.corpus_index import CorpusIndex
 from ui.pdf_pages import PdfPages
 
 ROOT = Path(__file__).resolve().parent.parent

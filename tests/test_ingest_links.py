@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from stores import assert_in_step, passages_of, take_in, write
 
-from rag.index import CorpusIndex
-from rag.ingest import IngestReport
+from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.ingestion import IngestReport
 
 
 @pytest.fixture

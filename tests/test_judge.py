@@ -19,19 +19,18 @@ from scripted_openai import WRONG_TYPES, says, scripted_openai, settings_for
 from tiny import ScriptedChat
 
 from prompts import PromptTemplate, find_prompt
-from rag.documents import Hit, Passage
 from rag.errors import ModelTimeout, PromptError
 from rag.evaluation.cases import Case
 from rag.evaluation.judge import LONGEST_REASON, SCHEMA, ModelJudge, fence_tag
 from rag.evaluation.pairwise import SCHEMA as PAIR_SCHEMA
 from rag.evaluation.pairwise import PairVerdict, compare_pair, tally
-from rag.evaluation.runs import Score
+from rag.evaluation.run_store import Score
 from rag.evaluation.scoring import Judge, Judgement
-from rag.events import Answer, AnswerStatus, Turn
-from rag.fencing import quoted
-from rag.models import open_remote_model
-from rag.structured import check_schema, parse
-from rag.variants import with_prompt
+from rag.evaluation.variants import with_prompt
+from rag.models.chat_models import open_remote_model
+from rag.models.fencing import quoted
+from rag.models.structured_output import check_schema, parse
+from rag.types import Answer, AnswerStatus, Hit, Passage, Turn
 
 PROMPT = find_prompt("judge-answer@1")
 PAIR = find_prompt("judge-pair@1")

@@ -324,18 +324,19 @@ def test_a_full_disk_as_sqlite_tells_it(home: Path, tmp_path: Path, bread: Path)
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"), [("rag.conversion.tempfile", "mkdtemp"), ("rag.workspace.Path", "write_bytes")]
+    ("owner", "name"),
+    [("rag.encoders.network_conversion.tempfile", "mkdtemp"), ("rag.workspace.Path", "write_bytes")],
 )
 def test_a_full_disk_as_the_system_tells_it(
     tmp_path: Path, bread: Path, owner: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rag.encoder.open import open_encoder
+    from rag.encoders.encoder_opening import open_encoder
 
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     # The real one again: it is the conversion that finds the disk full.
-    monkeypatch.setattr("rag.encoder.open_encoder", open_encoder)
+    monkeypatch.setattr("rag.encoders.open_encoder", open_encoder)
     monkeypatch.setattr(f"{owner}.{name}", full)
     result = call(tmp_path / "new", "ingest", bread, "--corpus", "later")
     assert result.exit_code == 1
@@ -347,14 +348,14 @@ IN_A_SMALL_WORLD = """
 import json, sys
 from pathlib import Path
 from click.testing import CliRunner
-import rag.dense, rag.index, rag.lexical
+import rag.indexing.dense_index, rag.indexing.corpus_index, rag.indexing.lexical_index
 from ui.cli import cli
 
 stage, home, earlier, later = sys.argv[1], *map(Path, sys.argv[2:])
 owner, name = {
-    "dense": (rag.dense.DenseIndex, "add"),
-    "lexical": (rag.lexical.LexicalIndex, "write"),
-    "database": (rag.index.CorpusIndex, "_set_state"),
+    "dense": (rag.indexing.dense_index.DenseIndex, "add"),
+    "lexical": (rag.indexing.lexical_index.LexicalIndex, "write"),
+    "database": (rag.indexing.corpus_index.CorpusIndex, "_set_state"),
 }[stage]
 filler = home / "filler"
 

@@ -14,8 +14,8 @@ from tiny import CORPUS, OFF_TOPIC, QUESTION, SENTENCE, settings_at, told
 
 from prompts import PromptSettings
 from rag.errors import EvaluationError, PromptError, RagsmithError, SettingsError
-from rag.events import Answer, Done, Event, Started, Token
-from rag.variants import Variant, parse_variant
+from rag.evaluation.variants import Variant, parse_variant
+from rag.types import Answer, Done, Event, Started, Token
 from ui.direct import run_prompt
 from ui.lab import (
     LETTERS,
@@ -29,7 +29,7 @@ from ui.lab import (
     variants_of,
     write_column,
 )
-from ui.side_by_side import LabQuestion, SideBySide, ask_all
+from ui.lab_answers import LabQuestion, SideBySide, ask_all
 from ui.wiring import Workbench
 
 ASKED = LabQuestion(QUESTION, CORPUS)

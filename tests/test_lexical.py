@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.errors import StoreError
-from rag.lexical import LexicalEntry, LexicalIndex, drop_lexical
+from rag.indexing.lexical_index import LexicalEntry, LexicalIndex, drop_lexical
 
 
 def entry(number: int, words: str, text: int = 1, page: int = 0) -> LexicalEntry:

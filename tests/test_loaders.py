@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rag.documents import Document
+from rag.documents.loaders import LOADER_VERSION, kind_of, load, suffixes
 from rag.errors import LoadError
-from rag.loaders import LOADER_VERSION, kind_of, load, suffixes
+from rag.types import Document
 
 STORED_RAW = (".md", ".rst", ".txt", ".log", ".py", ".js", ".go", ".toml", ".yaml", ".sh")
 TEXT_LIKE = (*STORED_RAW, ".html", ".csv", ".tsv", ".json", ".jsonl", ".ipynb")
@@ -35,7 +35,7 @@ def documents(name: str, data: bytes | str) -> list[Document]:
 
 
 def check(document: Document) -> None:
-    """The rules of ``rag.documents``, asserted."""
+    """The rules of ``rag.types``, asserted."""
     text = document.text
     assert not {"\r", "\0"} & set(text)
     text.encode()
@@ -232,6 +232,6 @@ def test_unusual_scripts_survive_unchanged(suffix: str, text: str) -> None:
 
 def test_importing_the_loaders_imports_no_parser() -> None:
     heavy = "lxml pypdfium2 docx pptx markdown_it nbformat langchain_text_splitters bs4 pandas charset_normalizer"
-    code = f"import sys, rag.loaders; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    code = f"import sys, rag.documents.loaders; print([m for m in {heavy.split()!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from scripted_bench import pdf
 from stores import limits, write
 
-from rag.documents import Block, Document
+from rag.documents.loaders import load
+from rag.documents.loaders._frames import FrameError, TooLarge, document_of, frames_of
+from rag.documents.loaders.isolated import IsolatedLoader
 from rag.errors import LoadError
-from rag.loaders import load
-from rag.loaders._frames import FrameError, TooLarge, document_of, frames_of
-from rag.loaders.isolated import IsolatedLoader
+from rag.types import Block, Document
 
 LONGEST = 1_000_000
 STORED = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=20)

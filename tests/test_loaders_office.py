@@ -17,9 +17,9 @@ from docx.document import Document as WordFile
 from pptx.presentation import Presentation
 from pptx.util import Inches
 
-from rag.documents import Document
+from rag.documents.loaders import load
 from rag.errors import LoadError
-from rag.loaders import load
+from rag.types import Document
 
 
 def read(name: str, data: bytes) -> Document:

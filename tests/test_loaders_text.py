@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rag.documents import Document
+from rag.documents.loaders import load
 from rag.errors import LoadError
-from rag.loaders import load
+from rag.types import Document
 
 
 def read(name: str, source: str) -> Document:

@@ -14,7 +14,7 @@ from tiny import whole
 from tiny_lm import MESSAGES, OTHERS, chat, opened, watch
 
 from rag.errors import ModelError
-from rag.local.engine import LocalEngine
+from rag.models.local.local_engine import LocalEngine
 
 
 @pytest.fixture(scope="module")

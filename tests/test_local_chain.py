@@ -16,10 +16,10 @@ from live_server import running
 from tiny import QUESTION, answered, only_llm, settings_at, stopped_after, told
 from tiny_lm import MESSAGES, chat, make_model, watch
 
-from rag.assistant import Ask
-from rag.encoder import Encoder
+from rag.answering.assistant import Ask
+from rag.encoders import Encoder
 from rag.errors import ModelUnavailable
-from rag.events import Done, Token, Turn
+from rag.types import Done, Token, Turn
 from ui.wiring import Workbench
 
 COMPLETIONS = "/v1/chat/completions"

@@ -19,10 +19,10 @@ from tiny_lm import MESSAGES, OTHERS, chat, make_model, make_tokenizer, opened
 
 from finetune.export import export_int8
 from rag.errors import ModelError, ModelUnavailable, SettingsError, StorageFull
-from rag.local.adapters import find_lora
-from rag.local.card import CARD, read_card
-from rag.local.engine import LocalEngine
-from rag.local.template import render
+from rag.models.local.chat_template import render
+from rag.models.local.export_card import CARD, read_card
+from rag.models.local.local_adapters import find_lora
+from rag.models.local.local_engine import LocalEngine
 from ui.cli import cli
 
 

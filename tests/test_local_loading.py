@@ -12,11 +12,11 @@ import pytest
 from tiny_lm import MESSAGES, chat, make_adapter, make_model, opened
 
 from rag.errors import ModelUnavailable
-from rag.local import device
-from rag.local.adapters import find_lora
-from rag.local.device import Place, check_memory, choose_place, free_memory, memory_needed
-from rag.local.engine import open_local_engine
-from rag.local.locate import locate_local, weight_files
+from rag.models.local import local_device as device
+from rag.models.local.local_adapters import find_lora
+from rag.models.local.local_device import Place, check_memory, choose_place, free_memory, memory_needed
+from rag.models.local.local_engine import open_local_engine
+from rag.models.local.local_files import locate_local, weight_files
 from rag.settings import LocalSettings, Settings
 from ui.doctor import check_model
 

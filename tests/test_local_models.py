@@ -15,9 +15,9 @@ from tiny import whole
 from tiny_lm import MESSAGES, chat, make_model, make_tokenizer, opened, watch
 
 from rag.errors import ModelError, ModelProtocolError, ModelUnavailable, SettingsError
-from rag.local.chat import LocalChatModel
-from rag.local.engine import LocalEngine
-from rag.local.template import PLAIN_STOPS, render
+from rag.models.local.chat_template import PLAIN_STOPS, render
+from rag.models.local.local_chat import LocalChatModel
+from rag.models.local.local_engine import LocalEngine
 
 
 @pytest.fixture(scope="module")

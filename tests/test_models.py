@@ -27,12 +27,12 @@ from scripted_openai import (
 )
 from tiny import FOLLOW_UP, QUESTION, SENTENCE, answered, assistant_for, only_llm, steps_of, stopped_after
 
-from rag.assistant import Ask
+from rag.answering.assistant import Ask
 from rag.errors import ModelUnavailable, SettingsError
-from rag.models import check_model_name, open_remote_model
+from rag.models.chat_models import check_model_name, open_remote_model
 from rag.settings import DecodingSettings, Settings
 from ui.openai_shapes import Reply as ApiReply
-from ui.pages.render import footer_html
+from ui.pages.chat.answer_html import footer_html
 from ui.wiring import Workbench
 
 pytestmark = WRONG_TYPES

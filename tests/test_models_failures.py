@@ -29,7 +29,7 @@ from scripted_openai import (
 )
 
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
-from rag.remote import LONGEST_REPLY
+from rag.models.remote_model import LONGEST_REPLY
 from ui.wiring import Workbench
 
 pytestmark = WRONG_TYPES

@@ -11,9 +11,9 @@ import pytest
 from tiny_lm import opened
 
 from finetune.export import export_int8
-from rag.encoder.convert import convert
-from rag.encoder.locate import locate_model
-from rag.encoder.torch_encoder import TorchEncoder
+from rag.encoders.encoder_conversion import convert
+from rag.encoders.encoder_files import locate_model
+from rag.encoders.torch_encoder import TorchEncoder
 from rag.errors import EncoderError, ModelUnavailable
 from rag.settings import EncoderSettings
 from rag.workspace import Workspace

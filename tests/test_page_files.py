@@ -9,8 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
+from event_client import events, trigger
 from live_server import running
-from page_events import events, trigger
 from scripted_bench import ScriptedBench
 
 from rag.errors import LoadError

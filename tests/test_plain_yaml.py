@@ -16,9 +16,9 @@ from terminal import assert_one_line, call
 from prompts import plain_yaml
 from prompts.files import as_yaml, parse_draft, parse_prompt
 from prompts.template import Message, PromptTemplate, PromptTemplateError
+from rag.documents.loaders import load as load_file
 from rag.errors import PromptError
-from rag.loaders import load as load_file
-from ui.pages.prompts_draft import FIELDS, meant, settings_in, with_settings
+from ui.pages.prompts.prompts_draft import FIELDS, meant, settings_in, with_settings
 
 # Each line stands for eight of the line before it: the last one for a thousand million numbers.
 NAMES = "abcdefghij"

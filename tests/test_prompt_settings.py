@@ -19,7 +19,7 @@ from prompts.diff import apply, diff, parts
 from prompts.files import as_draft, as_yaml, parse_draft, parse_prompt, write_prompt
 from prompts.library import SHIPPED
 from prompts.template import _ASIDE, split_places
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 from ui.wiring import Workbench
 
 PLAIN = st.text(st.characters(codec="utf-8"), max_size=20)

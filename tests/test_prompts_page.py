@@ -15,9 +15,9 @@ from prompts import PromptLibrary, PromptTemplate
 from prompts.files import as_draft, parse_draft
 from rag.errors import PromptError
 from rag.settings import Settings
-from ui.pages.prompts_draft import FIELDS, meant, settings_in, shown, with_settings
-from ui.pages.prompts_shelf import Shelf
-from ui.pages.prompts_view import changes_html, head_html, template_html
+from ui.pages.prompts.prompts_draft import FIELDS, meant, settings_in, shown, with_settings
+from ui.pages.prompts.prompts_list import Shelf
+from ui.pages.prompts.prompts_view import changes_html, head_html, template_html
 from ui.wiring import Workbench
 
 QUESTION = "What does the Stop button do?"

@@ -15,11 +15,11 @@ from wandb_reader import RunFile, offline_runs
 
 from rag.evaluation.cases import Case
 from rag.evaluation.publish import keys, publish
-from rag.evaluation.runs import Cell, Plan, Run, RunStore, Score
+from rag.evaluation.run_store import Cell, Plan, Run, RunStore, Score
 from rag.evaluation.summary import Summary, summarise
+from rag.evaluation.variants import Variant
 from rag.settings import TrackingSettings
-from rag.variants import Variant
-from rag.wandb_run import end_service
+from rag.tracing.wandb_run import end_service
 from rag.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("isolated_wandb")

@@ -12,18 +12,17 @@ import pytest
 from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, QUESTION, SENTENCE, ScriptedChat, answered, assistant_of, steps_of
 
-from rag.assistant import ANSWER_TIMES, LATEST_TURNS, Assistant
-from rag.condense import carry_topic, points_back
-from rag.documents import Hit, Passage
-from rag.encoder import Encoder
+from rag.answering.assistant import ANSWER_TIMES, LATEST_TURNS, Assistant
+from rag.answering.condense import carry_topic, points_back
+from rag.answering.grounding import ground, moved, with_citations
+from rag.encoders import Encoder
 from rag.errors import QuestionTooLong
-from rag.events import Turn
-from rag.grounding import ground, moved, with_citations
-from rag.question_limit import check_question
-from rag.retrieval import Retriever
+from rag.retrieval.question_limit import check_question
+from rag.retrieval.retriever import Retriever
 from rag.settings import RetrievalSettings, Settings
+from rag.types import Hit, Passage, Turn
 from ui.lab import Column
-from ui.side_by_side import LabQuestion, ask_all
+from ui.lab_answers import LabQuestion, ask_all
 from ui.wiring import Workbench
 
 LIMIT = 60

@@ -7,19 +7,28 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
-from evidence import REFUSAL, TEXTS, UNANSWERED, evidence_of, lexical_at, message_with, nearest_first, replied
+from evidence_samples import (
+    REFUSAL,
+    TEXTS,
+    UNANSWERED,
+    evidence_of,
+    lexical_at,
+    message_with,
+    nearest_first,
+    replied,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, HumanMessage
 from tiny import OFF_TOPIC
 
 from rag.errors import ModelProtocolError
-from rag.lexical import LexicalIndex
-from rag.reading.chat import EmbeddedReader
-from rag.reading.ranking import LONGEST, MOST_SENTENCES, SentenceRanking, choose
+from rag.indexing.lexical_index import LexicalIndex
+from rag.models.extractive.extractive_chat import EmbeddedReader
+from rag.models.extractive.sentence_ranking import LONGEST, MOST_SENTENCES, SentenceRanking, choose
 
 if TYPE_CHECKING:
-    from rag.encoder import Encoder
+    from rag.encoders import Encoder
 
 Reader = Callable[..., AIMessageChunk]
 

@@ -6,24 +6,24 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pytest
-from evidence import REFUSAL, TEXTS, UNANSWERED, evidence_of, lexical_at, nearest_first, replied
+from evidence_samples import REFUSAL, TEXTS, UNANSWERED, evidence_of, lexical_at, nearest_first, replied
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk
 
-from rag.adapters import find_adapter
-from rag.encoder.open import choose_precision
-from rag.reading.chat import EmbeddedReader
-from rag.reading.ranking import SpanRanking
-from rag.reading.reader import ReadPassage, SpanReader
+from rag.encoders.adapters import find_adapter
+from rag.encoders.encoder_opening import choose_precision
+from rag.encoders.tuned_conversion import converted_network
+from rag.models.extractive.extractive_chat import EmbeddedReader
+from rag.models.extractive.sentence_ranking import SpanRanking
+from rag.models.extractive.span_reader import ReadPassage, SpanReader
 from rag.settings import EncoderSettings, ReaderSettings
-from rag.tuned.convert import converted_network
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rag.encoder import Encoder
+    from rag.encoders import Encoder
 
 Reader = Callable[[str, Sequence[str]], AIMessageChunk]
 

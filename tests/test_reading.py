@@ -14,12 +14,20 @@ from tuning_data import LONG, STRANGE, fact
 
 from finetune.recipe import load_recipe
 from finetune.rows import ReadingRow
-from finetune.tasks.reader import EXACT, INSIDE, NONE, ReaderTask, best_span, calibrate, tokens_of
-from rag.conversion import TOKENIZER
-from rag.encoder.locate import locate_model
-from rag.reading.render import MOST_PLACE, MOST_QUESTION, OVERLAP, WINDOW, Renderer, Window, as_inputs
-from rag.reading.spans import LONGEST, best_spans
-from rag.sentences import Sentence
+from finetune.tasks.reader_task import EXACT, INSIDE, NONE, ReaderTask, best_span, calibrate, tokens_of
+from rag.documents.sentences import Sentence
+from rag.encoders.encoder_files import locate_model
+from rag.encoders.network_conversion import TOKENIZER
+from rag.encoders.question_passage_pair import (
+    MOST_PLACE,
+    MOST_QUESTION,
+    OVERLAP,
+    WINDOW,
+    Renderer,
+    Window,
+    as_inputs,
+)
+from rag.models.extractive.spans import LONGEST, best_spans
 from rag.settings import EncoderSettings
 
 BASE = locate_model(EncoderSettings())

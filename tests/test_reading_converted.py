@@ -17,16 +17,16 @@ from chance import BASE, adapter_of_chance, network_of_chance
 from tracked import ROOT
 from tuning_data import LONG, STRANGE, fact
 
-from rag.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, Calibration, find_adapter, read_adapter
-from rag.conversion import GRAPH, TOKENIZER
+from rag.documents.sentences import split_sentences
+from rag.encoders.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, Calibration, find_adapter, read_adapter
+from rag.encoders.network_conversion import GRAPH, TOKENIZER
+from rag.encoders.question_passage_pair import Renderer
+from rag.encoders.tuned_architectures import open_base, span_network
+from rag.encoders.tuned_conversion import converted_network, merge
 from rag.errors import AdapterError, EncoderError
-from rag.reading.reader import ReadPassage, SpanReader
-from rag.reading.render import Renderer
-from rag.reading.spans import best_spans
-from rag.sentences import split_sentences
+from rag.models.extractive.span_reader import ReadPassage, SpanReader
+from rag.models.extractive.spans import best_spans
 from rag.settings import EncoderSettings
-from rag.tuned.convert import converted_network, merge
-from rag.tuned.network import open_base, span_network
 from rag.workspace import Workspace
 
 CALIBRATION = Calibration(slope=0.5, intercept=-1.0)
@@ -108,7 +108,7 @@ def test_the_converted_network_gives_the_scores_of_the_network(
 
 
 def test_in_bf16_the_scores_are_nearly_the_same(adapter: Adapter, converted: Path, reader: SpanReader) -> None:
-    from rag.encoder.open import choose_precision
+    from rag.encoders.encoder_opening import choose_precision
 
     if choose_precision(EncoderSettings())[0] != "bf16":
         pytest.skip("this processor does not compute in bf16")
@@ -139,9 +139,9 @@ def test_margins_become_probabilities(reader: SpanReader) -> None:
 READ = """
 import sys
 from pathlib import Path
-from rag.adapters import read_adapter
-from rag.tuned.convert import converted_network
-from rag.reading.reader import ReadPassage, SpanReader
+from rag.encoders.adapters import read_adapter
+from rag.encoders.tuned_conversion import converted_network
+from rag.models.extractive.span_reader import ReadPassage, SpanReader
 
 adapter = read_adapter(Path(sys.argv[1]))
 folder = converted_network(adapter, Path(sys.argv[2]))

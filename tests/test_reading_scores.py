@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rag.errors import EvaluationError
 from rag.evaluation.metrics import exact, f1, normalised
-from rag.evaluation.reading import WORTH_TELLING, Prediction, calibration_error, nearest, score
+from rag.evaluation.reading_metrics import WORTH_TELLING, Prediction, calibration_error, nearest, score
 from rag.evaluation.squad import Question, read_articles
 
 # The published definition, written down a second time: one letter and one word after the other.

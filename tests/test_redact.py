@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.redact import (
+from rag.redaction import (
     MASK,
     is_secret_key,
     redact,

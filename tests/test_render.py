@@ -8,12 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.documents import Hit, Passage
-from rag.events import Answer, Citation, Usage
-from rag.traces import Feedback, Span, Trace, TracePage
-from ui.pages.markup import Reference, markdown, plain, plain_with_citations
-from ui.pages.panel import sources_html
-from ui.pages.render import (
+from rag.tracing.trace_store import Feedback, Span, Trace, TracePage
+from rag.types import Answer, Citation, Hit, Passage, Usage
+from ui.pages.chat.answer_html import (
     answer_html,
     cost,
     document_url,
@@ -24,8 +21,10 @@ from ui.pages.render import (
     step_line,
     tokens,
 )
-from ui.pages.trace_view import list_html, trace_html
-from ui.pages.view import ago
+from ui.pages.chat.conversation_view import ago
+from ui.pages.chat.sources_panel import sources_html
+from ui.pages.safe_markup import Reference, markdown, plain, plain_with_citations
+from ui.pages.traces.trace_view import list_html, trace_html
 
 TEXT = "Before it. The cited sentence. After it."
 PASSAGE = Passage(1, 7, "/d/guide.md", "guide.md", "Guide", TEXT, 100, 100 + len(TEXT), ("Top", "Sub"))

@@ -22,12 +22,12 @@ from sqlalchemy import Engine
 from rag.errors import DatabaseError, EvaluationError
 from rag.evaluation.cases import Case
 from rag.evaluation.gate import gate, parse_margin
-from rag.evaluation.markup import plain
-from rag.evaluation.report import SHOWN, write_report
-from rag.evaluation.runs import Cell, CellPassage, Plan, RunStore
+from rag.evaluation.html_escaping import plain
+from rag.evaluation.run_report import SHOWN, write_report
+from rag.evaluation.run_store import Cell, CellPassage, Plan, RunStore
 from rag.evaluation.summary import Summary, read_columns, summarise
-from rag.events import Turn
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
+from rag.types import Turn
 
 VOID = {"meta", "br"}
 KNOWN = {

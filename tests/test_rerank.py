@@ -18,15 +18,15 @@ from terminal import assert_one_line, call, objects
 from tiny import CORPUS, QUESTION, settings_at
 from tuning_data import LONG, STRANGE, fact
 
-from rag.adapters import Adapter, find_adapter
-from rag.conversion import GRAPH, TOKENIZER
-from rag.documents import Hit, Passage
+from rag.encoders.adapters import Adapter, find_adapter
+from rag.encoders.network_conversion import GRAPH, TOKENIZER
+from rag.encoders.question_passage_pair import Renderer
+from rag.encoders.tuned_conversion import converted_network
 from rag.errors import AdapterError, EncoderError
-from rag.reading.render import Renderer
-from rag.rerank import BATCH, WINDOW, CrossReranker, NullReranker, place_score
-from rag.retrieval import Retriever, SearchOptions
+from rag.retrieval.reranking import BATCH, WINDOW, CrossReranker, NullReranker, place_score
+from rag.retrieval.retriever import Retriever, SearchOptions
 from rag.settings import EncoderSettings, RetrievalSettings
-from rag.tuned.convert import converted_network
+from rag.types import Hit, Passage
 from rag.workspace import Workspace
 from ui.wiring import Workbench
 
@@ -176,7 +176,7 @@ def test_each_passage_is_read_as_if_it_were_alone(reranker: CrossReranker) -> No
 def test_in_bf16_the_scores_are_nearly_the_same(
     adapter: Adapter, converted: Path, reranker: CrossReranker
 ) -> None:
-    from rag.encoder.open import choose_precision
+    from rag.encoders.encoder_opening import choose_precision
 
     if choose_precision(EncoderSettings())[0] != "bf16":
         pytest.skip("this processor does not compute in bf16")

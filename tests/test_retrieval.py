@@ -17,15 +17,15 @@ from sqlalchemy import insert, update
 from stores import take_in, write
 
 from rag import database as db
-from rag.corpora import Corpora
-from rag.dense import ChromaStore, DenseEntry
-from rag.documents import Hit
-from rag.encoder import Encoder
-from rag.filters import Filters
-from rag.index import CorpusIndex
-from rag.lexical import LexicalEntry
-from rag.retrieval import Fused, Retriever, SearchOptions, fuse
+from rag.encoders import Encoder
+from rag.indexing.corpora import Corpora
+from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.dense_index import ChromaStore, DenseEntry
+from rag.indexing.lexical_index import LexicalEntry
+from rag.retrieval.filters import Filters
+from rag.retrieval.retriever import Fused, Retriever, SearchOptions, fuse
 from rag.settings import RetrievalSettings, SearchMode
+from rag.types import Hit
 from rag.workspace import open_workspace
 
 MODES: tuple[SearchMode, ...] = ("hybrid", "dense", "lexical")

@@ -16,14 +16,14 @@ from tiny_lm import MESSAGES, OTHERS, chat, make_tokenizer, opened
 
 from finetune.export import export_int8
 from rag.errors import ModelUnavailable
-from rag.local.card import CARD
-from rag.local.chat import LocalChatModel
-from rag.local.engine import LocalEngine
-from rag.local.sampling import Sampling
-from rag.local.template import render
-from rag.local.torch_sampling import Recommended, choosing
-from rag.models import open_local_model
-from rag.sampling import ModelKind, kind_of, unsupported, without_form
+from rag.models.chat_models import open_local_model
+from rag.models.decoding_support import ModelKind, kind_of, unsupported, without_form
+from rag.models.local.chat_template import render
+from rag.models.local.export_card import CARD
+from rag.models.local.local_chat import LocalChatModel
+from rag.models.local.local_engine import LocalEngine
+from rag.models.local.token_sampling import Sampling
+from rag.models.local.torch_sampling import Recommended, choosing
 from rag.settings import DecodingSettings, Settings
 
 EVERYTHING: dict[str, Any] = {
@@ -300,7 +300,7 @@ def test_an_export_is_told_from_its_folder(exported: Path, tiny_lm: Path, tmp_pa
 
 
 def test_every_field_of_the_decoding_was_thought_of() -> None:
-    # A new one is not honoured by itself: see to it in rag.models and in rag.sampling.
+    # A new one is not honoured by itself: see to it in rag.models.chat_models and in rag.models.decoding_support.
     assert set(EVERYTHING["decoding"]) == set(DecodingSettings.model_fields)
 
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rag.documents.sandbox import Sandbox, SandboxError
 from rag.errors import LoadError
-from rag.sandbox import Sandbox, SandboxError
 
 TESTS = Path(__file__).resolve().parent
 TARGET = "sandboxed:work"
 
 PARENT = """
 import sys, time
-from rag.sandbox import Sandbox
+from rag.documents.sandbox import Sandbox
 with Sandbox("sandboxed:work", memory_mb=256, timeout_s=60, longest_frame=1_000) as box:
     print(b"".join(box.run({"do": "pid"})).decode(), flush=True)
     list(box.run({"do": sys.argv[1]}))

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.documents import Hit, Passage
-from rag.encoder import Encoder
+from rag.encoders import Encoder
 from rag.evaluation.cases import Case
 from rag.evaluation.measures import BY_NAME
 from rag.evaluation.scoring import NullJudge, Scorer, Scores
-from rag.events import Answer, AnswerStatus, Citation, Claim
+from rag.types import Answer, AnswerStatus, Citation, Claim, Hit, Passage
 
 CASE = Case(
     id="1", question="When was it installed?", answers=("1871", "in 1871 by Ida Brandt"), sources=("a.md", "b.md")

@@ -13,19 +13,19 @@ from click.testing import CliRunner
 from terminal import call
 from tiny import CORPUS, QUESTION, answered, open_tiny, scripted
 
-from rag.conversations import ConversationStore
+from rag.answering.conversation_store import ConversationStore
 from rag.database import open_database
-from rag.dense import open_chroma
-from rag.encoder import Encoder
+from rag.encoders import Encoder
 from rag.errors import DatabaseError, RagsmithError, SettingsError, VectorStoreError
-from rag.events import Answer, Turn
-from rag.models import open_remote_model
-from rag.redact import MASK
+from rag.indexing.dense_index import open_chroma
+from rag.models.chat_models import open_remote_model
+from rag.redaction import MASK
 from rag.settings import Settings, load_settings
+from rag.types import Answer, Turn
 from rag.workspace import Workspace
 from ui import cli as cli_module
 from ui import doctor
-from ui.pages.events import told
+from ui.pages.page_events import told
 
 PASSWORD = "hunter2horse"
 KEY = "sk-proj-Ab12Cd34Ef56Gh78Ij90"
@@ -160,7 +160,7 @@ def test_the_configuration_of_a_tracker_run_holds_no_secret(
     import wandb
 
     from rag.settings import TrackingSettings
-    from rag.wandb_run import init_run
+    from rag.tracing.wandb_run import init_run
 
     given: dict[str, Any] = {}
 

@@ -96,7 +96,7 @@ def test_a_signal_ends_the_server_in_order(tmp_path: Path, number: signal.Signal
 
 def test_an_answer_that_a_signal_cuts_off_is_traced_as_cancelled(tmp_path: Path) -> None:
     from rag.database import open_database
-    from rag.traces import TraceStore
+    from rag.tracing.trace_store import TraceStore
     from rag.workspace import open_workspace
 
     with served(tmp_path) as (process, port):

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_cells import case, cell
 
-from rag.evaluation.runs import Score
-from rag.evaluation.side_by_side import Answered, Kind, kind_of, side_by_side
+from rag.evaluation.case_answers import Answered, Kind, kind_of, side_by_side
+from rag.evaluation.run_store import Score
 
 
 @pytest.mark.parametrize(

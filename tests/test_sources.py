@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scripted_bench import PDF_PAGES, SENTENCE, TEXT, ScriptedBench, pdf
 
-from rag.corpora import StoredDocument
 from rag.errors import LoadError
+from rag.indexing.corpora import StoredDocument
 from ui.pdf_pages import Box, find_on_page, render_page
 from ui.sources import WINDOW, Span, page_of, quote_on_page, source_routes
 

@@ -6,11 +6,11 @@ import pytest
 from run_cells import cell
 from sqlalchemy import Engine
 
-from rag.evaluation.runs import Plan, RunStatus, RunStore
+from rag.evaluation.run_store import Plan, RunStatus, RunStore
 from rag.evaluation.standing import standings_of
-from rag.usage import PromptUse, VersionUse
-from rag.variants import Variant
-from ui.pages.prompts_view import use_html
+from rag.evaluation.variants import Variant
+from rag.tracing.prompt_usage import PromptUse, VersionUse
+from ui.pages.prompts.prompts_view import use_html
 
 
 def kept(

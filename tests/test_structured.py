@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
 from prompts import find_prompt
+from rag.documents.sentences import split_sentences
 from rag.errors import PromptError, SettingsError
-from rag.sentences import split_sentences
-from rag.structured import LONGEST, PATIENCE_S, NotTheSchema, check_schema, claims_of, parse, repair_messages
+from rag.models.structured_output import (
+    LONGEST,
+    PATIENCE_S,
+    NotTheSchema,
+    check_schema,
+    claims_of,
+    parse,
+    repair_messages,
+)
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

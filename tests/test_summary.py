@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from rag.database import open_database
 from rag.evaluation.figures import better, told, told_change, told_interval
 from rag.evaluation.measures import BY_NAME, MEASURES
-from rag.evaluation.runs import PAGE, Cell, Plan, Run, RunStore, Score, by_case
+from rag.evaluation.run_store import PAGE, Cell, Plan, Run, RunStore, Score, by_case
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Columns, Summary, change, read_columns, summarise
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 from rag.workspace import Workspace
 
 Keep = Callable[..., tuple[RunStore, Run]]

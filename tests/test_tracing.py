@@ -35,13 +35,13 @@ from scripted_chain import (
     tracer_to,
 )
 
-from rag.cost import load_prices
 from rag.errors import StorageFull
-from rag.events import Answer
-from rag.redact import JSON, MASK
+from rag.redaction import JSON, MASK
 from rag.settings import CostSettings
-from rag.traces import Trace
-from rag.tracing import TraceTracer
+from rag.tracing.cost import load_prices
+from rag.tracing.trace_store import Trace
+from rag.tracing.tracer import TraceTracer
+from rag.types import Answer
 
 
 @pytest.mark.parametrize("run", RUNNERS)
@@ -436,7 +436,7 @@ async def test_plain_inputs_and_outputs_are_questions_and_answers_too() -> None:
 @pytest.mark.parametrize("count", [2**31, 2**63, 10**400], ids=["32 bits", "64 bits", "more"])
 def test_a_trace_is_kept_whole_whatever_a_server_counts(tmp_path: Path, count: int) -> None:
     from rag.database import open_database
-    from rag.traces import TraceStore
+    from rag.tracing.trace_store import TraceStore
     from rag.workspace import open_workspace
 
     engine = open_database(open_workspace(tmp_path))
@@ -457,7 +457,7 @@ def test_a_trace_is_kept_whole_whatever_a_server_counts(tmp_path: Path, count: i
 
 def test_a_stored_trace_equals_the_one_that_was_traced(tmp_path: Path) -> None:
     from rag.database import open_database
-    from rag.traces import TraceStore
+    from rag.tracing.trace_store import TraceStore
     from rag.workspace import open_workspace
 
     engine = open_database(open_workspace(tmp_path))

@@ -23,9 +23,9 @@ from tracked import (
 from wandb_reader import nodes, offline_runs, read_run
 
 from rag.settings import TrackingSettings
-from rag.traces import Trace, TraceStore
-from rag.tracking import NullTracker, open_tracker
-from rag.wandb_run import Pace, clipped, step_seconds, trace_tree
+from rag.tracing.trace_store import Trace, TraceStore
+from rag.tracing.wandb_run import Pace, clipped, step_seconds, trace_tree
+from rag.tracing.wandb_tracker import NullTracker, open_tracker
 from rag.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("isolated_wandb")
@@ -35,10 +35,10 @@ def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspa
     from langchain_core.language_models import FakeListChatModel
     from langchain_core.runnables import RunnableLambda
 
-    from rag.cost import load_prices
-    from rag.events import Answer
     from rag.settings import CostSettings
-    from rag.tracing import TraceTracer
+    from rag.tracing.cost import load_prices
+    from rag.tracing.tracer import TraceTracer
+    from rag.types import Answer
 
     tracker = open_tracker(OFFLINE, workspace, store, {"model": "embedded", "corpus": "handbook"})
 
@@ -113,10 +113,10 @@ INTERRUPTED = """
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
-from rag.cost import load_prices
+from rag.tracing.cost import load_prices
 from rag.settings import CostSettings
-from rag.streamed import StreamedChatModel
-from rag.tracing import TraceTracer
+from rag.models.streaming import StreamedChatModel
+from rag.tracing.tracer import TraceTracer
 
 class SlowModel(StreamedChatModel):
     @property

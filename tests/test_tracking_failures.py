@@ -29,9 +29,9 @@ from tracked import (
 )
 
 from rag.settings import TrackingSettings
-from rag.traces import Trace, TraceStore
-from rag.tracking import TrackerStatus, WandbTracker
-from rag.wandb_run import Pace, WandbRun, service_process
+from rag.tracing.trace_store import Trace, TraceStore
+from rag.tracing.wandb_run import Pace, WandbRun, service_process
+from rag.tracing.wandb_tracker import TrackerStatus, WandbTracker
 from rag.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("isolated_wandb")
@@ -50,7 +50,7 @@ def failed(
         for record in caplog.records
         if record.levelno >= logging.WARNING and not record.name.startswith("wandb")
     ]
-    assert [record.name for record in told] == ["rag.tracking"]
+    assert [record.name for record in told] == ["rag.tracing.wandb_tracker"]
     assert "\n" not in told[0].getMessage()
     assert capfd.readouterr() == ("", "")
     return tracker.status
@@ -144,7 +144,7 @@ def test_a_killed_service_loses_nothing_and_a_later_run_works(
 
 def test_a_program_whose_service_was_killed_ends_quietly(workspace: Workspace) -> None:
     body = """
-    from rag.wandb_run import service_process
+    from rag.tracing.wandb_run import service_process
     tracker = open_tracker(TrackingSettings(wandb="offline"), workspace, store, {})
     store.save(trace_of(1))
     tracker.wake()
@@ -199,7 +199,7 @@ def test_a_disk_that_is_full_is_noticed(
 def test_a_server_that_is_away_leaves_the_traces_in_the_store(workspace: Workspace) -> None:
     body = """
     import os
-    from rag import wandb_run
+    from rag.tracing import wandb_run
     wandb_run._INIT_TIMEOUT_S = 1
     os.environ["WANDB_API_KEY"] = "a" * 40
     os.environ["WANDB_BASE_URL"] = "http://127.0.0.1:9"

@@ -15,10 +15,10 @@ from tuning_data import facts, write_data
 from finetune.data.altered import AROUND, OPPOSITES, SHORTEST, TAKEN_OUT, altered_rows
 from finetune.recipe import Source, load_recipe
 from finetune.rows import ReadingRow
-from finetune.tasks.reader import NONE, ReaderTask
-from rag.encoder.locate import locate_model
-from rag.reading.render import Renderer
-from rag.sentences import split_sentences
+from finetune.tasks.reader_task import NONE, ReaderTask
+from rag.documents.sentences import split_sentences
+from rag.encoders.encoder_files import locate_model
+from rag.encoders.question_passage_pair import Renderer
 from rag.settings import EncoderSettings
 
 

@@ -21,10 +21,10 @@ from finetune.data.splits import HeldOut, plain
 from finetune.features import Feature, Features
 from finetune.recipe import load_recipe
 from finetune.rows import ReadingRow
-from finetune.tasks.reader import EXACT, NONE, ReaderTask
+from finetune.tasks.reader_task import EXACT, NONE, ReaderTask
+from rag.documents.sentences import split_sentences
 from rag.errors import EvaluationError, TuningError
 from rag.evaluation.squad import Article, Paragraph, Question
-from rag.sentences import split_sentences
 
 ANSWERED = ("squad", "policyqa", "open-questions", "sentence-pairs")
 HELD_OUT = [each.paragraph for each in (*OF_XQUAD, *(fact for told in OF_HELD_OUT.values() for fact in told))]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from tuning_data import LONG, OF_DIALOGS, OF_HELD_OUT, OF_XQUAD, fact, facts, write_data
 
 from finetune.batches import plan
-from finetune.data import conversations, wordings, writing
-from finetune.data.conversations import CANARD, read_follow_ups, writing_row
+from finetune.data import follow_ups as conversations
+from finetune.data import wordings, writing
+from finetune.data.follow_ups import CANARD, read_follow_ups, writing_row
 from finetune.data.sentence_pairs import SentencePair
 from finetune.data.splits import HeldOut, plain
 from finetune.features import Features
@@ -24,13 +25,13 @@ from finetune.recipe import VALIDATION, Source, load_recipe, parse_recipe
 from finetune.rows import ReadingRow, WritingRow
 from finetune.run_folder import new_run
 from finetune.tasks import open_task
-from finetune.tasks.generator import ANSWERS, KINDS, OTHERS, GeneratorTask, _Batch
+from finetune.tasks.generator_task import ANSWERS, KINDS, OTHERS, GeneratorTask, _Batch
 from finetune.worker import prepare
 from prompts import find_prompt
-from rag.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, read_adapter
+from rag.encoders.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, read_adapter
 from rag.errors import TuningError
-from rag.generator.decode import Generator
-from rag.generator.render import MOST_REPLY
+from rag.models.generator.generator_decoding import Generator
+from rag.models.generator.generator_input import MOST_REPLY
 from rag.settings import TrackingSettings
 from rag.workspace import open_workspace
 
@@ -335,7 +336,7 @@ def test_the_result_writes_as_it_did_in_training(
 ) -> None:
     import torch
 
-    from rag.tuned.convert import converted_network
+    from rag.encoders.tuned_conversion import converted_network
 
     adapter, network, _ = trained
     folder = converted_network(adapter, converted_models)

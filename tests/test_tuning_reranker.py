@@ -25,15 +25,15 @@ from finetune.rows import ReadingRow
 from finetune.run_folder import RunFolder, new_run
 from finetune.start import find_start, open_network
 from finetune.tasks import open_task
-from finetune.tasks.reranker import HELD_OUT, WEIGHTS, RerankerTask, best_weight, mixed_ndcg, thinned
+from finetune.tasks.reranker_task import HELD_OUT, WEIGHTS, RerankerTask, best_weight, mixed_ndcg, thinned
 from finetune.worker import prepare
-from rag.adapters import CARD, CONFIG, HEAD, SHIPPED, Adapter, AdapterCard, read_adapter
-from rag.adapters import WEIGHTS as MATRICES
-from rag.documents import Hit, Passage
-from rag.encoder import Encoder
+from rag.encoders import Encoder
+from rag.encoders.adapters import CARD, CONFIG, HEAD, SHIPPED, Adapter, AdapterCard, read_adapter
+from rag.encoders.adapters import WEIGHTS as MATRICES
 from rag.errors import AdapterError, TuningError
-from rag.rerank import CrossReranker, place_score
+from rag.retrieval.reranking import CrossReranker, place_score
 from rag.settings import TrackingSettings
+from rag.types import Hit, Passage
 from rag.workspace import open_workspace
 
 DEPTH = 12
@@ -64,7 +64,7 @@ QUESTIONS = [each.questions[0][0] for each in OF_JUDGED]
 def encoder_at_hand(encoder: Encoder) -> Iterator[None]:
     """Searching takes the encoder that is there, and converts none in its own short-lived workspace."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("rag.encoder.open_encoder", lambda *_: encoder)
+        patched.setattr("rag.encoders.open_encoder", lambda *_: encoder)
         yield
 
 
@@ -399,8 +399,8 @@ def test_every_row_is_trained_on_and_looked_at(trained: Trained) -> None:
 def test_the_result_holds_what_the_training_started_from(trained: Trained) -> None:
     import torch
 
-    from rag.tuned.convert import merge_base
-    from rag.tuned.network import open_base
+    from rag.encoders.tuned_architectures import open_base
+    from rag.encoders.tuned_conversion import merge_base
 
     files = RerankerTask(RECIPE).files
     begun: Any = open_network(RECIPE, files, plain=False)
@@ -418,7 +418,7 @@ def test_the_result_holds_what_the_training_started_from(trained: Trained) -> No
 def test_the_result_answers_as_it_did_in_training(trained: Trained, converted_models: Path) -> None:
     import torch
 
-    from rag.tuned.convert import converted_network
+    from rag.encoders.tuned_conversion import converted_network
 
     adapter = trained.adapter
     folder = converted_network(adapter, converted_models)
@@ -471,7 +471,7 @@ def test_a_start_may_be_a_folder_and_must_be_whole(tmp_path: Path) -> None:
 def test_without_a_start_a_training_begins_with_the_base() -> None:
     import torch
 
-    from rag.tuned.network import open_base
+    from rag.encoders.tuned_architectures import open_base
 
     recipe = RECIPE.model_copy(update={"start": None})
     files = RerankerTask(recipe).files

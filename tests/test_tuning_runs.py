@@ -22,8 +22,8 @@ from wandb_reader import RunFile, offline_runs, read_run
 
 from finetune.recipe import RECIPES, parse_recipe
 from finetune.run_folder import RunFolder, new_run
-from rag.adapters import CARD, CONFIG, HEAD, WEIGHTS, read_adapter
-from rag.encoder.locate import locate_model
+from rag.encoders.adapters import CARD, CONFIG, HEAD, WEIGHTS, read_adapter
+from rag.encoders.encoder_files import locate_model
 from rag.settings import EncoderSettings, TrackingSettings
 from rag.workspace import open_workspace
 
@@ -167,7 +167,7 @@ def test_the_result_of_a_training_is_whole(whole: RunFolder) -> None:
 def test_peft_loads_the_adapter_and_all_of_it_has_moved(whole: RunFolder) -> None:
     from peft import PeftModel
 
-    from rag.tuned.network import TARGETS, open_base
+    from rag.encoders.tuned_architectures import TARGETS, open_base
 
     base: Any = open_base(locate_model(EncoderSettings()).folder)
     loaded = PeftModel.from_pretrained(base, whole.path / "result")

@@ -21,8 +21,8 @@ from finetune.features import Features
 from finetune.loop import Point, Stopped, Trainer, trainable
 from finetune.recipe import RECIPES, LoraPart, Recipe, parse_recipe
 from finetune.run_folder import RunFolder, Status, new_run
-from finetune.tasks.reader import ReaderTask
-from finetune.tracking import NullTracker, TuningTracker, open_tracker
+from finetune.tasks.reader_task import ReaderTask
+from finetune.training_run_tracking import NullTracker, TuningTracker, open_tracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
@@ -237,9 +237,9 @@ def test_a_whole_difference_of_low_rank_is_held_by_the_adapter() -> None:
     import torch
 
     from finetune import lora
-    from rag.encoder.locate import locate_model
+    from rag.encoders.encoder_files import locate_model
+    from rag.encoders.tuned_architectures import open_base
     from rag.settings import EncoderSettings
-    from rag.tuned.network import open_base
 
     folder = locate_model(EncoderSettings()).folder
     trained, fresh = open_base(folder), open_base(folder)
@@ -255,7 +255,7 @@ def test_a_whole_difference_of_low_rank_is_held_by_the_adapter() -> None:
 
 
 def test_a_stage_of_all_weights_moves_matrices_and_head_and_nothing_else(data: Path) -> None:
-    from rag.tuned.network import TARGETS
+    from rag.encoders.tuned_architectures import TARGETS
 
     network: Any = ReaderTask(RECIPE).network()
     stage = RECIPE.stages[0].model_copy(update={"method": "full"})
@@ -335,7 +335,7 @@ def test_where_wandb_cannot_start_a_training_goes_on(
     tracker = open_tracker(OFFLINE, workspace.root, "run-1", {})
     assert isinstance(tracker, NullTracker)
     tell(tracker, tmp_path / "result")
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "finetune.tracking"]
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "finetune.training_run_tracking"]
     assert told.startswith("W&B does not start: ")
 
 
@@ -349,7 +349,9 @@ def test_what_wandb_raises_is_told_once_and_it_is_given_up(
         with monkeypatch.context() as patched:
             patched.setattr(run, "log", lambda _values: 1 / 0)
             tell(tracker, tmp_path / "result")
-        told = [record.getMessage() for record in caplog.records if record.name == "finetune.tracking"]
+        told = [
+            record.getMessage() for record in caplog.records if record.name == "finetune.training_run_tracking"
+        ]
         assert told[-1] == "W&B is given up: division by zero"
         assert sum("given up" in line for line in told) == 1
     finally:
@@ -360,10 +362,10 @@ TOLD_TO_THE_DEAD = """
 import sys
 from pathlib import Path
 from finetune.loop import Point
-from finetune.tracking import open_tracker
+from finetune.training_run_tracking import open_tracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
-from rag.wandb_run import service_process
+from rag.tracing.wandb_run import service_process
 
 root = Path(sys.argv[1])
 point = Point("settle", 5, 9, 2.5, 1e-4, 3.5, 120.0, {"loss": 2.25})

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from rag.database import open_database
-from rag.traces import Status, Trace, TraceStore
-from rag.usage import VersionUse, traces_of, use_of
+from rag.tracing.prompt_usage import VersionUse, traces_of, use_of
+from rag.tracing.trace_store import Status, Trace, TraceStore
 from rag.workspace import open_workspace
 
 

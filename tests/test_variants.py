@@ -13,8 +13,16 @@ from hypothesis import strategies as st
 
 from prompts import PromptSettings, PromptTemplate, find_prompt
 from rag.errors import PromptError, SettingsError
+from rag.evaluation.variants import (
+    FIELDS,
+    PROMPT_SETTINGS,
+    SECTIONS,
+    Variant,
+    parse_variant,
+    with_changes,
+    with_prompt,
+)
 from rag.settings import Settings
-from rag.variants import FIELDS, PROMPT_SETTINGS, SECTIONS, Variant, parse_variant, with_changes, with_prompt
 from ui.wiring import Workbench
 
 ANY_TEXT = st.text(max_size=60)

@@ -14,15 +14,15 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from prompts import PromptTemplate, find_prompt
-from rag.assistant import Ask, Assistant, Pipeline, TraceSink
-from rag.chain import build_chain
-from rag.cost import PriceList, load_prices
-from rag.encoder import Encoder
-from rag.events import Answer, Done, Event, Started, Token, Turn
-from rag.models import open_remote_model
+from rag.answering.assistant import Ask, Assistant, Pipeline, TraceSink
+from rag.answering.chain import build_chain
+from rag.answering.steps import Steps
+from rag.encoders import Encoder
+from rag.models.chat_models import open_remote_model
 from rag.settings import CostSettings, Settings
-from rag.steps import Steps
-from rag.traces import Span, Trace
+from rag.tracing.cost import PriceList, load_prices
+from rag.tracing.trace_store import Span, Trace
+from rag.types import Answer, Done, Event, Started, Token, Turn
 from ui.wiring import Workbench
 
 CORPUS = "harbour"

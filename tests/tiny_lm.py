@@ -11,8 +11,8 @@ from typing import Any
 from langchain_core.messages import BaseMessage, HumanMessage, SystemMessage
 from tiny import PAGES
 
-from rag.local.chat import LocalChatModel
-from rag.local.engine import LocalEngine, open_local_engine
+from rag.models.local.local_chat import LocalChatModel
+from rag.models.local.local_engine import LocalEngine, open_local_engine
 from rag.settings import LocalSettings
 
 TEMPLATE = (

@@ -17,9 +17,9 @@ import pytest
 from wandb_reader import RunFile, offline_runs, read_run
 
 from rag.settings import TrackingSettings
-from rag.traces import Span, Trace, TraceStore
-from rag.tracking import WandbTracker
-from rag.wandb_run import Pace
+from rag.tracing.trace_store import Span, Trace, TraceStore
+from rag.tracing.wandb_run import Pace
+from rag.tracing.wandb_tracker import WandbTracker
 from rag.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -131,8 +131,8 @@ import signal, sys, time
 from pathlib import Path
 from rag.database import open_database
 from rag.settings import TrackingSettings
-from rag.traces import Trace, TraceStore
-from rag.tracking import open_tracker
+from rag.tracing.trace_store import Trace, TraceStore
+from rag.tracing.wandb_tracker import open_tracker
 from rag.workspace import open_workspace
 
 workspace = open_workspace(Path(sys.argv[1]))

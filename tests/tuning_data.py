@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.data.conversations import CANARD
+from finetune.data.follow_ups import CANARD
 from finetune.data.splits import SQUAD, TEST, VALIDATION, XQUAD
 
 THINGS = ("lighthouse", "granary", "observatory", "aqueduct", "town hall", "library", "bell tower", "drawbridge")

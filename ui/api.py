@@ -19,13 +19,13 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from rag.errors import Busy, CorpusError, ModelTimeout, ModelUnavailable, QuestionTooLong, RagsmithError
-from rag.events import Event, Token
-from rag.question_limit import check_question
+from rag.retrieval.question_limit import check_question
+from rag.types import Event, Token
 from ui.asking import AnswerStream, Draft
 from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, extra, history_of
 
 if TYPE_CHECKING:
-    from rag.assistant import Ask
+    from rag.answering.assistant import Ask
     from ui.wiring import Workbench
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
         ApiError: The model is unknown, or no user asks anything.
         RagsmithError: The question is too long, or the corpora cannot be read.
     """
-    from rag.assistant import Ask
+    from rag.answering.assistant import Ask
 
     name, _, corpus = asked.model.partition("/")
     if name != MODEL or (corpus and corpus not in bench.corpora()):

@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from rag.documents import Hit
-from rag.events import Answer, Citation, Cited, Done, Event, Retrieved, Started, Step, StepStarted, Token
+from rag.types import Answer, Citation, Cited, Done, Event, Hit, Retrieved, Started, Step, StepStarted, Token
 
 INSIST_S = 1.0
 """How long a stopped answer may take to end before it is told again."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from rag.events import Answer
+from rag.types import Answer
 
 
 def claims_of(answer: Answer) -> list[dict[str, Any]]:

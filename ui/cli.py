@@ -35,17 +35,17 @@ class Entry:
 
 
 COMMANDS: Mapping[str, Entry] = {
-    "serve": Entry("ui.commands.serve:command", "Open the chat page."),
-    "ingest": Entry("ui.commands.ingest:command", "Add files and folders to a corpus."),
-    "search": Entry("ui.commands.search:command", "Show what is found for a query, and why."),
-    "ask": Entry("ui.commands.ask:command", "Ask a question in the terminal."),
-    "traces": Entry("ui.commands.traces:command", "List answered questions and show their steps."),
-    "prompts": Entry("ui.commands.prompts:command", "Write, compare and label versions of prompts."),
-    "corpora": Entry("ui.commands.corpora:command", "List and remove corpora."),
-    "datasets": Entry("ui.commands.datasets:command", "Keep questions with known answers, in versions."),
-    "eval": Entry("ui.commands.eval:command", "Measure the parts against known answers."),
-    "tune": Entry("ui.commands.tune:command", "Train adapters, and export a language model."),
-    "doctor": Entry("ui.commands.doctor:command", "Check everything a run needs."),
+    "serve": Entry("ui.commands.serve_command:command", "Open the chat page."),
+    "ingest": Entry("ui.commands.ingest_command:command", "Add files and folders to a corpus."),
+    "search": Entry("ui.commands.search_command:command", "Show what is found for a query, and why."),
+    "ask": Entry("ui.commands.ask_command:command", "Ask a question in the terminal."),
+    "traces": Entry("ui.commands.traces_command:command", "List answered questions and show their steps."),
+    "prompts": Entry("ui.commands.prompts_command:command", "Write, compare and label versions of prompts."),
+    "corpora": Entry("ui.commands.corpora_command:command", "List and remove corpora."),
+    "datasets": Entry("ui.commands.datasets_command:command", "Keep questions with known answers, in versions."),
+    "eval": Entry("ui.commands.eval_command:command", "Measure the parts against known answers."),
+    "tune": Entry("ui.commands.tune_command:command", "Train adapters, and export a language model."),
+    "doctor": Entry("ui.commands.doctor_command:command", "Check everything a run needs."),
 }
 
 
@@ -111,7 +111,7 @@ def _show_traceback(ctx: click.Context, error: Exception) -> None:
 
 def _shown(text: str) -> str:
     """An error on one line, without the secrets that it may repeat."""
-    from rag.redact import redact
+    from rag.redaction import redact
 
     return redact(" ".join(text.split()))
 

@@ -1,6 +1,6 @@
 """A prompt with values that a person gives, sent to a model as it is: no search, no checked citations.
 
-It is answered, traced and stopped like a question; see ``rag.assistant``.
+It is answered, traced and stopped like a question; see ``rag.answering.assistant``.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rag.assistant import Ask, Pipeline
+from rag.answering.assistant import Ask, Pipeline
 from rag.errors import PromptError
-from rag.events import Answer, Event, whole
+from rag.types import Answer, Event, whole
 
 if TYPE_CHECKING:
     from langchain_core.runnables import Runnable, RunnableConfig
 
-    from rag.chain import Draft
-    from rag.variants import Variant
+    from rag.answering.chain import Draft
+    from rag.evaluation.variants import Variant
     from ui.wiring import Workbench
 
 LONGEST_TITLE = 200
@@ -48,11 +48,11 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
     from langchain_core.runnables import RunnableLambda
 
     from prompts import PromptTemplateError
-    from rag.chain import ROOT
-    from rag.models import EMBEDDED
-    from rag.release import Release
-    from rag.replies import reply_of, unread_of, usage_of, was_cut
-    from rag.sampling import unsupported
+    from rag.answering.chain import ROOT
+    from rag.answering.release import Release
+    from rag.models.chat_models import EMBEDDED
+    from rag.models.decoding_support import unsupported
+    from rag.models.replies import reply_of, unread_of, usage_of, was_cut
 
     settings, prompt = bench.way(variant)
     if settings.model == EMBEDDED:

@@ -149,8 +149,8 @@ def check_chroma(settings: Settings) -> Check:
     """Chroma opens in the workspace, or its server answers."""
     if settings.chroma_url:
         return _check_chroma_server(settings.chroma_url)
-    from rag.dense import ChromaStore
     from rag.errors import VectorStoreError
+    from rag.indexing.dense_index import ChromaStore
     from rag.workspace import open_workspace
 
     workspace = open_workspace(settings.home)
@@ -166,7 +166,7 @@ def check_chroma(settings: Settings) -> Check:
 
 
 def _check_chroma_server(url: str) -> Check:
-    from rag.redact import without_password
+    from rag.redaction import without_password
 
     answer = fetch(f"{url.rstrip('/')}/api/v2/heartbeat")
     shown = without_password(url)
@@ -178,11 +178,11 @@ def _check_chroma_server(url: str) -> Check:
 
 def check_index(settings: Settings) -> Check:
     """Chroma and the lexical indexes hold what the database says; the encoder is not loaded for it."""
-    from rag.corpora import fingerprint_of, stored_states
     from rag.database import open_database
-    from rag.dense import ChromaStore
-    from rag.encoder.locate import locate_model
+    from rag.encoders.encoder_files import locate_model
     from rag.errors import EncoderError
+    from rag.indexing.corpora import fingerprint_of, stored_states
+    from rag.indexing.dense_index import ChromaStore
     from rag.workspace import open_workspace
 
     workspace = open_workspace(settings.home)
@@ -208,7 +208,7 @@ def check_index(settings: Settings) -> Check:
 
 def check_encoder(settings: Settings) -> Check:
     """The embedding model can be had, and its weights are the published ones."""
-    from rag.encoder.locate import locate_model
+    from rag.encoders.encoder_files import locate_model
 
     files = locate_model(settings.encoder)
     digest = files.sha256()
@@ -223,7 +223,7 @@ def check_openvino(settings: Settings) -> Check:
         import openvino
     except ImportError as error:
         return Check("openvino", None, f"It cannot be loaded, so torch takes its place: {error}.", slower)
-    from rag.encoder.open import choose_precision
+    from rag.encoders.encoder_opening import choose_precision
 
     precision, notice = choose_precision(settings.encoder)
     processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
@@ -252,7 +252,7 @@ def check_model(settings: Settings) -> Check:
         return _check_local_model(settings)
     if not settings.model.startswith(OPENAI_PREFIX):
         return _check_tuned(settings)
-    from rag.redact import without_password
+    from rag.redaction import without_password
 
     key = settings.openai.api_key
     url = (settings.openai.base_url or OPENAI_URL).rstrip("/")
@@ -273,7 +273,7 @@ def check_model(settings: Settings) -> Check:
 
 def _check_tuned(settings: Settings) -> Check:
     """The tuned reader or generator is whole, and was made for the weights that are here."""
-    from rag.models import check_model_name
+    from rag.models.chat_models import check_model_name
 
     check_model_name(settings.model)
     task, name = {
@@ -282,8 +282,8 @@ def _check_tuned(settings: Settings) -> Check:
     }[settings.model]
     if not name:
         return Check("model", True, f"{settings.model}, without a tuned reader; no server needed")
-    from rag.adapters import find_adapter
-    from rag.tuned.convert import check_base
+    from rag.encoders.adapters import find_adapter
+    from rag.encoders.tuned_conversion import check_base
     from rag.workspace import open_workspace
 
     adapter = find_adapter(name, open_workspace(settings.home))
@@ -294,8 +294,8 @@ def _check_tuned(settings: Settings) -> Check:
 
 def _check_local_model(settings: Settings) -> Check:
     """The model is on this machine, has room in its memory, and its adapters are there; nothing is loaded."""
-    from rag.local.engine import check_model, wanted_adapters
-    from rag.local.locate import locate_local
+    from rag.models.local.local_engine import check_model, wanted_adapters
+    from rag.models.local.local_files import locate_local
     from rag.workspace import open_workspace
 
     adapters = wanted_adapters(settings.local, open_workspace(settings.home).adapters)

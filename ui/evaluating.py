@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import DatasetError, EvaluationError, SettingsError
 from rag.evaluation.compare import Comparison, Side
+from rag.evaluation.run_store import Plan, Run, RunStatus, RunStore, by_case
 from rag.evaluation.runner import Contestant, Evaluation, EvaluationProgress
-from rag.evaluation.runs import Plan, Run, RunStatus, RunStore, by_case
 from rag.evaluation.scoring import Scorer
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 from rag.workspace import disk_errors
 from ui.judging import answer_judge
 
 if TYPE_CHECKING:
-    from rag.evaluation.datasets import DatasetStore, DatasetVersion
+    from rag.evaluation.dataset_store import DatasetStore, DatasetVersion
     from rag.evaluation.summary import Summary
     from ui.wiring import Workbench
 
@@ -56,7 +56,7 @@ class Evaluations:
     """Begins, continues and reads evaluation runs."""
 
     def __init__(self, bench: Workbench) -> None:
-        from rag.evaluation.datasets import DatasetStore
+        from rag.evaluation.dataset_store import DatasetStore
 
         self._bench = bench
         self._working: dict[str, _Working] = {}
@@ -258,7 +258,7 @@ class Evaluations:
         Raises:
             EvaluationError: It cannot be written.
         """
-        from rag.evaluation.report import write_report
+        from rag.evaluation.run_report import write_report
 
         target = path or self._bench.workspace.runs / f"evaluation-{run.id}.html"
         with disk_errors(f"write {target}"):
@@ -306,7 +306,7 @@ class Evaluations:
     def _publish(self, run_id: str) -> None:
         """Write the report, and deliver the run to W&B; a failure there leaves the run as it is."""
         from rag.evaluation.publish import publish
-        from rag.tracking import prepare_wandb
+        from rag.tracing.wandb_tracker import prepare_wandb
 
         prepare_wandb(self._bench.workspace)
         run = self.runs.get(run_id)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from rag.errors import EvaluationError, SettingsError
 from rag.evaluation.compare import Side
-from rag.evaluation.runs import by_case
+from rag.evaluation.run_store import by_case
 from rag.evaluation.scoring import Judge, NullJudge
+from rag.evaluation.variants import with_prompt
 from rag.settings import DecodingSettings
-from rag.variants import with_prompt
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -43,7 +43,7 @@ def judging_model(bench: Workbench, model: str, prompt: PromptTemplate) -> BaseC
     Raises:
         SettingsError: It cannot judge.
     """
-    from rag.models import EMBEDDED, GENERATOR, check_model_name
+    from rag.models.chat_models import EMBEDDED, GENERATOR, check_model_name
 
     check_model_name(model)
     if model in (EMBEDDED, GENERATOR):

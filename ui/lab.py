@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rag.errors import PromptError, RagsmithError, SettingsError
-from rag.variants import PROMPT_SETTINGS, SECTIONS, Variant, parse_variant
+from rag.evaluation.variants import PROMPT_SETTINGS, SECTIONS, Variant, parse_variant
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from prompts import PromptLibrary, PromptTemplate
-    from rag.evaluation.runs import Run
+    from rag.evaluation.run_store import Run
     from ui.wiring import Workbench
 
 LETTERS = "ABCD"
@@ -25,7 +25,7 @@ LONGEST_NAME = 80
 NEWEST = 20
 # What the chain gives to a prompt that answers: of any other one a person gives the values.
 CHAIN = frozenset({"question", "passages", "refusal"})
-# Shown of every column; the sections that `rag.variants` can change.
+# Shown of every column; the sections that `rag.evaluation.variants` can change.
 _FIRST = ("prompt", "model", "retrieval.mode", "retrieval.k", "retrieval.reranker")
 _WHOLE = ("decoding", "answer", "grounding")
 _UNNAMEABLE = re.compile(r"[=:\s]+")
@@ -81,7 +81,7 @@ def column_of(variant: Variant) -> Column:
 
 
 def write_column(column: Column, letter: str) -> str:
-    """A column as ``rag.variants.parse_variant`` reads it.
+    """A column as ``rag.evaluation.variants.parse_variant`` reads it.
 
     Raises:
         SettingsError: As ``Column.changes``.
@@ -202,8 +202,8 @@ def resolve(bench: Workbench, column: Column) -> Resolved:
     Raises:
         RagsmithError: Its prompt is missing, or a setting is not usable.
     """
-    from rag.models import check_model_name
-    from rag.sampling import unsupported
+    from rag.models.chat_models import check_model_name
+    from rag.models.decoding_support import unsupported
 
     variant = variant_of(column)
     settings, prompt = bench.way(variant)

@@ -10,8 +10,7 @@ from typing import Any, Literal
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from rag.documents import Hit
-from rag.events import Answer, Citation, Turn
+from rag.types import Answer, Citation, Hit, Turn
 from ui.claims import claims_of
 
 MODEL = "ragsmith"

@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rag.documents.loaders._frames import FrameError
+from rag.documents.loaders.isolated import ParseLimits, explained
+from rag.documents.sandbox import Sandbox
 from rag.errors import LoadError
-from rag.loaders._frames import FrameError
-from rag.loaders.isolated import ParseLimits, explained
-from rag.sandbox import Sandbox
 
 WIDTH = 1400
 """Pixels across: sharp at the width of a reading column on a dense screen."""

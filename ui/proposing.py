@@ -45,7 +45,7 @@ def propose_cases(bench: Workbench, dataset: str, corpus: str, count: int, seed:
 def question_writer(bench: Workbench) -> Callable[[str], str]:
     """Writes a question that a sentence answers."""
     from prompts import PromptTemplateError
-    from rag.generator.chat import GeneratorChatModel
+    from rag.models.generator.generator_chat import GeneratorChatModel
 
     prompt = bench.prompt("write-question")
     model = GeneratorChatModel(generator=bench.generator, max_tokens=MOST_TOKENS)

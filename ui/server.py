@@ -102,7 +102,7 @@ def _mount_page(app: FastAPI, bench: Workbench, credentials: Credentials | None)
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     import gradio
 
-    from ui.pages.app import build_app
+    from ui.pages.page import build_app
     from ui.pages.theme import FAVICON, head, theme
 
     # Gradio would ask its makers for news of the version.

@@ -15,12 +15,12 @@ from urllib.parse import urlencode
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 
+from rag.documents.loaders.isolated import ParseLimits
 from rag.errors import CorpusError, LoadError, RagsmithError
-from rag.loaders.isolated import ParseLimits
 from ui.pdf_pages import Box, PdfPages
 
 if TYPE_CHECKING:
-    from rag.corpora import StoredDocument
+    from rag.indexing.corpora import StoredDocument
     from ui.wiring import Workbench
 
 WINDOW = 100_000

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rag.assistant import Ask, Assistant, Pipeline
+from rag.answering.assistant import Ask, Assistant, Pipeline
+from rag.answering.release import Release
 from rag.errors import PromptError, RagsmithError
-from rag.events import Event
-from rag.redact import redact
-from rag.release import Release
+from rag.redaction import redact
 from rag.settings import Settings
+from rag.types import Event
 from rag.workspace import Workspace, open_workspace
 from ui.shared_property import shared_property
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from prompts import PromptLibrary, PromptTemplate
-    from rag.conversations import ConversationStore
-    from rag.corpora import Corpora, StoredDocument
-    from rag.cost import PriceList
-    from rag.dense import ChromaStore
-    from rag.encoder import Encoder
-    from rag.gate import AnswerGate
-    from rag.generator.decode import Generator
-    from rag.index import CorpusIndex
-    from rag.ingest import IngestProgress, IngestReport
-    from rag.lexical import LexicalIndex
-    from rag.reading.reader import SpanReader
-    from rag.rerank import Reranker
-    from rag.retrieval import Retriever
-    from rag.traces import TraceStore
-    from rag.tracking import Tracker
-    from rag.variants import Variant
+    from rag.answering.answer_gate import AnswerGate
+    from rag.answering.conversation_store import ConversationStore
+    from rag.encoders import Encoder
+    from rag.evaluation.variants import Variant
+    from rag.indexing.corpora import Corpora, StoredDocument
+    from rag.indexing.corpus_index import CorpusIndex
+    from rag.indexing.dense_index import ChromaStore
+    from rag.indexing.ingestion import IngestProgress, IngestReport
+    from rag.indexing.lexical_index import LexicalIndex
+    from rag.models.extractive.span_reader import SpanReader
+    from rag.models.generator.generator_decoding import Generator
+    from rag.retrieval.reranking import Reranker
+    from rag.retrieval.retriever import Retriever
+    from rag.tracing.cost import PriceList
+    from rag.tracing.trace_store import TraceStore
+    from rag.tracing.wandb_tracker import Tracker
     from ui.evaluating import Evaluations
-    from ui.models import Models
+    from ui.open_models import Models
 
 _log = logging.getLogger(__name__)
 SAMPLE_CORPUS = "handbook"
@@ -95,7 +95,7 @@ class Workbench:
     """Everything that one process needs, each part made when it is first asked for."""
 
     def __init__(self, settings: Settings) -> None:
-        from rag.models import check_model_name
+        from rag.models.chat_models import check_model_name
 
         check_model_name(settings.model)
         self.settings = settings
@@ -116,14 +116,14 @@ class Workbench:
     @shared_property
     def encoder(self) -> Encoder:
         """The encoder; the first time on a machine it is converted, which takes some ten seconds."""
-        from rag.encoder import open_encoder
+        from rag.encoders import open_encoder
 
         return open_encoder(self.settings.encoder, self.workspace)
 
     @shared_property
     def chroma(self) -> ChromaStore:
         """The vectors."""
-        from rag.dense import ChromaStore
+        from rag.indexing.dense_index import ChromaStore
 
         return ChromaStore(self.workspace, self.settings.chroma_url)
 
@@ -133,7 +133,7 @@ class Workbench:
         # Both bring numpy in, whose modules import each other: two threads at once may meet half of one.
         import numpy.typing  # noqa: F401
 
-        from rag.corpora import Corpora
+        from rag.indexing.corpora import Corpora
 
         chroma = self.chroma
         # Chroma and the encoder take about half a second each, and neither waits for the other.
@@ -145,30 +145,30 @@ class Workbench:
     @shared_property
     def models(self) -> Models:
         """The models that were opened."""
-        from ui.models import Models
+        from ui.open_models import Models
 
         return Models(self.workspace, self.settings.encoder, lambda: self.encoder)
 
     @property
     def span_reader(self) -> SpanReader | None:
-        """The tuned reader; see ``ui.models.Models.reader``."""
+        """The tuned reader; see ``ui.open_models.Models.reader``."""
         return self.models.reader(self.settings.reader.adapter)
 
     @property
     def generator(self) -> Generator:
-        """The small generator; see ``ui.models.Models.generator``."""
+        """The small generator; see ``ui.open_models.Models.generator``."""
         return self.models.generator(self.settings.generator.adapter)
 
     @property
     def reranker(self) -> Reranker:
-        """The reranker of the settings; see ``ui.models.Models.reranker``."""
+        """The reranker of the settings; see ``ui.open_models.Models.reranker``."""
         retrieval = self.settings.retrieval
         return self.models.reranker(retrieval.reranker, retrieval.rerank_depth)
 
     @shared_property
     def traces(self) -> TraceStore:
         """The traces; what an earlier process left running is marked as interrupted."""
-        from rag.traces import TraceStore
+        from rag.tracing.trace_store import TraceStore
 
         store = TraceStore(self.engine)
         store.mend()
@@ -177,14 +177,14 @@ class Workbench:
     @shared_property
     def conversations(self) -> ConversationStore:
         """The conversations of the chat page."""
-        from rag.conversations import ConversationStore
+        from rag.answering.conversation_store import ConversationStore
 
         return ConversationStore(self.engine)
 
     @property
     def tracker(self) -> Tracker:
         """The W&B run of this process."""
-        from rag.tracking import open_tracker
+        from rag.tracing.wandb_tracker import open_tracker
 
         with self.lock:
             if self._tracker is None:
@@ -209,7 +209,7 @@ class Workbench:
     @shared_property
     def prices(self) -> PriceList:
         """What tokens and seconds cost."""
-        from rag.cost import load_prices
+        from rag.tracing.cost import load_prices
 
         return load_prices(self.settings.cost)
 
@@ -249,7 +249,7 @@ class Workbench:
         Raises:
             CorpusError: There is none.
         """
-        from rag.retrieval import Retriever
+        from rag.retrieval.retriever import Retriever
 
         with self.lock:
             if not self._retrievers:
@@ -293,7 +293,7 @@ class Workbench:
             PromptError: Its prompt is missing or malformed.
             SettingsError: It changes what it cannot change, or to what is out of range.
         """
-        from rag.variants import with_changes, with_prompt
+        from rag.evaluation.variants import with_changes, with_prompt
 
         changes = variant.changes if variant else {}
         named = with_changes(self.settings, changes)
@@ -328,10 +328,10 @@ class Workbench:
             return pipeline
 
     def _make_pipeline(self, corpus: str, retriever: Retriever, made: _Made) -> Pipeline:
-        from rag.chain import build_chain
-        from rag.sampling import unsupported
-        from rag.steps import Steps
-        from rag.structured import check_schema
+        from rag.answering.chain import build_chain
+        from rag.answering.steps import Steps
+        from rag.models.decoding_support import unsupported
+        from rag.models.structured_output import check_schema
 
         settings, prompts = made.settings, made.prompts
         retrieval = settings.retrieval
@@ -373,13 +373,13 @@ class Workbench:
     @shared_property
     def gate(self) -> AnswerGate:
         """How many answers are written at the same time."""
-        from rag.gate import AnswerGate
+        from rag.answering.answer_gate import AnswerGate
 
         limits = self.settings.limits
         return AnswerGate(limits.answers_at_once, limits.answers_waiting)
 
     def ask(self, request: Ask) -> AsyncIterator[Event]:
-        """Answer a question when its turn has come; see ``rag.assistant.Assistant.answer``.
+        """Answer a question when its turn has come; see ``rag.answering.assistant.Assistant.answer``.
 
         Raises:
             Busy: Too many questions wait already.
@@ -393,13 +393,13 @@ class Workbench:
         on_progress: Callable[[IngestProgress], None] = lambda _: None,
         stop: threading.Event | None = None,
     ) -> IngestReport:
-        """Bring files and folders into a corpus; see ``rag.ingest.ingest``.
+        """Bring files and folders into a corpus; see ``rag.indexing.ingestion.ingest``.
 
         Raises:
             WorkspaceBusy: Another process is ingesting.
         """
-        from rag.ingest import ingest
-        from rag.loaders.isolated import IsolatedLoader, ParseLimits
+        from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
+        from rag.indexing.ingestion import ingest
 
         limits = ParseLimits.of(self.settings.ingest)
         # The loader's process starts while the stores are opened.
@@ -432,8 +432,8 @@ class Workbench:
                 _log.warning("%s", error)
 
     def _answer_once(self) -> None:
-        from rag.models import EMBEDDED
-        from rag.reading.reader import ReadPassage
+        from rag.models.chat_models import EMBEDDED
+        from rag.models.extractive.span_reader import ReadPassage
 
         self.pipeline()
         hits = self.retriever().search("warm up")

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from finetune.rows import ReadingRow
-from rag.sentences import split_sentences
+from rag.documents.sentences import split_sentences
 
 # Of the rows that can be altered either way, those whose sentence is taken out.
 TAKEN_OUT = 0.4

@@ -10,7 +10,7 @@ from finetune.data.splits import plain
 from finetune.rows import ReadingRow
 
 if TYPE_CHECKING:
-    from rag.encoder.locate import ModelFiles
+    from rag.encoders.encoder_files import ModelFiles
 
 # The passage is drawn from so many that are nearest to the question, without those that hold the answer.
 NEAREST = 8
@@ -23,7 +23,7 @@ def negative_rows(answered: Sequence[ReadingRow], files: ModelFiles, seed: int) 
     """For some answered rows one each with another passage, near to the question and without its answer."""
     import numpy as np
 
-    from rag.encoder.torch_encoder import TorchEncoder
+    from rag.encoders.torch_encoder import TorchEncoder
 
     encoder = TorchEncoder(files, device="cpu", precision="bf16", batch_size=64)
     chance = random.Random(f"{seed} negatives")

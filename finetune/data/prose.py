@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.rows import ReadingRow
+from rag.documents.sentences import Sentence, split_sentences
 from rag.errors import TuningError
-from rag.sentences import Sentence, split_sentences
 
 # Characters of a made passage.
 SHORTEST, LONGEST = 250, 700

@@ -19,8 +19,8 @@ from rag.settings import EncoderSettings, IngestSettings, RetrievalSettings
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:
-    from rag.documents import Hit, Passage
-    from rag.retrieval import Retriever
+    from rag.retrieval.retriever import Retriever
+    from rag.types import Hit, Passage
 
 # Our own data: larger files than people add.
 LIMITS = IngestSettings(max_file_mb=1_000, parse_memory_mb=4_000, parse_timeout_s=600)
@@ -135,13 +135,13 @@ def searching(corpus: Path) -> Iterator[Retriever]:
     Raises:
         TuningError: The file cannot be read.
     """
-    from rag.corpora import Corpora
     from rag.database import open_database
-    from rag.dense import ChromaStore
-    from rag.encoder import open_encoder
-    from rag.ingest import ingest
-    from rag.loaders.isolated import IsolatedLoader, ParseLimits
-    from rag.retrieval import Retriever
+    from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
+    from rag.encoders import open_encoder
+    from rag.indexing.corpora import Corpora
+    from rag.indexing.dense_index import ChromaStore
+    from rag.indexing.ingestion import ingest
+    from rag.retrieval.retriever import Retriever
 
     if not corpus.is_file():
         raise TuningError(f"There is no file {corpus}.", fix="Name the data folder.")
@@ -165,7 +165,7 @@ def searching(corpus: Path) -> Iterator[Retriever]:
 def _rows(
     retriever: Retriever, number: int, text: str, depth: int, kind: Callable[[Hit], bool | None]
 ) -> Iterator[RankedRow]:
-    from rag.retrieval import SearchOptions
+    from rag.retrieval.retriever import SearchOptions
 
     for rank, hit in enumerate(retriever.search(text, SearchOptions(depth)), 1):
         relevant = kind(hit)

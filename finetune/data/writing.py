@@ -11,7 +11,7 @@ from finetune.data.prose import Prose
 from finetune.data.sentence_pairs import SentencePair
 from finetune.rows import ReadingRow, WritingRow
 from prompts import find_prompt
-from rag.sentences import Sentence, split_sentences
+from rag.documents.sentences import Sentence, split_sentences
 
 # Passages of a prompt and how often so many are shown.
 COUNTS, SHARES = (1, 2, 3), (0.4, 0.4, 0.2)

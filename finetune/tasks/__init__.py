@@ -13,7 +13,7 @@ from finetune.start import find_start
 if TYPE_CHECKING:
     import torch
 
-    from rag.adapters import AdapterCard
+    from rag.encoders.adapters import AdapterCard
 
 
 class Task(Protocol):
@@ -72,13 +72,13 @@ def open_task(recipe: Recipe) -> Task:
         # It is told here, and not after the data have been read.
         find_start(recipe.start)
     if recipe.task == "reranker":
-        from finetune.tasks.reranker import RerankerTask
+        from finetune.tasks.reranker_task import RerankerTask
 
         return RerankerTask(recipe)
     if recipe.task == "generator":
-        from finetune.tasks.generator import GeneratorTask
+        from finetune.tasks.generator_task import GeneratorTask
 
         return GeneratorTask(recipe)
-    from finetune.tasks.reader import ReaderTask
+    from finetune.tasks.reader_task import ReaderTask
 
     return ReaderTask(recipe)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Engine, delete, insert, select
 
 from rag.database import answer_cache, reading, writing
-from rag.events import Answer, Turn
+from rag.types import Answer, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,18 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Select, exc, insert, select, update
 
 from rag import database as db
+from rag.documents.sentences import split_sentences
 from rag.errors import DatabaseError, DatasetError
 from rag.evaluation.cases import Case, bare_question, make_id, source_name
-from rag.evaluation.datasets import PART, TRIES, Addition, DatasetStore, check_name, ensure_dataset, keep_cases
-from rag.sentences import split_sentences
+from rag.evaluation.dataset_store import (
+    PART,
+    TRIES,
+    Addition,
+    DatasetStore,
+    check_name,
+    ensure_dataset,
+    keep_cases,
+)
 
 TAG = "candidate"
 # Words of a sentence that a question may be asked about: a shorter one says little, a longer one too much.
@@ -54,7 +62,7 @@ def draw_passages(engine: Engine, index_id: int, seed: int = 0) -> Iterator[tupl
 
     Args:
         engine: The database.
-        index_id: ``rag.index.CorpusIndex.id``.
+        index_id: ``rag.indexing.corpus_index.CorpusIndex.id``.
         seed: Equal seeds give equal orders.
     """
     held = (db.texts.c.index_id == index_id) & (db.texts.c.state == "ready")

@@ -25,7 +25,7 @@ from typing import IO, Any
 from rag.errors import DatasetError
 from rag.evaluation.case_rows import ALIASES, COLUMNS, SEVERAL, Row, is_known
 from rag.evaluation.cases import Case
-from rag.events import Turn
+from rag.types import Turn
 
 _PIECE = re.compile(r"\\[\\|]|\||[^\\|]+|\\")
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from rag.events import Turn
+from rag.types import Turn
 
 LONGEST_ID = 200
 # Hexadecimal digits of an id that was made: of a hundred thousand questions two share one in 1 of 50,000 datasets.
@@ -48,7 +48,7 @@ class Case(BaseModel):
         history: Earlier turns of the conversation, oldest first.
         answers: Every one of them is right; empty where none is known.
         sources: Where the answer stands, as ``guide/install.md``, ``faq.jsonl#12`` or ``report.pdf p.3``; how they
-            are compared is told in ``rag.evaluation.ranking.matches``.
+            are compared is told in ``rag.evaluation.ranking_metrics.matches``.
         must_refuse: The documents do not answer it, and so must the assistant not; then there are no answers.
     """
 
@@ -105,7 +105,7 @@ def source_name(name: str, page: int | None = None) -> str:
     """How a case names the source of a passage.
 
     Args:
-        name: ``rag.documents.Passage.name``.
+        name: ``rag.types.Passage.name``.
         page: Its page, from 1, where the source has them.
     """
     return name if page is None else f"{name} p.{page}"

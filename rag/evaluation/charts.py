@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rag.evaluation.markup import plain, shortened
+from rag.evaluation.html_escaping import plain, shortened
 from rag.evaluation.statistics import Estimate
 
 # All lengths are units of the drawing, which the page scales to the width that there is.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from rag.errors import EvaluationError
-from rag.evaluation.datasets import DatasetStore, DatasetVersion
-from rag.evaluation.runs import Run, RunStore
+from rag.evaluation.dataset_store import DatasetStore, DatasetVersion
+from rag.evaluation.run_store import Run, RunStore
 from rag.evaluation.summary import Columns, read_columns
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from rag.errors import SettingsError
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 
 FactorName = Literal["prompt", "retrieval", "model"]
 

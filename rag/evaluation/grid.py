@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from rag.evaluation.case_answers import Answered, outcome
 from rag.evaluation.cases import Case
-from rag.evaluation.datasets import DatasetStore, DatasetVersion
-from rag.evaluation.runs import Cell, Run, RunStore, by_case
-from rag.evaluation.side_by_side import Answered, outcome
+from rag.evaluation.dataset_store import DatasetStore, DatasetVersion
+from rag.evaluation.run_store import Cell, Run, RunStore, by_case
 
 Shown = Literal["all", "failures", "different", "errors"]
 

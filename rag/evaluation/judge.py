@@ -4,7 +4,7 @@ One answer is graded at a time, beside the right ones where they are known, and 
 (Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, arXiv 2306.05685, sections 3.1 and
 3.4). Question, passages and answers were written by others and may hold instructions to the judge. They stand
 between marks with a tag that is made of their hash, so none of them can hold the mark that ends it, and are fenced
-as the passages of an answer prompt are (``rag.fencing``).
+as the passages of an answer prompt are (``rag.models.fencing``).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from weakref import WeakValueDictionary
 from prompts import PromptTemplate, PromptTemplateError
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, PromptError
 from rag.evaluation.cases import Case
-from rag.evaluation.runs import Score
+from rag.evaluation.run_store import Score
 from rag.evaluation.scoring import Judgement
-from rag.events import Answer, whole
-from rag.fencing import above, beside, quoted
-from rag.redact import redact
-from rag.structured import NotTheSchema, parse, repair_messages
+from rag.models.fencing import above, beside, quoted
+from rag.models.structured_output import NotTheSchema, parse, repair_messages
+from rag.redaction import redact
+from rag.types import Answer, whole
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -118,7 +118,7 @@ class ModelJudge:
         return found
 
     def _values(self, case: Case, answer: Answer) -> dict[str, str]:
-        from rag.steps import place_of
+        from rag.answering.steps import place_of
 
         shown = [(place_of(hit.passage), hit.passage.text) for hit in answer.hits]
         tag = fence_tag([*texts_of(case), answer.text, *(text for pair in shown for text in pair)])

@@ -12,7 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from rag.grounding import without_markers
+from rag.documents.citation_markers import without_markers
 
 # Of a given answer and a right one, in this order: 0 to 1.
 Metric = Callable[[str, str], float]

@@ -25,7 +25,7 @@ from rag.evaluation.judge import (
     told_question,
 )
 from rag.evaluation.statistics import Estimate, mean
-from rag.fencing import quoted
+from rag.models.fencing import quoted
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel

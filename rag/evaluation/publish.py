@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rag.evaluation.case_answers import Answered, side_by_side
 from rag.evaluation.cases import Case
-from rag.evaluation.runs import Cell
-from rag.evaluation.side_by_side import Answered, side_by_side
+from rag.evaluation.run_store import Cell
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Summary
-from rag.redact import redact, redact_json
+from rag.redaction import redact, redact_json
 from rag.settings import TrackingSettings
-from rag.wandb_run import SwitchedOffError, clipped, forget_dead_service, init_run
+from rag.tracing.wandb_run import SwitchedOffError, clipped, forget_dead_service, init_run
 from rag.workspace import Workspace
 
 # A table is kept in memory until it is logged, and W&B's page reads it whole.
@@ -56,7 +56,7 @@ def publish(
         summary: The table.
         cells: The answers of a variant, by its number, in the order of the cases.
         cases: Of the run's dataset version, in their order; both are read once, and never held all at once.
-        report: The run's report, as ``rag.evaluation.report.write_report`` writes it.
+        report: The run's report, as ``rag.evaluation.run_report.write_report`` writes it.
 
     Returns:
         The W&B run's id; empty where tracking is off, or has failed.

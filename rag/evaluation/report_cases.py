@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.cases import Case, source_name
 from rag.evaluation.figures import told
-from rag.evaluation.markup import plain, shortened
+from rag.evaluation.html_escaping import plain, shortened
 from rag.evaluation.measures import BY_NAME, MEASURES
-from rag.evaluation.ranking import Found, matches
-from rag.evaluation.runs import Cell, CellPassage
-from rag.evaluation.side_by_side import Answered, Outcome, outcome
+from rag.evaluation.ranking_metrics import Found, matches
+from rag.evaluation.run_store import Cell, CellPassage
 
 # The status says what these say.
 TOLD_BY_STATUS = ("answered", "failed", "refusal_precision", "refusal_recall", "judge_errors")

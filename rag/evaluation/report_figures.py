@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rag.evaluation.charts import Bar, Line, cumulative, intervals
 from rag.evaluation.figures import better, told, told_change, told_interval
-from rag.evaluation.markup import plain
+from rag.evaluation.html_escaping import plain
 from rag.evaluation.measures import BY_NAME, Group, Measure
 from rag.evaluation.summary import CONFIDENCE, Figure, Summary, VariantSummary
 

@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from rag.assistant import Ask
+from rag.answering.assistant import Ask
 from rag.errors import EvaluationError, RagsmithError
 from rag.evaluation.cache import AnswerCache, key_of
 from rag.evaluation.cases import Case
-from rag.evaluation.runs import Cell, CellPassage, Run, RunStatus, RunStore
+from rag.evaluation.run_store import Cell, CellPassage, Run, RunStatus, RunStore
 from rag.evaluation.scoring import Judge, Scorer
-from rag.events import Answer, Done, Event
+from rag.types import Answer, Done, Event
 
 # Cases that are read at once.
 PAGE = 200
@@ -31,7 +31,7 @@ class Contestant:
 
     Attributes:
         state: What decides its answers: the release, and the state of its index.
-        answer: Answers one question, as ``rag.assistant.Assistant.answer`` does.
+        answer: Answers one question, as ``rag.answering.assistant.Assistant.answer`` does.
     """
 
     state: str

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from rag.encoder.base import Encoder
+from rag.encoders.encoder import Encoder
 from rag.evaluation.cases import Case
 from rag.evaluation.metrics import best_of, exact, f1, normalised, plain_answer, rouge_l
-from rag.evaluation.ranking import Found, rank_scores
-from rag.evaluation.runs import Score
-from rag.events import Answer
+from rag.evaluation.ranking_metrics import Found, rank_scores
+from rag.evaluation.run_store import Score
+from rag.types import Answer
 
 # Support from which a passage counts as carrying a sentence.
 CARRIES = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from rag.evaluation.measures import BY_NAME
-from rag.evaluation.runs import Run, RunStore
+from rag.evaluation.run_store import Run, RunStore
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import read_columns
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag.evaluation.measures import MEASURES, Measure
-from rag.evaluation.runs import Cell, Run, RunStore
+from rag.evaluation.run_store import Cell, Run, RunStore
 from rag.evaluation.statistics import Estimate, difference, mean, quantile, quantile_difference
-from rag.variants import Variant
+from rag.evaluation.variants import Variant
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from rag.errors import DatasetError
 from rag.evaluation.cases import Case, make_id, source_name, why
-from rag.events import Turn
-from rag.traces import Span, Trace
+from rag.tracing.trace_store import Span, Trace
+from rag.types import Turn
 
 
 def case_of_trace(

@@ -11,11 +11,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import generator, handbook, ingestion, latency, reading, retrieval, startup, tune, weights
+from tests.benchmarks import bench_generator as generator
+from tests.benchmarks import bench_handbook as handbook
+from tests.benchmarks import bench_ingestion as ingestion
+from tests.benchmarks import bench_latency as latency
+from tests.benchmarks import bench_reading as reading
+from tests.benchmarks import bench_retrieval as retrieval
+from tests.benchmarks import bench_startup as startup
+from tests.benchmarks import bench_tune as tune
+from tests.benchmarks import bench_weights as weights
+from tests.benchmarks.bench_report import Group, Report
 from tests.benchmarks.child import ROOT
 from tests.benchmarks.machine import load_line, this_machine
 from tests.benchmarks.plan import Plan
-from tests.benchmarks.report import Group, Report
 
 DEFAULT_OUT = Path(__file__).parent / "results" / "report.md"
 

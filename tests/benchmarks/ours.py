@@ -82,9 +82,9 @@ def ingest(home: str, corpus: str, paths: Sequence[str]) -> dict[str, Any]:
 
 def cut(home: str, paths: Sequence[str]) -> dict[str, float]:
     """Cut files into passages and embed nothing: how many tokens a passage has on average."""
-    from rag.chunking import cut as cut_document
-    from rag.chunking import rule_for
-    from rag.loaders import load
+    from rag.documents.chunking import cut as cut_document
+    from rag.documents.chunking import rule_for
+    from rag.documents.loaders import load
     from ui.wiring import Workbench
 
     bench = Workbench(settings_for(home))
@@ -138,7 +138,7 @@ def queries(home: str, corpus: str) -> Callable[..., dict[str, list[float]]]:
         parts as they were inside of it. Both sides run at once, so that the parts add up to more than the
         whole; ``fuse and fetch`` is what follows when both are there.
     """
-    from rag.retrieval import SearchOptions
+    from rag.retrieval.retriever import SearchOptions
     from ui.wiring import Workbench
 
     bench = Workbench(settings_for(home))

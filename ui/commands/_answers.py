@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag.events import Answer, Done, Token
+from rag.types import Answer, Done, Token
 from ui.claims import claims_of
-from ui.commands._text import counted, note, one_line, print_json, visible
+from ui.commands._terminal_text import counted, note, one_line, print_json, visible
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from rag.documents import Hit
-    from rag.events import Citation, Event
+    from rag.types import Citation, Event, Hit
 
 NEAREST = 3
 _MARKER = re.compile(r"\s*\[\d+\]")

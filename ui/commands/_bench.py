@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._text import note, one_line
+from ui.commands._terminal_text import note, one_line
 from ui.context import Context
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def prepare_encoder(bench: Workbench) -> None:
     Raises:
         EncoderError: It is missing, altered or cannot run.
     """
-    from rag.encoder import locate_model
-    from rag.encoder.convert import converted_folder
-    from rag.encoder.open import gpu_present
+    from rag.encoders import locate_model
+    from rag.encoders.encoder_conversion import converted_folder
+    from rag.encoders.encoder_opening import gpu_present
 
     settings = bench.settings.encoder
     on_gpu = settings.device == "cuda" or (settings.device == "auto" and gpu_present())
@@ -134,7 +134,7 @@ def _one_line_logs(debug: bool) -> Iterator[None]:
                 traceback.print_exception(*record.exc_info)
             # What ended in an exception reaches the person as the error of the command.
             if debug or not record.exc_info:
-                from rag.redact import redact
+                from rag.redaction import redact
 
                 click.echo(f"{record.levelname.title()}: {redact(one_line(record.getMessage()))}", err=True)
 

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from ui.commands._text import counted, note
+from ui.commands._terminal_text import counted, note
 
 if TYPE_CHECKING:
-    from rag.ingest import IngestProgress
+    from rag.indexing.ingestion import IngestProgress
 
 LINE_EVERY_S = 5.0
 

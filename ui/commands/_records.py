@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ui.commands._text import note, unpaired
+from ui.commands._terminal_text import note, unpaired
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,12 @@ import click
 
 from ui.commands._console import open_console
 from ui.commands._progress import clock
-from ui.commands._text import counted, note, one_line
+from ui.commands._terminal_text import counted, note, one_line
 
 if TYPE_CHECKING:
     from rag.evaluation.measures import Measure
+    from rag.evaluation.run_store import Run, RunStatus
     from rag.evaluation.runner import EvaluationProgress
-    from rag.evaluation.runs import Run, RunStatus
     from rag.evaluation.statistics import Estimate
     from rag.evaluation.summary import Summary
     from ui.evaluating import Evaluations

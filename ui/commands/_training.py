@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING
 
 from ui.commands._progress import clock
-from ui.commands._text import note
+from ui.commands._terminal_text import note
 
 if TYPE_CHECKING:
     from finetune.run_folder import RunFolder, Status

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from ui.commands._text import unpaired
+from ui.commands._terminal_text import unpaired
 from ui.who import login_name
 
 

@@ -1,0 +1,199 @@
+"""The rules that the blocks of every format keep, in one place.
+
+Blocks are in order, do not overlap, neither begin nor end in white space, and show something to a reader.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from rag.documents.loaders._text import clean, refused
+from rag.types import Block, BlockKind
+
+LONGEST_RUN = 2_000
+"""Characters without white space beyond which a run is data (base64, minified code) and not words."""
+LONGEST_HEADING = 200
+LONGEST_WRAPPED_LINE = 200
+"""Characters beyond which nobody wraps by hand, so that the line is a paragraph of its own."""
+MUCH, TOO_MUCH = 1_000, 2_000
+"""Characters of a paragraph beyond which it is cut after a sentence, and after any line."""
+ENDINGS = (".", "!", "?", ":", ";", "。", "\uff01", "\uff1f")
+
+# Thai to Myanmar, Khmer, CJK and its signs, Yi, Javanese, Hangul: they write without spaces.
+_UNSPACED = (
+    "\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\ua980-\ua9df"
+    "\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
+)
+# The look-behind lets a match begin only where a run begins, which keeps the search linear.
+_OPAQUE = re.compile(rf"(?<![^\s{_UNSPACED}])[^\s{_UNSPACED}]{{{LONGEST_RUN + 1},}}")
+_VISIBLE = re.compile(r"\S")
+
+
+class Sections:
+    """The headings that are open at a place of a document.
+
+    Attributes:
+        path: Their titles, outermost first.
+        title: The first heading of level 1 (or 0), which is what titles a document from inside.
+    """
+
+    def __init__(self) -> None:
+        self._open: list[tuple[int, str]] = []
+        self.path: tuple[str, ...] = ()
+        self.title: str | None = None
+
+    def enter(self, level: int, title: str) -> tuple[str, ...]:
+        """Open a section, closing those of its level and below; returns the path with it."""
+        while self._open and self._open[-1][0] >= level:
+            self._open.pop()
+        title = one_line(title)
+        self._open.append((level, title))
+        if self.title is None and level <= 1 and title:
+            self.title = title
+        self.path = tuple(name for _, name in self._open if name)
+        return self.path
+
+
+class Builder:
+    """Writes the stored text of a format that is not text itself, remembering each piece as a block."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._length = 0
+        self.blocks: list[Block] = []
+
+    def add(
+        self,
+        piece: str,
+        kind: BlockKind = "text",
+        headings: tuple[str, ...] = (),
+        page: int | None = None,
+        gap: str = "\n\n",
+    ) -> int | None:
+        """Append a piece after ``gap``; returns where it begins, None for one that is blank and left out."""
+        piece = clean(piece).strip()
+        if not piece:
+            return None
+        if self._pieces:
+            self._pieces.append(gap)
+            self._length += len(gap)
+        self.blocks.append(Block(self._length, self._length + len(piece), kind, headings, page))
+        self._pieces.append(piece)
+        self._length += len(piece)
+        return self._length - len(piece)
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+
+def one_line(text: str) -> str:
+    """A heading or title on one line, at most ``LONGEST_HEADING`` characters."""
+    # The first cut keeps the split from walking through megabytes for two hundred characters.
+    return " ".join(clean(text[: LONGEST_HEADING * 10]).split())[:LONGEST_HEADING].rstrip()
+
+
+def finished(path: Path, text: str, blocks: Iterable[Block]) -> tuple[Block, ...]:
+    """Bring blocks under the rules: trimmed, without overlap, without unreadable runs.
+
+    Raises:
+        LoadError: Nothing readable is left.
+    """
+    kept, opaque = tidy(text, blocks)
+    if kept:
+        return kept
+    if opaque:
+        problem = f"holds only runs of more than {LONGEST_RUN:,} characters without a space (encoded data)"
+        raise refused(path, problem, "Leave it out, or add the source that it was made from.")
+    raise refused(path, "has no text to read", "Leave it out.")
+
+
+def tidy(text: str, blocks: Iterable[Block]) -> tuple[tuple[Block, ...], bool]:
+    """The blocks under the rules, and whether the text holds unreadable runs."""
+    opaque = [match.span() for match in _OPAQUE.finditer(text)]
+    kept: list[Block] = []
+    free = 0  # Everything before it is taken by an earlier block.
+    for block in blocks:
+        for start, end in _outside(max(block.start, free), min(block.end, len(text)), opaque):
+            trimmed = _trimmed(text, start, end)
+            if trimmed is None:
+                continue
+            start, end = trimmed
+            same = start == block.start and end == block.end
+            kept.append(block if same else replace(block, start=start, end=end))
+            free = end
+    return tuple(kept), bool(opaque)
+
+
+def _outside(start: int, end: int, spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The parts of ``[start, end)`` that no span covers."""
+    # Bisection, because a file may hold both many blocks and many such runs.
+    low, high = 0, len(spans)
+    while low < high:
+        middle = (low + high) // 2
+        if spans[middle][1] <= start:
+            low = middle + 1
+        else:
+            high = middle
+    while low < len(spans) and spans[low][0] < end:
+        if start < spans[low][0]:
+            yield start, spans[low][0]
+        start = spans[low][1]
+        low += 1
+    if start < end:
+        yield start, end
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
+    """The part without white space around it; None when it shows nothing (blank, zero-width)."""
+    first = _VISIBLE.search(text, start, end)
+    if first is None:
+        return None
+    start = first.start()
+    if text[end - 1].isspace():
+        end = start + len(text[start:end].rstrip())
+    shown = any(c.isprintable() and not c.isspace() for c in _characters(text, start, end))
+    return (start, end) if shown else None
+
+
+def _characters(text: str, start: int, end: int) -> Iterator[str]:
+    """Character by character without a copy: the first one nearly always decides."""
+    return (text[i] for i in range(start, end))
+
+
+def paragraphs(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+    """Start and end of each paragraph, which is cut at a blank line.
+
+    Files with a paragraph or an item on each line have no blank lines: there the cut is after a line too long
+    to be hand-wrapped, after a line that ends a sentence once there is much, and after any line once there
+    is too much.
+    """
+    stop = len(text) if end is None else end
+    first = -1
+    for line_start, line_end in lines(text, start, stop):
+        if _VISIBLE.search(text, line_start, line_end) is None:
+            if first >= 0:
+                yield first, line_start
+            first = -1
+            continue
+        if first < 0:
+            first = line_start
+        length = line_end - first
+        ends = length > MUCH and text[max(line_end - 3, line_start) : line_end].rstrip().endswith(ENDINGS)
+        if line_end - line_start > LONGEST_WRAPPED_LINE or ends or length > TOO_MUCH:
+            yield first, line_end
+            first = -1
+    if first >= 0:
+        yield first, stop
+
+
+def lines(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Start and end of each line, without its line end."""
+    while start < stop:
+        newline = text.find("\n", start, stop)
+        end = stop if newline < 0 else newline
+        yield start, end
+        start = end + 1

@@ -1,0 +1,159 @@
+"""Ways to answer that differ from the settings of the process: what is compared, side by side or over a dataset.
+
+What holds, later wins: the settings of the process, the settings of the prompt version, the variant's own changes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+from prompts import PromptSettings
+from rag.errors import SettingsError
+from rag.models.chat_models import check_model_name
+from rag.settings import Settings
+
+# The sections and fields that decide an answer and need nothing to be loaded anew but a model.
+SECTIONS = ("retrieval", "decoding", "answer", "grounding")
+FIELDS = ("prompt", "model", "local.adapter", "reader.adapter")
+# What a version asks for, and the settings that it replaces.
+PROMPT_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "temperature": ("decoding.temperature",),
+        "top_p": ("decoding.top_p",),
+        "top_k": ("decoding.top_k",),
+        "repetition_penalty": ("decoding.repetition_penalty",),
+        "seed": ("decoding.seed",),
+        "max_tokens": ("decoding.max_tokens",),
+        "stop": ("decoding.stop",),
+        "json_schema": ("decoding.json_schema",),
+        "style": ("answer.style",),
+        "citations": ("answer.citations",),
+        "passages": ("retrieval.k",),
+        # A reader knows how probably it answers, of any other model the support is checked.
+        "refuse_below": ("grounding.min_confidence", "grounding.min_support"),
+    }
+)
+_NAMED = re.compile(r"\s*(?P<name>[^=:]+):(?:\s+(?P<rest>.*))?", re.DOTALL)
+
+
+class Variant(BaseModel):
+    """One way to answer.
+
+    Attributes:
+        name: For a person, 1 to 80 characters.
+        changes: Settings by their dotted names, such as ``retrieval.k``; ``prompt`` names a version or a label.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1, max_length=80)
+    changes: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+def parse_variant(text: str) -> Variant:
+    """A variant as a person writes it: ``NAME: SETTING=VALUE SETTING=VALUE``.
+
+    Without a name the changes are the name; without changes it is ``baseline``. A value is JSON where it can be
+    read as such, else text; quotes keep spaces together, as in a shell.
+
+    Raises:
+        SettingsError: It is malformed, or names a setting that a variant cannot change.
+    """
+    named = _NAMED.fullmatch(text)
+    name, rest = (named["name"].strip(), named["rest"] or "") if named else ("", text)
+    try:
+        words = shlex.split(rest)
+    except ValueError as error:
+        raise SettingsError(f"The variant {text!r} has a quote without an end.", fix="Close it.") from error
+    changes: dict[str, JsonValue] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise SettingsError(
+                f"{word!r} in the variant {text!r} changes nothing.",
+                fix="Write `NAME: SETTING=VALUE …`, such as `longer: prompt=answer@2 retrieval.k=8`.",
+            )
+        _check_name(key)
+        changes[key] = _value(value)
+    try:
+        return Variant(name=name or " ".join(words) or "baseline", changes=changes)
+    except ValidationError as error:
+        raise SettingsError(
+            f"The variant {text!r} cannot be named so: {error.errors()[0]['msg']}.",
+            fix="Give it a short name: `NAME: SETTING=VALUE …`.",
+        ) from error
+
+
+def with_changes(settings: Settings, changes: Mapping[str, JsonValue]) -> Settings:
+    """The settings with some of them replaced.
+
+    Raises:
+        SettingsError: A name is unknown or not changeable, or a value is out of range.
+    """
+    grouped: dict[str, dict[str, Any]] = {}
+    for name, value in changes.items():
+        _check_name(name)
+        section, dot, field = name.partition(".")
+        grouped.setdefault(section if dot else "", {})[field or section] = value
+    updates: dict[str, Any] = {}
+    for section, values in grouped.items():
+        held: BaseModel = getattr(settings, section) if section else settings
+        for field in values:
+            if field not in type(held).model_fields:
+                known = ", ".join(type(held).model_fields)
+                raise SettingsError(
+                    f"There is no setting {section}.{field} for a variant to change.", fix=f"There are: {known}."
+                )
+        if not section:
+            if wrong := [field for field, value in values.items() if not isinstance(value, str)]:
+                raise SettingsError(f"The setting {wrong[0]} of a variant is a text.", fix="Put it in quotes.")
+            if "model" in values:
+                check_model_name(values["model"])
+            updates |= values
+            continue
+        try:
+            updates[section] = type(held).model_validate(held.model_dump() | values)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            where = ".".join(str(part) for part in (section, *first["loc"]))
+            raise SettingsError(
+                f"The setting {where} of a variant is not usable: {first['msg']}.", fix="Correct the variant."
+            ) from error
+    return settings.model_copy(update=updates)
+
+
+def with_prompt(settings: Settings, wanted: PromptSettings) -> Settings:
+    """The settings as a prompt version wants them.
+
+    Raises:
+        SettingsError: A value is out of range.
+    """
+    given = wanted.given
+    return with_changes(
+        settings,
+        {target: given[name] for name, targets in PROMPT_SETTINGS.items() for target in targets if name in given},
+    )
+
+
+def _check_name(name: str) -> None:
+    section, _, field = name.partition(".")
+    if name not in FIELDS and not (section in SECTIONS and field):
+        raise SettingsError(
+            f"A variant cannot change {name!r}.",
+            fix=f"It can change {', '.join(FIELDS)}, and what stands under {', '.join(SECTIONS)}.",
+        )
+
+
+def _value(text: str) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value

@@ -1,0 +1,1 @@
+"""The index of a corpus: vectors, words, and what keeps them in step."""

@@ -1,0 +1,369 @@
+"""The corpora of a workspace, and the index of each under the fingerprint that holds now."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Engine, delete, func, insert, select, update
+
+from rag import database as db
+from rag.encoders.encoder import Encoder
+from rag.errors import CorpusError, StorageFull, StoreError, VectorStoreError
+from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.dense_index import ChromaStore, DenseIndex, is_damage
+from rag.indexing.index_state import IndexState, look_at
+from rag.indexing.lexical_index import LexicalIndex, drop_lexical
+from rag.workspace import Workspace
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+_log = logging.getLogger(__name__)
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
+# Raise when passages are cut or embedded differently, so that old indexes are not mixed with new ones.
+CHUNKING_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSummary:
+    """What is in a corpus.
+
+    Attributes:
+        current: Whether it is indexed under the fingerprint that the settings give now.
+    """
+
+    name: str
+    files: int
+    documents: int
+    passages: int
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredDocument:
+    """A stored text and where it came from; every offset of its passages refers to ``text``.
+
+    Attributes:
+        path: Absolute path of the file, which may be gone by now.
+        pages: Page number and the first character of each page, for sources that have pages.
+    """
+
+    id: int
+    text: str
+    title: str
+    source: str
+    path: str
+    name: str
+    pages: tuple[tuple[int, int], ...]
+
+
+def fingerprint(encoder: Encoder, tokens: int) -> str:
+    """The identity of an index: weights of the encoder and the way of cutting, 64 hexadecimal digits."""
+    return fingerprint_of(encoder.card.sha256, tokens)
+
+
+def fingerprint_of(weights_sha256: str, tokens: int) -> str:
+    """The same from the hash of the encoder's weights, so that the encoder need not be loaded."""
+    return hashlib.sha256(f"{weights_sha256} {tokens} {CHUNKING_VERSION}".encode()).hexdigest()
+
+
+def stored_states(
+    workspace: Workspace, engine: Engine, client: ClientAPI, fingerprint: str | None
+) -> dict[str, IndexState]:
+    """Compare the stores of every corpus, without the encoder and without making anything that is missing.
+
+    Args:
+        workspace: Where the lexical indexes live.
+        engine: The database.
+        client: Of Chroma.
+        fingerprint: Of the indexes that count; None for all.
+
+    Raises:
+        StoreError: A store refuses.
+    """
+    wanted = select(db.indexes.c.id, db.indexes.c.collection, db.corpora.c.name).join(db.corpora)
+    if fingerprint is not None:
+        wanted = wanted.where(db.indexes.c.fingerprint == fingerprint)
+    collections = {each.name for each in client.list_collections()}
+    found: dict[str, IndexState] = {}
+    with db.reading(engine) as connection:
+        for row in connection.execute(wanted.order_by(db.corpora.c.name, db.indexes.c.id)).all():
+            dense = DenseIndex(client, row.collection) if row.collection in collections else None
+            folder = workspace.lexical / row.collection
+            try:
+                lexical = LexicalIndex(folder) if folder.is_dir() else None
+            except StoreError:
+                found[row.name] = replace(look_at(connection, row.id, dense, None), words=None)
+            else:
+                found[row.name] = look_at(connection, row.id, dense, lexical)
+    return found
+
+
+class Corpora:
+    """Opens indexes, each once in a process; safe from several threads.
+
+    Args:
+        workspace: Where the lexical indexes and the embedded Chroma live.
+        engine: The database.
+        encoder: Of the fingerprint that holds now.
+        tokens: Size of passages that holds now.
+        chroma: The vectors; connected when an index is first opened, so that a Chroma server which is down
+            does not keep the list of corpora from being read.
+    """
+
+    def __init__(
+        self, workspace: Workspace, engine: Engine, encoder: Encoder, tokens: int, chroma: ChromaStore
+    ) -> None:
+        self._workspace = workspace
+        self._engine = engine
+        self._encoder = encoder
+        self._tokens = tokens
+        self._chroma = chroma
+        self._open: dict[int, CorpusIndex] = {}
+        self._lock = threading.RLock()
+        self.fingerprint = fingerprint(encoder, tokens)
+
+    def summaries(self) -> list[CorpusSummary]:
+        """All corpora, by name."""
+        with db.reading(self._engine) as connection:
+            rows = connection.execute(select(db.corpora.c.id, db.corpora.c.name).order_by(db.corpora.c.name)).all()
+            found = []
+            for corpus_id, name in rows:
+                index_id = connection.scalar(
+                    select(db.indexes.c.id).where(
+                        db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == self.fingerprint
+                    )
+                )
+                counts = [
+                    connection.scalar(select(func.count()).select_from(source).where(condition)) or 0
+                    for source, condition in (
+                        (db.files, db.files.c.index_id == index_id),
+                        (db.entries.join(db.files), db.files.c.index_id == index_id),
+                        (db.passages.join(db.texts), db.texts.c.index_id == index_id),
+                    )
+                ]
+                files, documents, passages = counts
+                found.append(CorpusSummary(name, files, documents, passages, index_id is not None))
+        return found
+
+    def find(self, name: str) -> CorpusIndex:
+        """The index of a corpus, for asking.
+
+        Raises:
+            CorpusError: There is no such corpus, or it is indexed under another fingerprint.
+        """
+        with db.reading(self._engine) as connection:
+            row = connection.execute(
+                select(db.indexes.c.id, db.indexes.c.collection, db.indexes.c.generation)
+                .join(db.corpora)
+                .where(db.corpora.c.name == name, db.indexes.c.fingerprint == self.fingerprint)
+            ).first()
+        if row is None:
+            raise self._missing(name)
+        with self._lock:
+            index = self._open.get(row.id)
+            if index is None:
+                index = self._opened(name, row.id, row.collection, row.generation)
+                index.look()
+                self._open[row.id] = index
+            elif index.generation != row.generation:
+                index.reopen(self._chroma.reopen(), row.generation)
+                index.look()
+            return index
+
+    def notices(self) -> tuple[str, ...]:
+        """What is damaged in the indexes that are open, and what repairs it."""
+        with self._lock:
+            found = [index.notice for index in self._open.values()]
+        return tuple(notice for notice in (self._chroma.notice, *found) if notice)
+
+    def _missing(self, name: str) -> CorpusError:
+        with db.reading(self._engine) as connection:
+            names = list(connection.scalars(select(db.corpora.c.name).order_by(db.corpora.c.name)))
+        if name in names:
+            return CorpusError(
+                f"The corpus {name} was indexed with another encoder or passage size.",
+                fix=f"Run `ragsmith ingest PATH --corpus {name}` once more, or set encoder and chunking back.",
+            )
+        others = f"There is: {', '.join(names)}." if names else "There is none yet."
+        return CorpusError(
+            f"There is no corpus {name}. {others}",
+            fix=f"Make it with `ragsmith ingest PATH --corpus {name}`.",
+        )
+
+    def ensure(self, name: str) -> CorpusIndex:
+        """The index of a corpus, for ingesting; made when missing.
+
+        Files that cannot be opened any more are replaced by empty ones, which the ingestion fills again from the
+        database. The caller holds the workspace's writing place.
+
+        Raises:
+            CorpusError: The name cannot be one.
+            StoreError: A store refuses for a reason that is no damage.
+        """
+        if not _NAME.fullmatch(name):
+            raise CorpusError(
+                f"{name!r} cannot be the name of a corpus.",
+                fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
+            )
+        with db.writing(self._engine) as connection:
+            corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
+            if corpus_id is None:
+                corpus_id = db.insert_row(connection, db.corpora, name=name, created=time.time())
+            index = connection.execute(
+                select(db.indexes.c.id).where(
+                    db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == self.fingerprint
+                )
+            ).first()
+            if index is None:
+                connection.execute(
+                    insert(db.indexes).values(
+                        corpus_id=corpus_id,
+                        fingerprint=self.fingerprint,
+                        collection=f"{name}-{self.fingerprint[:12]}-{secrets.token_hex(3)}",
+                        encoder=self._encoder.card.name,
+                        tokens=self._tokens,
+                    )
+                )
+        with self._lock:
+            # A process that was killed may have written without telling.
+            self._reopen_chroma()
+            self._replace_lexical(name)
+            found = self.find(name)
+            found.reopen(self._chroma.client, found.generation)
+            self._replace_unusable(found)
+        return found
+
+    def _reopen_chroma(self) -> None:
+        try:
+            self._chroma.reopen()
+        except VectorStoreError as error:
+            if not (self._chroma.embedded and is_damage(error)):
+                raise
+            self._set_chroma_aside()
+
+    def _set_chroma_aside(self) -> None:
+        client = self._chroma.set_aside()
+        for index in self._open.values():
+            index.dense.use(client)
+            index.look()
+
+    def _replace_lexical(self, name: str) -> None:
+        """Begin a lexical index anew that cannot be opened: the database has all that was in it."""
+        with db.reading(self._engine) as connection:
+            collection = connection.scalar(
+                select(db.indexes.c.collection)
+                .join(db.corpora)
+                .where(db.corpora.c.name == name, db.indexes.c.fingerprint == self.fingerprint)
+            )
+        folder = self._workspace.lexical / str(collection)
+        try:
+            LexicalIndex(folder)
+        except StorageFull:
+            raise
+        except StoreError as error:
+            _log.warning("The lexical index %s is written anew: %s", folder, error.message)
+            drop_lexical(folder)
+
+    def _replace_unusable(self, index: CorpusIndex) -> None:
+        """Begin a side anew that opens and cannot be read."""
+        state = index.look()
+        if state.words is None:
+            drop_lexical(index.lexical.folder)
+            index.lexical = LexicalIndex(index.lexical.folder)
+        if state.vectors is None:
+            try:
+                index.dense.empty()
+            except VectorStoreError as error:
+                if not (self._chroma.embedded and is_damage(error)):
+                    raise
+                self._set_chroma_aside()
+        if None in (state.words, state.vectors):
+            # Another process may still have open what was replaced.
+            index.publish(force=True)
+            index.look()
+
+    def _opened(self, name: str, index_id: int, collection: str, generation: int) -> CorpusIndex:
+        dense = DenseIndex(self._chroma.client, collection)
+        lexical = LexicalIndex(self._workspace.lexical / collection)
+        index = CorpusIndex(self._engine, index_id, dense, lexical, self._encoder, self._tokens, generation)
+        index.name = name
+        return index
+
+    def remove(self, name: str) -> None:
+        """Remove a corpus with all its indexes; the files that were ingested stay where they are.
+
+        Raises:
+            CorpusError: There is no such corpus.
+        """
+        with db.reading(self._engine) as connection:
+            corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
+            rows = connection.execute(
+                select(db.indexes.c.id, db.indexes.c.collection).where(db.indexes.c.corpus_id == corpus_id)
+            ).all()
+        if corpus_id is None:
+            raise CorpusError(f"There is no corpus {name}.", fix="See `ragsmith corpora list`.")
+        # Before anything is removed: with a server that is down the corpus stays whole.
+        client = self._chroma.client
+        for index_id, collection in rows:
+            with self._lock:
+                self._open.pop(index_id, None)
+            # Broken off after this, the corpus is empty and not one whose files seem to be in.
+            with db.writing(self._engine) as connection:
+                held = select(db.files.c.id).where(db.files.c.index_id == index_id)
+                connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(held)))
+                connection.execute(delete(db.files).where(db.files.c.index_id == index_id))
+                connection.execute(update(db.texts).where(db.texts.c.index_id == index_id).values(state="leaving"))
+            DenseIndex(client, collection).drop()
+            drop_lexical(self._workspace.lexical / collection)
+            with db.writing(self._engine) as connection:
+                texts = select(db.texts.c.id).where(db.texts.c.index_id == index_id)
+                connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(texts)))
+                connection.execute(delete(db.texts).where(db.texts.c.index_id == index_id))
+                connection.execute(delete(db.indexes).where(db.indexes.c.id == index_id))
+        with db.writing(self._engine) as connection:
+            connection.execute(delete(db.corpora).where(db.corpora.c.id == corpus_id))
+
+    def document(self, document_id: int) -> StoredDocument:
+        """A stored text.
+
+        Raises:
+            CorpusError: It is not there, or not any more.
+        """
+        with db.reading(self._engine) as connection:
+            row = connection.execute(
+                select(db.texts.c.text, db.entries.c.title, db.entries.c.record, db.files.c.path, db.files.c.name)
+                .join(db.entries, db.entries.c.text_id == db.texts.c.id)
+                .join(db.files, db.files.c.id == db.entries.c.file_id)
+                .where(db.texts.c.id == document_id)
+                .order_by(db.files.c.path, db.entries.c.id)
+            ).first()
+            pages = connection.execute(
+                select(db.passages.c.page, func.min(db.passages.c.start))
+                .where(db.passages.c.text_id == document_id, db.passages.c.page.is_not(None))
+                .group_by(db.passages.c.page)
+                .order_by(db.passages.c.page)
+            ).all()
+        if row is None:
+            raise CorpusError(
+                f"Document {document_id} is not in this workspace any more.",
+                fix="Ask again to get current sources.",
+            )
+        source = f"{row.path}#{row.record}" if row.record else row.path
+        title = row.title or row.name
+        return StoredDocument(
+            document_id,
+            row.text,
+            title,
+            source,
+            row.path,
+            row.name,
+            tuple((int(p), int(s)) for p, s in pages),
+        )

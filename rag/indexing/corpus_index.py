@@ -1,0 +1,327 @@
+"""The index of one corpus under one fingerprint: three stores that are kept in step.
+
+The database is the truth. A text is written there as ``pending`` first, then to Chroma and to the lexical
+index, then marked ``ready``; on its way out it is ``leaving`` until both have forgotten it. Whatever a crash
+leaves in between, ``mend`` takes back, and the next ingestion does again. What one side has lost of texts that
+are ready, ``mend`` embeds and writes again from the database; the files that they came from are not needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, delete, func, insert, select, update
+
+from rag import database as db
+from rag.documents.chunking import context
+from rag.encoders.encoder import Encoder
+from rag.indexing.dense_index import DenseEntry, DenseIndex
+from rag.indexing.index_state import (
+    IndexState,
+    StoredPassage,
+    look_at,
+    ready_ids,
+    stored_passages,
+    untitled_texts,
+)
+from rag.indexing.lexical_index import LexicalEntry, LexicalIndex
+from rag.types import Chunk, Document
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from sqlalchemy import Connection
+
+# SQLite takes 32,766 variables in a statement; lists of numbers go through in parts.
+PART = 10_000
+# Passages that are written, embedded and kept in memory together: a document may have hundreds of thousands.
+SLICE = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedText:
+    """A document that was cut and waits for a place in the index.
+
+    Attributes:
+        digest: Identity of the text: equal digests are stored once.
+    """
+
+    digest: str
+    document: Document
+    chunks: tuple[Chunk, ...]
+
+    def embedded(self, chunk: Chunk) -> str:
+        """What the encoder reads of a chunk: where it stands, then its text."""
+        where = context(self.document.title, chunk.headings)
+        text = self.document.text[chunk.start : chunk.end]
+        return f"{where}\n{text}" if where else text
+
+
+def digest_of(document: Document) -> str:
+    """The identity of what is indexed of a document: its text, its own title, its structure."""
+    shape = [(block.start, block.end, block.kind, block.headings, block.page) for block in document.blocks]
+    told = json.dumps([document.title, shape], ensure_ascii=True)
+    return hashlib.sha256(f"{told}\0{document.text}".encode("utf-8", "replace")).hexdigest()
+
+
+class CorpusIndex:
+    """Adds and removes texts, and opens both sides for searching.
+
+    Args:
+        engine: The workspace's database.
+        index_id: The row in ``indexes``.
+        dense: The Chroma collection.
+        lexical: The tantivy index.
+        encoder: The encoder of the fingerprint.
+        tokens: The size of passages of the fingerprint.
+        generation: Of the row in ``indexes``, as it was when the sides were opened.
+
+    Attributes:
+        name: Of the corpus, for messages.
+        state: What the stores held when they were last compared.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        index_id: int,
+        dense: DenseIndex,
+        lexical: LexicalIndex,
+        encoder: Encoder,
+        tokens: int,
+        generation: int,
+    ) -> None:
+        self.engine = engine
+        self.tokens = tokens
+        self.generation = generation
+        self._changed = False
+        self.id = index_id
+        self.dense = dense
+        self.lexical = lexical
+        self.encoder = encoder
+        self.name = ""
+        self.state = IndexState(0)
+
+    def known(self, digests: Iterable[str]) -> dict[str, int]:
+        """Which of these texts the index holds, and their numbers."""
+        wanted = list(digests)
+        found: dict[str, int] = {}
+        with db.reading(self.engine) as connection:
+            for at in range(0, len(wanted), PART):
+                rows = connection.execute(
+                    select(db.texts.c.digest, db.texts.c.id).where(
+                        db.texts.c.index_id == self.id,
+                        db.texts.c.state == "ready",
+                        db.texts.c.digest.in_(wanted[at : at + PART]),
+                    )
+                )
+                found.update((digest, number) for digest, number in rows)
+        return found
+
+    def add(
+        self, texts: Sequence[PreparedText], on_progress: Callable[[int], None] | None = None
+    ) -> dict[str, int]:
+        """Index texts that are not there yet.
+
+        Args:
+            texts: With distinct digests.
+            on_progress: Called with the number of passages embedded since the last call.
+
+        Returns:
+            The number of each text, by digest.
+
+        Raises:
+            StoreError: A store refuses; what was begun is taken back by ``mend``.
+        """
+        self._changed = True
+        with db.writing(self.engine) as connection:
+            numbers = {text.digest: self._new_text(connection, text) for text in texts}
+        chunks = ((text, chunk) for text in texts for chunk in text.chunks)
+        while some := list(islice(chunks, SLICE)):
+            rows = [_passage_row(text, chunk, numbers[text.digest]) for text, chunk in some]
+            with db.writing(self.engine) as connection:
+                ids = self._new_passages(connection, rows)
+            passages = [
+                StoredPassage(number, row["text_id"], row["page"] or 0, text.embedded(chunk))
+                for number, row, (text, chunk) in zip(ids, rows, some, strict=True)
+            ]
+            self._write_vectors(passages, on_progress)
+            self._write_words(passages)
+        with db.writing(self.engine) as connection:
+            self._set_state(connection, list(numbers.values()), "ready")
+        return numbers
+
+    def _write_vectors(
+        self, passages: Sequence[StoredPassage], on_progress: Callable[[int], None] | None = None
+    ) -> None:
+        vectors = self.encoder.embed_passages([each.words for each in passages], on_progress)
+        self.dense.add([DenseEntry(each.id, each.text_id, each.page) for each in passages], vectors)
+
+    def _write_words(self, passages: Sequence[StoredPassage]) -> None:
+        self.lexical.write(add=[LexicalEntry(each.id, each.text_id, each.page, each.words) for each in passages])
+
+    def _new_text(self, connection: Connection, text: PreparedText) -> int:
+        return db.insert_row(
+            connection,
+            db.texts,
+            index_id=self.id,
+            digest=text.digest,
+            state="pending",
+            text=text.document.text,
+        )
+
+    def _new_passages(self, connection: Connection, rows: list[dict[str, Any]]) -> list[int]:
+        if not rows:
+            return []
+        made = connection.execute(
+            insert(db.passages).returning(db.passages.c.id, sort_by_parameter_order=True), rows
+        )
+        return [int(number) for number in made.scalars()]
+
+    def _set_state(self, connection: Connection, text_ids: Sequence[int], state: str) -> None:
+        for at in range(0, len(text_ids), PART):
+            some = text_ids[at : at + PART]
+            connection.execute(update(db.texts).where(db.texts.c.id.in_(some)).values(state=state))
+
+    def look(self) -> IndexState:
+        """Compare the stores; what is found stays in ``state``.
+
+        Raises:
+            StoreError: A store refuses for a reason that is no damage.
+        """
+        with db.reading(self.engine) as connection:
+            self.state = look_at(connection, self.id, self.dense, self.lexical)
+        return self.state
+
+    @property
+    def notice(self) -> str:
+        """What was damaged when the stores were last compared, and what repairs it; empty where nothing is."""
+        return self.state.notice(self.name)
+
+    def mend(self, on_progress: Callable[[int], None] | None = None, stop: threading.Event | None = None) -> int:
+        """Take back what a crash left half-way in or out, and bring back what one side has lost.
+
+        Args:
+            on_progress: Called with the number of passages embedded since the last call.
+            stop: Set it to stop after the current slice; the next call goes on there.
+
+        Returns:
+            How many texts were taken back.
+
+        Raises:
+            StoreError: A store refuses; what was repaired until then is kept.
+        """
+        with db.reading(self.engine) as connection:
+            unfinished = list(
+                connection.scalars(
+                    select(db.texts.c.id).where(db.texts.c.index_id == self.id, db.texts.c.state != "ready")
+                )
+            )
+        self._forget(unfinished)
+        if not self.look().ok:
+            self._repair(on_progress, stop or threading.Event())
+            self.look()
+        return len(unfinished)
+
+    def _repair(self, on_progress: Callable[[int], None] | None, stop: threading.Event) -> None:
+        """Embed and write again what the database has and a side has not, and remove what it does not know."""
+        self._changed = True
+        with db.reading(self.engine) as connection:
+            # The next ingestion takes them in again, if their file is still there.
+            untitled = untitled_texts(connection, self.id)
+        self._forget(untitled)
+        with db.reading(self.engine) as connection:
+            wanted = ready_ids(connection, self.id)
+        known = frozenset(wanted)
+        vectors, words = frozenset(self.dense.passage_ids()), frozenset(self.lexical.passage_ids())
+        self.dense.remove(sorted(vectors - known))
+        for some in _sliced(sorted(words - known)):
+            self.lexical.write(remove=some)
+        for some in _sliced([number for number in wanted if number not in words]):
+            self._write_words(self._stored(some))
+        for some in _sliced([number for number in wanted if number not in vectors]):
+            if stop.is_set():
+                return
+            self._write_vectors(self._stored(some), on_progress)
+
+    def _stored(self, ids: Sequence[int]) -> list[StoredPassage]:
+        with db.reading(self.engine) as connection:
+            return stored_passages(connection, ids)
+
+    def remove_orphans(self) -> int:
+        """Remove the texts that no file holds any more.
+
+        Returns:
+            How many there were.
+        """
+        with db.writing(self.engine) as connection:
+            held = select(db.entries.c.text_id)
+            orphans = list(
+                connection.scalars(
+                    select(db.texts.c.id).where(db.texts.c.index_id == self.id, db.texts.c.id.not_in(held))
+                )
+            )
+            self._set_state(connection, orphans, "leaving")
+        self._forget(orphans)
+        return len(orphans)
+
+    def _forget(self, text_ids: Sequence[int]) -> None:
+        for at in range(0, len(text_ids), PART):
+            some = text_ids[at : at + PART]
+            with db.reading(self.engine) as connection:
+                ids = list(connection.scalars(select(db.passages.c.id).where(db.passages.c.text_id.in_(some))))
+            if ids:
+                self._changed = True
+                self.dense.remove(ids)
+                self.lexical.write(remove=ids)
+            with db.writing(self.engine) as connection:
+                connection.execute(delete(db.entries).where(db.entries.c.text_id.in_(some)))
+                connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(some)))
+                connection.execute(delete(db.texts).where(db.texts.c.id.in_(some)))
+
+    def publish(self, *, force: bool = False) -> None:
+        """Let other processes know that something changed, if it did; ``force`` says that it did."""
+        if not (self._changed or force):
+            return
+        with db.writing(self.engine) as connection:
+            mine = db.indexes.c.id == self.id
+            connection.execute(update(db.indexes).where(mine).values(generation=db.indexes.c.generation + 1))
+            self.generation = connection.scalar(select(db.indexes.c.generation).where(mine)) or 0
+        self._changed = False
+
+    def reopen(self, client: ClientAPI, generation: int) -> None:
+        """See what another process has written."""
+        self.dense.use(client)
+        self.lexical.refresh()
+        self.generation = generation
+
+    def passage_count(self) -> int:
+        """Passages that are ready to be found."""
+        with db.reading(self.engine) as connection:
+            found = connection.scalar(
+                select(func.count())
+                .select_from(db.passages.join(db.texts))
+                .where(db.texts.c.index_id == self.id, db.texts.c.state == "ready")
+            )
+        return int(found or 0)
+
+
+def _sliced(numbers: Sequence[int]) -> Iterator[Sequence[int]]:
+    return (numbers[at : at + SLICE] for at in range(0, len(numbers), SLICE))
+
+
+def _passage_row(text: PreparedText, chunk: Chunk, text_id: int) -> dict[str, Any]:
+    return {
+        "text_id": text_id,
+        "start": chunk.start,
+        "end": chunk.end,
+        "page": chunk.page,
+        "headings": list(chunk.headings),
+        "tokens": chunk.tokens,
+        "text": text.document.text[chunk.start : chunk.end],
+    }

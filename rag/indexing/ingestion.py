@@ -1,0 +1,480 @@
+"""Files and folders into a corpus: only what changed, and nothing lost when it is broken off.
+
+A file is hashed; one with a known hash is done. The others are parsed in a child process, their documents are
+cut, and the texts that the index does not hold yet are embedded in batches. A file gets its new entries in one
+transaction, when all of its texts are in; until then its old ones answer. Whatever stops an ingestion, the same
+command again goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import Any
+
+from sqlalchemy import delete, insert, select
+
+from rag import database as db
+from rag.documents.chunking import cut, rule_for
+from rag.documents.loaders import LOADER_VERSION, kind_of
+from rag.documents.loaders.isolated import IsolatedLoader
+from rag.errors import LoadError
+from rag.indexing.corpus_index import CorpusIndex, PreparedText, digest_of
+from rag.types import Document
+
+# Passages embedded and written together: large enough for sorting by length and for cheap commits,
+# small enough that little is done again after a crash.
+BATCH = 768
+# Characters of texts and entries that wait together: a batch of passages may come from very long texts.
+MOST_WAITING = 4_000_000
+ENTRIES_AT_ONCE = 5_000
+MEGABYTE = 1_000_000
+_SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A file, or a part of one, that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """How far an ingestion is.
+
+    Attributes:
+        passages: Embedded so far.
+        passages_per_s: Over the whole ingestion up to now.
+        seconds_left: By the bytes still to be read; None while nothing can be said.
+    """
+
+    files_done: int
+    files_total: int
+    passages: int
+    passages_per_s: float
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingestion did, in files.
+
+    Attributes:
+        skipped: Files of formats that are not read.
+        passages: Embedded in this ingestion.
+        stopped: Whether it was stopped before the end.
+    """
+
+    added: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    skipped: int = 0
+    passages: int = 0
+    problems: tuple[Problem, ...] = ()
+    seconds: float = 0.0
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: Path
+    name: str
+    size: int
+
+
+class _Entries:
+    """The entries of a file until all of its texts are in, on the disk where they are many."""
+
+    def __init__(self) -> None:
+        self._file = SpooledTemporaryFile(max_size=MEGABYTE)  # noqa: SIM115 - `close` closes it
+
+    def add(self, digest: str, row: dict[str, Any]) -> int:
+        """Keep an entry; returns the bytes that it takes."""
+        return self._file.write(json.dumps([digest, row]).encode() + b"\n")
+
+    def parts(self) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+        """Yield digests and rows, some at a time."""
+        self._file.seek(0)
+        while lines := list(islice(self._file, ENTRIES_AT_ONCE)):
+            yield [json.loads(line) for line in lines]
+
+    def close(self) -> None:
+        """Forget them."""
+        self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _LoadedFile:
+    found: _Found
+    sha256: str
+    entries: _Entries
+
+
+def ingest(
+    index: CorpusIndex,
+    paths: Sequence[Path],
+    loader: IsolatedLoader,
+    *,
+    on_progress: Callable[[IngestProgress], None] = lambda _: None,
+    stop: threading.Event | None = None,
+) -> IngestReport:
+    """Bring files and folders into an index, and take out what is gone below those folders.
+
+    The caller holds the workspace's writing place.
+
+    Args:
+        index: Where they go.
+        paths: Files and folders; of folders every file of a known format, hidden ones left out.
+        loader: Loads the files; one that exceeds its limits is named as a problem.
+        on_progress: Called some times a second.
+        stop: Set it to stop after the current batch.
+
+    Returns:
+        What was done; files that could not be read are in ``problems``.
+
+    Raises:
+        LoadError: A path does not exist.
+        StoreError: A store refuses.
+        StorageFull: The disk has no room left.
+    """
+    try:
+        return _Ingestion(index, paths, loader, on_progress, stop or threading.Event()).run()
+    finally:
+        index.publish()
+
+
+class _Ingestion:
+    """The state of one ingestion."""
+
+    def __init__(
+        self,
+        index: CorpusIndex,
+        paths: Sequence[Path],
+        loader: IsolatedLoader,
+        on_progress: Callable[[IngestProgress], None],
+        stop: threading.Event,
+    ) -> None:
+        self._index = index
+        self._roots = [existing_path(path) for path in paths]
+        self._loader = loader
+        self._on_progress = on_progress
+        self._stop = stop
+        self._rule = rule_for(index.encoder, index.tokens)
+        self._problems: list[Problem] = []
+        self._leads_out: set[str] = set()
+        self._waiting: dict[str, PreparedText] = {}
+        self._text_ids: dict[str, int] = {}
+        self._loaded: list[_LoadedFile] = []
+        self._counts = {"added": 0, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 0}
+        self._passages = 0
+        self._waiting_passages = self._waiting_characters = 0
+        self._batch_done = 0
+        self._files_done = self._bytes_total = self._bytes_read = self._bytes_embedded = 0
+        self._files: list[_Found] = []
+        self._started = time.monotonic()
+        self._told = 0.0
+
+    def run(self) -> IngestReport:
+        """Do all of it; whatever stops it, nothing is left on the disk but what the index has taken."""
+        try:
+            return self._run()
+        finally:
+            self._drop_loaded()
+
+    def _run(self) -> IngestReport:
+        self._index.mend(self._embedded, self._stop)
+        self._batch_done = 0
+        self._files = list(self._walk())
+        self._bytes_total = sum(found.size for found in self._files)
+        known = self._known_files()
+        for found in self._files:
+            if self._stop.is_set():
+                break
+            before = self._bytes_read
+            unchanged = self._take(found, known.get(str(found.path)))
+            self._files_done += 1
+            # Bytes that need no embedding would make the time left look shorter than it is.
+            self._bytes_total -= found.size if unchanged else 0
+            self._bytes_read = before + (0 if unchanged else found.size)
+            self._tell()
+        self._embed()
+        # Of a file that was broken off in the middle no entry holds the texts yet: the next ingestion needs them.
+        if not self._stop.is_set():
+            self._remove_missing(known)
+            self._index.remove_orphans()
+        self._tell(force=True)
+        return IngestReport(
+            **self._counts,
+            passages=self._passages,
+            problems=tuple(self._problems),
+            seconds=time.monotonic() - self._started,
+            stopped=self._stop.is_set(),
+        )
+
+    def _walk(self) -> Iterator[_Found]:
+        seen: set[Path] = set()
+        for root in self._roots:
+            listed = self._files_below(root) if root.is_dir() else iter([root])
+            for path in listed:
+                if path in seen:
+                    continue
+                seen.add(path)
+                if root.is_dir() and kind_of(path) is None:
+                    self._counts["skipped"] += 1
+                    continue
+                try:
+                    size = _size_of(path)
+                except LoadError as error:
+                    self._problem(path, str(error))
+                    continue
+                name = str(path.relative_to(root.parent)) if root.is_dir() else path.name
+                yield _Found(path, name, size)
+
+    def _files_below(self, root: Path) -> Iterator[Path]:
+        """Yield the files below a folder in a fixed order.
+
+        Links to folders are not followed, so that a loop cannot trap it, and a link that leads out of the folder
+        is named as a problem: whoever can write into a folder must not choose what else is read.
+        """
+
+        def failed(error: OSError) -> None:
+            self._problem(Path(error.filename), error.strerror or str(error))
+
+        real = os.path.realpath(root)
+        for folder, folders, names in os.walk(root, onerror=failed):
+            folders[:] = sorted(
+                name for name in folders if not name.startswith(".") and name not in _SKIPPED_FOLDERS
+            )
+            for name in folders:
+                self._stays_below(real, Path(folder) / name)
+            for name in sorted(names):
+                path = Path(folder) / name
+                # A file that would not be read anyway is not worth a word.
+                if not name.startswith(".") and (kind_of(path) is None or self._stays_below(real, path)):
+                    yield path
+
+    def _stays_below(self, real: str, path: Path) -> bool:
+        """Whether a path is no link, or a link to something below the folder; one that is not is noted."""
+        if not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real):
+            return True
+        self._leads_out.add(str(path))
+        self._problem(path, "It is a link that leads out of the folder. Add what it leads to by its own path.")
+        return False
+
+    def _known_files(self) -> dict[str, tuple[int, str, int]]:
+        with db.reading(self._index.engine) as connection:
+            rows = connection.execute(
+                select(db.files.c.path, db.files.c.id, db.files.c.sha256, db.files.c.loader).where(
+                    db.files.c.index_id == self._index.id
+                )
+            )
+            return {path: (number, sha256, loader) for path, number, sha256, loader in rows}
+
+    def _take(self, found: _Found, known: tuple[int, str, int] | None) -> bool:
+        """Take in one file; whether it was there already, as it is."""
+        try:
+            if found.size > self._loader.limits.file_bytes:
+                raise LoadError(f"larger than ingest.max_file_mb allows ({found.size / MEGABYTE:.0f} MB)")
+            if known and known[2] == LOADER_VERSION and known[1] == _sha256_of(found.path):
+                self._counts["unchanged"] += 1
+                return True
+            if self._load(found):
+                self._counts["changed" if known else "added"] += 1
+        except OSError as error:
+            self._problem(found.path, error.strerror or str(error))
+        except LoadError as error:
+            self._problem(found.path, str(error))
+        return False
+
+    def _load(self, found: _Found) -> bool:
+        """Cut a file's documents; whether it was taken in to its end."""
+        day = _day_of(found.path)
+        loading = self._loader.load(found.path, on_problem=lambda reason: self._problem(found.path, reason))
+        file = _LoadedFile(found, loading.sha256, _Entries())
+        with ExitStack() as dropping:
+            dropping.callback(file.entries.close)
+            documents = dropping.enter_context(closing(loading.documents))
+            for document in documents:
+                if self._stop.is_set():
+                    return False
+                digest = digest_of(document)
+                self._waiting_characters += file.entries.add(digest, _entry_row(document, found, day))
+                self._prepare(digest, document)
+                self._bytes_read += len(document.text)
+                # The next document may be as large as this one: there should be one of them at a time.
+                del document
+                if self._waiting_passages >= BATCH or self._waiting_characters >= MOST_WAITING:
+                    self._embed()
+            dropping.pop_all()
+        self._loaded.append(file)
+        if len(self._loaded) >= BATCH:
+            self._embed()
+        return True
+
+    def _prepare(self, digest: str, document: Document) -> None:
+        if digest in self._text_ids or digest in self._waiting:
+            return
+        held = self._index.known([digest])
+        if held:
+            self._text_ids.update(held)
+            return
+        chunks = cut(document, self._index.encoder.tokens, self._rule)
+        self._waiting[digest] = PreparedText(digest, document, tuple(chunks))
+        self._waiting_passages += len(chunks)
+        self._waiting_characters += len(document.text)
+
+    def _embed(self) -> None:
+        waiting = list(self._waiting.values())
+        if waiting:
+            self._text_ids.update(self._index.add(waiting, self._embedded))
+            self._waiting.clear()
+            self._waiting_passages = self._batch_done = 0
+        self._waiting_characters = 0
+        self._bytes_embedded = self._bytes_read
+        self._record_loaded()
+
+    def _embedded(self, count: int) -> None:
+        self._passages += count
+        self._batch_done += count
+        self._tell()
+
+    def _record_loaded(self) -> None:
+        """Give the files whose texts are all in their new entries, in place of the old ones."""
+        index_id = self._index.id
+        if not self._loaded:
+            return
+        with db.writing(self._index.engine) as connection:
+            for file in self._loaded:
+                path = str(file.found.path)
+                old = select(db.files.c.id).where(db.files.c.index_id == index_id, db.files.c.path == path)
+                connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(old)))
+                connection.execute(
+                    delete(db.files).where(db.files.c.index_id == index_id, db.files.c.path == path)
+                )
+                file_id = db.insert_row(
+                    connection,
+                    db.files,
+                    index_id=index_id,
+                    path=path,
+                    name=file.found.name,
+                    sha256=file.sha256,
+                    loader=LOADER_VERSION,
+                    ingested=time.time(),
+                )
+                for part in file.entries.parts():
+                    rows = [{**row, "file_id": file_id, "text_id": self._text_ids[digest]} for digest, row in part]
+                    connection.execute(insert(db.entries), rows)
+        self._drop_loaded()
+
+    def _drop_loaded(self) -> None:
+        for file in self._loaded:
+            file.entries.close()
+        self._loaded.clear()
+
+    def _remove_missing(self, known: dict[str, tuple[int, str, int]]) -> None:
+        present = {str(found.path) for found in self._files}
+        failed = {problem.path for problem in self._problems} - self._leads_out
+        gone = [
+            number
+            for path, (number, _, _) in known.items()
+            if path not in present
+            # What cannot be read now keeps what was read before.
+            and not any(path == each or path.startswith(each + os.sep) for each in failed)
+            and any(Path(path).is_relative_to(root) for root in self._roots)
+        ]
+        if not gone:
+            return
+        with db.writing(self._index.engine) as connection:
+            for number in gone:
+                connection.execute(delete(db.entries).where(db.entries.c.file_id == number))
+                connection.execute(delete(db.files).where(db.files.c.id == number))
+        self._counts["deleted"] = len(gone)
+
+    def _problem(self, path: Path, reason: str) -> None:
+        self._problems.append(Problem(str(path), reason))
+
+    def _tell(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if not force and now - self._told < 0.1:
+            return
+        self._told = now
+        passed = max(now - self._started, 1e-6)
+        # Reading is quick: what counts is how far the bytes that were read have been embedded.
+        share = self._batch_done / self._waiting_passages if self._waiting_passages else 0.0
+        done = self._bytes_embedded + share * (self._bytes_read - self._bytes_embedded)
+        # The first few passages say nothing yet.
+        known = done > self._bytes_total / 1000
+        left = passed * max(self._bytes_total - done, 0) / done if known else None
+        self._on_progress(
+            IngestProgress(self._files_done, len(self._files), self._passages, self._passages / passed, left)
+        )
+
+
+def existing_path(path: Path) -> Path:
+    """The absolute path of a file or folder, with the links in it left as they are.
+
+    Raises:
+        LoadError: There is none.
+    """
+    full = Path(os.path.abspath(path.expanduser()))
+    if not full.exists():
+        raise LoadError(
+            f"There is no file or folder {path}.",
+            fix="Check the path; what an earlier ingestion took from it is kept.",
+        )
+    return full
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _size_of(path: Path) -> int:
+    """The bytes of a file.
+
+    Raises:
+        LoadError: It cannot be read as a file.
+    """
+    try:
+        found = path.stat()
+        str(path).encode()
+    except OSError as error:
+        raise LoadError(error.strerror or str(error)) from error
+    except UnicodeEncodeError as error:
+        raise LoadError("The name is not valid UTF-8.", fix="Rename it, or the folder it is in.") from error
+    # Reading a pipe would wait for ever, and a device may never end.
+    if not stat.S_ISREG(found.st_mode):
+        raise LoadError("It is a pipe, a socket or a device, and no file.")
+    return found.st_size
+
+
+def _day_of(path: Path) -> str | None:
+    """The day of the last change; None for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _entry_row(document: Document, found: _Found, day: str | None) -> dict[str, Any]:
+    return {
+        "record": document.record,
+        "title": document.title or found.path.name,
+        "date": document.date.isoformat() if document.date else day,
+        "metadata": dict(document.metadata),
+    }

@@ -1,0 +1,1 @@
+"""Chat models behind one seam: the extractive reader, local models, remote servers."""

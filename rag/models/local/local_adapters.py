@@ -1,0 +1,127 @@
+"""LoRA adapters: where one lies, and whether it belongs to the model."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.encoders.adapters import CONFIG, WEIGHTS, places_of
+from rag.errors import ModelUnavailable
+from rag.models.local.local_files import read_json
+
+_PREFIX = "base_model.model."
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """An adapter in peft's format.
+
+    Attributes:
+        name: As it was named: a folder, or the name of one below the workspace's ``models/adapters``.
+    """
+
+    name: str
+    folder: Path
+
+    @property
+    def base(self) -> str:
+        """The model that it was trained on, as its training named it; empty where it does not say."""
+        return str(read_json(self.folder / CONFIG).get("base_model_name_or_path") or "")
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that it was trained with, where it brings its own."""
+        path = self.folder / "chat_template.jinja"
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def find_lora(name: str, adapters: Path) -> AdapterFiles:
+    """Find a LoRA adapter of a language model.
+
+    Args:
+        name: A folder, or the name of one below ``adapters``.
+        adapters: The workspace's folder ``models/adapters``.
+
+    Raises:
+        ModelUnavailable: There is none, or it is not a LoRA adapter with safetensors weights.
+    """
+    places = places_of(name, adapters)
+    for folder in places:
+        if (folder / CONFIG).is_file():
+            _check(folder)
+            return AdapterFiles(name, folder.resolve())
+    raise ModelUnavailable(
+        f"There is no adapter {name}: neither {places[0]} nor {places[1]} holds an {CONFIG}.",
+        fix="Correct local.adapter and local.adapters, or clear them to use the model as it is.",
+    )
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Load an adapter without the warning that peft 0.21 asks transformers 5.23 by an old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
+def check_fit(adapter: AdapterFiles, model: Any, model_name: str) -> None:
+    """Compare the shapes of an adapter with the layers that it corrects; the model is not touched.
+
+    Args:
+        adapter: What is to be loaded.
+        model: The base model, a torch module.
+        model_name: What it is called.
+
+    Raises:
+        ModelUnavailable: A layer is missing or has another size.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    layers = dict(model.named_modules())
+    try:
+        with safe_open(adapter.folder / WEIGHTS, framework="pt") as weights:
+            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelUnavailable(
+            f"The weights of the adapter {adapter.name} cannot be read: {error}.", fix="Copy the adapter again."
+        ) from error
+    for name, shape in shapes.items():
+        path, _, part = name.removeprefix(_PREFIX).rpartition(".lora_")
+        if part not in ("A.weight", "B.weight"):
+            continue
+        layer = layers.get(path)
+        size = getattr(layer, "in_features" if part == "A.weight" else "out_features", None)
+        if layer is None:
+            raise _misfit(adapter, model_name, f"the model has no layer {path}")
+        if size is not None and size != shape[1 if part == "A.weight" else 0]:
+            raise _misfit(adapter, model_name, f"the layer {path} has another size")
+    if adapter.base and Path(adapter.base).name != Path(model_name).name:
+        _log.warning("The adapter %s was trained on %s, not on %s.", adapter.name, adapter.base, model_name)
+
+
+def _check(folder: Path) -> None:
+    kind = read_json(folder / CONFIG).get("peft_type")
+    if kind != "LORA":
+        raise ModelUnavailable(
+            f"The adapter in {folder} is of the kind {kind}, and only LORA is served.",
+            fix="Train it again with LoRA, or merge it into its base model and use that.",
+        )
+    if not (folder / WEIGHTS).is_file():
+        raise ModelUnavailable(
+            f"The adapter in {folder} has no {WEIGHTS}.",
+            fix="Copy the whole folder; weights of an old peft (adapter_model.bin) must be saved again.",
+        )
+
+
+def _misfit(adapter: AdapterFiles, model_name: str, what: str) -> ModelUnavailable:
+    trained = f" It was trained on {adapter.base}." if adapter.base else ""
+    return ModelUnavailable(
+        f"The adapter {adapter.name} does not fit the model {model_name}: {what}.{trained}",
+        fix="Set model to the base that the adapter was trained on, or clear local.adapter.",
+    )

@@ -1,0 +1,185 @@
+"""Which device a local model runs on, in which number format, and whether it has room there."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rag.errors import ModelUnavailable
+from rag.models.local.local_files import LocalFiles, read_json, weight_files
+from rag.settings import LocalSettings
+
+BYTES = {"bf16": 2, "f16": 2, "f32": 4}
+TORCH_NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
+# Beside the weights stand the keys and values of what is read, and what each layer computes: about 0.4 GB for
+# a model of 8 GB at 3,500 tokens.
+WORKING_SHARE = 0.1
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_LONGEST_HEADER = 100_000_000
+_GIGABYTE = 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a model computes: ``cpu``, ``cuda`` or ``mps``, and ``bf16``, ``f16`` or ``f32``."""
+
+    device: str
+    dtype: str
+
+    def __str__(self) -> str:
+        return f"{self.device}, {self.dtype}"
+
+
+def choose_place(settings: LocalSettings) -> Place:
+    """The device and the number format that the settings name; the best of this machine for ``auto``.
+
+    Raises:
+        ModelUnavailable: The device that is demanded is not there.
+    """
+    device = _choose_device(settings.device)
+    return Place(device, _best_dtype(device) if settings.dtype == "auto" else settings.dtype)
+
+
+def _choose_device(wanted: str) -> str:
+    import torch
+
+    usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return next(device for device, works in usable.items() if works)
+    if not usable[wanted]:
+        raise ModelUnavailable(
+            f"local.device is {wanted}, but torch finds no such device.",
+            fix="Install a build of torch that fits the machine, or set local.device to auto.",
+        )
+    return wanted
+
+
+def _best_dtype(device: str) -> str:
+    import torch
+
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "f16"
+    if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16"):
+        return "bf16"
+    return "f32"
+
+
+def check_memory(files: LocalFiles, place: Place, fix: str = "") -> int:
+    """Compare what a model needs with what is free.
+
+    Args:
+        files: The model.
+        place: Where it is to run.
+        fix: What to do where it does not fit; by default what helps to serve it.
+
+    Returns:
+        Bytes that it needs.
+
+    Raises:
+        ModelUnavailable: It needs more than there is.
+    """
+    if files.kind == "ctranslate2":
+        needed = _with_work(sum(file.stat().st_size for file in files.folder.glob("*.bin")))
+    else:
+        needed = memory_needed(files.folder, place.dtype)
+    free = free_memory(place.device)
+    if free is not None and needed > free:
+        where = "the GPU's memory" if place.device == "cuda" else "this machine's memory"
+        raise ModelUnavailable(
+            f"The model {files.name} needs about {needed / _GIGABYTE:.1f} GB in {place.dtype}, "
+            f"and {free / _GIGABYTE:.1f} GB of {where} are free.",
+            fix=fix or _how_to_fit(files, place),
+        )
+    return needed
+
+
+def memory_needed(folder: Path, dtype: str) -> int:
+    """Bytes of a model of transformers: its weights in ``dtype``, and a tenth for its work.
+
+    Raises:
+        ModelUnavailable: The weights cannot be read.
+    """
+    files = weight_files(folder)
+    if files[0].suffix == ".safetensors":
+        return _with_work(sum(_safetensors_bytes(file, BYTES[dtype]) for file in files))
+    stored = sum(file.stat().st_size for file in files)
+    return _with_work(stored * BYTES[dtype] // _stored_width(folder))
+
+
+def free_memory(device: str) -> int | None:
+    """Free bytes on a device; None where nobody can tell."""
+    if device == "cuda":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    room = _room_in_container(Path("/sys/fs/cgroup"))
+    return free if room is None else min(free, room)
+
+
+def _room_in_container(group: Path) -> int | None:
+    """What a container may still take: its limit is lower than the machine's memory, and ends the process."""
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        # Files that were read are let go as soon as the room is needed.
+        return None if limit == "max" else int(limit) - used + int(counts.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return None
+
+
+def _safetensors_bytes(file: Path, width: int) -> int:
+    """Bytes of a file's tensors when its floating-point numbers take ``width`` bytes each.
+
+    The file begins with the length of its header in eight bytes, little-endian, and the header in JSON:
+    https://huggingface.co/docs/safetensors/index#format
+    """
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > _LONGEST_HEADER:
+                raise ValueError("its header has no end")
+            header: dict[str, Any] = json.loads(opened.read(length))
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        if file.stat().st_size < 8 + length + end:
+            raise ValueError("its end is missing")
+        return sum(_tensor_bytes(tensor, width) for tensor in tensors)
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise ModelUnavailable(
+            f"The weights {file} cannot be read: {error}.", fix="Download or copy the file again."
+        ) from error
+
+
+def _tensor_bytes(tensor: dict[str, Any], width: int) -> int:
+    begin, end = tensor["data_offsets"]
+    # Weights that are packed into integers stay as they are.
+    return math.prod(tensor["shape"]) * width if tensor["dtype"] in _FLOATS else int(end) - int(begin)
+
+
+def _stored_width(folder: Path) -> int:
+    config = read_json(folder / "config.json")
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return 4 if stored == "float32" else 2
+
+
+def _with_work(weights: int) -> int:
+    return int(weights * (1 + WORKING_SHARE))
+
+
+def _how_to_fit(files: LocalFiles, place: Place) -> str:
+    ways: Sequence[str] = (
+        *(["set local.device to cpu"] if place.device == "cuda" else []),
+        *(["set local.dtype to bf16"] if place.dtype == "f32" and files.kind == "transformers" else []),
+        *(["export it to int8 with `ragsmith tune export`"] if files.kind == "transformers" else []),
+        "choose a smaller model",
+    )
+    return f"Free some memory, {', '.join(ways[:-1])}{', or ' if ways[:-1] else 'or '}{ways[-1]}."

@@ -1,0 +1,237 @@
+"""One loaded model: its tokenizer, what generates, and the batches that wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+from langchain_core.messages import BaseMessage
+
+from rag.encoders.own_code import FIX, needs_own_code, refusal_of
+from rag.errors import ModelError, ModelUnavailable, SettingsError
+from rag.models.local.batching import Backend, Batcher, Request, Row, Sink
+from rag.models.local.chat_template import render
+from rag.models.local.export_card import check_export
+from rag.models.local.local_adapters import AdapterFiles, find_lora
+from rag.models.local.local_device import Place, check_memory, choose_place
+from rag.models.local.local_files import LocalFiles, locate_local
+from rag.models.local.token_sampling import GREEDY, Sampling
+from rag.models.local.tune_libraries import need_library
+from rag.settings import LocalSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """How an answer is written.
+
+    Attributes:
+        max_tokens: After so many tokens it ends.
+        sampling: How each is chosen.
+        stops: Texts before which it ends.
+    """
+
+    max_tokens: int
+    sampling: Sampling = GREEDY
+    stops: tuple[str, ...] = ()
+
+
+class _Model(Backend, Protocol):
+    ends: frozenset[int]
+    window: int | None
+
+
+class LocalEngine:
+    """A model that any number of chat models share. Made with ``open_local_engine``.
+
+    Args:
+        name: What the model is called, without ``local:``.
+        tokenizer: Of transformers.
+        backend: The model itself; ``close`` closes it.
+        max_batch: Requests that are generated at once, at most.
+    """
+
+    def __init__(self, name: str, tokenizer: Any, backend: _Model, max_batch: int) -> None:
+        self.name = name
+        self.backend = backend
+        self._tokenizer = tokenizer
+        self._adapters: dict[str, AdapterFiles] = {}
+        # The tokenizer's own state is not made for several threads at once.
+        self._tokenizing = Lock()
+        self._batches = Batcher(backend, max_batch)
+
+    @property
+    def runtime(self) -> str:
+        """Where and how it computes, for a person."""
+        return self.backend.runtime
+
+    @property
+    def seeds(self) -> bool:
+        """Whether a seed decides what it draws."""
+        return self.backend.seeds
+
+    def load_adapter(self, adapter: AdapterFiles) -> None:
+        """Have an adapter ready, so that a request may name it; waits for the batch that is running.
+
+        Raises:
+            ModelUnavailable: It does not fit the model, or a library is missing.
+        """
+        from rag.models.local.torch_backend import TorchBackend
+
+        if not isinstance(self.backend, TorchBackend):
+            raise _merged_already(self.name)
+        self.backend.load_adapter(adapter)
+        self._adapters[adapter.name] = adapter
+
+    def start(
+        self, messages: Sequence[BaseMessage], decoding: Decoding, sink: Sink, adapter: str | None = None
+    ) -> Row:
+        """Put a request among those that wait; ``cancel`` of what is returned stops it.
+
+        Args:
+            messages: The conversation.
+            decoding: How the answer is written.
+            sink: Gets the pieces of the answer from another thread.
+            adapter: The name of an adapter that was loaded; None for the model as it is.
+
+        Raises:
+            ModelError: The prompt is too long, or the engine is closed.
+            SettingsError: No such adapter was loaded.
+        """
+        if adapter is not None and adapter not in self._adapters:
+            raise SettingsError(
+                f"The adapter {adapter} is not loaded.", fix="Add it to local.adapters, and start ragsmith again."
+            )
+        files = self._adapters[adapter] if adapter is not None else None
+        with self._tokenizing:
+            prompt = render(self._tokenizer, messages, files.chat_template if files else None)
+        request = Request(
+            prompt.ids,
+            self._room(len(prompt.ids), decoding.max_tokens),
+            decoding.sampling,
+            (*decoding.stops, *prompt.stops),
+            str(files.folder) if files else "",
+        )
+        row = Row(request, self._decode, self.backend.ends, sink)
+        self._batches.submit(row)
+        return row
+
+    def close(self) -> None:
+        """Stop what runs, and let go of the memory."""
+        self._batches.close()
+
+    def _room(self, prompt: int, max_tokens: int) -> int:
+        """How many tokens the answer may have."""
+        window = self.backend.window
+        if not prompt:
+            raise ModelError("There is nothing to answer: the prompt is empty.", fix="Ask a question.")
+        if window is None or prompt + max_tokens <= window:
+            return max_tokens
+        if prompt >= window:
+            less = prompt - window + min(max_tokens, window // 4)
+            raise ModelError(
+                f"The prompt has {prompt:,} tokens, and the model {self.name} reads at most {window:,}.",
+                fix=f"Lower decoding.context_tokens by {less:,} or more, "
+                "ask a shorter question, or choose a model with a longer window.",
+            )
+        return window - prompt
+
+    def _decode(self, ids: list[int]) -> str:
+        with self._tokenizing:
+            text = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+
+def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, download: bool = True) -> LocalEngine:
+    """Load a model and the adapters that the settings name.
+
+    Args:
+        name: A folder or a name on the hub, without ``local:``.
+        settings: Device, number format, adapters, size of a batch.
+        adapters: The workspace's folder ``models/adapters``.
+        download: Whether the model may be fetched from the hub.
+
+    Raises:
+        ModelUnavailable: The model or an adapter is missing, damaged, too large or does not fit.
+    """
+    files = locate_local(name, download=download)
+    wanted = wanted_adapters(settings, adapters)
+    check_model(files, settings, wanted)
+    backend: _Model
+    if files.kind == "ctranslate2":
+        from rag.models.local.ct2_backend import load_ct2
+
+        card = check_export(files.folder, thoroughly=True)
+        tokenizer = _load_tokenizer(files)
+        backend = load_ct2(files, settings.device, tokenizer, card)
+    else:
+        from rag.models.local.torch_backend import load_torch
+
+        tokenizer = _load_tokenizer(files)
+        backend = load_torch(files, choose_place(settings), tokenizer)
+    engine = LocalEngine(name, tokenizer, backend, settings.max_batch)
+    try:
+        for adapter in wanted:
+            engine.load_adapter(adapter)
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def wanted_adapters(settings: LocalSettings, adapters: Path) -> list[AdapterFiles]:
+    """The adapters that the settings name, the active one among them, each once.
+
+    Raises:
+        ModelUnavailable: One is missing or not usable.
+    """
+    names = [*settings.adapters, *([settings.adapter] if settings.adapter else [])]
+    return [find_lora(each, adapters) for each in dict.fromkeys(names)]
+
+
+def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[AdapterFiles]) -> str:
+    """See whether a model could be loaded: cheap, without loading it.
+
+    Returns:
+        Where it would run and what it needs, for a person.
+
+    Raises:
+        ModelUnavailable: A library is missing, the memory is too small, or the files are damaged.
+    """
+    if files.kind == "ctranslate2":
+        from rag.models.local.ct2_backend import choose_ct2_device
+
+        if adapters:
+            raise _merged_already(files.name)
+        need_library("ctranslate2", f"model {files.name}")
+        card = check_export(files.folder, thoroughly=False)
+        place = Place(choose_ct2_device(settings.device), card.quantization)
+    else:
+        for adapter in adapters:
+            need_library("peft", f"adapter {adapter.name}")
+        place = choose_place(settings)
+    needed = check_memory(files, place)
+    return f"from the {files.origin}, {place}, about {needed / 1e9:.1f} GB"
+
+
+def _load_tokenizer(files: LocalFiles) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        if needs_own_code(error):
+            raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
+        raise ModelUnavailable(
+            f"The tokenizer of the model {files.name} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            fix="Copy the tokenizer's files into the model's folder, or download the model again.",
+        ) from error
+
+
+def _merged_already(name: str) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"The model {name} is an export, and takes no adapter any more.",
+        fix="Clear local.adapter and local.adapters, or export the base again with `--adapter NAME`.",
+    )

@@ -1,0 +1,196 @@
+"""Where a local model comes from: a folder, the local hub cache, the hub; the first that has it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rag.encoders.adapters import CONFIG as ADAPTER_CONFIG
+from rag.errors import ModelUnavailable
+from rag.models.local.export_card import CARD, FORMAT
+
+Kind = Literal["transformers", "ctranslate2"]
+
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+EXPORT_WEIGHTS = "model.bin"
+# What of a repository is needed: the configuration, the tokenizer, the template; the weights are named apart.
+_TEXTS = ["*.json", "*.jinja", "*.model", "*.txt"]
+_OTHER_WEIGHTS = ["original/*", "onnx/*", "*/*.safetensors", "*/*.bin"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFiles:
+    """A folder with a model.
+
+    Attributes:
+        name: As it was named, without ``local:``.
+        origin: ``folder``, ``hub cache`` or ``hub``.
+        kind: ``transformers``, or ``ctranslate2`` for what ``ragsmith tune export`` made.
+    """
+
+    name: str
+    folder: Path
+    origin: str
+    kind: Kind = "transformers"
+
+
+def locate_local(name: str, *, download: bool = True) -> LocalFiles:
+    """Find the files of a model.
+
+    Args:
+        name: A folder, or a name on the hub.
+        download: Whether it may be fetched from the hub.
+
+    Raises:
+        ModelUnavailable: No place has it, or what is there is no model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _in_folder(name, folder.resolve())
+    if not _may_be_on_hub(name):
+        raise ModelUnavailable(
+            f"The model folder {folder} does not exist.",
+            fix="Correct the name after `local:`: a folder, or OWNER/NAME on the Hugging Face hub.",
+        )
+    cached = _in_hub_cache(name)
+    if cached:
+        return LocalFiles(name, cached, "hub cache")
+    if not download:
+        raise ModelUnavailable(f"The model {name} is not on this machine yet.", fix=_how_to_get(name))
+    return LocalFiles(name, _from_hub(name), "hub")
+
+
+def kind_of_local(name: str) -> Kind:
+    """What a model is run with, from a look at its folder; a name on the hub is one of transformers.
+
+    Raises:
+        ModelUnavailable: The folder's card cannot be read.
+    """
+    return "ctranslate2" if _is_export(Path(name).expanduser()) else "transformers"
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files with a model's weights.
+
+    Raises:
+        ModelUnavailable: There are none, or one of several is missing.
+    """
+    for index in INDEXES:
+        if (folder / index).is_file():
+            parts = read_json(folder / index).get("weight_map", {})
+            files = tuple(folder / part for part in sorted(set(parts.values())))
+            missing = [file.name for file in files if not file.is_file()]
+            if missing or not files:
+                raise ModelUnavailable(
+                    f"The model in {folder} is not whole: {(missing or [index])[0]} is missing.",
+                    fix="Download it again, or copy the whole folder.",
+                )
+            return files
+    for weights in WEIGHTS:
+        if (folder / weights).is_file():
+            return (folder / weights,)
+    raise ModelUnavailable(
+        f"The folder {folder} holds no model.safetensors.",
+        fix="Name the folder of a causal language model, as `save_pretrained` of transformers writes it.",
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a model's folder.
+
+    Raises:
+        ModelUnavailable: It cannot be read.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnavailable(f"The file {path} cannot be read: {error}.", fix="Download it again.") from error
+    return read if isinstance(read, dict) else {}
+
+
+def _in_folder(name: str, folder: Path) -> LocalFiles:
+    if _is_export(folder):
+        return LocalFiles(name, folder, "folder", "ctranslate2")
+    if (folder / EXPORT_WEIGHTS).is_file():
+        raise ModelUnavailable(
+            f"The folder {folder} holds an export without its {CARD}: it was broken off, or made elsewhere.",
+            fix="Make it with `ragsmith tune export MODEL --to FOLDER`.",
+        )
+    if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
+        raise ModelUnavailable(
+            f"The folder {folder} holds an adapter and no model.",
+            fix="Set model to `local:` and its base model, and local.adapter to this folder.",
+        )
+    if not (folder / "config.json").is_file():
+        raise ModelUnavailable(
+            f"The folder {folder} holds no config.json, so it is no model of transformers.",
+            fix="Name the folder that holds config.json, the weights and the tokenizer.",
+        )
+    weight_files(folder)
+    return LocalFiles(name, folder, "folder")
+
+
+def _is_export(folder: Path) -> bool:
+    return (folder / CARD).is_file() and read_json(folder / CARD).get("format") == FORMAT
+
+
+def _may_be_on_hub(name: str) -> bool:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return not name.startswith((".", "/", "~"))
+
+
+def _in_hub_cache(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        # A download that was broken off leaves a folder without some of its files.
+        weight_files(folder)
+    except (LocalEntryNotFoundError, ModelUnavailable):
+        return None
+    return folder if (folder / "config.json").is_file() else None
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(
+            snapshot_download(name, allow_patterns=[*_TEXTS, "*.safetensors"], ignore_patterns=_OTHER_WEIGHTS)
+        )
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(
+                snapshot_download(name, allow_patterns=[*_TEXTS, "*.bin"], ignore_patterns=_OTHER_WEIGHTS)
+            )
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ModelUnavailable(
+            f"The model {name} is not on this machine, and the hub does not give it: {reason}.",
+            fix=_how_to_get(name),
+        ) from error
+    weight_files(folder)
+    return folder
+
+
+def _how_to_get(name: str) -> str:
+    from huggingface_hub.constants import is_offline_mode
+
+    if is_offline_mode():
+        return (
+            f"Unset HF_HUB_OFFLINE and run `hf download {name}` once, or set model to `local:` and a folder "
+            "that you copied from a machine with a network."
+        )
+    return (
+        f"Run `hf download {name}` while online (a gated model also wants `hf auth login`), or set model to "
+        "`local:` and a folder."
+    )

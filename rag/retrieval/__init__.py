@@ -1,0 +1,1 @@
+"""Passages for a query: search, filters, reranking."""

@@ -1,0 +1,251 @@
+"""Passages for a query: both sides searched at once, fused by rank, without near-duplicates.
+
+Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): a passage at rank r on a side adds
+weight / (k + r) to its score. Ranks compare across sides where cosine and BM25 do not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, bindparam, select
+
+from rag import database as db
+from rag.indexing.corpus_index import CorpusIndex
+from rag.retrieval.filters import Filters, matching_texts
+from rag.retrieval.question_limit import check_question
+from rag.retrieval.reranking import NullReranker, Reranker
+from rag.settings import RetrievalSettings, SearchMode
+from rag.types import Hit, Passage
+
+# Of two passages that share this part of their words only the better one is kept.
+NEAR_DUPLICATE = 0.9
+
+Ranked = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What one search asks for; the defaults come from the settings.
+
+    Attributes:
+        k: Hits wanted.
+        mode: One side, or both.
+    """
+
+    k: int
+    mode: SearchMode = "hybrid"
+    filters: Filters = Filters()
+
+
+class Retriever:
+    """Searches one index.
+
+    Args:
+        index: The corpus.
+        settings: Depth and weights of the fusion, and the defaults of ``options``.
+        reranker: Has the last word on the order.
+        question_chars: Characters that a query may have; None for no limit.
+    """
+
+    def __init__(
+        self,
+        index: CorpusIndex,
+        settings: RetrievalSettings,
+        reranker: Reranker | None = None,
+        question_chars: int | None = None,
+    ) -> None:
+        self._index = index
+        self.question_chars = question_chars
+        self._settings = settings
+        self._reranker = reranker or NullReranker()
+        self._lexical_side = ThreadPoolExecutor(1, thread_name_prefix="lexical")
+
+    def using(self, settings: RetrievalSettings, reranker: Reranker) -> Retriever:
+        """The same index searched in another way; closing either closes both."""
+        other = copy(self)
+        other._settings, other._reranker = settings, reranker
+        return other
+
+    def options(self, k: int | None = None, mode: SearchMode | None = None) -> SearchOptions:
+        """The settings' options, with what is given in place of them."""
+        return SearchOptions(k or self._settings.k, mode or self._settings.mode)
+
+    def search(self, query: str, options: SearchOptions | None = None) -> list[Hit]:
+        """The best passages for a query.
+
+        Args:
+            query: Free text; nothing in it is query syntax.
+            options: By default those of the settings.
+
+        Returns:
+            At most ``k`` hits, best first.
+
+        Raises:
+            QuestionTooLong: The query has too many characters.
+            StoreError: A store refuses.
+        """
+        if self.question_chars is not None:
+            check_question(query, self.question_chars)
+        asked = options or self.options()
+        text_ids = self._allowed(asked.filters)
+        depth = max(self._settings.candidates, asked.k, self._reranker.depth)
+        page = asked.filters.page
+        waiting = None
+        if asked.mode != "dense":
+            waiting = self._lexical_side.submit(self._index.lexical.search, query, depth, text_ids, page)
+        dense: Ranked = ()
+        if asked.mode != "lexical":
+            vector = self._index.encoder.embed([query])[0]
+            dense = self._index.dense.search(vector, depth, text_ids, page)
+        lexical: Ranked = waiting.result() if waiting else ()
+        fused = fuse(dense, lexical, self._settings)
+        chosen = self._chosen(fused, asked.filters, max(asked.k, self._reranker.depth))
+        return self._reranker.rerank(query, chosen)[: asked.k]
+
+    def _allowed(self, filters: Filters) -> list[int] | None:
+        if not filters.by_document:
+            return None
+        with db.reading(self._index.engine) as connection:
+            return matching_texts(connection, self._index.id, filters)
+
+    def _chosen(self, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
+        """The first ``k`` that are neither near-duplicates nor left-overs of a crash."""
+        kept: list[Hit] = []
+        bags: list[frozenset[str]] = []
+        # Most often nothing falls out, so that one look at the database is enough.
+        for at in range(0, len(fused), k + 5):
+            some = fused[at : at + k + 5]
+            passages = self._passages([each.passage_id for each in some], filters)
+            for each in some:
+                passage = passages.get(each.passage_id)
+                if passage is None:
+                    continue
+                bag = frozenset(passage.text.lower().split())
+                if any(_alike(bag, other) for other in bags):
+                    continue
+                kept.append(each.hit(passage))
+                bags.append(bag)
+                if len(kept) == k:
+                    return kept
+        return kept
+
+    def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
+        with db.reading(self._index.engine) as connection:
+            rows = connection.execute(_fetch(), {"ids": list(ids)})
+            return {
+                row.id: _passage(row)
+                for row in rows
+                if filters.matches(row.path, row.name, row.record, row.title, row.date)
+            }
+
+    def close(self) -> None:
+        """End the thread of the lexical side."""
+        self._lexical_side.shutdown(wait=False)
+
+
+@cache
+def _fetch() -> Select[Any]:
+    """The statement that fetches passages by their numbers, built once."""
+    return (
+        select(
+            db.passages.c.id,
+            db.passages.c.text_id,
+            db.passages.c.text,
+            db.passages.c.start,
+            db.passages.c.end,
+            db.passages.c.headings,
+            db.passages.c.page,
+            db.entries.c.record,
+            db.entries.c.title,
+            db.entries.c.date,
+            db.entries.c.metadata,
+            db.files.c.path,
+            db.files.c.name,
+        )
+        .join(db.entries, db.entries.c.text_id == db.passages.c.text_id)
+        .join(db.files, db.files.c.id == db.entries.c.file_id)
+        .where(db.passages.c.id.in_(bindparam("ids", expanding=True)))
+        # Of several files with the same text the first by path that was asked for speaks for it.
+        .order_by(db.files.c.path.desc(), db.entries.c.id.desc())
+    )
+
+
+class Fused(NamedTuple):
+    """A passage number with its place on each side; a tuple, since a query makes some two hundred."""
+
+    passage_id: int
+    score: float
+    dense_rank: int | None = None
+    dense_score: float | None = None
+    lexical_rank: int | None = None
+    lexical_score: float | None = None
+
+    def hit(self, passage: Passage) -> Hit:
+        """The hit on that passage."""
+        return Hit(passage, self.score, self.dense_rank, self.dense_score, self.lexical_rank, self.lexical_score)
+
+
+def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fused]:
+    """Fuse two rankings, best first; a ranking that stands alone keeps its own scores.
+
+    Args:
+        dense: Passage numbers and cosines, best first.
+        lexical: Passage numbers and BM25 scores, best first.
+        settings: ``rrf_k`` and ``dense_weight``.
+    """
+    nowhere: tuple[None, None] = (None, None)
+    dense_places = {number: (rank, score) for rank, (number, score) in enumerate(dense, 1)}
+    lexical_places = {number: (rank, score) for rank, (number, score) in enumerate(lexical, 1)}
+    found = []
+    for number in dense_places | lexical_places:
+        dense_rank, dense_score = dense_places.get(number, nowhere)
+        lexical_rank, lexical_score = lexical_places.get(number, nowhere)
+        if dense and lexical:
+            score = 0.0
+            if dense_rank:
+                score += settings.dense_weight / (settings.rrf_k + dense_rank)
+            if lexical_rank:
+                score += (1 - settings.dense_weight) / (settings.rrf_k + lexical_rank)
+        else:
+            score = dense_score if dense_score is not None else lexical_score or 0.0
+        found.append(Fused(number, score, dense_rank, dense_score, lexical_rank, lexical_score))
+    return sorted(found, key=_order)
+
+
+def _order(each: Fused) -> tuple[float, int, int]:
+    """By score; of equals the one that is nearer in meaning, and not the one that was ingested first."""
+    return (-each.score, each.dense_rank or sys.maxsize, each.passage_id)
+
+
+def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
+    small, large = sorted((len(one), len(other)))
+    # The shares can only be alike when the sizes are: a cheap test that spares most intersections.
+    if small < NEAR_DUPLICATE * large:
+        return False
+    shared = len(one & other)
+    return shared >= NEAR_DUPLICATE * (len(one) + len(other) - shared)
+
+
+def _passage(row: Any) -> Passage:
+    source = f"{row.path}#{row.record}" if row.record else row.path
+    name = f"{row.name}#{row.record}" if row.record else row.name
+    return Passage(
+        id=row.id,
+        document_id=row.text_id,
+        source=source,
+        name=name,
+        title=row.title,
+        text=row.text,
+        start=row.start,
+        end=row.end,
+        headings=tuple(row.headings),
+        page=row.page,
+        metadata=row.metadata,
+    )

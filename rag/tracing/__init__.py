@@ -1,0 +1,1 @@
+"""Traces: what every step saw, produced, took and cost, and where that goes."""

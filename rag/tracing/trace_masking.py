@@ -1,0 +1,36 @@
+"""Secrets that were typed into a question, out of everything that came of it.
+
+A secret is recognised by its shape or by the word before it. A model that rewrites a follow-up, or answers it, may
+repeat a password without that word: what was recognised once is masked wherever it stands in the trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rag.redaction import secrets_in, without_secrets
+from rag.tracing.trace_store import Trace
+
+
+def masked(trace: Trace, typed: Iterable[str]) -> Trace:
+    """Return the trace without the secrets in what was typed: the question and the turns before it."""
+    secrets = frozenset().union(*map(secrets_in, typed))
+    if not secrets:
+        return trace
+
+    def text(value: str) -> str:
+        return str(without_secrets(value, secrets))
+
+    spans = tuple(
+        replace(
+            span,
+            input=without_secrets(span.input, secrets),
+            output=without_secrets(span.output, secrets),
+            error=text(span.error),
+        )
+        for span in trace.spans
+    )
+    return replace(
+        trace, question=text(trace.question), answer=text(trace.answer), error=text(trace.error), spans=spans
+    )

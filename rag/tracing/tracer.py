@@ -1,0 +1,489 @@
+"""From LangChain's runs to a trace: the tracer that every chain is called with.
+
+It imports LangChain; import it where a chain is built, not above.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+from uuid import UUID
+
+from langchain_core.messages import BaseMessage, get_buffer_string
+from langchain_core.prompt_values import PromptValue
+from langchain_core.tracers.base import BaseTracer
+from langchain_core.tracers.schemas import Run
+from pydantic import BaseModel
+
+from rag.redaction import JSON, MASK, is_secret_key, redact, redact_json
+from rag.tracing.cost import HERE, PriceList, read_usage
+from rag.tracing.trace_masking import masked
+from rag.tracing.trace_store import Span, Status, Trace
+from rag.types import Answer, Usage
+
+Direction = Literal["input", "output"]
+View = Callable[[str, Direction, object], JSON]
+
+MAX_STRING = 20_000
+"""Characters that a trace keeps of one string."""
+MAX_ITEMS = 1_000
+"""Items that a trace keeps of one list or mapping."""
+_MAX_DEPTH = 20
+_BITS = 64
+
+# What stops a chain from outside: the stop button, a closed page, Ctrl-C, SIGTERM. None of it is a failure.
+_STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
+
+# The answer says how it ended; what it does not say is "ok".
+_ENDINGS: Mapping[str, Status] = {"abstained": "abstained", "failed": "error", "cancelled": "cancelled"}
+
+_LATE = "ragsmith_late"
+
+_log = logging.getLogger(__name__)
+
+
+class TraceTracer(BaseTracer):
+    """Turns the tree of runs below each parentless run into a trace, and hands it over when that run ends.
+
+    One tracer serves any number of chains at once. The metadata of the root run fills the trace: ``corpus``,
+    ``model``, ``prompt``, ``release``, ``conversation_id``, and ``question`` where the input does not have it
+    (a streamed chain begins before it has seen its input). Nothing that goes wrong in here reaches the chain.
+
+    Args:
+        save: Keeps the finished trace.
+        begin: Keeps it as ``running``, when the root begins.
+        prices: What tokens and seconds cost.
+        view: What a step's input and output become.
+    """
+
+    # Called on the event loop itself: runs arrive in order, and the trace is kept before the chain returns.
+    run_inline = True
+
+    def __init__(
+        self,
+        save: Callable[[Trace], None],
+        begin: Callable[[Trace], None],
+        prices: PriceList,
+        view: View | None = None,
+    ) -> None:
+        super().__init__()
+        self._save = save
+        self._begin = begin
+        self._prices = prices
+        self._view = view or as_json
+
+    def on_chat_model_start(
+        self,
+        serialized: dict[str, Any],
+        messages: list[list[BaseMessage]],
+        *,
+        run_id: UUID,
+        tags: list[str] | None = None,
+        parent_run_id: UUID | None = None,
+        metadata: dict[str, Any] | None = None,
+        name: str | None = None,
+        **kwargs: Any,
+    ) -> Run:
+        """Begin a chat model's run with its messages as they are; LangChain would make one text of them."""
+        run = self.on_llm_start(
+            serialized,
+            [get_buffer_string(batch) for batch in messages],
+            run_id=run_id,
+            tags=tags,
+            parent_run_id=parent_run_id,
+            metadata=metadata,
+            name=name,
+            **kwargs,
+        )
+        run.inputs = {"messages": messages[0] if len(messages) == 1 else messages}
+        return run
+
+    @staticmethod
+    def _get_stacktrace(error: BaseException) -> str:
+        """What ``run.error`` holds: type and message. A traceback would carry paths and lines of code."""
+        message = str(error).strip()
+        return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+    def _start_trace(self, run: Run) -> None:
+        # A thread may go on below a chain that was cancelled. What it starts has lost its place in the tree,
+        # and is not a question of its own.
+        if run.parent_run_id is not None and run.parent_run_id not in self.order_map:
+            run.extra[_LATE] = True
+        super()._start_trace(run)
+
+    def _on_run_create(self, run: Run) -> None:
+        if run.parent_run_id is not None or _LATE in run.extra:
+            return
+        try:
+            self._begin(self._frame(run, "running"))
+        except Exception as error:  # noqa: BLE001 - a trace that cannot begin must not keep the answer back
+            _log.warning("The beginning of trace %s could not be kept: %s", run.id, error)
+
+    def _persist_run(self, run: Run) -> None:
+        # LangChain swallows what is raised in here and the trace would be lost without a word.
+        try:
+            if _LATE not in run.extra:
+                self._keep(run)
+        finally:
+            for each in _walk(run):
+                self.order_map.pop(each.id, None)
+
+    def _keep(self, run: Run) -> None:
+        reason: Exception
+        try:
+            self._save(self._trace(run))
+        except Exception as error:  # noqa: BLE001 - whatever it is, a short trace is better than none
+            _log.warning("Trace %s is kept without its steps: %s", run.id, error)
+            reason = error
+        else:
+            return
+        try:
+            self._save(self._frame(run, "error", error=f"The trace could not be kept: {_reason(reason)}"))
+        except Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
+            _log.error("Trace %s is lost: %s", run.id, error)
+
+    def _frame(self, root: Run, status: Status, error: str = "") -> Trace:
+        """A trace without its spans."""
+        known = {key: str(value) for key, value in _metadata(root).items() if value is not None}
+        return Trace(
+            id=str(root.id),
+            started=root.start_time.timestamp(),
+            status=status,
+            question=_text(_question(root) or known.get("question", "")),
+            error=_text(error),
+            latency_s=None if status == "running" else _seconds(root, root),
+            corpus=known.get("corpus", ""),
+            model=known.get("model", ""),
+            prompt=known.get("prompt", ""),
+            release=known.get("release", ""),
+            conversation_id=known.get("conversation_id", ""),
+        )
+
+    def _trace(self, root: Run) -> Trace:
+        model = str(_metadata(root).get("model", ""))
+        runs = sorted(_walk(root), key=lambda run: run.start_time)
+        costs = self._costs(root, model if model.startswith("openai:") else None)
+        spans = tuple(self._span(run, position, root, costs[run.id]) for position, run in enumerate(runs))
+        answer = _unwrap(root.outputs, "output")
+        status, error = _ending(root, answer)
+        asked = [span for span, run in zip(spans, runs, strict=True) if run.run_type == "llm"]
+        frame = self._frame(root, status, error)
+        whole = Trace(
+            **{name.name: getattr(frame, name.name) for name in fields(frame)}
+            | {
+                "answer": _text(_answer_text(answer, root, status)),
+                "input_tokens": _total([span.input_tokens for span in asked]),
+                "output_tokens": _total([span.output_tokens for span in asked]),
+                "cost_usd": costs[root.id],
+                "spans": spans,
+            }
+        )
+        return masked(whole, _typed(root))
+
+    def _span(self, run: Run, position: int, root: Run, cost: float | None) -> Span:
+        usage, attributes = _usage(run) if run.run_type == "llm" else (Usage(), {})
+        status = _status(run)
+        if run is root and status == "ok" and _was_left(root):
+            status = "cancelled"
+        return Span(
+            id=str(run.id),
+            parent_id=None if run is root else str(run.parent_run_id),
+            position=position,
+            name=run.name,
+            kind=run.run_type,
+            status=status,
+            started=run.start_time.timestamp(),
+            ended=run.end_time.timestamp() if run.end_time else None,
+            input=self._shown(run.name, "input", _unwrap(run.inputs, "input")),
+            output=self._shown(run.name, "output", _output(run)),
+            error=_text(run.error or ""),
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=cost,
+            attributes=attributes,
+        )
+
+    def _shown(self, name: str, direction: Direction, value: object) -> JSON:
+        if self._view is as_json:
+            return as_json(name, direction, value)
+        try:
+            # Once more through ours: a view made elsewhere may forget a secret, or return what is not JSON.
+            return redact_json(as_json(name, direction, self._view(name, direction, value)))
+        except Exception as error:  # noqa: BLE001 - a view that fails costs one panel, not the trace
+            return _text(f"<not shown: {_reason(error)}>")
+
+    def _costs(self, root: Run, api_model: str | None) -> dict[UUID, float | None]:
+        """Dollars by run: a leaf costs its seconds or its tokens, any other run what its children cost."""
+        costs: dict[UUID, float | None] = {}
+        for run in reversed(list(_walk(root))):
+            if run.child_runs:
+                costs[run.id] = _sum([costs[child.id] for child in run.child_runs])
+            elif api_model is not None and run.run_type == "llm" and not _is_here(run):
+                reported = _reported(run)
+                usage = reported if "total_cost" in reported else _usage(run)[0]
+                costs[run.id] = self._prices.tokens_usd(api_model, usage)
+            else:
+                costs[run.id] = self._prices.seconds_usd(_seconds(run, root))
+        return costs
+
+
+def as_json(_name: str, _direction: Direction, value: object) -> JSON:
+    """The view that shows everything: any object as JSON, with secrets masked and long texts clipped.
+
+    Dataclasses, pydantic models and messages become objects by their fields. A string keeps its first 20,000
+    characters and a list its first 1,000 items; a mark says how much was left out. Never raises.
+    """
+    try:
+        return _plain(value, _MAX_DEPTH)
+    except Exception as error:  # noqa: BLE001 - any object may come, with any __str__ or __iter__
+        return f"<{type(value).__name__}, not shown: {type(error).__name__}>"
+
+
+def _plain(value: object, depth: int) -> JSON:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return _plain(value.value, depth)
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int):
+        # What reads a trace later takes 64 bits, and Python writes no number of more than 4,300 digits.
+        return int(value) if value.bit_length() < _BITS else f"<a number of {value.bit_length():,} bits>"
+    if isinstance(value, float):
+        # JSON knows no infinity, and PostgreSQL refuses one.
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, Path | UUID):
+        return _text(str(value))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if depth == 0:
+        return f"<{type(value).__name__}, too deep to show>"
+    if isinstance(value, BaseMessage):
+        return _fields(_message(value), depth)
+    if isinstance(value, PromptValue):
+        return _plain(value.to_messages(), depth)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _fields({each.name: getattr(value, each.name) for each in fields(value)}, depth)
+    if isinstance(value, BaseModel):
+        return _fields({name: getattr(value, name) for name in type(value).model_fields}, depth)
+    if isinstance(value, Mapping):
+        return _fields(value, depth)
+    if isinstance(value, Sequence | Set):
+        return _items(value, depth)
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        return _array(value, depth)
+    return _text(str(value))
+
+
+def _fields(values: Mapping[Any, object], depth: int) -> JSON:
+    shown: dict[str, JSON] = {}
+    for count, (key, value) in enumerate(values.items()):
+        if count == MAX_ITEMS:
+            shown["…"] = f"{len(values) - MAX_ITEMS} more left out"
+            break
+        name = _text(str(key))
+        secret = is_secret_key(name) and isinstance(value, str) and value
+        shown[name] = MASK if secret else _plain(value, depth - 1)
+    return shown
+
+
+def _items(values: Sequence[object] | Set[object], depth: int) -> JSON:
+    shown: list[JSON] = []
+    for count, value in enumerate(values):
+        if count == MAX_ITEMS:
+            shown.append(f"… {len(values) - MAX_ITEMS} more left out")
+            break
+        shown.append(_plain(value, depth - 1))
+    return shown
+
+
+def _array(value: Any, depth: int) -> JSON:
+    # A vector of numbers tells a person nothing: say what it is. A scalar is its number.
+    if value.shape == ():
+        return _plain(value.tolist(), depth)
+    return f"<{type(value).__name__} {'×'.join(str(size) for size in value.shape)} {value.dtype}>"
+
+
+def _message(message: BaseMessage) -> dict[str, object]:
+    shown: dict[str, object] = {"role": message.type, "content": message.content}
+    for name in ("name", "tool_calls", "usage_metadata"):
+        if value := getattr(message, name, None):
+            shown[name] = value
+    return shown
+
+
+def _text(value: str) -> str:
+    """A string as it may be kept: masked, clipped, and without what a database refuses."""
+    left_out = len(value) - MAX_STRING
+    if left_out > 0:
+        # Masked before it is clipped, with room for a secret that the cut would halve.
+        value = redact(value[: MAX_STRING + 4_000])[:MAX_STRING]
+        value = f"{value}… [{left_out} characters left out]"
+    else:
+        value = redact(value)
+    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+def _walk(run: Run) -> Iterator[Run]:
+    """A run and all below it, each before its children."""
+    yield run
+    for child in run.child_runs:
+        yield from _walk(child)
+
+
+def _metadata(run: Run) -> Mapping[str, Any]:
+    return run.extra.get("metadata") or {}
+
+
+def _unwrap(values: Mapping[str, Any] | None, key: str) -> object:
+    """What a step got or gave: LangChain puts what is not a dictionary into one, under ``key``."""
+    if not values:
+        return None
+    return values[key] if set(values) == {key} else values
+
+
+def _question(root: Run) -> str:
+    asked = _unwrap(root.inputs, "input")
+    if isinstance(asked, Mapping):
+        asked = asked.get("question")
+    asked = getattr(asked, "question", asked)
+    return asked if isinstance(asked, str) else ""
+
+
+def _typed(root: Run) -> Iterator[str]:
+    """What a person typed, and what was answered to it before."""
+    asked = _unwrap(root.inputs, "input")
+    history = asked.get("history") if isinstance(asked, Mapping) else getattr(asked, "history", None)
+    yield _question(root)
+    yield str(_metadata(root).get("question") or "")
+    for turn in history or ():
+        yield from (str(getattr(turn, name, "")) for name in ("question", "answer"))
+
+
+def _answer_text(answer: object, root: Run, status: Status) -> str:
+    """The text of the answer; where the chain was stopped or failed, what its last model had written."""
+    if isinstance(answer, Answer):
+        return answer.text
+    models = [run for run in _walk(root) if run.run_type == "llm"]
+    if status in ("cancelled", "error") and models:
+        return "".join(_tokens(models[-1]))
+    if isinstance(answer, BaseMessage):
+        return str(answer.text)
+    return answer if isinstance(answer, str) else ""
+
+
+def _output(run: Run) -> object:
+    if run.run_type != "llm":
+        return _unwrap(run.outputs, "output")
+    generations = (run.outputs or {}).get("generations") or []
+    if not generations or not generations[0]:
+        text = "".join(_tokens(run))
+        return {"role": "ai", "content": text} if text else None
+    first = generations[0][0]
+    message = (first.get("message") or {}).get("kwargs")
+    if not message:
+        return first.get("text")
+    shown = ("content", "tool_calls", "usage_metadata", "response_metadata")
+    return {"role": "ai"} | {name: message[name] for name in shown if message.get(name)}
+
+
+def _tokens(run: Run) -> list[str]:
+    """The pieces of text that a model streamed; an empty last one is left out."""
+    pieces = [event.get("kwargs", {}).get("token") for event in run.events if event["name"] == "new_token"]
+    return [text for piece in pieces if (text := _content_text(piece))]
+
+
+def _content_text(content: object) -> str:
+    """The text of a message's content, which is a string or a list of blocks."""
+    if isinstance(content, list):
+        return "".join(block.get("text", "") if isinstance(block, dict) else str(block) for block in content)
+    return content if isinstance(content, str) else ""
+
+
+def _is_here(run: Run) -> bool:
+    """Whether this machine computed it, whatever model answers in the end."""
+    return bool((run.extra or {}).get("metadata", {}).get(HERE))
+
+
+def _reported(run: Run) -> Mapping[str, Any]:
+    """The ``usage_metadata`` of a model's message; empty where there is none."""
+    generations = (run.outputs or {}).get("generations") or []
+    for generation in generations[0] if generations else []:
+        message = generation.get("message") or {}
+        if usage := message.get("kwargs", {}).get("usage_metadata"):
+            return usage  # type: ignore[no-any-return]
+    return {}
+
+
+def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
+    """The tokens of a model's run, and what is worth knowing about them."""
+    metadata = _metadata(run)
+    attributes: dict[str, JSON] = {
+        name.removeprefix("ls_"): as_json("", "input", metadata[name])
+        for name in ("ls_model_name", "ls_temperature", "ls_max_tokens")
+        if metadata.get(name) is not None
+    }
+    reported = _reported(run)
+    usage = read_usage(reported)
+    if "total_cost" in reported:
+        attributes["cached"] = True
+    if _status(run) == "ok":
+        return usage, attributes
+    # A model that was stopped reports nothing, or what it knew at its first token. A piece that was streamed
+    # is one token with most models, and seldom more than two.
+    streamed = len(_tokens(run))
+    if streamed > (usage.output_tokens or 0):
+        attributes["usage_estimated"] = True
+        usage = Usage(usage.input_tokens, streamed)
+    return usage, attributes
+
+
+def _status(run: Run) -> Status:
+    if run.error:
+        return "cancelled" if run.error.partition(":")[0] in _STOPS else "error"
+    return "ok" if run.end_time else "cancelled"
+
+
+def _was_left(root: Run) -> bool:
+    return any(run.end_time is None for run in _walk(root))
+
+
+def _ending(root: Run, answer: object) -> tuple[Status, str]:
+    """How the whole ended, and the error that a person is shown."""
+    status = _status(root)
+    if status == "error":
+        return status, root.error or ""
+    if status == "cancelled" or _was_left(root):
+        # A stopped synchronous stream ends its root as a success, and its steps not at all.
+        return "cancelled", ""
+    if isinstance(answer, Answer):
+        return _ENDINGS.get(answer.status, "ok"), answer.error
+    return "ok", ""
+
+
+def _seconds(run: Run, root: Run) -> float:
+    """How long a run took; one without an end lasted as long as the root."""
+    end = run.end_time or root.end_time
+    return max((end - run.start_time).total_seconds(), 0.0) if end else 0.0
+
+
+def _sum(parts: Sequence[float | None]) -> float | None:
+    """The sum; unknown as soon as one part is."""
+    return None if any(part is None for part in parts) else math.fsum(part or 0.0 for part in parts)
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    """The sum of token counts; unknown where nobody was asked or one did not say."""
+    return None if not counts or any(count is None for count in counts) else sum(count or 0 for count in counts)
+
+
+def _reason(error: BaseException) -> str:
+    return TraceTracer._get_stacktrace(error)

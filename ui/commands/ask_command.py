@@ -1,0 +1,133 @@
+"""``ragsmith ask``: the chat in a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ui.commands._bench import handling, open_bench, prepare_corpus
+from ui.commands._records import BadLines, read_records
+from ui.commands._terminal_text import one_line, unpaired
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from rag.types import Answer
+    from ui.wiring import Workbench
+
+T = TypeVar("T")
+
+
+@click.command()
+@click.argument("question", required=False)
+@click.option(
+    "--questions",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="JSONL with id and question (or text) on each line.",
+)
+@click.option("--corpus", metavar="NAME", help="The corpus; by default the one of the settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each question.")
+@click.pass_context
+@pass_context
+def command(
+    context: Context,
+    ctx: click.Context,
+    question: str | None,
+    questions: Path | None,
+    corpus: str | None,
+    as_json: bool,
+) -> None:
+    """Answer QUESTION from the documents of a corpus, with sources; - reads the question from the input.
+
+    Ctrl-C stops the answer. With --questions many are answered in one run. The status is 1 when one failed;
+    a refusal, because the documents do not answer, is no failure.
+    """
+    if (question is None) == (questions is None):
+        raise click.UsageError("Give either a question or --questions FILE.")
+    if questions is not None and not questions.exists():
+        raise click.UsageError(f"There is no file {questions}.")
+    if question == "-":
+        question = sys.stdin.buffer.read().decode("utf-8", "replace")
+    if question is not None and not question.strip():
+        raise click.UsageError("The question is empty.")
+    with open_bench(context) as bench:
+        name = prepare_corpus(bench, corpus)
+        # Whatever is missing is told here, once, and not by every question.
+        bench.pipeline(name)
+        talk = _Talk(bench, name, as_json)
+        if question is not None:
+            answer = _finish(talk.one(unpaired(question.strip())))
+            if answer.status == "failed":
+                raise click.ClickException(one_line(answer.error))
+            return
+        assert questions is not None  # noqa: S101 - for the type checker; checked above
+        if not _finish(talk.many(questions)):
+            ctx.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Talk:
+    """The questions of one call."""
+
+    bench: Workbench
+    corpus: str
+    as_json: bool
+
+    async def one(self, question: str, number: str | int = "") -> Answer:
+        """Answer a question, and print the answer."""
+        from rag.answering.assistant import Ask
+        from ui.commands._answers import print_answer, show, silent
+
+        events = self.bench.ask(Ask(question, corpus=self.corpus))
+        if not self.as_json:
+            return await show(events)
+        answer = await silent(events)
+        print_answer(number, question, answer)
+        return answer
+
+    async def many(self, file: Path) -> bool:
+        """Answer the questions of a file; whether every line was one and got its answer."""
+        from ui.commands._answers import tell_failure
+
+        bad = BadLines(file)
+        failed = 0
+        for record in read_records(file, ("question", "text"), bad):
+            if not self.as_json:
+                click.secho(f"\n{one_line(f'{record.id}: {record.text}')}", bold=True)
+            answer = await self.one(record.text, record.id)
+            if answer.status == "failed":
+                failed += 1
+                tell_failure(answer, record.id)
+        return not (failed or bad.count)
+
+
+def _finish(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end. Ctrl-C and SIGTERM cancel the work, so that what was done of an answer is traced.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C.
+        SystemExit: After SIGTERM, with the status 143.
+    """
+    ended_by: list[int] = []
+
+    async def cancellable() -> T:
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None  # noqa: S101 - for the type checker
+
+        def leave(number: int, _frame: Any) -> None:
+            ended_by.append(number)
+            loop.call_soon_threadsafe(task.cancel)
+
+        with handling(leave):
+            return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except asyncio.CancelledError:
+        raise SystemExit(128 + ended_by[0] if ended_by else 1) from None

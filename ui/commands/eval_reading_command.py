@@ -1,0 +1,91 @@
+"""``ragsmith eval reading``: how well the embedded reader reads, against what is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ui.commands._bench import open_bench
+from ui.commands._terminal_text import note, print_json
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from rag.evaluation.reading_metrics import ReadingScores
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--adapter", metavar="NAME", help="The reader: a folder, or an adapter by name.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="The probability under which no answer is given; by default 0.6, or 0 where every question has one.",
+)
+@click.option(
+    "--predictions",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT",
+    help="Write the answers there, a JSON object by question id, as the official evaluation takes them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@pass_context
+def reading(
+    context: Context,
+    file: Path,
+    adapter: str | None,
+    threshold: float | None,
+    predictions: Path | None,
+    as_json: bool,
+) -> None:
+    """Read the paragraphs of FILE (SQuAD's format) for each of their questions, and score the answers.
+
+    Exact match and F1 are those of SQuAD's official evaluation.
+    """
+    from dataclasses import asdict
+
+    from rag.errors import EvaluationError
+    from rag.evaluation.reading_metrics import predict, score
+    from rag.evaluation.squad import read_articles
+    from rag.workspace import disk_errors
+
+    articles = read_articles(file)
+    total = sum(len(paragraph.questions) for article in articles for paragraph in article.paragraphs)
+    if not total:
+        raise EvaluationError(f"{file} holds no questions.")
+    with open_bench(context, reader={"adapter": adapter}) as bench:
+        reader = bench.span_reader
+        if reader is None:
+            raise EvaluationError(
+                "There is no tuned reader to measure.", fix="Name one with --adapter or reader.adapter."
+            )
+        found = []
+        for each in predict(reader, articles):
+            found.append(each)
+            if len(found) % 500 == 0:
+                note(f"{len(found):,}/{total:,} questions")
+    scores = score(found, threshold)
+    if predictions is not None:
+        told = {each.question.id: each.text if each.probability >= scores.threshold else "" for each in found}
+        with disk_errors(f"write {predictions}"):
+            predictions.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+    if as_json:
+        print_json({"adapter": reader.adapter.identity, **asdict(scores)})
+        return
+    _show(scores)
+
+
+def _show(scores: ReadingScores) -> None:
+    def percent(value: float | None) -> str:
+        return "–" if value is None else f"{value:.2f} %"
+
+    click.echo(f"questions          {scores.total:,} ({scores.answerable:,} with an answer)")
+    click.echo(f"F1                 {percent(scores.f1)}   with an answer {percent(scores.answerable_f1)}")
+    click.echo(f"exact match        {percent(scores.exact)}   with an answer {percent(scores.answerable_exact)}")
+    click.echo(f"right sentence     {percent(scores.right_sentence)}")
+    if scores.unanswerable is not None and scores.calibration_error is not None:
+        click.echo(f"rightly no answer  {percent(scores.unanswerable)}   at a threshold of {scores.threshold:g}")
+        click.echo(f"best F1            {percent(scores.best_f1)}")
+        click.echo(f"calibration error  {scores.calibration_error:.4f}")

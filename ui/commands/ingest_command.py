@@ -1,0 +1,134 @@
+"""``ragsmith ingest``: files and folders into a corpus."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._console import open_console
+from ui.commands._progress import progress
+from ui.commands._terminal_text import counted, note, one_line, print_json
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from rag.indexing.ingestion import IngestReport
+
+STOPPED = "Stopped; what was finished is kept; run the same command again to go on."
+
+
+@click.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--corpus", metavar="NAME", help="The corpus they go into; by default the one of the settings.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as a JSON object.")
+@click.pass_context
+@pass_context
+def command(
+    context: Context, ctx: click.Context, paths: tuple[Path, ...], corpus: str | None, as_json: bool
+) -> None:
+    """Add files and folders to a corpus, or bring it up to date with them.
+
+    Only what changed is done again, and what is gone from a folder leaves the corpus. A file that cannot be
+    read is named with the reason, and the others go on; the status is 1 when nothing could be read at all.
+    """
+    from rag.indexing.ingestion import existing_path
+
+    with open_bench(context) as bench:
+        for path in paths:
+            existing_path(path)
+        name = corpus or bench.settings.corpus
+        prepare_encoder(bench)
+        try:
+            with _stopped_by_ctrl_c() as stop, progress() as show:
+                report = bench.ingest(name, paths, show, stop)
+        except KeyboardInterrupt:
+            note(f"\n{STOPPED}")
+            ctx.exit(130)
+        _tell(name, report, as_json)
+        if report.stopped:
+            note(STOPPED)
+            ctx.exit(130)
+        if not (report.added or report.changed or report.unchanged or report.deleted):
+            raise click.ClickException(_nothing(report))
+
+
+def _tell(corpus: str, report: IngestReport, as_json: bool) -> None:
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({"corpus": corpus, **asdict(report)}, indent=2)
+        return
+    _show(corpus, report)
+    for problem in report.problems:
+        note(f"{problem.path}: {one_line(problem.reason)}")
+
+
+def _nothing(report: IngestReport) -> str:
+    if report.problems:
+        return f"Nothing could be read: {counted(len(report.problems), 'problem')}."
+    if report.skipped:
+        return f"Nothing could be read: {counted(report.skipped, 'file')} of formats that are not known."
+    return "Nothing could be read: there is no file."
+
+
+@contextmanager
+def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
+    """The first Ctrl-C lets the batch in hand be finished and kept, the second one does not wait for it."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    # A signal may come in the middle of a write to stderr, which cannot be entered twice: a thread tells of it.
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def tell() -> None:
+        if line := lines.get():
+            note(line)
+
+    def on_interrupt(_number: int, _frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        lines.put("\nStopping after this batch; Ctrl-C again stops at once.")
+
+    teller = threading.Thread(target=tell, name="ragsmith-ctrl-c", daemon=True)
+    teller.start()
+    before = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)
+        lines.put("")
+        teller.join()
+
+
+def _show(corpus: str, report: IngestReport) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column()
+    table.add_column(justify="right")
+    rows = {
+        "files added": report.added,
+        "files changed": report.changed,
+        "files unchanged": report.unchanged,
+        "files deleted": report.deleted,
+        "files of other formats": report.skipped,
+        "problems": len(report.problems),
+        "passages embedded": report.passages,
+    }
+    for what, number in rows.items():
+        style = "bold red" if what == "problems" and number else None
+        table.add_row(what, f"{number:,}", style=style)
+    table.add_row("seconds", f"{report.seconds:.1f}")
+    console = open_console()
+    console.print(f"Corpus {corpus}")
+    console.print(table)

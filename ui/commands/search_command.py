@@ -1,0 +1,219 @@
+"""``ragsmith search``: what is found for a query, and why."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rag.errors import QuestionTooLong
+from ui.commands._bench import open_bench, prepare_corpus
+from ui.commands._console import open_console, print_indented
+from ui.commands._records import BadLines, read_records
+from ui.commands._terminal_text import note, one_line, print_json, unpaired
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from rag.indexing.lexical_index import LexicalIndex
+    from rag.retrieval.filters import Filters
+    from rag.settings import SearchMode
+    from rag.types import Hit
+    from ui.wiring import Workbench
+
+SNIPPET = 320
+_WORD = re.compile(r"[^\W_]+")
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@click.command()
+@click.argument("query", required=False)
+@click.option(
+    "--queries", type=click.Path(path_type=Path), metavar="FILE", help="JSONL with id and text on each line."
+)
+@click.option("--corpus", metavar="NAME", help="The corpus; by default the one of the settings.")
+@click.option("-k", type=click.IntRange(1, 1000), metavar="N", help="How many passages.")
+@click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), help="Both sides, or one.")
+@click.option("--source", help="Only this source: its path, its name or the file's name.")
+@click.option("--title", help="Only documents with this title.")
+@click.option("--glob", metavar="PATTERN", help="Only sources whose path matches, as '*/guides/*.md'.")
+@click.option("--page", type=click.IntRange(1), metavar="N", help="Only this page.")
+@click.option("--after", type=_DAY, metavar="YYYY-MM-DD", help="Only documents of that day or later.")
+@click.option("--before", type=_DAY, metavar="YYYY-MM-DD", help="Only documents of that day or earlier.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each query.")
+@click.pass_context
+@pass_context
+def command(context: Context, ctx: click.Context, /, **asked: Any) -> None:
+    """Show the passages that are found for QUERY, and their rank and score on each side.
+
+    With --queries many queries are searched in one run; a line that is none is named and left out, and makes
+    the status 1.
+    """
+    wanted = _Asked(**asked)
+    wanted.check()
+    with open_bench(context) as bench:
+        search = _Search(bench, prepare_corpus(bench, wanted.corpus), wanted)
+        if wanted.queries is None:
+            search.run("", unpaired(wanted.query or ""))
+            return
+        bad = BadLines(wanted.queries)
+        failed = 0
+        for record in read_records(wanted.queries, ("text",), bad):
+            try:
+                search.run(record.id, record.text)
+            except QuestionTooLong as error:
+                failed += 1
+                note(f"Query {one_line(str(record.id))} failed: {one_line(str(error))}")
+        if bad.count or failed:
+            ctx.exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options of one call."""
+
+    query: str | None
+    queries: Path | None
+    corpus: str | None
+    k: int | None
+    mode: SearchMode | None
+    source: str | None
+    title: str | None
+    glob: str | None
+    page: int | None
+    after: datetime | None
+    before: datetime | None
+    as_json: bool
+
+    def check(self) -> None:
+        """Refuse what cannot be searched for."""
+        if (self.query is None) == (self.queries is None):
+            raise click.UsageError("Give either a query or --queries FILE.")
+        if self.query is not None and not self.query.strip():
+            raise click.UsageError("The query is empty.")
+        if self.queries is not None and not self.queries.exists():
+            raise click.UsageError(f"There is no file {self.queries}.")
+
+    @property
+    def filters(self) -> Filters:
+        """What the passages must fulfil."""
+        from rag.retrieval.filters import Filters
+
+        return Filters(
+            source=self.source,
+            title=self.title,
+            glob=self.glob,
+            page=self.page,
+            after=self.after.date() if self.after else None,
+            before=self.before.date() if self.before else None,
+        )
+
+
+class _Search:
+    """The searches of one call."""
+
+    def __init__(self, bench: Workbench, corpus: str, wanted: _Asked) -> None:
+        self._retriever = bench.retriever(corpus)
+        self._lexical = bench.index(corpus).lexical
+        self._as_json = wanted.as_json
+        self._options = replace(self._retriever.options(wanted.k, wanted.mode), filters=wanted.filters)
+
+    def run(self, number: str | int, query: str) -> None:
+        """Search, and print what was found."""
+        hits = self._retriever.search(query, self._options)
+        if self._as_json:
+            print_json({"id": number, "query": query, "results": [as_result(hit) for hit in hits]})
+        else:
+            _show(number, query, hits, self._lexical)
+
+
+def as_result(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON; ``start`` and ``end`` are offsets into the stored text of the document."""
+    passage = hit.passage
+    return {
+        "source": passage.source,
+        "name": passage.name,
+        "title": passage.title,
+        "page": passage.page,
+        "score": hit.score,
+        "dense_rank": hit.dense_rank,
+        "dense_score": hit.dense_score,
+        "lexical_rank": hit.lexical_rank,
+        "lexical_score": hit.lexical_score,
+        "rerank_score": hit.rerank_score,
+        "text": passage.text,
+        "start": passage.start,
+        "end": passage.end,
+        "metadata": dict(passage.metadata),
+    }
+
+
+def _show(number: str | int, query: str, hits: Sequence[Hit], lexical: LexicalIndex) -> None:
+    from rich.text import Text
+
+    console = open_console()
+    wanted = set(lexical.words(query))
+    if number != "":
+        console.print(Text(one_line(f"{number}: {query}"), style="bold underline"))
+    if not hits:
+        console.print("Nothing was found.")
+    for rank, hit in enumerate(hits, 1):
+        passage = hit.passage
+        head = Text(f"{rank:>2}  ", style="dim").append(one_line(passage.name), style="bold")
+        if passage.page is not None:
+            head.append(f"  p. {passage.page}")
+        if passage.headings:
+            head.append(f"  {one_line(' › '.join(passage.headings))}", style="dim")
+        console.print(head, soft_wrap=True)
+        print_indented(console, Text(_why(hit), style="cyan"), 4)
+        print_indented(console, _snippet(passage.text, wanted, lexical), 4)
+        console.print()
+
+
+def _why(hit: Hit) -> str:
+    dense = lexical = "not found"
+    if hit.dense_rank is not None and hit.dense_score is not None:
+        dense = f"rank {hit.dense_rank}, cosine {hit.dense_score:.3f}"
+    if hit.lexical_rank is not None and hit.lexical_score is not None:
+        lexical = f"rank {hit.lexical_rank}, BM25 {hit.lexical_score:.2f}"
+    reranked = "" if hit.rerank_score is None else f"reranked: {hit.rerank_score:.3f} | "
+    return f"{reranked}score {hit.score:.4f} | dense: {dense} | lexical: {lexical}"
+
+
+def _snippet(text: str, wanted: set[str], lexical: LexicalIndex) -> Text:
+    """The part of a passage with the most words of the query, these marked."""
+    from rich.text import Text
+
+    line = one_line(text)
+    words = [each.span() for each in _WORD.finditer(line) if wanted & set(lexical.words(each[0]))]
+    first = _densest(words)
+    # From the beginning where that reaches as far, and never through a word.
+    start = 0 if first < SNIPPET // 2 else line.rfind(" ", 0, max(first - 40, 1)) + 1
+    end = len(line)
+    if start + SNIPPET < end:
+        space = line.rfind(" ", start + SNIPPET // 2, start + SNIPPET)
+        end = space if space > 0 else start + SNIPPET
+    shown = Text(line[start:end])
+    for word_start, word_end in words:
+        if start <= word_start and word_end <= end:
+            shown.stylize("bold yellow", word_start - start, word_end - start)
+    before, after = "… " if start else "", " …" if end < len(line) else ""
+    return Text.assemble(before, shown, after)
+
+
+def _densest(words: Sequence[tuple[int, int]]) -> int:
+    """Where the stretch of a snippet's length begins that holds the most of these words."""
+    best, most = 0, 0
+    last = 0
+    for at, (start, _) in enumerate(words):
+        while last < len(words) and words[last][1] - start <= SNIPPET - 40:
+            last += 1
+        if last - at > most:
+            best, most = start, last - at
+    return best

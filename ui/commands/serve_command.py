@@ -1,0 +1,63 @@
+"""``ragsmith serve``: the chat page."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._progress import progress
+from ui.commands._terminal_text import note
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Where to listen; by default on this machine only.")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 takes any that is free.")
+@click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
+@click.option("--corpus", metavar="NAME", help="The corpus that questions go to when none is chosen.")
+@click.option("--no-auth", is_flag=True, help="Serve other machines without a password, behind a proxy with one.")
+@pass_context
+def command(
+    context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None, no_auth: bool
+) -> None:
+    """Open the chat page, and serve it until Ctrl-C.
+
+    The first time the sample corpus is brought in, which takes some twenty seconds. An address that other machines
+    can reach wants a password: set RAGSMITH_ACCESS__PASSWORD.
+    """
+    from ui.access import check_access
+    from ui.server import listen, serve
+    from ui.wiring import SAMPLE_CORPUS
+
+    access = {"no_auth": no_auth or None}
+    with open_bench(context, host=host, port=port, corpus=corpus, access=access) as bench:
+        check_access(bench.settings)
+        # A port that is taken is better told before the wait than after it.
+        listen(bench.settings.host, bench.settings.port).close()
+        if not bench.has_files(SAMPLE_CORPUS):
+            prepare_encoder(bench)
+            _prepare_sample(bench)
+        # Else the page comes first, and is made ready behind it: see `Workbench.warm`.
+        serve(bench, open_browser=open_browser)
+
+
+def _prepare_sample(bench: Workbench) -> None:
+    from rag.errors import RagsmithError
+    from ui.wiring import SAMPLE_CORPUS
+
+    try:
+        names = bench.corpora()
+        if names and SAMPLE_CORPUS not in (bench.settings.corpus, *names):
+            # Its owner has removed it, and does not ask it.
+            return
+        note(f"Bringing in the sample corpus {SAMPLE_CORPUS}; this happens once.")
+        with progress() as show:
+            bench.ensure_sample(show)
+    except RagsmithError as error:
+        # The page can say what is wrong and still serve the other corpora.
+        note(f"Warning: the sample corpus is not up to date. {error}")

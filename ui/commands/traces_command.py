@@ -1,0 +1,200 @@
+"""``ragsmith traces``: answered questions, and the steps of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ui.commands._bench import open_bench
+from ui.commands._console import open_console
+from ui.commands._terminal_text import moment, note, one_line, print_json, visible
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from rag.tracing.trace_store import Span, Status, Trace, TracePage
+
+STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "running")
+_STYLES = {"ok": "green", "abstained": "yellow", "error": "bold red"}
+SHORT = 160
+# What the list needs beside the question.
+OTHER_COLUMNS = 66
+
+
+@click.group()
+def command() -> None:
+    """List answered questions and show their steps."""
+
+
+@command.command(name="list")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only those that ended like this.")
+@click.option("--text", help="Only those with this text in question, answer or error.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the traces and their total.")
+@pass_context
+def list_command(context: Context, limit: int, status: Status | None, text: str | None, as_json: bool) -> None:
+    """List the newest traces."""
+    with open_bench(context) as bench:
+        page = bench.traces.list(limit=limit, status=status, text=text)
+        if as_json:
+            print_json({"total": page.total, "traces": [_brief(each) for each in page.traces]}, indent=2)
+            return
+        _show_list(page)
+        if page.total > len(page.traces):
+            note(f"These are the newest {len(page.traces)} of {page.total:,}; --limit shows more.")
+
+
+@command.command(name="show")
+@click.argument("trace_id", metavar="ID")
+@click.option("--full", is_flag=True, help="Show inputs and outputs in full.")
+@click.option("--json", "as_json", is_flag=True, help="Print the trace with everything in it as JSON.")
+@pass_context
+def show_command(context: Context, trace_id: str, full: bool, as_json: bool) -> None:
+    """Show the steps of one trace; six characters of the beginning or end of its ID are enough."""
+    with open_bench(context) as bench:
+        trace = bench.traces.get(trace_id)
+        if as_json:
+            from dataclasses import asdict
+
+            print_json(asdict(trace), indent=2)
+        else:
+            _show_trace(trace, full)
+
+
+def _brief(trace: Trace) -> dict[str, Any]:
+    """A trace of a list: everything but its steps."""
+    from dataclasses import asdict
+
+    return {name: value for name, value in asdict(trace).items() if name != "spans"}
+
+
+def _show_list(page: TracePage) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ui.commands._answers import cost_of
+
+    console = open_console()
+    if not page.traces:
+        console.print("There is no trace.")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("id", "started", "status"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("seconds", "tokens", "cost"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.add_column("question")
+    room = max(console.width - OTHER_COLUMNS, 16)
+    for each in page.traces:
+        question = Text(one_line(each.question))
+        question.truncate(2 * room if console.is_terminal else room, overflow="ellipsis")
+        table.add_row(
+            # LangChain's ids begin with the time: neighbours differ at the end.
+            each.id[-8:],
+            moment(each.started, "%m-%d %H:%M"),
+            Text(each.status, style=_STYLES.get(each.status, "")),
+            "" if each.latency_s is None else f"{each.latency_s:.2f}",
+            _total(each),
+            cost_of(each.cost_usd).removeprefix("cost "),
+            each.feedback.rating if each.feedback else "",
+            question,
+        )
+    console.print(table)
+
+
+def _show_trace(trace: Trace, full: bool) -> None:
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from ui.commands._answers import cost_of
+
+    console = open_console()
+    facts = {
+        "trace": trace.id,
+        "question": visible(trace.question),
+        "status": trace.status,
+        "answer": visible(trace.answer),
+        "error": visible(trace.error),
+        "started": moment(trace.started, "%Y-%m-%d %H:%M:%S"),
+        "seconds": "" if trace.latency_s is None else f"{trace.latency_s:.3f}",
+        "tokens": _tokens(trace),
+        "cost": cost_of(trace.cost_usd),
+        "corpus": trace.corpus,
+        "model": trace.model,
+        "prompt": trace.prompt,
+        "release": trace.release,
+        "feedback": visible(f"{trace.feedback.rating} {trace.feedback.comment}") if trace.feedback else "",
+    }
+    for name, value in facts.items():
+        if value:
+            console.print(Text.assemble((f"{name:<9}", "dim"), value), soft_wrap=True)
+    if not trace.spans:
+        return
+    console.print()
+    branches: dict[str | None, Tree] = {}
+    top = Tree("", hide_root=True)
+    for span in trace.spans:
+        parent = branches.get(span.parent_id, top)
+        branches[span.id] = parent.add(_label(span, trace, full))
+    console.print(top)
+
+
+def _label(span: Span, trace: Trace, full: bool) -> Any:
+    from rich.text import Text
+
+    from ui.commands._answers import cost_of
+
+    label = Text(one_line(span.name), style="bold")
+    seconds = None if span.ended is None else max(span.ended - span.started, 0.0)
+    facts = ["no end" if seconds is None else f"{seconds:.3f} s"]
+    if seconds is not None and trace.latency_s:
+        facts.append(f"{seconds / trace.latency_s:.0%}")
+    if tokens := _tokens(span):
+        facts.append(f"{tokens} tokens")
+    facts.append(cost_of(span.cost_usd))
+    if span.status != "ok":
+        facts.append(span.status)
+    label.append(f"  {' · '.join(facts)}", style="dim")
+    told = {"in": span.input, "out": span.output, "error": span.error}
+    if full and span.attributes:
+        told["attributes"] = dict(span.attributes)
+    for name, value in told.items():
+        if value not in (None, ""):
+            label.append(f"\n{name:<6}", style="dim").append(_brief_json(value, full))
+    return label
+
+
+def _brief_json(value: Any, full: bool) -> str:
+    """A value on one line, or in full."""
+    if isinstance(value, str):
+        told = value
+    elif full:
+        told = json.dumps(value, ensure_ascii=False, indent=2)
+    elif isinstance(value, Mapping):
+        told = ", ".join(f"{name}: {_flat(each)}" for name, each in value.items())
+    else:
+        told = _flat(value)
+    if full:
+        return visible(told)
+    told = one_line(told)
+    left = len(told) - SHORT
+    return told if left <= 0 else f"{told[:SHORT]}… ({left:,} more characters: --full)"
+
+
+def _flat(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _tokens(counted: Trace | Span) -> str:
+    if counted.input_tokens is None and counted.output_tokens is None:
+        return ""
+    return f"{counted.input_tokens or 0:,} in, {counted.output_tokens or 0:,} out"
+
+
+def _total(trace: Trace) -> str:
+    if trace.input_tokens is None and trace.output_tokens is None:
+        return ""
+    return f"{(trace.input_tokens or 0) + (trace.output_tokens or 0):,}"

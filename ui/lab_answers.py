@@ -1,0 +1,147 @@
+"""One question to all columns of the lab: their answers are written at the same time, and end each by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from rag.answering.assistant import Ask
+from rag.errors import PromptError
+from rag.types import Event, StepStarted
+from ui.asking import AnswerStream, Draft
+from ui.direct import run_prompt
+from ui.lab import Column, resolve, source_of_passages
+
+if TYPE_CHECKING:
+    from rag.types import Hit
+    from ui.wiring import Workbench
+
+
+@dataclass(frozen=True, slots=True)
+class LabQuestion:
+    """What all columns are asked.
+
+    Attributes:
+        corpus: Which one; empty for the one in the settings.
+        values: Of the variables of prompts that the chain does not fill.
+        fixed: Whether all columns read the passages that the first one finds.
+    """
+
+    text: str
+    corpus: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)
+    fixed: bool = False
+
+
+@dataclass(slots=True)
+class Lane:
+    """The answer of one column, as far as it is.
+
+    Attributes:
+        problem: Why it failed, where its ``draft`` does not say.
+        over: Whether nothing more comes.
+    """
+
+    draft: Draft = field(default_factory=Draft)
+    problem: Exception | None = None
+    over: bool = False
+
+
+class SideBySide:
+    """Answers that are written at the same time; each ends by itself. Make it inside a running loop."""
+
+    def __init__(self, answers: Sequence[AsyncIterator[Event]]) -> None:
+        self.lanes = [Lane() for _ in answers]
+        self._streams = [AnswerStream(events) for events in answers]
+        self._changed: set[int] = set()
+
+    async def changes(self, pause_s: float) -> AsyncIterator[list[int]]:
+        """The numbers of those that have changed, at most once in ``pause_s``; ends when all have ended."""
+        tasks = [asyncio.create_task(self._follow(number, pause_s)) for number in range(len(self.lanes))]
+        try:
+            waiting: set[asyncio.Task[None]] = set(tasks)
+            while waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=pause_s)
+                if self._changed:
+                    changed, self._changed = sorted(self._changed), set()
+                    yield changed
+        finally:
+            await self.close()
+            await asyncio.gather(*tasks)
+
+    def stop(self) -> None:
+        """Stop the work of all; ``changes`` ends after what has come so far."""
+        for stream in self._streams:
+            stream.stop()
+
+    async def close(self) -> None:
+        """Stop the work and wait until it has ended and its traces are stored."""
+        await asyncio.gather(*(stream.close() for stream in self._streams))
+
+    async def _follow(self, number: int, pause_s: float) -> None:
+        lane = self.lanes[number]
+        try:
+            async for events in self._streams[number].batches(pause_s):
+                lane.draft = reduce(Draft.after, events, lane.draft)
+                self._changed.add(number)
+        except Exception as error:  # noqa: BLE001 - whatever fails in one column leaves the others as they are
+            lane.problem = error
+        lane.over = True
+        self._changed.add(number)
+
+
+def ask_all(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> SideBySide:
+    """Begin to answer a question in every column. Call it inside a running loop."""
+    search: Callable[[], Awaitable[tuple[Hit, ...]]] | None = None
+    if asked.fixed:
+        found: asyncio.Task[tuple[Hit, ...]] | None = None
+
+        async def shared() -> tuple[Hit, ...]:
+            nonlocal found
+            if found is None:
+                found = asyncio.create_task(asyncio.to_thread(fixed_hits, bench, columns, asked))
+            # A column that is stopped does not take the search from the others.
+            return await asyncio.shield(found)
+
+        search = shared
+    return SideBySide([_answer(bench, column, asked, search) for column in columns])
+
+
+async def _answer(
+    bench: Workbench,
+    column: Column,
+    asked: LabQuestion,
+    search: Callable[[], Awaitable[tuple[Hit, ...]]] | None,
+) -> AsyncIterator[Event]:
+    held = await asyncio.to_thread(resolve, bench, column)
+    if held.free:
+        values = {"question": asked.text} | dict(asked.values)
+        events = run_prompt(bench, held.variant, {name: values.get(name, "") for name in held.free})
+    elif not asked.text.strip():
+        raise PromptError("There is no question.", fix="Write one above the columns.")
+    else:
+        hits = None
+        if search:
+            yield StepStarted("retrieve")
+            hits = await search()
+        question = Ask(asked.text, corpus=asked.corpus, hits=hits)
+        events = bench.assistant_for(held.variant).answer(question)
+    async with aclosing(bench.gate.admit(events)) as told:
+        async for event in told:
+            yield event
+
+
+def fixed_hits(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
+    """What the first column that searches finds.
+
+    Raises:
+        RagsmithError: None searches, or the corpus is missing.
+    """
+    _, held = source_of_passages(bench, columns)
+    retrieval = bench.way(held.variant).settings.retrieval
+    reranker = bench.models.reranker(retrieval.reranker, retrieval.rerank_depth)
+    return tuple(bench.retriever(asked.corpus).using(retrieval, reranker).search(asked.text))

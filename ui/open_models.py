@@ -1,0 +1,226 @@
+"""The models that a process has opened, each once, however many ways to answer use it."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from rag.errors import EncoderError, SettingsError
+from rag.settings import EncoderSettings, Settings
+from rag.workspace import Workspace
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
+    from rag.encoders import Encoder
+    from rag.encoders.adapters import Adapter
+    from rag.indexing.lexical_index import LexicalIndex
+    from rag.models.extractive.sentence_ranking import Ranking
+    from rag.models.extractive.span_reader import SpanReader
+    from rag.models.generator.generator_decoding import Generator
+    from rag.models.local.local_engine import LocalEngine
+    from rag.retrieval.reranking import Reranker
+
+Part = TypeVar("Part")
+
+# Tokens of a follow-up that the small generator rewrites.
+REWRITTEN_TOKENS = 96
+
+
+class Models:
+    """Opens models by the settings of whoever asks; safe to use from several threads.
+
+    Args:
+        workspace: Where converted models and adapters lie.
+        settings: Of the encoder, whose precision the tuned models share.
+        encoder: Gives the encoder.
+    """
+
+    def __init__(self, workspace: Workspace, settings: EncoderSettings, encoder: Callable[[], Encoder]) -> None:
+        self._workspace = workspace
+        self._settings = settings
+        self._encoder = encoder
+        self._opened: dict[tuple[str, str], Any] = {}
+        self._lock = threading.RLock()
+
+    def reader(self, adapter: str) -> SpanReader | None:
+        """A tuned reader; None where the settings want none, or OpenVINO is missing.
+
+        The first time on a machine it is converted, which takes some ten seconds.
+
+        Raises:
+            AdapterError: There is none of that name, or it is no reader.
+        """
+        if not adapter or importlib.util.find_spec("openvino") is None:
+            return None
+
+        def opened() -> SpanReader:
+            from rag.models.extractive.span_reader import SpanReader
+
+            folder, found, precision = self._converted("reader", adapter)
+            return SpanReader(folder, found, precision=precision)
+
+        return self._once("reader", adapter, opened)
+
+    def generator(self, adapter: str) -> Generator:
+        """A small generator; the first time on a machine it is converted, as the reader is.
+
+        Raises:
+            AdapterError: There is none of that name, or it is no generator.
+            EncoderError: OpenVINO is missing.
+        """
+
+        def opened() -> Generator:
+            from rag.models.generator.generator_decoding import Generator
+
+            folder, found, precision = self._converted("generator", adapter)
+            return Generator(folder, found, precision=precision)
+
+        return self._once("generator", adapter, opened)
+
+    def reranker(self, adapter: str, depth: int) -> Reranker:
+        """A reranker, or none for an empty name; the first time on a machine it is converted, as the reader is.
+
+        Raises:
+            AdapterError: There is none of that name, or it is no reranker.
+            EncoderError: OpenVINO is missing.
+        """
+        from rag.retrieval.reranking import CrossReranker, NullReranker
+
+        if not adapter:
+            return NullReranker()
+
+        def opened() -> Reranker:
+            folder, found, precision = self._converted("reranker", adapter)
+            return CrossReranker(folder, found, precision=precision, depth=depth)
+
+        return self._once(f"reranker {depth}", adapter, opened)
+
+    def engine(self, settings: Settings) -> LocalEngine:
+        """The language model in this process; loading it takes from seconds to a minute.
+
+        Raises:
+            ModelUnavailable: The model or an adapter is missing, damaged, too large or does not fit.
+            SettingsError: Another one is loaded already: two seldom fit into memory.
+        """
+        from rag.models.chat_models import open_engine
+
+        with self._lock:
+            loaded = next((name for kind, name in self._opened if kind == "engine"), settings.model)
+            if loaded != settings.model:
+                raise SettingsError(
+                    f"The model {settings.model} cannot be loaded beside {loaded}: a process holds one.",
+                    fix="Serve one of them (vLLM, llama.cpp, Ollama) and name it as openai:NAME.",
+                )
+            engine = self._once("engine", settings.model, lambda: open_engine(settings, self._workspace))
+        if settings.local.adapter:
+            from rag.models.local.local_adapters import find_lora
+
+            engine.load_adapter(find_lora(settings.local.adapter, self._workspace.adapters))
+        return engine
+
+    def chat_model(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel:
+        """What writes the answers.
+
+        Args:
+            settings: Which one, and how it writes.
+            lexical: Gives the words of the corpus, for the embedded reader.
+
+        Raises:
+            RagsmithError: It is not there, or cannot be used.
+        """
+        from rag.models.chat_models import (
+            EMBEDDED,
+            GENERATOR,
+            LOCAL,
+            open_generator_model,
+            open_local_model,
+            open_remote_model,
+        )
+
+        if settings.model.startswith(LOCAL):
+            return open_local_model(settings, self.engine(settings))
+        if settings.model == GENERATOR:
+            return open_generator_model(settings, self.generator(settings.generator.adapter))
+        if settings.model != EMBEDDED:
+            return open_remote_model(settings)
+        from rag.models.extractive.extractive_chat import EmbeddedReader
+
+        ranking = self._ranking(settings, lexical())
+        wanted = settings.grounding.min_confidence
+        return EmbeddedReader(
+            ranking=ranking,
+            tokens=self._encoder().tokens,
+            min_confidence=ranking.min_confidence if wanted is None else wanted,
+            style=settings.answer.style,
+        )
+
+    def condenser(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel | None:
+        """Who makes follow-ups stand alone; None carries words over."""
+        from rag.models.chat_models import EMBEDDED
+        from rag.models.decoding_support import without_form
+
+        wanted = settings.retrieval.condenser
+        if wanted == "words" or (wanted == "auto" and settings.model == EMBEDDED):
+            return None
+        if wanted == "generator":
+            return self._rewriter(settings)
+        return self.chat_model(without_form(settings), lexical)
+
+    def adapter(self, settings: Settings) -> str:
+        """The identity of the adapter that answers; empty without one."""
+        from rag.models.chat_models import EMBEDDED, GENERATOR, LOCAL
+
+        if settings.model == EMBEDDED:
+            reader = self.reader(settings.reader.adapter)
+            return reader.adapter.identity if reader else ""
+        if settings.model == GENERATOR:
+            return self.generator(settings.generator.adapter).adapter.identity
+        return (settings.local.adapter or "") if settings.model.startswith(LOCAL) else ""
+
+    def close(self) -> None:
+        """Let go of the local model."""
+        for (kind, _), opened in self._opened.items():
+            if kind == "engine":
+                opened.close()
+
+    def _rewriter(self, settings: Settings) -> BaseChatModel:
+        from rag.models.generator.generator_chat import GeneratorChatModel
+
+        generator = self.generator(settings.generator.adapter)
+        return GeneratorChatModel(generator=generator, temperature=0.0, max_tokens=REWRITTEN_TOKENS)
+
+    def _ranking(self, settings: Settings, lexical: LexicalIndex) -> Ranking:
+        from rag.models.extractive.sentence_ranking import SentenceRanking, SpanRanking
+
+        reader = self.reader(settings.reader.adapter)
+        return (
+            SpanRanking(reader, self._encoder(), lexical) if reader else SentenceRanking(self._encoder(), lexical)
+        )
+
+    def _converted(self, task: str, name: str) -> tuple[Path, Adapter, str]:
+        """A tuned model's converted folder, its adapter, and what it is computed in."""
+        if importlib.util.find_spec("openvino") is None:
+            raise EncoderError(
+                f"The {task} runs on OpenVINO, which is not installed.",
+                fix="Install openvino, or choose another in the settings.",
+            )
+        from rag.encoders.adapters import find_adapter
+        from rag.encoders.encoder_opening import choose_precision
+        from rag.encoders.tuned_conversion import converted_network
+
+        adapter = find_adapter(name, self._workspace)
+        # It is told here, and not after the conversion.
+        adapter.check_task(task)
+        folder = converted_network(adapter, self._workspace.models)
+        return folder, adapter, choose_precision(self._settings)[0]
+
+    def _once(self, kind: str, name: str, opened: Callable[[], Part]) -> Part:
+        with self._lock:
+            if (kind, name) not in self._opened:
+                self._opened[kind, name] = opened()
+            found: Part = self._opened[kind, name]
+            return found

@@ -1,0 +1,210 @@
+"""Adding documents in the chat: upload or folder, progress, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ui.pages.chat.answer_html import duration
+from ui.pages.chat.chat_layout import ChatParts
+from ui.pages.page_events import QUIET, Updates, in_thread, told, warn
+from ui.pages.safe_markup import plain
+from ui.pages.uploads import check_folder, keep_uploads
+
+if TYPE_CHECKING:
+    from rag.indexing.ingestion import IngestProgress, IngestReport
+    from ui.wiring import Workbench
+
+LOOK_S = 0.3
+SHOWN_PROBLEMS = 50
+
+
+class Job:
+    """One ingestion in a thread of its own; it goes on when the page is closed."""
+
+    def __init__(self, bench: Workbench, corpus: str, paths: Sequence[Path]) -> None:
+        self.corpus = corpus
+        self.progress: IngestProgress | None = None
+        self.report: IngestReport | None = None
+        self.error: Exception | None = None
+        self._bench = bench
+        self._paths = tuple(paths)
+        self._stop = threading.Event()
+        # A daemon: whatever breaks an ingestion off, the next one goes on where it was.
+        self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the current batch; what is in stays in."""
+        self._stop.set()
+
+    @property
+    def running(self) -> bool:
+        """Whether it still works."""
+        return self._thread.is_alive()
+
+    def _note(self, progress: IngestProgress) -> None:
+        self.progress = progress
+
+    def _run(self) -> None:
+        try:
+            self.report = self._bench.ingest(self.corpus, self._paths, self._note, self._stop)
+        except Exception as error:  # noqa: BLE001 - told on the page by whoever looks
+            self.error = error
+
+
+class Adding:
+    """The events that bring documents in; one ingestion at a time, since a workspace has one writer."""
+
+    def __init__(self, bench: Workbench, parts: ChatParts) -> None:
+        self._bench = bench
+        self._parts = parts
+        self._job: Job | None = None
+
+    def wire(self, page: Any) -> None:
+        """Connect the events."""
+        parts, add = self._parts, self._parts.add
+        outputs = [add.progress, add.stop, add.upload, add.folder, add.add_folder, parts.corpus, add.corpus]
+        common: dict[str, Any] = {"concurrency_limit": None, **QUIET}
+        add.upload.upload(self.upload, [add.upload, add.corpus, parts.corpus], outputs, **common)
+        for trigger in (add.add_folder.click, add.folder.submit):
+            trigger(self.add_folder, [add.folder, add.corpus, parts.corpus], outputs, **common)
+        add.stop.click(self.stop, None, add.progress, **common)
+        page.load(self.resume, parts.corpus, outputs, **common)
+
+    async def upload(self, files: list[str] | None, corpus: str, shown: str) -> Updates:
+        """Keep uploaded files in the workspace and ingest them."""
+        if not files:
+            yield gr.skip()
+            return
+        try:
+            paths = await in_thread(keep_uploads, self._bench.workspace, corpus, [Path(file) for file in files])
+        except Exception as error:  # noqa: BLE001 - shown as one sentence
+            warn(error)
+            yield gr.skip()
+            return
+        async for updates in self._begin(corpus, paths, shown):
+            yield updates
+
+    async def add_folder(self, folder: str, corpus: str, shown: str, request: gr.Request) -> Updates:
+        """Ingest a folder or a file of this machine, where the settings allow it."""
+        if not folder.strip():
+            yield gr.skip()
+            return
+        try:
+            path = await in_thread(check_folder, self._bench.settings, folder.strip(), request.headers)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence
+            warn(error)
+            yield gr.skip()
+            return
+        async for updates in self._begin(corpus, [path], shown):
+            yield updates
+
+    async def resume(self, shown: str) -> Updates:
+        """Show the ingestion that runs while the page is loaded."""
+        if self._job is None or not self._job.running:
+            yield gr.skip()
+            return
+        async for updates in self._watch(self._job, shown):
+            yield updates
+
+    def stop(self) -> str:
+        """Stop the ingestion."""
+        if self._job is not None:
+            self._job.stop()
+        return '<div class="rs-progress">Stopping after this batch …</div>'
+
+    async def _begin(self, corpus: str, paths: Sequence[Path], shown: str) -> Updates:
+        if self._job is not None and self._job.running:
+            gr.Warning("Documents are being added already: wait until that is done, or stop it.", title="")
+            yield gr.skip()
+            return
+        self._job = Job(self._bench, corpus, paths)
+        self._job.start()
+        async for updates in self._watch(self._job, shown):
+            yield updates
+
+    async def _watch(self, job: Job, shown: str) -> Updates:
+        add = self._parts.add
+        busy = {
+            add.stop: gr.Button(visible=True),
+            add.upload: gr.UploadButton(interactive=False),
+            add.add_folder: gr.Button(interactive=False),
+        }
+        yield busy | {add.progress: progress_html(None)}
+        while job.running:
+            await asyncio.sleep(LOOK_S)
+            yield busy | {add.progress: progress_html(job.progress)}
+        names = await in_thread(self._bench.corpora)
+        yield {
+            add.progress: outcome_html(job, shown),
+            add.stop: gr.Button(visible=False),
+            add.upload: gr.UploadButton(interactive=True, value=None),
+            add.folder: "" if job.error is None else gr.skip(),
+            add.add_folder: gr.Button(interactive=True),
+            self._parts.corpus: gr.Dropdown(choices=names if shown in names else [shown, *names], value=shown),
+            add.corpus: gr.Dropdown(choices=names, value=job.corpus),
+        }
+
+
+def progress_html(progress: IngestProgress | None) -> str:
+    """How far an ingestion is."""
+    if progress is None:
+        return '<div class="rs-progress"><progress></progress><div>Starting …</div></div>'
+    parts = [f"{progress.files_done:,} of {progress.files_total:,} files"]
+    if progress.passages:
+        parts.append(f"{progress.passages_per_s:.0f} passages/s")
+    if progress.seconds_left is not None:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    return (
+        f'<div class="rs-progress"><progress max="{max(progress.files_total, 1)}" value="{progress.files_done}">'
+        f"</progress><div>{' · '.join(parts)}</div></div>"
+    )
+
+
+def outcome_html(job: Job, shown: str) -> str:
+    """What an ingestion did, with every file that could not be read and why.
+
+    Args:
+        shown: The corpus that questions go to.
+    """
+    if job.error is not None:
+        return f'<div class="rs-warn">{plain(told(job.error))}</div>'
+    report = job.report
+    if report is None:
+        return ""
+    counted = (
+        ("added", report.added),
+        ("changed", report.changed),
+        ("unchanged", report.unchanged),
+        ("removed", report.deleted),
+        ("of unknown format", report.skipped),
+    )
+    files = ", ".join(f"{number:,} {word}" for word, number in counted if number) or "nothing to do"
+    head = "Stopped: what was finished is kept. " if report.stopped else ""
+    line = f"{head}{files} · {report.passages:,} passages in {duration(report.seconds)}"
+    other = "" if job.corpus == shown else f"<div>Choose {plain(job.corpus)} under Corpus to ask it.</div>"
+    return f'<div class="rs-outcome"><div>{plain(line)}</div>{other}{_problems_html(report)}</div>'
+
+
+def _problems_html(report: IngestReport) -> str:
+    if not report.problems:
+        return ""
+    rows = "".join(
+        f"<li><b>{plain(Path(problem.path).name)}</b> {plain(problem.reason)}</li>"
+        for problem in report.problems[:SHOWN_PROBLEMS]
+    )
+    more = len(report.problems) - SHOWN_PROBLEMS
+    rest = f"<li>and {more:,} more: `ragsmith ingest` lists them all.</li>" if more > 0 else ""
+    return (
+        f'<details class="rs-problems" open><summary>{len(report.problems):,} could not be read</summary>'
+        f"<ul>{rows}{rest}</ul></details>"
+    )

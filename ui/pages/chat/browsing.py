@@ -1,0 +1,181 @@
+"""The left column's events: conversations and corpus, and the sources of an earlier answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from rag.answering.conversation_store import Conversation
+from rag.errors import RagsmithError
+from ui.asking import Running
+from ui.pages.chat import conversation_view as view
+from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
+from ui.pages.page_events import BRIDGED, QUIET, telling, told
+from ui.pages.safe_markup import plain
+from ui.wiring import SAMPLE_CORPUS
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+_ALL = 10_000
+
+_RENAMED = "(_value, title, current) => [window.ragsmith.value, window.ragsmith.title, current]"
+# A tab remembers its own conversation, so that two tabs do not swap theirs when they are loaded again.
+_REMEMBERED = "(..._) => [window.ragsmith.remembered()]"
+_REMEMBER = "(current) => window.ragsmith.remember(current)"
+
+Updates = dict[Any, Any]
+
+
+class Browsing:
+    """The events that change what is shown and ask nothing."""
+
+    def __init__(self, bench: Workbench, running: Running, parts: ChatParts) -> None:
+        self._bench = bench
+        self._running = running
+        self._parts = parts
+
+    def wire(self, page: Any) -> None:
+        """Connect the events.
+
+        Args:
+            page: The blocks, for what happens when the page is loaded.
+        """
+        parts, bridge = self._parts, self._parts.bridge
+        shown = [
+            parts.bridge.current,
+            parts.chatbot,
+            parts.sources,
+            parts.listing,
+            parts.comment_row,
+            parts.question,
+        ]
+        corpora = [parts.corpus, parts.add.corpus, parts.release]
+        changed = [*corpora, parts.chatbot]
+        whole = [*shown, *corpora]
+        # The conversation first: to name the corpora the encoder is needed, and that may take a while.
+        loaded = page.load(self.load, bridge.value, [*shown, parts.corpus], js=_REMEMBERED, **QUIET)
+        loaded.then(self.load_corpora, parts.corpus, corpora, **QUIET)
+        parts.bridge.current.change(None, parts.bridge.current, None, js=_REMEMBER, **QUIET)
+        parts.new.click(self.new, parts.corpus, whole, **QUIET)
+        bridge.open_conversation.click(self.choose, bridge.value, whole, js=BRIDGED, **QUIET)
+        bridge.delete.click(
+            self.delete, [bridge.value, parts.bridge.current, parts.corpus], whole, js=BRIDGED, **QUIET
+        )
+        bridge.rename.click(
+            self.rename,
+            [bridge.value, parts.comment, parts.bridge.current],
+            parts.listing,
+            js=_RENAMED,
+            **QUIET,
+        )
+        bridge.older.click(self.older, parts.bridge.current, parts.listing, **QUIET)
+        parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current], changed, **QUIET)
+        parts.chatbot.select(self.show_sources, parts.bridge.current, parts.sources, **QUIET)
+
+    @telling
+    def load(self, remembered: str | None) -> Updates:
+        """Show the conversation that this tab had, else the one that was used last."""
+        newest = self._bench.conversations.list(limit=1).conversations
+        chosen = remembered or (newest[0].id if newest else "")
+        conversation = self._bench.conversations.load(chosen) if chosen else None
+        corpus = self._corpus_of(conversation)
+        return {**self._show(conversation, corpus), self._parts.corpus: corpus}
+
+    @telling
+    def load_corpora(self, corpus: str) -> Updates:
+        """Name the corpora, and what answers for the one that is chosen."""
+        return self._corpora(corpus or self._bench.settings.corpus)
+
+    @telling
+    def new(self, corpus: str) -> Updates:
+        """Begin with an empty page; a conversation is stored with its first question."""
+        return {**self._show(None, corpus), **self._corpora(corpus)}
+
+    @telling
+    def choose(self, conversation_id: str) -> Updates:
+        """Show a conversation of the list."""
+        conversation = self._bench.conversations.load(conversation_id)
+        corpus = self._corpus_of(conversation)
+        return {**self._show(conversation, corpus), **self._corpora(corpus)}
+
+    @telling
+    def delete(self, conversation_id: str, current: str, corpus: str) -> Updates:
+        """Remove a conversation; its traces stay."""
+        self._running.stop(conversation_id)
+        self._bench.conversations.delete(conversation_id)
+        if conversation_id == current:
+            return {**self._show(None, corpus), **self._corpora(corpus)}
+        return {self._parts.listing: self._listing(current)}
+
+    @telling
+    def rename(self, conversation_id: str, title: str, current: str) -> str:
+        """Give a conversation another title."""
+        self._bench.conversations.rename(conversation_id, title)
+        return self._listing(current)
+
+    @telling
+    def older(self, current: str) -> str:
+        """Show every conversation."""
+        return self._listing(current, _ALL)
+
+    @telling
+    def change_corpus(self, corpus: str, current: str) -> Updates:
+        """Send the next questions to another corpus."""
+        if current:
+            self._bench.conversations.set_corpus(current, corpus)
+        return {**self._corpora(corpus), self._parts.chatbot: gr.Chatbot(examples=_examples(corpus))}
+
+    @telling
+    def show_sources(self, current: str, clicked: gr.SelectData) -> str:
+        """Bring back the sources of the exchange that was clicked."""
+        exchange = view.exchange_at(self._bench.conversations.load(current), _message_index(clicked))
+        return view.sources(exchange, self._bench.settings.grounding.min_support)
+
+    def _corpus_of(self, conversation: Conversation | None) -> str:
+        return conversation.corpus if conversation else self._bench.settings.corpus
+
+    def _show(self, conversation: Conversation | None, corpus: str) -> Updates:
+        parts = self._parts
+        current = conversation.id if conversation else ""
+        writing = current in self._running
+        return {
+            parts.bridge.current: current,
+            parts.chatbot: gr.Chatbot(
+                value=view.messages(conversation, self._running),
+                feedback_value=view.thumbs(conversation, self._bench.traces),
+                examples=_examples(corpus),
+            ),
+            parts.sources: view.sources(
+                view.last_exchange(conversation), self._bench.settings.grounding.min_support
+            ),
+            parts.listing: self._listing(current),
+            parts.comment_row: gr.Row(visible=False),
+            parts.question: gr.Textbox(submit_btn=not writing, stop_btn=writing),
+        }
+
+    def _corpora(self, corpus: str) -> Updates:
+        names = self._bench.corpora()
+        choices = names if corpus in names else [corpus, *names]
+        try:
+            release = view.release_html(self._bench.release(corpus))
+        except RagsmithError as error:
+            release = f'<div class="rs-warn">{plain(told(error))}</div>'
+        return {
+            self._parts.corpus: gr.Dropdown(choices=choices, value=corpus),
+            self._parts.add.corpus: gr.Dropdown(choices=choices, value=corpus),
+            self._parts.release: release,
+        }
+
+    def _listing(self, current: str, limit: int = view.LISTED) -> str:
+        return view.listing_html(self._bench.conversations.list(limit=limit), current)
+
+
+def _examples(corpus: str) -> list[dict[str, str]]:
+    return [{"text": text} for text in EXAMPLES] if corpus == SAMPLE_CORPUS else []
+
+
+def _message_index(clicked: gr.SelectData) -> int:
+    index = clicked.index
+    return int(index[0] if isinstance(index, list | tuple) else index)

@@ -1,0 +1,212 @@
+"""Asking in the chat: send, example, regenerate, stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from rag.answering.conversation_store import Conversation, Exchange
+from rag.errors import Busy, RagsmithError
+from rag.retrieval.question_limit import check_question
+from rag.types import Answer
+from ui.asking import Draft, Running
+from ui.pages.chat import conversation_view as view
+from ui.pages.chat.answer_html import answer_html, draft_html, step_line
+from ui.pages.chat.chat_layout import ChatParts
+from ui.pages.chat.sources_panel import EMPTY, draft_sources_html, sources_html
+from ui.pages.page_events import QUIET, Updates, in_thread, log, told, warn
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+# Between two updates of a growing answer: faster is not seen, and slows long conversations in the browser.
+PAUSE_S = 0.06
+
+_SEND = "(question, current, corpus) => [question, current, corpus, window.ragsmith.takeEditing()]"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that was kept and is to be answered."""
+
+    conversation: Conversation
+    exchange: Exchange
+    corpus: str
+
+
+class Answering:
+    """The events that lead to an answer."""
+
+    def __init__(self, bench: Workbench, running: Running, parts: ChatParts) -> None:
+        self._bench = bench
+        self._running = running
+        self._parts = parts
+
+    def wire(self) -> None:
+        """Connect the events."""
+        parts = self._parts
+        outputs = [parts.bridge.current, parts.chatbot, parts.question, parts.sources, parts.listing]
+        common: dict[str, Any] = {"outputs": outputs, "concurrency_limit": None, **QUIET}
+        asking = [parts.question, parts.bridge.current, parts.corpus]
+        parts.question.submit(self.send, [*asking, parts.bridge.editing], js=_SEND, **common)
+        parts.chatbot.example_select(self.example, asking[1:], **common)
+        parts.chatbot.retry(self.regenerate, asking[1:], **common)
+        parts.question.stop(self.stop, parts.bridge.current, None, concurrency_limit=None, **QUIET)
+
+    async def send(self, question: str, current: str, corpus: str, editing: str) -> Updates:
+        """Ask what stands in the input line, in place of an earlier question where one is being edited."""
+        if not question.strip():
+            yield gr.skip()
+            return
+        replaced = int(editing) if editing and editing.isdigit() else None
+        async for updates in self._ask(question.strip(), current, corpus, replaced):
+            yield updates
+
+    async def example(self, current: str, corpus: str, chosen: gr.SelectData) -> Updates:
+        """Ask an example question."""
+        async for updates in self._ask(chosen.value["text"], current, corpus, None):
+            yield updates
+
+    async def regenerate(self, current: str, corpus: str) -> Updates:
+        """Ask the last question again; its old answer keeps its trace."""
+        conversation = await in_thread(self._bench.conversations.load, current)
+        last = view.last_exchange(conversation)
+        if last is None:
+            yield gr.skip()
+            return
+        async for updates in self._ask(last.question, current, corpus, last.position):
+            yield updates
+
+    async def stop(self, current: str) -> None:
+        """Stop the answer that is being written; ``_ask`` then shows what there is of it."""
+        self._running.stop(current)
+
+    async def _ask(self, question: str, current: str, corpus: str, replaced: int | None) -> Updates:
+        parts = self._parts
+        if current in self._running:
+            gr.Warning("This conversation is being answered: wait for it, or stop it.", title="")
+            yield gr.skip()
+            return
+        try:
+            # Before it is kept: a question that is turned away stays in the input line and nowhere else.
+            check_question(question, self._bench.settings.limits.question_chars)
+            self._bench.gate.check()
+            asked = await in_thread(self._keep, question, current, corpus, replaced)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence, with the question still in its place
+            warn(error)
+            yield gr.skip()
+            return
+        before = view.messages(asked.conversation, ())
+        before.append(view.user_message(asked.exchange))
+        yield {
+            parts.bridge.current: asked.conversation.id,
+            parts.chatbot: gr.Chatbot(
+                value=before,
+                feedback_value=await in_thread(view.thumbs, asked.conversation, self._bench.traces),
+            ),
+            parts.question: "",
+            parts.sources: EMPTY,
+            parts.listing: await in_thread(self._listing, asked.conversation.id),
+        }
+        async for updates in self._follow(asked, before):
+            yield updates
+
+    def _keep(self, question: str, current: str, corpus: str, replaced: int | None) -> Asked:
+        """Store the question before it is answered, so that a crash does not swallow it."""
+        store = self._bench.conversations
+        # What a browser may send and no database takes: half a character, or none.
+        question = question.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+        conversation = store.load(current) if current else None
+        if conversation is None:
+            current = store.new(corpus)
+        elif conversation.corpus != corpus:
+            store.set_corpus(current, corpus)
+        if replaced is not None:
+            store.truncate_from(current, replaced)
+        position = store.append(current, question)
+        loaded = store.load(current)
+        earlier = tuple(each for each in loaded.exchanges if each.position < position) if loaded else ()
+        kept = Conversation(current, loaded.title if loaded else "", corpus, earlier)
+        return Asked(kept, Exchange(position, question), corpus)
+
+    async def _follow(self, asked: Asked, before: list[view.Message]) -> Updates:
+        """Show an answer while it grows, and keep it however it ends."""
+        from rag.answering.assistant import Ask
+
+        parts, conversation = self._parts, asked.conversation
+        history = conversation.turns_before(asked.exchange.position)
+        request = Ask(asked.exchange.question, history, asked.corpus, conversation.id)
+        started = time.time()
+        draft = Draft()
+        problem: Exception | None = None
+        try:
+            stream = self._running.start(conversation.id, self._bench.ask(request))
+        except Busy as error:
+            # Others have come while it was kept.
+            answer = await in_thread(self._broken_off, asked, draft, error, started)
+            await in_thread(self._finish, asked, answer)
+            yield self._finished(before, answer)
+            return
+        busy = {parts.question: gr.Textbox(submit_btn=False, stop_btn=True)}
+        try:
+            yield busy | self._growing(draft, before, new_hits=False)
+            async for events in stream.batches(PAUSE_S):
+                hits = draft.hits
+                draft = reduce(Draft.after, events, draft)
+                if draft.answer is None:
+                    yield busy | self._growing(draft, before, new_hits=draft.hits is not hits)
+        except Exception as error:  # noqa: BLE001 - an answer that fails is shown as one
+            problem = error
+        finally:
+            # Also where the person has closed the page: then nothing is shown any more, but all is kept.
+            await self._running.end(conversation.id, stream)
+            answer = draft.answer or await in_thread(self._broken_off, asked, draft, problem, started)
+            await in_thread(self._finish, asked, answer)
+        yield self._finished(before, answer)
+
+    def _finished(self, before: list[view.Message], answer: Answer) -> dict[Any, Any]:
+        parts = self._parts
+        return {
+            parts.chatbot: [*before, view.assistant_message(answer_html(answer))],
+            parts.question: gr.Textbox(submit_btn=True, stop_btn=False),
+            parts.sources: sources_html(answer, self._bench.settings.grounding.min_support),
+        }
+
+    def _growing(self, draft: Draft, before: list[view.Message], *, new_hits: bool) -> dict[Any, Any]:
+        line = step_line(draft.step, len(draft.hits))
+        html = draft_html(draft.text, draft.hits, draft.citations, self._bench.settings.model, line)
+        updates: dict[Any, Any] = {self._parts.chatbot: [*before, view.assistant_message(html)]}
+        if new_hits:
+            updates[self._parts.sources] = draft_sources_html(draft.hits)
+        return updates
+
+    def _broken_off(self, asked: Asked, draft: Draft, problem: Exception | None, started: float) -> Answer:
+        """What there is of an answer that failed or was stopped."""
+        release = self._bench.release(asked.corpus) if problem is None else None
+        return Answer(
+            text=draft.text.rstrip(),
+            status="cancelled" if problem is None else "failed",
+            hits=draft.hits,
+            citations=draft.citations,
+            standalone=asked.exchange.question,
+            trace_id=draft.trace_id,
+            latency_s=time.time() - started,
+            prompt=release.prompt if release else "",
+            release=release.name if release else "",
+            model=self._bench.settings.model,
+            error=told(problem) if problem else "",
+        )
+
+    def _finish(self, asked: Asked, answer: Answer) -> None:
+        try:
+            self._bench.conversations.finish(asked.conversation.id, asked.exchange.position, answer)
+        except RagsmithError as error:
+            # The answer is on the screen and its trace is stored: only this conversation lacks it.
+            log.warning("The answer could not be kept in its conversation: %s", error)
+
+    def _listing(self, current: str) -> str:
+        return view.listing_html(self._bench.conversations.list(limit=view.LISTED), current)

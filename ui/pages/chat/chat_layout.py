@@ -1,0 +1,202 @@
+"""The components of the chat tab, and where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from ui.pages.chat.sources_panel import EMPTY
+
+EXAMPLES = (
+    "Does ragsmith need a GPU?",
+    "How are the two searches combined?",
+    "When does ragsmith refuse to answer?",
+)
+"""Of the sample corpus; no other one is known well enough to promise an answer."""
+
+_WELCOME = """### Ask your documents
+Every answer names its sources: click a number to see the sentence in its place."""
+
+LINKED = ("prompts", "lab", "evaluate", "retrieval")
+"""Views that an address names by ``tab``."""
+
+SOURCES_HEAD = (
+    '<div class="rs-side-head"><span>Sources</span>'
+    '<button class="rs-fold" type="button" title="Show or hide the sources">⟩</button></div>'
+)
+EDITING = (
+    '<div class="rs-editing"><span>Editing an earlier question: it and all after it will be replaced.</span>'
+    '<button class="rs-cancel-edit" type="button">Cancel</button></div>'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """What is not seen: where the script hands over what was clicked, and what an event leaves for the next.
+
+    Attributes:
+        value: What was clicked; the script names it and presses one of the buttons.
+        current: Id of the conversation that is shown; empty for a new one. It lives in the browser, so that an
+            open page goes on after a restart of the server.
+        editing: Position of the question that is being edited; named when a question is sent.
+        rated: Trace and thumb that a comment belongs to.
+    """
+
+    value: Any
+    current: Any
+    editing: Any
+    rated: Any
+    open_conversation: Any
+    rename: Any
+    delete: Any
+    older: Any
+    open_trace: Any
+    case_of_trace: Any
+    # What shows the view that the address names, by the ``tab`` in it: only that one asks the server.
+    links: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AddParts:
+    """The components for adding documents."""
+
+    corpus: Any
+    upload: Any
+    folder: Any
+    add_folder: Any
+    progress: Any
+    stop: Any
+
+
+@dataclass(frozen=True, slots=True)
+class ChatParts:
+    """The components that events of the chat tab read and write."""
+
+    bridge: Bridge
+    add: AddParts
+    new: Any
+    listing: Any
+    corpus: Any
+    release: Any
+    chatbot: Any
+    comment_row: Any
+    comment: Any
+    comment_for: Any
+    save_comment: Any
+    question: Any
+    sources: Any
+
+
+def build_bridge() -> Bridge:
+    """The components that are not seen."""
+    with gr.Column(elem_id="bridge"):
+        return Bridge(
+            value=gr.Textbox(),
+            current=gr.Textbox(),
+            editing=gr.Textbox(),
+            rated=gr.Textbox(),
+            open_conversation=gr.Button(elem_id="do-open-conversation"),
+            rename=gr.Button(elem_id="do-rename"),
+            delete=gr.Button(elem_id="do-delete"),
+            older=gr.Button(elem_id="do-older"),
+            open_trace=gr.Button(elem_id="do-open-trace"),
+            # Beside the tabs, since what stands in one is not there until it is opened.
+            case_of_trace=gr.Button(elem_id="do-case-of-trace"),
+            links={name: gr.Button(elem_id=f"do-link-{name}") for name in LINKED},
+        )
+
+
+def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
+    """The chat tab.
+
+    Args:
+        folders: Whether a folder of this machine may be named.
+    """
+    with gr.Row(elem_id="chat", equal_height=True):
+        with gr.Column(elem_id="left", min_width=0, scale=0):
+            new = gr.Button("New conversation", elem_id="new", size="sm")
+            listing = gr.HTML(elem_id="listing", js_on_load=None, apply_default_css=False)
+            corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
+            add = _build_add(folders)
+            release = gr.HTML(elem_id="release", js_on_load=None, apply_default_css=False)
+        with gr.Column(elem_id="centre", min_width=0, scale=1):
+            chatbot = gr.Chatbot(
+                elem_id="chatbot",
+                show_label=False,
+                container=False,
+                height="100%",
+                buttons=[],
+                latex_delimiters=[],
+                allow_tags=False,
+                layout="bubble",
+                placeholder=_WELCOME,
+                examples=[],
+            )
+            with gr.Row(elem_id="comment-row", visible=False) as comment_row:
+                comment_for = gr.HTML(elem_id="comment-for", js_on_load=None, apply_default_css=False)
+                comment = gr.Textbox(
+                    show_label=False,
+                    container=False,
+                    max_lines=3,
+                    max_length=4000,
+                    elem_id="comment",
+                    scale=1,
+                )
+                save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
+            gr.HTML(EDITING, elem_id="editing-note", js_on_load=None, apply_default_css=False)
+            question = gr.Textbox(
+                elem_id="question",
+                show_label=False,
+                container=False,
+                placeholder="Ask a question about your documents",
+                max_lines=8,
+                autofocus=True,
+                submit_btn=True,
+                stop_btn=False,
+            )
+        with gr.Column(elem_id="right", min_width=0, scale=0):
+            gr.HTML(SOURCES_HEAD, js_on_load=None, apply_default_css=False)
+            sources = gr.HTML(EMPTY, elem_id="sources", js_on_load=None, apply_default_css=False)
+    return ChatParts(
+        bridge,
+        add,
+        new,
+        listing,
+        corpus,
+        release,
+        chatbot,
+        comment_row,
+        comment,
+        comment_for,
+        save_comment,
+        question,
+        sources,
+    )
+
+
+def _build_add(folders: bool) -> AddParts:
+    with gr.Accordion("Add documents", open=False, elem_id="add"):
+        corpus = gr.Dropdown(
+            label="Into corpus (choose, or type a new name)",
+            elem_id="add-corpus",
+            allow_custom_value=True,
+            interactive=True,
+        )
+        upload = gr.UploadButton("Upload files", file_count="multiple", size="sm", elem_id="upload")
+        with gr.Row(elem_id="folder-row", visible=folders):
+            folder = gr.Textbox(
+                show_label=False,
+                container=False,
+                placeholder="/path/to/folder on this machine",
+                max_lines=1,
+                elem_id="folder",
+                scale=1,
+                min_width=0,
+            )
+            add_folder = gr.Button("Add", size="sm", scale=0, min_width=48, elem_id="add-folder")
+        progress = gr.HTML(elem_id="progress", js_on_load=None, apply_default_css=False)
+        stop = gr.Button("Stop adding", size="sm", visible=False, elem_id="stop-adding", variant="stop")
+    return AddParts(corpus, upload, folder, add_folder, progress, stop)

@@ -1,0 +1,130 @@
+"""Conversations as the page shows them: messages, thumbs, the list on the left, the line below it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Container
+from typing import TYPE_CHECKING, Any
+
+from rag.answering.conversation_store import Conversation, ConversationPage, Exchange
+from rag.errors import TraceNotFound
+from ui.pages.chat.answer_html import answer_html, draft_html, interrupted_html, question_html
+from ui.pages.chat.sources_panel import EMPTY, sources_html
+from ui.pages.safe_markup import plain
+
+if TYPE_CHECKING:
+    from rag.answering.release import Release
+    from rag.tracing.trace_store import TraceStore
+
+LISTED = 100
+_THUMBS = {"up": "Like", "down": "Dislike"}
+
+Message = dict[str, Any]
+
+
+def messages(conversation: Conversation | None, running: Container[str]) -> list[Message]:
+    """Gradio's messages: two for each exchange, so that message ``2 n + 1`` answers question ``n``."""
+    if conversation is None:
+        return []
+    writing = conversation.id in running
+    shown: list[Message] = []
+    for exchange in conversation.exchanges:
+        shown += exchange_messages(exchange, writing)
+    return shown
+
+
+def exchange_messages(exchange: Exchange, writing: bool = False) -> list[Message]:
+    """The two messages of an exchange."""
+    if exchange.answer is not None:
+        answer = answer_html(exchange.answer)
+    elif writing:
+        answer = draft_html("", (), (), "", "Being written in another window")
+    else:
+        answer = interrupted_html()
+    return [user_message(exchange), assistant_message(answer)]
+
+
+def user_message(exchange: Exchange) -> Message:
+    """The question."""
+    return {"role": "user", "content": question_html(exchange.question, exchange.position)}
+
+
+def assistant_message(html: str) -> Message:
+    """An answer, finished or not."""
+    return {"role": "assistant", "content": html}
+
+
+def exchange_at(conversation: Conversation | None, message: int) -> Exchange | None:
+    """The exchange that a message belongs to; None where there is none."""
+    if conversation is None or not 0 <= message // 2 < len(conversation.exchanges):
+        return None
+    return conversation.exchanges[message // 2]
+
+
+def thumbs(conversation: Conversation | None, traces: TraceStore) -> list[str | None]:
+    """What was thought of each answer, in Gradio's words."""
+    return [_thumb(exchange, traces) for exchange in conversation.exchanges] if conversation else []
+
+
+def _thumb(exchange: Exchange, traces: TraceStore) -> str | None:
+    if exchange.answer is None or not exchange.answer.trace_id:
+        return None
+    try:
+        feedback = traces.get(exchange.answer.trace_id).feedback
+    except TraceNotFound:
+        return None
+    return _THUMBS[feedback.rating] if feedback else None
+
+
+def sources(exchange: Exchange | None, min_support: float) -> str:
+    """The sources panel for an exchange."""
+    if exchange is None or exchange.answer is None:
+        return EMPTY
+    return sources_html(exchange.answer, min_support)
+
+
+def last_exchange(conversation: Conversation | None) -> Exchange | None:
+    """The newest exchange, if there is one."""
+    return conversation.exchanges[-1] if conversation and conversation.exchanges else None
+
+
+def listing_html(page: ConversationPage, current: str) -> str:
+    """The list of conversations."""
+    now = time.time()
+    rows = []
+    for each in page.conversations:
+        on = " is-on" if each.id == current else ""
+        title = plain(each.title)
+        rows.append(
+            f'<div class="rs-conv{on}"><button class="rs-open-conv" type="button" value="{plain(each.id)}" '
+            f'title="{title}"><span class="rs-conv-title">{title}</span>'
+            f'<span class="rs-when">{ago(now - each.updated)}</span></button>'
+            f'<button class="rs-rename" type="button" value="{plain(each.id)}" title="Rename">✎</button>'
+            f'<button class="rs-delete" type="button" value="{plain(each.id)}" title="Delete">✕</button></div>'
+        )
+    older = page.total - len(page.conversations)
+    if older > 0:
+        rows.append(f'<button class="rs-older" type="button">Show {older} older</button>')
+    if not rows:
+        return '<div class="rs-none">No conversations yet.</div>'
+    return f'<div class="rs-convs">{"".join(rows)}</div>'
+
+
+def ago(seconds: float) -> str:
+    """``now``, ``5 min``, ``3 h``, ``2 d``, ``4 mo``."""
+    for unit, size in (("mo", 30 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return "now"
+
+
+def release_html(release: Release) -> str:
+    """What answers: prompt, model, retrieval, release."""
+    rows = (
+        ("release", release.name),
+        ("prompt", release.prompt),
+        ("model", "embedded reader" if release.model == "embedded" else release.model),
+        ("retrieval", f"{release.mode}, k = {release.k}"),
+    )
+    cells = "".join(f"<dt>{name}</dt><dd>{plain(str(value))}</dd>" for name, value in rows)
+    return f'<dl class="rs-release">{cells}</dl>'

@@ -1,0 +1,71 @@
+"""Thumbs and their comments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ui.pages.chat import conversation_view as view
+from ui.pages.chat.chat_layout import ChatParts
+from ui.pages.page_events import QUIET, telling
+from ui.pages.safe_markup import thumb
+
+if TYPE_CHECKING:
+    from rag.tracing.trace_store import Rating
+    from ui.wiring import Workbench
+
+_ASKED = {"up": "Thank you. What was good?", "down": "Thank you. What was wrong?"}
+_THUMBS: dict[bool | str, Rating] = {True: "up", False: "down"}
+
+
+class FeedbackEvents:
+    """The events that say what a person thinks of an answer."""
+
+    def __init__(self, bench: Workbench, parts: ChatParts) -> None:
+        self._bench = bench
+        self._parts = parts
+
+    def wire(self) -> None:
+        """Connect the events."""
+        parts = self._parts
+        row = [parts.bridge.rated, parts.comment_row, parts.comment_for, parts.comment]
+        parts.chatbot.like(self.rate, parts.bridge.current, row, **QUIET)
+        save = [parts.bridge.rated, parts.comment]
+        asked = [parts.question.submit, parts.chatbot.example_select, parts.chatbot.retry]
+        gr.on(asked, self.put_away, None, parts.comment_row, **QUIET)
+        parts.save_comment.click(self.save_comment, save, parts.comment_row, **QUIET)
+        parts.comment.submit(self.save_comment, save, parts.comment_row, **QUIET)
+
+    @telling
+    def rate(self, current: str, clicked: gr.LikeData) -> dict[Any, Any]:
+        """Keep a thumb beside the trace and offer a comment; a second click takes it back."""
+        parts = self._parts
+        index = clicked.index[0] if isinstance(clicked.index, list | tuple) else clicked.index
+        exchange = view.exchange_at(self._bench.conversations.load(current), index)
+        if exchange is None or exchange.answer is None or not exchange.answer.trace_id:
+            gr.Warning("This answer has no trace that a thumb could be kept with.", title="")
+            return {parts.comment_row: gr.Row(visible=False)}
+        rating = _THUMBS.get(clicked.liked)
+        self._bench.traces.rate(exchange.answer.trace_id, rating)
+        if rating is None:
+            return {parts.comment_row: gr.Row(visible=False)}
+        return {
+            parts.bridge.rated: f"{exchange.answer.trace_id} {rating}",
+            parts.comment_row: gr.Row(visible=True),
+            parts.comment_for: f'<div class="rs-comment-for">{thumb(rating)} {_ASKED[rating]}</div>',
+            parts.comment: gr.Textbox(value="", placeholder="A comment, if you like"),
+        }
+
+    @staticmethod
+    def put_away() -> Any:
+        """Ask no longer about an earlier answer."""
+        return gr.Row(visible=False)
+
+    @telling
+    def save_comment(self, rated: str, comment: str) -> Any:
+        """Keep the comment beside the thumb."""
+        trace_id, _, rating = rated.partition(" ")
+        self._bench.traces.rate(trace_id, "up" if rating == "up" else "down", comment.strip())
+        gr.Info("The comment is stored beside the trace.", title="", duration=3)
+        return gr.Row(visible=False)

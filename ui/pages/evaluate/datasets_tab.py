@@ -1,0 +1,337 @@
+"""The datasets of the Evaluate tab: list, import with a preview, add and edit cases, decide on candidates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from rag.errors import DatasetError
+from ui.pages.chat.chat_layout import Bridge
+from ui.pages.evaluate import cases_view as view
+from ui.pages.page_events import BRIDGED, QUIET, in_thread, telling, warn
+from ui.who import login_name
+
+if TYPE_CHECKING:
+    from rag.evaluation.candidates import CandidateStore
+    from rag.evaluation.case_files import Preview
+    from rag.evaluation.cases import Case
+    from rag.evaluation.dataset_store import DatasetStore
+    from ui.wiring import Workbench
+
+Updates = dict[Any, Any]
+
+ROWS = 50
+SAVED = "saved"
+"""The dataset that answers are kept in with one click."""
+
+
+class CasesTab:
+    """Components and events. Made inside the tab that is open."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        with gr.Row(elem_id="datasets", equal_height=True):
+            with gr.Column(elem_id="datasets-left", min_width=0, scale=0):
+                with gr.Accordion("Import a file", open=False, elem_id="import-cases"):
+                    self._name = gr.Textbox(label="Into dataset", max_lines=1, elem_id="import-name")
+                    self._upload = gr.UploadButton(
+                        "Choose a file (JSONL, JSON, CSV, TSV)",
+                        size="sm",
+                        elem_id="import-file",
+                        file_types=[".jsonl", ".json", ".csv", ".tsv"],
+                    )
+                    self._preview = gr.HTML(elem_id="import-preview", js_on_load=None, apply_default_css=False)
+                    self._save = gr.Button(
+                        "Save the good ones", size="sm", variant="primary", elem_id="import-save", visible=False
+                    )
+                with gr.Accordion("Propose cases", open=False, elem_id="propose"):
+                    self._corpus = gr.Dropdown(label="About corpus", elem_id="propose-corpus", interactive=True)
+                    self._count = gr.Number(label="How many", value=10, minimum=1, maximum=200, precision=0)
+                    self._propose = gr.Button("Let the small generator write", size="sm", elem_id="propose-start")
+                self._list = gr.HTML(elem_id="dataset-list", js_on_load=None, apply_default_css=False)
+            with gr.Column(elem_id="datasets-main", min_width=0, scale=1):
+                self._cases = gr.HTML(view.PICK, elem_id="case-list", js_on_load=None, apply_default_css=False)
+                with gr.Row(elem_id="case-pager", visible=False) as self._pager:
+                    self._back = gr.Button("‹ Before", size="sm", elem_id="case-back")
+                    self._on = gr.Button("After ›", size="sm", elem_id="case-on")
+            with gr.Column(elem_id="datasets-case", min_width=0, scale=0):
+                gr.HTML('<div class="rs-head">Case</div>', js_on_load=None, apply_default_css=False)
+                self._into = gr.Textbox(label="Dataset", max_lines=1, elem_id="case-dataset")
+                self._question = gr.Textbox(label="Question", lines=2, elem_id="case-question")
+                self._answers = gr.Textbox(label="Right answers, one a line", lines=2, elem_id="case-answers")
+                self._sources = gr.Textbox(label="Expected sources, one a line", lines=2, elem_id="case-sources")
+                self._refuse = gr.Checkbox(label="Must be refused", elem_id="case-refuse")
+                self._tags = gr.Textbox(label="Tags, with commas", max_lines=1, elem_id="case-tags")
+                self._notes = gr.Textbox(label="Notes", lines=1, elem_id="case-notes")
+                with gr.Row(elem_id="case-actions"):
+                    self._keep = gr.Button("Save case", size="sm", variant="primary", elem_id="case-save")
+                    self._new = gr.Button("New", size="sm", elem_id="case-new")
+                    self._remove = gr.Button("Remove", size="sm", variant="stop", elem_id="case-remove")
+        with gr.Column(elem_classes="rs-bridge"):
+            self._open_dataset = gr.Button(elem_id="do-open-dataset")
+            self._open_case = gr.Button(elem_id="do-open-case")
+            self._accept = gr.Button(elem_id="do-accept-case")
+            self._reject = gr.Button(elem_id="do-reject-case")
+        self._chosen = gr.State("")
+        self._start = gr.State(0)
+        # The id and the turns of the case in the form; both stay when it is edited.
+        self._case = gr.State("")
+        self._file = gr.State("")
+
+    @property
+    def _form(self) -> list[Any]:
+        return [
+            self._into,
+            self._question,
+            self._answers,
+            self._sources,
+            self._refuse,
+            self._tags,
+            self._notes,
+            self._case,
+        ]
+
+    def wire(self, page: Any, tabs: Any, inner: Any, tab: Any, bridge: Bridge) -> None:
+        """Connect the events.
+
+        Args:
+            page: The blocks.
+            tabs, inner: All tabs of the page, and those of Evaluate, to bring this one to the front.
+            tab: This one.
+            bridge: Where what was clicked is named.
+        """
+        self._tabs, self._inner = tabs, inner
+        listed = [self._list, self._corpus]
+        shown = [*listed, self._cases, self._pager, self._back, self._on, self._chosen, self._start]
+        form = self._form
+        tab.select(self.listing, self._chosen, listed, **QUIET)
+        self._open_dataset.click(self.open, bridge.value, [*shown, *form], js=BRIDGED, **QUIET)
+        self._back.click(self.back, [self._chosen, self._start], shown, **QUIET)
+        self._on.click(self.on, [self._chosen, self._start], shown, **QUIET)
+        self._open_case.click(self.edit, [bridge.value, self._chosen], form, js=BRIDGED, **QUIET)
+        self._new.click(self.blank, self._chosen, form, **QUIET)
+        self._keep.click(self.keep, form, [*shown, *form], **QUIET)
+        self._remove.click(self.remove, [self._chosen, self._case], [*shown, *form], **QUIET)
+        self._upload.upload(
+            self.preview, self._upload, [self._preview, self._save, self._file, self._name], **QUIET
+        )
+        self._save.click(self.save, [self._name, self._file], [*shown, self._preview, self._save], **QUIET)
+        self._propose.click(self.propose, [self._chosen, self._corpus, self._count], shown, **QUIET)
+        self._accept.click(self.accept, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
+        self._reject.click(self.reject, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
+        bridge.case_of_trace.click(self.case_of_trace, bridge.value, None, js=BRIDGED, **QUIET)
+
+    @property
+    def _store(self) -> DatasetStore:
+        return self._bench.evaluations.datasets
+
+    @property
+    def _candidates(self) -> CandidateStore:
+        from rag.evaluation.candidates import CandidateStore
+
+        return CandidateStore(self._bench.engine)
+
+    @telling
+    def listing(self, chosen: str) -> Updates:
+        """The datasets."""
+        return {
+            self._list: view.list_html(self._store.list(), chosen),
+            self._corpus: gr.Dropdown(choices=self._bench.corpora(), value=self._bench.settings.corpus),
+        }
+
+    @telling
+    def open(self, name: str) -> Updates:
+        """Show a dataset of the list."""
+        return {**self._shown(name), **self._blank(name)}
+
+    @telling
+    def back(self, chosen: str, start: int) -> Updates:
+        """The page before."""
+        return self._shown(chosen, max(start - ROWS, 0))
+
+    @telling
+    def on(self, chosen: str, start: int) -> Updates:
+        """The page after."""
+        return self._shown(chosen, start + ROWS)
+
+    @telling
+    def edit(self, case_id: str, chosen: str) -> Updates:
+        """Take a case into the form."""
+        case = self._store.find(self._store.resolve(chosen), case_id)
+        return {
+            self._into: chosen,
+            self._question: case.question,
+            self._answers: "\n".join(case.answers),
+            self._sources: "\n".join(case.sources),
+            self._refuse: case.must_refuse,
+            self._tags: ", ".join(case.tags),
+            self._notes: case.notes,
+            self._case: case.id,
+        }
+
+    @telling
+    def blank(self, chosen: str) -> Updates:
+        """Empty the form."""
+        return self._blank(chosen)
+
+    @telling
+    def keep(
+        self,
+        into: str,
+        question: str,
+        answers: str,
+        sources: str,
+        refuse: bool,
+        tags: str,
+        notes: str,
+        case_id: str,
+    ) -> Updates:
+        """Save the case of the form, as a new version of its dataset."""
+        name = into.strip()
+        held = self._held(name, case_id)
+        case = _case(
+            {
+                "id": case_id,
+                "question": question,
+                "history": held.history if held else (),
+                "answers": _lines(answers),
+                "sources": _lines(sources),
+                "must_refuse": refuse,
+                "tags": [tag.strip() for tag in tags.split(",") if tag.strip()],
+                "notes": notes,
+            }
+        )
+        added = self._store.add(name, [case], by=login_name(), message=f"case {case.id}")
+        gr.Info(f"{added.version.label} has {added.version.size:,} cases.", title="")
+        return {**self._shown(name), **self._blank(name)}
+
+    @telling
+    def remove(self, chosen: str, case_id: str) -> Updates:
+        """Take the case of the form out of its dataset; earlier versions keep it."""
+        if not case_id:
+            raise DatasetError("No case is open.", fix="Choose one in the list.")
+        version = self._store.remove(chosen, [case_id], by=login_name(), message=f"without case {case_id}")
+        gr.Info(f"{version.label} has {version.size:,} cases.", title="")
+        return {**self._shown(chosen), **self._blank(chosen)}
+
+    @telling
+    def preview(self, file: str | None) -> Updates:
+        """Tell what a file would bring; nothing is saved."""
+        if not file:
+            raise DatasetError("No file arrived.", fix="Choose it again.")
+        found = self._read(file)
+        return {
+            self._preview: view.preview_html(found),
+            self._save: gr.Button(f"Save {len(found.cases):,} cases", visible=bool(found.cases)),
+            self._file: file,
+            self._name: gr.skip() if not found.cases else gr.Textbox(placeholder=Path(file).stem.lower()),
+        }
+
+    @telling
+    def save(self, name: str, file: str) -> Updates:
+        """Save the good rows of the file as the next version."""
+        wanted = name.strip()
+        if not wanted:
+            raise DatasetError("The dataset has no name.", fix="Give it one above the file.")
+        found = self._read(file)
+        version = self._store.save(
+            wanted, found.cases, by=login_name(), message=f"imported from {Path(file).name}"
+        )
+        gr.Info(f"{version.label} has {version.size:,} cases.", title="")
+        return {**self._shown(wanted), self._preview: "", self._save: gr.Button(visible=False)}
+
+    async def propose(self, chosen: str, corpus: str, count: float) -> Any:
+        """Let questions be written, for a person to decide on."""
+        from ui.proposing import propose_cases
+
+        try:
+            name = chosen or "proposed"
+            new = await in_thread(propose_cases, self._bench, name, corpus, int(count))
+            gr.Info(f"{new:,} new candidates for {name}.", title="")
+            return await in_thread(self._shown, name)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence
+            warn(error)
+            return gr.skip()
+
+    @telling
+    def accept(self, case_id: str, chosen: str, start: int) -> Updates:
+        """Take a candidate into the dataset."""
+        self._candidates.accept(chosen, [case_id], by=login_name())
+        return self._shown(chosen, start)
+
+    @telling
+    def reject(self, case_id: str, chosen: str, start: int) -> Updates:
+        """Turn a candidate down."""
+        self._candidates.reject(chosen, [case_id])
+        return self._shown(chosen, start)
+
+    @telling
+    def case_of_trace(self, trace_id: str) -> None:
+        """Keep an answered question as a case, with the sources that its answer cites."""
+        from rag.evaluation.traced import case_of_trace
+
+        trace = self._bench.traces.get(trace_id)
+        case = case_of_trace(trace, must_refuse=trace.status == "abstained")
+        added = self._store.add(SAVED, [case], by=login_name(), message=f"from trace {trace.id[:8]}")
+        gr.Info(
+            f"Kept in the dataset {added.version.label}. Say there what is right: Evaluate › Datasets › {SAVED}.",
+            title="",
+        )
+
+    def _read(self, file: str) -> Preview:
+        from rag.evaluation.case_files import read_cases
+
+        return read_cases(Path(file))
+
+    def _held(self, name: str, case_id: str) -> Case | None:
+        newest = self._store.newest(name)
+        if not case_id or newest is None:
+            return None
+        try:
+            return self._store.find(newest, case_id)
+        except DatasetError:
+            # It was removed in the meantime: it comes back with what the form has.
+            return None
+
+    def _blank(self, name: str) -> Updates:
+        empty = dict.fromkeys(self._form, "")
+        return {**empty, self._into: name, self._refuse: False}
+
+    def _shown(self, name: str, start: int = 0) -> Updates:
+        newest = self._store.newest(name)
+        waiting = self._candidates.waiting(name)
+        cases = tuple(self._store.cases(newest, start, ROWS)) if newest else ()
+        html = view.cases_html(newest, cases, start, waiting) if newest else view.candidates_html(waiting)
+        size = newest.size if newest else 0
+        return {
+            **self.listing(name),
+            self._cases: html or view.PICK,
+            self._pager: gr.Row(visible=size > ROWS),
+            self._back: gr.Button(interactive=start > 0),
+            self._on: gr.Button(interactive=start + len(cases) < size),
+            self._chosen: name,
+            self._start: start,
+        }
+
+
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _case(told: dict[str, Any]) -> Case:
+    """The case of a form.
+
+    Raises:
+        DatasetError: It is none.
+    """
+    from pydantic import ValidationError
+
+    from rag.evaluation.cases import Case, make_id, why
+
+    told["id"] = told["id"] or make_id(told["question"], told["history"])
+    try:
+        return Case.model_validate(told)
+    except ValidationError as error:
+        raise DatasetError(f"This is no case yet: {why(error)}.", fix="Complete the form.") from error

@@ -1,0 +1,42 @@
+"""The Evaluate tab: runs over datasets, a bench for retrieval, and the datasets themselves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ui.pages.chat.chat_layout import Bridge
+from ui.pages.evaluate.datasets_tab import CasesTab
+from ui.pages.evaluate.retrieval_tab import RetrievalTab
+from ui.pages.evaluate.runs_tab import RunsTab
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+
+class EvaluateTab:
+    """The tabs inside of it. Made inside the tab that is open."""
+
+    def __init__(self, bench: Workbench) -> None:
+        with gr.Tabs(elem_id="evaluate-tabs") as self._inner:
+            with gr.Tab("Runs", id="runs") as self._on_runs:
+                self._runs = RunsTab(bench)
+            with gr.Tab("Retrieval", id="retrieval") as self._on_retrieval:
+                self._retrieval = RetrievalTab(bench)
+            with gr.Tab("Datasets", id="datasets") as self._on_cases:
+                self._cases = CasesTab(bench)
+
+    def wire(self, page: Any, tabs: Any, tab: Any, bridge: Bridge, question: Any) -> None:
+        """Connect the events.
+
+        Args:
+            page: The blocks.
+            tabs: All tabs, to bring one to the front.
+            tab: This one.
+            bridge: Where what was clicked is named.
+            question: The input line of the chat.
+        """
+        self._runs.wire(page, tabs, self._inner, tab, bridge)
+        self._retrieval.wire(page, tabs, self._inner, self._on_retrieval, bridge, question)
+        self._cases.wire(page, tabs, self._inner, self._on_cases, bridge)

@@ -1,0 +1,185 @@
+"""The retrieval bench of the Evaluate tab: what is found for a question under given settings, and why."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from rag.errors import DatasetError
+from rag.settings import SearchMode
+from rag.types import Hit
+from ui.pages.chat.chat_layout import Bridge
+from ui.pages.evaluate import retrieval_view as view
+from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling
+from ui.who import login_name
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the last search found, and what a person marked of it."""
+
+    question: str = ""
+    hits: tuple[Hit, ...] = ()
+    seconds: float = 0.0
+    relevant: frozenset[int] = frozenset()
+
+
+class RetrievalTab:
+    """Components and events. Made inside the tab that is open."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        settings = bench.settings.retrieval
+        with gr.Column(elem_id="bench"):
+            with gr.Row(elem_id="bench-asked"):
+                self._question = gr.Textbox(
+                    label="Question",
+                    placeholder="What should be found?",
+                    max_lines=3,
+                    elem_id="bench-question",
+                    scale=1,
+                )
+                self._search = gr.Button("Search", variant="primary", size="sm", scale=0, elem_id="bench-search")
+            with gr.Row(elem_id="bench-settings"):
+                self._corpus = gr.Dropdown(label="Corpus", elem_id="bench-corpus", interactive=True)
+                self._k = gr.Number(label="Passages", value=settings.k, minimum=1, maximum=100, precision=0)
+                self._mode = gr.Dropdown(
+                    list(get_args(SearchMode)),
+                    value=settings.mode,
+                    label="Mode",
+                    filterable=False,
+                    elem_id="bench-mode",
+                )
+                self._weight = gr.Slider(
+                    0,
+                    1,
+                    value=settings.dense_weight,
+                    step=0.05,
+                    label="Share of the dense side",
+                    elem_id="bench-weight",
+                )
+                self._to_chat = gr.Button("Use in chat", size="sm", elem_id="bench-chat")
+                self._dataset = gr.Textbox(label="Dataset", value="saved", max_lines=1, elem_id="bench-dataset")
+                self._save = gr.Button("Save as case", size="sm", elem_id="bench-save")
+            self._hits = gr.HTML(view.ASK, elem_id="bench-hits", js_on_load=None, apply_default_css=False)
+        with gr.Column(elem_classes="rs-bridge"):
+            self._mark = gr.Button(elem_id="do-mark-hit")
+            self._address = gr.Textbox()
+        self._found = gr.State(_Found())
+
+    def wire(self, page: Any, tabs: Any, inner: Any, tab: Any, bridge: Bridge, question: Any) -> None:
+        """Connect the events.
+
+        Args:
+            page: The blocks.
+            tabs, inner: All tabs of the page, and those of Evaluate, to bring one to the front.
+            tab: This one.
+            bridge: Where what was clicked is named.
+            question: The input line of the chat.
+        """
+        self._tabs, self._inner, self._chat = tabs, inner, question
+        asked = [self._question, self._corpus, self._k, self._mode, self._weight]
+        shown = [self._hits, self._found, self._address]
+        for event in (self._question.submit, self._search.click, self._mode.input, self._weight.release):
+            event(self.search, asked, shown, **QUIET)
+        tab.select(self.listing, None, self._corpus, **QUIET)
+        self._mark.click(self.mark, [bridge.value, self._found], [self._hits, self._found], js=BRIDGED, **QUIET)
+        self._to_chat.click(self.to_chat, self._question, [tabs, question], **QUIET)
+        self._save.click(self.save, [self._found, self._dataset], None, **QUIET)
+        self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
+        bridge.links["retrieval"].click(self.linked, None, [tabs, inner, *asked, *shown], **QUIET)
+
+    @telling
+    def listing(self) -> Any:
+        """The corpora."""
+        return gr.Dropdown(choices=self._bench.corpora(), value=self._bench.settings.corpus)
+
+    @telling
+    def search(self, question: str, corpus: str | None, k: float, mode: SearchMode, weight: float) -> Updates:
+        """Search under these settings."""
+        asked = question.strip()
+        if not asked:
+            return {self._hits: view.ASK, self._found: _Found(), self._address: ""}
+        settings = self._bench.settings.retrieval.model_copy(
+            update={"k": int(k), "mode": mode, "dense_weight": float(weight)}
+        )
+        retriever = self._bench.retriever(corpus or "").using(settings, self._bench.reranker)
+        began = time.perf_counter()
+        found = _Found(asked, tuple(retriever.search(asked)), time.perf_counter() - began)
+        query = {
+            "tab": "retrieval",
+            "q": asked,
+            "corpus": corpus or "",
+            "k": int(k),
+            "mode": mode,
+            "weight": weight,
+        }
+        return {**self._shown(found), self._address: urlencode(query)}
+
+    @telling
+    def mark(self, passage: str, found: _Found) -> Updates:
+        """Mark a passage as relevant, or not any more."""
+        number = int(passage)
+        relevant = found.relevant ^ {number}
+        return self._shown(_Found(found.question, found.hits, found.seconds, relevant))
+
+    @telling
+    def to_chat(self, question: str) -> Updates:
+        """Take the question into the chat's input line."""
+        return {self._tabs: gr.Tabs(selected="chat"), self._chat: question.strip()}
+
+    @telling
+    def save(self, found: _Found, dataset: str) -> None:
+        """Keep the question as a case, with the sources of what was marked as relevant."""
+        from rag.evaluation.cases import Case, make_id, source_name
+
+        if not found.question:
+            raise DatasetError("Nothing was searched for yet.", fix="Ask a question first.")
+        marked = [hit.passage for hit in found.hits if hit.passage.id in found.relevant]
+        if not marked:
+            raise DatasetError("No passage is marked as relevant.", fix="Mark those that answer the question.")
+        sources = tuple(dict.fromkeys(source_name(passage.name, passage.page) for passage in marked))
+        case = Case(id=make_id(found.question), question=found.question, sources=sources)
+        added = self._bench.evaluations.datasets.add(
+            dataset.strip(), [case], by=login_name(), message="from the retrieval bench"
+        )
+        gr.Info(f"Kept in the dataset {added.version.label}: {', '.join(sources)}.", title="")
+
+    @telling
+    def linked(self, request: gr.Request) -> Any:
+        """Search for what the address of the page names."""
+        asked = request.query_params
+        if asked.get("tab") != "retrieval" or not asked.get("q"):
+            return gr.skip()
+        settings = self._bench.settings.retrieval
+        corpus = asked.get("corpus") or self._bench.settings.corpus
+        k = int(asked["k"]) if asked.get("k", "").isdecimal() else settings.k
+        mode: SearchMode = next(
+            (each for each in get_args(SearchMode) if each == asked.get("mode")), settings.mode
+        )
+        try:
+            weight = min(max(float(asked.get("weight", settings.dense_weight)), 0.0), 1.0)
+        except ValueError:
+            weight = settings.dense_weight
+        return {
+            self._tabs: gr.Tabs(selected="evaluate"),
+            self._inner: gr.Tabs(selected="retrieval"),
+            self._question: asked["q"],
+            self._corpus: gr.Dropdown(choices=self._bench.corpora(), value=corpus),
+            self._k: k,
+            self._mode: mode,
+            self._weight: weight,
+            **self.search(asked["q"], corpus, k, mode, weight),
+        }
+
+    def _shown(self, found: _Found) -> Updates:
+        return {self._hits: view.hits_html(found.hits, found.relevant, found.seconds), self._found: found}

@@ -1,0 +1,85 @@
+"""The page: a strip that says whether all is well, and a tab for each thing a person does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from rag.errors import LoadError
+from ui.pages.chat.chat_layout import build_bridge
+from ui.pages.chat.chat_tab import chat_tab
+from ui.pages.evaluate.evaluate_tab import EvaluateTab
+from ui.pages.health_strip import notices_html, strip_html
+from ui.pages.page_events import QUIET, telling
+from ui.pages.prompts.prompts_tab import PromptsTab
+from ui.pages.traces.traces_tab import TracesTab
+from ui.pages.uploads import check_references
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+REFRESH_S = 15
+DAY_S = 86_400
+TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "Evaluate"}
+
+
+class Page(gr.Blocks):  # type: ignore[misc]
+    """The blocks of the page, which take no file that was not uploaded, whatever event is asked for."""
+
+    async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+        """Check what the browser names before Gradio opens it.
+
+        Raises:
+            gr.Error: It names another file, or an address.
+        """
+        try:
+            check_references(inputs, Path(get_upload_folder()))
+        except LoadError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+        return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+
+def build_app(bench: Workbench) -> Page:
+    """All tabs of the page."""
+    page: Page
+    with Page(
+        title="ragsmith",
+        fill_width=True,
+        fill_height=True,
+        analytics_enabled=False,
+        # Uploads leave their temporary place at once; what is left there was broken off.
+        delete_cache=(DAY_S, DAY_S),
+    ) as page:
+        strip = gr.HTML(elem_id="strip", js_on_load=None, apply_default_css=False)
+        notices = gr.HTML(elem_id="notices", js_on_load=None, apply_default_css=False)
+        bridge = build_bridge()
+        with gr.Tabs(elem_id="tabs") as tabs:
+            with gr.Tab(TABS["chat"], id="chat"):
+                question = chat_tab(bench, page, bridge)
+            with gr.Tab(TABS["prompts"], id="prompts") as prompts:
+                library = PromptsTab(bench)
+            with gr.Tab(TABS["traces"], id="traces") as traces:
+                listed = TracesTab(bench)
+            with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
+                measured = EvaluateTab(bench)
+        library.wire(page, tabs, prompts, bridge)
+        listed.wire(page, tabs, traces, bridge)
+        measured.wire(page, tabs, evaluate, bridge, question)
+        _keep_fresh(bench, page, [strip, notices])
+    # One person's slow answer must not keep another tab's click waiting.
+    page.queue(default_concurrency_limit=32)
+    return page
+
+
+def _keep_fresh(bench: Workbench, page: gr.Blocks, shown: list[Any]) -> None:
+    @telling
+    def look() -> tuple[str, str]:
+        health = bench.health()
+        return strip_html(health), notices_html(health)
+
+    timer = gr.Timer(REFRESH_S)
+    timer.tick(look, None, shown, **QUIET)
+    page.load(look, None, shown, **QUIET)

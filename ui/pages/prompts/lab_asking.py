@@ -1,0 +1,144 @@
+"""Asking in the lab: all columns at once, stop, and a whole dataset."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from rag.types import Answer
+from ui.lab import LETTERS, Column, Resolved, begin_evaluation
+from ui.lab_answers import Lane, SideBySide, ask_all
+from ui.pages.page_events import in_thread, told, warn
+from ui.pages.prompts.lab_layout import LabParts
+from ui.pages.prompts.lab_showing import NONE, Form, Given, Showing, Updates
+from ui.pages.prompts.lab_view import growing_html, passages_html, waiting_html
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+# Between two updates: up to four answers grow in the browser at the same time.
+PAUSE_S = 0.1
+
+
+class AskingAll:
+    """The events that lead to answers."""
+
+    def __init__(self, bench: Workbench, parts: LabParts, showing: Showing) -> None:
+        self._bench = bench
+        self._parts = parts
+        self._showing = showing
+        self._working: dict[str, SideBySide] = {}
+
+    @property
+    def written(self) -> list[Any]:
+        """What ``run`` writes to: few, since each of its updates names them all."""
+        parts = self._parts
+        columns = ((each.answer, each.sources, each.copy, each.remove) for each in parts.columns)
+        return [parts.run, parts.stop, parts.add, parts.answers, *(part for each in columns for part in each)]
+
+    async def run(self, given: Given, request: gr.Request) -> AsyncIterator[Updates]:
+        """Ask all columns, and show their answers while they grow."""
+        key = request.session_hash or ""
+        parts = self._parts
+        try:
+            form = self._showing.form(given)
+            _, held = await in_thread(self._showing.looked, form)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence
+            warn(error)
+            yield gr.skip()
+            return
+        # Nothing is awaited between this look and the work.
+        if key in self._working:
+            gr.Warning("The columns are being answered: wait for them, or stop them.", title="")
+            yield gr.skip()
+            return
+        started = time.time()
+        answers = list(NONE)
+        work = self._working[key] = ask_all(self._bench, form.columns, form.asked)
+        # In each update, as of every handler that works for a while.
+        busy = self._busy(form, working=True)
+        try:
+            yield busy | self._begun(form)
+            async with aclosing(work.changes(PAUSE_S)) as changes:  # type: ignore[type-var]
+                async for changed in changes:
+                    updates = busy.copy()
+                    for number in changed:
+                        lane = work.lanes[number]
+                        if lane.over:
+                            answers[number] = self._answer(lane, form.columns[number], held[number], started)
+                            updates |= self._showing.ended(number, answers[number], held[number])
+                        else:
+                            updates |= self._growing(number, lane, form.columns[number], held[number])
+                    yield updates
+        finally:
+            # Also where the person has closed the page.
+            del self._working[key]
+            await work.close()
+        yield self._busy(form, working=False) | {parts.answers: tuple(answers)}
+
+    async def stop(self, request: gr.Request) -> None:
+        """Stop all columns; ``run`` then shows what there is of them."""
+        work = self._working.get(request.session_hash or "")
+        if work is not None:
+            work.stop()
+
+    async def evaluate(self, given: Given) -> Any:
+        """Run the columns over a dataset, and show the runs."""
+        dataset = given[self._parts.dataset]
+        if not dataset:
+            gr.Warning("Choose a dataset first.", title="")
+            return gr.skip()
+        try:
+            form = self._showing.form(given)
+            run = await in_thread(begin_evaluation, self._bench, form.columns, dataset, form.corpus)
+            self._bench.evaluations.start(run)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence
+            warn(error)
+            return gr.skip()
+        gr.Info(f"The run {run.id} has begun.", title="")
+        return gr.Tabs(selected="evaluate")
+
+    def _busy(self, form: Form, *, working: bool) -> Updates:
+        """What can be pressed while answers are written, and after."""
+        parts, count = self._parts, len(form.columns)
+        updates: Updates = {
+            parts.run: gr.Button(visible=not working),
+            parts.stop: gr.Button(visible=working),
+            parts.add: gr.Button(interactive=not working and count < len(LETTERS)),
+        }
+        for column in parts.columns[:count]:
+            updates[column.remove] = gr.Button(interactive=not working and count > 1)
+            updates[column.copy] = gr.Button(interactive=not working)
+        return updates
+
+    def _begun(self, form: Form) -> Updates:
+        shown = self._parts.columns[: len(form.columns)]
+        return {column.answer: waiting_html() for column in shown}
+
+    def _growing(self, number: int, lane: Lane, column: Column, held: Resolved | None) -> Updates:
+        parts = self._parts.columns[number]
+        updates: Updates = {parts.answer: growing_html(lane.draft, column.model or self._bench.settings.model)}
+        if held and lane.draft.hits and not lane.draft.text:
+            updates[parts.sources] = passages_html(lane.draft, held.min_support, direct=bool(held.free))
+        return updates
+
+    def _answer(self, lane: Lane, column: Column, held: Resolved | None, started: float) -> Answer:
+        """What became of a column: also where it failed before it began, or was stopped."""
+        draft = lane.draft
+        if draft.answer is not None:
+            return draft.answer
+        return Answer(
+            text=draft.text.rstrip(),
+            status="cancelled" if lane.problem is None else "failed",
+            hits=draft.hits,
+            citations=draft.citations,
+            trace_id=draft.trace_id,
+            latency_s=time.time() - started,
+            prompt=held.prompt.label if held else "",
+            model=column.model or self._bench.settings.model,
+            error=told(lane.problem) if lane.problem else "",
+        )

@@ -1,0 +1,214 @@
+"""The components of the lab, and where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import gradio as gr
+
+from rag.settings import SearchMode
+from ui.lab import LETTERS, LONGEST_NAME, Column
+from ui.pages.prompts.lab_view import NOT_ASKED, NOT_SEARCHED
+
+FIELDS = 5
+"""Variables that have a field each; where there are more, one box takes all as JSON."""
+BEGUN = 2
+"""Columns of a lab that nobody has changed."""
+AS_SET = ("as set", "")
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnParts:
+    """The components of one column; the six in the middle are the fields of a ``ui.lab.Column``."""
+
+    box: Any
+    copy: Any
+    remove: Any
+    name: Any
+    prompt: Any
+    model: Any
+    passages: Any
+    mode: Any
+    more: Any
+    settings: Any
+    answer: Any
+    sources: Any
+
+    @property
+    def fields(self) -> tuple[Any, ...]:
+        """The components that a person fills in, in the order of ``ui.lab.Column``."""
+        return (self.name, self.prompt, self.model, self.passages, self.mode, self.more)
+
+    def filled(self, column: Column) -> dict[Any, Any]:
+        """Updates that show a column."""
+        told = (column.name, column.prompt, column.model, column.passages, column.mode, column.more)
+        return dict(zip(self.fields, told, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class LabParts:
+    """The components that the events of the lab read and write.
+
+    Attributes:
+        names: The variables that the value fields stand for, in their order.
+        kept: Every value that was given, by its variable, also of those that are not shown now.
+        answers: The finished answers of the columns.
+        count: How many columns are shown.
+        address: The query string of what is shown.
+    """
+
+    question: Any
+    corpus: Any
+    run: Any
+    stop: Any
+    fixed: Any
+    add: Any
+    dataset: Any
+    evaluate: Any
+    values_box: Any
+    values: tuple[Any, ...]
+    values_json: Any
+    note: Any
+    columns: tuple[ColumnParts, ...]
+    names: Any
+    kept: Any
+    answers: Any
+    count: Any
+    address: Any
+
+
+def build_lab() -> LabParts:
+    """The lab, inside the tab that is open."""
+    with gr.Column(elem_id="lab"):
+        with gr.Row(elem_id="lab-ask"):
+            question = gr.Textbox(
+                label="Question for all columns", elem_id="lab-question", max_lines=4, scale=1, min_width=0
+            )
+            corpus = gr.Dropdown(
+                label="Corpus",
+                elem_id="lab-corpus",
+                allow_custom_value=True,
+                interactive=True,
+                scale=0,
+                min_width=150,
+            )
+            run = gr.Button("Run all", variant="primary", elem_id="lab-run", size="sm", scale=0, min_width=90)
+            stop = gr.Button(
+                "Stop", variant="stop", elem_id="lab-stop", size="sm", scale=0, min_width=90, visible=False
+            )
+        with gr.Row(elem_id="lab-options"):
+            fixed = gr.Checkbox(
+                label="Keep the retrieved passages fixed",
+                elem_id="lab-fixed",
+                container=False,
+                scale=0,
+                min_width=240,
+            )
+            add = gr.Button("Add column", elem_id="lab-add", size="sm", scale=0, min_width=100)
+            dataset = gr.Dropdown(
+                [("Choose a dataset", "")],
+                value="",
+                label="Dataset",
+                show_label=False,
+                container=False,
+                elem_id="lab-dataset",
+                interactive=True,
+                scale=0,
+                min_width=200,
+            )
+            evaluate = gr.Button("Run on this dataset", elem_id="lab-evaluate", size="sm", scale=0, min_width=150)
+        note = gr.HTML(elem_id="lab-note", js_on_load=None, apply_default_css=False)
+        with gr.Row(elem_id="lab-values", visible=False) as values_box:
+            values = tuple(
+                gr.Textbox(lines=2, max_lines=8, visible=False, min_width=220, elem_id=f"lab-value-{number}")
+                for number in range(1, FIELDS + 1)
+            )
+            values_json = gr.Textbox(
+                label="Values of the variables, as a JSON object",
+                lines=6,
+                max_lines=16,
+                visible=False,
+                elem_id="lab-values-json",
+            )
+        with gr.Row(elem_id="lab-columns", equal_height=False):
+            columns = tuple(_column(letter, shown=number < BEGUN) for number, letter in enumerate(LETTERS))
+        with gr.Column(elem_classes="rs-bridge"):
+            address = gr.Textbox(elem_id="lab-address")
+    return LabParts(
+        question,
+        corpus,
+        run,
+        stop,
+        fixed,
+        add,
+        dataset,
+        evaluate,
+        values_box,
+        values,
+        values_json,
+        note,
+        columns,
+        names=gr.State(()),
+        kept=gr.State({}),
+        answers=gr.State((None,) * len(LETTERS)),
+        count=gr.State(BEGUN),
+        address=address,
+    )
+
+
+def _column(letter: str, *, shown: bool) -> ColumnParts:
+    at = letter.lower()
+    with gr.Column(elem_id=f"lab-{at}", elem_classes="rs-lab-column", visible=shown, min_width=0, scale=1) as box:
+        with gr.Row(elem_classes="rs-lab-head"):
+            name = gr.Textbox(
+                label=f"Name of column {letter}",
+                show_label=False,
+                container=False,
+                placeholder=f"Column {letter}",
+                max_lines=1,
+                max_length=LONGEST_NAME,
+                elem_id=f"lab-{at}-name",
+                scale=1,
+                min_width=0,
+            )
+            copy = gr.Button("Copy to all", size="sm", scale=0, min_width=84, elem_id=f"lab-{at}-copy")
+            remove = gr.Button("Remove", size="sm", scale=0, min_width=70, elem_id=f"lab-{at}-remove")
+        with gr.Column(elem_classes="rs-lab-fields"):
+            prompt = _choice("Prompt", f"lab-{at}-prompt", custom=True)
+            model = _choice("Model", f"lab-{at}-model", custom=True)
+            with gr.Row(elem_classes="rs-lab-pair"):
+                passages = gr.Textbox(
+                    label="Passages", placeholder="as set", max_lines=1, elem_id=f"lab-{at}-passages", min_width=0
+                )
+                mode = _choice("Search", f"lab-{at}-mode", custom=False)
+            more = gr.Textbox(
+                label="Other settings",
+                placeholder="decoding.temperature=0.7 answer.style=brief",
+                lines=2,
+                max_lines=6,
+                elem_id=f"lab-{at}-more",
+            )
+        with gr.Accordion("Settings that hold", open=False, elem_classes="rs-lab-fold"):
+            settings = _html(f"lab-{at}-settings")
+        answer = _html(f"lab-{at}-answer", NOT_ASKED)
+        with gr.Accordion("Passages", open=False, elem_classes="rs-lab-fold", elem_id=f"lab-{at}-passages-fold"):
+            sources = _html(f"lab-{at}-sources", NOT_SEARCHED)
+    return ColumnParts(box, copy, remove, name, prompt, model, passages, mode, more, settings, answer, sources)
+
+
+def _choice(label: str, elem_id: str, *, custom: bool) -> Any:
+    return gr.Dropdown(
+        [AS_SET, *get_args(SearchMode)] if not custom else [AS_SET],
+        value="",
+        label=label,
+        elem_id=elem_id,
+        allow_custom_value=custom,
+        filterable=custom,
+        interactive=True,
+        min_width=0,
+    )
+
+
+def _html(elem_id: str, value: str = "") -> Any:
+    return gr.HTML(value, elem_id=elem_id, js_on_load=None, apply_default_css=False)

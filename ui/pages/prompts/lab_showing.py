@@ -1,0 +1,279 @@
+"""What the lab shows of its columns: their fields, what holds for them, and what they share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlencode
+
+import gradio as gr
+
+from rag.errors import RagsmithError, SettingsError
+from rag.evaluation.variants import parse_variant
+from rag.settings import SearchMode
+from rag.types import Answer
+from ui.lab import (
+    LETTERS,
+    Column,
+    Resolved,
+    column_of,
+    prompt_choices,
+    resolve,
+    source_of_passages,
+    write_column,
+)
+from ui.lab_answers import LabQuestion
+from ui.pages.page_events import telling, warn
+from ui.pages.prompts.lab_layout import AS_SET, BEGUN, FIELDS, LabParts
+from ui.pages.prompts.lab_view import ended_html, note_html, passages_html, problem_html, settings_html
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+Given = dict[Any, Any]
+Updates = dict[Any, Any]
+Answers = tuple[Answer | None, ...]
+
+TAB = "lab"
+NONE: Answers = (None,) * len(LETTERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What stands on the page.
+
+    Attributes:
+        names: The variables that have fields now.
+        values: What was given for variables, also for those that have no field now.
+    """
+
+    question: str
+    corpus: str
+    fixed: bool
+    columns: tuple[Column, ...]
+    answers: Answers
+    names: tuple[str, ...]
+    values: Mapping[str, str]
+
+    @property
+    def asked(self) -> LabQuestion:
+        """What all columns are asked."""
+        return LabQuestion(self.question.strip(), self.corpus, self.values, self.fixed)
+
+    @property
+    def address(self) -> str:
+        """The query string that shows the same columns again; without one that is malformed."""
+        pairs = [("tab", TAB), ("q", self.question), ("corpus", self.corpus), ("fixed", "1" if self.fixed else "")]
+        for letter, column in zip(LETTERS, self.columns, strict=False):
+            try:
+                pairs.append(("v", write_column(column, letter)))
+            except SettingsError:
+                pairs.append(("v", write_column(replace(column, passages="", more=""), letter)))
+        return urlencode([(name, value) for name, value in pairs if value])
+
+
+class Showing:
+    """The events that change what is asked, and ask nothing."""
+
+    def __init__(self, bench: Workbench, parts: LabParts) -> None:
+        self._bench = bench
+        self._parts = parts
+
+    @telling
+    def look(self, given: Given) -> Updates:
+        """What holds for the columns as they stand now."""
+        return self.looked(self.form(given))[0]
+
+    @telling
+    def add(self, given: Given) -> Any:
+        """One more column, like the last one."""
+        form = self.form(given)
+        if len(form.columns) == len(LETTERS):
+            return gr.skip()
+        last = replace(form.columns[-1], name="")
+        return self._show(replace(form, columns=(*form.columns, last)))
+
+    @telling
+    def remove(self, number: int, given: Given) -> Any:
+        """One column less."""
+        form = self.form(given)
+        if len(form.columns) == 1:
+            return gr.skip()
+        columns = (*form.columns[:number], *form.columns[number + 1 :])
+        answers = (*form.answers[:number], *form.answers[number + 1 :], None)
+        return self._show(replace(form, columns=columns, answers=answers))
+
+    @telling
+    def copy(self, number: int, given: Given) -> Updates:
+        """Make all columns alike; each keeps its name."""
+        form = self.form(given)
+        columns = tuple(replace(form.columns[number], name=column.name) for column in form.columns)
+        return self._show(replace(form, columns=columns))
+
+    @telling
+    def opened(self, given: Given) -> Updates:
+        """What can be chosen, when the lab is opened."""
+        form = self.form(given)
+        return self._choices(form) | self.looked(form)[0]
+
+    def linked(self, query: Any) -> Updates:
+        """The columns that the query of an address names."""
+        columns = [self._read(text) for text in query.getlist("v")[: len(LETTERS)]]
+        form = Form(
+            question=query.get("q", ""),
+            corpus=query.get("corpus", ""),
+            fixed=query.get("fixed", "") == "1",
+            columns=tuple(columns) or (Column(),) * BEGUN,
+            answers=NONE,
+            names=(),
+            values={},
+        )
+        asked = {self._parts.question: form.question, self._parts.fixed: form.fixed}
+        return asked | self._show(form) | self._choices(form)
+
+    def _read(self, text: str) -> Column:
+        try:
+            return column_of(parse_variant(text))
+        except SettingsError as error:
+            warn(error)
+            return Column()
+
+    def form(self, given: Given) -> Form:
+        """What stands on the page.
+
+        Raises:
+            SettingsError: The values of variables are no JSON object.
+        """
+        parts = self._parts
+        count = given[parts.count]
+        columns = tuple(_column([given[field] for field in each.fields]) for each in parts.columns[:count])
+        names = given[parts.names]
+        return Form(
+            question=given[parts.question] or "",
+            corpus=given[parts.corpus] or "",
+            fixed=bool(given[parts.fixed]),
+            columns=columns,
+            answers=given[parts.answers],
+            names=names,
+            values=given[parts.kept] | self._values(given, names),
+        )
+
+    def _values(self, given: Given, names: Sequence[str]) -> dict[str, str]:
+        parts = self._parts
+        if len(names) <= FIELDS:
+            return {name: given[field] or "" for name, field in zip(names, parts.values, strict=False)}
+        try:
+            held = json.loads(given[parts.values_json] or "{}")
+        except ValueError as error:
+            raise SettingsError(f"The values are no JSON: {error}.", fix="Correct the box.") from error
+        if not isinstance(held, dict):
+            raise SettingsError("The values are no JSON object.", fix='Write {"NAME": "VALUE"}.')
+        return {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in held.items()}
+
+    def _show(self, form: Form) -> Updates:
+        """All of the columns."""
+        parts, count = self._parts, len(form.columns)
+        updates: Updates = {parts.count: count, parts.answers: form.answers}
+        updates[parts.add] = gr.Button(interactive=count < len(LETTERS))
+        looked, held = self.looked(form)
+        for number, column in enumerate(parts.columns):
+            updates[column.box] = gr.Column(visible=number < count)
+            updates[column.remove] = gr.Button(interactive=count > 1)
+            if number < count:
+                updates |= column.filled(form.columns[number])
+                updates |= self.ended(number, form.answers[number], held[number])
+        return updates | looked
+
+    def looked(self, form: Form) -> tuple[Updates, list[Resolved | None]]:
+        """What holds for the columns, and updates that tell it."""
+        parts = self._parts
+        updates: Updates = {parts.address: form.address, parts.kept: dict(form.values)}
+        held: list[Resolved | None] = []
+        for shown, column in zip(parts.columns, form.columns, strict=False):
+            try:
+                found = resolve(self._bench, column)
+            except RagsmithError as error:
+                held.append(None)
+                updates[shown.settings] = problem_html(str(error))
+            else:
+                held.append(found)
+                updates[shown.settings] = settings_html(found.settings, found.prompt.label)
+        return updates | self._fields(form, held) | {parts.note: note_html(self._notes(form, held))}, held
+
+    def _fields(self, form: Form, held: Sequence[Resolved | None]) -> Updates:
+        """A field for each variable that a person fills; left alone where they are the same as before."""
+        parts = self._parts
+        # The question has its place above.
+        free = (name for each in held if each for name in each.free if name != "question")
+        names = tuple(dict.fromkeys(free))
+        if names == form.names:
+            return {}
+        many = len(names) > FIELDS
+        told = {name: form.values.get(name, "") for name in names}
+        updates: Updates = {parts.names: names, parts.values_box: gr.Row(visible=bool(names))}
+        updates[parts.values_json] = gr.Textbox(json.dumps(told, indent=1, ensure_ascii=False), visible=many)
+        for number, field in enumerate(parts.values):
+            used = number < len(names) and not many
+            name = names[number] if used else ""
+            updates[field] = gr.Textbox(told.get(name, ""), label=name, visible=used)
+        return updates
+
+    def _notes(self, form: Form, held: Sequence[Resolved | None]) -> list[str]:
+        notes = [
+            f"{LETTERS[number]}: {each.prompt.label} is sent as it is filled in here, and nothing is searched."
+            for number, each in enumerate(held)
+            if each and each.free
+        ]
+        if form.fixed:
+            try:
+                number, first = source_of_passages(self._bench, form.columns)
+            except RagsmithError as error:
+                return [*notes, str(error)]
+            found = {each.name: each.value for each in first.settings}
+            notes.append(
+                f"All columns read the passages that {LETTERS[number]} finds: search {found['retrieval.mode']}, "
+                f"{found['retrieval.k']} passages. What the other columns say of the search does not count."
+            )
+        return notes
+
+    def _choices(self, form: Form) -> Updates:
+        bench, parts = self._bench, self._parts
+        settings = bench.settings
+        prompts = [
+            (f"{AS_SET[0]}: {settings.prompt}", ""),
+            *((each, each) for each in prompt_choices(bench.prompts)),
+        ]
+        known = dict.fromkeys(("embedded", "generator", settings.model))
+        models = [(f"{AS_SET[0]}: {settings.model}", ""), *((each, each) for each in known)]
+        modes = [(f"{AS_SET[0]}: {settings.retrieval.mode}", ""), *((each, each) for each in get_args(SearchMode))]
+        updates: Updates = {
+            parts.corpus: gr.Dropdown(choices=bench.corpora(), value=form.corpus or settings.corpus),
+            parts.dataset: gr.Dropdown(choices=_datasets(bench), value=""),
+        }
+        # With their values: of two updates of one component the later one wins.
+        hidden = (Column(),) * (len(LETTERS) - len(form.columns))
+        for shown, column in zip(parts.columns, (*form.columns, *hidden), strict=True):
+            updates[shown.prompt] = gr.Dropdown(choices=prompts, value=column.prompt)
+            updates[shown.model] = gr.Dropdown(choices=models, value=column.model)
+            updates[shown.mode] = gr.Dropdown(choices=modes, value=column.mode)
+        return updates
+
+    def ended(self, number: int, answer: Answer | None, held: Resolved | None) -> Updates:
+        """A finished answer in its column, with its passages."""
+        parts = self._parts.columns[number]
+        direct, least = (bool(held.free), held.min_support) if held else (False, 0.0)
+        return {parts.answer: ended_html(answer), parts.sources: passages_html(answer, least, direct=direct)}
+
+
+def _column(told: Sequence[str | None]) -> Column:
+    return Column(*(each or "" for each in told))
+
+
+def _datasets(bench: Workbench) -> list[tuple[str, str]]:
+    from rag.evaluation.dataset_store import DatasetStore
+
+    listed = DatasetStore(bench.engine).list()
+    first = ("Choose a dataset" if listed else "No datasets yet", "")
+    return [first, *((f"{each.name}@{each.version} · {each.size:,} cases", each.name) for each in listed)]

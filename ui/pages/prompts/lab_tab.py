@@ -1,0 +1,104 @@
+"""The lab of the prompts tab: one question, answered side by side in up to four ways."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from ui.pages.chat.chat_layout import Bridge
+from ui.pages.page_events import ADDRESSED, QUIET, telling
+from ui.pages.prompts.lab_asking import AskingAll
+from ui.pages.prompts.lab_layout import build_lab
+from ui.pages.prompts.lab_showing import TAB, Showing
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+
+class LabTab:
+    """Components and events of the lab. Made inside the tab that is open."""
+
+    def __init__(self, bench: Workbench) -> None:
+        self._parts = build_lab()
+        self._showing = Showing(bench, self._parts)
+        self._asking = AskingAll(bench, self._parts, self._showing)
+        self._fronts: dict[Any, Any] = {}
+
+    def wire(self, page: Any, tabs: Any, tab: Any, bridge: Bridge) -> None:
+        """Connect the events.
+
+        Args:
+            page: The blocks.
+            tabs: All tabs of the page, to bring one to the front.
+            tab: The lab's own, in these tabs or in tabs inside of one of them.
+            bridge: Where an address is handed over.
+        """
+        parts, showing, asking = self._parts, self._showing, self._asking
+        self._fronts = _fronts(tab, tabs)
+        given = self._inputs()
+        shown = self._outputs()
+        # One after the other, as they were pressed: an earlier one that ends later would bring back what was.
+        look: dict[str, Any] = {"inputs": given, "outputs": shown, "concurrency_id": "lab", **QUIET}
+        fields = [field for column in parts.columns for field in column.fields]
+        looked = [field.blur for field in fields if isinstance(field, gr.Textbox)]
+        looked += [field.submit for field in fields if isinstance(field, gr.Textbox)]
+        looked += [field.input for field in fields if not isinstance(field, gr.Textbox)]
+        looked += [parts.question.blur, parts.corpus.input, parts.fixed.input, parts.values_json.blur]
+        looked += [parts.run.click, parts.question.submit]
+        gr.on(looked, showing.look, trigger_mode="multiple", concurrency_limit=1, **look)
+        changed = [parts.add.click(showing.add, **look)]
+        for number, column in enumerate(parts.columns):
+            changed.append(column.copy.click(partial(showing.copy, number), **look))
+            changed.append(column.remove.click(partial(showing.remove, number), **look))
+        for event in changed:
+            # What was typed meanwhile was looked at with the columns from before.
+            event.then(showing.look, **look)
+        free: dict[str, Any] = {"concurrency_limit": None, **QUIET}
+        for event in (parts.run.click, parts.question.submit):
+            event(asking.run, given, asking.written, **free)
+        parts.stop.click(asking.stop, None, None, **free)
+        parts.evaluate.click(asking.evaluate, {*given, parts.dataset}, [tabs], **free)
+        parts.address.change(None, parts.address, None, js=ADDRESSED, **QUIET)
+        opened = tab.select(showing.opened, given, shown, **QUIET)
+        # Another tab may have written an address of its own in the meantime.
+        opened.then(None, parts.address, None, js=ADDRESSED, **QUIET)
+        bridge.links[TAB].click(self.linked, None, [*shown, *self._fronts], **QUIET)
+
+    @telling
+    def linked(self, request: gr.Request) -> Any:
+        """Show the columns that the address of the page names."""
+        if request.query_params.get("tab", "") != TAB:
+            return gr.skip()
+        fronts = {tabs: gr.Tabs(selected=front) for tabs, front in self._fronts.items()}
+        return self._showing.linked(request.query_params) | fronts
+
+    def _inputs(self) -> set[Any]:
+        parts = self._parts
+        fields = (field for column in parts.columns for field in column.fields)
+        states = (parts.names, parts.kept, parts.answers, parts.count)
+        return {parts.question, parts.corpus, parts.fixed, parts.values_json, *parts.values, *fields, *states}
+
+    def _outputs(self) -> list[Any]:
+        parts = self._parts
+        columns = [part for column in parts.columns for part in self._of_column(column)]
+        states = [parts.names, parts.kept, parts.answers, parts.count, parts.address]
+        asked = [parts.question, parts.corpus, parts.run, parts.stop, parts.fixed, parts.add, parts.dataset]
+        values = [parts.values_box, *parts.values, parts.values_json]
+        return [*asked, *values, parts.note, *columns, *states]
+
+    @staticmethod
+    def _of_column(column: Any) -> list[Any]:
+        shown = [column.box, column.copy, column.remove, column.settings, column.answer, column.sources]
+        return [*shown, *column.fields]
+
+
+def _fronts(tab: Any, tabs: Any) -> dict[Any, Any]:
+    """What to bring to the front so that a tab is seen: tabs, and which one of them, up to the outermost."""
+    found: dict[Any, Any] = {}
+    while tab is not None and tabs not in found:
+        if isinstance(tab.parent, gr.Tabs):
+            found[tab.parent] = tab.id
+        tab = tab.parent
+    return found

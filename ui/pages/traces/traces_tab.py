@@ -1,0 +1,135 @@
+"""The traces tab: a list with a filter and a pager, and beside it the steps of one trace."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, get_args
+
+import gradio as gr
+
+from rag.tracing.trace_store import Status, TracePage
+from ui.pages.chat.chat_layout import Bridge
+from ui.pages.page_events import BRIDGED, QUIET, telling
+from ui.pages.traces.trace_view import PICK, list_html, trace_html
+
+if TYPE_CHECKING:
+    from ui.wiring import Workbench
+
+PAGE = 50
+ALL = "all"
+
+Updates = dict[Any, Any]
+Cursors = tuple[float, ...]
+
+
+class TracesTab:
+    """Components and events of the tab. Made inside the tab that is open.
+
+    A page of the list begins below a point in time. ``cursors`` are the points of the pages that were gone
+    through, so that *Newer* leads back; ``chosen`` is the id of the trace that is shown.
+    """
+
+    def __init__(self, bench: Workbench) -> None:
+        self._bench = bench
+        with gr.Row(elem_id="traces", equal_height=True):
+            with gr.Column(elem_id="trace-list", min_width=0, scale=1):
+                with gr.Row(elem_id="trace-filter"):
+                    self._text = gr.Textbox(
+                        show_label=False,
+                        container=False,
+                        placeholder="Text in question, answer or error",
+                        max_lines=1,
+                        elem_id="trace-text",
+                        scale=1,
+                        min_width=0,
+                    )
+                    self._status = gr.Dropdown(
+                        [ALL, *get_args(Status)],
+                        value=ALL,
+                        show_label=False,
+                        container=False,
+                        elem_id="trace-status",
+                        filterable=False,
+                        scale=0,
+                        min_width=130,
+                    )
+                    self._refresh = gr.Button("Refresh", size="sm", scale=0, min_width=80)
+                self._list = gr.HTML(elem_id="trace-rows", js_on_load=None, apply_default_css=False)
+                with gr.Row(elem_id="trace-pager"):
+                    self._newer = gr.Button("‹ Newer", size="sm", interactive=False)
+                    self._older = gr.Button("Older ›", size="sm", interactive=False)
+            with gr.Column(elem_id="trace-detail", min_width=0, scale=1):
+                self._detail = gr.HTML(PICK, elem_id="trace-steps", js_on_load=None, apply_default_css=False)
+        self._cursors = gr.State(())
+        self._chosen = gr.State("")
+
+    def wire(self, page: Any, tabs: Any, tab: Any, bridge: Bridge) -> None:
+        """Connect the events.
+
+        Args:
+            page: The blocks.
+            tabs: All tabs, to bring this one to the front.
+            tab: This one, for what happens when it is opened.
+            bridge: Where a trace to be opened is named.
+        """
+        self._tabs = tabs
+        filters = [self._text, self._status, self._chosen]
+        paged = [*filters, self._cursors]
+        listed = [self._list, self._newer, self._older, self._cursors]
+        opened = [tabs, *listed, self._detail, self._chosen]
+        for event in (self._text.submit, self._text.blur, self._status.input, self._refresh.click):
+            event(self.first_page, filters, listed, **QUIET)
+        tab.select(self.first_page, filters, listed, **QUIET)
+        self._older.click(self.older, paged, listed, **QUIET)
+        self._newer.click(self.newer, paged, listed, **QUIET)
+        bridge.open_trace.click(self.open, [bridge.value, *filters[:2]], opened, js=BRIDGED, **QUIET)
+        page.load(self.linked, None, opened, **QUIET)
+
+    @telling
+    def first_page(self, text: str | None, status: str, chosen: str) -> Updates:
+        """The newest traces that fit."""
+        return self._show(text, status, chosen, ())
+
+    @telling
+    def older(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
+        """The page below."""
+        shown = self._page(text, status, cursors)
+        below = (*cursors, shown.traces[-1].started) if shown.traces else cursors
+        return self._show(text, status, chosen, below)
+
+    @telling
+    def newer(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
+        """The page above."""
+        return self._show(text, status, chosen, cursors[:-1])
+
+    @telling
+    def open(self, trace_id: str, text: str | None, status: str) -> Updates:
+        """Show a trace, from wherever it was clicked."""
+        trace = self._bench.traces.get(trace_id)
+        return {
+            self._tabs: gr.Tabs(selected="traces"),
+            **self._show(text, status, trace.id, ()),
+            self._detail: trace_html(trace),
+            self._chosen: trace.id,
+        }
+
+    @telling
+    def linked(self, request: gr.Request) -> Any:
+        """Show the trace that the address of the page names."""
+        named = request.query_params.get("trace", "")
+        return self.open(named, "", ALL) if named else gr.skip()
+
+    def _show(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
+        page = self._page(text, status, cursors)
+        first = len(cursors) * PAGE + 1
+        return {
+            self._list: list_html(page, first, chosen),
+            self._newer: gr.Button(interactive=bool(cursors)),
+            self._older: gr.Button(interactive=first + len(page.traces) <= page.total),
+            self._cursors: cursors,
+        }
+
+    def _page(self, text: str | None, status: str, cursors: Cursors) -> TracePage:
+        known: Status | None = next((each for each in get_args(Status) if each == status), None)
+        return self._bench.traces.list(
+            limit=PAGE, before=cursors[-1] if cursors else None, status=known, text=(text or "").strip() or None
+        )
