@@ -78,9 +78,9 @@ class AccessSettings(Section):
 
     user: str = Field(default="ragsmith", min_length=1)
     """The name to sign in with on the page."""
-    password: SecretStr | None = None
+    password: SecretStr | None = Field(default=None, min_length=1)
     """The password of the page; without one nobody signs in."""
-    api_key: SecretStr | None = None
+    api_key: SecretStr | None = Field(default=None, min_length=1)
     """The bearer key of the API; without one the password is the key."""
     no_auth: bool = False
     """Serve other machines without a password, because something in front of ragsmith asks for one."""

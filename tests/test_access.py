@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -13,7 +15,7 @@ from playwright.sync_api import expect
 from scripted_bench import ScriptedBench
 
 from rag.errors import SettingsError
-from rag.settings import Settings
+from rag.settings import Settings, load_settings
 from ui.access import check_access
 from ui.server import create_app
 
@@ -33,6 +35,13 @@ def test_an_address_that_others_reach_needs_a_password(host: str, tmp_path: Path
     with pytest.raises(SettingsError, match="no password is set"):
         create_app(bench)  # type: ignore[arg-type]
     bench.close()
+
+
+@pytest.mark.parametrize("field", ["password", "api_key"])
+def test_an_empty_password_is_none(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"RAGSMITH_ACCESS__{field.upper()}", "")
+    with pytest.raises(SettingsError, match=f"access.{field}"):
+        load_settings({"host": "0.0.0.0"})
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +127,22 @@ def test_a_wrong_password_waits_and_gets_no_cookie(address: str) -> None:
         assert response.status_code == 400
         assert not response.cookies
         assert time.monotonic() - begun > 0.9
+
+
+def test_guessing_keeps_nobody_else_out(address: str) -> None:
+    headers = {"authorization": "Bearer wrong"}
+
+    def guess(_number: int) -> int:
+        return httpx.get(f"{address}/v1/models", headers=headers, timeout=30).status_code
+
+    with ThreadPoolExecutor(40) as many:
+        guesses = many.map(guess, range(80))
+        time.sleep(0.3)
+        assert httpx.get(f"{address}/healthz", timeout=5).status_code == 200
+        statuses = Counter(guesses)
+    assert set(statuses) == {401, 429}
+    assert statuses[401] < 40
+    assert httpx.get(f"{address}/v1/models", headers={"authorization": "Bearer key-1"}).status_code == 200
 
 
 def test_a_made_up_cookie_is_worth_nothing(address: str) -> None:

@@ -112,7 +112,9 @@ def test_answers_in_progress_are_not_given_up_for_new_connections(port: int) -> 
             connection.request("POST", "/v1/chat/completions", asked, {"content-type": "application/json"})
             streams.append(connection.getresponse())
         assert [stream.status for stream in streams] == [200] * 12
-        refused = begin(port, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        # The reserve says whether the server is well, and nothing else.
+        assert status_of_health(port) == 200
+        refused = begin(port, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
         told = ended(refused, 6)
         assert told.startswith(b"HTTP/1.1 503")
         assert b"retry-after" in told

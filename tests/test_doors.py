@@ -42,6 +42,7 @@ HOSTS = ("127.0.0.1", "0.0.0.0")
         {"origin": ""},
         {"origin": "http://[bad"},
         {"origin": "http://127.0.0.1:7860.evil.example"},
+        {"origin": "http://evil@127.0.0.1:7860"},
         {"sec-fetch-site": "cross-site"},
         {"sec-fetch-site": "same-site"},
         {"sec-fetch-site": "cross-site", "origin": "http://127.0.0.1:7860"},
@@ -78,7 +79,19 @@ def test_its_own_page_and_other_programs_are_served(host: str, headers: dict[str
     assert client(host).post("/v1/chat/completions", json={}, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1.evil.example", "", "a b", "[", "evil.example:7860"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evil.example",
+        "user@localhost",
+        "127.0.0.1/evil.example",
+        "127.0.0.1.evil.example",
+        "",
+        "a b",
+        "[",
+        "evil.example:7860",
+    ],
+)
 def test_a_name_that_is_not_ours_is_refused(name: str) -> None:
     for host in HOSTS:
         assert client(host).get("/", headers={"host": name}).status_code == 403

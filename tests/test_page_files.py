@@ -99,6 +99,19 @@ def test_a_link_in_the_upload_folder_leads_nowhere(tmp_path: Path, secret: Path)
         check_references([reference(folder / "link.md")], folder)
 
 
+def test_a_folder_is_no_upload(tmp_path: Path) -> None:
+    (tmp_path / "hash").mkdir()
+    for folder in (tmp_path, tmp_path / "hash"):
+        with pytest.raises(LoadError, match="not uploaded"):
+            check_references([reference(folder)], tmp_path)
+
+
+def test_a_hidden_file_is_refused_in_words(tmp_path: Path) -> None:
+    (tmp_path / ".hidden.md").write_text("notes")
+    with pytest.raises(LoadError, match="hidden file"):
+        check_references([reference(tmp_path / ".hidden.md")], tmp_path)
+
+
 def test_what_was_uploaded_is_taken(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("notes")
     check_references([[reference(tmp_path / "notes.md")], "documents", None, 3], tmp_path)

@@ -35,8 +35,10 @@ def test_no_other_file_is_overwritten(workspace: Workspace, tmp_path: Path) -> N
 
 def test_the_same_file_again_is_the_same_file(workspace: Workspace, tmp_path: Path) -> None:
     first = keep_uploads(workspace, "mine", [upload(tmp_path / "1", "a.txt", "same")])
-    again = keep_uploads(workspace, "mine", [upload(tmp_path / "2", "a.txt", "same")])
+    second = upload(tmp_path / "2", "a.txt", "same")
+    again = keep_uploads(workspace, "mine", [second])
     assert first == again
+    assert not second.exists()
     assert len(list((workspace.uploads / "mine").iterdir())) == 1
 
 

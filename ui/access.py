@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 
 WRONG_S = 1.0
 """How long a wrong password or key waits for its answer, so that guessing is slow."""
-GUESSES = 10
-"""Wrong ones that wait at the same time; more wait for those."""
+GUESSES = 4
+"""Offers of one client that are looked at at the same time; more are turned away unseen."""
 
 # What a person needs to see the sign-in form. Gradio asks for the cookie itself before it gives more.
 _OPEN = frozenset(
@@ -63,7 +65,25 @@ class Credentials:
         self._user = access.user
         self._password = access.password
         self._key = access.api_key or access.password
-        self._guessing = asyncio.Semaphore(GUESSES)
+        self._offers: Counter[str] = Counter()
+
+    @contextmanager
+    def offer(self, client: str) -> Iterator[bool]:
+        """Count an offer of a client while it is looked at.
+
+        Yields:
+            Whether it may be looked at: what a client with too many of them offers is not compared.
+        """
+        if self._offers[client] >= GUESSES:
+            yield False
+            return
+        self._offers[client] += 1
+        try:
+            yield True
+        finally:
+            self._offers[client] -= 1
+            if not self._offers[client]:
+                del self._offers[client]
 
     async def signs_in(self, user: str, password: str) -> bool:
         """Whether these are the user and the password of the page."""
@@ -79,8 +99,7 @@ class Credentials:
 
     async def _verdict(self, right: bool) -> bool:
         if not right:
-            async with self._guessing:
-                await asyncio.sleep(WRONG_S)
+            await asyncio.sleep(WRONG_S)
         return right
 
 
@@ -106,16 +125,33 @@ class SignedIn:
         self._is_session = is_session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it with 401."""
-        if scope["type"] == "http":
-            known = any(self._is_session(name, value) for name, value in HTTPConnection(scope).cookies.items())
-            if not known:
-                known = await self._credentials.has_key(Headers(scope=scope))
-            if not known and not _is_open(scope["path"]):
-                await _refusal(scope["path"])(scope, receive, send)
-                return
-            scope["state"] = {**scope.get("state", {}), "signed_in": known}
+        """Pass a request on, or answer it with 401; with 429 where its client offers too much at a time."""
+        if scope["type"] != "http" or self._has_session(scope):
+            scope["state"] = {**scope.get("state", {}), "signed_in": True}
+            await self._app(scope, receive, send)
+            return
+        headers, path = Headers(scope=scope), scope["path"]
+        signs_in = path.rstrip("/") == "/login" and scope["method"] == "POST"
+        known = False
+        if signs_in or "authorization" in headers:
+            with self._credentials.offer(str((scope.get("client") or ("",))[0])) as looked_at:
+                if not looked_at:
+                    await PlainTextResponse("Too many attempts.\n", 429, {"retry-after": "5"})(
+                        scope, receive, send
+                    )
+                    return
+                known = await self._credentials.has_key(headers)
+                if signs_in:
+                    await self._app(scope, receive, send)
+                    return
+        if not known and not _is_open(path):
+            await _refusal(path)(scope, receive, send)
+            return
+        scope["state"] = {**scope.get("state", {}), "signed_in": known}
         await self._app(scope, receive, send)
+
+    def _has_session(self, scope: Scope) -> bool:
+        return any(self._is_session(name, value) for name, value in HTTPConnection(scope).cookies.items())
 
 
 def _is_open(path: str) -> bool:

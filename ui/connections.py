@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from typing import Any
+from typing import Any, Literal
 
 import h11
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SLOWEST = 10_000
 """Bytes a second of a body that are slow and still accepted."""
 UNREAD_S = 60.0
 """How long a client may leave a response unread."""
+RESERVE = 16
+"""Connections beyond the limit on which the server still says whether it is well, and nothing else."""
+HEALTH = "/healthz"
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 _TOO_MANY = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 5\r\ncontent-length: 0\r\n\r\n"
@@ -40,20 +45,24 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Connection) -> Literal["yes", "in reserve", "no"]:
         """Take a new connection in, in place of one that waits for its client where there are too many.
 
         Returns:
-            Whether it was taken in.
+            Whether it was taken in; the reserve is for looking after the server.
         """
+        place: Literal["yes", "in reserve"] = "yes"
         if len(self._open) >= self.limit:
             waiting = next((each for each in self._open if each.waits_for_client), None)
-            if waiting is None:
-                return False
-            self.forget(waiting)
-            waiting.end()
+            if waiting is not None:
+                self.forget(waiting)
+                waiting.end()
+            elif len(self._open) >= self.limit + RESERVE:
+                return "no"
+            else:
+                place = "in reserve"
         self._open[connection] = None
-        return True
+        return place
 
     def forget(self, connection: Connection) -> None:
         """Count a connection no more."""
@@ -83,7 +92,10 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or turn it away where there are too many."""
         super().connection_made(transport)
-        if not self._among.admit(self):
+        place = self._among.admit(self)
+        if place == "in reserve":
+            self.app = _only_health(self.app)
+        elif place == "no":
             transport.write(_TOO_MANY)
             transport.close()
 
@@ -125,3 +137,16 @@ class Connection(H11Protocol):
         if self._received and (self.cycle is None or not self.cycle.response_started):
             self.transport.write(_TOO_SLOW)
         self.transport.close()
+
+
+def _only_health(app: ASGIApp) -> Any:
+    """An application that says whether the server is well, and has no room for anything else."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == HEALTH:
+            await app(scope, receive, send)
+            return
+        headers = {"connection": "close", "retry-after": "5"}
+        await PlainTextResponse("Too many connections.\n", 503, headers)(scope, receive, send)
+
+    return answer

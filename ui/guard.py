@@ -180,7 +180,11 @@ class OwnOrigin:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
         if scope["type"] == "http":
-            reason = self._objection(scope["method"], Headers(scope=scope))
+            headers = Headers(scope=scope)
+            # Gradio builds addresses of the page from it.
+            if not self._is_ours(headers.get("x-forwarded-host", headers.get("host", ""))):
+                scope["headers"] = [pair for pair in scope["headers"] if pair[0].lower() != b"x-forwarded-host"]
+            reason = self._objection(scope["method"], headers)
             if reason:
                 await PlainTextResponse(f"{reason}\n", status_code=403)(scope, receive, send)
                 return
@@ -226,9 +230,11 @@ _USUAL_PORTS = {"http": 80, "https": 443}
 
 
 def _place_of(url: str) -> tuple[str | None, int | None]:
-    """The name and port of a URL; no name where it has none or cannot be read."""
+    """The name and port of a URL; no name where it has none, cannot be read, or says more than a place."""
     try:
         parts = urlsplit(url)
+        if "@" in parts.netloc or parts.path or parts.query or parts.fragment:
+            return None, None
         return parts.hostname, parts.port
     except ValueError:
         return None, None

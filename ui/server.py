@@ -50,7 +50,7 @@ def create_app(bench: Workbench) -> FastAPI:
 
     # Swagger's page loads its scripts from elsewhere, and our policy would leave it blank.
     app = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
-    credentials = Credentials(bench.settings.access) if bench.settings.access.password else None
+    credentials = Credentials(bench.settings.access) if bench.settings.access.password is not None else None
 
     @app.get("/healthz")
     def healthz(request: Request) -> dict[str, Any]:

@@ -24,6 +24,10 @@ FORMATS = ("langchain", "openai", "text")
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
+LONGEST_FILE = 4_000_000
+"""Bytes of a file with a prompt; a device never ends."""
+
+
 @click.group()
 def command() -> None:
     """Versions of prompts, their labels, and what they send.
@@ -374,7 +378,13 @@ def _show_messages(messages: Sequence[Message]) -> None:
 
 def _text_of(file: Path) -> str:
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        if str(file) == "-":
+            return sys.stdin.read()
+        with file.open("rb") as opened:
+            data = opened.read(LONGEST_FILE + 1)
+        if len(data) > LONGEST_FILE:
+            raise click.ClickException(f"{file} is larger than {LONGEST_FILE:,} bytes, which no prompt is.")
+        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise click.ClickException(f"{file} cannot be read: {reason}.") from error

@@ -76,16 +76,19 @@ def check_references(inputs: Any, folder: Path) -> None:
         value = waiting.pop()
         if isinstance(value, Mapping):
             path = value.get("path")
-            if isinstance(path, str) and not _lies_in(path, root):
+            if isinstance(path, str) and not _is_upload(path, root):
                 raise LoadError("That file was not uploaded.", fix="Choose it again with the upload button.")
+            if isinstance(path, str) and Path(path).name.startswith("."):
+                raise LoadError("A hidden file is not taken.", fix="Give it a name without a dot in front.")
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)
 
 
-def _lies_in(path: str, root: Path) -> bool:
+def _is_upload(path: str, root: Path) -> bool:
     try:
-        return Path(path).resolve().is_relative_to(root)
+        real = Path(path).resolve()
+        return real.is_relative_to(root) and real.is_file()
     except (OSError, ValueError):
         return False
 
@@ -129,6 +132,7 @@ def _keep(folder: Path, file: Path) -> Path:
             target.open("xb").close()
         except FileExistsError:
             if target.is_file() and filecmp.cmp(file, target, shallow=False):
+                file.unlink(missing_ok=True)
                 return target
             continue
         try:
