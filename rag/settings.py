@@ -64,7 +64,7 @@ class IngestSettings(Section):
 
     max_file_mb: int = Field(default=200, ge=1)
     max_text_mb: int = Field(default=50, ge=1)
-    """Megabytes of UTF-8 text that one document may hold."""
+    """Megabytes of UTF-8 text that one file may hold, its records together."""
     parse_memory_mb: int = Field(default=768, ge=256)
     """Memory of the child process that parses files; a file that needs more is reported and skipped."""
     parse_timeout_s: float = Field(default=120.0, gt=0)

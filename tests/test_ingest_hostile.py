@@ -127,6 +127,16 @@ def test_a_record_with_too_much_text_is_named_and_the_others_go_on(index: Corpus
     assert "ingest.max_text_mb" in report.problems[0].reason
 
 
+def test_the_records_of_a_file_share_its_limit(index: CorpusIndex, tmp_path: Path) -> None:
+    lines = [json.dumps({"id": number, "text": f"Stone {number}. " * 100}) for number in range(10)]
+    path = write(tmp_path, {"a.jsonl": "\n".join(lines)})
+    with IsolatedLoader(limits(text_bytes=5_000)) as loader:
+        report = take_in(index, path / "a.jsonl", loader=loader)
+    assert (report.added, len(report.problems)) == (0, 1)
+    assert "of text in its records (ingest.max_text_mb)" in report.problems[0].reason
+    assert_in_step(index)
+
+
 def test_a_file_that_grows_after_it_was_listed_is_not_read(tmp_path: Path) -> None:
     path = write(tmp_path, {"a.txt": "stone " * 1_000}) / "a.txt"
     with IsolatedLoader(limits(file_bytes=1_000)) as loader, pytest.raises(LoadError, match="max_file_mb"):

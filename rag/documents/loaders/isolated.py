@@ -132,13 +132,15 @@ class IsolatedLoader:
     def _documents(
         self, path: Path, messages: Generator[str | Document, None, None], on_problem: OnProblem
     ) -> Generator[Document, None, None]:
-        documents = 0
+        documents = characters = 0
         left = MOST_PROBLEMS + 1  # The last one says how many more there are.
         with closing(messages):
             for message in messages:
                 if isinstance(message, Document):
                     documents += 1
-                    if documents > MOST_RECORDS:
+                    characters += len(message.text)
+                    # The child has counted already; one that was taken over may not have.
+                    if documents > MOST_RECORDS or characters > self.limits.text_bytes:
                         raise refused(path, *_NONSENSE)
                     yield message
                 elif left:
@@ -212,7 +214,7 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
     data = _read(path, int(request["file_bytes"]))
     yield json.dumps({"sha256": hashlib.sha256(data).hexdigest()}).encode()
     problems = _Problems()
-    sent = 0
+    sent = size = 0
     documents = load(path, data, on_problem=problems.add)
     del data
     try:
@@ -220,9 +222,16 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
             yield from problems.taken()
             if sent == MOST_RECORDS:
                 raise refused(path, f"holds more than {MOST_RECORDS:,} records", "Split it.")
+            own = len(document.text.encode())
+            if own <= longest < size + own:
+                problem = (
+                    f"holds more than {longest / MEGABYTE:,.0f} MB of text in its records (ingest.max_text_mb)"
+                )
+                raise refused(path, problem, "Split it, or raise the setting.")
             try:
                 yield from frames_of(document, longest)
                 sent += 1
+                size += own
             except TooLarge as error:
                 if not document.record:
                     raise refused(path, error.problem, error.fix) from error
