@@ -20,8 +20,7 @@ from finetune.run_folder import RESULT, RunFolder, State
 from finetune.tasks import Task, open_task
 from finetune.training_run_tracking import TuningTracker, open_tracker
 from rag.errors import RagsmithError, TuningError
-from rag.workspace import disk_errors
-from rag.workspace_modes import private_files
+from rag.workspace import disk_errors, private_files
 
 LOCK_S = 3.0
 _log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ ROOMS = (
 )  # fmt: skip
 GROUND = "the ground"
 GROUND_FILES = {
-    "__init__.py", "errors.py", "settings.py", "workspace.py", "workspace_modes.py", "database.py", "types.py",
+    "__init__.py", "errors.py", "settings.py", "workspace.py", "database.py", "types.py",
     "redaction.py",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "ctranslate2", "sentence_transformers", "chromadb", "gradio", "wandb"}

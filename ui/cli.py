@@ -15,7 +15,7 @@ from typing import IO, Any
 import click
 
 from rag.errors import RagsmithError
-from rag.workspace_modes import private_files
+from rag.workspace import private_files
 from ui.context import Context
 
 PROGRAM = "ragsmith"

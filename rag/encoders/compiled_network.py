@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.errors import EncoderError
-from rag.workspace_modes import close_below
+from rag.workspace import close_below
 
 if TYPE_CHECKING:
     import numpy as np
