@@ -36,7 +36,7 @@ check: install ## Look for faults of style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-fix: install ## Mend what ruff can mend
+fix: install ## Fix what ruff can fix
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

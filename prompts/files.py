@@ -87,9 +87,9 @@ def parse_draft(text: str, name: str, version: int) -> PromptTemplate:
     import yaml
 
     try:
-        told = plain_yaml.load(text)
-        held = told if isinstance(told, dict) else {}
-        return PromptTemplate.model_validate(held | {"name": name, "version": version, "saved": None})
+        loaded = plain_yaml.load(text)
+        fields = loaded if isinstance(loaded, dict) else {}
+        return PromptTemplate.model_validate(fields | {"name": name, "version": version, "saved": None})
     except ValidationError as error:
         raise PromptTemplateError(f"This is no prompt: {told_of(error)}.") from error
     except yaml.YAMLError as error:

@@ -98,7 +98,7 @@ texts = Table(
     Column("id", Integer, primary_key=True),
     Column("index_id", ForeignKey("indexes.id"), nullable=False),
     Column("digest", String(64), nullable=False),
-    # "pending" until both indexes hold its passages, "leaving" until neither does; a start mends what stayed so.
+    # "pending" until both indexes hold its passages, "leaving" until neither does; `recover` undoes the rest.
     Column("state", String(10), nullable=False, index=True),
     Column("text", Text, nullable=False),
     UniqueConstraint("index_id", "digest"),

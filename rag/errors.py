@@ -31,7 +31,7 @@ from __future__ import annotations
 
 
 class RagsmithError(Exception):
-    """The root: catching it catches everything that a user can mend.
+    """The root: catching it catches everything that a user can fix.
 
     Args:
         message: What is wrong, and where, in one sentence.

@@ -351,5 +351,5 @@ def _read_table(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(
-            f"The settings file {path} cannot be read: {redact(str(error))}.", fix="Mend the file."
+            f"The settings file {path} cannot be read: {redact(str(error))}.", fix="Fix the file."
         ) from error

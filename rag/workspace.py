@@ -134,7 +134,7 @@ def disk_errors(what: str) -> Iterator[None]:
             ) from error
         raise WorkspaceError(
             f"Cannot {what}: {error.strerror or error}.",
-            fix="Choose another folder with RAGSMITH_HOME, or mend its permissions.",
+            fix="Choose another folder with RAGSMITH_HOME, or fix its permissions.",
         ) from error
 
 

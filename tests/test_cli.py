@@ -294,7 +294,7 @@ def test_doctor_names_a_missing_key_without_asking_anybody() -> None:
     assert "OPENAI_API_KEY" in check.fix
 
 
-@pytest.mark.parametrize(("key", "fix"), [(None, "Set OPENAI_API_KEY"), ("wrong", "Mend OPENAI_API_KEY")])
+@pytest.mark.parametrize(("key", "fix"), [(None, "Set OPENAI_API_KEY"), ("wrong", "Correct OPENAI_API_KEY")])
 def test_doctor_tells_a_refused_key(key: str | None, fix: str) -> None:
     with server(401) as url:
         check = model_check(url, key)

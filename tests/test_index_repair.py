@@ -52,7 +52,7 @@ corpora = Corpora(
 )
 with workspace.writing("repair"):
     index = corpora.ensure("notes")
-    index.mend(lambda count: print(count, flush=True))
+    index.recover(lambda count: print(count, flush=True))
 """
 
 
@@ -349,15 +349,15 @@ def test_a_repair_that_fails_or_is_stopped_keeps_what_it_did(
 
     encoder.on_embed = fail
     with pytest.raises(StorageFull):
-        index.mend()
+        index.recover()
     encoder.on_embed = lambda: None
     assert len(index.dense) == 8
     stop = threading.Event()
     index = opened().ensure("notes")
-    index.mend(lambda _: stop.set(), stop)
+    index.recover(lambda _: stop.set(), stop)
     assert len(index.dense) == 12
     assert not index.state.ok
-    index.mend()
+    index.recover()
     assert index.state.ok
     assert_in_step(index)
 
@@ -380,7 +380,7 @@ def test_a_killed_repair_goes_on_where_it_was(
     held = len(index.dense)
     assert 8 <= held < index.passage_count()
     encoder: Any = index.encoder
-    index.mend()
+    index.recover()
     assert len(encoder.texts) == index.passage_count() - held
     assert_in_step(index)
 

@@ -106,8 +106,8 @@ def test_an_ingestion_broken_off_between_two_stores_is_made_good_by_the_next(
     }[step]
     with monkeypatch.context() as patch:
         if step == "forget":
-            # Only what takes out the orphans at the end, not what mends at the start.
-            patch.setattr(index, "mend", lambda *_: 0)
+            # Only what takes out the orphans at the end, not what recovers at the start.
+            patch.setattr(index, "recover", lambda *_: 0)
         patch.setattr(target, name, broken)
         with pytest.raises(BrokenOffError):
             take_in(index, many)

@@ -453,8 +453,8 @@ async def test_a_comparison_that_fails_either_time_is_an_error() -> None:
     model = ScriptedChat(error=ModelTimeout("The server sleeps."))
     assert (await compare_pair(model, PAIR, CASE, "a", "b", repair=REPAIR)).better == "error"
     assert len(model.sent) == 1
-    mended = replies("?", prefers("first"), prefers("second"))
-    assert (await compare_pair(mended, PAIR, CASE, "a", "b", repair=REPAIR)).better == "first"
+    repaired = replies("?", prefers("first"), prefers("second"))
+    assert (await compare_pair(repaired, PAIR, CASE, "a", "b", repair=REPAIR)).better == "first"
 
 
 async def test_who_compares_is_told_the_right_answers_or_that_there_is_none() -> None:

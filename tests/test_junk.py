@@ -98,7 +98,7 @@ def test_each_bad_file_is_named_once_and_the_good_ones_are_in(home: Path, tmp_pa
     assert set(told) == set(reasons)
     for name, reason in reasons.items():
         assert reason in told[name], name
-    # The two that only had to be mended are in as well.
+    # The two that only had to be repaired are in as well.
     assert report["added"] == 4
     people = call(home, "ingest", folder, "--corpus", "junk")
     assert people.exit_code == 0

@@ -144,7 +144,7 @@ def test_a_version_that_was_changed_afterwards_is_refused(folder: Path, library:
     path.write_text(path.read_text().replace("Hello", "Good day"))
     with pytest.raises(PromptTemplateError, match="changed since it was saved, and a version never changes"):
         library.find("greeting@11")
-    # What does not count for the identity may be mended.
+    # What does not count for the identity may be corrected.
     path.write_text(path.read_text().replace("Good day", "Hello").replace("Says hello", "Greets"))
     assert library.find("greeting@11").description == "Greets."
 

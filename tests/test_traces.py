@@ -206,7 +206,7 @@ def test_only_traces_of_dead_processes_are_mended(store: TraceStore) -> None:
     for number, process in enumerate(processes.values()):
         store.begin(trace_of(number, status="running", process=process, spans=()))
     store.save(trace_of(9, process=processes["dead"]))
-    assert store.mend() == 2
+    assert store.recover() == 2
     found = {name: store.get(trace_of(number).id).status for number, name in enumerate(processes)}
     assert found == {
         "own": "running",
@@ -216,7 +216,7 @@ def test_only_traces_of_dead_processes_are_mended(store: TraceStore) -> None:
         "strange": "running",
     }
     assert store.get(trace_of(9).id).status == "ok"
-    assert store.mend() == 0
+    assert store.recover() == 0
 
 
 def test_a_living_process_is_not_mended(store: TraceStore) -> None:
@@ -224,9 +224,9 @@ def test_a_living_process_is_not_mended(store: TraceStore) -> None:
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout is not None
         store.begin(trace_of(status="running", process=other.stdout.readline().strip()))
-        assert store.mend() == 0
+        assert store.recover() == 0
         other.communicate("\n")
-    assert store.mend() == 1
+    assert store.recover() == 1
 
 
 def test_the_identity_fits_its_column_and_names_this_process() -> None:

@@ -231,7 +231,7 @@ def test_the_run_says_nothing_of_the_person_or_the_machine(workspace: Workspace,
 def test_traces_of_earlier_processes_are_delivered(workspace: Workspace, store: TraceStore) -> None:
     body = "store.save(trace_of(1)); store.begin(Trace('trace-000002', 1.7e9, 'running', 'cut off'))"
     assert ended(start_scenario(body, str(workspace.root))) == (0, "", "")
-    store.mend()
+    store.recover()
     tracker = started(workspace, store)
     tracker.close(60)
     trees = {tree["span_id"]: tree for tree in only_run(workspace).trees}

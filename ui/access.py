@@ -91,7 +91,7 @@ class Credentials:
         return await self._verdict(_matches(password, self._password) and right_user)
 
     async def has_key(self, headers: Headers) -> bool:
-        """Whether a request carries the bearer key; one without any is told at once."""
+        """Whether a request carries the bearer key; the answer is immediate where there is none."""
         kind, _, key = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
             return False

@@ -52,7 +52,7 @@ def api_routes(bench: Workbench) -> APIRouter:
         try:
             asked = await _read(request)
             ask = await asyncio.to_thread(_ask, bench, asked)
-            # A place is taken before anything is sent: what cannot be answered now is told by the status.
+            # Reserve a place before anything is sent, so that the status can say when there is none.
             events = bench.ask(ask)
         except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
             return _failure(error).response()

@@ -30,7 +30,7 @@ def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) ->
         values: One for each variable of the prompt, no more and no less.
 
     Returns:
-        The events of an answer; a failure that a person can mend is a ``Done`` with the status ``failed``: the
+        The events of an answer; a failure that a person can fix is a ``Done`` with the status ``failed``: the
         values do not fit, the model only quotes, or it cannot be reached.
     """
     assistant = bench.assistant_of(lambda _: _pipeline(bench, variant, values))

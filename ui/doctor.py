@@ -98,7 +98,7 @@ def check_settings(settings: Settings, config: Path | None = None) -> Check:
     )
     if unknown:
         detail = f"No setting is named {', '.join(unknown)}."
-        return Check("settings", None, detail, "Mend or unset the variable.")
+        return Check("settings", None, detail, "Correct or unset the variable.")
     here = CONFIG_FILE if Path(CONFIG_FILE).is_file() else "no file, the defaults"
     source = config or os.environ.get(CONFIG_VARIABLE) or here
     return Check("settings", True, f"{source}; model {settings.model}, corpus {settings.corpus}")
@@ -172,7 +172,7 @@ def _check_chroma_server(url: str) -> Check:
     shown = without_password(url)
     if answer.ok:
         return Check("chroma", True, f"{shown} answers")
-    fix = "Start it with `chroma run --path FOLDER`, or mend or remove the setting chroma_url."
+    fix = "Start it with `chroma run --path FOLDER`, or correct or remove the setting chroma_url."
     return Check("chroma", False, f"{shown}: {answer.reason}", fix)
 
 
@@ -193,7 +193,7 @@ def check_index(settings: Settings) -> Check:
         try:
             current = fingerprint_of(locate_model(settings.encoder).sha256(), settings.chunking.tokens)
         except EncoderError:
-            # Told by its own check.
+            # Its own check reports it.
             current = None
         states = stored_states(workspace, engine, chroma.client, current)
     finally:
@@ -265,9 +265,9 @@ def check_model(settings: Settings) -> Check:
     if answer.ok:
         return Check("model", True, f"{settings.model} at {shown}")
     if answer.status in (401, 403):
-        missing = "Set OPENAI_API_KEY: the server wants a key." if key is None else "Mend OPENAI_API_KEY."
+        missing = "Set OPENAI_API_KEY: the server wants a key." if key is None else "Correct OPENAI_API_KEY."
         return Check("model", False, f"{shown} refuses: {answer.reason}", missing)
-    fix = "Start the server, or mend RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
+    fix = "Start the server, or correct RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
     return Check("model", False, f"{shown}: {answer.reason}", fix)
 
 

@@ -55,8 +55,8 @@ def create_app(bench: Workbench) -> FastAPI:
     @app.get("/healthz")
     def healthz(request: Request) -> dict[str, Any]:
         now = health(bench)
-        told = credentials is None or getattr(request.state, "signed_in", False)
-        return now if told else {"status": now["status"]}
+        trusted = credentials is None or getattr(request.state, "signed_in", False)
+        return now if trusted else {"status": now["status"]}
 
     app.include_router(api_routes(bench))
     app.include_router(source_routes(bench))

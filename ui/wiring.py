@@ -171,7 +171,7 @@ class Workbench:
         from rag.tracing.trace_store import TraceStore
 
         store = TraceStore(self.engine)
-        store.mend()
+        store.recover()
         return store
 
     @shared_property

@@ -117,7 +117,7 @@ class Assistant:
             ask: The question and its conversation.
 
         Yields:
-            ``Started`` first and ``Done`` last; every failure that a person can mend is a ``Done`` with the
+            ``Started`` first and ``Done`` last; every failure that a person can fix is a ``Done`` with the
             status ``failed``. A question that is too long has no trace, and both name none.
         """
         limit = self.question_chars

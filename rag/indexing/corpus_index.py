@@ -2,8 +2,8 @@
 
 The database is the truth. A text is written there as ``pending`` first, then to Chroma and to the lexical
 index, then marked ``ready``; on its way out it is ``leaving`` until both have forgotten it. Whatever a crash
-leaves in between, ``mend`` takes back, and the next ingestion does again. What one side has lost of texts that
-are ready, ``mend`` embeds and writes again from the database; the files that they came from are not needed.
+leaves in between, ``recover`` takes back, and the next ingestion does again. What one side has lost of texts that
+are ready, ``recover`` embeds and writes again from the database; the files that they came from are not needed.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class CorpusIndex:
             The number of each text, by digest.
 
         Raises:
-            StoreError: A store refuses; what was begun is taken back by ``mend``.
+            StoreError: A store refuses; what was begun is taken back by ``recover``.
         """
         self._changed = True
         with db.writing(self.engine) as connection:
@@ -203,7 +203,9 @@ class CorpusIndex:
         """What was damaged when the stores were last compared, and what repairs it; empty where nothing is."""
         return self.state.notice(self.name)
 
-    def mend(self, on_progress: Callable[[int], None] | None = None, stop: threading.Event | None = None) -> int:
+    def recover(
+        self, on_progress: Callable[[int], None] | None = None, stop: threading.Event | None = None
+    ) -> int:
         """Take back what a crash left half-way in or out, and bring back what one side has lost.
 
         Args:

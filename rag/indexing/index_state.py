@@ -50,7 +50,7 @@ class IndexState:
         )
 
     def notice(self, corpus: str) -> str:
-        """Say what is wrong and what mends it; empty where nothing is."""
+        """Say what is wrong and what repairs it; empty where nothing is."""
         if self.ok:
             return ""
         sides = (("Chroma", "vectors", self.vectors), ("the lexical index", "passages", self.words))

@@ -196,7 +196,7 @@ class _Ingestion:
             self._drop_loaded()
 
     def _run(self) -> IngestReport:
-        self._index.mend(self._embedded, self._stop)
+        self._index.recover(self._embedded, self._stop)
         self._batch_done = 0
         self._files = list(self._walk())
         self._bytes_total = sum(found.size for found in self._files)

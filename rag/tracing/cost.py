@@ -115,7 +115,7 @@ def load_prices(settings: CostSettings) -> PriceList:
         place = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
             f"The price list {path} is not usable: {place}: {first['msg']}.",
-            fix="Mend that line; rag/tracing/prices.toml shows the form.",
+            fix="Correct that line; rag/tracing/prices.toml shows the form.",
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(

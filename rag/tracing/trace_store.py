@@ -239,7 +239,7 @@ class TraceStore:
             if rating is not None:
                 connection.execute(insert(feedback_table).values(trace_id=found, **values))
 
-    def mend(self) -> int:
+    def recover(self) -> int:
         """Mark the traces that a process left running when it died as interrupted.
 
         Returns:

@@ -121,7 +121,7 @@ def import_command(
     _name(found.problems)
     if bad and not skip_bad:
         raise click.ClickException(
-            f"Nothing was saved: {len(bad):,} bad in {file}. Mend them, or save the others with --skip-bad."
+            f"Nothing was saved: {len(bad):,} bad in {file}. Correct them, or save the others with --skip-bad."
         )
     if not found.cases:
         raise click.ClickException(f"Nothing was saved: {file} holds no cases.")

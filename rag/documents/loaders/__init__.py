@@ -92,7 +92,7 @@ def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> 
     Args:
         path: Names the file: the suffix chooses the loader, the name goes into messages. It is not opened.
         data: The whole content.
-        on_problem: Called with one sentence for each thing that was left out or mended without giving up the
+        on_problem: Called with one sentence for each thing that was left out or repaired without giving up the
             file: a bad record, bytes that are not valid in the encoding, pages without text.
 
     Yields:

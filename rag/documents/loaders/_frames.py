@@ -56,8 +56,7 @@ def frames_of(document: Document, longest: int) -> Iterator[bytes]:
     """
     text = document.text
     slices = range(0, len(text), SLICE)
-    size = sum(len(text[at : at + SLICE].encode()) for at in slices)
-    if size > longest:
+    if text_bytes(text) > longest:
         problem = f"holds more than {longest / 1e6:,.0f} MB of text (ingest.max_text_mb)"
         raise TooLarge(problem, "Split it, or raise the setting.")
     if len(document.blocks) > MOST_BLOCKS:
@@ -84,6 +83,11 @@ def frames_of(document: Document, longest: int) -> Iterator[bytes]:
     yield b"".join(column.tobytes() for column in columns)
     for at in slices:
         yield text[at : at + SLICE].encode()
+
+
+def text_bytes(text: str) -> int:
+    """Return the bytes of a text in UTF-8, without a copy of all of it."""
+    return sum(len(text[at : at + SLICE].encode()) for at in range(0, len(text), SLICE))
 
 
 class _Paths:

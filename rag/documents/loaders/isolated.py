@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rag.documents.loaders import load
-from rag.documents.loaders._frames import LONGEST_FRAME, FrameError, TooLarge, document_of, frames_of
+from rag.documents.loaders._frames import LONGEST_FRAME, FrameError, TooLarge, document_of, frames_of, text_bytes
 from rag.documents.loaders._text import OnProblem, clean, refused
 from rag.documents.sandbox import Sandbox, SandboxError
 from rag.errors import LoadError
@@ -222,7 +222,7 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
             yield from problems.taken()
             if sent == MOST_RECORDS:
                 raise refused(path, f"holds more than {MOST_RECORDS:,} records", "Split it.")
-            own = len(document.text.encode())
+            own = text_bytes(document.text)
             if own <= longest < size + own:
                 problem = (
                     f"holds more than {longest / MEGABYTE:,.0f} MB of text in its records (ingest.max_text_mb)"

@@ -157,5 +157,5 @@ def _without_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
 def _refused(error: Exception) -> ModelProtocolError:
     return ModelProtocolError(
         f"The model's chat template does not take these messages: {error}.",
-        fix="Choose a model for chats, or mend its chat_template.jinja.",
+        fix="Choose a model for chats, or correct its chat_template.jinja.",
     )
