@@ -78,14 +78,22 @@ class AccessSettings(Section):
 
     user: str = Field(default="ragsmith", min_length=1)
     """The name to sign in with on the page."""
-    password: SecretStr | None = Field(default=None, min_length=1)
+    password: SecretStr | None = None
     """The password of the page; without one nobody signs in."""
-    api_key: SecretStr | None = Field(default=None, min_length=1)
+    api_key: SecretStr | None = None
     """The bearer key of the API; without one the password is the key."""
     no_auth: bool = False
     """Serve other machines without a password, because something in front of ragsmith asks for one."""
     allowed_hosts: tuple[str, ...] = ()
     """Names, each with a port if it is not the usual one, under which a proxy passes requests on."""
+
+    @field_validator("password", "api_key")
+    @classmethod
+    def _is_not_empty(cls, value: SecretStr | None) -> SecretStr | None:
+        # A variable that a script meant to fill must not open the door.
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("it is empty; leave it out to have none")
+        return value
 
 
 class LimitSettings(Section):
@@ -331,7 +339,7 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         first = error.errors(include_url=False, include_context=False)[0]
         name = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"The setting {name} is not usable: {redact(first['msg'])}.",
+            f"The setting {name} is not usable: {redact(first['msg'].removeprefix('Value error, '))}.",
             fix=f"Change it in {path or CONFIG_FILE}, in the environment or in the flag.",
         ) from error
 

@@ -243,7 +243,8 @@ async def test_an_unknown_corpus_fails_with_the_fix_and_a_trace(bench: Workbench
     answer = await answered(bench, QUESTION, corpus="nowhere", conversation_id="c-3")
     assert answer.status == "failed"
     assert answer.error == (
-        f"There is no corpus nowhere. There is: {CORPUS}. Make it with `ragsmith ingest PATH --corpus nowhere`."
+        f"There is no corpus nowhere. The corpora are: {CORPUS}. "
+        "Make it with `ragsmith ingest PATH --corpus nowhere`."
     )
     trace = bench.traces.get(answer.trace_id)
     assert (trace.status, trace.question, trace.error) == ("error", QUESTION, answer.error)

@@ -13,7 +13,7 @@ import pytest
 from chromium import Chromium, Open, ask, hear, taken_back, wait_for_answers, wait_until_ready
 from live_server import running
 from playwright.sync_api import Page, expect
-from scripted_bench import SENTENCE, ScriptedBench
+from scripted_bench import SENTENCE, Health, ScriptedBench
 
 from rag.settings import Settings
 from rag.tracing.trace_store import Trace
@@ -77,6 +77,17 @@ def test_a_question_that_is_too_long_stays_in_the_input_line(page: Page, bench: 
     expect(page.get_by_text("8,000 are allowed")).to_be_visible()
     assert len(page.locator("#question textarea").input_value()) == 10_000
     assert bench.asked == []
+
+
+def test_a_notice_does_not_lie_under_the_strip(open_page: Open, bench: ScriptedBench) -> None:
+    bench.health_now = Health(notices=("The index of the corpus bees is damaged.", "Something else is, too."))
+    page = open_page()
+    notice = page.locator(".rs-notice").last.bounding_box()
+    strip = page.locator("#strip .rs-strip").bounding_box()
+    assert notice is not None
+    assert strip is not None
+    assert strip["y"] >= notice["y"] + notice["height"]
+    expect(page.locator("#strip .rs-strip")).to_be_in_viewport()
 
 
 def test_a_click_on_a_citation_opens_the_marked_sentence(page: Page) -> None:

@@ -65,7 +65,7 @@ def test_a_corpus_that_is_not_there_is_named_with_those_that_are(corpora: Corpor
     assert raised.value.fix == "Make it with `ragsmith ingest PATH --corpus notes`."
     corpora.ensure("b")
     corpora.ensure("a")
-    with pytest.raises(CorpusError, match=r"There is no corpus notes\. There is: a, b\."):
+    with pytest.raises(CorpusError, match=r"There is no corpus notes\. The corpora are: a, b\."):
         corpora.find("notes")
 
 

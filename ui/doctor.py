@@ -201,7 +201,7 @@ def check_index(settings: Settings) -> Check:
         engine.dispose()
     notices = [state.notice(name) for name, state in states.items() if not state.ok]
     if notices:
-        return Check("index", False, " ".join(notices), "Ingest into that corpus again; nothing else is needed.")
+        return Check("index", False, " ".join(notices))
     counts = ", ".join(f"{name}: {state.passages:,} passages" for name, state in states.items())
     return Check("index", True, counts or "no corpus yet")
 

@@ -113,7 +113,7 @@ def _mount_page(app: FastAPI, bench: Workbench, credentials: Credentials | None)
         page,
         path="/",
         auth=credentials.signs_in if credentials else None,
-        auth_message="Sign in to ragsmith.",
+        auth_message=f"Sign in to ragsmith as {bench.settings.access.user}.",
         footer_links=[],
         run_history=False,
         show_error=False,
@@ -244,6 +244,9 @@ def _announce(bench: Workbench, address: str, open_browser: bool) -> None:
     """Say where the page is, and do what can wait until it is there."""
     print(f"ragsmith is at {address}  (Ctrl-C stops it)", flush=True)  # noqa: T201 - the command's output
     access = bench.settings.access
+    if not is_loopback(bench.settings.host):
+        port = address.rpartition(":")[2]
+        print(f"Other machines reach it at http://{socket.gethostname()}:{port}", flush=True)  # noqa: T201
     if access.no_auth and access.password is None and not is_loopback(bench.settings.host):
         print(  # noqa: T201
             f"Warning: host is {bench.settings.host} and access.no_auth is set, so everybody in this network can "

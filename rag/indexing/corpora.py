@@ -192,7 +192,7 @@ class Corpora:
                 f"The corpus {name} was indexed with another encoder or passage size.",
                 fix=f"Run `ragsmith ingest PATH --corpus {name}` once more, or set encoder and chunking back.",
             )
-        others = f"There is: {', '.join(names)}." if names else "There is none yet."
+        others = f"The corpora are: {', '.join(names)}." if names else "There is none yet."
         return CorpusError(
             f"There is no corpus {name}. {others}",
             fix=f"Make it with `ragsmith ingest PATH --corpus {name}`.",

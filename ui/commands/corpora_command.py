@@ -52,7 +52,7 @@ def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -
         summary = next((each for each in bench.stores.summaries() if each.name == name), None)
         if summary is not None and not yes:
             if not sys.stdin.isatty():
-                raise click.ClickException("Nobody can be asked here: add --yes to remove the corpus.")
+                raise click.ClickException("There is no terminal to confirm on: add --yes to remove the corpus.")
             size = f"{counted(summary.files, 'file')}, {counted(summary.passages, 'passage')}"
             if not click.confirm(f"Remove the corpus {name} ({size})?", err=True):
                 click.echo("Nothing was removed.", err=True)
