@@ -126,6 +126,24 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Ask:
+    """One question.
+
+    Attributes:
+        history: Earlier turns of the conversation, oldest first.
+        corpus: Name of the corpus; empty for the one in the settings.
+        conversation_id: The conversation or run that the trace belongs to, if any.
+        hits: Passages to answer from instead of searching; None searches.
+    """
+
+    question: str
+    history: tuple[Turn, ...] = ()
+    corpus: str = ""
+    conversation_id: str | None = None
+    hits: tuple[Hit, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Citation:
     """A marker ``[n]`` in an answer and the evidence behind it.
 

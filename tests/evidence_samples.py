@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from langchain_core.messages import AIMessageChunk, HumanMessage
-from tiny import PAGES, whole
+from langchain_core.messages import HumanMessage
+from tiny import PAGES
 
 from rag.encoders import Encoder
 from rag.indexing.lexical_index import LexicalEntry, LexicalIndex
 from rag.models.extractive.evidence import Evidence, EvidencePassage
 from rag.models.extractive.extractive_chat import EmbeddedReader
+from rag.models.replies import ModelInput, Reply, reply_to
 
 REFUSAL = "Nothing about that."
 TEXTS = list(PAGES.values())
@@ -52,11 +54,6 @@ def evidence_of(encoder: Encoder, question: str, texts: Sequence[str]) -> Eviden
     )
 
 
-def message_with(evidence: Evidence) -> HumanMessage:
-    """The question as the prompt step hands it to a reader."""
-    return HumanMessage(evidence.question, additional_kwargs={"evidence": evidence})
-
-
-def replied(reader: EmbeddedReader, evidence: Evidence) -> AIMessageChunk:
-    """What a reader streams, put together."""
-    return whole(reader.stream([message_with(evidence)]))
+def replied(reader: EmbeddedReader, evidence: Evidence) -> Reply:
+    """The whole reply of a reader."""
+    return asyncio.run(reply_to(reader, ModelInput((HumanMessage(evidence.question),), evidence), {}))

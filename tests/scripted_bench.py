@@ -9,16 +9,17 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from handmade_pdf import assembled
 from sqlalchemy import delete
+from streams import stream_of
 
 from rag import database as tables
 from rag.answering.answer_gate import AnswerGate
-from rag.answering.assistant import Ask
+from rag.answering.answer_stream import AnswerStream
 from rag.answering.conversation_store import ConversationStore
 from rag.database import open_database, writing
 from rag.errors import CorpusError, ModelUnavailable
@@ -28,6 +29,7 @@ from rag.settings import Settings
 from rag.tracing.trace_store import Span, Trace, TraceStore
 from rag.types import (
     Answer,
+    Ask,
     Citation,
     Cited,
     Done,
@@ -197,10 +199,14 @@ class ScriptedBench:
         )
         return (hits[2], hits[0], hits[1]) if corpus == "reports" else hits
 
-    def ask(self, request: Ask) -> AsyncIterator[Event]:
-        return self.gate.admit(self._answered(request))
+    @property
+    def assistant(self) -> ScriptedBench:
+        return self
 
-    async def _answered(self, request: Ask) -> AsyncIterator[Event]:
+    def start(self, request: Ask) -> AnswerStream:
+        return stream_of(self._answered(request), self.gate)
+
+    async def _answered(self, request: Ask) -> AsyncGenerator[Event, None]:
         self.asked.append(request)
         started, trace_id = time.time(), str(uuid.uuid4())
         trace = Trace(

@@ -83,7 +83,6 @@ class Kept:
     """Where a tracer's traces go."""
 
     def __init__(self) -> None:
-        self.begun: list[Trace] = []
         self.saved: list[Trace] = []
 
     @property
@@ -92,8 +91,8 @@ class Kept:
         return self.saved[0]
 
 
-def tracer_to(kept: Kept, prices: PriceList = PRICES, **kwargs: Any) -> TraceTracer:
-    return TraceTracer(kept.saved.append, kept.begun.append, prices, **kwargs)
+def tracer_to(kept: Kept, prices: PriceList = PRICES) -> TraceTracer:
+    return TraceTracer(kept.saved.append, prices)
 
 
 def search(asked: Question) -> Searched:

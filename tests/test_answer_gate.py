@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from streams import stream_of
 
 from rag.answering.answer_gate import AnswerGate
+from rag.answering.answer_stream import AnswerStream
 from rag.errors import Busy
 from rag.types import Event, Started, Token
 
@@ -34,8 +35,11 @@ class Answers:
             self.closed.append(name)
 
 
-async def read(events: AsyncIterator[Event]) -> int:
-    return len([event async for event in events])
+async def read(stream: AnswerStream) -> int:
+    try:
+        return len([event async for event in stream])
+    finally:
+        await stream.close()
 
 
 async def settle() -> None:
@@ -45,26 +49,26 @@ async def settle() -> None:
 
 async def test_some_are_written_some_wait_and_the_rest_are_turned_away() -> None:
     gate, answers = AnswerGate(2, 1), Answers()
-    tasks = [asyncio.create_task(read(gate.admit(answers.answer(name)))) for name in "abc"]
+    tasks = [asyncio.create_task(read(stream_of(answers.answer(name), gate))) for name in "abc"]
     with pytest.raises(Busy, match="Too many questions") as raised:
-        gate.admit(answers.answer("d"))
+        stream_of(answers.answer("d"), gate)
     assert raised.value.retry_after > 0
     await settle()
     assert answers.writing == ["a", "b"]
     answers.go.set()
     assert await asyncio.gather(*tasks) == [2, 2, 2]
     assert answers.writing == ["a", "b", "c"]
-    assert await read(gate.admit(answers.answer("e"))) == 2
+    assert await read(stream_of(answers.answer("e"), gate)) == 2
 
 
 async def test_a_question_that_is_given_up_while_it_waits_makes_room() -> None:
     gate, answers = AnswerGate(1, 1), Answers()
-    first = asyncio.create_task(read(gate.admit(answers.answer("a"))))
-    waiting = asyncio.create_task(read(gate.admit(answers.answer("b"))))
+    first = asyncio.create_task(read(stream_of(answers.answer("a"), gate)))
+    waiting = asyncio.create_task(read(stream_of(answers.answer("b"), gate)))
     await settle()
     waiting.cancel()
     await settle()
-    third = asyncio.create_task(read(gate.admit(answers.answer("c"))))
+    third = asyncio.create_task(read(stream_of(answers.answer("c"), gate)))
     answers.go.set()
     assert await asyncio.gather(first, third) == [2, 2]
     assert answers.writing == ["a", "c"]
@@ -73,20 +77,20 @@ async def test_a_question_that_is_given_up_while_it_waits_makes_room() -> None:
 async def test_events_that_nobody_reads_give_their_place_back() -> None:
     gate, answers = AnswerGate(1, 0), Answers()
     answers.go.set()
-    forgotten = gate.admit(answers.answer("a"))
+    forgotten = stream_of(answers.answer("a"), gate)
     del forgotten
     gc.collect()
     await settle()
-    closed = gate.admit(answers.answer("b"))
-    async with aclosing(closed):
-        assert isinstance(await anext(closed), Started)
-    task = asyncio.create_task(read(gate.admit(answers.answer("c"))))
+    closed = stream_of(answers.answer("b"), gate)
+    assert isinstance(await anext(aiter(closed)), Started)
+    await closed.close()
+    task = asyncio.create_task(read(stream_of(answers.answer("c"), gate)))
     task.cancel()
     await settle()
     del task
     gc.collect()
     await settle()
-    assert await read(gate.admit(answers.answer("d"))) == 2
+    assert await read(stream_of(answers.answer("d"), gate)) == 2
 
 
 async def test_an_answer_that_fails_gives_its_place_back() -> None:
@@ -97,8 +101,8 @@ async def test_an_answer_that_fails_gives_its_place_back() -> None:
     gate, answers = AnswerGate(1, 0), Answers()
     answers.go.set()
     with pytest.raises(RuntimeError):
-        await read(gate.admit(fails()))
-    assert await read(gate.admit(answers.answer("b"))) == 2
+        await read(stream_of(fails(), gate))
+    assert await read(stream_of(answers.answer("b"), gate)) == 2
 
 
 @given(st.lists(st.sampled_from(["ask", "stop", "finish"]), max_size=40))
@@ -110,7 +114,7 @@ def test_there_are_never_more_than_are_let_in_and_all_places_come_back(steps: li
             running = [task for task in tasks if not task.done()]
             if step == "ask":
                 try:
-                    tasks.append(asyncio.create_task(read(gate.admit(answers.answer(str(number))))))
+                    tasks.append(asyncio.create_task(read(stream_of(answers.answer(str(number)), gate))))
                 except Busy:
                     assert len(running) >= 4
             elif step == "stop" and running:
@@ -123,6 +127,6 @@ def test_there_are_never_more_than_are_let_in_and_all_places_come_back(steps: li
         answers.go.set()
         await asyncio.gather(*tasks, return_exceptions=True)
         assert answers.most <= 2
-        await asyncio.gather(*(read(gate.admit(answers.answer("end"))) for _ in range(4)))
+        await asyncio.gather(*(read(stream_of(answers.answer("end"), gate)) for _ in range(4)))
 
     asyncio.run(play())

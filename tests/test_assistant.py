@@ -26,10 +26,10 @@ from tiny import (
     told,
 )
 
-from rag.answering.assistant import Ask
 from rag.types import (
     STEPS,
     Answer,
+    Ask,
     Cited,
     Done,
     Retrieved,
@@ -45,7 +45,7 @@ from ui.wiring import Workbench
 
 
 async def test_events_come_in_the_order_of_the_way(bench: Workbench) -> None:
-    events = await told(bench.ask(Ask(QUESTION)))
+    events = await told(bench.assistant.start(Ask(QUESTION)))
     frame = [event for event in events if not isinstance(event, Token | Cited)]
     expected: list[Any] = [Started]
     for step in STEPS:
@@ -65,7 +65,7 @@ async def test_events_come_in_the_order_of_the_way(bench: Workbench) -> None:
 
 
 async def test_the_tokens_are_the_answer_and_the_hits_and_citations_are_those_told(bench: Workbench) -> None:
-    events = await told(bench.ask(Ask("How much does the ferry cost?")))
+    events = await told(bench.assistant.start(Ask("How much does the ferry cost?")))
     answer = events[-1].answer  # type: ignore[union-attr]
     assert "".join(event.text for event in events if isinstance(event, Token)) == answer.text
     (hits,) = (event.hits for event in events if isinstance(event, Retrieved))
@@ -76,7 +76,7 @@ async def test_the_tokens_are_the_answer_and_the_hits_and_citations_are_those_to
 
 async def test_tokens_arrive_while_the_model_writes(bench: Workbench) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} ", "[1]", " And so on."), pause_s=0.05)
-    events = assistant_with(bench, model).answer(Ask(QUESTION))
+    events = assistant_with(bench, model).start(Ask(QUESTION))
     arrived = [(time.perf_counter(), event) async for event in events]
     times = [at for at, event in arrived if isinstance(event, Token)]
     assert len(times) == 3
@@ -87,7 +87,7 @@ async def test_what_the_condenser_writes_is_no_token_of_the_answer(bench: Workbe
     condenser = ScriptedChat(reply=("When was the tide gauge installed?",))
     writer = ScriptedChat(reply=(f"{SENTENCE} [1]",))
     assistant = assistant_with(bench, writer, condenser=condenser)
-    events = await told(assistant.answer(Ask("Since when?", FOLLOW_UP)))
+    events = await told(assistant.start(Ask("Since when?", FOLLOW_UP)))
     assert [event.text for event in events if isinstance(event, Token)] == [f"{SENTENCE} [1]"]
 
 
@@ -149,7 +149,7 @@ async def test_an_unsupported_answer_of_a_model_becomes_the_refusal(bench: Workb
 async def test_the_trace_is_saved_before_the_answer_is_called_done(bench: Workbench) -> None:
     woken: list[str] = []
     assistant = replace(bench.assistant, on_traced=lambda: woken.append("woken"))
-    async for event in assistant.answer(Ask(QUESTION)):
+    async for event in assistant.start(Ask(QUESTION)):
         if isinstance(event, Started):
             assert bench.traces.get(event.trace_id).status == "running"
         if isinstance(event, Cited | Done):
@@ -248,7 +248,7 @@ async def test_questions_side_by_side_keep_their_events_and_traces_apart(bench: 
         "How hot must the oven be?": "250 degrees",
     }
     questions = list(asked) * 4
-    told_all = await asyncio.gather(*(told(bench.ask(Ask(question))) for question in questions))
+    told_all = await asyncio.gather(*(told(bench.assistant.start(Ask(question))) for question in questions))
     ids = set()
     for question, events in zip(questions, told_all, strict=True):
         assert isinstance(events[0], Started)

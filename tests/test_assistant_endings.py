@@ -28,13 +28,14 @@ from tiny import (
     trace_id_of,
 )
 
-from rag.answering.assistant import Ask, Assistant, Pipeline
+from rag.answering.assistant import Assistant, Pipeline
 from rag.answering.steps import Steps
 from rag.errors import CorpusError, DatabaseError, ModelUnavailable, VectorStoreError
 from rag.models.streaming import StreamedChatModel
 from rag.tracing.trace_store import Trace
 from rag.types import (
     STEPS,
+    Ask,
     Cited,
     Done,
     Event,
@@ -49,7 +50,7 @@ from ui.wiring import Workbench
 
 async def stopped_at(assistant: Assistant, kind: type[Event], ask: Ask) -> list[Event]:
     """Close the stream right after the first event of a kind; the events until then."""
-    return await told_until(assistant.answer(ask), lambda event: isinstance(event, kind))
+    return await told_until(assistant.start(ask), lambda event: isinstance(event, kind))
 
 
 # Stopping
@@ -91,7 +92,7 @@ async def test_closing_inside_each_step_stops_there(bench: Workbench, step: str)
     condenser = ScriptedChat(reply=(QUESTION,))
     assistant = assistant_with(bench, model, condenser=condenser)
     begun = StepStarted(step)  # type: ignore[arg-type]
-    events = await told_until(assistant.answer(Ask(QUESTION, FOLLOW_UP)), lambda event: event == begun)
+    events = await told_until(assistant.start(Ask(QUESTION, FOLLOW_UP)), lambda event: event == begun)
     trace = bench.traces.get(trace_id_of(events))
     # What was done before the stop is there; the rest was never begun or left.
     assert trace.status in ("cancelled", "ok")
@@ -114,11 +115,15 @@ async def test_cancelling_the_task_that_reads_stops_the_work_as_well(bench: Work
     started: list[str] = []
 
     async def read() -> None:
-        async for event in assistant.answer(Ask(QUESTION)):
-            if isinstance(event, Started):
-                started.append(event.trace_id)
-            if isinstance(event, Token):
-                began.set()
+        stream = assistant.start(Ask(QUESTION))
+        try:
+            async for event in stream:
+                if isinstance(event, Started):
+                    started.append(event.trace_id)
+                if isinstance(event, Token):
+                    began.set()
+        finally:
+            await stream.close()
 
     task = asyncio.create_task(read())
     await asyncio.wait_for(began.wait(), 10)
@@ -213,7 +218,7 @@ async def test_a_failure_in_any_step_is_one_sentence_and_a_trace(
 ) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} [1]",))
     steps = broken(steps_of(bench, model), step, error)
-    events = await told(assistant_of(steps, bench.traces).answer(Ask(QUESTION, FOLLOW_UP)))
+    events = await told(assistant_of(steps, bench.traces).start(Ask(QUESTION, FOLLOW_UP)))
     assert isinstance(events[-1], Done)
     answer = events[-1].answer
     assert (answer.status, answer.error, answer.text) == ("failed", said, "")
@@ -260,12 +265,11 @@ async def test_a_stop_while_the_pipeline_is_being_made_is_traced(bench: Workbenc
         raise CorpusError("too late")
 
     assistant = replace(bench.assistant, pipeline=slow)
-    events = aiter(assistant.answer(Ask(QUESTION)))
-    started = await anext(events)
+    stream = assistant.start(Ask(QUESTION))
+    started = await anext(aiter(stream))
     assert isinstance(started, Started)
     await asyncio.sleep(0.02)
-    closing = asyncio.create_task(events.aclose())  # type: ignore[attr-defined]
-    await asyncio.wait_for(closing, 2)
+    await asyncio.wait_for(stream.close(), 2)
     release.set()
     assert bench.traces.get(started.trace_id).status == "cancelled"
 

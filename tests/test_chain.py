@@ -25,13 +25,13 @@ from tiny import (
 )
 
 from prompts import PRODUCTION, PromptLibrary, PromptTemplate, find_prompt
-from rag.answering.chain import ROOT, Draft, build_chain, part_of
+from rag.answering.chain import build_chain
 from rag.answering.release import Release
-from rag.answering.steps import HISTORY, Steps, place_of
+from rag.answering.steps import HISTORY, PromptInput, Steps, place_of
 from rag.errors import PromptError
 from rag.models.fencing import beside, quoted
 from rag.settings import DecodingSettings, GroundingSettings, RetrievalSettings
-from rag.types import Answer, Hit, Passage, Turn, Usage
+from rag.types import Answer, Ask, Hit, Passage, Turn, Usage
 from ui.wiring import Workbench
 
 HISTORY_OF_TWO = (
@@ -41,7 +41,7 @@ HISTORY_OF_TWO = (
 
 
 async def run(steps: Steps, question: str = QUESTION, history: tuple[Turn, ...] = ()) -> Answer:
-    return await build_chain(steps).ainvoke(Draft(question, history))
+    return await build_chain(steps).ainvoke(Ask(question, history))
 
 
 async def sent(steps: Steps, model: ScriptedChat, question: str = QUESTION) -> list[BaseMessage]:
@@ -218,7 +218,7 @@ async def test_a_single_passage_beyond_the_budget_is_shortened_and_keeps_its_pla
 async def test_a_huge_passage_is_shortened_to_the_budget(steps: Steps) -> None:
     text = "The mole is 900 metres long and was built of basalt. " * 4000
     passage = Passage(1, 1, "/mole.md", "mole.md", "The mole", text, 50, 50 + len(text))
-    draft = await with_budget(steps, 100).prompt(Draft("q", standalone="q", hits=(Hit(passage, 1.0),)), {})
+    draft = await with_budget(steps, 100).prompt(PromptInput("q", (Hit(passage, 1.0),)), {})
     (kept,) = draft.hits
     assert text.startswith(kept.passage.text)
     assert kept.passage.end == 50 + len(kept.passage.text)
@@ -354,20 +354,6 @@ async def test_the_chat_runs_what_the_label_production_names_at_each_question(
     assert answer.status == "failed"
     assert str(broken) in answer.error
     bench.close()
-
-
-# What a span shows
-
-
-def test_a_span_shows_what_its_step_reads_and_adds() -> None:
-    draft = Draft("q", standalone="s", text="t", usage=Usage(1, 2))
-    assert part_of("retrieve", "input", draft) == {"standalone": "s"}
-    added = {"text": "t", "usage": Usage(1, 2), "confidence": None, "spans": (), "cut": False, "unread": 0}
-    assert part_of("generate", "output", draft) == added
-    assert part_of(ROOT, "input", draft) == {"question": "q", "history": ()}
-    answer = Answer("t", "answered")
-    assert part_of("ground", "output", answer) is answer
-    assert part_of("ScriptedChat", "input", "anything") == "anything"
 
 
 async def test_the_assistant_adds_only_the_trace_to_the_answer(steps: Steps, bench: Workbench) -> None:

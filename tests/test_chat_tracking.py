@@ -92,7 +92,7 @@ async def test_a_chat_is_read_back_with_the_tree_of_every_question(home: Workspa
 CHAT = """
 import asyncio, signal, sys
 from pathlib import Path
-from rag.answering.assistant import Ask
+from rag.types import Ask
 from rag.types import Token
 from tiny import QUESTION, SENTENCE, ScriptedChat, assistant_of, settings_at, steps_of
 from ui.wiring import Workbench
@@ -101,13 +101,13 @@ bench = Workbench(settings_at(Path(sys.argv[1]), tracking={"wandb": "offline"}))
 
 async def chat():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
-    async for _ in bench.ask(Ask(QUESTION)):
+    async for _ in bench.assistant.start(Ask(QUESTION)):
         pass
     model = ScriptedChat(reply=("The tide ",) * 3000, pause_s=0.01)
     steps = steps_of(bench, model)
     slow = assistant_of(steps, bench.traces, on_traced=lambda: bench.tracker.wake())
     count = 0
-    async for event in slow.answer(Ask("A slow question")):
+    async for event in slow.start(Ask("A slow question")):
         if isinstance(event, Token):
             count += 1
             if count == 10:

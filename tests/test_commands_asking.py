@@ -10,8 +10,7 @@ import pytest
 from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
-from rag.answering.assistant import Ask
-from rag.types import Answer, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
+from rag.types import Answer, Ask, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
 from ui.commands import _answers
 from ui.wiring import Workbench
 

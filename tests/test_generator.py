@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from rag.models.generator.case_restoration import Restorer
 from rag.models.generator.generator_chat import GeneratorChatModel
 from rag.models.generator.generator_decoding import NO_REPEAT, Generator, Refusal, Sampling
 from rag.models.generator.generator_input import MOST_REPLY, POSITIONS, PromptRenderer, without_passage
+from rag.models.replies import ModelInput, reply_to
 from rag.settings import Settings
 from rag.workspace import Workspace
 
@@ -357,9 +359,9 @@ def test_passages_that_were_not_read_are_counted(generator: Generator) -> None:
     evidence = Evidence(
         "Who?", tuple(EvidencePassage(at, text, "", (), None) for at, text in enumerate(passages, 1)), "No."
     )
-    message = HumanMessage(prompt_with(passages), additional_kwargs={"evidence": evidence})
-    assert read(chat(generator), [message]).response_metadata["unread"] == 4
-    assert read(chat(generator)).response_metadata["unread"] == 0
+    prompt = ModelInput((HumanMessage(prompt_with(passages)),), evidence)
+    assert asyncio.run(reply_to(chat(generator), prompt, {})).unread == 4
+    assert asyncio.run(reply_to(chat(generator), ModelInput(prompt.messages[:1]), {})).unread == 0
 
 
 def test_nothing_to_answer_is_an_error(generator: Generator) -> None:

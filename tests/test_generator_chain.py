@@ -10,11 +10,10 @@ from chance import adapter_of_chance, network_of_chance
 from terminal import assert_one_line, call
 from tiny import CORPUS, PRICES, QUESTION, ScriptedChat, assistant_with, settings_at
 
-from rag.answering.assistant import Ask
 from rag.encoders.adapters import Adapter
 from rag.encoders.tuned_conversion import converted_network
 from rag.models.generator.generator_chat import GeneratorChatModel
-from rag.types import Answer, Done, Turn
+from rag.types import Answer, Ask, Done, Turn
 from ui.pages.chat.answer_html import footer_html
 from ui.pages.safe_markup import plain
 from ui.wiring import Workbench
@@ -48,7 +47,7 @@ def bench(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[Workbenc
 
 
 async def answered(bench: Workbench, ask: Ask) -> Answer:
-    (done,) = [event async for event in bench.ask(ask) if isinstance(event, Done)]
+    (done,) = [event async for event in bench.assistant.start(ask) if isinstance(event, Done)]
     return done.answer
 
 
@@ -104,7 +103,7 @@ async def test_condensing_here_costs_seconds_also_where_the_answer_costs_tokens(
 ) -> None:
     condenser = GeneratorChatModel(generator=bench.generator, max_tokens=8)
     assistant = assistant_with(bench, ScriptedChat(reply=("Nothing. [1]",)), condenser=condenser)
-    events = [event async for event in assistant.answer(Ask("Since when?", (Turn(QUESTION, "Here."),)))]
+    events = [event async for event in assistant.start(Ask("Since when?", (Turn(QUESTION, "Here."),)))]
     (done,) = [event for event in events if isinstance(event, Done)]
     spans = {span.name: span for span in bench.traces.get(done.answer.trace_id).spans}
     span = spans["GeneratorChatModel"]

@@ -16,10 +16,9 @@ from live_server import running
 from tiny import QUESTION, answered, only_llm, settings_at, stopped_after, told
 from tiny_lm import MESSAGES, chat, make_model, watch
 
-from rag.answering.assistant import Ask
 from rag.encoders import Encoder
 from rag.errors import ModelUnavailable
-from rag.types import Done, Token, Turn
+from rag.types import Ask, Done, Token, Turn
 from ui.wiring import Workbench
 
 COMPLETIONS = "/v1/chat/completions"
@@ -46,7 +45,7 @@ def with_model(home: Path, encoder: Encoder, model: Path | str, **changes: Any) 
 
 
 async def test_an_answer_is_streamed_traced_and_costed_by_the_seconds(local_bench: Workbench) -> None:
-    events = await told(local_bench.ask(Ask(QUESTION)))
+    events = await told(local_bench.assistant.start(Ask(QUESTION)))
     written = [event.text for event in events if isinstance(event, Token)]
     assert len(written) > 10
     assert isinstance(events[-1], Done)
@@ -80,7 +79,7 @@ async def test_a_person_who_stops_stops_the_work_and_the_trace_keeps_the_count(
     bench = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 1200, "context_tokens": 150})
     try:
         steps = watch(bench.models.engine(bench.settings), before=lambda _: time.sleep(0.01))
-        trace_id = await stopped_after(5, bench.ask(Ask(QUESTION)))
+        trace_id = await stopped_after(5, bench.assistant.start(Ask(QUESTION)))
         made = len(steps.shapes)
         await asyncio.sleep(0.2)
         assert len(steps.shapes) <= made + 2

@@ -27,10 +27,10 @@ from scripted_openai import (
 )
 from tiny import FOLLOW_UP, QUESTION, SENTENCE, answered, assistant_for, only_llm, steps_of, stopped_after
 
-from rag.answering.assistant import Ask
 from rag.errors import ModelUnavailable, SettingsError
 from rag.models.chat_models import check_model_name, open_remote_model
 from rag.settings import DecodingSettings, Settings
+from rag.types import Ask
 from ui.openai_shapes import Reply as ApiReply
 from ui.pages.chat.answer_html import footer_html
 from ui.wiring import Workbench
@@ -259,7 +259,7 @@ async def test_a_person_who_stops_a_slow_answer_hangs_up_on_the_server(bench: Wo
 
     with scripted_openai(slowly) as server:
         assistant = assistant_for(bench, settings_for(server.base_url, "gpt-4o"))
-        trace_id = await stopped_after(5, assistant.answer(Ask(QUESTION)))
+        trace_id = await stopped_after(5, assistant.start(Ask(QUESTION)))
         assert await asyncio.to_thread(server.gone.wait, 5)
     trace = bench.traces.get(trace_id)
     assert trace.status == "cancelled"

@@ -13,7 +13,6 @@ from evidence_samples import (
     UNANSWERED,
     evidence_of,
     lexical_at,
-    message_with,
     nearest_first,
     replied,
 )
@@ -101,8 +100,8 @@ def test_how_sure_it_must_be_is_a_setting(encoder: Encoder, lexical: LexicalInde
     assert read(asked, reader=reader_of(encoder, lexical, 1.0)).text == REFUSAL
     told = read(OFF_TOPIC, reader=reader_of(encoder, lexical, 0.0))
     assert told.text != REFUSAL
-    sure = told.response_metadata["confidence"]
-    assert 0 <= sure < 0.12 <= read(asked).response_metadata["confidence"] <= 1
+    sure = told.confidence
+    assert 0 <= sure < 0.12 <= read(asked).confidence <= 1
 
 
 def test_a_question_for_a_number_prefers_a_sentence_with_one(encoder: Encoder, lexical: LexicalIndex) -> None:
@@ -134,7 +133,7 @@ def test_a_heading_is_never_an_answer(encoder: Encoder, lexical: LexicalIndex) -
 def test_passages_without_a_sentence_are_refused(read: Reader, text: str) -> None:
     reply = read("When was the tide gauge installed?", [text])
     assert reply.text == REFUSAL
-    assert reply.response_metadata["confidence"] == 0.0
+    assert reply.confidence == 0.0
 
 
 def test_passages_of_code_can_be_quoted_and_do_no_harm(read: Reader) -> None:
@@ -172,21 +171,19 @@ def test_it_reads_nothing_but_its_evidence(reader: EmbeddedReader) -> None:
 def test_usage_counts_question_passages_and_answer(encoder: Encoder, read: Reader) -> None:
     question = "How much does a crossing cost?"
     reply = read(question)
-    assert reply.usage_metadata is not None
-    assert reply.usage_metadata["input_tokens"] == sum(encoder.tokens.count([question, *TEXTS]))
-    assert reply.usage_metadata["output_tokens"] == pytest.approx(encoder.tokens.count([reply.text])[0], abs=3)
+    assert reply.usage.input_tokens == sum(encoder.tokens.count([question, *TEXTS]))
+    assert reply.usage.output_tokens == pytest.approx(encoder.tokens.count([reply.text])[0], abs=3)
     refused = read("Which opera did Verdi write for Cairo?")
-    assert refused.usage_metadata is not None
-    assert refused.usage_metadata["output_tokens"] == encoder.tokens.count([REFUSAL])[0]
+    assert refused.usage.output_tokens == encoder.tokens.count([REFUSAL])[0]
 
 
 def test_it_streams_a_sentence_at_a_time(encoder: Encoder, reader: EmbeddedReader) -> None:
     question = "What does the ferry to Norderney cost, and when does it leave?"
-    message = message_with(evidence_of(encoder, question, TEXTS))
-    pieces = [chunk.text for chunk in reader.stream([message]) if chunk.text]
+    evidence = evidence_of(encoder, question, TEXTS)
+    pieces = [chunk.text for chunk in reader.stream(question, evidence=evidence) if chunk.text]
     assert len(pieces) > 1
     assert len(pieces) == len(quotes("".join(pieces)))
-    assert reader.invoke([message]).text == "".join(pieces)
+    assert replied(reader, evidence).text == "".join(pieces)
 
 
 # Ranking and choosing
@@ -247,8 +244,8 @@ def test_any_question_over_any_passages_is_answered_or_refused(
     reader: EmbeddedReader, encoder: Encoder, question: str, texts: list[str]
 ) -> None:
     clean = [text.encode("utf-8", "replace").decode() for text in (question, *texts)]
-    reply = reader.invoke([message_with(evidence_of(encoder, clean[0], clean[1:]))])
+    reply = replied(reader, evidence_of(encoder, clean[0], clean[1:]))
     assert reply.text
-    assert 0.0 <= reply.response_metadata["confidence"] <= 1.0
+    assert 0.0 <= reply.confidence <= 1.0
     if reply.text != REFUSAL:
         assert reply.text.endswith("]")

@@ -49,7 +49,7 @@ def read(span_reader: SpanReader, encoder: Encoder, tmp_path_factory: pytest.Tem
 
 
 def marked(reply: AIMessageChunk) -> list[str]:
-    return [reply.text[start:end] for start, end in reply.response_metadata.get("spans", ())]
+    return [reply.text[start:end] for start, end in reply.spans]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspa
         | FakeListChatModel(responses=["Because."]).with_config(run_name="generate")
         | RunnableLambda(lambda message: Answer(message.text, "answered")).with_config(run_name="ground")
     ).with_config(run_name="chat")
-    tracer = TraceTracer(save, store.begin, load_prices(CostSettings(machine_usd_per_hour=36.0)))
+    tracer = TraceTracer(save, load_prices(CostSettings(machine_usd_per_hour=36.0)))
     metadata = {"corpus": "handbook", "model": "embedded", "prompt": "answer@3", "release": "r7"}
     asked = [f"question {number}?" for number in range(4)] + ["please fail"]
     for question in asked[:4]:
@@ -139,7 +139,7 @@ def save(trace):
     store.save(trace)
     tracker.wake()
 
-tracer = TraceTracer(save, store.begin, load_prices(CostSettings()))
+tracer = TraceTracer(save, load_prices(CostSettings()))
 chain = (
     RunnableLambda(lambda question: question).with_config(run_name="retrieve")
     | SlowModel().with_config(run_name="generate")

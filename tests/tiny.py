@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
 
 from prompts import PromptTemplate, find_prompt
-from rag.answering.assistant import Ask, Assistant, Pipeline, TraceSink
+from rag.answering.answer_stream import AnswerStream
+from rag.answering.assistant import Assistant, Pipeline, TraceSink
 from rag.answering.chain import build_chain
 from rag.answering.steps import Steps
 from rag.encoders import Encoder
@@ -22,7 +22,7 @@ from rag.models.chat_models import open_remote_model
 from rag.settings import CostSettings, Settings
 from rag.tracing.cost import PriceList, load_prices
 from rag.tracing.trace_store import Span, Trace
-from rag.types import Answer, Done, Event, Started, Token, Turn
+from rag.types import Answer, Ask, Done, Event, Started, Token, Turn
 from ui.wiring import Workbench
 
 CORPUS = "harbour"
@@ -169,27 +169,31 @@ def assistant_for(bench: Workbench, settings: Settings) -> Assistant:
     return assistant_of(steps, bench.traces)
 
 
-async def told(events: AsyncIterator[Event]) -> list[Event]:
+async def told(stream: AnswerStream) -> list[Event]:
     """All events of an answer."""
-    async with aclosing(events) as each:  # type: ignore[type-var]
-        return [event async for event in each]
+    try:
+        return [event async for event in stream]
+    finally:
+        await stream.close()
 
 
-async def told_until(events: AsyncIterator[Event], last: Callable[[Event], bool], times: int = 1) -> list[Event]:
+async def told_until(stream: AnswerStream, last: Callable[[Event], bool], times: int = 1) -> list[Event]:
     """The events of an answer until ``last`` was true of so many; right after that its reader goes away."""
-    seen: list[Event] = []
-    async with aclosing(events) as each:  # type: ignore[type-var]
-        async for event in each:
-            seen.append(event)
+    events: list[Event] = []
+    try:
+        async for event in stream:
+            events.append(event)
             times -= last(event)
             if not times:
                 break
-    return seen
+    finally:
+        await stream.close()
+    return events
 
 
-async def stopped_after(tokens: int, events: AsyncIterator[Event]) -> str:
+async def stopped_after(tokens: int, stream: AnswerStream) -> str:
     """Stop an answer after so many tokens; the id of its trace."""
-    return trace_id_of(await told_until(events, lambda event: isinstance(event, Token), tokens))
+    return trace_id_of(await told_until(stream, lambda event: isinstance(event, Token), tokens))
 
 
 def trace_id_of(events: Sequence[Event]) -> str:
@@ -220,7 +224,8 @@ def whole(chunks: Iterable[Any]) -> AIMessageChunk:
 async def answered(assistant: Assistant | Workbench, question: str, **fields: Any) -> Answer:
     """The answer to a question; its events are checked for their frame on the way."""
     ask = Ask(question, **fields)
-    events = await told(assistant.answer(ask) if isinstance(assistant, Assistant) else assistant.ask(ask))
+    assistant = assistant if isinstance(assistant, Assistant) else assistant.assistant
+    events = await told(assistant.start(ask))
     assert isinstance(events[-1], Done)
     assert sum(isinstance(event, Started | Done) for event in events) == 2
     assert events[-1].answer.trace_id == trace_id_of(events)

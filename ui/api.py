@@ -18,14 +18,13 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.errors import Busy, CorpusError, ModelTimeout, ModelUnavailable, QuestionTooLong, RagsmithError
 from rag.retrieval.question_limit import check_question
-from rag.types import Event, Token
-from ui.asking import AnswerStream, Draft
+from rag.types import Ask, Event, Token
 from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, extra, history_of
 
 if TYPE_CHECKING:
-    from rag.answering.assistant import Ask
     from ui.wiring import Workbench
 
 log = logging.getLogger(__name__)
@@ -53,16 +52,16 @@ def api_routes(bench: Workbench) -> APIRouter:
             asked = await _read(request)
             ask = await asyncio.to_thread(_ask, bench, asked)
             # Reserve a place before anything is sent, so that the status can say when there is none.
-            events = bench.ask(ask)
+            stream = bench.assistant.start(ask)
         except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
             return _failure(error).response()
         reply = Reply(asked.model)
         if asked.stream:
             usage = asked.stream_options is not None and asked.stream_options.include_usage
-            chunks = _stream(events, reply, usage=usage)
+            chunks = _stream(stream, reply, usage=usage)
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
             return StreamingResponse(chunks, media_type="text/event-stream", headers=headers)
-        return await _answer(events, reply, request)
+        return await _answer(stream, reply, request)
 
     return router
 
@@ -85,8 +84,6 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
         ApiError: The model is unknown, or no user asks anything.
         RagsmithError: The question is too long, or the corpora cannot be read.
     """
-    from rag.answering.assistant import Ask
-
     name, _, corpus = asked.model.partition("/")
     if name != MODEL or (corpus and corpus not in bench.corpora()):
         raise ApiError(
@@ -100,19 +97,18 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
     return Ask(question, history_of(asked.messages[:-1]), corpus or bench.settings.corpus)
 
 
-async def _answer(events: AsyncIterator[Event], reply: Reply, request: Request) -> Response:
+async def _answer(stream: AnswerStream, reply: Reply, request: Request) -> Response:
     """The whole answer at once; the work stops when the client goes away."""
-    stream = AnswerStream(events)
     watcher = asyncio.create_task(_stop_when_gone(request, stream))
-    draft = Draft()
     try:
-        async for batch in stream.batches():
-            draft = reduce(Draft.after, batch, draft)
-        if draft.answer is None:
-            return _gone().response()
-        if draft.answer.status == "failed":
-            return ApiError(502, draft.answer.error, "answer_failed").response()
-        return JSONResponse(reply.completion(draft.answer))
+        answer = await stream.answer()
+        if answer.status == "failed":
+            return ApiError(502, answer.error, "answer_failed").response()
+        return JSONResponse(reply.completion(answer))
+    except asyncio.CancelledError:
+        if not stream.stopped:
+            raise
+        return _gone().response()
     except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
         return _failure(error).response()
     finally:
@@ -126,14 +122,13 @@ async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
     stream.stop()
 
 
-async def _stream(events: AsyncIterator[Event], reply: Reply, *, usage: bool) -> AsyncIterator[str]:
+async def _stream(stream: AnswerStream, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
     """The answer piece by piece; closing the stream stops the work."""
-    stream = AnswerStream(events)
-    draft = Draft()
+    draft = PartialAnswer()
     try:
         yield _sse(reply.chunk({"role": "assistant", "content": ""}))
         async for batch in stream.batches():
-            draft = reduce(Draft.after, batch, draft)
+            draft = reduce(PartialAnswer.after, batch, draft)
             text = _written(batch)
             if text:
                 yield _sse(reply.chunk({"content": text}))

@@ -5,54 +5,49 @@ It is answered, traced and stopped like a question; see ``rag.answering.assistan
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from rag.answering.assistant import Ask, Pipeline
+from rag.answering.answer_stream import AnswerStream
+from rag.answering.assistant import Pipeline
 from rag.errors import PromptError
-from rag.types import Answer, Event, whole
+from rag.types import Answer, Ask
 
 if TYPE_CHECKING:
-    from langchain_core.runnables import Runnable, RunnableConfig
-
-    from rag.answering.chain import Draft
     from rag.evaluation.variants import Variant
     from ui.wiring import Workbench
 
 LONGEST_TITLE = 200
 
 
-def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> AsyncIterator[Event]:
+def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> AnswerStream:
     """Fill the prompt of a variant and let its model answer.
 
     Args:
         values: One for each variable of the prompt, no more and no less.
 
     Returns:
-        The events of an answer; a failure that a person can fix is a ``Done`` with the status ``failed``: the
+        The answer; a failure that a person can fix is a ``Done`` with the status ``failed``: the
         values do not fit, the model only quotes, or it cannot be reached.
     """
-    assistant = bench.assistant_of(lambda _: _pipeline(bench, variant, values))
-    return assistant.answer(Ask(_title(values)))
+    assistant = bench.assistant_for(pipeline=lambda _: _pipeline(bench, variant, values), gate=bench.gate)
+    return assistant.start(Ask(_title(values)))
 
 
 def _title(values: Mapping[str, str]) -> str:
     """What stands in the list of traces in place of a question."""
-    told = " · ".join(f"{name}: {' '.join(text.split())}" for name, text in values.items())
-    return told if len(told) <= LONGEST_TITLE else told[: LONGEST_TITLE - 1] + "…"
+    title = " · ".join(f"{name}: {' '.join(text.split())}" for name, text in values.items())
+    return title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 1] + "…"
 
 
 def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> Pipeline:
     from langchain_core.messages import convert_to_messages
-    from langchain_core.runnables import RunnableLambda
 
     from prompts import PromptTemplateError
-    from rag.answering.chain import ROOT
+    from rag.answering.prompt_chain import build_prompt_chain
     from rag.answering.release import Release
     from rag.models.chat_models import EMBEDDED
     from rag.models.decoding_support import unsupported
-    from rag.models.replies import reply_of, unread_of, usage_of, was_cut
 
     settings, prompt = bench.way(variant)
     if settings.model == EMBEDDED:
@@ -86,20 +81,4 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
         unsupported=unsupported(settings),
     )
 
-    async def fill(draft: Draft) -> Draft:
-        return replace(draft, messages=tuple(messages), prompt_sha256=prompt.sha256)
-
-    async def generate(draft: Draft, config: RunnableConfig) -> Answer:
-        reply = await reply_of(model, draft.messages, config)
-        return replace(
-            frame,
-            text=whole(reply.text).strip(),
-            usage=usage_of(reply),
-            cut=was_cut(reply),
-            unread=unread_of(reply),
-        )
-
-    chain: Runnable[Any, Any] = RunnableLambda(fill, name="prompt").with_config(
-        run_name="prompt"
-    ) | RunnableLambda(generate, name="generate").with_config(run_name="generate")
-    return Pipeline(release, chain.with_config(run_name=ROOT))
+    return Pipeline(release, build_prompt_chain(messages, prompt.sha256, model, frame))

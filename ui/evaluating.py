@@ -167,7 +167,7 @@ class Evaluations:
             size=version.size,
             cases=lambda start, end: tuple(self.datasets.cases(version, start, end - start)),
             contestants=[
-                Contestant(state, self._bench.assistant_for(variant).answer)
+                Contestant(state, self._bench.assistant_for(variant).start)
                 for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
             ],
             store=self.runs,

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
 from typing import TYPE_CHECKING
 
-from rag.answering.assistant import Ask
+from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.errors import PromptError
-from rag.types import Event, StepStarted
-from ui.asking import AnswerStream, Draft
+from rag.types import Ask
 from ui.direct import run_prompt
 from ui.lab import Column, resolve, source_of_passages
 
@@ -46,24 +44,30 @@ class Lane:
         over: Whether nothing more comes.
     """
 
-    draft: Draft = field(default_factory=Draft)
+    draft: PartialAnswer = field(default_factory=PartialAnswer)
     problem: Exception | None = None
     over: bool = False
 
 
 class SideBySide:
-    """Answers that are written at the same time; each ends by itself. Make it inside a running loop."""
+    """Answers that are written at the same time; each ends by itself. Make it inside a running loop.
 
-    def __init__(self, answers: Sequence[AsyncIterator[Event]]) -> None:
-        self.lanes = [Lane() for _ in answers]
-        self._streams = [AnswerStream(events) for events in answers]
+    Args:
+        starts: Each begins one answer, and may take a while to.
+    """
+
+    def __init__(self, starts: Sequence[Callable[[], Awaitable[AnswerStream]]]) -> None:
+        self.lanes = [Lane() for _ in starts]
+        self._starts = starts
+        self._streams: dict[int, AnswerStream] = {}
+        self._tasks: list[asyncio.Task[None]] = []
         self._changed: set[int] = set()
 
     async def changes(self, pause_s: float) -> AsyncIterator[list[int]]:
-        """The numbers of those that have changed, at most once in ``pause_s``; ends when all have ended."""
-        tasks = [asyncio.create_task(self._follow(number, pause_s)) for number in range(len(self.lanes))]
+        """Yield the numbers of those that have changed, at most once in ``pause_s``; ends when all have ended."""
+        self._tasks = [asyncio.create_task(self._follow(number, pause_s)) for number in range(len(self.lanes))]
         try:
-            waiting: set[asyncio.Task[None]] = set(tasks)
+            waiting: set[asyncio.Task[None]] = set(self._tasks)
             while waiting:
                 _, waiting = await asyncio.wait(waiting, timeout=pause_s)
                 if self._changed:
@@ -71,27 +75,35 @@ class SideBySide:
                     yield changed
         finally:
             await self.close()
-            await asyncio.gather(*tasks)
 
     def stop(self) -> None:
         """Stop the work of all; ``changes`` ends after what has come so far."""
-        for stream in self._streams:
-            stream.stop()
+        for number, task in enumerate(self._tasks):
+            if number in self._streams:
+                self._streams[number].stop()
+            else:
+                task.cancel()
 
     async def close(self) -> None:
         """Stop the work and wait until it has ended and its traces are stored."""
-        await asyncio.gather(*(stream.close() for stream in self._streams))
+        self.stop()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _follow(self, number: int, pause_s: float) -> None:
         lane = self.lanes[number]
         try:
-            async for events in self._streams[number].batches(pause_s):
-                lane.draft = reduce(Draft.after, events, lane.draft)
-                self._changed.add(number)
+            stream = self._streams[number] = await self._starts[number]()
+            try:
+                async for events in stream.batches(pause_s):
+                    lane.draft = reduce(PartialAnswer.after, events, lane.draft)
+                    self._changed.add(number)
+            finally:
+                await stream.close()
         except Exception as error:  # noqa: BLE001 - whatever fails in one column leaves the others as they are
             lane.problem = error
-        lane.over = True
-        self._changed.add(number)
+        finally:
+            lane.over = True
+            self._changed.add(number)
 
 
 def ask_all(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> SideBySide:
@@ -108,31 +120,24 @@ def ask_all(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> 
             return await asyncio.shield(found)
 
         search = shared
-    return SideBySide([_answer(bench, column, asked, search) for column in columns])
+    return SideBySide([partial(_start, bench, column, asked, search) for column in columns])
 
 
-async def _answer(
+async def _start(
     bench: Workbench,
     column: Column,
     asked: LabQuestion,
     search: Callable[[], Awaitable[tuple[Hit, ...]]] | None,
-) -> AsyncIterator[Event]:
-    held = await asyncio.to_thread(resolve, bench, column)
-    if held.free:
+) -> AnswerStream:
+    resolved = await asyncio.to_thread(resolve, bench, column)
+    if resolved.free:
         values = {"question": asked.text} | dict(asked.values)
-        events = run_prompt(bench, held.variant, {name: values.get(name, "") for name in held.free})
-    elif not asked.text.strip():
+        return run_prompt(bench, resolved.variant, {name: values.get(name, "") for name in resolved.free})
+    if not asked.text.strip():
         raise PromptError("There is no question.", fix="Write one above the columns.")
-    else:
-        hits = None
-        if search:
-            yield StepStarted("retrieve")
-            hits = await search()
-        question = Ask(asked.text, corpus=asked.corpus, hits=hits)
-        events = bench.assistant_for(held.variant).answer(question)
-    async with aclosing(bench.gate.admit(events)) as told:
-        async for event in told:
-            yield event
+    hits = await search() if search else None
+    assistant = bench.assistant_for(resolved.variant, gate=bench.gate)
+    return assistant.start(Ask(asked.text, corpus=asked.corpus, hits=hits))
 
 
 def fixed_hits(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rag.answering.assistant import Ask, Assistant, Pipeline
+from rag.answering.answer_gate import Gate, OpenGate
+from rag.answering.assistant import Assistant, Pipeline
 from rag.answering.release import Release
 from rag.errors import PromptError, RagsmithError
 from rag.redaction import redact
 from rag.settings import Settings
-from rag.types import Event
 from rag.workspace import Workspace, open_workspace
 from ui.shared_property import shared_property
 
@@ -194,17 +194,31 @@ class Workbench:
 
     @property
     def assistant(self) -> Assistant:
-        """Answers questions."""
-        return self.assistant_for()
+        """Answers questions when their turn has come."""
+        return self.assistant_for(gate=self.gate)
 
-    def assistant_for(self, variant: Variant | None = None) -> Assistant:
-        """Answers questions in the way of a variant; None is the way of the settings."""
-        return self.assistant_of(lambda corpus: self.pipeline(corpus, variant))
+    def assistant_for(
+        self,
+        variant: Variant | None = None,
+        *,
+        pipeline: Callable[[str], Pipeline] | None = None,
+        gate: Gate | None = None,
+    ) -> Assistant:
+        """Return what answers questions.
 
-    def assistant_of(self, pipeline: Callable[[str], Pipeline]) -> Assistant:
-        """Answers questions by the pipeline that is given for a corpus, traced and reckoned as all are."""
-        limit = self.settings.limits.question_chars
-        return Assistant(pipeline, self.traces, self.prices, lambda: self.tracker.wake(), limit)
+        Args:
+            variant: Changes the settings; None keeps them.
+            pipeline: Gives the pipeline of a corpus, in place of the variant's.
+            gate: Decides when an answer may begin; None lets every answer begin at once.
+        """
+        return Assistant(
+            pipeline or (lambda corpus: self.pipeline(corpus, variant)),
+            self.traces,
+            self.prices,
+            lambda: self.tracker.wake(),
+            self.settings.limits.question_chars,
+            gate or OpenGate(),
+        )
 
     @shared_property
     def prices(self) -> PriceList:
@@ -377,14 +391,6 @@ class Workbench:
 
         limits = self.settings.limits
         return AnswerGate(limits.answers_at_once, limits.answers_waiting)
-
-    def ask(self, request: Ask) -> AsyncIterator[Event]:
-        """Answer a question when its turn has come; see ``rag.answering.assistant.Assistant.answer``.
-
-        Raises:
-            Busy: Too many questions wait already.
-        """
-        return self.gate.admit(self.assistant.answer(request))
 
     def ingest(
         self,

@@ -1,9 +1,10 @@
-"""Answers a question, telling what happens while it happens.
+"""Answers questions: the one path from a question to its answer, for page, API, command line, lab and evaluation.
 
-    async for event in assistant.answer(Ask("What is a release?")):
+    stream = assistant.start(Ask("What is a release?"))
+    async for event in stream:
         ...
 
-Closing the iterator, or cancelling the task that reads it, stops the work; what was done until then is traced.
+Closing the stream stops the work; what was done until then is traced.
 """
 
 from __future__ import annotations
@@ -12,63 +13,32 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from rag.answering.answer_gate import Gate, OpenGate, Place
+from rag.answering.answer_stream import AnswerStream
 from rag.errors import QuestionTooLong, RagsmithError, StoreError
 from rag.redaction import redact
 from rag.retrieval.question_limit import check_question
 from rag.tracing.trace_store import Status, Trace
-from rag.types import (
-    STEPS,
-    Answer,
-    Cited,
-    Done,
-    Event,
-    Retrieved,
-    Started,
-    StepFinished,
-    StepStarted,
-    Token,
-    Turn,
-    whole,
-)
+from rag.types import Answer, Ask, Cited, Done, Event, Started, Turn, whole
 
 if TYPE_CHECKING:
-    from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.runnables import Runnable
 
-    from rag.answering.chain import Draft
     from rag.answering.release import Release
     from rag.tracing.cost import PriceList
-    from rag.types import Hit
 
 _log = logging.getLogger(__name__)
 
-# Earlier turns that are looked at, the latest: no step reads as many, and a trace keeps them all.
+# The latest turns: no step reads as many, and a trace keeps them all.
 LATEST_TURNS = 20
 # An earlier answer may be so many times as long as a question.
 ANSWER_TIMES = 4
 
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One question.
-
-    Attributes:
-        history: Earlier turns of the conversation, oldest first.
-        corpus: Which corpus; empty for the one in the settings.
-        conversation_id: What the trace belongs to, if anything.
-        hits: What to answer from, in place of what a search would find; None searches.
-    """
-
-    question: str
-    history: tuple[Turn, ...] = ()
-    corpus: str = ""
-    conversation_id: str | None = None
-    hits: tuple[Hit, ...] | None = None
+Emit = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
@@ -76,32 +46,33 @@ class Pipeline:
     """A release, ready to answer."""
 
     release: Release
-    chain: Runnable[Draft, Answer]
+    chain: Runnable[Ask, Answer]
 
 
 class TraceSink(Protocol):
     """Where traces go: ``rag.tracing.trace_store.TraceStore``."""
 
     def begin(self, trace: Trace) -> None:
-        """A question is being answered."""
+        """Store the trace of a question that is being answered."""
         ...
 
     def save(self, trace: Trace) -> None:
-        """It was answered, failed or was stopped."""
+        """Store the trace of a question that was answered, failed or was stopped."""
         ...
 
 
 @dataclass(frozen=True)
 class Assistant:
-    """Runs the chain and turns its callbacks into events.
+    """Runs the chain.
 
     Attributes:
-        pipeline: Gives the pipeline of a corpus; may take seconds the first time.
-        traces: Where every answer is written before it is called done.
+        pipeline: Returns the pipeline of a corpus; may take seconds the first time.
+        traces: Where every question is written when it is asked, and before its answer is called done.
         prices: What tokens and seconds cost.
         on_traced: Called after a trace was written.
-        question_chars: Characters that a question may have; of earlier turns, the question is cut to as many and
-            the answer to four times as many. None for no limit.
+        question_chars: Characters that a question may have. Of earlier turns, the question is truncated to as
+            many and the answer to four times as many. None for no limit.
+        gate: Decides when an answer may begin.
     """
 
     pipeline: Callable[[str], Pipeline]
@@ -109,49 +80,42 @@ class Assistant:
     prices: PriceList
     on_traced: Callable[[], None] = field(default=lambda: None)
     question_chars: int | None = None
+    gate: Gate = field(default_factory=OpenGate)
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Event]:
-        """Answer one question.
+    def start(self, ask: Ask) -> AnswerStream:
+        """Begin to answer a question. Call it inside a running loop.
 
-        Args:
-            ask: The question and its conversation.
+        Returns:
+            The events: ``Started`` first and ``Done`` last; every failure that a person can fix is a ``Done``
+            with the status ``failed``. A question that is too long has no trace, and both name none.
 
-        Yields:
-            ``Started`` first and ``Done`` last; every failure that a person can fix is a ``Done`` with the
-            status ``failed``. A question that is too long has no trace, and both name none.
+        Raises:
+            Busy: Too many questions wait already.
         """
-        limit = self.question_chars
-        if limit is not None:
-            try:
-                check_question(ask.question, limit)
-            except QuestionTooLong as error:
-                yield Started("")
-                yield Done(Answer("", "failed", error=str(error)))
-                return
-        events: asyncio.Queue[Event | None] = asyncio.Queue()
-        work = asyncio.create_task(self._work(_readable(ask, limit), events))
-        # However the work ends, nobody waits for more.
-        work.add_done_callback(lambda _: events.put_nowait(None))
-        try:
-            while (event := await events.get()) is not None:
-                yield event
-        finally:
-            work.cancel()
-            with suppress(asyncio.CancelledError):
-                await work
+        place = self.gate.enter()
+        return AnswerStream(lambda emit: self._work(ask, place, emit), on_end=place.leave)
 
-    async def _work(self, ask: Ask, events: asyncio.Queue[Event | None]) -> None:
+    async def _work(self, ask: Ask, place: Place, emit: Emit) -> None:
+        await place.turn()
+        if self.question_chars is not None:
+            try:
+                check_question(ask.question, self.question_chars)
+            except QuestionTooLong as error:
+                emit(Started(""))
+                emit(Done(Answer("", "failed", error=str(error))))
+                return
+        ask = _readable(ask, self.question_chars)
         record = _Record(self.traces, ask)
-        events.put_nowait(Started(record.id))
+        emit(Started(record.id))
         try:
             record.open()
         except StoreError as error:
             # A store that cannot be written now would be waited for again at every further write.
-            events.put_nowait(Done(Answer("", "failed", trace_id=record.id, error=str(error))))
+            emit(Done(Answer("", "failed", trace_id=record.id, error=str(error))))
             return
         started = time.perf_counter()
         try:
-            answer = await self._run(ask, record, events)
+            answer = await self._run(ask, record, emit)
         except RagsmithError as error:
             answer = Answer("", "failed", error=str(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the page needs an answer
@@ -159,40 +123,25 @@ class Assistant:
             answer = Answer("", "failed", error=f"This is a bug in ragsmith: {type(error).__name__}: {error}.")
         except BaseException:
             # Stopped from outside: the stop button, a closed page, Ctrl-C.
-            record.close("cancelled")
-            self._tell()
+            self._close(record, "cancelled")
             raise
-        record.close("error", answer.error)
-        self._tell()
+        self._close(record, "error", answer.error)
         if not answer.latency_s:
             answer = replace(answer, latency_s=time.perf_counter() - started)
         for citation in answer.citations:
-            events.put_nowait(Cited(citation))
-        events.put_nowait(Done(replace(answer, trace_id=record.id)))
+            emit(Cited(citation))
+        emit(Done(replace(answer, trace_id=record.id)))
 
-    def _tell(self) -> None:
-        try:
-            self.on_traced()
-        except Exception as error:  # noqa: BLE001 - whoever is told must not keep the answer back
-            _log.warning("Nobody could be told of a trace: %s", error)
-
-    async def _run(self, ask: Ask, record: _Record, events: asyncio.Queue[Event | None]) -> Answer:
+    async def _run(self, ask: Ask, record: _Record, emit: Emit) -> Answer:
         pipeline = await asyncio.to_thread(self.pipeline, ask.corpus)
-        from rag.answering.chain import Draft, part_of
-        from rag.tracing.tracer import TraceTracer, as_json
+        from rag.answering.answer_tracer import AnswerTracer
 
         release = pipeline.release
-        tracer = TraceTracer(
-            save=record.save,
-            begin=record.begin,
-            prices=self.prices,
-            view=lambda name, side, value: as_json(name, side, part_of(name, side, value)),
-        )
         answer = await pipeline.chain.ainvoke(
-            Draft(ask.question, ask.history, fixed=ask.hits),
+            ask,
             config={
                 "run_id": uuid.UUID(record.id),
-                "callbacks": [tracer, _listener(events)],
+                "callbacks": [AnswerTracer(record.save, self.prices, emit)],
                 "metadata": {
                     "corpus": release.corpus,
                     "model": release.model,
@@ -207,18 +156,23 @@ class Assistant:
             return answer
         return replace(answer, latency_s=record.saved.latency_s or 0.0, cost_usd=record.saved.cost_usd)
 
+    def _close(self, record: _Record, status: Status, error: str = "") -> None:
+        record.close(status, error)
+        try:
+            self.on_traced()
+        except Exception as failure:  # noqa: BLE001 - a listener that fails must not keep the answer back
+            _log.warning("The listener to traces failed: %s", failure)
+
 
 class _Record:
-    """The trace of one question, from the moment it was asked: also where its chain cannot be made, or is
-    stopped before it begins. As soon as the chain runs, its tracer writes here.
-    """
+    """The trace of one question: written when it is asked, and when its chain has ended or could not begin."""
 
     def __init__(self, sink: TraceSink, ask: Ask) -> None:
         self.id = str(uuid.uuid4())
         self.saved: Trace | None = None
+        self._ended = False
         self._sink = sink
-        self._traced = False
-        self._asked = Trace(
+        self._running = Trace(
             id=self.id,
             started=time.time(),
             status="running",
@@ -228,34 +182,29 @@ class _Record:
         )
 
     def open(self) -> None:
-        """Note that the question was asked.
+        """Store that the question was asked.
 
         Raises:
             StoreError: The database refuses.
         """
-        self._sink.begin(self._asked)
-
-    def begin(self, trace: Trace) -> None:
-        """The chain runs, and its tracer keeps the trace from here on."""
-        self._traced = True
-        self._sink.begin(trace)
+        self._sink.begin(self._running)
 
     def save(self, trace: Trace) -> None:
-        """The chain has ended."""
+        """Store the trace of a chain that has ended."""
+        # Once only: a store that cannot be written would be waited for again.
+        self._ended = True
         self._sink.save(trace)
         self.saved = trace
 
     def close(self, status: Status, error: str = "") -> None:
-        """End a trace that no tracer has taken over."""
-        if not self._traced:
-            took = time.time() - self._asked.started
-            self._write(self._sink.save, replace(self._asked, status=status, error=error, latency_s=took))
-
-    def _write(self, write: Callable[[Trace], None], trace: Trace) -> None:
+        """Store the end of a question whose chain left no trace."""
+        if self._ended:
+            return
+        took = time.time() - self._running.started
         try:
-            write(trace)
-        except Exception as error:  # noqa: BLE001 - a trace that cannot be kept must not keep the answer back
-            _log.warning("Trace %s could not be kept: %s", self.id, error)
+            self.save(replace(self._running, status=status, error=error, latency_s=took))
+        except Exception as failure:  # noqa: BLE001 - a trace that cannot be kept must not keep the answer back
+            _log.warning("Trace %s could not be kept: %s", self.id, failure)
 
 
 def _readable(ask: Ask, limit: int | None) -> Ask:
@@ -264,40 +213,3 @@ def _readable(ask: Ask, limit: int | None) -> Ask:
         Turn(whole(turn.question[:limit]), whole(turn.answer[:longest])) for turn in ask.history[-LATEST_TURNS:]
     )
     return replace(ask, question=whole(ask.question), history=history)
-
-
-def _listener(events: asyncio.Queue[Event | None]) -> BaseCallbackHandler:
-    """A callback handler that puts what happens in the chain on the queue."""
-    from langchain_core.callbacks import BaseCallbackHandler
-
-    from rag.answering.chain import Draft
-
-    class Listener(BaseCallbackHandler):
-        # On the event loop and in order, not in a thread of the pool.
-        run_inline = True
-
-        def __init__(self) -> None:
-            self.steps: dict[uuid.UUID, tuple[str, float]] = {}
-
-        def on_chain_start(self, serialized: Any, inputs: Any, *, run_id: uuid.UUID, **kwargs: Any) -> None:
-            name = kwargs.get("name")
-            if name in STEPS:
-                self.steps[run_id] = (name, time.perf_counter())
-                events.put_nowait(StepStarted(name))
-
-        def on_chain_end(self, outputs: Any, *, run_id: uuid.UUID, **kwargs: Any) -> None:
-            name, started = self.steps.pop(run_id, ("", 0.0))
-            for step in STEPS:
-                if step == name:
-                    events.put_nowait(StepFinished(step, time.perf_counter() - started))
-            if name == "prompt" and isinstance(outputs, Draft):
-                events.put_nowait(Retrieved(outputs.hits))
-
-        def on_llm_new_token(
-            self, token: Any, *, run_id: uuid.UUID, parent_run_id: uuid.UUID | None = None, **kwargs: Any
-        ) -> None:
-            name, _ = self.steps.get(parent_run_id, ("", 0.0)) if parent_run_id else ("", 0.0)
-            if name == "generate" and token:
-                events.put_nowait(Token(whole(str(token))))
-
-    return Listener()

@@ -1,16 +1,15 @@
-"""The steps of the chain: what each arrow in ``rag.answering.chain`` does."""
+"""The steps of the chain, and what passes between them: each step returns only what it adds."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from prompts import Message, PromptTemplate, PromptTemplateError
-from rag.answering.chain import Draft
 from rag.answering.condense import carry_topic
 from rag.answering.grounding import ground, moved, with_citations
 from rag.answering.release import Release
@@ -18,10 +17,10 @@ from rag.encoders.encoder import Encoder
 from rag.errors import ModelProtocolError, PromptError
 from rag.models.extractive.evidence import Evidence, EvidencePassage
 from rag.models.fencing import above, beside, quoted
-from rag.models.replies import reply_of, unread_of, usage_of, was_cut
+from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
-from rag.types import Answer, Hit, Passage, Usage, whole
+from rag.types import Answer, Ask, Hit, Passage, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -29,6 +28,57 @@ if TYPE_CHECKING:
 
 # Turns of a conversation that the condense prompt shows.
 HISTORY = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Condensed:
+    """The question as it is searched for."""
+
+    standalone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """The passages that a search found, best first."""
+
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptInput:
+    """What the template is filled with."""
+
+    standalone: str
+    hits: tuple[Hit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FilledPrompt:
+    """A filled template.
+
+    Attributes:
+        prompt_sha256: Hash of the template's content; the trace has its name and version beside it.
+        hits: The passages that fit the token budget, in the order of their markers.
+    """
+
+    prompt_sha256: str
+    messages: tuple[BaseMessage, ...]
+    hits: tuple[Hit, ...] = ()
+    evidence: Evidence | None = field(default=None, repr=False)
+
+    @property
+    def model_input(self) -> ModelInput:
+        """The part that a model reads."""
+        return ModelInput(self.messages, self.evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer that is not checked yet."""
+
+    standalone: str
+    hits: tuple[Hit, ...]
+    reply: Reply
 
 
 @dataclass(frozen=True)
@@ -53,53 +103,48 @@ class Steps:
     repair_prompt: PromptTemplate
     unsupported: tuple[str, ...] = ()
 
-    async def condense(self, draft: Draft, config: RunnableConfig) -> Draft:
-        """Make the question stand alone."""
+    async def condense(self, ask: Ask, config: RunnableConfig) -> Condensed:
+        """Rewrite a follow-up so that it stands alone."""
         # What is added to a question, or written in its place, does not make it too long to be searched for.
         limit = self.retriever.question_chars
-        if not draft.history:
-            return replace(draft, standalone=draft.question)
+        if not ask.history:
+            return Condensed(ask.question)
         if self.condenser is None:
-            return replace(draft, standalone=carry_topic(draft.question, draft.history)[:limit])
+            return Condensed(carry_topic(ask.question, ask.history)[:limit])
         history = "\n".join(
             _fragment(
                 self.condense_prompt, "turn", {"question": beside(turn.question), "answer": beside(turn.answer)}
             )
-            for turn in draft.history[-HISTORY:]
+            for turn in ask.history[-HISTORY:]
         )
-        values = {"history": history, "question": beside(draft.question)}
-        reply = await reply_of(self.condenser, _messages(self.condense_prompt, values), config)
-        return replace(draft, standalone=whole(reply.text).strip()[:limit] or draft.question)
+        messages = _messages(self.condense_prompt, {"history": history, "question": beside(ask.question)})
+        reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
+        return Condensed(reply.text.strip()[:limit] or ask.question)
 
-    async def retrieve(self, draft: Draft, config: RunnableConfig) -> Draft:
-        """Find passages."""
-        if draft.fixed is not None:
-            return replace(draft, hits=draft.fixed)
-        hits = await asyncio.to_thread(self.retriever.search, draft.standalone)
-        return replace(draft, hits=tuple(hits))
+    async def retrieve(self, condensed: Condensed, config: RunnableConfig) -> Retrieval:
+        """Search for passages."""
+        hits = await asyncio.to_thread(self.retriever.search, condensed.standalone)
+        return Retrieval(tuple(hits))
 
-    async def prompt(self, draft: Draft, config: RunnableConfig) -> Draft:
-        """Fill the template with as many passages as the token budget takes; the question is never cut."""
-        kept = await asyncio.to_thread(self._within_budget, draft.hits)
-        refusal = self.refusal
-        messages = self._asked(
-            beside(draft.standalone), [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept]
+    async def prompt(self, given: PromptInput, config: RunnableConfig) -> FilledPrompt:
+        """Fill the template with as many passages as the token budget takes; the question is never shortened."""
+        kept = await asyncio.to_thread(self._within_budget, given.hits)
+        messages = self._filled(
+            beside(given.standalone), [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept]
         )
-        plain = self._asked(draft.standalone, [(place_of(hit.passage), hit.passage.text) for hit in kept])
+        plain = self._filled(given.standalone, [(place_of(hit.passage), hit.passage.text) for hit in kept])
         evidence = Evidence(
-            draft.standalone,
+            given.standalone,
             tuple(
                 EvidencePassage(number, hit.passage.text, hit.passage.title, hit.passage.headings, hit.dense_score)
                 for number, hit in enumerate(kept, 1)
             ),
-            refusal,
+            self.refusal,
             tuple(str(message.content) for message in plain),
         )
-        # Models that read text ignore it; the embedded reader and the generator read nothing else.
-        messages[-1].additional_kwargs["evidence"] = evidence
-        return replace(draft, hits=kept, messages=tuple(messages), prompt_sha256=self.answer_prompt.sha256)
+        return FilledPrompt(self.answer_prompt.sha256, tuple(messages), kept, evidence)
 
-    def _asked(self, question: str, passages: Sequence[tuple[str, str]]) -> list[BaseMessage]:
+    def _filled(self, question: str, passages: Sequence[tuple[str, str]]) -> list[BaseMessage]:
         """The answer prompt with a question and the places and texts of passages."""
         entries = "\n".join(
             _fragment(self.answer_prompt, "passage", {"number": str(number), "place": place, "text": text})
@@ -107,83 +152,70 @@ class Steps:
         )
         return _messages(self.answer_prompt, {"question": question, "passages": entries, "refusal": self.refusal})
 
-    async def generate(self, draft: Draft, config: RunnableConfig) -> Draft:
+    async def generate(self, prompt: ModelInput, config: RunnableConfig) -> Reply:
         """Let the model write."""
-        if not draft.hits:
-            return replace(draft, text=self.refusal, usage=Usage(0, 0))
-        reply = await reply_of(self.model, draft.messages, config)
-        used = usage_of(reply)
-        if self._schema is not None:
-            reply, used = await self._fitting(reply, used, draft, config)
-        return replace(
-            draft,
-            text=whole(reply.text),
-            usage=used,
-            confidence=reply.response_metadata.get("confidence"),
-            spans=tuple(reply.response_metadata.get("spans", ())),
-            cut=was_cut(reply),
-            unread=unread_of(reply),
-        )
+        if prompt.evidence is None or not prompt.evidence.passages:
+            return Reply(self.refusal, Usage(0, 0))
+        reply = await reply_to(self.model, prompt, config)
+        return reply if self._schema is None else await self._fitting(reply, prompt, config)
 
-    async def _fitting(
-        self, reply: AIMessageChunk, used: Usage, draft: Draft, config: RunnableConfig
-    ) -> tuple[AIMessageChunk, Usage]:
-        """The reply where it fits the schema, else a second one; a refusal is free to be none."""
+    async def _fitting(self, reply: Reply, prompt: ModelInput, config: RunnableConfig) -> Reply:
+        """Return the reply where it fits the schema, else a second one; a refusal need not fit."""
         try:
             await self._parsed(reply.text)
         except NotTheSchema as first:
             if _is_refusal(reply.text, self.refusal):
-                return reply, used
-            asked = repair_messages(
-                draft.messages, reply.text, first.reason, self.repair_prompt, self._schema or {}
+                return reply
+            messages = repair_messages(
+                prompt.messages, reply.text, first.reason, self.repair_prompt, self._schema or {}
             )
-            reply = await reply_of(self.model, asked, config)
-            used = _sum(used, usage_of(reply))
+            repaired = await reply_to(self.model, ModelInput(tuple(messages)), config)
             try:
-                await self._parsed(reply.text)
+                await self._parsed(repaired.text)
             except NotTheSchema as second:
                 raise ModelProtocolError(
                     f"The model's answer does not fit the JSON schema, also when asked again: {second.reason}.",
                     fix="Say in the prompt what JSON is wanted, or choose another model.",
                 ) from second
-        return reply, used
+            return replace(repaired, usage=_sum(reply.usage, repaired.usage))
+        return reply
 
     async def _parsed(self, text: str) -> object:
         # A schema may take its time.
-        return await asyncio.to_thread(parse, whole(text), self._schema or {})
+        return await asyncio.to_thread(parse, text, self._schema or {})
 
     @property
     def _schema(self) -> dict[str, Any] | None:
         # A model that cannot write JSON says so, and is not asked for it.
-        held = self.release.decoding.json_schema
-        return None if "decoding.json_schema" in self.unsupported else held
+        return None if "decoding.json_schema" in self.unsupported else self.release.decoding.json_schema
 
     async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
         """Check the citations; an answer without support becomes a refusal."""
+        reply = draft.reply
         answer = Answer(
             text=self.refusal,
             status="abstained",
             hits=draft.hits,
             standalone=draft.standalone,
-            usage=draft.usage,
+            usage=reply.usage,
             prompt=self.release.prompt,
             release=self.release.name,
             model=self.release.model,
-            unread=draft.unread,
+            unread=reply.unread,
             unsupported=self.unsupported,
         )
-        if _is_refusal(draft.text, self.refusal):
-            return replace(answer, support=draft.confidence)
-        told = draft.text if self._schema is None else claims_of(await self._parsed(draft.text))
+        if _is_refusal(reply.text, self.refusal):
+            return replace(answer, support=reply.confidence)
+        claimed = reply.text if self._schema is None else claims_of(await self._parsed(reply.text))
         least = self.release.grounding.min_support
-        checked = await asyncio.to_thread(ground, told, draft.hits, self.encoder, least)
+        checked = await asyncio.to_thread(ground, claimed, draft.hits, self.encoder, least)
         if checked.best < least:
             return replace(answer, support=checked.support)
-        known = [each for each in (checked.support, draft.confidence) if each is not None]
+        estimates = [value for value in (checked.support, reply.confidence) if value is not None]
         where = self.release.answer.citations
         if self._schema:
             # JSON stays as the model wrote it, and its texts have no place in it as they are.
-            text = draft.text.strip()
+            text = reply.text.strip()
             claims = tuple(replace(claim, start=None, end=None) for claim in checked.claims)
         else:
             text = with_citations(checked.text, where)
@@ -194,10 +226,10 @@ class Steps:
             status="answered",
             citations=checked.citations,
             claims=claims,
-            support=min(known, default=None),
+            support=min(estimates, default=None),
             # Places in what the model wrote: of no use once a marker was taken out of it.
-            spans=draft.spans if text == draft.text else (),
-            cut=draft.cut,
+            spans=reply.spans if text == reply.text else (),
+            cut=reply.truncated,
         )
 
     @property

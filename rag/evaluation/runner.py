@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from rag.answering.assistant import Ask
-from rag.errors import EvaluationError, RagsmithError
+from rag.answering.answer_stream import AnswerStream
+from rag.errors import RagsmithError
 from rag.evaluation.cache import AnswerCache, key_of
 from rag.evaluation.cases import Case
 from rag.evaluation.run_store import Cell, CellPassage, Run, RunStatus, RunStore
 from rag.evaluation.scoring import Judge, Scorer
-from rag.types import Answer, Done, Event
+from rag.types import Answer, Ask
 
 # Cases that are read at once.
 PAGE = 200
@@ -31,11 +31,11 @@ class Contestant:
 
     Attributes:
         state: What decides its answers: the release, and the state of its index.
-        answer: Answers one question, as ``rag.answering.assistant.Assistant.answer`` does.
+        start: Begins to answer one question, as ``rag.answering.assistant.Assistant.start`` does.
     """
 
     state: str
-    answer: Callable[[Ask], AsyncIterator[Event]]
+    start: Callable[[Ask], AnswerStream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class _Sitting:
         key = key_of(contestant.state, ask.question, ask.history)
         async with self._alone.held(key):
             known = await asyncio.to_thread(of.cache.get, key) if of.cache else None
-            answer = await _answered(contestant, ask) if known is None else known
+            answer = await contestant.start(ask).answer() if known is None else known
             cell = await self._cell(job, answer, cached=known is not None)
             # Before the cache has it: after a crash between the two the run would hold it as free of cost.
             await asyncio.to_thread(of.store.keep, of.run.id, [cell])
@@ -245,10 +245,3 @@ class _Locks:
             lock, users = self._held.pop(key)
             if users > 1:
                 self._held[key] = (lock, users - 1)
-
-
-async def _answered(contestant: Contestant, ask: Ask) -> Answer:
-    async for event in contestant.answer(ask):
-        if isinstance(event, Done):
-            return event.answer
-    raise EvaluationError(f"The question {ask.question[:80]!r} got no answer.")

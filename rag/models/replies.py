@@ -1,40 +1,76 @@
-"""What a chat model replies, streamed to its end."""
+"""What goes into a chat model and what comes back, streamed to its end."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
+from rag.models.extractive.evidence import Evidence
+from rag.models.streaming import EvidenceChatModel
 from rag.tracing.cost import read_usage
-from rag.types import Usage
+from rag.types import Usage, whole
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import RunnableConfig
 
 
-async def reply_of(
-    model: BaseChatModel, messages: Sequence[BaseMessage], config: RunnableConfig
-) -> AIMessageChunk:
-    """The whole reply; its pieces go to the listeners of ``config`` as they come."""
-    pieces = [chunk async for chunk in model.astream(list(messages), config=config)]
+@dataclass(frozen=True, slots=True)
+class ModelInput:
+    """A filled prompt.
+
+    Attributes:
+        messages: The prompt as text, in its order of roles.
+        evidence: The same before it became text, for models that read passages instead. It repeats the messages,
+            so ``repr`` and traces leave it out.
+    """
+
+    messages: tuple[BaseMessage, ...]
+    evidence: Evidence | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The whole reply of a chat model.
+
+    Attributes:
+        confidence: The model's own estimate that the reply answers the question, 0 to 1; None without one.
+        spans: Offsets into ``text`` of the answer itself, where the model knows more than its sentence.
+        truncated: Whether the token limit ended the reply.
+        unread: Passages of the prompt that did not fit the model's window.
+    """
+
+    text: str
+    usage: Usage = Usage()
+    confidence: float | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    truncated: bool = False
+    unread: int = 0
+
+
+class ReplyChunk(AIMessageChunk):
+    """A piece of a reply with what the model reports about the whole of it; see ``Reply``."""
+
+    confidence: float | None = None
+    spans: tuple[tuple[int, int], ...] = ()
+    unread: int = 0
+
+
+async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableConfig) -> Reply:
+    """Return the whole reply; its pieces go to the callbacks of ``config`` as they come."""
+    extra: dict[str, Any] = {"evidence": prompt.evidence} if isinstance(model, EvidenceChatModel) else {}
+    pieces = [chunk async for chunk in model.astream(list(prompt.messages), config=config, **extra)]
     # Together: one by one, each would copy all that came before it.
-    return add_ai_message_chunks(AIMessageChunk(content=""), *pieces)
-
-
-def usage_of(reply: AIMessageChunk) -> Usage:
-    """The tokens of a reply, as far as its model said."""
-    return read_usage(reply.usage_metadata or {})
-
-
-def was_cut(reply: AIMessageChunk) -> bool:
-    """Whether the token limit ended it."""
-    return reply.response_metadata.get("finish_reason") == "length"
-
-
-def unread_of(reply: AIMessageChunk) -> int:
-    """How many passages the model's window had no room for."""
-    return int(reply.response_metadata.get("unread", 0))
+    message = add_ai_message_chunks(AIMessageChunk(content=""), *pieces)
+    notes = [piece for piece in pieces if isinstance(piece, ReplyChunk)]
+    return Reply(
+        text=whole(message.text),
+        usage=read_usage(message.usage_metadata or {}),
+        confidence=next((note.confidence for note in notes if note.confidence is not None), None),
+        spans=tuple(span for note in notes for span in note.spans),
+        truncated=message.response_metadata.get("finish_reason") == "length",
+        unread=max((note.unread for note in notes), default=0),
+    )

@@ -25,3 +25,7 @@ class StreamedChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         return generate_from_stream(self._stream(messages, stop, run_manager, **kwargs))
+
+
+class EvidenceChatModel(StreamedChatModel):
+    """A chat model whose ``_stream`` takes ``evidence``: what a prompt says, before it became text."""

@@ -7,35 +7,21 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import fields, is_dataclass
-from datetime import date, datetime, time
-from enum import Enum
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage, get_buffer_string
-from langchain_core.prompt_values import PromptValue
 from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
-from pydantic import BaseModel
 
-from rag.redaction import JSON, MASK, is_secret_key, redact, redact_json
+from rag.redaction import JSON
 from rag.tracing.cost import HERE, PriceList, read_usage
+from rag.tracing.span_json import as_json, kept_text
 from rag.tracing.trace_masking import masked
 from rag.tracing.trace_store import Span, Status, Trace
 from rag.types import Answer, Usage
-
-Direction = Literal["input", "output"]
-View = Callable[[str, Direction, object], JSON]
-
-MAX_STRING = 20_000
-"""Characters that a trace keeps of one string."""
-MAX_ITEMS = 1_000
-"""Items that a trace keeps of one list or mapping."""
-_MAX_DEPTH = 20
-_BITS = 64
 
 # What stops a chain from outside: the stop button, a closed page, Ctrl-C, SIGTERM. None of it is a failure.
 _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
@@ -49,34 +35,24 @@ _log = logging.getLogger(__name__)
 
 
 class TraceTracer(BaseTracer):
-    """Turns the tree of runs below each parentless run into a trace, and hands it over when that run ends.
+    """Turns the tree of runs below each parentless run into a trace, and saves it when that run ends.
 
     One tracer serves any number of chains at once. The metadata of the root run fills the trace: ``corpus``,
     ``model``, ``prompt``, ``release``, ``conversation_id``, and ``question`` where the input does not have it
     (a streamed chain begins before it has seen its input). Nothing that goes wrong in here reaches the chain.
 
     Args:
-        save: Keeps the finished trace.
-        begin: Keeps it as ``running``, when the root begins.
+        save: Stores the finished trace.
         prices: What tokens and seconds cost.
-        view: What a step's input and output become.
     """
 
     # Called on the event loop itself: runs arrive in order, and the trace is kept before the chain returns.
     run_inline = True
 
-    def __init__(
-        self,
-        save: Callable[[Trace], None],
-        begin: Callable[[Trace], None],
-        prices: PriceList,
-        view: View | None = None,
-    ) -> None:
+    def __init__(self, save: Callable[[Trace], None], prices: PriceList) -> None:
         super().__init__()
         self._save = save
-        self._begin = begin
         self._prices = prices
-        self._view = view or as_json
 
     def on_chat_model_start(
         self,
@@ -117,14 +93,6 @@ class TraceTracer(BaseTracer):
             run.extra[_LATE] = True
         super()._start_trace(run)
 
-    def _on_run_create(self, run: Run) -> None:
-        if run.parent_run_id is not None or _LATE in run.extra:
-            return
-        try:
-            self._begin(self._frame(run, "running"))
-        except Exception as error:  # noqa: BLE001 - a trace that cannot begin must not keep the answer back
-            _log.warning("The beginning of trace %s could not be kept: %s", run.id, error)
-
     def _persist_run(self, run: Run) -> None:
         # LangChain swallows what is raised in here and the trace would be lost without a word.
         try:
@@ -155,9 +123,9 @@ class TraceTracer(BaseTracer):
             id=str(root.id),
             started=root.start_time.timestamp(),
             status=status,
-            question=_text(_question(root) or known.get("question", "")),
-            error=_text(error),
-            latency_s=None if status == "running" else _seconds(root, root),
+            question=kept_text(_question(root) or known.get("question", "")),
+            error=kept_text(error),
+            latency_s=_seconds(root, root),
             corpus=known.get("corpus", ""),
             model=known.get("model", ""),
             prompt=known.get("prompt", ""),
@@ -173,18 +141,15 @@ class TraceTracer(BaseTracer):
         answer = _unwrap(root.outputs, "output")
         status, error = _ending(root, answer)
         asked = [span for span, run in zip(spans, runs, strict=True) if run.run_type == "llm"]
-        frame = self._frame(root, status, error)
-        whole = Trace(
-            **{name.name: getattr(frame, name.name) for name in fields(frame)}
-            | {
-                "answer": _text(_answer_text(answer, root, status)),
-                "input_tokens": _total([span.input_tokens for span in asked]),
-                "output_tokens": _total([span.output_tokens for span in asked]),
-                "cost_usd": costs[root.id],
-                "spans": spans,
-            }
+        trace = replace(
+            self._frame(root, status, error),
+            answer=kept_text(_answer_text(answer, root, status)),
+            input_tokens=_total([span.input_tokens for span in asked]),
+            output_tokens=_total([span.output_tokens for span in asked]),
+            cost_usd=costs[root.id],
+            spans=spans,
         )
-        return masked(whole, _typed(root))
+        return masked(trace, _typed(root))
 
     def _span(self, run: Run, position: int, root: Run, cost: float | None) -> Span:
         usage, attributes = _usage(run) if run.run_type == "llm" else (Usage(), {})
@@ -200,23 +165,14 @@ class TraceTracer(BaseTracer):
             status=status,
             started=run.start_time.timestamp(),
             ended=run.end_time.timestamp() if run.end_time else None,
-            input=self._shown(run.name, "input", _unwrap(run.inputs, "input")),
-            output=self._shown(run.name, "output", _output(run)),
-            error=_text(run.error or ""),
+            input=as_json(_unwrap(run.inputs, "input")),
+            output=as_json(_output(run)),
+            error=kept_text(run.error or ""),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
             cost_usd=cost,
             attributes=attributes,
         )
-
-    def _shown(self, name: str, direction: Direction, value: object) -> JSON:
-        if self._view is as_json:
-            return as_json(name, direction, value)
-        try:
-            # Once more through ours: a view made elsewhere may forget a secret, or return what is not JSON.
-            return redact_json(as_json(name, direction, self._view(name, direction, value)))
-        except Exception as error:  # noqa: BLE001 - a view that fails costs one panel, not the trace
-            return _text(f"<not shown: {_reason(error)}>")
 
     def _costs(self, root: Run, api_model: str | None) -> dict[UUID, float | None]:
         """Dollars by run: a leaf costs its seconds or its tokens, any other run what its children cost."""
@@ -231,105 +187,6 @@ class TraceTracer(BaseTracer):
             else:
                 costs[run.id] = self._prices.seconds_usd(_seconds(run, root))
         return costs
-
-
-def as_json(_name: str, _direction: Direction, value: object) -> JSON:
-    """The view that shows everything: any object as JSON, with secrets masked and long texts clipped.
-
-    Dataclasses, pydantic models and messages become objects by their fields. A string keeps its first 20,000
-    characters and a list its first 1,000 items; a mark says how much was left out. Never raises.
-    """
-    try:
-        return _plain(value, _MAX_DEPTH)
-    except Exception as error:  # noqa: BLE001 - any object may come, with any __str__ or __iter__
-        return f"<{type(value).__name__}, not shown: {type(error).__name__}>"
-
-
-def _plain(value: object, depth: int) -> JSON:
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, Enum):
-        return _plain(value.value, depth)
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, int):
-        # What reads a trace later takes 64 bits, and Python writes no number of more than 4,300 digits.
-        return int(value) if value.bit_length() < _BITS else f"<a number of {value.bit_length():,} bits>"
-    if isinstance(value, float):
-        # JSON knows no infinity, and PostgreSQL refuses one.
-        return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, date | datetime | time):
-        return value.isoformat()
-    if isinstance(value, Path | UUID):
-        return _text(str(value))
-    if isinstance(value, bytes | bytearray | memoryview):
-        return f"<{len(value)} bytes>"
-    if depth == 0:
-        return f"<{type(value).__name__}, too deep to show>"
-    if isinstance(value, BaseMessage):
-        return _fields(_message(value), depth)
-    if isinstance(value, PromptValue):
-        return _plain(value.to_messages(), depth)
-    if is_dataclass(value) and not isinstance(value, type):
-        return _fields({each.name: getattr(value, each.name) for each in fields(value)}, depth)
-    if isinstance(value, BaseModel):
-        return _fields({name: getattr(value, name) for name in type(value).model_fields}, depth)
-    if isinstance(value, Mapping):
-        return _fields(value, depth)
-    if isinstance(value, Sequence | Set):
-        return _items(value, depth)
-    if hasattr(value, "tolist") and hasattr(value, "shape"):
-        return _array(value, depth)
-    return _text(str(value))
-
-
-def _fields(values: Mapping[Any, object], depth: int) -> JSON:
-    shown: dict[str, JSON] = {}
-    for count, (key, value) in enumerate(values.items()):
-        if count == MAX_ITEMS:
-            shown["…"] = f"{len(values) - MAX_ITEMS} more left out"
-            break
-        name = _text(str(key))
-        secret = is_secret_key(name) and isinstance(value, str) and value
-        shown[name] = MASK if secret else _plain(value, depth - 1)
-    return shown
-
-
-def _items(values: Sequence[object] | Set[object], depth: int) -> JSON:
-    shown: list[JSON] = []
-    for count, value in enumerate(values):
-        if count == MAX_ITEMS:
-            shown.append(f"… {len(values) - MAX_ITEMS} more left out")
-            break
-        shown.append(_plain(value, depth - 1))
-    return shown
-
-
-def _array(value: Any, depth: int) -> JSON:
-    # A vector of numbers tells a person nothing: say what it is. A scalar is its number.
-    if value.shape == ():
-        return _plain(value.tolist(), depth)
-    return f"<{type(value).__name__} {'×'.join(str(size) for size in value.shape)} {value.dtype}>"
-
-
-def _message(message: BaseMessage) -> dict[str, object]:
-    shown: dict[str, object] = {"role": message.type, "content": message.content}
-    for name in ("name", "tool_calls", "usage_metadata"):
-        if value := getattr(message, name, None):
-            shown[name] = value
-    return shown
-
-
-def _text(value: str) -> str:
-    """A string as it may be kept: masked, clipped, and without what a database refuses."""
-    left_out = len(value) - MAX_STRING
-    if left_out > 0:
-        # Masked before it is clipped, with room for a secret that the cut would halve.
-        value = redact(value[: MAX_STRING + 4_000])[:MAX_STRING]
-        value = f"{value}… [{left_out} characters left out]"
-    else:
-        value = redact(value)
-    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
 
 
 def _walk(run: Run) -> Iterator[Run]:
@@ -427,7 +284,7 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
     """The tokens of a model's run, and what is worth knowing about them."""
     metadata = _metadata(run)
     attributes: dict[str, JSON] = {
-        name.removeprefix("ls_"): as_json("", "input", metadata[name])
+        name.removeprefix("ls_"): as_json(metadata[name])
         for name in ("ls_model_name", "ls_temperature", "ls_max_tokens")
         if metadata.get(name) is not None
     }

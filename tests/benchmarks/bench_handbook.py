@@ -122,8 +122,7 @@ def ask_all(home: str, condenser: str = "auto", kind: str = "") -> list[dict[str
     """Ask every case of the handbook, or those of a kind; in a process of its own."""
     import asyncio
 
-    from rag.answering.assistant import Ask
-    from rag.types import Answer, Done, Turn
+    from rag.types import Answer, Ask, Done, Turn
     from ui.wiring import Workbench
 
     settings = settings_for(home)
@@ -134,7 +133,7 @@ def ask_all(home: str, condenser: str = "auto", kind: str = "") -> list[dict[str
     async def ask(case: Case) -> Answer:
         history = tuple(Turn(question, answer) for question, answer in case.history)
         answer: Answer | None = None
-        async for event in bench.ask(Ask(case.question, history)):
+        async for event in bench.assistant.start(Ask(case.question, history)):
             if isinstance(event, Done):
                 answer = event.answer
         if answer is None:

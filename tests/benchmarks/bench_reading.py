@@ -127,9 +127,8 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
     """Ask the whole corpus, through the whole chain."""
     import asyncio
 
-    from rag.answering.assistant import Ask
     from rag.evaluation.squad import read_articles
-    from rag.types import Done
+    from rag.types import Ask, Done
     from ui.wiring import Workbench
 
     held = {
@@ -153,7 +152,7 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
         asked = []
         for paragraph, question in list(cases.values())[:most]:
             answer = None
-            async for event in bench.ask(Ask(question.text)):
+            async for event in bench.assistant.start(Ask(question.text)):
                 if isinstance(event, Done):
                     answer = event.answer
             if answer is None or answer.status == "failed":

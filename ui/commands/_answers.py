@@ -3,54 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag.types import Answer, Done, Token
+from rag.answering.answer_stream import AnswerStream, PartialAnswer
+from rag.types import Answer, Token
 from ui.claims import claims_of
 from ui.commands._terminal_text import counted, note, one_line, print_json, visible
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from rag.types import Citation, Event, Hit
+    from rag.types import Citation, Hit
 
 NEAREST = 3
 _MARKER = re.compile(r"\s*\[\d+\]")
 
 
-async def show(events: AsyncIterator[Event]) -> Answer:
-    """Print an answer while it comes, and what it rests on when it is done.
+async def show(stream: AnswerStream) -> Answer:
+    """Print an answer while it comes, and its sources when it is done.
 
     Returns:
-        The answer; a failed one is not told, apart from what had come of it.
+        The answer; of a failed one only what had come of it is printed.
     """
-    streamed: list[str] = []
-    answer: Answer | None = None
-    async with aclosing(_generator(events)) as stream:
+    partial = PartialAnswer()
+    try:
         async for event in stream:
+            partial = partial.after(event)
             if isinstance(event, Token):
-                streamed.append(event.text)
                 click.echo(visible(event.text), nl=False)
-            elif isinstance(event, Done):
-                answer = event.answer
-    assert answer is not None  # noqa: S101 - an assistant ends with Done
-    _finish("".join(streamed), answer)
-    return answer
-
-
-async def silent(events: AsyncIterator[Event]) -> Answer:
-    """The answer alone."""
-    answer: Answer | None = None
-    async with aclosing(_generator(events)) as stream:
-        async for event in stream:
-            if isinstance(event, Done):
-                answer = event.answer
-    assert answer is not None  # noqa: S101 - an assistant ends with Done
-    return answer
+    finally:
+        await stream.close()
+    assert partial.answer is not None  # noqa: S101 - an answer that is not stopped ends with Done
+    _finish(partial.text, partial.answer)
+    return partial.answer
 
 
 def print_answer(number: str | int, question: str, answer: Answer) -> None:
@@ -109,15 +94,6 @@ def place_of(hit: Hit) -> str:
     """The name of a passage's source, with the page where there is one."""
     page = "" if hit.passage.page is None else f", p. {hit.passage.page}"
     return one_line(hit.passage.name) + page
-
-
-def _generator(events: AsyncIterator[Event]) -> AsyncGenerator[Event, None]:
-    """What closes with the answer: stopping in the middle must reach the chain, so that it is traced."""
-    from collections.abc import AsyncGenerator
-
-    if not isinstance(events, AsyncGenerator):
-        raise TypeError("an answer's events cannot be closed")
-    return events
 
 
 def _finish(streamed: str, answer: Answer) -> None:

@@ -81,13 +81,13 @@ class _Talk:
 
     async def one(self, question: str, number: str | int = "") -> Answer:
         """Answer a question, and print the answer."""
-        from rag.answering.assistant import Ask
-        from ui.commands._answers import print_answer, show, silent
+        from rag.types import Ask
+        from ui.commands._answers import print_answer, show
 
-        events = self.bench.ask(Ask(question, corpus=self.corpus))
+        stream = self.bench.assistant.start(Ask(question, corpus=self.corpus))
         if not self.as_json:
-            return await show(events)
-        answer = await silent(events)
+            return await show(stream)
+        answer = await stream.answer()
         print_answer(number, question, answer)
         return answer
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict
@@ -21,16 +21,17 @@ from rag.documents.citation_markers import without_markers
 from rag.errors import ModelProtocolError
 from rag.models.extractive.evidence import Evidence
 from rag.models.extractive.sentence_ranking import Candidate
-from rag.models.streaming import StreamedChatModel
+from rag.models.replies import ReplyChunk
+from rag.models.streaming import EvidenceChatModel
 from rag.settings import AnswerStyle
 
 _SPACE = re.compile(r"\s+")
 
 
-class EmbeddedReader(StreamedChatModel):
+class EmbeddedReader(EvidenceChatModel):
     """The reader behind LangChain's seam for chat models.
 
-    It reads the ``Evidence`` that the prompt step hangs on the last message, and streams sentence by sentence.
+    It reads the ``Evidence`` beside the prompt, and streams sentence by sentence.
 
     Attributes:
         ranking: Ranks the sentences, see ``rag.models.extractive.sentence_ranking.Ranking``.
@@ -55,22 +56,23 @@ class EmbeddedReader(StreamedChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        evidence: Evidence | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        evidence = messages[-1].additional_kwargs.get("evidence")
-        if not isinstance(evidence, Evidence):
+        if evidence is None:
             raise ModelProtocolError(
                 "The embedded reader was given no passages.", fix="Use it as the model of the chain only."
             )
         ranked = self.ranking.rank(evidence)
-        sure = self.ranking.confidence(ranked)
-        told: dict[str, Any] = {"confidence": sure}
-        if sure < self.min_confidence:
+        confidence = self.ranking.confidence(ranked)
+        spans: tuple[tuple[int, int], ...] = ()
+        if confidence < self.min_confidence:
             pieces = [evidence.refusal]
         else:
             chosen = self.ranking.choose(ranked)[: None if self.style == "full" else 1]
-            pieces = [f"{_quoted(self._told(each))} [{each.passage.number}]" for each in chosen]
-            told["spans"] = [] if self.style == "brief" else list(_spans(chosen, pieces))
+            pieces = [f"{_quoted(self._words(each))} [{each.passage.number}]" for each in chosen]
+            if self.style == "full":
+                spans = tuple(_spans(chosen, pieces))
         read = sum(self.tokens.count([evidence.question, *(each.text for each in evidence.passages)]))
         written = self.tokens.count(pieces)
         for number, (piece, tokens) in enumerate(zip(pieces, written, strict=True)):
@@ -79,10 +81,11 @@ class EmbeddedReader(StreamedChatModel):
                 output_tokens=tokens,
                 total_tokens=(read if number == 0 else 0) + tokens,
             )
-            message = AIMessageChunk(
+            message = ReplyChunk(
                 content=piece if number == 0 else f" {piece}",
                 usage_metadata=usage,
-                response_metadata=told if number == 0 else {},
+                confidence=confidence,
+                spans=spans if number == 0 else (),
                 chunk_position="last" if number == len(pieces) - 1 else None,
             )
             chunk = ChatGenerationChunk(message=message)
@@ -90,7 +93,7 @@ class EmbeddedReader(StreamedChatModel):
                 run_manager.on_llm_new_token(str(message.content), chunk=chunk)
             yield chunk
 
-    def _told(self, chosen: Candidate) -> str:
+    def _words(self, chosen: Candidate) -> str:
         if self.style == "brief" and chosen.span is not None:
             start, end = chosen.span
             return str(chosen.passage.text[start:end])

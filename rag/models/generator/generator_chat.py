@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from langchain_core.callbacks import CallbackManagerForLLMRun
-from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages import BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict, Field
@@ -18,18 +18,18 @@ from rag.models.generator.generator_decoding import Refusal, Sampling
 from rag.models.generator.generator_input import Rendered
 from rag.models.local.batching import Piece
 from rag.models.local.token_text import StopFilter
-from rag.models.streaming import StreamedChatModel
+from rag.models.replies import ReplyChunk
+from rag.models.streaming import EvidenceChatModel
 from rag.tracing.cost import HERE
 
 # A refusal is written where it is more probable than not.
 LEAST = 0.5
 
 
-class GeneratorChatModel(StreamedChatModel):
+class GeneratorChatModel(EvidenceChatModel):
     """Streams a reply word by word. A call may override ``temperature``, ``max_tokens`` and ``seed``.
 
-    Of a prompt that does not fit its window it drops passages, and tells in the reply's metadata how many
-    (``unread``).
+    Of a prompt that does not fit its window it drops passages, and says with the reply how many.
 
     Attributes:
         generator: See ``rag.models.generator.generator_decoding.Generator``.
@@ -57,19 +57,19 @@ class GeneratorChatModel(StreamedChatModel):
         messages: list[BaseMessage],
         stop: list[str] | None = None,
         run_manager: CallbackManagerForLLMRun | None = None,
+        evidence: Evidence | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         texts = [str(message.text) for message in messages]
         if not any(text.strip() for text in texts):
             raise ModelError("There is nothing to answer: the prompt is empty.", fix="Ask a question.")
-        evidence = messages[-1].additional_kwargs.get("evidence")
         passages = []
-        if isinstance(evidence, Evidence):
+        if evidence is not None:
             passages = [each.text for each in evidence.passages]
             texts = list(evidence.messages) or texts
         renderer = self.generator.renderer
         prompt = renderer.prompt(texts, passages)
-        refusal = Refusal(renderer.reply(evidence.refusal), LEAST) if isinstance(evidence, Evidence) else None
+        refusal = Refusal(renderer.reply(evidence.refusal), LEAST) if evidence is not None else None
         sampling = Sampling(float(kwargs.get("temperature", self.temperature)), kwargs.get("seed", self.seed))
         most = int(kwargs.get("max_tokens", self.max_tokens))
         tokens = self.generator.write(prompt, most, sampling, refusal)
@@ -106,10 +106,11 @@ class GeneratorChatModel(StreamedChatModel):
         usage = UsageMetadata(
             input_tokens=piece.read, output_tokens=piece.written, total_tokens=piece.read + piece.written
         )
-        message = AIMessageChunk(
+        message = ReplyChunk(
             content=piece.text,
             usage_metadata=usage,
-            response_metadata={"finish_reason": piece.ending, "unread": unread} if piece.ending else {},
+            response_metadata={"finish_reason": piece.ending} if piece.ending else {},
+            unread=unread,
             chunk_position="last" if piece.ending else None,
         )
         return ChatGenerationChunk(message=message)

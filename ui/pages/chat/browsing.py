@@ -8,9 +8,9 @@ import gradio as gr
 
 from rag.answering.conversation_store import Conversation
 from rag.errors import RagsmithError
-from ui.asking import Running
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
+from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.page_events import BRIDGED, QUIET, telling, told
 from ui.pages.safe_markup import plain
 from ui.wiring import SAMPLE_CORPUS
@@ -31,7 +31,7 @@ Updates = dict[Any, Any]
 class Browsing:
     """The events that change what is shown and ask nothing."""
 
-    def __init__(self, bench: Workbench, running: Running, parts: ChatParts) -> None:
+    def __init__(self, bench: Workbench, running: RunningAnswers, parts: ChatParts) -> None:
         self._bench = bench
         self._running = running
         self._parts = parts

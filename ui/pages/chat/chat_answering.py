@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from rag.answering.answer_stream import PartialAnswer
 from rag.answering.conversation_store import Conversation, Exchange
 from rag.errors import Busy, RagsmithError
 from rag.retrieval.question_limit import check_question
-from rag.types import Answer
-from ui.asking import Draft, Running
+from rag.types import Answer, Ask
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.chat_layout import ChatParts
+from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.chat.sources_panel import EMPTY, draft_sources_html, sources_html
 from ui.pages.page_events import QUIET, Updates, in_thread, log, told, warn
 
@@ -41,7 +42,7 @@ class Asked:
 class Answering:
     """The events that lead to an answer."""
 
-    def __init__(self, bench: Workbench, running: Running, parts: ChatParts) -> None:
+    def __init__(self, bench: Workbench, running: RunningAnswers, parts: ChatParts) -> None:
         self._bench = bench
         self._running = running
         self._parts = parts
@@ -135,16 +136,15 @@ class Answering:
 
     async def _follow(self, asked: Asked, before: list[view.Message]) -> Updates:
         """Show an answer while it grows, and keep it however it ends."""
-        from rag.answering.assistant import Ask
-
         parts, conversation = self._parts, asked.conversation
         history = conversation.turns_before(asked.exchange.position)
         request = Ask(asked.exchange.question, history, asked.corpus, conversation.id)
         started = time.time()
-        draft = Draft()
+        draft = PartialAnswer()
         problem: Exception | None = None
         try:
-            stream = self._running.start(conversation.id, self._bench.ask(request))
+            stream = self._bench.assistant.start(request)
+            self._running.add(conversation.id, stream)
         except Busy as error:
             # Others have come while it was kept.
             answer = await in_thread(self._broken_off, asked, draft, error, started)
@@ -156,7 +156,7 @@ class Answering:
             yield busy | self._growing(draft, before, new_hits=False)
             async for events in stream.batches(PAUSE_S):
                 hits = draft.hits
-                draft = reduce(Draft.after, events, draft)
+                draft = reduce(PartialAnswer.after, events, draft)
                 if draft.answer is None:
                     yield busy | self._growing(draft, before, new_hits=draft.hits is not hits)
         except Exception as error:  # noqa: BLE001 - an answer that fails is shown as one
@@ -176,7 +176,7 @@ class Answering:
             parts.sources: sources_html(answer, self._bench.settings.grounding.min_support),
         }
 
-    def _growing(self, draft: Draft, before: list[view.Message], *, new_hits: bool) -> dict[Any, Any]:
+    def _growing(self, draft: PartialAnswer, before: list[view.Message], *, new_hits: bool) -> dict[Any, Any]:
         line = step_line(draft.step, len(draft.hits))
         html = draft_html(draft.text, draft.hits, draft.citations, self._bench.settings.model, line)
         updates: dict[Any, Any] = {self._parts.chatbot: [*before, view.assistant_message(html)]}
@@ -184,7 +184,7 @@ class Answering:
             updates[self._parts.sources] = draft_sources_html(draft.hits)
         return updates
 
-    def _broken_off(self, asked: Asked, draft: Draft, problem: Exception | None, started: float) -> Answer:
+    def _broken_off(self, asked: Asked, draft: PartialAnswer, problem: Exception | None, started: float) -> Answer:
         """What there is of an answer that failed or was stopped."""
         release = self._bench.release(asked.corpus) if problem is None else None
         return Answer(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ui.asking import Running
 from ui.pages.chat.adding import Adding
 from ui.pages.chat.browsing import Browsing
 from ui.pages.chat.chat_answering import Answering
 from ui.pages.chat.chat_layout import Bridge, build_chat
 from ui.pages.chat.feedback import FeedbackEvents
+from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.uploads import offers_folders
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> Any:
     Returns:
         The input line, for other tabs to put a question into.
     """
-    running = Running()
+    running = RunningAnswers()
     parts = build_chat(bridge, folders=offers_folders(bench.settings))
     Answering(bench, running, parts).wire()
     Browsing(bench, running, parts).wire(page)

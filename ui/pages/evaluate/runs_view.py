@@ -17,8 +17,8 @@ from ui.pages.chat.answer_html import cost, duration
 from ui.pages.safe_markup import plain, shortened
 
 NO_RUN = (
-    '<div class="rs-none">No run yet. Open New run, choose a dataset, write one variant per line, and press Start: '
-    "every variant answers every case, and the table says which is better and how sure that is.</div>"
+    '<div class="rs-none">No run yet. Open New run, choose a dataset, write one variant per line, and press '
+    "Start: every variant answers every case, and the table says which is better and how sure that is.</div>"
 )
 PICK_RUN = '<div class="rs-pick">Choose a run.</div>'
 PICK_CELL = '<div class="rs-pick">Choose an answer in the grid to see its passages and scores.</div>'

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rag.answering.answer_stream import PartialAnswer
 from rag.types import Answer
-from ui.asking import Draft
 from ui.lab import Held, Origin
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.sources_panel import draft_sources_html, sources_html
@@ -22,7 +22,7 @@ _TOLD: dict[Origin, str] = {
 }
 
 
-def growing_html(draft: Draft, model: str) -> str:
+def growing_html(draft: PartialAnswer, model: str) -> str:
     """An answer that is being written, with what is going on."""
     line = step_line(draft.step, len(draft.hits))
     return f'<div class="rs-lab-answer">{draft_html(draft.text, draft.hits, draft.citations, model, line)}</div>'
@@ -38,7 +38,7 @@ def ended_html(answer: Answer | None) -> str:
     return NOT_ASKED if answer is None else f'<div class="rs-lab-answer">{answer_html(answer)}</div>'
 
 
-def passages_html(answer: Answer | Draft | None, min_support: float, *, direct: bool) -> str:
+def passages_html(answer: Answer | PartialAnswer | None, min_support: float, *, direct: bool) -> str:
     """The passages that an answer was, or is being, written from.
 
     Args:
@@ -49,7 +49,7 @@ def passages_html(answer: Answer | Draft | None, min_support: float, *, direct: 
         return READS_NONE
     if answer is None or not answer.hits:
         return NOT_SEARCHED
-    if isinstance(answer, Draft):
+    if isinstance(answer, PartialAnswer):
         return draft_sources_html(answer.hits)
     return sources_html(answer, min_support)
 

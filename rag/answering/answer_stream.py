@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
 
 from rag.types import Answer, Citation, Cited, Done, Event, Hit, Retrieved, Started, Step, StepStarted, Token
 
-INSIST_S = 1.0
-"""How long a stopped answer may take to end before it is told again."""
+RETRY_S = 1.0
+"""How long a stopped answer may take to end before it is cancelled again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class PartialAnswer:
     """What is known of an answer so far; ``answer`` once it is done."""
 
     text: str = ""
@@ -24,8 +27,8 @@ class Draft:
     trace_id: str = ""
     answer: Answer | None = None
 
-    def after(self, event: Event) -> Draft:
-        """The draft with what an event adds."""
+    def after(self, event: Event) -> PartialAnswer:
+        """Return the partial answer with what an event adds."""
         match event:
             case Started(trace_id):
                 return replace(self, trace_id=trace_id)
@@ -44,36 +47,43 @@ class Draft:
 
 
 class AnswerStream:
-    """Runs an iterator of events in a task of its own and hands them on.
+    """The events of one answer, read once; the work runs in a task of its own.
 
-    The iterator lives in one task from its first event to its end, because LangChain keeps its place in
-    context variables, which do not pass from one task to the next. Make it inside a running loop.
+    Whoever makes it closes it. One that is dropped instead stops its work too.
+
+    Args:
+        work: Writes the answer and calls its argument with each event. Make the stream inside a running loop.
+        on_end: Called once, however the work ends, also before its first step.
     """
 
-    def __init__(self, events: AsyncIterator[Event]) -> None:
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
-        self._task = asyncio.create_task(self._pump(events))
+    def __init__(
+        self,
+        work: Callable[[Callable[[Event], None]], Coroutine[Any, Any, None]],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        task = asyncio.create_task(work(queue.put_nowait))
+
+        def end(_: asyncio.Task[None]) -> None:
+            on_end()
+            queue.put_nowait(None)
+
+        task.add_done_callback(end)
+        self._queue = queue
+        self._task = task
         self._ending: asyncio.Task[None] | None = None
         self.stopped = False
+        dropped = weakref.finalize(self, _cancel, task, asyncio.get_running_loop())
+        dropped.atexit = False
 
-    async def _pump(self, events: AsyncIterator[Event]) -> None:
-        try:
-            async for event in events:
-                self._queue.put_nowait(event)
-        finally:
-            try:
-                close = getattr(events, "aclose", None)
-                if close is not None:
-                    await close()
-            finally:
-                self._queue.put_nowait(None)
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Yield the events in order."""
+        async for events in self.batches():
+            for event in events:
+                yield event
 
     async def batches(self, pause_s: float = 0.0) -> AsyncIterator[list[Event]]:
-        """Events in order, those that came within ``pause_s`` together; the first ones at once.
-
-        Raises:
-            RagsmithError: The answer failed; whatever else the iterator raised is raised as well.
-        """
+        """Yield events in order, those that came within ``pause_s`` together; the first ones at once."""
         over = False
         while not over:
             batch = [await self._queue.get()]
@@ -87,6 +97,23 @@ class AnswerStream:
                 await asyncio.sleep(pause_s)
         with suppress(asyncio.CancelledError):
             await self._task
+
+    async def answer(self) -> Answer:
+        """Read to the end and return the finished answer.
+
+        Raises:
+            asyncio.CancelledError: The work was stopped.
+        """
+        partial = PartialAnswer()
+        try:
+            async for events in self.batches():
+                partial = reduce(PartialAnswer.after, events, partial)
+        finally:
+            await self.close()
+        if partial.answer is None:
+            # The work emits ``Done`` unless it is cancelled.
+            raise asyncio.CancelledError
+        return partial.answer
 
     def stop(self) -> None:
         """Stop the work; ``batches`` ends after what has come so far. Call it in the loop of the stream."""
@@ -110,32 +137,10 @@ class AnswerStream:
         # together with a result. Not at once again, for what hangs up on a model needs a moment.
         while not self._task.done():
             self._task.cancel()
-            await asyncio.wait([self._task], timeout=INSIST_S)
+            await asyncio.wait([self._task], timeout=RETRY_S)
 
 
-class Running:
-    """The answers that are being written now, by conversation."""
-
-    def __init__(self) -> None:
-        self._streams: dict[str, AnswerStream] = {}
-
-    def __contains__(self, conversation_id: object) -> bool:
-        return conversation_id in self._streams
-
-    def start(self, conversation_id: str, events: AsyncIterator[Event]) -> AnswerStream:
-        """Begin an answer."""
-        stream = AnswerStream(events)
-        self._streams[conversation_id] = stream
-        return stream
-
-    def stop(self, conversation_id: str) -> None:
-        """Stop the answer of a conversation, if one is being written."""
-        stream = self._streams.get(conversation_id)
-        if stream is not None:
-            stream.stop()
-
-    async def end(self, conversation_id: str, stream: AnswerStream) -> None:
-        """Forget an answer that is done or given up."""
-        if self._streams.get(conversation_id) is stream:
-            del self._streams[conversation_id]
-        await stream.close()
+def _cancel(task: asyncio.Task[None], loop: asyncio.AbstractEventLoop) -> None:
+    # Any thread may collect the garbage, also after the loop has closed.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(task.cancel)

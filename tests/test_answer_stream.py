@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import reduce
 
 import pytest
+from streams import stream_of
 
+from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.errors import ModelTimeout
 from rag.types import Answer, Done, Event, Retrieved, Started, StepFinished, StepStarted, Token
-from ui.asking import AnswerStream, Draft, Running
+from ui.pages.chat.running_answers import RunningAnswers
 
 ANSWER = Answer("All.", "answered")
 
@@ -23,7 +26,7 @@ class Script:
         self.fails = fails
         self.ended = ""
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         try:
             yield Started("t-1")
             for number in range(50):
@@ -53,8 +56,8 @@ async def collected(stream: AnswerStream, pause_s: float = 0.0) -> list[list[Eve
 
 async def test_every_event_comes_once_and_in_order() -> None:
     script = Script()
-    batches = await collected(AnswerStream(script.events()), 0.02)
-    draft = reduce(Draft.after, (event for batch in batches for event in batch), Draft())
+    batches = await collected(stream_of(script.events()), 0.02)
+    draft = reduce(PartialAnswer.after, (event for batch in batches for event in batch), PartialAnswer())
     assert draft.trace_id == "t-1"
     assert draft.text == "".join(f"{number} " for number in range(50))
     assert draft.answer is ANSWER
@@ -64,10 +67,10 @@ async def test_every_event_comes_once_and_in_order() -> None:
 
 async def test_a_stop_ends_the_work_once_and_keeps_what_came() -> None:
     script = Script(pace=0.01)
-    stream = AnswerStream(script.events())
-    draft = Draft()
+    stream = stream_of(script.events())
+    draft = PartialAnswer()
     async for events in stream.batches():
-        draft = reduce(Draft.after, events, draft)
+        draft = reduce(PartialAnswer.after, events, draft)
         if "5 " in draft.text:
             stream.stop()
     await stream.close()
@@ -77,10 +80,10 @@ async def test_a_stop_ends_the_work_once_and_keeps_what_came() -> None:
     assert draft.text.startswith("0 1 2 3 4 5 ")
 
 
-async def test_a_cancellation_that_gets_lost_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.asking.INSIST_S", 0.1)
+async def test_a_cancellation_that_gets_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.answering.answer_stream.RETRY_S", 0.1)
     script = Script(pace=60, stubborn=2)
-    stream = AnswerStream(script.events())
+    stream = stream_of(script.events())
     began = time.monotonic()
     await asyncio.sleep(0.01)
     await stream.close()
@@ -89,21 +92,21 @@ async def test_a_cancellation_that_gets_lost_is_told_again(monkeypatch: pytest.M
 
 
 async def test_an_error_reaches_whoever_reads() -> None:
-    stream = AnswerStream(Script(fails=True).events())
+    stream = stream_of(Script(fails=True).events())
     with pytest.raises(ModelTimeout):
         await collected(stream)
     await stream.close()
 
 
 async def test_an_error_that_nobody_reads_is_no_complaint() -> None:
-    stream = AnswerStream(Script(fails=True).events())
+    stream = stream_of(Script(fails=True).events())
     await asyncio.sleep(0.05)
     await stream.close()
 
 
 async def test_closing_what_is_done_does_nothing() -> None:
     script = Script()
-    stream = AnswerStream(script.events())
+    stream = stream_of(script.events())
     await collected(stream)
     await stream.close()
     await stream.close()
@@ -111,9 +114,10 @@ async def test_closing_what_is_done_does_nothing() -> None:
 
 
 async def test_a_conversation_has_one_running_answer() -> None:
-    running = Running()
+    running = RunningAnswers()
     script = Script(pace=60)
-    stream = running.start("c-1", script.events())
+    stream = stream_of(script.events())
+    running.add("c-1", stream)
     assert "c-1" in running
     assert "c-2" not in running
     await asyncio.sleep(0.01)
@@ -126,5 +130,23 @@ async def test_a_conversation_has_one_running_answer() -> None:
 
 
 def test_a_draft_knows_the_step_and_the_hits() -> None:
-    draft = Draft().after(StepStarted("retrieve")).after(Retrieved(())).after(StepFinished("retrieve", 0.1))
+    draft = (
+        PartialAnswer().after(StepStarted("retrieve")).after(Retrieved(())).after(StepFinished("retrieve", 0.1))
+    )
     assert (draft.step, draft.hits) == ("retrieve", ())
+
+
+async def test_the_answer_alone_can_be_awaited() -> None:
+    script = Script()
+    assert await stream_of(script.events()).answer() is ANSWER
+    assert script.ended == "done"
+
+
+async def test_a_stream_that_is_dropped_stops_its_work() -> None:
+    script = Script(pace=60)
+    stream = stream_of(script.events())
+    await asyncio.sleep(0.01)
+    del stream
+    gc.collect()
+    await asyncio.sleep(0.1)
+    assert script.ended == "cancelled"

@@ -1,0 +1,44 @@
+"""A filled prompt sent to a model as it is: no search, no checked citations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from rag.answering.chain import ROOT, named
+from rag.answering.steps import FilledPrompt
+from rag.models.replies import ModelInput, Reply, reply_to
+from rag.types import Answer, Ask
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+    from langchain_core.messages import BaseMessage
+    from langchain_core.runnables import Runnable, RunnableConfig
+
+
+def build_prompt_chain(
+    messages: Sequence[BaseMessage], prompt_sha256: str, model: BaseChatModel, frame: Answer
+) -> Runnable[Ask, Answer]:
+    """Compose the two steps of a prompt whose values are given.
+
+    Args:
+        messages: The filled prompt.
+        prompt_sha256: Hash of its template.
+        frame: What is known of the answer before the model writes.
+    """
+
+    async def fill(ask: Ask, config: RunnableConfig) -> FilledPrompt:
+        return FilledPrompt(prompt_sha256, tuple(messages))
+
+    async def write(prompt: ModelInput, config: RunnableConfig) -> Reply:
+        return await reply_to(model, prompt, config)
+
+    prompt, generate = named("prompt", fill), named("generate", write)
+
+    async def answer(ask: Ask, config: RunnableConfig) -> Answer:
+        filled = await prompt.ainvoke(ask, config)
+        reply = await generate.ainvoke(filled.model_input, config)
+        return replace(frame, text=reply.text.strip(), usage=reply.usage, cut=reply.truncated, unread=reply.unread)
+
+    return named(ROOT, answer)

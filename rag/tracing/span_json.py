@@ -1,0 +1,125 @@
+"""Any object as JSON that a trace may keep: secrets masked, long texts clipped."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import fields, is_dataclass
+from datetime import date, datetime, time
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from langchain_core.messages import BaseMessage
+from langchain_core.prompt_values import PromptValue
+from pydantic import BaseModel
+
+from rag.redaction import JSON, MASK, is_secret_key, redact
+
+MAX_STRING = 20_000
+"""Characters that a trace keeps of one string."""
+MAX_ITEMS = 1_000
+"""Items that a trace keeps of one list or mapping."""
+_MAX_DEPTH = 20
+_BITS = 64
+
+
+def as_json(value: object) -> JSON:
+    """Return any object as JSON, with secrets masked and long texts clipped.
+
+    Dataclasses, pydantic models and messages become objects by their fields; a dataclass leaves out those that
+    its ``repr`` leaves out. A string keeps its first 20,000
+    characters and a list its first 1,000 items; a mark says how much was left out. Never raises.
+    """
+    try:
+        return _plain(value, _MAX_DEPTH)
+    except Exception as error:  # noqa: BLE001 - any object may come, with any __str__ or __iter__
+        return f"<{type(value).__name__}, not shown: {type(error).__name__}>"
+
+
+def _plain(value: object, depth: int) -> JSON:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return _plain(value.value, depth)
+    if isinstance(value, str):
+        return kept_text(value)
+    if isinstance(value, int):
+        # What reads a trace later takes 64 bits, and Python writes no number of more than 4,300 digits.
+        return int(value) if value.bit_length() < _BITS else f"<a number of {value.bit_length():,} bits>"
+    if isinstance(value, float):
+        # JSON knows no infinity, and PostgreSQL refuses one.
+        return float(value) if math.isfinite(value) else str(value)
+    if isinstance(value, date | datetime | time):
+        return value.isoformat()
+    if isinstance(value, Path | UUID):
+        return kept_text(str(value))
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} bytes>"
+    if depth == 0:
+        return f"<{type(value).__name__}, too deep to show>"
+    if isinstance(value, BaseMessage):
+        return _fields(_message(value), depth)
+    if isinstance(value, PromptValue):
+        return _plain(value.to_messages(), depth)
+    if is_dataclass(value) and not isinstance(value, type):
+        return _fields({field.name: getattr(value, field.name) for field in fields(value) if field.repr}, depth)
+    if isinstance(value, BaseModel):
+        return _fields({name: getattr(value, name) for name in type(value).model_fields}, depth)
+    if isinstance(value, Mapping):
+        return _fields(value, depth)
+    if isinstance(value, Sequence | Set):
+        return _items(value, depth)
+    if hasattr(value, "tolist") and hasattr(value, "shape"):
+        return _array(value, depth)
+    return kept_text(str(value))
+
+
+def _fields(values: Mapping[Any, object], depth: int) -> JSON:
+    shown: dict[str, JSON] = {}
+    for count, (key, value) in enumerate(values.items()):
+        if count == MAX_ITEMS:
+            shown["…"] = f"{len(values) - MAX_ITEMS} more left out"
+            break
+        name = kept_text(str(key))
+        secret = is_secret_key(name) and isinstance(value, str) and value
+        shown[name] = MASK if secret else _plain(value, depth - 1)
+    return shown
+
+
+def _items(values: Sequence[object] | Set[object], depth: int) -> JSON:
+    shown: list[JSON] = []
+    for count, value in enumerate(values):
+        if count == MAX_ITEMS:
+            shown.append(f"… {len(values) - MAX_ITEMS} more left out")
+            break
+        shown.append(_plain(value, depth - 1))
+    return shown
+
+
+def _array(value: Any, depth: int) -> JSON:
+    # A vector of numbers tells a person nothing: say what it is. A scalar is its number.
+    if value.shape == ():
+        return _plain(value.tolist(), depth)
+    return f"<{type(value).__name__} {'×'.join(str(size) for size in value.shape)} {value.dtype}>"
+
+
+def _message(message: BaseMessage) -> dict[str, object]:
+    shown: dict[str, object] = {"role": message.type, "content": message.content}
+    for name in ("name", "tool_calls", "usage_metadata"):
+        if value := getattr(message, name, None):
+            shown[name] = value
+    return shown
+
+
+def kept_text(value: str) -> str:
+    """Return a string as it may be kept: masked, clipped, and without what a database refuses."""
+    left_out = len(value) - MAX_STRING
+    if left_out > 0:
+        # Masked before it is clipped, with room for a secret that the cut would halve.
+        value = redact(value[: MAX_STRING + 4_000])[:MAX_STRING]
+        value = f"{value}… [{left_out} characters left out]"
+    else:
+        value = redact(value)
+    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
