@@ -19,7 +19,7 @@ from ui.pages.page_events import QUIET, telling
 from ui.pages.prompts.prompts_draft import FIELDS, Field, meant, settings_in, shown, with_settings
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
 from ui.pages.prompts.prompts_view import changes_html, moment, template_html
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import fragment, note
 from ui.who import login_name
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ class Editor:
         draft = self._parsed(base, name, text)
         origin = self._origin(base, draft.name)
         if origin is None:
-            told = f'<div class="rs-head">The first version of {plain(draft.name)}</div>{template_html(draft, ())}'
+            told = note(f"The first version of {draft.name}", "rs-head") + template_html(draft, ())
         else:
             changes = self._shelf.changes(origin, draft)
             if not changes:
@@ -393,9 +393,8 @@ class Editor:
             return _bad(str(error))
         variables = ", ".join(draft.variables) or "none"
         there = not base and draft.name in self._library.names()
-        note = f" {draft.name} exists: this becomes its next version." if there else ""
-        told = plain(f"This can be saved. Variables: {variables}.{note}")
-        return f'<div class="rs-verdict is-good" role="status">✓ {told}</div>'
+        exists = f" {draft.name} exists: this becomes its next version." if there else ""
+        return _verdict(f"This can be saved. Variables: {variables}.{exists}", good=True)
 
     def _origin(self, base: str, name: str) -> PromptTemplate | None:
         if base:
@@ -419,29 +418,26 @@ class Editor:
         if not told:
             return ""
         names = ", ".join(told)
-        return (
-            f'<div class="rs-warn">Saved since you began: {plain(names)}. Both are kept; what is new there is not '
-            "in your draft.</div>"
+        return note(
+            f"Saved since you began: {names}. Both are kept; what is new there is not in your draft.", "rs-warn"
         )
 
 
 def bar_html(base: str) -> str:
     """Says that there is a draft, with the way back to it."""
-    return (
-        f'<div class="rs-editing" role="status"><span>There is an unsaved draft, begun from '
-        f"{plain(base or 'nothing')}.</span><span>"
-        '<button type="button" data-do="prompt-continue">Continue</button> '
-        '<button type="button" data-do="prompt-discard">Discard</button></span></div>'
-    )
+    return fragment("prompts_draft_bar.html.jinja", base=base or "nothing")
 
 
 def _head(base: str) -> str:
-    told = f"New version, begun from {plain(base)}" if base else "New prompt"
-    return f'<div class="rs-prompt-head"><h2>{told}</h2></div>'
+    return fragment("prompts_draft_head.html.jinja", base=base)
 
 
-def _bad(told: str) -> str:
-    return f'<div class="rs-verdict is-bad" role="status">✗ {plain(told)}</div>'
+def _bad(error: str) -> str:
+    return _verdict(error, good=False)
+
+
+def _verdict(text: str, *, good: bool) -> str:
+    return fragment("prompts_verdict.html.jinja", text=text, good=good)
 
 
 def _html(name: str) -> Any:

@@ -20,7 +20,7 @@ from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.prompts_edit import Editor
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import note
 from ui.who import login_name
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class PromptsTab:
                 self._editor = Editor(self._shelf)
 
     def _build_view(self) -> None:
-        self._head = gr.HTML(view.CHOOSE, elem_id="prompt-head", js_on_load=None, apply_default_css=False)
+        self._head = _html("prompt-head", note("Choose a prompt.", "rs-pick"))
         with gr.Row(elem_id="prompt-actions", elem_classes="rs-actions"):
             self._edit = gr.Button("Duplicate and edit", size="sm", variant="primary", elem_id="prompt-edit")
             self._to_production = gr.Button("Move production here", size="sm", elem_id="prompt-to-production")
@@ -305,7 +305,7 @@ class PromptsTab:
         if runs and not here:
             told += " The chat answers with it from its next question on."
         return {
-            self._told: f'<div class="{"rs-warn" if runs and not here else "rs-note"}">{plain(told)}</div>',
+            self._told: note(told, "rs-warn" if runs and not here else "rs-note"),
             self._move: gr.Button(f"Move {label} to v{shown.version}", interactive=bool(label) and not here),
             self._remove: gr.Button(interactive=bool(now) and set_by_hand),
         }
@@ -400,10 +400,10 @@ class PromptsTab:
 
     def _compared(self, at: str, other: str) -> str:
         if not other:
-            return '<div class="rs-none">There is one version: nothing to compare it with yet.</div>'
+            return note("There is one version: nothing to compare it with yet.")
         old, new = self._shelf.load(other), self._shelf.load(at)
         return view.changes_html(self._shelf.changes(old, new), old.label, new.label)
 
 
-def _html(name: str) -> Any:
-    return gr.HTML(elem_id=name, js_on_load=None, apply_default_css=False)
+def _html(name: str, html: str = "") -> Any:
+    return gr.HTML(html, elem_id=name, js_on_load=None, apply_default_css=False)
