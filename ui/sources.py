@@ -64,7 +64,7 @@ class _Text:
         has_mark: Whether ``marked`` is to be marked.
         has_place: Whether the address leads to the end of ``before`` without marking anything.
         is_target: Whether the address leads here, and not to the image of a page.
-        window: Which characters are shown of how many; empty where all are.
+        window: Says which part of a long text is shown; empty where all of it is.
     """
 
     before: str
@@ -238,7 +238,8 @@ def _marked_text(text: str, span: Span, *, is_target: bool) -> _Text:
         has_mark=fits,
         has_place=not fits and focus > 0,
         is_target=is_target,
-        window=f"of its {len(text):,} characters those around the place are shown, {first:,} to {last:,}"
+        window=f"This text is long: of its {len(text):,} characters those around the place are shown, "
+        f"{first:,} to {last:,}."
         if last - first < len(text)
         else "",
     )
