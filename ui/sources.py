@@ -176,7 +176,7 @@ def quote_on_page(document: StoredDocument, number: int, span: Span) -> tuple[st
     return document.text[begin:stop], (begin - first) / max(last - first, 1)
 
 
-def _pdf_body(pages: PdfPages, document: StoredDocument, pdf: Path, span: Span, page: int | None) -> str:
+def _pdf_body(pages: PdfPages, document: StoredDocument, pdf: Path, span: Span, page: int | None) -> _Body:
     length = len(document.text)
     focus = span.focus(length)
     number = page or page_of(document, focus or 0)
