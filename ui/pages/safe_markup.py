@@ -138,10 +138,10 @@ def underlined(
 
     chosen = tuple(doubtful)
     if not fits(chosen):
-        chosen = tuple(each for each in doubtful[:_MOST_TRIED] if fits((each,)))
+        chosen = tuple(span for span in doubtful[:_MOST_TRIED] if fits((span,)))
         chosen = chosen if fits(chosen) else ()
     html = _underlined(shown_marks(rendered(_signed(text, spans, chosen))))
-    left = tuple(each for each in doubtful if each not in chosen)
+    left = tuple(span for span in doubtful if span not in chosen)
     return Markup(html), left  # noqa: S704 - safe by the contract of ``rendered``
 
 

@@ -57,7 +57,7 @@ class Job:
     def _run(self) -> None:
         try:
             self.report = self._bench.ingest(self.corpus, self._paths, self._note, self._stop)
-        except Exception as error:  # noqa: BLE001 - told on the page by whoever looks
+        except Exception as error:  # noqa: BLE001 - shown on the page
             self.error = error
 
 

@@ -170,7 +170,7 @@ def _download(prompt: PromptTemplate, export: Export) -> Download:
 
 
 def settings_html(prompt: PromptTemplate) -> str:
-    """What the version asks for; what it leaves to the process is said to be left."""
+    """The settings that the version sets; of the others it says that those of ragsmith hold."""
     given = prompt.settings.given
     rows = [(field.label, _value(given[field.name]) if field.name in given else None) for field in FIELDS]
     return fragment("prompts_settings.html.jinja", rows=rows, given=given)

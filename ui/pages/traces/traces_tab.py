@@ -131,7 +131,7 @@ class TracesTab:
         }
 
     def _page(self, text: str | None, status: str, cursors: Cursors) -> TracePage:
-        known: Status | None = next((each for each in get_args(Status) if each == status), None)
+        known: Status | None = next((name for name in get_args(Status) if name == status), None)
         return self._bench.traces.list(
             limit=PAGE, before=cursors[-1] if cursors else None, status=known, text=(text or "").strip() or None
         )
