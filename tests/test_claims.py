@@ -143,7 +143,7 @@ async def test_the_texts_of_a_json_answer_have_no_place(bench: Workbench) -> Non
 def without_lines(html: str) -> str:
     """HTML without what underlines."""
     html = re.sub(r'<span class="rs-doubt"[^>]*>(.*?)</span>', r"\1", html)
-    return re.sub(r'<div class="rs-doubts">.*?</div>', "", html)
+    return re.sub(r'<div class="rs-doubts">.*?</div>&#10;', "", html)
 
 
 MARKDOWN = (

@@ -260,6 +260,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         "rag/tracing/prices.toml",
         "rag/evaluation/report.css",
         "corpora/handbook/**/*.md",
+        "ui/templates/*.jinja",
     ],
 )
 def test_the_wheel_has_the_data_that_the_code_reads(wheel: set[str], pattern: str) -> None:

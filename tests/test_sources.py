@@ -53,7 +53,7 @@ def test_the_cited_sentence_is_marked_where_the_address_leads(client: TestClient
 
 def test_nothing_of_a_document_is_markup(client: TestClient) -> None:
     response = client.get(f"/documents/1?start={AT}&end={END}")
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt;" in response.text
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;" in response.text
     assert "<script" not in response.text
     assert "<img" not in response.text
     policy = response.headers["content-security-policy"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
@@ -17,7 +16,8 @@ from fastapi.responses import HTMLResponse, Response
 
 from rag.documents.loaders.isolated import ParseLimits
 from rag.errors import CorpusError, LoadError, RagsmithError
-from ui.pdf_pages import Box, PdfPages
+from ui.pages.rendering import render
+from ui.pdf_pages import PdfPages
 
 if TYPE_CHECKING:
     from rag.indexing.corpora import StoredDocument
@@ -34,27 +34,6 @@ POLICY = (
     "frame-ancestors 'self'"
 )
 _HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store"}
-
-_STYLE = """
-:root { color-scheme: light dark; --text: #1b2430; --muted: #5f6b7a; --line: #dfe3e8; --page: #fff;
-  --mark: #fde68a; --warn: #fdf4e3; }
-@media (prefers-color-scheme: dark) {
-  :root { --text: #e4e8ee; --muted: #98a3b3; --line: #2b323c; --page: #14171c; --mark: #6b5416; --warn: #2a2313; }
-}
-body { margin: 0 auto; max-width: 860px; padding: 20px 28px 60px; background: var(--page); color: var(--text);
-  font: 15px/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
-h1 { font-size: 19px; margin: 0 0 2px; overflow-wrap: anywhere; }
-.path { color: var(--muted); font-size: 12.5px; overflow-wrap: anywhere; }
-header { border-bottom: 1px solid var(--line); padding-bottom: 10px; margin-bottom: 16px; }
-.note { background: var(--warn); border-radius: 6px; padding: 7px 11px; margin: 10px 0; font-size: 13.5px; }
-.text { white-space: pre-wrap; overflow-wrap: anywhere; }
-mark { background: var(--mark); color: inherit; border-radius: 2px; scroll-margin-top: 35vh; }
-nav { display: flex; gap: 18px; font-size: 13.5px; margin: 10px 0; }
-.sheet { position: relative; border: 1px solid var(--line); line-height: 0; background: #fff; }
-.sheet img { width: 100%; height: auto; }
-.sheet a { position: absolute; left: 0; scroll-margin-top: 35vh; }
-details { margin-top: 18px; }
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +56,53 @@ class Span:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A stored text, or a window of it, split around what is marked.
+
+    Attributes:
+        has_mark: Whether ``marked`` is to be marked.
+        has_place: Whether the address leads to the end of ``before`` without marking anything.
+        is_target: Whether the address leads here, and not to the image of a page.
+        window: Says which part of a long text is shown; empty where all of it is.
+    """
+
+    before: str
+    marked: str
+    after: str
+    has_mark: bool
+    has_place: bool
+    is_target: bool
+    window: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Sheet:
+    """A page of a PDF as an image.
+
+    Attributes:
+        image: Its address.
+        last: Number of the last page; None where it is not known.
+        links: Label and address of the pages beside it.
+        top: Where the mark begins, in percent of the height; None without a mark.
+    """
+
+    number: int
+    image: str
+    last: int | None
+    links: tuple[tuple[str, str], ...]
+    top: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    """What a page says of its document, and what it shows of it."""
+
+    notes: tuple[str, ...]
+    text: _Text | None = None
+    sheet: _Sheet | None = None
+
+
 def source_routes(bench: Workbench) -> APIRouter:
     """The routes below ``/documents``."""
     router = APIRouter()
@@ -93,11 +119,11 @@ def source_routes(bench: Workbench) -> APIRouter:
         try:
             document = _stored(bench, document_id)
         except RagsmithError as error:
-            return _page("Not there any more", "", f'<p class="note">{escape(str(error))}</p>', status=404)
+            return _response("Not there any more", "", _Body((str(error),)), status=404)
         span = Span(start, end, at)
         pdf = pdf_of(document)
         body = _pdf_body(pages, document, pdf, span, page) if pdf else _text_body(document, span)
-        return _page(document.title, document.source, body)
+        return _response(document.title, document.source, body)
 
     @router.get("/documents/{document_id}/pages/{number}.png")
     def show_page(document_id: int, number: int, start: int | None = None, end: int | None = None) -> Response:
@@ -150,7 +176,7 @@ def quote_on_page(document: StoredDocument, number: int, span: Span) -> tuple[st
     return document.text[begin:stop], (begin - first) / max(last - first, 1)
 
 
-def _pdf_body(pages: PdfPages, document: StoredDocument, pdf: Path, span: Span, page: int | None) -> str:
+def _pdf_body(pages: PdfPages, document: StoredDocument, pdf: Path, span: Span, page: int | None) -> _Body:
     length = len(document.text)
     focus = span.focus(length)
     number = page or page_of(document, focus or 0)
@@ -158,84 +184,67 @@ def _pdf_body(pages: PdfPages, document: StoredDocument, pdf: Path, span: Span, 
     try:
         boxes = pages.find(pdf, number, quote, place)
     except LoadError as error:
-        return f'<p class="note">{escape(str(error))} This is its stored text.</p>{_text_body(document, span)}'
-    if boxes or (page is not None and not quote):
-        note = ""
-    elif quote:
-        note = _note("The passage was not found on the image of the page, so nothing is marked there.")
-    else:
-        note = _missing(span, length)
+        shown = _text_body(document, span)
+        return _Body((f"{error} This is its stored text.", *shown.notes), shown.text)
+    notes: tuple[str, ...] = ()
+    if not boxes and quote:
+        notes = ("The passage was not found on the image of the page, so nothing is marked there.",)
+    elif not boxes and page is None:
+        notes = _missing(span, length)
     query = {"start": span.start, "end": span.end} if span.fits(length) else {}
-    image = f"/documents/{document.id}/pages/{number}.png" + (f"?{urlencode(query)}" if query else "")
-    # Without boxes the mark in the text is what the address leads to.
-    text = _marked_text(document.text, span, anchor=not boxes)
-    return (
-        f"{note}{_pages_nav(document, number, query)}"
-        f'<div class="sheet">{_anchor(boxes)}<img src="{escape(image)}" alt="Page {number}"></div>'
-        f"{_pages_nav(document, number, query)}"
-        f"<details{'' if boxes else ' open'}><summary>Stored text</summary>{text}</details>"
+    numbers = [first for first, _ in document.pages]
+    sheet = _Sheet(
+        number,
+        f"/documents/{document.id}/pages/{number}.png" + (f"?{urlencode(query)}" if query else ""),
+        last=numbers[-1] if numbers else None,
+        links=tuple(
+            (label, f"/documents/{document.id}?{urlencode({**query, 'page': other})}")
+            for label, other in (("‹ Previous page", number - 1), ("Next page ›", number + 1))
+            if numbers and numbers[0] <= other <= numbers[-1]
+        ),
+        top=min(box.top for box in boxes) * 100 if boxes else None,
     )
+    # Without boxes the mark in the text is what the address leads to.
+    return _Body(notes, _marked_text(document.text, span, is_target=not boxes), sheet)
 
 
-def _anchor(boxes: tuple[Box, ...]) -> str:
-    return f'<a id="cited" style="top:{min(box.top for box in boxes) * 100:.2f}%"></a>' if boxes else ""
-
-
-def _pages_nav(document: StoredDocument, number: int, query: dict[str, int | None]) -> str:
-    links = []
-    numbers = [page for page, _ in document.pages]
-    for label, other in (("‹ Previous page", number - 1), ("Next page ›", number + 1)):
-        if numbers and numbers[0] <= other <= numbers[-1]:
-            address = f"/documents/{document.id}?{urlencode({**query, 'page': other})}"
-            links.append(f'<a href="{escape(address)}">{label}</a>')
-    count = f" of {numbers[-1]}" if numbers else ""
-    return f"<nav><span>Page {number}{count}</span>{''.join(links)}</nav>"
-
-
-def _text_body(document: StoredDocument, span: Span) -> str:
-    gone = ""
+def _text_body(document: StoredDocument, span: Span) -> _Body:
+    notes: tuple[str, ...] = ()
     if not Path(document.path).exists():
-        gone = _note("The file is not there any more. This is the text that was stored when it was added.")
-    note = "" if span.fits(len(document.text)) else _missing(span, len(document.text))
-    return f"{gone}{note}{_marked_text(document.text, span, anchor=True)}"
+        notes = ("The file is not there any more. This is the text that was stored when it was added.",)
+    if not span.fits(len(document.text)):
+        notes += _missing(span, len(document.text))
+    return _Body(notes, _marked_text(document.text, span, is_target=True))
 
 
-def _missing(span: Span, length: int) -> str:
+def _missing(span: Span, length: int) -> tuple[str, ...]:
     if span.at is not None and span.focus(length) is not None:
-        return _note("The cited sentence was not found word for word: nothing is marked, its passage begins here.")
+        return ("The cited sentence was not found word for word: nothing is marked, its passage begins here.",)
     if span.start is None and span.end is None:
-        return ""
-    return _note("The cited span does not fit this text (it may have changed since), so nothing is marked.")
+        return ()
+    return ("The cited span does not fit this text (it may have changed since), so nothing is marked.",)
 
 
-def _note(text: str) -> str:
-    return f'<p class="note">{escape(text)}</p>'
-
-
-def _marked_text(text: str, span: Span, *, anchor: bool) -> str:
+def _marked_text(text: str, span: Span, *, is_target: bool) -> _Text:
     """The text, or a window of it, with the span marked."""
     focus = span.focus(len(text)) or 0
     fits = span.fits(len(text))
     start, end = (span.start or 0, span.end or 0) if fits else (focus, focus)
     first, last = max(start - WINDOW, 0), min(end + WINDOW, len(text))
-    here = ' id="cited"' if anchor else ""
-    middle = f"<span{here}></span>" if focus else ""
-    if fits:
-        middle = f"<mark{here}>{escape(text[start:end])}</mark>"
-    cut = ""
-    if last - first < len(text):
-        cut = _note(
-            f"This text is long: of its {len(text):,} characters those around the place are shown, "
-            f"{first:,} to {last:,}."
-        )
-    return f'{cut}<div class="text">{escape(text[first:start])}{middle}{escape(text[end:last])}</div>'
-
-
-def _page(title: str, source: str, body: str, status: int = 200) -> HTMLResponse:
-    html = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body>"
-        f'<header><h1>{escape(title)}</h1><div class="path">{escape(source)}</div></header>{body}</body></html>'
+    return _Text(
+        text[first:start],
+        text[start:end],
+        text[end:last],
+        has_mark=fits,
+        has_place=not fits and focus > 0,
+        is_target=is_target,
+        window=f"This text is long: of its {len(text):,} characters those around the place are shown, "
+        f"{first:,} to {last:,}."
+        if last - first < len(text)
+        else "",
     )
+
+
+def _response(title: str, source: str, body: _Body, status: int = 200) -> HTMLResponse:
+    html = render("page_document.html.jinja", title=title, source=source, body=body)
     return HTMLResponse(html, status_code=status, headers=_HEADERS)

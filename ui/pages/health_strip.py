@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import fragment
 
 if TYPE_CHECKING:
     from ui.wiring import Health
@@ -17,14 +17,9 @@ def strip_html(health: Health) -> str:
         ("Index", health.index, health.index_ok),
         ("W&B", health.wandb, health.wandb_ok),
     )
-    dots = "".join(
-        f'<span class="rs-state {"is-ok" if ok else "is-bad"}" title="{plain(f"{name}: {detail}")}">'
-        f"<b>{plain(name)}</b> <span>{plain(detail)}</span></span>"
-        for name, detail, ok in states
-    )
-    return f'<div class="rs-strip">{dots}</div>'
+    return fragment("page_strip.html.jinja", states=states)
 
 
 def notices_html(health: Health) -> str:
     """What needs a person, a line each; empty where nothing does."""
-    return "".join(f'<div class="rs-notice">{plain(notice)}</div>' for notice in health.notices)
+    return fragment("page_notices.html.jinja", notices=health.notices)

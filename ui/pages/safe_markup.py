@@ -1,7 +1,7 @@
 """Untrusted text to safe HTML: what a document or a model wrote never becomes markup of its own.
 
 Answers are Markdown. The parser knows no raw HTML, images become their alternative text, links keep only
-``http``, ``https`` and ``mailto``. What comes out is one line, so that a Markdown reader that gets it again
+``http``, ``https`` and ``mailto``. Everything comes out as one line, so that a Markdown reader that gets it again
 (Gradio's chatbot) takes it for a single block and looks no deeper.
 """
 
@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from functools import cache
 from html import escape
 from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from ui.pages.rendering import render
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -60,9 +64,27 @@ def markers(text: str) -> set[int]:
     return {int(number) for number in _MARKER.findall(text)}
 
 
+def fragment(template: str, **values: object) -> str:
+    """A part of the page from its template: one line of HTML in which no character hides or turns the text."""
+    return _one_line(render(template, **values))
+
+
+def note(text: str, kind: str = "rs-none") -> str:
+    """A sentence of the page's own, such as what to do where there is nothing to show."""
+    return fragment("page_note.html.jinja", kind=kind, text=text)
+
+
 def plain(text: str) -> str:
     """The text escaped, on one line of HTML; its own lines stay lines where ``white-space`` keeps them."""
-    return escape(_UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))).replace("\n", "&#10;")
+    return _one_line(escape(text))
+
+
+def _one_line(html: str) -> str:
+    return _visible(html).replace("\n", "&#10;")
+
+
+def _visible(text: str) -> str:
+    return _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def shortened(text: str, length: int) -> str:
@@ -84,16 +106,6 @@ def plain_with_citations(text: str, resolve: Resolve) -> str:
     return "".join(parts)
 
 
-def with_marks(text: str, spans: Sequence[tuple[int, int]]) -> str:
-    """The text with signs around its spans, for ``shown_marks`` to find in the HTML made of it.
-
-    Args:
-        text: Any text; such signs in it are taken for unknown characters.
-        spans: First and one past the last character of each, ascending, without overlap.
-    """
-    return _signed(text, spans, ())
-
-
 def _clean(text: str) -> str:
     return text.translate(_UNKNOWN)
 
@@ -105,31 +117,32 @@ def underlined(
     text: str,
     spans: Sequence[tuple[int, int]],
     doubtful: Sequence[tuple[int, int]],
-    render: Callable[[str], str],
-) -> tuple[str, tuple[tuple[int, int], ...]]:
+    rendered: Callable[[str], str],
+) -> tuple[Markup, tuple[tuple[int, int], ...]]:
     """A text as HTML, with its spans marked and its doubtful sentences underlined.
 
     Args:
         spans, doubtful: First and one past the last character of each, ascending, without overlap.
-        render: From the text with signs in it to HTML.
+        rendered: From the text with signs in it to safe HTML.
 
     Returns:
         The HTML, and the sentences that could not be underlined: a sign in them would change what the Markdown
         means, as in the middle of a link.
     """
-    bare = render(_signed(text, spans, ()))
+    bare = rendered(_signed(text, spans, ()))
     if not doubtful:
-        return shown_marks(bare), ()
+        return Markup(shown_marks(bare)), ()  # noqa: S704 - safe by the contract of ``rendered``
 
     def fits(some: Sequence[tuple[int, int]]) -> bool:
-        return _DOUBTS.sub("", render(_signed(text, spans, some))) == bare
+        return _DOUBTS.sub("", rendered(_signed(text, spans, some))) == bare
 
     chosen = tuple(doubtful)
     if not fits(chosen):
-        chosen = tuple(each for each in doubtful[:_MOST_TRIED] if fits((each,)))
+        chosen = tuple(span for span in doubtful[:_MOST_TRIED] if fits((span,)))
         chosen = chosen if fits(chosen) else ()
-    html = shown_marks(render(_signed(text, spans, chosen)))
-    return _underlined(html), tuple(each for each in doubtful if each not in chosen)
+    html = _underlined(shown_marks(rendered(_signed(text, spans, chosen))))
+    left = tuple(span for span in doubtful if span not in chosen)
+    return Markup(html), left  # noqa: S704 - safe by the contract of ``rendered``
 
 
 def _signed(text: str, spans: Sequence[tuple[int, int]], doubtful: Sequence[tuple[int, int]]) -> str:
@@ -162,7 +175,7 @@ def _underlined(html: str) -> str:
                 doubted = sign[1] is not None
             parts.append(_DOUBTS.sub("", piece))
         elif doubted and piece.strip():
-            parts.append(f'<span class="rs-doubt" title="Not supported by the sources">{piece}</span>')
+            parts += ('<span class="rs-doubt" title="Not supported by the sources">', piece, "</span>")
         else:
             parts.append(piece)
     return "".join(parts)
@@ -176,10 +189,9 @@ def shown_marks(html: str) -> str:
 
 def markdown(text: str, resolve: Resolve) -> str:
     """Markdown as safe HTML on one line, with each known marker ``[n]`` as a link."""
-    cleaned = _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))
-    rendered: str = _parser().render(cleaned, {"resolve": resolve})
+    rendered: str = _parser().render(_visible(text), {"resolve": resolve})
     # Again, for what stood in the text as an entity.
-    return _UNSEEN.sub("\ufffd", rendered).strip().replace("\n", " ")
+    return _visible(rendered).strip().replace("\n", " ")
 
 
 def citation(number: int, resolve: Resolve) -> str:
@@ -187,7 +199,7 @@ def citation(number: int, resolve: Resolve) -> str:
     target = resolve(number)
     if target is None:
         return ""
-    return f'<a class="rs-cite" href="{escape(target.href)}" title="{plain(target.title)}">{number}</a>'
+    return fragment("page_citation.html.jinja", number=number, reference=target)
 
 
 @cache
@@ -249,15 +261,6 @@ def _without_unsafe_links(tokens: Sequence[Token]) -> list[Token]:
     return kept
 
 
-def thumb(rating: str) -> str:
-    """A thumb, ``up`` or ``down``; drawn, because not every machine has a font with it."""
-    return (
-        f'<svg class="rs-thumb is-{plain(rating)}" viewBox="0 0 16 16" role="img" aria-label="{plain(rating)}">'
-        '<path d="M1.8 7h2.6v7H1.8zM5.6 7l2.6-5.3c1 0 1.7.8 1.7 1.7v2.9h3.3c.9 0 1.6.9 1.3 1.8l-1.3 4.8'
-        'c-.2.7-.8 1.1-1.5 1.1H5.6z"/></svg>'
-    )
-
-
 Tokens = Sequence["Token"]
 
 
@@ -271,7 +274,7 @@ def _render_image(_self: RendererHTML, tokens: Tokens, index: int, _options: Opt
 
 
 def _render_code(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType) -> str:
-    return f"<pre><code>{plain(tokens[index].content)}</code></pre>"
+    return fragment("page_code.html.jinja", text=tokens[index].content)
 
 
 _RULES: dict[str, Callable[..., str]] = {

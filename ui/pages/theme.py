@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ui.pages.rendering import render
+
 _HERE = Path(__file__).parent
 FAVICON = _HERE / "favicon.png"
 
@@ -22,7 +24,7 @@ def head() -> str:
     sheets = [common, *sorted(path for path in _HERE.glob("*.css") if path != common)]
     style = "\n".join(sheet.read_text(encoding="utf-8") for sheet in sheets)
     script = (_HERE / "page.js").read_text(encoding="utf-8")
-    return f"<style>\n{style}\n</style>\n<script>\n{script}\n</script>"
+    return render("page_head.html.jinja", style=style, script=script)
 
 
 def theme() -> Any:

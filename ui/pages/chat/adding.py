@@ -13,7 +13,7 @@ import gradio as gr
 from ui.pages.chat.answer_html import duration
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.page_events import QUIET, Updates, in_thread, told, warn
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import fragment, note
 from ui.pages.uploads import check_folder, keep_uploads
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Job:
     def _run(self) -> None:
         try:
             self.report = self._bench.ingest(self.corpus, self._paths, self._note, self._stop)
-        except Exception as error:  # noqa: BLE001 - told on the page by whoever looks
+        except Exception as error:  # noqa: BLE001 - shown on the page
             self.error = error
 
 
@@ -120,7 +120,7 @@ class Adding:
         """Stop the ingestion."""
         if self._job is not None:
             self._job.stop()
-        return '<div class="rs-progress">Stopping after this batch …</div>'
+        return note("Stopping after this batch …", "rs-progress")
 
     async def _begin(self, corpus: str, paths: Sequence[Path], shown: str) -> Updates:
         if self._job is not None and self._job.running:
@@ -157,17 +157,14 @@ class Adding:
 
 def progress_html(progress: IngestProgress | None) -> str:
     """How far an ingestion is."""
-    if progress is None:
-        return '<div class="rs-progress"><progress></progress><div>Starting …</div></div>'
-    parts = [f"{progress.files_done:,} of {progress.files_total:,} files"]
-    if progress.passages:
-        parts.append(f"{progress.passages_per_s:.0f} passages/s")
-    if progress.seconds_left is not None:
-        parts.append(f"{duration(progress.seconds_left)} left")
-    return (
-        f'<div class="rs-progress"><progress max="{max(progress.files_total, 1)}" value="{progress.files_done}">'
-        f"</progress><div>{' · '.join(parts)}</div></div>"
-    )
+    parts = ["Starting …"]
+    if progress is not None:
+        parts = [f"{progress.files_done:,} of {progress.files_total:,} files"]
+        if progress.passages:
+            parts.append(f"{progress.passages_per_s:.0f} passages/s")
+        if progress.seconds_left is not None:
+            parts.append(f"{duration(progress.seconds_left)} left")
+    return fragment("chat_progress.html.jinja", progress=progress, parts=parts)
 
 
 def outcome_html(job: Job, shown: str) -> str:
@@ -177,7 +174,7 @@ def outcome_html(job: Job, shown: str) -> str:
         shown: The corpus that questions go to.
     """
     if job.error is not None:
-        return f'<div class="rs-warn">{plain(told(job.error))}</div>'
+        return note(told(job.error), "rs-warn")
     report = job.report
     if report is None:
         return ""
@@ -191,20 +188,10 @@ def outcome_html(job: Job, shown: str) -> str:
     files = ", ".join(f"{number:,} {word}" for word, number in counted if number) or "nothing to do"
     head = "Stopped: what was finished is kept. " if report.stopped else ""
     line = f"{head}{files} · {report.passages:,} passages in {duration(report.seconds)}"
-    other = "" if job.corpus == shown else f"<div>Choose {plain(job.corpus)} under Corpus to ask it.</div>"
-    return f'<div class="rs-outcome"><div>{plain(line)}</div>{other}{_problems_html(report)}</div>'
-
-
-def _problems_html(report: IngestReport) -> str:
-    if not report.problems:
-        return ""
-    rows = "".join(
-        f"<li><b>{plain(Path(problem.path).name)}</b> {plain(problem.reason)}</li>"
-        for problem in report.problems[:SHOWN_PROBLEMS]
-    )
-    more = len(report.problems) - SHOWN_PROBLEMS
-    rest = f"<li>and {more:,} more: `ragsmith ingest` lists them all.</li>" if more > 0 else ""
-    return (
-        f'<details class="rs-problems" open><summary>{len(report.problems):,} could not be read</summary>'
-        f"<ul>{rows}{rest}</ul></details>"
+    return fragment(
+        "chat_outcome.html.jinja",
+        line=line,
+        other_corpus="" if job.corpus == shown else job.corpus,
+        problems=[(Path(problem.path).name, problem.reason) for problem in report.problems[:SHOWN_PROBLEMS]],
+        total=len(report.problems),
     )

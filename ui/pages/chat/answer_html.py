@@ -1,6 +1,6 @@
 """An exchange as the chat shows it: question, answer, footer. Pure functions from data to HTML.
 
-Every text in them comes from a person, a document or a model and goes through ``ui.pages.safe_markup``.
+Every text comes from a person, a document or a model, and reaches the page through ``ui.pages.safe_markup``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from rag.types import Answer, Citation, Hit, Passage, Step
 from ui.pages.safe_markup import (
     Reference,
     Resolve,
+    fragment,
     markdown,
     markers,
-    plain,
     plain_with_citations,
     shortened,
     underlined,
@@ -27,6 +27,7 @@ _READER = "embedded"
 # Characters that are shown of a sentence beside its answer.
 LONGEST_QUOTE = 200
 
+_BADGES = {"failed": "Failed", "cancelled": "Stopped", "abstained": "Not in these documents"}
 _STEPS: dict[Step, str] = {
     "condense": "Reading the question",
     "retrieve": "Searching",
@@ -93,33 +94,20 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
     )
 
 
-def body(text: str, resolve: Resolve, *, verbatim: bool, spans: Sequence[tuple[int, int]] = ()) -> str:
-    """The text of an answer, what answers the question in it marked."""
-    return underlined(text, spans, (), partial(_rendered, resolve=resolve, verbatim=verbatim))[0]
-
-
-def _rendered(signed: str, *, resolve: Resolve, verbatim: bool) -> str:
-    if verbatim:
-        return f'<div class="rs-verbatim">{plain_with_citations(signed, resolve)}</div>'
-    return markdown(signed, resolve)
-
-
 def question_html(question: str, position: int) -> str:
     """A question, with the button that takes it back into the input line."""
-    return (
-        f'<div class="rs-question"><div class="rs-asked">{plain(question)}</div>'
-        f'<button class="rs-edit" type="button" value="{position}" title="Edit this question and ask again">'
-        "edit</button></div>"
-    )
+    return fragment("chat_question.html.jinja", question=question, position=position)
 
 
 def draft_html(text: str, hits: Sequence[Hit], citations: Sequence[Citation], model: str, step: str) -> str:
     """An answer that is being written; ``step`` says what is going on."""
-    written = body(text, references(hits, citations), verbatim=is_verbatim(text, model, hits)) if text else ""
-    return (
-        f'<div class="rs-answer rs-draft"><div class="rs-text">{written}</div>'
-        f'<div class="rs-step">{plain(step)}</div></div>'
-    )
+    verbatim = is_verbatim(text, model, hits)
+    written, _ = underlined(text, (), (), partial(_rendered, references(hits, citations), verbatim))
+    return fragment("chat_draft.html.jinja", written=written, verbatim=verbatim, step=step)
+
+
+def _rendered(resolve: Resolve, verbatim: bool, text: str) -> str:
+    return plain_with_citations(text, resolve) if verbatim else markdown(text, resolve)
 
 
 def step_line(step: Step, found: int) -> str:
@@ -131,67 +119,39 @@ def step_line(step: Step, found: int) -> str:
 
 def answer_html(answer: Answer) -> str:
     """A finished answer, whatever became of it, with its footer; sentences without support are underlined."""
-    render = partial(
-        _rendered,
-        resolve=references(answer.hits, answer.citations),
-        verbatim=is_verbatim(answer.text, answer.model, answer.hits),
-    )
-    placed = [(each.start, each.end) for each in answer.unsupported_claims]
+    verbatim = is_verbatim(answer.text, answer.model, answer.hits)
+    rendered = partial(_rendered, references(answer.hits, answer.citations), verbatim)
+    placed = [(claim.start, claim.end) for claim in answer.unsupported_claims]
     doubtful = [(start, end) for start, end in placed if start is not None and end is not None]
-    written, left = underlined(answer.text, answer.spans, doubtful, render) if answer.text else ("", ())
-    return (
-        f'<div class="rs-answer rs-{answer.status}">{_badge(answer)}'
-        f'<div class="rs-text">{written}</div>{_doubts(answer, left)}{footer_html(answer)}</div>'
+    written, left = underlined(answer.text, answer.spans, doubtful, rendered)
+    return fragment(
+        "chat_answer.html.jinja",
+        answer=answer,
+        badge=_BADGES.get(answer.status),
+        written=written,
+        verbatim=verbatim,
+        # The doubtful sentences that could not be underlined are named.
+        quotes=[shortened(answer.text[start:end], LONGEST_QUOTE) for start, end in left],
+        facts=_facts(answer),
     )
-
-
-def _doubts(answer: Answer, left: Sequence[tuple[int, int]]) -> str:
-    """The note on sentences without support; those that could not be underlined are named."""
-    if not answer.support_note:
-        return ""
-    quotes = "".join(f" “{plain(shortened(answer.text[start:end], LONGEST_QUOTE))}”" for start, end in left)
-    return f'<div class="rs-doubts">⚠ {plain(answer.support_note)}{":" if quotes else "."}{quotes}</div>'
 
 
 def interrupted_html() -> str:
     """An answer that never came, because the process died while it was written."""
-    return (
-        '<div class="rs-answer rs-interrupted"><div class="rs-badge">Interrupted</div><div class="rs-text">'
-        "<p>ragsmith ended before this answer was finished. Ask again with the arrow below.</p></div></div>"
-    )
-
-
-def _badge(answer: Answer) -> str:
-    if answer.status == "failed":
-        reason = plain(answer.error or "Something went wrong.")
-        return f'<div class="rs-badge">Failed</div><p class="rs-error">{reason}</p>'
-    if answer.status == "cancelled":
-        return '<div class="rs-badge">Stopped</div>'
-    if answer.status == "abstained":
-        return '<div class="rs-badge">Not in these documents</div>'
-    return ""
+    return fragment("chat_interrupted.html.jinja")
 
 
 def footer_html(answer: Answer) -> str:
     """Time, tokens, cost, prompt version, trace."""
-    parts = [duration(answer.latency_s), tokens(answer), cost(answer.cost_usd)]
-    if answer.status == "failed":
-        # What a failure cost is mostly nothing that is known; the time may tell why it failed.
-        parts = parts[:1]
-    parts += answer.notes
-    if answer.prompt:
-        parts.append(answer.prompt)
-    shown = [f"<span>{plain(part)}</span>" for part in parts if part]
-    if answer.trace_id:
-        query = urlencode({"trace": answer.trace_id})
-        shown.append(f'<a class="rs-trace" href="/?{query}" title="Show every step of this answer">trace ↗</a>')
-        shown.append(
-            f'<button class="rs-case" type="button" value="{plain(answer.trace_id)}" '
-            'title="Keep this question as a case of a dataset">+ case</button>'
-        )
-    if answer.text:
-        shown.append('<button class="rs-copy" type="button" title="Copy the answer">copy</button>')
-    return f'<div class="rs-foot">{" · ".join(shown)}</div>'
+    return fragment("chat_footer.html.jinja", answer=answer, facts=_facts(answer))
+
+
+def _facts(answer: Answer) -> list[str]:
+    # What a failure cost is mostly unknown; its time may explain it.
+    spent = [duration(answer.latency_s)]
+    if answer.status != "failed":
+        spent += [tokens(answer), cost(answer.cost_usd)]
+    return [fact for fact in (*spent, *answer.notes, answer.prompt) if fact]
 
 
 def duration(seconds: float) -> str:

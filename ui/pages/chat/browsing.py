@@ -12,7 +12,7 @@ from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.page_events import BRIDGED, QUIET, telling, told
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import note
 from ui.wiring import SAMPLE_CORPUS
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Browsing:
         try:
             release = view.release_html(self._bench.release(corpus))
         except RagsmithError as error:
-            release = f'<div class="rs-warn">{plain(told(error))}</div>'
+            release = note(told(error), "rs-warn")
         return {
             self._parts.corpus: gr.Dropdown(choices=choices, value=corpus),
             self._parts.add.corpus: gr.Dropdown(choices=choices, value=corpus),

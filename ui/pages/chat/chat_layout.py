@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from ui.pages.chat.sources_panel import EMPTY
+from ui.pages.rendering import render
 
 EXAMPLES = (
     "Does ragsmith need a GPU?",
@@ -22,15 +23,6 @@ Every answer names its sources: click a number to see the sentence in its place.
 
 LINKED = ("prompts", "lab", "evaluate", "retrieval")
 """Views that an address names by ``tab``."""
-
-SOURCES_HEAD = (
-    '<div class="rs-side-head"><span>Sources</span>'
-    '<button class="rs-fold" type="button" title="Show or hide the sources">⟩</button></div>'
-)
-EDITING = (
-    '<div class="rs-editing"><span>Editing an earlier question: it and all after it will be replaced.</span>'
-    '<button class="rs-cancel-edit" type="button">Cancel</button></div>'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +138,8 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                     scale=1,
                 )
                 save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
-            gr.HTML(EDITING, elem_id="editing-note", js_on_load=None, apply_default_css=False)
+            editing = render("chat_editing.html.jinja")
+            gr.HTML(editing, elem_id="editing-note", js_on_load=None, apply_default_css=False)
             question = gr.Textbox(
                 elem_id="question",
                 show_label=False,
@@ -158,7 +151,7 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                 stop_btn=False,
             )
         with gr.Column(elem_id="right", min_width=0, scale=0):
-            gr.HTML(SOURCES_HEAD, js_on_load=None, apply_default_css=False)
+            gr.HTML(render("chat_sources_head.html.jinja"), js_on_load=None, apply_default_css=False)
             sources = gr.HTML(EMPTY, elem_id="sources", js_on_load=None, apply_default_css=False)
     return ChatParts(
         bridge,

@@ -10,7 +10,7 @@ from rag.answering.conversation_store import Conversation, ConversationPage, Exc
 from rag.errors import TraceNotFound
 from ui.pages.chat.answer_html import answer_html, draft_html, interrupted_html, question_html
 from ui.pages.chat.sources_panel import EMPTY, sources_html
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import fragment, note
 
 if TYPE_CHECKING:
     from rag.answering.release import Release
@@ -90,24 +90,12 @@ def last_exchange(conversation: Conversation | None) -> Exchange | None:
 
 def listing_html(page: ConversationPage, current: str) -> str:
     """The list of conversations."""
+    if not page.total:
+        return note("No conversations yet.")
     now = time.time()
-    rows = []
-    for each in page.conversations:
-        on = " is-on" if each.id == current else ""
-        title = plain(each.title)
-        rows.append(
-            f'<div class="rs-conv{on}"><button class="rs-open-conv" type="button" value="{plain(each.id)}" '
-            f'title="{title}"><span class="rs-conv-title">{title}</span>'
-            f'<span class="rs-when">{ago(now - each.updated)}</span></button>'
-            f'<button class="rs-rename" type="button" value="{plain(each.id)}" title="Rename">✎</button>'
-            f'<button class="rs-delete" type="button" value="{plain(each.id)}" title="Delete">✕</button></div>'
-        )
+    rows = [(conversation, ago(now - conversation.updated)) for conversation in page.conversations]
     older = page.total - len(page.conversations)
-    if older > 0:
-        rows.append(f'<button class="rs-older" type="button">Show {older} older</button>')
-    if not rows:
-        return '<div class="rs-none">No conversations yet.</div>'
-    return f'<div class="rs-convs">{"".join(rows)}</div>'
+    return fragment("chat_conversations.html.jinja", rows=rows, current=current, older=older)
 
 
 def ago(seconds: float) -> str:
@@ -126,5 +114,4 @@ def release_html(release: Release) -> str:
         ("model", "embedded reader" if release.model == "embedded" else release.model),
         ("retrieval", f"{release.mode}, k = {release.k}"),
     )
-    cells = "".join(f"<dt>{name}</dt><dd>{plain(str(value))}</dd>" for name, value in rows)
-    return f'<dl class="rs-release">{cells}</dl>'
+    return fragment("chat_release.html.jinja", rows=rows)

@@ -9,7 +9,7 @@ import gradio as gr
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.page_events import QUIET, telling
-from ui.pages.safe_markup import thumb
+from ui.pages.safe_markup import fragment
 
 if TYPE_CHECKING:
     from rag.tracing.trace_store import Rating
@@ -53,7 +53,7 @@ class FeedbackEvents:
         return {
             parts.bridge.rated: f"{exchange.answer.trace_id} {rating}",
             parts.comment_row: gr.Row(visible=True),
-            parts.comment_for: f'<div class="rs-comment-for">{thumb(rating)} {_ASKED[rating]}</div>',
+            parts.comment_for: fragment("chat_rating.html.jinja", rating=rating, question=_ASKED[rating]),
             parts.comment: gr.Textbox(value="", placeholder="A comment, if you like"),
         }
 

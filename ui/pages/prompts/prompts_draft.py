@@ -60,12 +60,14 @@ def settings_in(text: str) -> dict[str, Any] | None:
     import yaml
 
     try:
-        told = plain_yaml.load(text)
+        draft = plain_yaml.load(text)
     except yaml.YAMLError:
         return None
-    given = told.get(_SETTINGS) if isinstance(told, dict) else None
+    if not isinstance(draft, dict):
+        return None
+    given = draft.get(_SETTINGS, {})
     if given is None:
-        return {} if isinstance(told, dict) else None
+        return {}
     return given if isinstance(given, dict) else None
 
 
@@ -96,17 +98,17 @@ def shown(field: Field, given: Mapping[str, Any]) -> str:
     if value is None:
         return ""
     if field.kind == "lines" and isinstance(value, list):
-        return "\n".join(re.sub(r"[\n\t\\]", lambda found: _SPOKEN[found[0]], str(each)) for each in value)
+        return "\n".join(re.sub(r"[\n\t\\]", lambda found: _SPOKEN[found[0]], str(item)) for item in value)
     if field.kind == "json":
         return json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return str(value)
 
 
 def meant(field: Field, text: str) -> Any:
-    """The value that a person wrote into a field; what is wrong in it is told by the check of the draft.
+    """The value that a person wrote into a field; the check of the draft says what is wrong with it.
 
     Raises:
-        PromptError: It should be JSON, and is none.
+        PromptError: It must be JSON, and is not.
     """
     if not text.strip():
         return None
@@ -115,15 +117,15 @@ def meant(field: Field, text: str) -> Any:
         return [re.sub(r"\\[nt\\]", lambda found: _HEARD[found[0]], line) for line in lines]
     if field.kind == "json":
         try:
-            held = json.loads(text)
+            loaded = json.loads(text)
         except (ValueError, RecursionError) as error:
             raise PromptError(f"The field {field.label} is no JSON yet: {error}.") from error
-        if _too_deep(held):
+        if _too_deep(loaded):
             raise PromptError(
                 f"The field {field.label} is nested too deeply.",
                 fix=f"Nest lists and objects at most {DEEPEST} levels deep.",
             )
-        return held
+        return loaded
     if field.kind == "number":
         for number in (int, float):
             try:
@@ -133,17 +135,17 @@ def meant(field: Field, text: str) -> Any:
     return text.strip()
 
 
-def _too_deep(held: Any) -> bool:
+def _too_deep(data: Any) -> bool:
     """Whether data are nested more deeply than a draft can be; level by level, so that no depth matters."""
-    level = [held]
+    level = [data]
     for _ in range(DEEPEST):
         level = [
             inner
-            for each in level
-            if isinstance(each, dict | list)
-            for inner in (each.values() if isinstance(each, dict) else each)
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
         ]
-    return any(isinstance(each, dict | list) for each in level)
+    return any(isinstance(item, dict | list) for item in level)
 
 
 def _replaced(text: str, block: str) -> str:
@@ -172,7 +174,7 @@ def _says(text: str, meant: Mapping[str, Any]) -> bool:
         return False
 
 
-def _dumped(told: Mapping[str, Any]) -> str:
+def _dumped(draft: Mapping[str, Any]) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
@@ -183,4 +185,4 @@ def _dumped(told: Mapping[str, Any]) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
     Dumper.add_representer(str, text)
-    return str(yaml.dump(dict(told), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))
+    return str(yaml.dump(dict(draft), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=110))

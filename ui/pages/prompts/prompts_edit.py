@@ -19,7 +19,7 @@ from ui.pages.page_events import QUIET, telling
 from ui.pages.prompts.prompts_draft import FIELDS, Field, meant, settings_in, shown, with_settings
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
 from ui.pages.prompts.prompts_view import changes_html, moment, template_html
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import fragment, note
 from ui.who import login_name
 
 if TYPE_CHECKING:
@@ -49,17 +49,17 @@ class _Synced:
     fields: dict[str, str] = field_of(default_factory=dict)
 
     @classmethod
-    def of(cls, told: str | None) -> _Synced:
-        return cls(*json.loads(told)) if told else cls()
+    def of(cls, stored: str | None) -> _Synced:
+        return cls(*json.loads(stored)) if stored else cls()
 
     @property
-    def told(self) -> str:
+    def stored(self) -> str:
         return json.dumps([self.text, self.fields])
 
     def late(self, values: Sequence[str | None]) -> list[tuple[Field, str]]:
         """The fields of which something else than was written is among ``values``, in the order of ``FIELDS``."""
-        told = [(field, value or "") for field, value in zip(FIELDS, values, strict=True)]
-        return [(field, value) for field, value in told if value != self.fields.get(field.name, "")]
+        current = [(field, value or "") for field, value in zip(FIELDS, values, strict=True)]
+        return [(field, value) for field, value in current if value != self.fields.get(field.name, "")]
 
 
 class Editor:
@@ -175,12 +175,12 @@ class Editor:
         outputs, draft = self.outputs, self.draft
         fields = list(self.fields.values())
         checked = [self.verdict, self.synced, *fields]
-        # One event alone judges the draft, and one at a time: what was told of it before never comes last.
+        # One event alone judges the draft, and one at a time: an earlier verdict never comes last.
         gr.on([self.text.change, self.name.change], self.check, [*draft, self.synced], checked, **_LIVE)
         self.text.change(None, draft, None, js=_KEEP, **QUIET)
         # One event for all fields, too: two at once would each write the draft without what the other changed.
         put = [self.text, self.verdict, self.synced]
-        gr.on([each.change for each in fields], self.put, [self.text, self.synced, *fields], put, **_LIVE)
+        gr.on([field.change for field in fields], self.put, [self.text, self.synced, *fields], put, **_LIVE)
         self.review_button.click(self.review, [*draft, self.synced, *fields], outputs, **QUIET)
         self.back_button.click(self.back, None, [self.writing, self.reviewing], **QUIET)
         self.save_button.click(self.save, [*draft, self.why], [*outputs, *shows], **QUIET)
@@ -246,7 +246,7 @@ class Editor:
             except PromptError as error:
                 updates[self.verdict] = _bad(str(error))
         if written:
-            updates |= {self.text: changed, self.synced: _Synced(changed, known.fields | written).told}
+            updates |= {self.text: changed, self.synced: _Synced(changed, known.fields | written).stored}
         return updates or gr.skip()
 
     @telling
@@ -259,16 +259,16 @@ class Editor:
         draft = self._parsed(base, name, text)
         origin = self._origin(base, draft.name)
         if origin is None:
-            told = f'<div class="rs-head">The first version of {plain(draft.name)}</div>{template_html(draft, ())}'
+            shown_changes = note(f"The first version of {draft.name}", "rs-head") + template_html(draft, ())
         else:
             changes = self._shelf.changes(origin, draft)
             if not changes:
                 gr.Info(f"Nothing was changed: this is {origin.label}.")
                 return {self.text: text} if late else gr.skip()
-            told = self._meanwhile(origin, seen) + changes_html(changes, origin.label, "the draft")
+            shown_changes = self._meanwhile(origin, seen) + changes_html(changes, origin.label, "the draft")
         return {
             **({self.text: text} if late else {}),
-            self.changes: told,
+            self.changes: shown_changes,
             self.save_button: gr.Button(f"Save as {draft.name}@{self._next(draft.name)}"),
             self.writing: gr.Column(visible=False),
             self.reviewing: gr.Column(visible=True),
@@ -311,10 +311,10 @@ class Editor:
         """Begin with what another program wrote."""
         if not (foreign or "").strip():
             raise PromptError("There is nothing to take over.", fix="Paste the text, or upload a file.")
-        known: Format | None = next((each for each in get_args(Format) if each == form), None)
-        told = f"imported from {named}" if named else "imported"
+        known: Format | None = next((option for option in get_args(Format) if option == form), None)
+        origin = f"imported from {named}" if named else "imported"
         with prompt_errors():
-            draft = read_prompt(foreign, (name or "").strip() or "imported", description=told, form=known)
+            draft = read_prompt(foreign, (name or "").strip() or "imported", description=origin, form=known)
         return self._open(base, seen, name, as_draft(draft))
 
     @telling
@@ -324,7 +324,7 @@ class Editor:
         try:
             foreign = path.read_text(encoding="utf-8")
         except UnicodeDecodeError as error:
-            raise PromptError(f"The file {path.name} is no UTF-8.") from error
+            raise PromptError(f"The file {path.name} must be UTF-8.", fix="Save it as UTF-8.") from error
         if path.suffix in (".yaml", ".yml"):
             with prompt_errors():
                 draft = parse_draft(foreign, (name or "").strip() or "imported", 1)
@@ -365,8 +365,8 @@ class Editor:
         if given is None:
             return {}
         values = {field.name: shown(field, given) for field in FIELDS}
-        told = {self.fields[name]: value for name, value in values.items()}
-        return {**told, self.synced: _Synced(text, values).told}
+        updates = {self.fields[name]: value for name, value in values.items()}
+        return {**updates, self.synced: _Synced(text, values).stored}
 
     def _is_changed(self, base: str, text: str | None) -> bool:
         if not text or (not base and text == SKELETON):
@@ -380,7 +380,7 @@ class Editor:
     def _parsed(self, base: str | None, name: str | None, text: str) -> PromptTemplate:
         called = (base or "").partition("@")[0] or (name or "").strip()
         if not called:
-            raise PromptError("The prompt has no name yet.")
+            raise PromptError("The prompt must have a name.")
         with prompt_errors():
             draft = parse_draft(text, called, 1)
             draft.resolved(self._library.load)
@@ -393,9 +393,8 @@ class Editor:
             return _bad(str(error))
         variables = ", ".join(draft.variables) or "none"
         there = not base and draft.name in self._library.names()
-        note = f" {draft.name} exists: this becomes its next version." if there else ""
-        told = plain(f"This can be saved. Variables: {variables}.{note}")
-        return f'<div class="rs-verdict is-good" role="status">✓ {told}</div>'
+        exists = f" {draft.name} exists: this becomes its next version." if there else ""
+        return _verdict(f"This can be saved. Variables: {variables}.{exists}", good=True)
 
     def _origin(self, base: str, name: str) -> PromptTemplate | None:
         if base:
@@ -412,36 +411,33 @@ class Editor:
         if not seen.isdecimal():
             return ""
         later = [version for version in self._shelf.versions(origin.name) if version > int(seen)]
-        told = []
+        names = []
         for version in later:
             saved = self._shelf.load(f"{origin.name}@{version}").saved
-            told.append(f"v{version}{f' ({saved.by}, {moment(saved.at)})' if saved else ''}")
-        if not told:
+            names.append(f"v{version}{f' ({saved.by}, {moment(saved.at)})' if saved else ''}")
+        if not names:
             return ""
-        names = ", ".join(told)
-        return (
-            f'<div class="rs-warn">Saved since you began: {plain(names)}. Both are kept; what is new there is not '
-            "in your draft.</div>"
+        return note(
+            f"Saved since you began: {', '.join(names)}. Both are kept; what is new there is not in your draft.",
+            "rs-warn",
         )
 
 
 def bar_html(base: str) -> str:
-    """Says that there is a draft, with the way back to it."""
-    return (
-        f'<div class="rs-editing" role="status"><span>There is an unsaved draft, begun from '
-        f"{plain(base or 'nothing')}.</span><span>"
-        '<button type="button" data-do="prompt-continue">Continue</button> '
-        '<button type="button" data-do="prompt-discard">Discard</button></span></div>'
-    )
+    """A bar that says that there is a draft, with the buttons that lead back to it."""
+    return fragment("prompts_draft_bar.html.jinja", base=base or "nothing")
 
 
 def _head(base: str) -> str:
-    told = f"New version, begun from {plain(base)}" if base else "New prompt"
-    return f'<div class="rs-prompt-head"><h2>{told}</h2></div>'
+    return fragment("prompts_draft_head.html.jinja", base=base)
 
 
-def _bad(told: str) -> str:
-    return f'<div class="rs-verdict is-bad" role="status">✗ {plain(told)}</div>'
+def _bad(error: str) -> str:
+    return _verdict(error, good=False)
+
+
+def _verdict(text: str, *, good: bool) -> str:
+    return fragment("prompts_verdict.html.jinja", text=text, good=good)
 
 
 def _html(name: str) -> Any:
@@ -451,7 +447,7 @@ def _html(name: str) -> Any:
 def _component(field: Field) -> Any:
     options: Mapping[str, Any] = {"label": field.label, "elem_id": f"prompt-{field.name}", "min_width": 0}
     if field.kind == "choice":
-        choices = [("not set", ""), *((each, each) for each in field.choices)]
+        choices = [("not set", ""), *((choice, choice) for choice in field.choices)]
         return gr.Dropdown(choices, value="", filterable=False, **options)
     if field.kind == "number":
         return gr.Textbox(max_lines=1, placeholder=field.hint, **options)

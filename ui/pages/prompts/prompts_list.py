@@ -27,7 +27,7 @@ class Entry:
     Attributes:
         newest: Its newest version.
         labels: Where they point.
-        error: Why it cannot be told; empty where it can.
+        error: Why it cannot be read; empty where it can.
     """
 
     name: str
@@ -97,7 +97,7 @@ class Shelf:
         self._find = library
         self._folder = folder
         self._shipped = PromptLibrary()
-        self._told: dict[Path, tuple[tuple[int, int], Saved | None]] = {}
+        self._saved_in: dict[Path, tuple[tuple[int, int], Saved | None]] = {}
 
     @property
     def library(self) -> PromptLibrary:
@@ -146,7 +146,7 @@ class Shelf:
         wanted = text.strip().lower()
         if not wanted:
             return Line(tuple(point(version) for version in versions[:limit]), len(versions), len(versions))
-        fitting = [each for each in map(point, versions) if _fits(each, wanted)]
+        fitting = [shown for shown in map(point, versions) if _fits(shown, wanted)]
         return Line(tuple(fitting[:limit]), len(fitting), len(versions))
 
     def changes(self, old: PromptTemplate, new: PromptTemplate) -> tuple[Change, ...]:
@@ -190,14 +190,14 @@ class Shelf:
         except OSError:
             return self.library.load(f"{name}@{version}").saved
         state = (found.st_mtime_ns, found.st_size)
-        if path not in self._told or self._told[path][0] != state:
-            self._told[path] = (state, load_prompt(path).saved)
-        return self._told[path][1]
+        if path not in self._saved_in or self._saved_in[path][0] != state:
+            self._saved_in[path] = (state, load_prompt(path).saved)
+        return self._saved_in[path][1]
 
 
 def _fits(point: Point, wanted: str) -> bool:
-    told: Sequence[str] = (str(point.version), f"v{point.version}", *point.labels, point.by, point.message)
-    return any(wanted in each.lower() for each in told) or (point.ships and wanted in "ships")
+    texts: Sequence[str] = (str(point.version), f"v{point.version}", *point.labels, point.by, point.message)
+    return any(wanted in text.lower() for text in texts) or (point.ships and wanted in "ships")
 
 
 def _export(prompt: PromptTemplate, form: Format) -> Export:

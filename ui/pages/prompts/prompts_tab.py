@@ -20,7 +20,7 @@ from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.prompts_edit import Editor
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
-from ui.pages.safe_markup import plain
+from ui.pages.safe_markup import note
 from ui.who import login_name
 
 if TYPE_CHECKING:
@@ -110,13 +110,13 @@ class PromptsTab:
                 self._editor = Editor(self._shelf)
 
     def _build_view(self) -> None:
-        self._head = gr.HTML(view.CHOOSE, elem_id="prompt-head", js_on_load=None, apply_default_css=False)
+        self._head = _html("prompt-head", note("Choose a prompt.", "rs-pick"))
         with gr.Row(elem_id="prompt-actions", elem_classes="rs-actions"):
             self._edit = gr.Button("Duplicate and edit", size="sm", variant="primary", elem_id="prompt-edit")
             self._to_production = gr.Button("Move production here", size="sm", elem_id="prompt-to-production")
             self._to_label = gr.Button("Move a label…", size="sm", elem_id="prompt-to-label")
         with gr.Column(elem_id="prompt-move", visible=False, min_width=0) as self._form:
-            self._told = _html("prompt-move-told")
+            self._notice = _html("prompt-move-told")
             with gr.Row(elem_id="prompt-move-row"):
                 self._label = gr.Dropdown(
                     label="Label", allow_custom_value=True, elem_id="prompt-label", min_width=140
@@ -155,7 +155,7 @@ class PromptsTab:
             *(self._head, self._edit, self._to_production, self._to_label, self._form, self._panes, self._other),
             *body,
         ]
-        form = [self._form, self._told, self._label, self._reason, self._move, self._remove]
+        form = [self._form, self._notice, self._label, self._reason, self._move, self._remove]
         self._editor.wire(page, clicked, self._view, self._bar, self._saved, shown)
         # One at a time, as they were asked for: what was looked at before must not come last.
         look: dict[str, Any] = {
@@ -179,15 +179,15 @@ class PromptsTab:
         self._more.click(self.more, state, [self._line, self._limit], **QUIET)
         # Gradio's event of an input misses what is pasted and what is taken out.
         self._filter.change(self.filtered, state, [self._line, self._limit], trigger_mode="always_last", **QUIET)
-        for pane, each in self._tabs.items():
-            turned = each.select(None, None, self._pane, js=f"() => {json.dumps(pane)}", **QUIET)
+        for pane, tab_of_pane in self._tabs.items():
+            turned = tab_of_pane.select(None, None, self._pane, js=f"() => {json.dumps(pane)}", **QUIET)
             turned.then(self.look, **look)
         self._other.input(self.look, **look)
         self._edit.click(self._editor.begin, [self._at, *self._editor.draft], self._editor.outputs, **QUIET)
         self._new.click(self._editor.begin_new, self._editor.draft, self._editor.outputs, **QUIET)
         self._to_production.click(self._ask(PRODUCTION), self._at, form, **QUIET)
         self._to_label.click(self._ask("staging"), self._at, form, **QUIET)
-        self._label.change(self.told, [self._at, self._label], form, **QUIET)
+        self._label.change(self.explain, [self._at, self._label], form, **QUIET)
         self._cancel.click(self.cancel, None, self._form, **QUIET)
         self._lab.wire(page, tabs, self._lab_tab, bridge)
         moving = [self._label, self._reason, *state]
@@ -261,15 +261,15 @@ class PromptsTab:
                 self._form: gr.Column(visible=True),
                 self._label: gr.Dropdown(self._shelf.choices(shown.name), value=label),
                 self._reason: "",
-                **self._tell(shown, label),
+                **self._explained(shown, label),
             }
 
         return ask
 
     @telling
-    def told(self, at: str, label: str | None) -> Updates:
+    def explain(self, at: str, label: str | None) -> Updates:
         """Say what moving a label changes."""
-        return self._tell(Shown(at), (label or "").strip())
+        return self._explained(Shown(at), (label or "").strip())
 
     @telling
     def cancel(self) -> Any:
@@ -293,19 +293,19 @@ class PromptsTab:
         gr.Info(f"{label} → {shown.at}" if version else f"{label} was taken away from {shown.name}.")
         return self._show(shown)
 
-    def _tell(self, shown: Shown, label: str) -> Updates:
+    def _explained(self, shown: Shown, label: str) -> Updates:
         now = self._shelf.labels(shown.name).get(label)
         set_by_hand = any(move.label == label for move in self._bench.prompts.moves(shown.name))
         here = now == shown.version
         where = f"points to v{now}" if now else "points nowhere yet"
         chat = self._bench.settings.prompt.partition("@")
         runs = label == PRODUCTION and chat[0] == shown.name and chat[2] in ("", PRODUCTION)
-        told = f"{label or 'A label'} {where}"
-        told += ": it is here already." if here else f"; it moves to v{shown.version}."
+        text = f"{label or 'A label'} {where}"
+        text += ": it is here already." if here else f"; it moves to v{shown.version}."
         if runs and not here:
-            told += " The chat answers with it from its next question on."
+            text += " The chat answers with it from its next question on."
         return {
-            self._told: f'<div class="{"rs-warn" if runs and not here else "rs-note"}">{plain(told)}</div>',
+            self._notice: note(text, "rs-warn" if runs and not here else "rs-note"),
             self._move: gr.Button(f"Move {label} to v{shown.version}", interactive=bool(label) and not here),
             self._remove: gr.Button(interactive=bool(now) and set_by_hand),
         }
@@ -359,15 +359,15 @@ class PromptsTab:
         if shown.pane == "compare":
             others = self._others(shown)
             other = shown.other if shown.other != shown.at else ""
-            other = other or self._beside(shown, [each for _, each in others])
+            other = other or self._beside(shown, [reference for _, reference in others])
             query["with"] = other
             updates[self._other] = gr.Dropdown(others, value=other or None)
-            told = self._compared(shown.at, other)
+            html = self._compared(shown.at, other)
         else:
-            told = self._told_of(shown)
-        return updates | {self._bodies[shown.pane]: told, self._address: urlencode(query, safe="@")}
+            html = self._pane_html(shown)
+        return updates | {self._bodies[shown.pane]: html, self._address: urlencode(query, safe="@")}
 
-    def _told_of(self, shown: Shown) -> str:
+    def _pane_html(self, shown: Shown) -> str:
         engine = self._bench.engine
         if shown.pane == "metrics":
             scores = standings_of(self._bench.evaluations.runs, shown.name)
@@ -395,15 +395,15 @@ class PromptsTab:
 
     def _beside(self, shown: Shown, others: list[str]) -> str:
         """The version before this one, else the oldest other one."""
-        earlier = [each for each in others if Shown(each).version < shown.version]
+        earlier = [other for other in others if Shown(other).version < shown.version]
         return earlier[0] if earlier else (others[-1] if others else "")
 
     def _compared(self, at: str, other: str) -> str:
         if not other:
-            return '<div class="rs-none">There is one version: nothing to compare it with yet.</div>'
+            return note("There is one version: nothing to compare it with yet.")
         old, new = self._shelf.load(other), self._shelf.load(at)
         return view.changes_html(self._shelf.changes(old, new), old.label, new.label)
 
 
-def _html(name: str) -> Any:
-    return gr.HTML(elem_id=name, js_on_load=None, apply_default_css=False)
+def _html(name: str, html: str = "") -> Any:
+    return gr.HTML(html, elem_id=name, js_on_load=None, apply_default_css=False)

@@ -9,7 +9,8 @@ import gradio as gr
 from rag.tracing.trace_store import Status, TracePage
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.page_events import BRIDGED, QUIET, telling
-from ui.pages.traces.trace_view import PICK, list_html, trace_html
+from ui.pages.safe_markup import note
+from ui.pages.traces.trace_view import list_html, trace_html
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench
@@ -58,7 +59,8 @@ class TracesTab:
                     self._newer = gr.Button("‹ Newer", size="sm", interactive=False)
                     self._older = gr.Button("Older ›", size="sm", interactive=False)
             with gr.Column(elem_id="trace-detail", min_width=0, scale=1):
-                self._detail = gr.HTML(PICK, elem_id="trace-steps", js_on_load=None, apply_default_css=False)
+                pick = note("Choose a trace to see its steps.", "rs-pick")
+                self._detail = gr.HTML(pick, elem_id="trace-steps", js_on_load=None, apply_default_css=False)
         self._cursors = gr.State(())
         self._chosen = gr.State("")
 
@@ -129,7 +131,7 @@ class TracesTab:
         }
 
     def _page(self, text: str | None, status: str, cursors: Cursors) -> TracePage:
-        known: Status | None = next((each for each in get_args(Status) if each == status), None)
+        known: Status | None = next((name for name in get_args(Status) if name == status), None)
         return self._bench.traces.list(
             limit=PAGE, before=cursors[-1] if cursors else None, status=known, text=(text or "").strip() or None
         )
