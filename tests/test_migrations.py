@@ -16,8 +16,10 @@ from terminal import ROOT, assert_one_line, call
 
 from rag.database import REVISION, open_database
 from rag.errors import DatabaseTooNew
+from rag.settings import Settings
 from rag.tables import metadata
 from rag.workspace import Workspace
+from ui.doctor import check_database
 
 OPEN = """
 import sys
@@ -143,6 +145,8 @@ def test_a_database_of_a_newer_version_is_refused_and_left_alone(workspace: Work
     assert raised.value.fix == "Update ragsmith, or choose another workspace with RAGSMITH_HOME."
     assert query(workspace, "select sql from sqlite_master") == before
     assert_one_line(call(workspace.root, "traces", "list"), "newer version", "Update ragsmith")
+    checked = check_database(Settings(home=workspace.root))
+    assert (checked.ok, checked.fix) == (False, raised.value.fix)
 
 
 @pytest.mark.parametrize("migrated", [False, True], ids=["new", "migrated"])
