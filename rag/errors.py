@@ -7,6 +7,7 @@ RagsmithError
 │   └── StorageFull        the disk has no room left
 ├── StoreError             a store refuses its work
 │   ├── DatabaseError      SQLite or PostgreSQL
+│   │   └── DatabaseTooNew migrated by a newer version of ragsmith
 │   └── VectorStoreError   Chroma
 ├── CorpusError            a corpus is missing, empty, or indexed under another fingerprint
 ├── LoadError              a file cannot be turned into documents
@@ -69,6 +70,10 @@ class StoreError(RagsmithError):
 
 class DatabaseError(StoreError):
     """SQLite or PostgreSQL refuses its work."""
+
+
+class DatabaseTooNew(DatabaseError):
+    """A newer version of ragsmith has migrated the database."""
 
 
 class VectorStoreError(StoreError):

@@ -17,7 +17,7 @@ from handmade_pdf import assembled
 from sqlalchemy import delete
 from streams import stream_of
 
-from rag import database as tables
+from rag import tables
 from rag.answering.answer_gate import AnswerGate
 from rag.answering.answer_stream import AnswerStream
 from rag.answering.conversation_store import ConversationStore
@@ -149,7 +149,7 @@ class ScriptedBench:
     def forget(self) -> None:
         """Begin anew, without what earlier tests have left."""
         with writing(self.engine) as connection:
-            for table in (tables.messages, tables.conversations, tables.feedback, tables.spans, tables.traces):
+            for table in (tables.exchanges, tables.conversations, tables.feedback, tables.spans, tables.traces):
                 connection.execute(delete(table))
         self.asked.clear()
         self.ingested.clear()

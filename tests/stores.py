@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from rag import database as db
+from rag import tables as db
+from rag.database import reading
 from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
 from rag.encoders import Encoder
 from rag.indexing.corpus_index import CorpusIndex
@@ -75,12 +76,12 @@ def take_in(
 
 def places(index: CorpusIndex) -> dict[Place, int]:
     """Where each passage stands that can be found, and its number; one for each entry that holds its text."""
-    p, e, f = db.passages.c, db.entries.c, db.files.c
-    with db.reading(index.engine) as connection:
+    p, e, f = db.passages.c, db.documents.c, db.sources.c
+    with reading(index.engine) as connection:
         rows = connection.execute(
             select(f.path, e.record, p.start, p.end, p.text, p.id)
-            .join_from(db.passages, db.entries, e.text_id == p.text_id)
-            .join(db.files, f.id == e.file_id)
+            .join_from(db.passages, db.documents, e.text_id == p.text_id)
+            .join(db.sources, f.id == e.source_id)
             .where(f.index_id == index.id)
         )
         return {(path, record, start, end, text): number for path, record, start, end, text, number in rows}
@@ -93,12 +94,14 @@ def passages_of(index: CorpusIndex, name: str) -> dict[str, int]:
 
 def assert_in_step(index: CorpusIndex) -> None:
     """Whether the three stores hold the same passages, all of them finished and held by a file."""
-    with db.reading(index.engine) as connection:
+    with reading(index.engine) as connection:
         rows = connection.execute(select(db.texts.c.id, db.texts.c.state).where(db.texts.c.index_id == index.id))
         texts = dict(iter(rows))
         numbers = set(connection.scalars(select(db.passages.c.id).where(db.passages.c.text_id.in_(texts))))
         held = set(
-            connection.scalars(select(db.entries.c.text_id).join(db.files).where(db.files.c.index_id == index.id))
+            connection.scalars(
+                select(db.documents.c.text_id).join(db.sources).where(db.sources.c.index_id == index.id)
+            )
         )
     assert set(texts.values()) <= {"ready"}
     assert set(texts) == held

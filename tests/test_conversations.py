@@ -7,7 +7,8 @@ import pytest
 from sqlalchemy import update
 
 from rag.answering.conversation_store import TITLE_LENGTH, UNTITLED, ConversationStore, shorten
-from rag.database import messages, open_database, writing
+from rag.database import open_database, writing
+from rag.tables import exchanges
 from rag.types import Answer, Citation, Hit, Passage, Turn, Usage
 from rag.workspace import Workspace
 
@@ -143,7 +144,7 @@ def test_an_answer_of_another_shape_keeps_its_text(workspace: Workspace) -> None
     made = store.new("handbook")
     store.append(made, "Old?")
     with writing(engine) as connection:
-        connection.execute(update(messages).values(answer={"text": "An old answer", "status": "odd"}))
+        connection.execute(update(exchanges).values(answer={"text": "An old answer", "status": "odd"}))
     loaded = store.load(made)
     assert loaded is not None
     assert loaded.exchanges[0].answer == Answer("An old answer", "answered")

@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import func, select
 from stores import assert_in_step, places, take_in, write
 
-from rag import database as db
+from rag import tables as db
+from rag.database import reading
 from rag.errors import CorpusError
 from rag.indexing import corpora as corpora_module
 from rag.indexing.corpora import Corpora, CorpusSummary
@@ -25,8 +26,8 @@ def folder(tmp_path: Path) -> Path:
 
 def rows(index: CorpusIndex) -> dict[str, int]:
     """How many rows each table of corpora has."""
-    tables = (db.corpora, db.indexes, db.files, db.entries, db.texts, db.passages)
-    with db.reading(index.engine) as connection:
+    tables = (db.corpora, db.indexes, db.sources, db.documents, db.texts, db.passages)
+    with reading(index.engine) as connection:
         return {t.name: connection.scalar(select(func.count()).select_from(t)) or 0 for t in tables}
 
 
@@ -201,8 +202,8 @@ def test_a_stored_document_tells_its_text_and_where_it_came_from(
     corpora: Corpora, index: CorpusIndex, folder: Path
 ) -> None:
     take_in(index, folder)
-    with db.reading(index.engine) as connection:
-        held = dict(iter(connection.execute(select(db.entries.c.record, db.entries.c.text_id))))
+    with reading(index.engine) as connection:
+        held = dict(iter(connection.execute(select(db.documents.c.record, db.documents.c.text_id))))
     mill, stone = corpora.document(held[""]), corpora.document(held["b"])
     assert mill.text == (folder / "mill.md").read_text()
     assert (mill.title, mill.name) == ("The mill", "docs/mill.md")

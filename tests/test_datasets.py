@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, event, func, select
 
-from rag import database as db
-from rag.database import open_database
+from rag import tables as db
+from rag.database import open_database, reading
 from rag.errors import DatasetError
 from rag.evaluation.candidates import CandidateStore, draw_passages, propose
 from rag.evaluation.cases import Case, make_id
@@ -45,7 +45,7 @@ def held(datasets: DatasetStore, reference: str) -> list[Case]:
 
 
 def count(engine: Engine, table: str) -> int:
-    with db.reading(engine) as connection:
+    with reading(engine) as connection:
         return connection.scalar(select(func.count()).select_from(db.metadata.tables[table])) or 0
 
 

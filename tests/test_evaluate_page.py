@@ -167,7 +167,7 @@ def test_mark_up_in_cases_and_answers_is_text(page: Page, bench: Workbench, addr
     )
     plan = Plan(variants=(Variant(name=NASTY[:80]),), states=("",), corpus="handbook")
     run = store.begin(plan, name=NASTY, dataset="marked", version=version.version, sha256=version.sha256)
-    store.keep(run.id, [cell(0, 0, answer=NASTY, remark=NASTY)])
+    store.keep(run.id, [cell(0, 0, answer=NASTY, rationale=NASTY)])
     store.end(run.id, "finished")
     show(page, address, f"run={run.id}&cell=0%3A0")
     expect(page.locator("#run-cell .rs-said")).to_have_text(NASTY)

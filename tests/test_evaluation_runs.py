@@ -12,7 +12,7 @@ from sqlalchemy import update
 from streams import stream_of
 
 from rag.answering.answer_stream import AnswerStream
-from rag.database import evaluations, open_database, writing
+from rag.database import open_database, writing
 from rag.encoders import Encoder
 from rag.errors import DatabaseError, EvaluationError
 from rag.evaluation.cache import AnswerCache
@@ -21,6 +21,7 @@ from rag.evaluation.run_store import Cell, Plan, Run, RunStore
 from rag.evaluation.runner import GIVE_UP_AFTER, Contestant, Evaluation, EvaluationProgress
 from rag.evaluation.scoring import NullJudge, Scorer
 from rag.evaluation.variants import Variant
+from rag.tables import evaluation_runs
 from rag.tracing.trace_store import process_identity
 from rag.types import Answer, Ask, Done, Event, Started, Turn, Usage
 from rag.workspace import Workspace
@@ -230,7 +231,7 @@ def test_what_a_dead_process_left_is_shown_as_interrupted(made: Made) -> None:
     dead, living = made.begin(), made.begin()
     host = process_identity().rsplit(":", 2)[0]
     with writing(made.engine) as connection:
-        left = update(evaluations).where(evaluations.c.id == dead.id)
+        left = update(evaluation_runs).where(evaluation_runs.c.id == dead.id)
         connection.execute(left.values(process=f"{host}:1:0"))
     assert {run.id: run.status for run in made.store.list()} == {dead.id: "interrupted", living.id: "running"}
     assert made.store.take_up(dead).status == "running"

@@ -35,8 +35,8 @@ ROOMS = (
 )  # fmt: skip
 GROUND = "the ground"
 GROUND_FILES = {
-    "__init__.py", "errors.py", "settings.py", "workspace.py", "database.py", "types.py",
-    "redaction.py",
+    "__init__.py", "errors.py", "settings.py", "workspace.py", "database.py", "tables.py",
+    "types.py", "redaction.py", "migrations",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "ctranslate2", "sentence_transformers", "chromadb", "gradio", "wandb"}
 HELP_NEEDS_NONE_OF = HEAVY | {"openvino", "langchain_core", "sqlalchemy", "pydantic", "rich"}

@@ -18,7 +18,8 @@ from sqlalchemy import delete, select
 from stores import CountingEncoder, assert_in_step, take_in, vectors_by_place, write
 from terminal import call, one_object
 
-from rag import database as db
+from rag import tables as db
+from rag.database import writing
 from rag.encoders import Encoder
 from rag.errors import StorageFull
 from rag.indexing import corpus_index as index_module
@@ -388,11 +389,11 @@ def test_a_killed_repair_goes_on_where_it_was(
 def test_a_text_that_no_file_holds_is_dropped_and_taken_in_again(
     filled: CorpusIndex, opened: Callable[[], Corpora], folder: Path, workspace: Workspace
 ) -> None:
-    with db.writing(filled.engine) as connection:
-        number = connection.scalar(select(db.files.c.id).where(db.files.c.name.like("%plain.txt")))
-        other = connection.scalar(select(db.files.c.id).where(db.files.c.name.like("%copy.txt")))
-        connection.execute(delete(db.entries).where(db.entries.c.file_id.in_([number, other])))
-        connection.execute(delete(db.files).where(db.files.c.id.in_([number, other])))
+    with writing(filled.engine) as connection:
+        number = connection.scalar(select(db.sources.c.id).where(db.sources.c.name.like("%plain.txt")))
+        other = connection.scalar(select(db.sources.c.id).where(db.sources.c.name.like("%copy.txt")))
+        connection.execute(delete(db.documents).where(db.documents.c.source_id.in_([number, other])))
+        connection.execute(delete(db.sources).where(db.sources.c.id.in_([number, other])))
     lose_chroma(workspace.root)
     index = opened().ensure("notes")
     assert take_in(index, folder).added == 2

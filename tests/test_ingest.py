@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import select
 from stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
 
-from rag import database as db
+from rag import tables as db
+from rag.database import reading
 from rag.encoders import Encoder
 from rag.errors import CorpusError, LoadError
 from rag.indexing import ingestion as ingestion
@@ -31,7 +32,7 @@ def counts(report: IngestReport) -> tuple[int, int, int, int, int]:
 
 
 def texts_matching(index: CorpusIndex, filters: Filters) -> list[int]:
-    with db.reading(index.engine) as connection:
+    with reading(index.engine) as connection:
         return matching_texts(connection, index.id, filters)
 
 
@@ -79,8 +80,8 @@ def test_single_files_and_folders_may_be_mixed_and_named_twice(index: CorpusInde
 
 def test_a_name_is_the_path_below_the_folder_that_was_ingested(index: CorpusIndex, folder: Path) -> None:
     take_in(index, folder)
-    with db.reading(index.engine) as connection:
-        names = set(connection.scalars(select(db.files.c.name)))
+    with reading(index.engine) as connection:
+        names = set(connection.scalars(select(db.sources.c.name)))
     assert names == {"docs/mill.md", "docs/river.md", "docs/deep/stones.txt"}
 
 
@@ -131,8 +132,10 @@ def test_records_become_documents_with_their_fields(index: CorpusIndex, tmp_path
         ("m1", "The old mill."),
         ("r1", "The cold river."),
     ]
-    with db.reading(index.engine) as connection:
-        rows = connection.execute(select(db.entries.c.record, db.entries.c.title, db.entries.c.metadata)).all()
+    with reading(index.engine) as connection:
+        rows = connection.execute(
+            select(db.documents.c.record, db.documents.c.title, db.documents.c.metadata)
+        ).all()
     told = {record: (title, metadata) for record, title, metadata in rows}
     assert told["m1"][0] == "Mill"
     assert told["m1"][1].items() >= {"year": 1871, "open": True}.items()

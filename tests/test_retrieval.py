@@ -16,7 +16,8 @@ from scripted_bench import pdf
 from sqlalchemy import insert, update
 from stores import take_in, write
 
-from rag import database as db
+from rag import tables as db
+from rag.database import open_database, writing
 from rag.encoders import Encoder
 from rag.indexing.corpora import Corpora
 from rag.indexing.corpus_index import CorpusIndex
@@ -79,7 +80,7 @@ def mixed(encoder: Encoder, converted_models: Path, tmp_path_factory: pytest.Tem
     for path in folder.rglob("*"):
         utime(path, (DAY, DAY))
     workspace = open_workspace(home / "workspace")
-    engine = db.open_database(workspace)
+    engine = open_database(workspace)
     made = Corpora(workspace, engine, encoder, 60, ChromaStore(workspace, None))
     report = take_in(made.ensure("mixed"), folder)
     assert report.problems == ()
@@ -369,7 +370,7 @@ def test_what_a_crash_left_behind_is_never_found(
     # In both indexes, but not in the database; in all three, but not finished.
     index.dense.add([DenseEntry(901, 77, 0)], vector)
     index.lexical.write([LexicalEntry(901, 77, 0, "old mill")])
-    with db.writing(index.engine) as connection:
+    with writing(index.engine) as connection:
         connection.execute(
             insert(db.texts).values(id=55, index_id=index.id, digest="x", state="pending", text="old mill")
         )
@@ -390,9 +391,9 @@ def test_what_is_gone_from_the_database_is_not_found_though_the_indexes_hold_it(
 ) -> None:
     write(tmp_path / "docs", {"mill.txt": "The old mill.", "river.txt": "The cold river."})
     take_in(index, tmp_path / "docs")
-    with db.writing(index.engine) as connection:
-        connection.execute(db.entries.delete())
-        connection.execute(db.files.delete())
+    with writing(index.engine) as connection:
+        connection.execute(db.documents.delete())
+        connection.execute(db.sources.delete())
         connection.execute(update(db.texts).values(state="leaving"))
     assert retriever_of(index).search("mill", asked()) == []
 

@@ -122,7 +122,7 @@ def check_database(settings: Settings) -> Check:
     from sqlalchemy import text
 
     from rag.database import open_database, reading, shown_url
-    from rag.errors import DatabaseError
+    from rag.errors import DatabaseError, DatabaseTooNew
     from rag.workspace import open_workspace
 
     workspace = open_workspace(settings.home)
@@ -138,7 +138,7 @@ def check_database(settings: Settings) -> Check:
                 verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
         engine.dispose()
     except DatabaseError as error:
-        whole = settings.database_url or "locked" in error.message
+        whole = settings.database_url or "locked" in error.message or isinstance(error, DatabaseTooNew)
         return Check("database", False, error.message, error.fix if whole else damaged)
     if verdict != "ok":
         return Check("database", False, f"{where} is damaged: {verdict}", damaged)

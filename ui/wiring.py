@@ -242,11 +242,12 @@ class Workbench:
         """Whether a corpus exists and is not empty: cheap, without the encoder and Chroma."""
         from sqlalchemy import select
 
-        from rag import database as db
+        from rag import tables as db
+        from rag.database import reading
 
-        held = db.files.join(db.indexes).join(db.corpora)
-        named = select(db.files.c.id).select_from(held).where(db.corpora.c.name == corpus)
-        with db.reading(self.engine) as connection:
+        held = db.sources.join(db.indexes).join(db.corpora)
+        named = select(db.sources.c.id).select_from(held).where(db.corpora.c.name == corpus)
+        with reading(self.engine) as connection:
             return connection.execute(named.limit(1)).first() is not None
 
     def index(self, corpus: str = "") -> CorpusIndex:

@@ -4,7 +4,7 @@ A person's words are shown to them again as they wrote them, and the places of c
 answer: questions and answers are the one thing that is stored with the secrets in them. Titles, which lists show,
 and the rewritten question are masked, as traces and all that is made of them are.
 
-Only this module touches the tables ``conversations`` and ``messages``.
+Only this module touches the tables ``conversations`` and ``exchanges``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 
-from rag.database import conversations as conversations_table
-from rag.database import messages as messages_table
 from rag.database import reading, writing
 from rag.redaction import redact
+from rag.tables import conversations as conversations_table
+from rag.tables import exchanges as exchanges_table
 from rag.types import Answer, Turn
 
 if TYPE_CHECKING:
@@ -120,9 +120,9 @@ class ConversationStore:
                 select(conversations_table).where(conversations_table.c.id == conversation_id)
             ).first()
             rows = connection.execute(
-                select(messages_table)
-                .where(messages_table.c.conversation_id == conversation_id)
-                .order_by(messages_table.c.position)
+                select(exchanges_table)
+                .where(exchanges_table.c.conversation_id == conversation_id)
+                .order_by(exchanges_table.c.position)
             ).all()
         if found is None:
             return None
@@ -148,7 +148,7 @@ class ConversationStore:
     def delete(self, conversation_id: str) -> None:
         """Remove a conversation; the traces of its answers stay."""
         with writing(self._engine) as connection:
-            connection.execute(delete(messages_table).where(messages_table.c.conversation_id == conversation_id))
+            connection.execute(delete(exchanges_table).where(exchanges_table.c.conversation_id == conversation_id))
             connection.execute(delete(conversations_table).where(conversations_table.c.id == conversation_id))
 
     def append(self, conversation_id: str, question: str) -> int:
@@ -157,7 +157,7 @@ class ConversationStore:
         Returns:
             Its position, from 0.
         """
-        table = messages_table.c
+        table = exchanges_table.c
         # One statement finds the place and takes it, so that two tabs cannot take the same.
         place = (
             select(func.coalesce(func.max(table.position) + 1, 0))
@@ -175,7 +175,7 @@ class ConversationStore:
                 .values(title=shorten(redact(question)))
             )
             made = connection.execute(
-                insert(messages_table)
+                insert(exchanges_table)
                 .values(conversation_id=conversation_id, position=place, question=question)
                 .returning(table.position)
             )
@@ -183,21 +183,21 @@ class ConversationStore:
 
     def finish(self, conversation_id: str, position: int, answer: Answer) -> None:
         """Keep the answer to the question at ``position``, whatever became of it."""
-        table = messages_table.c
+        table = exchanges_table.c
         kept = replace(answer, standalone=redact(answer.standalone))
         with writing(self._engine) as connection:
             connection.execute(
-                update(messages_table)
+                update(exchanges_table)
                 .where(table.conversation_id == conversation_id, table.position == position)
                 .values(answer=_answers().dump_python(kept, mode="json"), trace_id=answer.trace_id or None)
             )
 
     def truncate_from(self, conversation_id: str, position: int) -> None:
         """Drop the question at ``position`` and all after it: it is asked again, or differently."""
-        table = messages_table.c
+        table = exchanges_table.c
         with writing(self._engine) as connection:
             connection.execute(
-                delete(messages_table).where(table.conversation_id == conversation_id, table.position >= position)
+                delete(exchanges_table).where(table.conversation_id == conversation_id, table.position >= position)
             )
 
 

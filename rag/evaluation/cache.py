@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, delete, insert, select
 
-from rag.database import answer_cache, reading, writing
+from rag.database import reading, writing
+from rag.tables import answer_cache
 from rag.types import Answer, Turn
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class AnswerCache:
         held = _answers().dump_python(answer, mode="json")
         with writing(self._engine) as connection:
             connection.execute(delete(answer_cache).where(answer_cache.c.key == key))
-            connection.execute(insert(answer_cache).values(key=key, made=time.time(), answer=held))
+            connection.execute(insert(answer_cache).values(key=key, created=time.time(), answer=held))
 
     def clear(self) -> int:
         """Forget all answers, and say how many there were."""

@@ -11,7 +11,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, exc, insert, select, update
 
-from rag import database as db
+from rag import tables as db
+from rag.database import reading, writing
 from rag.documents.sentences import split_sentences
 from rag.errors import DatabaseError, DatasetError
 from rag.evaluation.cases import Case, bare_question, make_id, source_name
@@ -66,13 +67,13 @@ def draw_passages(engine: Engine, index_id: int, seed: int = 0) -> Iterator[tupl
         seed: Equal seeds give equal orders.
     """
     held = (db.texts.c.index_id == index_id) & (db.texts.c.state == "ready")
-    with db.reading(engine) as connection:
+    with reading(engine) as connection:
         query = select(db.passages.c.id).join(db.texts).where(held).order_by(db.passages.c.id)
         numbers = list(connection.scalars(query))
     random.Random(seed).shuffle(numbers)  # noqa: S311 - it draws, and keeps no secret
     for at in range(0, len(numbers), PART):
         part = numbers[at : at + PART]
-        with db.reading(engine) as connection:
+        with reading(engine) as connection:
             found = {row.id: row for row in connection.execute(_with_names(part))}
         for number in part:
             row = found.get(number)
@@ -82,14 +83,14 @@ def draw_passages(engine: Engine, index_id: int, seed: int = 0) -> Iterator[tupl
 
 
 def _with_names(numbers: Sequence[int]) -> Select[Any]:
-    columns = (db.passages.c.id, db.passages.c.text, db.passages.c.page, db.entries.c.record, db.files.c.name)
+    columns = (db.passages.c.id, db.passages.c.text, db.passages.c.page, db.documents.c.record, db.sources.c.name)
     return (
         select(*columns)
-        .join(db.entries, db.entries.c.text_id == db.passages.c.text_id)
-        .join(db.files, db.files.c.id == db.entries.c.file_id)
+        .join(db.documents, db.documents.c.text_id == db.passages.c.text_id)
+        .join(db.sources, db.sources.c.id == db.documents.c.source_id)
         .where(db.passages.c.id.in_(numbers))
         # Of several files with the same text the first by path speaks for it: it comes last.
-        .order_by(db.files.c.path.desc(), db.entries.c.id.desc())
+        .order_by(db.sources.c.path.desc(), db.documents.c.id.desc())
     )
 
 
@@ -115,7 +116,7 @@ class CandidateStore:
             newest = self._datasets.newest(dataset)
             held = {case.id for case in self._datasets.cases(newest)} if newest else set()
             try:
-                with db.writing(self._engine) as connection:
+                with writing(self._engine) as connection:
                     return _put(connection, dataset, [case for case in proposed.values() if case.id not in held])
             except DatabaseError as error:
                 # Another process proposed the same in the same moment.
@@ -127,7 +128,7 @@ class CandidateStore:
 
     def waiting(self, dataset: str) -> tuple[Case, ...]:
         """The candidates that nobody has decided on, in the order in which they came."""
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             contents = connection.scalars(
                 _candidates(db.cases.c.content, dataset)
                 .where(db.candidates.c.state == "waiting")
@@ -174,7 +175,7 @@ class CandidateStore:
     def _set(self, dataset: str, cases: Sequence[Case], state: str) -> None:
         digests = [case.sha256 for case in cases]
         own = select(db.datasets.c.id).where(db.datasets.c.name == dataset).scalar_subquery()
-        with db.writing(self._engine) as connection:
+        with writing(self._engine) as connection:
             for at in range(0, len(digests), PART):
                 mine = (db.candidates.c.dataset_id == own) & db.candidates.c.case_sha256.in_(
                     digests[at : at + PART]

@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, Select, exc, func, insert, select
 
 from prompts.template import NAME
-from rag import database as db
+from rag import tables as db
+from rag.database import insert_row, reading, writing
 from rag.errors import DatabaseError, DatasetError
 from rag.evaluation.cases import Case
 
@@ -94,7 +95,7 @@ class DatasetStore:
             (newest.c.dataset_id == db.dataset_versions.c.dataset_id)
             & (newest.c.version == db.dataset_versions.c.version),
         )
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(db.datasets.c.name)).all()
         return tuple(DatasetSummary(row.name, row.version, row.size, row.saved, row.message) for row in rows)
 
@@ -105,7 +106,7 @@ class DatasetStore:
             DatasetError: There is no dataset of that name.
         """
         query = _versions().where(db.datasets.c.name == name).order_by(db.dataset_versions.c.version.desc())
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(query).all()
         if not rows:
             raise _missing(name)
@@ -126,7 +127,7 @@ class DatasetStore:
         # A number with more digits than the column takes is that of no version.
         wanted = int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0
         query = _versions().where(db.datasets.c.name == name, db.dataset_versions.c.version == wanted)
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(query).first()
         if row is None:
             newest = self.versions(name)[0]
@@ -137,7 +138,7 @@ class DatasetStore:
 
     def newest(self, name: str) -> DatasetVersion | None:
         """The newest version of a dataset; None where there is none."""
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             return _newest(connection, name)
 
     def cases(self, version: DatasetVersion, start: int = 0, limit: int | None = None) -> Iterator[Case]:
@@ -158,7 +159,7 @@ class DatasetStore:
         )
         for at in range(start, end, PART):
             part = query.where(position >= at, position < min(at + PART, end))
-            with db.reading(self._engine) as connection:
+            with reading(self._engine) as connection:
                 contents = connection.scalars(part).all()
             yield from (Case.model_validate(content) for content in contents)
 
@@ -173,7 +174,7 @@ class DatasetStore:
             .join(db.dataset_cases, db.dataset_cases.c.case_sha256 == db.cases.c.sha256)
             .where(db.dataset_cases.c.version_id == version.id, db.cases.c.content["id"].as_string() == case_id)
         )
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             content = connection.scalar(query)
         if content is None:
             raise _without(version, [case_id])
@@ -266,7 +267,7 @@ class DatasetStore:
         contents = {case.sha256: case.as_json() for case in held}
         for _ in range(TRIES):
             try:
-                with db.writing(self._engine) as connection:
+                with writing(self._engine) as connection:
                     return _insert_version(connection, name, contents, by, message, after)
             except DatabaseError as error:
                 # Another process took the number, or kept the same case, in the same moment.
@@ -291,7 +292,7 @@ def check_name(name: str) -> None:
 def ensure_dataset(connection: Connection, name: str) -> int:
     """The number of a dataset, which is made where it is missing."""
     found = connection.scalar(select(db.datasets.c.id).where(db.datasets.c.name == name))
-    return found or db.insert_row(connection, db.datasets, name=name, created=time.time())
+    return found or insert_row(connection, db.datasets, name=name, created=time.time())
 
 
 def keep_cases(connection: Connection, contents: Mapping[str, Mapping[str, Any]]) -> None:
@@ -334,7 +335,7 @@ def _insert_version(
         "by": by,
         "message": message,
     }
-    made = db.insert_row(connection, db.dataset_versions, dataset_id=ensure_dataset(connection, name), **told)
+    made = insert_row(connection, db.dataset_versions, dataset_id=ensure_dataset(connection, name), **told)
     keep_cases(connection, contents)
     rows = [
         {"version_id": made, "position": position, "case_sha256": digest}

@@ -11,11 +11,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Engine, Row, delete, func, insert, select, update
 
-from rag.database import cells as cells_table
-from rag.database import evaluations as runs_table
 from rag.database import reading, writing
 from rag.errors import EvaluationError
 from rag.evaluation.variants import Variant
+from rag.tables import cells as cells_table
+from rag.tables import evaluation_runs as runs_table
 from rag.tracing.trace_store import is_dead, process_identity
 from rag.types import AnswerStatus
 
@@ -114,7 +114,7 @@ class Cell:
         variant: Its number in the plan, from 0.
         position: The case's number in the dataset version, from 0.
         scores: By the name of the measure.
-        remark: What the judge said; empty without one.
+        rationale: The judge's reason; empty without a judge.
         latency_s: Of the answer when it was made, also where it came from the cache.
         cost_usd: None is unknown; 0 where it came from the cache.
     """
@@ -125,7 +125,7 @@ class Cell:
     answer: str = ""
     error: str = ""
     scores: dict[str, Score] | None = None
-    remark: str = ""
+    rationale: str = ""
     passages: tuple[CellPassage, ...] = ()
     trace_id: str = ""
     latency_s: float | None = None
@@ -196,7 +196,7 @@ class RunStore:
             for cell in cells:
                 connection.execute(
                     delete(cells_table).where(
-                        cells_table.c.evaluation_id == run_id,
+                        cells_table.c.run_id == run_id,
                         cells_table.c.variant == cell.variant,
                         cells_table.c.position == cell.position,
                     )
@@ -236,14 +236,14 @@ class RunStore:
             variant: Its number.
             texts: Whether with answers and passages; without them a page of a large run is read far faster.
         """
-        left_out = () if texts else ("answer", "remark", "passages")
+        left_out = () if texts else ("answer", "rationale", "passages")
         columns = [column for column in cells_table.c if column.name not in left_out]
         last = -1
         while True:
             query = (
                 select(*columns)
                 .where(
-                    cells_table.c.evaluation_id == run_id,
+                    cells_table.c.run_id == run_id,
                     cells_table.c.variant == variant,
                     cells_table.c.position > last,
                 )
@@ -260,7 +260,7 @@ class RunStore:
     def cell(self, run_id: str, variant: int, position: int) -> Cell | None:
         """One answer; None where there is none yet."""
         query = select(cells_table).where(
-            cells_table.c.evaluation_id == run_id,
+            cells_table.c.run_id == run_id,
             cells_table.c.variant == variant,
             cells_table.c.position == position,
         )
@@ -277,7 +277,7 @@ class RunStore:
         """
         column = cells_table.c
         query = select(column.variant, column.position, column.status).where(
-            column.evaluation_id == run_id, column.position >= start, column.position < end
+            column.run_id == run_id, column.position >= start, column.position < end
         )
         with reading(self._engine) as connection:
             return {(row.variant, row.position): row.status for row in connection.execute(query)}
@@ -285,14 +285,14 @@ class RunStore:
     def count(self, run_id: str) -> int:
         """How many answers are there that need not be made again."""
         column = cells_table.c
-        query = select(func.count()).where(column.evaluation_id == run_id, column.status != "failed")
+        query = select(func.count()).where(column.run_id == run_id, column.status != "failed")
         with reading(self._engine) as connection:
             return connection.scalar(query) or 0
 
     def delete(self, run_id: str) -> None:
         """Remove a run and its answers; their traces stay."""
         with writing(self._engine) as connection:
-            connection.execute(delete(cells_table).where(cells_table.c.evaluation_id == run_id))
+            connection.execute(delete(cells_table).where(cells_table.c.run_id == run_id))
             connection.execute(delete(runs_table).where(runs_table.c.id == run_id))
 
     def _mend(self) -> None:
@@ -336,7 +336,7 @@ def _run(row: Row[Any]) -> Run:
 def _cell_row(run_id: str, cell: Cell) -> dict[str, Any]:
     held = {field.name: getattr(cell, field.name) for field in fields(cell)}
     return held | {
-        "evaluation_id": run_id,
+        "run_id": run_id,
         # A list of two numbers where a mapping would repeat both names thousands of times.
         "scores": {name: [score.value, score.weight] for name, score in (cell.scores or {}).items()},
         "passages": [asdict(each) for each in cell.passages],

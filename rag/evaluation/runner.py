@@ -199,7 +199,7 @@ class _Sitting:
             answer=answer.text,
             error=answer.error,
             scores=scores | judged.scores,
-            remark=judged.reason,
+            rationale=judged.reason,
             passages=tuple(passages),
             trace_id=answer.trace_id,
             latency_s=answer.latency_s,

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 
-from rag import database as db
+from rag import tables as db
+from rag.database import insert_row, reading, writing
 from rag.encoders.encoder import Encoder
 from rag.errors import CorpusError, StorageFull, StoreError, VectorStoreError
 from rag.indexing.corpus_index import CorpusIndex
@@ -93,7 +94,7 @@ def stored_states(
         wanted = wanted.where(db.indexes.c.fingerprint == fingerprint)
     collections = {each.name for each in client.list_collections()}
     found: dict[str, IndexState] = {}
-    with db.reading(engine) as connection:
+    with reading(engine) as connection:
         for row in connection.execute(wanted.order_by(db.corpora.c.name, db.indexes.c.id)).all():
             dense = DenseIndex(client, row.collection) if row.collection in collections else None
             folder = workspace.lexical / row.collection
@@ -132,7 +133,7 @@ class Corpora:
 
     def summaries(self) -> list[CorpusSummary]:
         """All corpora, by name."""
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             rows = connection.execute(select(db.corpora.c.id, db.corpora.c.name).order_by(db.corpora.c.name)).all()
             found = []
             for corpus_id, name in rows:
@@ -144,8 +145,8 @@ class Corpora:
                 counts = [
                     connection.scalar(select(func.count()).select_from(source).where(condition)) or 0
                     for source, condition in (
-                        (db.files, db.files.c.index_id == index_id),
-                        (db.entries.join(db.files), db.files.c.index_id == index_id),
+                        (db.sources, db.sources.c.index_id == index_id),
+                        (db.documents.join(db.sources), db.sources.c.index_id == index_id),
                         (db.passages.join(db.texts), db.texts.c.index_id == index_id),
                     )
                 ]
@@ -159,7 +160,7 @@ class Corpora:
         Raises:
             CorpusError: There is no such corpus, or it is indexed under another fingerprint.
         """
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(
                 select(db.indexes.c.id, db.indexes.c.collection, db.indexes.c.generation)
                 .join(db.corpora)
@@ -185,7 +186,7 @@ class Corpora:
         return tuple(notice for notice in (self._chroma.notice, *found) if notice)
 
     def _missing(self, name: str) -> CorpusError:
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             names = list(connection.scalars(select(db.corpora.c.name).order_by(db.corpora.c.name)))
         if name in names:
             return CorpusError(
@@ -213,10 +214,10 @@ class Corpora:
                 f"{name!r} cannot be the name of a corpus.",
                 fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
             )
-        with db.writing(self._engine) as connection:
+        with writing(self._engine) as connection:
             corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
             if corpus_id is None:
-                corpus_id = db.insert_row(connection, db.corpora, name=name, created=time.time())
+                corpus_id = insert_row(connection, db.corpora, name=name, created=time.time())
             index = connection.execute(
                 select(db.indexes.c.id).where(
                     db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == self.fingerprint
@@ -229,7 +230,7 @@ class Corpora:
                         fingerprint=self.fingerprint,
                         collection=f"{name}-{self.fingerprint[:12]}-{secrets.token_hex(3)}",
                         encoder=self._encoder.card.name,
-                        tokens=self._tokens,
+                        passage_tokens=self._tokens,
                     )
                 )
         with self._lock:
@@ -257,7 +258,7 @@ class Corpora:
 
     def _replace_lexical(self, name: str) -> None:
         """Begin a lexical index anew that cannot be opened: the database has all that was in it."""
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             collection = connection.scalar(
                 select(db.indexes.c.collection)
                 .join(db.corpora)
@@ -303,7 +304,7 @@ class Corpora:
         Raises:
             CorpusError: There is no such corpus.
         """
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
             rows = connection.execute(
                 select(db.indexes.c.id, db.indexes.c.collection).where(db.indexes.c.corpus_id == corpus_id)
@@ -316,19 +317,19 @@ class Corpora:
             with self._lock:
                 self._open.pop(index_id, None)
             # Broken off after this, the corpus is empty and not one whose files seem to be in.
-            with db.writing(self._engine) as connection:
-                held = select(db.files.c.id).where(db.files.c.index_id == index_id)
-                connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(held)))
-                connection.execute(delete(db.files).where(db.files.c.index_id == index_id))
+            with writing(self._engine) as connection:
+                held = select(db.sources.c.id).where(db.sources.c.index_id == index_id)
+                connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(held)))
+                connection.execute(delete(db.sources).where(db.sources.c.index_id == index_id))
                 connection.execute(update(db.texts).where(db.texts.c.index_id == index_id).values(state="leaving"))
             DenseIndex(client, collection).drop()
             drop_lexical(self._workspace.lexical / collection)
-            with db.writing(self._engine) as connection:
+            with writing(self._engine) as connection:
                 texts = select(db.texts.c.id).where(db.texts.c.index_id == index_id)
                 connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(texts)))
                 connection.execute(delete(db.texts).where(db.texts.c.index_id == index_id))
                 connection.execute(delete(db.indexes).where(db.indexes.c.id == index_id))
-        with db.writing(self._engine) as connection:
+        with writing(self._engine) as connection:
             connection.execute(delete(db.corpora).where(db.corpora.c.id == corpus_id))
 
     def document(self, document_id: int) -> StoredDocument:
@@ -337,13 +338,19 @@ class Corpora:
         Raises:
             CorpusError: It is not there, or not any more.
         """
-        with db.reading(self._engine) as connection:
+        with reading(self._engine) as connection:
             row = connection.execute(
-                select(db.texts.c.text, db.entries.c.title, db.entries.c.record, db.files.c.path, db.files.c.name)
-                .join(db.entries, db.entries.c.text_id == db.texts.c.id)
-                .join(db.files, db.files.c.id == db.entries.c.file_id)
+                select(
+                    db.texts.c.text,
+                    db.documents.c.title,
+                    db.documents.c.record,
+                    db.sources.c.path,
+                    db.sources.c.name,
+                )
+                .join(db.documents, db.documents.c.text_id == db.texts.c.id)
+                .join(db.sources, db.sources.c.id == db.documents.c.source_id)
                 .where(db.texts.c.id == document_id)
-                .order_by(db.files.c.path, db.entries.c.id)
+                .order_by(db.sources.c.path, db.documents.c.id)
             ).first()
             pages = connection.execute(
                 select(db.passages.c.page, func.min(db.passages.c.start))

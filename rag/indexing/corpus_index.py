@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, delete, func, insert, select, update
 
-from rag import database as db
+from rag import tables as db
+from rag.database import insert_row, reading, writing
 from rag.documents.chunking import context
 from rag.encoders.encoder import Encoder
 from rag.indexing.dense_index import DenseEntry, DenseIndex
@@ -111,7 +112,7 @@ class CorpusIndex:
         """Which of these texts the index holds, and their numbers."""
         wanted = list(digests)
         found: dict[str, int] = {}
-        with db.reading(self.engine) as connection:
+        with reading(self.engine) as connection:
             for at in range(0, len(wanted), PART):
                 rows = connection.execute(
                     select(db.texts.c.digest, db.texts.c.id).where(
@@ -139,12 +140,12 @@ class CorpusIndex:
             StoreError: A store refuses; what was begun is taken back by ``recover``.
         """
         self._changed = True
-        with db.writing(self.engine) as connection:
+        with writing(self.engine) as connection:
             numbers = {text.digest: self._new_text(connection, text) for text in texts}
         chunks = ((text, chunk) for text in texts for chunk in text.chunks)
         while some := list(islice(chunks, SLICE)):
             rows = [_passage_row(text, chunk, numbers[text.digest]) for text, chunk in some]
-            with db.writing(self.engine) as connection:
+            with writing(self.engine) as connection:
                 ids = self._new_passages(connection, rows)
             passages = [
                 StoredPassage(number, row["text_id"], row["page"] or 0, text.embedded(chunk))
@@ -152,7 +153,7 @@ class CorpusIndex:
             ]
             self._write_vectors(passages, on_progress)
             self._write_words(passages)
-        with db.writing(self.engine) as connection:
+        with writing(self.engine) as connection:
             self._set_state(connection, list(numbers.values()), "ready")
         return numbers
 
@@ -166,7 +167,7 @@ class CorpusIndex:
         self.lexical.write(add=[LexicalEntry(each.id, each.text_id, each.page, each.words) for each in passages])
 
     def _new_text(self, connection: Connection, text: PreparedText) -> int:
-        return db.insert_row(
+        return insert_row(
             connection,
             db.texts,
             index_id=self.id,
@@ -194,7 +195,7 @@ class CorpusIndex:
         Raises:
             StoreError: A store refuses for a reason that is no damage.
         """
-        with db.reading(self.engine) as connection:
+        with reading(self.engine) as connection:
             self.state = look_at(connection, self.id, self.dense, self.lexical)
         return self.state
 
@@ -218,7 +219,7 @@ class CorpusIndex:
         Raises:
             StoreError: A store refuses; what was repaired until then is kept.
         """
-        with db.reading(self.engine) as connection:
+        with reading(self.engine) as connection:
             unfinished = list(
                 connection.scalars(
                     select(db.texts.c.id).where(db.texts.c.index_id == self.id, db.texts.c.state != "ready")
@@ -233,11 +234,11 @@ class CorpusIndex:
     def _repair(self, on_progress: Callable[[int], None] | None, stop: threading.Event) -> None:
         """Embed and write again what the database has and a side has not, and remove what it does not know."""
         self._changed = True
-        with db.reading(self.engine) as connection:
+        with reading(self.engine) as connection:
             # The next ingestion takes them in again, if their file is still there.
             untitled = untitled_texts(connection, self.id)
         self._forget(untitled)
-        with db.reading(self.engine) as connection:
+        with reading(self.engine) as connection:
             wanted = ready_ids(connection, self.id)
         known = frozenset(wanted)
         vectors, words = frozenset(self.dense.passage_ids()), frozenset(self.lexical.passage_ids())
@@ -252,7 +253,7 @@ class CorpusIndex:
             self._write_vectors(self._stored(some), on_progress)
 
     def _stored(self, ids: Sequence[int]) -> list[StoredPassage]:
-        with db.reading(self.engine) as connection:
+        with reading(self.engine) as connection:
             return stored_passages(connection, ids)
 
     def remove_orphans(self) -> int:
@@ -261,8 +262,8 @@ class CorpusIndex:
         Returns:
             How many there were.
         """
-        with db.writing(self.engine) as connection:
-            held = select(db.entries.c.text_id)
+        with writing(self.engine) as connection:
+            held = select(db.documents.c.text_id)
             orphans = list(
                 connection.scalars(
                     select(db.texts.c.id).where(db.texts.c.index_id == self.id, db.texts.c.id.not_in(held))
@@ -275,14 +276,14 @@ class CorpusIndex:
     def _forget(self, text_ids: Sequence[int]) -> None:
         for at in range(0, len(text_ids), PART):
             some = text_ids[at : at + PART]
-            with db.reading(self.engine) as connection:
+            with reading(self.engine) as connection:
                 ids = list(connection.scalars(select(db.passages.c.id).where(db.passages.c.text_id.in_(some))))
             if ids:
                 self._changed = True
                 self.dense.remove(ids)
                 self.lexical.write(remove=ids)
-            with db.writing(self.engine) as connection:
-                connection.execute(delete(db.entries).where(db.entries.c.text_id.in_(some)))
+            with writing(self.engine) as connection:
+                connection.execute(delete(db.documents).where(db.documents.c.text_id.in_(some)))
                 connection.execute(delete(db.passages).where(db.passages.c.text_id.in_(some)))
                 connection.execute(delete(db.texts).where(db.texts.c.id.in_(some)))
 
@@ -290,7 +291,7 @@ class CorpusIndex:
         """Let other processes know that something changed, if it did; ``force`` says that it did."""
         if not (self._changed or force):
             return
-        with db.writing(self.engine) as connection:
+        with writing(self.engine) as connection:
             mine = db.indexes.c.id == self.id
             connection.execute(update(db.indexes).where(mine).values(generation=db.indexes.c.generation + 1))
             self.generation = connection.scalar(select(db.indexes.c.generation).where(mine)) or 0
@@ -304,7 +305,7 @@ class CorpusIndex:
 
     def passage_count(self) -> int:
         """Passages that are ready to be found."""
-        with db.reading(self.engine) as connection:
+        with reading(self.engine) as connection:
             found = connection.scalar(
                 select(func.count())
                 .select_from(db.passages.join(db.texts))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection, func, select
 
-from rag import database as db
+from rag import tables as db
 from rag.documents.chunking import context
 from rag.errors import StorageFull, StoreError, VectorStoreError
 from rag.indexing.dense_index import DenseIndex, is_damage
@@ -161,7 +161,7 @@ def untitled_texts(connection: Connection, index_id: int) -> list[int]:
     return list(
         connection.scalars(
             select(db.texts.c.id).where(
-                db.texts.c.index_id == index_id, db.texts.c.id.not_in(select(db.entries.c.text_id))
+                db.texts.c.index_id == index_id, db.texts.c.id.not_in(select(db.documents.c.text_id))
             )
         )
     )
@@ -193,12 +193,12 @@ def stored_passages(connection: Connection, ids: Sequence[int]) -> list[StoredPa
 def _own_titles(connection: Connection, text_ids: Sequence[int]) -> dict[int, str]:
     """The titles that stand inside the sources.
 
-    An entry carries the file's name where its source has no title. All entries of one text share its own title,
-    so that a title which is not the name of its file is the text's own.
+    A document carries its file's name where it has no title. All documents of one text share its own title, so
+    that a title which is not the name of its file is the text's own.
     """
     rows = connection.execute(
-        select(db.entries.c.text_id, db.entries.c.title, db.files.c.path)
-        .join(db.files, db.files.c.id == db.entries.c.file_id)
-        .where(db.entries.c.text_id.in_(text_ids))
+        select(db.documents.c.text_id, db.documents.c.title, db.sources.c.path)
+        .join(db.sources, db.sources.c.id == db.documents.c.source_id)
+        .where(db.documents.c.text_id.in_(text_ids))
     )
     return {text_id: title for text_id, title, path in rows if title != re.split(r"[/\\]", path)[-1]}

@@ -1,7 +1,7 @@
 """Files and folders into a corpus: only what changed, and nothing lost when it is broken off.
 
 A file is hashed; one with a known hash is done. The others are parsed in a child process, their documents are
-cut, and the texts that the index does not hold yet are embedded in batches. A file gets its new entries in one
+cut, and the texts that the index does not hold yet are embedded in batches. A file gets its new documents in one
 transaction, when all of its texts are in; until then its old ones answer. Whatever stops an ingestion, the same
 command again goes on where it was.
 """
@@ -25,7 +25,8 @@ from typing import Any
 
 from sqlalchemy import delete, insert, select
 
-from rag import database as db
+from rag import tables as db
+from rag.database import insert_row, reading, writing
 from rag.documents.chunking import cut, rule_for
 from rag.documents.loaders import LOADER_VERSION, kind_of
 from rag.documents.loaders.isolated import IsolatedLoader
@@ -36,9 +37,9 @@ from rag.types import Document
 # Passages embedded and written together: large enough for sorting by length and for cheap commits,
 # small enough that little is done again after a crash.
 BATCH = 768
-# Characters of texts and entries that wait together: a batch of passages may come from very long texts.
+# Characters of texts and rows that wait together: a batch of passages may come from very long texts.
 MOST_WAITING = 4_000_000
-ENTRIES_AT_ONCE = 5_000
+ROWS_AT_ONCE = 5_000
 MEGABYTE = 1_000_000
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
 
@@ -96,20 +97,20 @@ class _Found:
     size: int
 
 
-class _Entries:
-    """The entries of a file until all of its texts are in, on the disk where they are many."""
+class _DocumentRows:
+    """The rows of a file's documents until all of its texts are in, on disk where they are many."""
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=MEGABYTE)  # noqa: SIM115 - `close` closes it
 
     def add(self, digest: str, row: dict[str, Any]) -> int:
-        """Keep an entry; returns the bytes that it takes."""
+        """Keep a row; returns the bytes that it takes."""
         return self._file.write(json.dumps([digest, row]).encode() + b"\n")
 
     def parts(self) -> Iterator[list[tuple[str, dict[str, Any]]]]:
         """Yield digests and rows, some at a time."""
         self._file.seek(0)
-        while lines := list(islice(self._file, ENTRIES_AT_ONCE)):
+        while lines := list(islice(self._file, ROWS_AT_ONCE)):
             yield [json.loads(line) for line in lines]
 
     def close(self) -> None:
@@ -121,7 +122,7 @@ class _Entries:
 class _LoadedFile:
     found: _Found
     sha256: str
-    entries: _Entries
+    rows: _DocumentRows
 
 
 def ingest(
@@ -212,7 +213,7 @@ class _Ingestion:
             self._bytes_read = before + (0 if unchanged else found.size)
             self._tell()
         self._embed()
-        # Of a file that was broken off in the middle no entry holds the texts yet: the next ingestion needs them.
+        # No document refers yet to the texts of a file that was interrupted: the next ingestion needs them.
         if not self._stop.is_set():
             self._remove_missing(known)
             self._index.remove_orphans()
@@ -276,10 +277,10 @@ class _Ingestion:
         return False
 
     def _known_files(self) -> dict[str, tuple[int, str, int]]:
-        with db.reading(self._index.engine) as connection:
+        with reading(self._index.engine) as connection:
             rows = connection.execute(
-                select(db.files.c.path, db.files.c.id, db.files.c.sha256, db.files.c.loader).where(
-                    db.files.c.index_id == self._index.id
+                select(db.sources.c.path, db.sources.c.id, db.sources.c.sha256, db.sources.c.loader_version).where(
+                    db.sources.c.index_id == self._index.id
                 )
             )
             return {path: (number, sha256, loader) for path, number, sha256, loader in rows}
@@ -304,15 +305,15 @@ class _Ingestion:
         """Cut a file's documents; whether it was taken in to its end."""
         day = _day_of(found.path)
         loading = self._loader.load(found.path, on_problem=lambda reason: self._problem(found.path, reason))
-        file = _LoadedFile(found, loading.sha256, _Entries())
+        file = _LoadedFile(found, loading.sha256, _DocumentRows())
         with ExitStack() as dropping:
-            dropping.callback(file.entries.close)
+            dropping.callback(file.rows.close)
             documents = dropping.enter_context(closing(loading.documents))
             for document in documents:
                 if self._stop.is_set():
                     return False
                 digest = digest_of(document)
-                self._waiting_characters += file.entries.add(digest, _entry_row(document, found, day))
+                self._waiting_characters += file.rows.add(digest, _document_row(document, found, day))
                 self._prepare(digest, document)
                 self._bytes_read += len(document.text)
                 # The next document may be as large as this one: there should be one of them at a time.
@@ -353,36 +354,38 @@ class _Ingestion:
         self._tell()
 
     def _record_loaded(self) -> None:
-        """Give the files whose texts are all in their new entries, in place of the old ones."""
+        """Record the files whose texts are all in, with their new documents in place of the old ones."""
         index_id = self._index.id
         if not self._loaded:
             return
-        with db.writing(self._index.engine) as connection:
+        with writing(self._index.engine) as connection:
             for file in self._loaded:
                 path = str(file.found.path)
-                old = select(db.files.c.id).where(db.files.c.index_id == index_id, db.files.c.path == path)
-                connection.execute(delete(db.entries).where(db.entries.c.file_id.in_(old)))
+                old = select(db.sources.c.id).where(db.sources.c.index_id == index_id, db.sources.c.path == path)
+                connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(old)))
                 connection.execute(
-                    delete(db.files).where(db.files.c.index_id == index_id, db.files.c.path == path)
+                    delete(db.sources).where(db.sources.c.index_id == index_id, db.sources.c.path == path)
                 )
-                file_id = db.insert_row(
+                source_id = insert_row(
                     connection,
-                    db.files,
+                    db.sources,
                     index_id=index_id,
                     path=path,
                     name=file.found.name,
                     sha256=file.sha256,
-                    loader=LOADER_VERSION,
+                    loader_version=LOADER_VERSION,
                     ingested=time.time(),
                 )
-                for part in file.entries.parts():
-                    rows = [{**row, "file_id": file_id, "text_id": self._text_ids[digest]} for digest, row in part]
-                    connection.execute(insert(db.entries), rows)
+                for part in file.rows.parts():
+                    rows = [
+                        {**row, "source_id": source_id, "text_id": self._text_ids[digest]} for digest, row in part
+                    ]
+                    connection.execute(insert(db.documents), rows)
         self._drop_loaded()
 
     def _drop_loaded(self) -> None:
         for file in self._loaded:
-            file.entries.close()
+            file.rows.close()
         self._loaded.clear()
 
     def _remove_missing(self, known: dict[str, tuple[int, str, int]]) -> None:
@@ -398,10 +401,10 @@ class _Ingestion:
         ]
         if not gone:
             return
-        with db.writing(self._index.engine) as connection:
+        with writing(self._index.engine) as connection:
             for number in gone:
-                connection.execute(delete(db.entries).where(db.entries.c.file_id == number))
-                connection.execute(delete(db.files).where(db.files.c.id == number))
+                connection.execute(delete(db.documents).where(db.documents.c.source_id == number))
+                connection.execute(delete(db.sources).where(db.sources.c.id == number))
         self._counts["deleted"] = len(gone)
 
     def _problem(self, path: Path, reason: str) -> None:
@@ -471,7 +474,7 @@ def _day_of(path: Path) -> str | None:
         return None
 
 
-def _entry_row(document: Document, found: _Found, day: str | None) -> dict[str, Any]:
+def _document_row(document: Document, found: _Found, day: str | None) -> dict[str, Any]:
     return {
         "record": document.record,
         "title": document.title or found.path.name,

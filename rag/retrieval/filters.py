@@ -8,7 +8,7 @@ from datetime import date
 
 from sqlalchemy import Connection, select
 
-from rag import database as db
+from rag import tables as db
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Filters:
         return any((self.source, self.title, self.glob, self.after, self.before))
 
     def matches(self, path: str, name: str, record: str, title: str, day: str | None) -> bool:
-        """Whether one entry of a file fulfils everything but the page."""
+        """Whether a document fulfils everything but the page."""
         full, short = (f"{path}#{record}", f"{name}#{record}") if record else (path, name)
         if self.source and self.source not in (full, short, path, name, path.rpartition("/")[2]):
             return False
@@ -52,18 +52,18 @@ class Filters:
 
 
 def matching_texts(connection: Connection, index_id: int, filters: Filters) -> list[int]:
-    """The numbers of the texts that have an entry which matches, ascending."""
+    """The numbers of the texts of documents that match, ascending."""
     rows = connection.execute(
         select(
-            db.entries.c.text_id,
-            db.files.c.path,
-            db.files.c.name,
-            db.entries.c.record,
-            db.entries.c.title,
-            db.entries.c.date,
+            db.documents.c.text_id,
+            db.sources.c.path,
+            db.sources.c.name,
+            db.documents.c.record,
+            db.documents.c.title,
+            db.documents.c.date,
         )
-        .join(db.files)
-        .where(db.files.c.index_id == index_id)
+        .join(db.sources)
+        .where(db.sources.c.index_id == index_id)
     )
     return sorted(
         {

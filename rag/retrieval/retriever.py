@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Select, bindparam, select
 
-from rag import database as db
+from rag import tables as db
+from rag.database import reading
 from rag.indexing.corpus_index import CorpusIndex
 from rag.retrieval.filters import Filters, matching_texts
 from rag.retrieval.question_limit import check_question
@@ -112,7 +113,7 @@ class Retriever:
     def _allowed(self, filters: Filters) -> list[int] | None:
         if not filters.by_document:
             return None
-        with db.reading(self._index.engine) as connection:
+        with reading(self._index.engine) as connection:
             return matching_texts(connection, self._index.id, filters)
 
     def _chosen(self, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
@@ -137,7 +138,7 @@ class Retriever:
         return kept
 
     def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
-        with db.reading(self._index.engine) as connection:
+        with reading(self._index.engine) as connection:
             rows = connection.execute(_fetch(), {"ids": list(ids)})
             return {
                 row.id: _passage(row)
@@ -162,18 +163,18 @@ def _fetch() -> Select[Any]:
             db.passages.c.end,
             db.passages.c.headings,
             db.passages.c.page,
-            db.entries.c.record,
-            db.entries.c.title,
-            db.entries.c.date,
-            db.entries.c.metadata,
-            db.files.c.path,
-            db.files.c.name,
+            db.documents.c.record,
+            db.documents.c.title,
+            db.documents.c.date,
+            db.documents.c.metadata,
+            db.sources.c.path,
+            db.sources.c.name,
         )
-        .join(db.entries, db.entries.c.text_id == db.passages.c.text_id)
-        .join(db.files, db.files.c.id == db.entries.c.file_id)
+        .join(db.documents, db.documents.c.text_id == db.passages.c.text_id)
+        .join(db.sources, db.sources.c.id == db.documents.c.source_id)
         .where(db.passages.c.id.in_(bindparam("ids", expanding=True)))
         # Of several files with the same text the first by path that was asked for speaks for it.
-        .order_by(db.files.c.path.desc(), db.entries.c.id.desc())
+        .order_by(db.sources.c.path.desc(), db.documents.c.id.desc())
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Row, Select, func, select
 
-from rag.database import feedback as feedback_table
 from rag.database import reading
-from rag.database import traces as traces_table
+from rag.tables import feedback as feedback_table
+from rag.tables import traces as traces_table
 from rag.tracing.trace_store import Feedback, Trace, TracePage
 
 LATEST = 20_000

@@ -19,12 +19,13 @@ from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, insert, or_, select, update
 
-from rag.database import LARGEST_COUNT, reading, writing
-from rag.database import feedback as feedback_table
-from rag.database import spans as spans_table
-from rag.database import traces as traces_table
+from rag.database import reading, writing
 from rag.errors import TraceNotFound
 from rag.redaction import JSON, redact
+from rag.tables import LARGEST_COUNT
+from rag.tables import feedback as feedback_table
+from rag.tables import spans as spans_table
+from rag.tables import traces as traces_table
 
 Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained"]
 Rating = Literal["up", "down"]

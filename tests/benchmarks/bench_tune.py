@@ -110,13 +110,14 @@ def _documents(index: Any) -> dict[int, str]:
     """The record that each passage belongs to."""
     from sqlalchemy import select
 
-    from rag import database as db
+    from rag import tables as db
+    from rag.database import reading
 
-    with db.reading(index.engine) as connection:
+    with reading(index.engine) as connection:
         rows = connection.execute(
-            select(db.passages.c.id, db.entries.c.record)
-            .join(db.entries, db.entries.c.text_id == db.passages.c.text_id)
-            .join(db.files, db.files.c.id == db.entries.c.file_id)
-            .where(db.files.c.index_id == index.id)
+            select(db.passages.c.id, db.documents.c.record)
+            .join(db.documents, db.documents.c.text_id == db.passages.c.text_id)
+            .join(db.sources, db.sources.c.id == db.documents.c.source_id)
+            .where(db.sources.c.index_id == index.id)
         )
         return {int(number): str(record) for number, record in rows}

@@ -56,7 +56,8 @@ def ingest(home: str, corpus: str, paths: Sequence[str]) -> dict[str, Any]:
     """Ingest files into a corpus."""
     from sqlalchemy import func, select
 
-    from rag import database as db
+    from rag import tables as db
+    from rag.database import reading
     from ui.wiring import Workbench
 
     bench = Workbench(settings_for(home))
@@ -70,7 +71,7 @@ def ingest(home: str, corpus: str, paths: Sequence[str]) -> dict[str, Any]:
     if done.problems:
         raise ValueError(f"{done.problems[0].path}: {done.problems[0].reason}")
     index = bench.index(corpus)
-    with db.reading(index.engine) as connection:
+    with reading(index.engine) as connection:
         tokens = connection.scalar(
             select(func.sum(db.passages.c.tokens))
             .select_from(db.passages.join(db.texts))

@@ -226,8 +226,8 @@ def cell_html(row: Answered, variant: int, name: str) -> str:
         else f'<div class="rs-said">{plain(cell.answer)}</div>'
     )
     parts.append(f'<div class="rs-facts">{_measured(cell)}</div>')
-    if cell.remark:
-        parts.append(f'<div class="rs-note">The judge: {plain(cell.remark)}</div>')
+    if cell.rationale:
+        parts.append(f'<div class="rs-note">The judge: {plain(cell.rationale)}</div>')
     scores = "".join(
         f"<tr><th scope=row>{plain(title)}</th><td>{plain(value)}</td></tr>" for title, value in _scores(cell)
     )

@@ -1,0 +1,290 @@
+"""The tables of the workspace.
+
+A corpus has one index for each fingerprint. Rows that describe passages hang below an index:
+
+    corpora ─ indexes ─┬─ sources ─ documents ─┐
+                       └─ texts ─── passages   │
+                              └────────────────┘
+
+A source is a file. It holds one document, or one for each of its records; a document names its text. Documents
+with the same text share it, so that it is embedded once.
+
+A change here needs a revision in ``rag/migrations/versions`` that makes the same change in an existing database.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+LARGEST_COUNT = 2**31 - 1
+"""The largest whole number that a column of the type Integer takes in every database."""
+
+metadata = MetaData()
+
+alembic_version = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
+
+# Read by versions from before the migrations: they refuse a database with any number but 1.
+schema = Table("schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
+
+corpora = Table(
+    "corpora",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(120), nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+)
+
+indexes = Table(
+    "indexes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("corpus_id", ForeignKey("corpora.id"), nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    # Carries a random part: two workspaces may share a Chroma server, and their passage numbers are their own.
+    Column("collection", String(200), nullable=False),
+    Column("encoder", String(300), nullable=False),
+    # The size of its passages.
+    Column("passage_tokens", Integer, nullable=False),
+    # Counts the ingestions that changed something: another process that has the index open reads it anew.
+    Column("generation", Integer, nullable=False, default=0),
+    UniqueConstraint("corpus_id", "fingerprint"),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("index_id", ForeignKey("indexes.id"), nullable=False),
+    Column("path", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("loader_version", Integer, nullable=False),
+    Column("ingested", Float, nullable=False),
+    UniqueConstraint("index_id", "path"),
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("index_id", ForeignKey("indexes.id"), nullable=False),
+    Column("digest", String(64), nullable=False),
+    # "pending" until both indexes hold its passages, "leaving" until neither does; `recover` undoes the rest.
+    Column("state", String(10), nullable=False, index=True),
+    Column("text", Text, nullable=False),
+    UniqueConstraint("index_id", "digest"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source_id", ForeignKey("sources.id"), nullable=False, index=True),
+    Column("text_id", ForeignKey("texts.id"), nullable=False, index=True),
+    Column("record", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("date", String(10)),
+    Column("metadata", JSON, nullable=False),
+)
+
+passages = Table(
+    "passages",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("text_id", ForeignKey("texts.id"), nullable=False, index=True),
+    Column("start", Integer, nullable=False),
+    Column("end", Integer, nullable=False),
+    Column("page", Integer),
+    Column("headings", JSON, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("text", Text, nullable=False),
+    # A number is never used twice: a left-over of a crash in Chroma must not meet a new passage.
+    sqlite_autoincrement=True,
+)
+
+traces = Table(
+    "traces",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("started", Float, nullable=False, index=True),
+    Column("latency_s", Float),
+    Column("status", String(12), nullable=False),
+    Column("question", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cost_usd", Float),
+    Column("corpus", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("release", Text, nullable=False),
+    Column("conversation_id", String(36), index=True),
+    # The process that answers, so that a later start can tell a trace in progress from an interrupted one.
+    Column("process", String(60), nullable=False),
+    Column("tracked", String(60)),
+)
+
+spans = Table(
+    "spans",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("trace_id", ForeignKey("traces.id"), nullable=False, index=True),
+    Column("parent_id", String(36)),
+    Column("position", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("status", String(12), nullable=False),
+    Column("started", Float, nullable=False),
+    Column("ended", Float),
+    Column("input", JSON, nullable=False),
+    Column("output", JSON, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cost_usd", Float),
+    Column("attributes", JSON, nullable=False),
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("trace_id", ForeignKey("traces.id"), primary_key=True),
+    Column("rating", String(4), nullable=False),
+    Column("comment", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("title", Text, nullable=False),
+    Column("corpus", Text, nullable=False),
+    Column("updated", Float, nullable=False, index=True),
+)
+
+exchanges = Table(
+    "exchanges",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("conversation_id", ForeignKey("conversations.id"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("trace_id", String(36)),
+    # The answer as it was shown: rag.types.Answer as JSON.
+    Column("answer", JSON),
+    Index("exchanges_in_order", "conversation_id", "position", unique=True),
+)
+
+
+datasets = Table(
+    "datasets",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(120), nullable=False, unique=True),
+    Column("created", Float, nullable=False),
+)
+
+dataset_versions = Table(
+    "dataset_versions",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("dataset_id", ForeignKey("datasets.id"), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("saved", Float, nullable=False),
+    Column("by", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    # The hash of the digests of its cases, in order.
+    Column("sha256", String(64), nullable=False),
+    Column("size", Integer, nullable=False),
+    UniqueConstraint("dataset_id", "version"),
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    # Versions that hold the same case share it.
+    Column("sha256", String(64), primary_key=True),
+    # rag.evaluation.cases.Case as JSON.
+    Column("content", JSON, nullable=False),
+)
+
+dataset_cases = Table(
+    "dataset_cases",
+    metadata,
+    Column("version_id", ForeignKey("dataset_versions.id"), primary_key=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("case_sha256", ForeignKey("cases.sha256"), nullable=False),
+)
+
+candidates = Table(
+    "candidates",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("dataset_id", ForeignKey("datasets.id"), nullable=False, index=True),
+    Column("case_sha256", ForeignKey("cases.sha256"), nullable=False),
+    # "waiting", "accepted" or "rejected": what a person turned down is not proposed again.
+    Column("state", String(10), nullable=False),
+    UniqueConstraint("dataset_id", "case_sha256"),
+)
+
+evaluation_runs = Table(
+    "evaluation_runs",
+    metadata,
+    Column("id", String(36), primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("started", Float, nullable=False, index=True),
+    Column("ended", Float),
+    Column("status", String(12), nullable=False),
+    Column("error", Text, nullable=False),
+    Column("dataset", String(120), nullable=False),
+    Column("dataset_version", Integer, nullable=False),
+    Column("dataset_sha256", String(64), nullable=False),
+    # rag.evaluation.run_store.Plan as JSON.
+    Column("plan", JSON, nullable=False),
+    Column("process", String(60), nullable=False),
+    Column("tracked", String(60)),
+)
+
+cells = Table(
+    "cells",
+    metadata,
+    Column("run_id", ForeignKey("evaluation_runs.id"), primary_key=True),
+    Column("variant", Integer, primary_key=True, autoincrement=False),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("status", String(12), nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("scores", JSON, nullable=False),
+    # The judge's reason.
+    Column("rationale", Text, nullable=False),
+    Column("passages", JSON, nullable=False),
+    Column("trace_id", String(36), nullable=False),
+    Column("latency_s", Float),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cost_usd", Float),
+    Column("cached", Integer, nullable=False),
+)
+
+answer_cache = Table(
+    "answer_cache",
+    metadata,
+    # The hash of all that decides an answer: release, state of the index, question and history.
+    Column("key", String(64), primary_key=True),
+    Column("created", Float, nullable=False),
+    Column("answer", JSON, nullable=False),
+)
