@@ -12,7 +12,7 @@ from chromium import Chromium, ask, wait_for_answers, wait_until_ready
 from event_client import trigger
 from live_server import running
 from playwright.sync_api import expect
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedBench
 
 from rag.errors import SettingsError
 from rag.settings import Settings, load_settings

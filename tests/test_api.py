@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from live_server import running
-from scripted_bench import SENTENCE, TEXT, Health, ScriptedBench
+from scripted_app import SENTENCE, TEXT, Health, ScriptedBench
 from tracked import wait_for
 
 from rag.settings import Settings

@@ -9,7 +9,7 @@ import pytest
 
 from rag.errors import ModelTimeout
 from rag.types import Answer, Done, Event, Retrieved, Started, StepFinished, StepStarted, Token
-from ui.asking import AnswerStream, Draft, Running
+from ui.app.asking import AnswerStream, Draft, Running
 
 ANSWER = Answer("All.", "answered")
 
@@ -78,7 +78,7 @@ async def test_a_stop_ends_the_work_once_and_keeps_what_came() -> None:
 
 
 async def test_a_cancellation_that_gets_lost_is_told_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ui.asking.INSIST_S", 0.1)
+    monkeypatch.setattr("ui.app.asking.INSIST_S", 0.1)
     script = Script(pace=60, stubborn=2)
     stream = AnswerStream(script.events())
     began = time.monotonic()

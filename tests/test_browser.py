@@ -13,7 +13,7 @@ import pytest
 from chromium import Chromium, Open, ask, hear, taken_back, wait_for_answers, wait_until_ready
 from live_server import running
 from playwright.sync_api import Page, expect
-from scripted_bench import SENTENCE, Health, ScriptedBench
+from scripted_app import SENTENCE, Health, ScriptedBench
 
 from rag.settings import Settings
 from rag.tracing.trace_store import Trace

@@ -10,7 +10,7 @@ import pytest
 from chromium import Chromium, Open, ask, wait_for_answers, wait_until_ready, windows
 from live_server import running
 from playwright.sync_api import Page, expect
-from scripted_bench import pdf
+from scripted_app import pdf
 from scripted_openai import Received, Reply, scripted_openai
 
 from rag.settings import Settings

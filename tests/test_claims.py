@@ -21,7 +21,7 @@ from rag.encoders import Encoder
 from rag.settings import CitationStyle
 from rag.types import Answer, Claim, Done, Event, Hit, Passage, Token
 from rag.workspace import Workspace
-from ui.claims import claims_of
+from ui.app.claims import claims_of
 from ui.commands._answers import print_answer, show
 from ui.openai_shapes import extra
 from ui.pages.chat.answer_html import answer_html

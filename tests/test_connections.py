@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from live_server import running
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedBench
 from tracked import wait_for
 
 from rag.settings import Settings
@@ -143,7 +143,7 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 sys.path.insert(0, {tests!r})
 from rag.settings import Settings
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedBench
 from tracked import wait_for
 from ui.server import serve
 home = Path({home!r})

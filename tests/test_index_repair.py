@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpus_stores import CountingEncoder, assert_in_step, take_in, vectors_by_place, write
 from sqlalchemy import delete, select
-from stores import CountingEncoder, assert_in_step, take_in, vectors_by_place, write
 from terminal import call, one_object
 
 from rag import database as db

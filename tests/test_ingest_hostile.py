@@ -11,13 +11,13 @@ from pathlib import Path
 
 import hostile
 import pytest
-from stores import assert_in_step, limits, passages_of, take_in, write
+from corpus_stores import assert_in_step, limits, passages_of, take_in, write
 
 from rag.documents.loaders import load
 from rag.documents.loaders.isolated import IsolatedLoader
 from rag.errors import LoadError
 from rag.indexing.corpus_index import CorpusIndex
-from ui.pdf_pages import PdfPages
+from ui.pages.documents.pdf_pages import PdfPages
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_MB = 1_500

@@ -16,8 +16,9 @@ from prompts import PromptSettings
 from rag.errors import EvaluationError, PromptError, RagsmithError, SettingsError
 from rag.evaluation.variants import Variant, parse_variant
 from rag.types import Answer, Done, Event, Started, Token
-from ui.direct import run_prompt
-from ui.lab import (
+from ui.pages.prompts.direct import run_prompt
+from ui.pages.prompts.lab_answers import LabQuestion, SideBySide, ask_all
+from ui.pages.prompts.lab_columns import (
     LETTERS,
     Column,
     begin_evaluation,
@@ -29,7 +30,6 @@ from ui.lab import (
     variants_of,
     write_column,
 )
-from ui.lab_answers import LabQuestion, SideBySide, ask_all
 from ui.wiring import Workbench
 
 ASKED = LabQuestion(QUESTION, CORPUS)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from event_client import events, trigger
 from live_server import running
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedBench
 
 from rag.errors import LoadError
 from rag.settings import Settings

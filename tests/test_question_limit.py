@@ -21,8 +21,8 @@ from rag.retrieval.question_limit import check_question
 from rag.retrieval.retriever import Retriever
 from rag.settings import RetrievalSettings, Settings
 from rag.types import Hit, Passage, Turn
-from ui.lab import Column
-from ui.lab_answers import LabQuestion, ask_all
+from ui.pages.prompts.lab_answers import LabQuestion, ask_all
+from ui.pages.prompts.lab_columns import Column
 from ui.wiring import Workbench
 
 LIMIT = 60

@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from rag.settings import Settings
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedBench
 from ui.server import serve
 home = Path({home!r})
 bench = ScriptedBench(home, Settings(home=home, host={host!r}, port=0, access={access!r}))

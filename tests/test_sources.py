@@ -12,12 +12,12 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scripted_bench import PDF_PAGES, SENTENCE, TEXT, ScriptedBench, pdf
+from scripted_app import PDF_PAGES, SENTENCE, TEXT, ScriptedBench, pdf
 
 from rag.errors import LoadError
 from rag.indexing.corpora import StoredDocument
-from ui.pdf_pages import Box, find_on_page, render_page
-from ui.sources import WINDOW, Span, page_of, quote_on_page, source_routes
+from ui.pages.documents.pdf_pages import Box, find_on_page, render_page
+from ui.pages.documents.sources import WINDOW, Span, page_of, quote_on_page, source_routes
 
 AT = TEXT.index(SENTENCE)
 END = AT + len(SENTENCE)

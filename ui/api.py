@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect
 from rag.errors import Busy, CorpusError, ModelTimeout, ModelUnavailable, QuestionTooLong, RagsmithError
 from rag.retrieval.question_limit import check_question
 from rag.types import Event, Token
-from ui.asking import AnswerStream, Draft
+from ui.app.asking import AnswerStream, Draft
 from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, extra, history_of
 
 if TYPE_CHECKING:

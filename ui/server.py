@@ -45,8 +45,8 @@ def create_app(bench: Workbench) -> FastAPI:
     """
     check_access(bench.settings)
     from ui.api import api_routes
-    from ui.reports import report_routes
-    from ui.sources import source_routes
+    from ui.pages.documents.sources import source_routes
+    from ui.pages.evaluate.reports import report_routes
 
     # Swagger's page loads its scripts from elsewhere, and our policy would leave it blank.
     app = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)

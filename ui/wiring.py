@@ -18,7 +18,7 @@ from rag.redaction import redact
 from rag.settings import Settings
 from rag.types import Event
 from rag.workspace import Workspace, open_workspace
-from ui.shared_property import shared_property
+from ui.app.shared_property import shared_property
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from rag.tracing.cost import PriceList
     from rag.tracing.trace_store import TraceStore
     from rag.tracing.wandb_tracker import Tracker
-    from ui.evaluating import Evaluations
-    from ui.open_models import Models
+    from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
 
 _log = logging.getLogger(__name__)
 SAMPLE_CORPUS = "handbook"
@@ -145,23 +145,23 @@ class Workbench:
     @shared_property
     def models(self) -> Models:
         """The models that were opened."""
-        from ui.open_models import Models
+        from ui.app.models import Models
 
         return Models(self.workspace, self.settings.encoder, lambda: self.encoder)
 
     @property
     def span_reader(self) -> SpanReader | None:
-        """The tuned reader; see ``ui.open_models.Models.reader``."""
+        """The tuned reader; see ``ui.app.models.Models.reader``."""
         return self.models.reader(self.settings.reader.adapter)
 
     @property
     def generator(self) -> Generator:
-        """The small generator; see ``ui.open_models.Models.generator``."""
+        """The small generator; see ``ui.app.models.Models.generator``."""
         return self.models.generator(self.settings.generator.adapter)
 
     @property
     def reranker(self) -> Reranker:
-        """The reranker of the settings; see ``ui.open_models.Models.reranker``."""
+        """The reranker of the settings; see ``ui.app.models.Models.reranker``."""
         retrieval = self.settings.retrieval
         return self.models.reranker(retrieval.reranker, retrieval.rerank_depth)
 
@@ -216,7 +216,7 @@ class Workbench:
     @shared_property
     def evaluations(self) -> Evaluations:
         """The evaluation runs."""
-        from ui.evaluating import Evaluations
+        from ui.app.evaluations import Evaluations
 
         return Evaluations(self)
 

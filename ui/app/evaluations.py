@@ -19,7 +19,7 @@ from rag.evaluation.runner import Contestant, Evaluation, EvaluationProgress
 from rag.evaluation.scoring import Scorer
 from rag.evaluation.variants import Variant
 from rag.workspace import disk_errors
-from ui.judging import answer_judge
+from ui.app.judging import answer_judge
 
 if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetStore, DatasetVersion

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag.types import Answer, Done, Token
-from ui.claims import claims_of
+from ui.app.claims import claims_of
 from ui.commands._terminal_text import counted, note, one_line, print_json, visible
 
 if TYPE_CHECKING:

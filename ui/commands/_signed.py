@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
+from ui.app.login_name import login_name
 from ui.commands._terminal_text import unpaired
-from ui.who import login_name
 
 
 def signed(function: Any) -> Any:

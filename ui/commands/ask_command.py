@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ui.commands._bench import handling, open_bench, prepare_corpus
+from ui.commands._app import handling, open_bench, prepare_corpus
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import one_line, unpaired
 from ui.context import Context, pass_context

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench, prepare_corpus
+from ui.app.proposing import propose_cases
+from ui.commands._app import open_bench, prepare_corpus
 from ui.commands._console import open_console
+from ui.commands._signed import signed, who
 from ui.commands._terminal_text import counted, moment, note, one_line, print_json, unpaired
-from ui.commands._who import signed, who
 from ui.context import Context, pass_context
-from ui.proposing import propose_cases
 
 if TYPE_CHECKING:
     from rag.evaluation.case_files import BadRow

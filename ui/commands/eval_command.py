@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import open_bench
 from ui.commands._console import open_console
 from ui.commands._runs import as_json, chosen_run, json_option, print_summary, which, work
 from ui.commands._terminal_text import counted, moment, note, one_line, print_json
@@ -16,7 +16,7 @@ from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
     from rag.evaluation.run_store import Run
-    from ui.evaluating import Evaluations
+    from ui.app.evaluations import Evaluations
 
 STOPPED = 130
 LISTED = 30

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import open_bench
 from ui.commands._console import open_console
 from ui.commands._runs import change_cell, chosen_run, json_option, which, work
 from ui.commands._terminal_text import note, one_line, print_json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rag.evaluation.compare import Comparison, Side
     from rag.evaluation.gate import Verdict
     from rag.evaluation.run_store import Run
-    from ui.evaluating import Evaluations
+    from ui.app.evaluations import Evaluations
 
 # Pairs between two lines of progress.
 TOLD_EVERY = 20
@@ -70,7 +70,7 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
     """
     import asyncio
 
-    from ui.judging import compare_pairs
+    from ui.app.judging import compare_pairs
 
     with open_bench(context) as bench:
         evaluations = bench.evaluations

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import open_bench
 from ui.commands._terminal_text import note, print_json
 from ui.context import Context, pass_context
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._app import open_bench, prepare_encoder
 from ui.commands._console import open_console
 from ui.commands._progress import progress
 from ui.commands._terminal_text import counted, note, one_line, print_json

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ui.commands._console import open_console
+from ui.commands._signed import signed, who
 from ui.commands._terminal_text import note, one_line, print_json, unpaired, visible
-from ui.commands._who import signed, who
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag.errors import QuestionTooLong
-from ui.commands._bench import open_bench, prepare_corpus
+from ui.commands._app import open_bench, prepare_corpus
 from ui.commands._console import open_console, print_indented
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import note, one_line, print_json, unpaired

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._app import open_bench, prepare_encoder
 from ui.commands._progress import progress
 from ui.commands._terminal_text import note
 from ui.context import Context, pass_context

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import open_bench
 from ui.commands._console import open_console
 from ui.commands._terminal_text import moment, note, one_line, print_json, visible
 from ui.context import Context, pass_context

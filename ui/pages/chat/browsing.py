@@ -8,7 +8,7 @@ import gradio as gr
 
 from rag.answering.conversation_store import Conversation
 from rag.errors import RagsmithError
-from ui.asking import Running
+from ui.app.asking import Running
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
 from ui.pages.page_events import BRIDGED, QUIET, telling, told

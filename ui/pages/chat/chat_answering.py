@@ -13,7 +13,7 @@ from rag.answering.conversation_store import Conversation, Exchange
 from rag.errors import Busy, RagsmithError
 from rag.retrieval.question_limit import check_question
 from rag.types import Answer
-from ui.asking import Draft, Running
+from ui.app.asking import Draft, Running
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.chat_layout import ChatParts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ui.asking import Running
+from ui.app.asking import Running
 from ui.pages.chat.adding import Adding
 from ui.pages.chat.browsing import Browsing
 from ui.pages.chat.chat_answering import Answering

@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from rag.documents.loaders.isolated import ParseLimits
 from rag.errors import CorpusError, LoadError, RagsmithError
-from ui.pdf_pages import Box, PdfPages
+from ui.pages.documents.pdf_pages import Box, PdfPages
 
 if TYPE_CHECKING:
     from rag.indexing.corpora import StoredDocument

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from rag.errors import DatasetError
+from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
 from ui.pages.page_events import BRIDGED, QUIET, in_thread, telling, warn
-from ui.who import login_name
 
 if TYPE_CHECKING:
     from rag.evaluation.candidates import CandidateStore
@@ -244,7 +244,7 @@ class CasesTab:
 
     async def propose(self, chosen: str, corpus: str, count: float) -> Any:
         """Let questions be written, for a person to decide on."""
-        from ui.proposing import propose_cases
+        from ui.app.proposing import propose_cases
 
         try:
             name = chosen or "proposed"

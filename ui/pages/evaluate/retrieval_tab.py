@@ -12,10 +12,10 @@ import gradio as gr
 from rag.errors import DatasetError
 from rag.settings import SearchMode
 from rag.types import Hit
+from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import retrieval_view as view
 from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling
-from ui.who import login_name
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench

@@ -18,7 +18,7 @@ from ui.pages.seen import TAB, Seen, seen_in
 if TYPE_CHECKING:
     from rag.evaluation.summary import Summary
     from rag.evaluation.variants import Variant
-    from ui.evaluating import Evaluations
+    from ui.app.evaluations import Evaluations
     from ui.wiring import Workbench
 
 Updates = dict[Any, Any]

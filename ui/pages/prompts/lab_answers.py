@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from rag.answering.assistant import Ask
 from rag.errors import PromptError
 from rag.types import Event, StepStarted
-from ui.asking import AnswerStream, Draft
-from ui.direct import run_prompt
-from ui.lab import Column, resolve, source_of_passages
+from ui.app.asking import AnswerStream, Draft
+from ui.pages.prompts.direct import run_prompt
+from ui.pages.prompts.lab_columns import Column, resolve, source_of_passages
 
 if TYPE_CHECKING:
     from rag.types import Hit

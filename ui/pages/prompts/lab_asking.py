@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from rag.types import Answer
-from ui.lab import LETTERS, Column, Resolved, begin_evaluation
-from ui.lab_answers import Lane, SideBySide, ask_all
 from ui.pages.page_events import in_thread, told, warn
+from ui.pages.prompts.lab_answers import Lane, SideBySide, ask_all
+from ui.pages.prompts.lab_columns import LETTERS, Column, Resolved, begin_evaluation
 from ui.pages.prompts.lab_layout import LabParts
 from ui.pages.prompts.lab_showing import NONE, Form, Given, Showing, Updates
 from ui.pages.prompts.lab_view import growing_html, passages_html, waiting_html

@@ -14,7 +14,9 @@ from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.variants import parse_variant
 from rag.settings import SearchMode
 from rag.types import Answer
-from ui.lab import (
+from ui.pages.page_events import telling, warn
+from ui.pages.prompts.lab_answers import LabQuestion
+from ui.pages.prompts.lab_columns import (
     LETTERS,
     Column,
     Resolved,
@@ -24,8 +26,6 @@ from ui.lab import (
     source_of_passages,
     write_column,
 )
-from ui.lab_answers import LabQuestion
-from ui.pages.page_events import telling, warn
 from ui.pages.prompts.lab_layout import AS_SET, BEGUN, FIELDS, LabParts
 from ui.pages.prompts.lab_view import ended_html, note_html, passages_html, problem_html, settings_html
 

@@ -14,6 +14,7 @@ from prompts import PRODUCTION
 from rag.errors import PromptError, RagsmithError
 from rag.evaluation.standing import standings_of
 from rag.tracing.prompt_usage import traces_of, use_of
+from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling, warn
 from ui.pages.prompts import prompts_view as view
@@ -21,7 +22,6 @@ from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.prompts_edit import Editor
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
 from ui.pages.safe_markup import plain
-from ui.who import login_name
 
 if TYPE_CHECKING:
     from ui.wiring import Workbench
