@@ -10,10 +10,10 @@ import pytest
 from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
-from rag.answering.assistant import Ask
+from rag.answering.assistant import Ask, Assistant
 from rag.types import Answer, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
+from ui.app.app import App
 from ui.commands import _answers
-from ui.wiring import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
@@ -41,10 +41,10 @@ def test_search_shows_what_was_found_and_why(harbour: Path) -> None:
     assert result.stderr == ""
 
 
-def test_a_snippet_marks_the_words_of_the_query_in_every_form(bench: Workbench) -> None:
+def test_a_snippet_marks_the_words_of_the_query_in_every_form(app: App) -> None:
     from ui.commands.search_command import _snippet
 
-    lexical = bench.index().lexical
+    lexical = app.stores.index().lexical
     text = (
         f"{'Nothing of interest stands here. ' * 40}A surge [bold]warned[/bold] of storms.{' More follows.' * 40}"
     )
@@ -57,7 +57,7 @@ def test_a_snippet_marks_the_words_of_the_query_in_every_form(bench: Workbench) 
     assert len(shown.plain) < 400
 
 
-def test_search_prints_one_object_for_a_query(harbour: Path, bench: Workbench) -> None:
+def test_search_prints_one_object_for_a_query(harbour: Path, app: App) -> None:
     result = call(harbour, "search", QUESTION, "--corpus", CORPUS, "--json", "-k", "3")
     (found,) = objects(result)
     assert list(found) == ["id", "query", "results"]
@@ -262,14 +262,14 @@ def test_many_questions_are_answered_in_one_run(harbour: Path, tmp_path: Path) -
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, script: Callable[[str], list[Event]]) -> None:
-    """Let the workbench answer by a script."""
+    """Let the app answer by a script."""
 
-    async def ask(_bench: Workbench, request: Ask) -> AsyncIterator[Event]:
+    async def answer(_assistant: Assistant, request: Ask) -> AsyncIterator[Event]:
         yield Started("0")
         for event in script(request.question):
             yield event
 
-    monkeypatch.setattr(Workbench, "ask", ask)
+    monkeypatch.setattr(Assistant, "answer", answer)
 
 
 def test_an_answer_that_was_withdrawn_is_not_left_standing(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,7 +341,7 @@ def test_costs_in_words(usd: float | None, told: str) -> None:
 def test_the_sample_is_brought_in_where_it_is_asked(
     home: Path, pages: Path, verb: str, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.wiring.sample_pages", lambda: pages)
+    monkeypatch.setattr("ui.app.stores.sample_pages", lambda: pages)
     first = call(home, verb, QUESTION, option)
     assert first.exit_code == 0
     assert first.stderr.count("\n") == 1

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from langchain_core.callbacks import BaseCallbackHandler
     from langchain_core.runnables import Runnable
 
+    from rag.answering.answer_gate import AnswerGate
     from rag.answering.chain import Draft
     from rag.answering.release import Release
     from rag.tracing.cost import PriceList
@@ -102,6 +103,7 @@ class Assistant:
         on_traced: Called after a trace was written.
         question_chars: Characters that a question may have; of earlier turns, the question is cut to as many and
             the answer to four times as many. None for no limit.
+        gate: Limits how many answers are written at the same time; None for no limit.
     """
 
     pipeline: Callable[[str], Pipeline]
@@ -109,9 +111,10 @@ class Assistant:
     prices: PriceList
     on_traced: Callable[[], None] = field(default=lambda: None)
     question_chars: int | None = None
+    gate: AnswerGate | None = None
 
-    async def answer(self, ask: Ask) -> AsyncIterator[Event]:
-        """Answer one question.
+    def answer(self, ask: Ask) -> AsyncIterator[Event]:
+        """Answer one question, when its turn has come; its place is taken at once.
 
         Args:
             ask: The question and its conversation.
@@ -119,7 +122,14 @@ class Assistant:
         Yields:
             ``Started`` first and ``Done`` last; every failure that a person can fix is a ``Done`` with the
             status ``failed``. A question that is too long has no trace, and both name none.
+
+        Raises:
+            Busy: The gate has no place left, not even for waiting.
         """
+        events = self._answer(ask)
+        return self.gate.admit(events) if self.gate else events
+
+    async def _answer(self, ask: Ask) -> AsyncIterator[Event]:
         limit = self.question_chars
         if limit is not None:
             try:

@@ -1,4 +1,4 @@
-"""A property that is made once, whichever thread asks for it first."""
+"""A property that is computed once, whichever thread reads it first."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ Part = TypeVar("Part")
 
 
 class shared_property(Generic[Part]):  # noqa: N801 - it is used like `property`
-    """A part of an object that is made when it is first asked for, and once, under the object's lock."""
+    """Like ``functools.cached_property``, under the ``lock`` of the object that has it.
 
-    def __init__(self, make: Callable[[Any], Part]) -> None:
-        self._make = make
-        self.__doc__ = make.__doc__
+    ``functools.cached_property`` lets two threads compute the value twice: two databases would be opened.
+    """
+
+    def __init__(self, compute: Callable[[Any], Part]) -> None:
+        self._compute = compute
+        self.__doc__ = compute.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, holder: Any, owner: type | None = None) -> Part:
-        with holder.lock:
-            if self._name not in holder.__dict__:
-                holder.__dict__[self._name] = self._make(holder)
-            made: Part = holder.__dict__[self._name]
-            return made
+    def __get__(self, instance: Any, owner: type | None = None) -> Part:
+        with instance.lock:
+            values = vars(instance)
+            if self._name not in values:
+                values[self._name] = self._compute(instance)
+            value: Part = values[self._name]
+            return value

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 
     from rag.answering.chain import Draft
     from rag.evaluation.variants import Variant
-    from ui.wiring import Workbench
+    from ui.app.models import Models
+    from ui.app.releases import Releases
 
 LONGEST_TITLE = 200
 
 
-def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> AsyncIterator[Event]:
+def run_prompt(
+    releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]
+) -> AsyncIterator[Event]:
     """Fill the prompt of a variant and let its model answer.
 
     Args:
@@ -33,7 +36,9 @@ def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) ->
         The events of an answer; a failure that a person can fix is a ``Done`` with the status ``failed``: the
         values do not fit, the model only quotes, or it cannot be reached.
     """
-    assistant = bench.assistant_of(lambda _: _pipeline(bench, variant, values))
+    assistant = replace(
+        releases.assistant(gate=releases.gate), pipeline=lambda _: _pipeline(releases, models, variant, values)
+    )
     return assistant.answer(Ask(_title(values)))
 
 
@@ -43,7 +48,7 @@ def _title(values: Mapping[str, str]) -> str:
     return told if len(told) <= LONGEST_TITLE else told[: LONGEST_TITLE - 1] + "…"
 
 
-def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> Pipeline:
+def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]) -> Pipeline:
     from langchain_core.messages import convert_to_messages
     from langchain_core.runnables import RunnableLambda
 
@@ -54,7 +59,8 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
     from rag.models.decoding_support import unsupported
     from rag.models.replies import reply_of, unread_of, usage_of, was_cut
 
-    settings, prompt = bench.way(variant)
+    resolved = releases.resolve(variant)
+    settings, prompt = resolved.settings, resolved.prompt
     if settings.model == EMBEDDED:
         raise PromptError(
             f"The embedded reader quotes passages, and cannot answer the prompt {prompt.label}.",
@@ -74,9 +80,9 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
         decoding=settings.decoding,
         answer=settings.answer,
         grounding=settings.grounding,
-        adapter=bench.models.adapter(settings),
+        adapter=models.adapter(settings),
     )
-    model = bench.models.chat_model(settings, lambda: bench.index().lexical)
+    model = models.language_model(settings)
     frame = Answer(
         "",
         "answered",

@@ -18,7 +18,8 @@ from ui.pages.prompts.lab_columns import Column, resolve, source_of_passages
 
 if TYPE_CHECKING:
     from rag.types import Hit
-    from ui.wiring import Workbench
+    from ui.app.models import Models
+    from ui.app.releases import Releases
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class SideBySide:
         self._changed.add(number)
 
 
-def ask_all(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> SideBySide:
+def ask_all(releases: Releases, models: Models, columns: Sequence[Column], asked: LabQuestion) -> SideBySide:
     """Begin to answer a question in every column. Call it inside a running loop."""
     search: Callable[[], Awaitable[tuple[Hit, ...]]] | None = None
     if asked.fixed:
@@ -103,24 +104,25 @@ def ask_all(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> 
         async def shared() -> tuple[Hit, ...]:
             nonlocal found
             if found is None:
-                found = asyncio.create_task(asyncio.to_thread(fixed_hits, bench, columns, asked))
+                found = asyncio.create_task(asyncio.to_thread(fixed_hits, releases, columns, asked))
             # A column that is stopped does not take the search from the others.
             return await asyncio.shield(found)
 
         search = shared
-    return SideBySide([_answer(bench, column, asked, search) for column in columns])
+    return SideBySide([_answer(releases, models, column, asked, search) for column in columns])
 
 
 async def _answer(
-    bench: Workbench,
+    releases: Releases,
+    models: Models,
     column: Column,
     asked: LabQuestion,
     search: Callable[[], Awaitable[tuple[Hit, ...]]] | None,
 ) -> AsyncIterator[Event]:
-    held = await asyncio.to_thread(resolve, bench, column)
+    held = await asyncio.to_thread(resolve, releases, column)
     if held.free:
         values = {"question": asked.text} | dict(asked.values)
-        events = run_prompt(bench, held.variant, {name: values.get(name, "") for name in held.free})
+        events = run_prompt(releases, models, held.variant, {name: values.get(name, "") for name in held.free})
     elif not asked.text.strip():
         raise PromptError("There is no question.", fix="Write one above the columns.")
     else:
@@ -129,19 +131,18 @@ async def _answer(
             yield StepStarted("retrieve")
             hits = await search()
         question = Ask(asked.text, corpus=asked.corpus, hits=hits)
-        events = bench.assistant_for(held.variant).answer(question)
-    async with aclosing(bench.gate.admit(events)) as told:
+        events = releases.assistant(held.variant, gate=releases.gate).answer(question)
+    async with aclosing(events) as told:  # type: ignore[type-var]
         async for event in told:
             yield event
 
 
-def fixed_hits(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
+def fixed_hits(releases: Releases, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
     """What the first column that searches finds.
 
     Raises:
         RagsmithError: None searches, or the corpus is missing.
     """
-    _, held = source_of_passages(bench, columns)
-    retrieval = bench.way(held.variant).settings.retrieval
-    reranker = bench.models.reranker(retrieval.reranker, retrieval.rerank_depth)
-    return tuple(bench.retriever(asked.corpus).using(retrieval, reranker).search(asked.text))
+    _, held = source_of_passages(releases, columns)
+    retrieval = releases.resolve(held.variant).settings.retrieval
+    return tuple(releases.retriever(asked.corpus, retrieval).search(asked.text))

@@ -20,7 +20,7 @@ AS_SET = ("as set", "")
 
 @dataclass(frozen=True, slots=True)
 class ColumnParts:
-    """The components of one column; the six in the middle are the fields of a ``ui.pages.prompts.lab_columns.Column``."""
+    """The components of one column; the six in the middle are the fields of a ``lab_columns.Column``."""
 
     box: Any
     copy: Any
