@@ -102,7 +102,7 @@ def ready(home: str, corpus: str, query: str) -> dict[str, float]:
     """Answer the first query on an index that is there."""
     from ui.app.app import open_app
 
-    found = open_app(settings_for(home)).retriever(corpus).search(query)
+    found = open_app(settings_for(home)).releases.retriever(corpus).search(query)
     return {"hits": len(found), "peak_mb": peak_mb()}
 
 
