@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rag.indexing.corpora import Corpora
     from rag.indexing.corpus_index import CorpusIndex
     from rag.tracing.trace_store import TraceStore
-    from ui.wiring import Workbench
+    from ui.app.app import App
 
 # Longest first.
 SLOW = ("tuning_runs", "prompts_page", "browser", "evaluate_page", "junk", "lab_page", "browser_real", "encoder")
@@ -212,19 +212,17 @@ def index(corpora: Corpora) -> CorpusIndex:
 
 
 @pytest.fixture(scope="session")
-def bench(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
-    """The real workbench on the pages of ``tiny``, with the embedded reader and without tracking: for reading."""
+def app(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+    """The real app on the pages of ``tiny``, with the embedded reader and without tracking: for reading."""
     from tiny import open_tiny
 
-    made = open_tiny(tmp_path_factory.mktemp("bench"), converted_models)
+    made = open_tiny(tmp_path_factory.mktemp("app"), converted_models)
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def own_bench(
-    converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Workbench]:
+def own_app(converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     """The same, the module's own: for writing."""
     from tiny import open_tiny
 
@@ -237,12 +235,12 @@ def own_bench(
 def handbook(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a workspace that has read the handbook: tests work in copies of it."""
     from rag.settings import Settings
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     folder = open_workspace(tmp_path_factory.mktemp("handbook")).root
     (folder / "models").symlink_to(converted_models)
-    made = Workbench(Settings(home=folder, tracking={"wandb": "off"}))
-    made.ensure_sample()
+    made = open_app(Settings(home=folder, tracking={"wandb": "off"}))
+    made.stores.ensure_sample()
     made.close()
     return folder
 
@@ -263,11 +261,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
 
 
 @pytest.fixture(scope="module")
-def address(bench: Workbench) -> Iterator[str]:
-    """Where a real server answers with the module's workbench."""
+def address(app: App) -> Iterator[str]:
+    """Where a real server answers with the module's app."""
     from live_server import running
 
-    with running(bench) as at:
+    with running(app) as at:
         yield at
 
 

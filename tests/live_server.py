@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ui.server import Server, create_app, listen
+from ui.server import Server, create_web_app, listen
 
 
 class LiveServer:
-    """Serves a workbench in a thread of its own."""
+    """Serves an app in a thread of its own."""
 
-    def __init__(self, bench: Any, port: int = 0) -> None:
-        self._bench = bench
+    def __init__(self, app: Any, port: int = 0) -> None:
+        self._app = app
         self._listener = listen("127.0.0.1", port)
         self._ready = threading.Event()
         self._server: Server | None = None
@@ -37,14 +37,14 @@ class LiveServer:
 
     async def _serve(self) -> None:
         # Made inside the loop: outside of one Gradio makes a loop for each of its locks and closes none.
-        self._server = Server(create_app(self._bench), self._ready.set, self._bench.settings.limits)
+        self._server = Server(create_web_app(self._app), self._ready.set, self._app.settings.limits)
         await self._server.serve(sockets=[self._listener])
 
 
 @contextmanager
-def running(bench: Any, port: int = 0) -> Iterator[str]:
-    """The address of a server that answers with ``bench``."""
-    server = LiveServer(bench, port)
+def running(app: Any, port: int = 0) -> Iterator[str]:
+    """The address of a server that answers with ``app``."""
+    server = LiveServer(app, port)
     server.start()
     try:
         yield server.address

@@ -18,7 +18,7 @@ from tiny import QUESTION, answered, assistant_for
 from rag.models.chat_models import open_remote_model
 from rag.settings import Settings
 from rag.types import Answer
-from ui.wiring import Workbench
+from ui.app.app import App
 
 MODEL = "scripted-1"
 USAGE = {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43}
@@ -232,9 +232,9 @@ async def reply_of(settings: Settings) -> tuple[str, Any]:
 
 
 async def answered_by(
-    bench: Workbench, script: Script, name: str = MODEL, question: str = QUESTION, **fields: Any
+    app: App, script: Script, name: str = MODEL, question: str = QUESTION, **fields: Any
 ) -> tuple[Answer, ScriptedOpenAI]:
     """An answer on the small corpus by a server with this script, and the server."""
     with scripted_openai(script) as server:
-        assistant = assistant_for(bench, settings_for(server.base_url, name))
+        assistant = assistant_for(app, settings_for(server.base_url, name))
         return await answered(assistant, question, **fields), server

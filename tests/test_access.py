@@ -12,12 +12,12 @@ from chromium import Chromium, ask, wait_for_answers, wait_until_ready
 from event_client import trigger
 from live_server import running
 from playwright.sync_api import expect
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedApp
 
 from rag.errors import SettingsError
 from rag.settings import Settings, load_settings
 from ui.access import check_access
-from ui.server import create_app
+from ui.server import create_web_app
 
 PASSWORD = "correct horse"
 
@@ -31,10 +31,10 @@ def test_an_address_that_others_reach_needs_a_password(host: str, tmp_path: Path
     check_access(Settings(host=host, access={"password": PASSWORD}))
     check_access(Settings(host=host, access={"no_auth": True}))
     check_access(Settings())
-    bench = ScriptedBench(tmp_path, Settings(home=tmp_path, host=host))
+    app = ScriptedApp(tmp_path, Settings(home=tmp_path, host=host))
     with pytest.raises(SettingsError, match="no password is set"):
-        create_app(bench)  # type: ignore[arg-type]
-    bench.close()
+        create_web_app(app)  # type: ignore[arg-type]
+    app.close()
 
 
 @pytest.mark.parametrize("field", ["password", "api_key"])
@@ -48,12 +48,10 @@ def test_an_empty_password_is_none(field: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("access")
-    bench = ScriptedBench(
-        home, Settings(home=home, host="0.0.0.0", access={"password": PASSWORD, "api_key": "key-1"})
-    )
-    with running(bench) as at:
+    app = ScriptedApp(home, Settings(home=home, host="0.0.0.0", access={"password": PASSWORD, "api_key": "key-1"}))
+    with running(app) as at:
         yield at
-    bench.close()
+    app.close()
 
 
 GUARDED = (
@@ -114,11 +112,11 @@ def test_any_other_key_is_refused(address: str, offered: str) -> None:
 
 
 def test_without_a_key_of_its_own_the_api_takes_the_password(tmp_path: Path) -> None:
-    bench = ScriptedBench(tmp_path, Settings(home=tmp_path, access={"password": PASSWORD}))
-    with running(bench) as at:
+    app = ScriptedApp(tmp_path, Settings(home=tmp_path, access={"password": PASSWORD}))
+    with running(app) as at:
         assert httpx.get(f"{at}/v1/models").status_code == 401
         assert httpx.get(f"{at}/v1/models", headers={"authorization": f"Bearer {PASSWORD}"}).status_code == 200
-    bench.close()
+    app.close()
 
 
 def test_a_wrong_password_waits_and_gets_no_cookie(address: str) -> None:

@@ -32,7 +32,7 @@ from rag.evaluation.variants import Variant
 from rag.models.fencing import above, beside, quoted
 from rag.settings import AnswerSettings, CitationStyle
 from rag.types import Answer, Hit, Passage
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 pytestmark = WRONG_TYPES
 
@@ -47,20 +47,20 @@ SCHEMA = {
 FITTING = json.dumps({"answer": f"{SENTENCE} [1]", "year": 1871})
 
 
-async def answered_with(bench: Workbench, question: str = QUESTION, **changes: Any) -> Answer:
+async def answered_with(app: App, question: str = QUESTION, **changes: Any) -> Answer:
     """The answer of the embedded reader with these settings, dots written as two underscores."""
     named = {name.replace("__", "."): value for name, value in changes.items()}
-    return await answered(bench.assistant_for(Variant(name="v", changes=named)), question)
+    return await answered(app.releases.assistant(Variant(name="v", changes=named)), question)
 
 
 # The embedded reader's styles
 
 
-async def test_a_style_is_as_long_as_it_says(own_bench: Workbench) -> None:
+async def test_a_style_is_as_long_as_it_says(own_app: App) -> None:
     question = "When does the ferry leave, and what does a crossing cost?"
     texts = {}
     for style in ("full", "sentence", "brief"):
-        answer = await answered_with(own_bench, question, answer__style=style)
+        answer = await answered_with(own_app, question, answer__style=style)
         assert answer.status == "answered"
         texts[style] = answer
     full, sentence, brief = texts["full"], texts["sentence"], texts["brief"]
@@ -74,8 +74,8 @@ async def test_a_style_is_as_long_as_it_says(own_bench: Workbench) -> None:
 
 
 @pytest.mark.parametrize("style", ["full", "sentence", "brief"])
-async def test_every_style_cites_and_marks_what_answers(own_bench: Workbench, style: str) -> None:
-    answer = await answered_with(own_bench, answer__style=style)
+async def test_every_style_cites_and_marks_what_answers(own_app: App, style: str) -> None:
+    answer = await answered_with(own_app, answer__style=style)
     assert "1871" in answer.text
     first = answer.citations[0]
     assert f"[{first.marker}]" in answer.text
@@ -87,8 +87,8 @@ async def test_every_style_cites_and_marks_what_answers(own_bench: Workbench, st
 
 
 @pytest.mark.parametrize("style", ["full", "sentence", "brief"])
-async def test_every_style_refuses_what_nothing_answers(own_bench: Workbench, style: str) -> None:
-    answer = await answered_with(own_bench, OFF_TOPIC, answer__style=style)
+async def test_every_style_refuses_what_nothing_answers(own_app: App, style: str) -> None:
+    answer = await answered_with(own_app, OFF_TOPIC, answer__style=style)
     assert (answer.status, answer.text) == ("abstained", REFUSAL)
 
 
@@ -144,22 +144,22 @@ def test_markers_stand_where_they_are_wanted(text: str, end: str, none: str) -> 
     ("style", "expected"), [("inline", f"{SENTENCE} [1]"), ("end", f"{SENTENCE} [1]"), ("none", SENTENCE)]
 )
 async def test_the_answer_is_shown_with_its_markers_there(
-    own_bench: Workbench, style: CitationStyle, expected: str
+    own_app: App, style: CitationStyle, expected: str
 ) -> None:
-    answer = await answered_with(own_bench, answer__style="sentence", answer__citations=style)
+    answer = await answered_with(own_app, answer__style="sentence", answer__citations=style)
     assert answer.text == expected
     # The sources are listed all the same.
     assert [citation.marker for citation in answer.citations] == [1]
     assert answer.claims[0].markers == (1,)
 
 
-async def test_a_model_that_cites_in_its_text_is_shown_with_its_markers_at_the_end(bench: Workbench) -> None:
+async def test_a_model_that_cites_in_its_text_is_shown_with_its_markers_at_the_end(app: App) -> None:
     written = f"{SENTENCE} [1] It is read twice a day, at six and at eighteen. [1] [99]"
-    steps = steps_of(bench, ScriptedChat(reply=(written,)))
+    steps = steps_of(app, ScriptedChat(reply=(written,)))
     told = {}
     for style in STYLES:
         release = replace(steps.release, answer=AnswerSettings(citations=style))
-        told[style] = await answered(assistant_of(replace(steps, release=release), bench.traces), QUESTION)
+        told[style] = await answered(assistant_of(replace(steps, release=release), app.stores.traces), QUESTION)
     plain = f"{SENTENCE} It is read twice a day, at six and at eighteen."
     assert told["end"].text == f"{plain} [1]"
     assert told["none"].text == plain
@@ -170,34 +170,34 @@ async def test_a_model_that_cites_in_its_text_is_shown_with_its_markers_at_the_e
 # What a version decides
 
 
-async def test_a_version_says_how_many_passages_and_when_to_refuse(own_bench: Workbench) -> None:
-    keep(own_bench, "two-passages", passages=2)
-    answer = await answered_with(own_bench, prompt="two-passages")
+async def test_a_version_says_how_many_passages_and_when_to_refuse(own_app: App) -> None:
+    keep(own_app, "two-passages", passages=2)
+    answer = await answered_with(own_app, prompt="two-passages")
     assert (len(answer.hits), answer.status) == (2, "answered")
-    keep(own_bench, "never-sure", refuse_below=1.0)
-    assert (await answered_with(own_bench, prompt="never-sure")).status == "abstained"
-    keep(own_bench, "always-sure", refuse_below=0.0)
-    assert (await answered_with(own_bench, OFF_TOPIC, prompt="always-sure")).status == "answered"
+    keep(own_app, "never-sure", refuse_below=1.0)
+    assert (await answered_with(own_app, prompt="never-sure")).status == "abstained"
+    keep(own_app, "always-sure", refuse_below=0.0)
+    assert (await answered_with(own_app, OFF_TOPIC, prompt="always-sure")).status == "answered"
     # The variant's own word is the last one.
-    assert (await answered_with(own_bench, prompt="never-sure", grounding__min_confidence=0)).status == "answered"
+    assert (await answered_with(own_app, prompt="never-sure", grounding__min_confidence=0)).status == "answered"
 
 
-async def test_an_answer_says_which_settings_its_model_does_not_honour(own_bench: Workbench) -> None:
-    answer = await answered_with(own_bench, decoding__top_k=5, decoding__stop=["x"], answer__style="brief")
+async def test_an_answer_says_which_settings_its_model_does_not_honour(own_app: App) -> None:
+    answer = await answered_with(own_app, decoding__top_k=5, decoding__stop=["x"], answer__style="brief")
     assert answer.unsupported == ("decoding.top_k", "decoding.stop")
     assert answer.notes == ("the model does not honour decoding.top_k, decoding.stop",)
-    assert (await answered(own_bench.assistant, QUESTION)).notes == ()
+    assert (await answered(own_app.releases.assistant(), QUESTION)).notes == ()
 
 
-async def test_the_embedded_reader_is_not_asked_for_json(own_bench: Workbench) -> None:
-    answer = await answered_with(own_bench, decoding__json_schema=SCHEMA)
+async def test_the_embedded_reader_is_not_asked_for_json(own_app: App) -> None:
+    answer = await answered_with(own_app, decoding__json_schema=SCHEMA)
     assert (answer.status, answer.error) == ("answered", "")
     assert "1871" in answer.text
     assert answer.notes == ("the model does not honour decoding.json_schema",)
 
 
-async def test_a_schema_that_cannot_be_used_is_told_before_anything_is_asked(own_bench: Workbench) -> None:
-    answer = await answered_with(own_bench, decoding__json_schema={"type": "oject"})
+async def test_a_schema_that_cannot_be_used_is_told_before_anything_is_asked(own_app: App) -> None:
+    answer = await answered_with(own_app, decoding__json_schema={"type": "oject"})
     assert answer.status == "failed"
     assert "decoding.json_schema cannot be used" in answer.error
 
@@ -205,26 +205,26 @@ async def test_a_schema_that_cannot_be_used_is_told_before_anything_is_asked(own
 # JSON
 
 
-def served(bench: Workbench, server: ScriptedOpenAI, **changes: Any) -> Workbench:
-    """The workbench on the same workspace with a server as its model."""
+def served(app: App, server: ScriptedOpenAI, **changes: Any) -> App:
+    """The app on the same workspace with a server as its model."""
     openai = {"base_url": server.base_url, "timeout_s": 5.0, "max_retries": 0}
-    made = Workbench(settings_at(bench.settings.home, model=f"openai:{MODEL}", openai=openai, **changes))
-    made.__dict__["encoder"] = bench.encoder
+    made = open_app(settings_at(app.settings.home, model=f"openai:{MODEL}", openai=openai, **changes))
+    made.stores.encoder = app.stores.encoder
     return made
 
 
-async def in_json(bench: Workbench, *replies: Script) -> tuple[Answer, ScriptedOpenAI]:
+async def in_json(app: App, *replies: Script) -> tuple[Answer, ScriptedOpenAI]:
     with scripted_openai(scripts(replies)) as server:
-        made = served(bench, server, decoding={"json_schema": SCHEMA})
+        made = served(app, server, decoding={"json_schema": SCHEMA})
         answer = await answered(made, QUESTION)
         made.close()
     return answer, server
 
 
 @pytest.mark.parametrize("around", ["{}", "```json\n{}\n```", "\n {} \n"])
-async def test_json_that_fits_is_the_answer_as_it_was_written(own_bench: Workbench, around: str) -> None:
+async def test_json_that_fits_is_the_answer_as_it_was_written(own_app: App, around: str) -> None:
     written = around.format(FITTING)
-    answer, server = await in_json(own_bench, says(written[:5], written[5:]))
+    answer, server = await in_json(own_app, says(written[:5], written[5:]))
     assert (answer.status, answer.error, answer.text) == ("answered", "", written.strip())
     assert len(server.received) == 1
     # It is checked as any other answer is.
@@ -232,9 +232,9 @@ async def test_json_that_fits_is_the_answer_as_it_was_written(own_bench: Workben
     assert answer.support == 1.0
 
 
-async def test_json_that_does_not_fit_is_asked_for_once_more(own_bench: Workbench) -> None:
+async def test_json_that_does_not_fit_is_asked_for_once_more(own_app: App) -> None:
     wrong = f'{{"answer": "{SENTENCE} [1]", "year": "1871"}}'
-    answer, server = await in_json(own_bench, says(wrong), says(FITTING))
+    answer, server = await in_json(own_app, says(wrong), says(FITTING))
     assert (answer.status, answer.text) == ("answered", FITTING)
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (80, 6)
     first, second = (request.body["messages"] for request in server.received)
@@ -246,8 +246,8 @@ async def test_json_that_does_not_fit_is_asked_for_once_more(own_bench: Workbenc
     assert len(second) == len(first) + 2
 
 
-async def test_json_that_does_not_fit_twice_is_no_answer(own_bench: Workbench) -> None:
-    answer, server = await in_json(own_bench, says("Since 1871. [1]"), says('{"year": 1871}'))
+async def test_json_that_does_not_fit_twice_is_no_answer(own_app: App) -> None:
+    answer, server = await in_json(own_app, says("Since 1871. [1]"), says('{"year": 1871}'))
     assert (answer.status, answer.text) == ("failed", "")
     assert "does not fit the JSON schema, also when asked again" in answer.error
     assert "'answer' is a required property" in answer.error
@@ -255,21 +255,21 @@ async def test_json_that_does_not_fit_twice_is_no_answer(own_bench: Workbench) -
 
 
 @pytest.mark.parametrize("written", [REFUSAL, f'"{REFUSAL}"', f"**{REFUSAL}**"])
-async def test_a_refusal_need_not_be_json(own_bench: Workbench, written: str) -> None:
-    answer, server = await in_json(own_bench, says(written))
+async def test_a_refusal_need_not_be_json(own_app: App, written: str) -> None:
+    answer, server = await in_json(own_app, says(written))
     assert (answer.status, answer.text, answer.error) == ("abstained", REFUSAL, "")
     assert len(server.received) == 1
 
 
-async def test_json_that_claims_what_no_passage_says_is_refused(own_bench: Workbench) -> None:
-    answer, _ = await in_json(own_bench, says('{"answer": "Verdi wrote Aida for Cairo. [1]"}'))
+async def test_json_that_claims_what_no_passage_says_is_refused(own_app: App) -> None:
+    answer, _ = await in_json(own_app, says('{"answer": "Verdi wrote Aida for Cairo. [1]"}'))
     assert (answer.status, answer.text) == ("abstained", REFUSAL)
 
 
 # What arrives at a server
 
 
-async def test_everything_in_a_version_arrives_exactly_as_rendered(own_bench: Workbench) -> None:
+async def test_everything_in_a_version_arrives_exactly_as_rendered(own_app: App) -> None:
     draft = {
         "name": "precise",
         "version": 1,
@@ -299,10 +299,12 @@ async def test_everything_in_a_version_arrives_exactly_as_rendered(own_bench: Wo
             "passages": 2,
         },
     }
-    own_bench.prompts.save(PromptTemplate.model_validate(draft), by="Ada", message="For a test.")
+    own_app.stores.prompts.save(PromptTemplate.model_validate(draft), by="Ada", message="For a test.")
     with scripted_openai(says(FITTING)) as server:
-        made = served(own_bench, server)
-        answer = await answered(made.assistant_for(Variant(name="v", changes={"prompt": "precise@1"})), QUESTION)
+        made = served(own_app, server)
+        answer = await answered(
+            made.releases.assistant(Variant(name="v", changes={"prompt": "precise@1"})), QUESTION
+        )
         made.close()
     assert (answer.status, answer.error, answer.notes) == ("answered", "", ())
     one, two = (hit.passage for hit in answer.hits)
@@ -341,11 +343,11 @@ def _place(passage: Passage) -> str:
     return " › ".join(dict.fromkeys((passage.title, *passage.headings)))
 
 
-async def test_two_ways_to_answer_do_not_mix(own_bench: Workbench) -> None:
+async def test_two_ways_to_answer_do_not_mix(own_app: App) -> None:
     with scripted_openai(says(f"{SENTENCE} [1]")) as server:
-        made = served(own_bench, server)
+        made = served(own_app, server)
         ways = [Variant(name=f"t{each}", changes={"decoding.temperature": each}) for each in (0.25, 0.5, 0.75)]
-        await asyncio.gather(*(answered(made.assistant_for(way), QUESTION) for way in ways * 3))
+        await asyncio.gather(*(answered(made.releases.assistant(way), QUESTION) for way in ways * 3))
         made.close()
     assert (
         sorted(request.body["temperature"] for request in server.received) == [0.25] * 3 + [0.5] * 3 + [0.75] * 3
@@ -379,10 +381,10 @@ def passage(text: str, title: str) -> Hit:
     return Hit(Passage(1, 1, "/d/a.md", "a.md", title, text, 0, len(text), ("Part",)), 1.0, dense_score=0.5)
 
 
-def sent(bench: Workbench, prompt: PromptTemplate, question: str, hits: tuple[Hit, ...]) -> list[BaseMessage]:
+def sent(app: App, prompt: PromptTemplate, question: str, hits: tuple[Hit, ...]) -> list[BaseMessage]:
     """The messages that reach the model."""
     model = ScriptedChat(reply=(f"{REFUSAL}",))
-    asyncio.run(answered(assistant_with(bench, model, answer_prompt=prompt), question, hits=hits))
+    asyncio.run(answered(assistant_with(app, model, answer_prompt=prompt), question, hits=hits))
     (messages,) = model.sent
     return list(messages)
 
@@ -391,11 +393,11 @@ def sent(bench: Workbench, prompt: PromptTemplate, question: str, hits: tuple[Hi
 @settings(max_examples=20)
 @given(texts=READ, question=READ.map("".join), title=READ.map("".join).map("A title {}".format))
 def test_no_document_and_no_question_changes_the_shape_of_a_prompt(
-    bench: Workbench, name: str, texts: list[str], question: str, title: str
+    app: App, name: str, texts: list[str], question: str, title: str
 ) -> None:
     prompt = find_prompt(name)
-    plain = sent(bench, prompt, "QUESTION", (passage("TEXT", "TITLE"),) * len(texts))
-    messages = sent(bench, prompt, question, tuple(passage(text, title) for text in texts))
+    plain = sent(app, prompt, "QUESTION", (passage("TEXT", "TITLE"),) * len(texts))
+    messages = sent(app, prompt, question, tuple(passage(text, title) for text in texts))
     assert [message.type for message in messages] == [message.type for message in plain]
     assert [message.content for message in messages[:-1]] == [message.content for message in plain[:-1]]
     # All of the last message but what was put in, piece by piece.

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from live_server import running
-from scripted_bench import SENTENCE, TEXT, Health, ScriptedBench
+from scripted_app import SENTENCE, TEXT, Health, ScriptedApp
 from tracked import wait_for
 
 from rag.settings import Settings
@@ -20,15 +20,15 @@ COMPLETIONS = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedBench]:
-    made = ScriptedBench(tmp_path_factory.mktemp("api"))
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedApp]:
+    made = ScriptedApp(tmp_path_factory.mktemp("api"))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def address(bench: ScriptedBench) -> Iterator[str]:
-    with running(bench) as at:
+def address(app: ScriptedApp) -> Iterator[str]:
+    with running(app) as at:
         yield at
 
 
@@ -87,7 +87,7 @@ def test_usage_is_sent_only_when_it_is_asked_for(client: httpx.Client) -> None:
     assert all("usage" not in piece for piece in events(client, ask("Hello", stream=True)))
 
 
-def test_earlier_messages_are_the_history(client: httpx.Client, bench: ScriptedBench) -> None:
+def test_earlier_messages_are_the_history(client: httpx.Client, app: ScriptedApp) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "One?"},
@@ -95,7 +95,7 @@ def test_earlier_messages_are_the_history(client: httpx.Client, bench: ScriptedB
         {"role": "user", "content": [{"type": "text", "text": "Two?"}, {"type": "image_url", "image_url": {}}]},
     ]
     client.post(COMPLETIONS, json={"model": "ragsmith/reports", "messages": messages, "temperature": 2, "odd": []})
-    asked = bench.asked[-1]
+    asked = app.asked[-1]
     assert (asked.question, asked.history, asked.corpus) == ("Two?", (Turn("One?", "First."),), "reports")
     assert asked.conversation_id is None
 
@@ -159,14 +159,14 @@ def leave_while_waiting(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("leave", [leave_in_a_stream, leave_while_waiting])
 def test_a_client_that_goes_away_stops_the_work(
-    address: str, bench: ScriptedBench, leave: Callable[[httpx.Client], None]
+    address: str, app: ScriptedApp, leave: Callable[[httpx.Client], None]
 ) -> None:
-    bench.cancelled.clear()
+    app.cancelled.clear()
     with httpx.Client(base_url=address, timeout=0.5) as client:
         leave(client)
-    assert bench.cancelled.wait(60)
+    assert app.cancelled.wait(60)
     # The trace is saved right after.
-    wait_for(lambda: bench.traces.list(limit=1).traces[0].status == "cancelled")
+    wait_for(lambda: app.stores.traces.list(limit=1).traces[0].status == "cancelled")
 
 
 def test_a_refusal_is_an_ordinary_answer(client: httpx.Client) -> None:
@@ -196,7 +196,7 @@ def test_a_question_without_an_answer_stays_in_the_history() -> None:
     assert history_of(messages[:1]) == (Turn("a", ""),)
 
 
-def test_health_is_told(client: httpx.Client, bench: ScriptedBench) -> None:
+def test_health_is_told(client: httpx.Client, app: ScriptedApp) -> None:
     assert client.get("/healthz").json() == {
         "status": "ok",
         "model": {"ok": True, "detail": "embedded reader"},
@@ -204,9 +204,9 @@ def test_health_is_told(client: httpx.Client, bench: ScriptedBench) -> None:
         "wandb": {"ok": True, "mode": "offline"},
         "notices": [],
     }
-    bench.health_now = Health(index_ok=False, notices=("There is no corpus. Make one.",))
+    app.health_now = Health(index_ok=False, notices=("There is no corpus. Make one.",))
     assert client.get("/healthz").json()["status"] == "degraded"
-    bench.health_now = Health()
+    app.health_now = Health()
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models", "/documents/1", "/documents/99", "/theme.css"])
@@ -241,22 +241,22 @@ def test_the_page_has_no_description_that_loads_scripts_from_elsewhere(client: h
         assert "cdn" not in client.get(path).text
 
 
-def test_uploads_stay_in_the_workspace(client: httpx.Client, bench: ScriptedBench, tmp_path: Path) -> None:
+def test_uploads_stay_in_the_workspace(client: httpx.Client, app: ScriptedApp, tmp_path: Path) -> None:
     response = client.post("/gradio_api/upload", files={"files": ("notes.txt", b"hello")})
     assert response.status_code == 200
-    assert Path(response.json()[0]).is_relative_to(bench.workspace.root)
+    assert Path(response.json()[0]).is_relative_to(app.workspace.root)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "pyproject.toml", "http://example.org/x.png", "../ragsmith.db"])
-def test_gradio_hands_out_no_other_files(client: httpx.Client, bench: ScriptedBench, path: str) -> None:
+def test_gradio_hands_out_no_other_files(client: httpx.Client, app: ScriptedApp, path: str) -> None:
     assert client.get(f"/gradio_api/file={path}").status_code in (403, 404)
-    assert client.get(f"/gradio_api/file={bench.workspace.database}").status_code == 403
+    assert client.get(f"/gradio_api/file={app.workspace.database}").status_code == 403
 
 
 def test_a_question_that_is_too_long_is_refused_before_anything_is_done(
-    client: httpx.Client, bench: ScriptedBench
+    client: httpx.Client, app: ScriptedApp
 ) -> None:
-    before = len(bench.asked)
+    before = len(app.asked)
     for question in ("x" * 8_001, "word " * 200_000):
         for stream in (False, True):
             response = client.post(COMPLETIONS, json=ask(question, stream=stream))
@@ -265,13 +265,13 @@ def test_a_question_that_is_too_long_is_refused_before_anything_is_done(
             assert (error["code"], error["param"]) == ("question_too_long", "messages")
             assert "8,000" in error["message"]
     assert client.get("/healthz").json()["status"] == "ok"
-    assert len(bench.asked) == before
+    assert len(app.asked) == before
 
 
 def test_when_too_many_ask_the_rest_is_told_to_come_back(tmp_path: Path) -> None:
     limits = {"answers_at_once": 1, "answers_waiting": 1}
-    bench = ScriptedBench(tmp_path, Settings(home=tmp_path, limits=limits))
-    with running(bench) as at, httpx.Client(base_url=at, timeout=20) as client:
+    app = ScriptedApp(tmp_path, Settings(home=tmp_path, limits=limits))
+    with running(app) as at, httpx.Client(base_url=at, timeout=20) as client:
         with client.stream("POST", COMPLETIONS, json=ask("a slow one", stream=True)) as first:
             lines = first.iter_lines()
             assert next(lines)
@@ -285,4 +285,4 @@ def test_when_too_many_ask_the_rest_is_told_to_come_back(tmp_path: Path) -> None
                 assert client.get("/healthz").status_code == 200
         # Those who hang up make room.
         wait_for(lambda: client.post(COMPLETIONS, json=ask("again")).status_code == 200)
-    bench.close()
+    app.close()

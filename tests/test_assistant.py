@@ -39,13 +39,13 @@ from rag.types import (
     Token,
     Turn,
 )
-from ui.wiring import Workbench
+from ui.app.app import App
 
 # Events
 
 
-async def test_events_come_in_the_order_of_the_way(bench: Workbench) -> None:
-    events = await told(bench.assistant.start(Ask(QUESTION)))
+async def test_events_come_in_the_order_of_the_way(app: App) -> None:
+    events = await told(app.releases.assistant().start(Ask(QUESTION)))
     frame = [event for event in events if not isinstance(event, Token | Cited)]
     expected: list[Any] = [Started]
     for step in STEPS:
@@ -64,8 +64,8 @@ async def test_events_come_in_the_order_of_the_way(bench: Workbench) -> None:
     assert all(event.seconds >= 0 for event in events if isinstance(event, StepFinished))
 
 
-async def test_the_tokens_are_the_answer_and_the_hits_and_citations_are_those_told(bench: Workbench) -> None:
-    events = await told(bench.assistant.start(Ask("How much does the ferry cost?")))
+async def test_the_tokens_are_the_answer_and_the_hits_and_citations_are_those_told(app: App) -> None:
+    events = await told(app.releases.assistant().start(Ask("How much does the ferry cost?")))
     answer = events[-1].answer  # type: ignore[union-attr]
     assert "".join(event.text for event in events if isinstance(event, Token)) == answer.text
     (hits,) = (event.hits for event in events if isinstance(event, Retrieved))
@@ -74,19 +74,19 @@ async def test_the_tokens_are_the_answer_and_the_hits_and_citations_are_those_to
     assert all(citation.hit == hits[citation.marker - 1] for citation in answer.citations)
 
 
-async def test_tokens_arrive_while_the_model_writes(bench: Workbench) -> None:
+async def test_tokens_arrive_while_the_model_writes(app: App) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} ", "[1]", " And so on."), pause_s=0.05)
-    events = assistant_with(bench, model).start(Ask(QUESTION))
+    events = assistant_with(app, model).start(Ask(QUESTION))
     arrived = [(time.perf_counter(), event) async for event in events]
     times = [at for at, event in arrived if isinstance(event, Token)]
     assert len(times) == 3
     assert all(later - earlier >= 0.03 for earlier, later in pairwise(times))
 
 
-async def test_what_the_condenser_writes_is_no_token_of_the_answer(bench: Workbench) -> None:
+async def test_what_the_condenser_writes_is_no_token_of_the_answer(app: App) -> None:
     condenser = ScriptedChat(reply=("When was the tide gauge installed?",))
     writer = ScriptedChat(reply=(f"{SENTENCE} [1]",))
-    assistant = assistant_with(bench, writer, condenser=condenser)
+    assistant = assistant_with(app, writer, condenser=condenser)
     events = await told(assistant.start(Ask("Since when?", FOLLOW_UP)))
     assert [event.text for event in events if isinstance(event, Token)] == [f"{SENTENCE} [1]"]
 
@@ -103,15 +103,13 @@ async def test_what_the_condenser_writes_is_no_token_of_the_answer(bench: Workbe
         ("How hot must the oven be?", "250 degrees", "bread.md"),
     ],
 )
-async def test_the_workbench_answers_from_its_pages(
-    bench: Workbench, question: str, expected: str, page: str
-) -> None:
-    answer = await answered(bench, question)
+async def test_the_workbench_answers_from_its_pages(app: App, question: str, expected: str, page: str) -> None:
+    answer = await answered(app, question)
     assert answer.status == "answered"
     assert expected in answer.text
     first = answer.citations[0]
     assert first.hit.passage.name.endswith(page)
-    stored = bench.document(first.hit.passage.document_id).text[first.start : first.end]
+    stored = app.stores.corpora.document(first.hit.passage.document_id).text[first.start : first.end]
     assert " ".join(stored.split()) in answer.text
     assert answer.usage.input_tokens
     assert answer.usage.output_tokens
@@ -119,25 +117,25 @@ async def test_the_workbench_answers_from_its_pages(
     assert answer.latency_s > 0
 
 
-async def test_a_question_that_nothing_answers_is_refused_with_the_nearest_passages(bench: Workbench) -> None:
-    answer = await answered(bench, OFF_TOPIC)
+async def test_a_question_that_nothing_answers_is_refused_with_the_nearest_passages(app: App) -> None:
+    answer = await answered(app, OFF_TOPIC)
     assert (answer.status, answer.text) == ("abstained", "The documents do not answer this question.")
     assert answer.hits
     assert answer.citations == ()
-    assert bench.traces.get(answer.trace_id).status == "abstained"
+    assert app.stores.traces.get(answer.trace_id).status == "abstained"
 
 
-async def test_a_follow_up_is_understood_without_a_model(bench: Workbench) -> None:
+async def test_a_follow_up_is_understood_without_a_model(app: App) -> None:
     history = (Turn("What is the tide gauge?", "It is read twice a day. [1]"),)
-    answer = await answered(bench, "Who installed it?", history=history)
+    answer = await answered(app, "Who installed it?", history=history)
     assert "Ida Brandt" in answer.text
     assert answer.standalone == "Who installed it? (tide gauge)"
 
 
-async def test_an_unsupported_answer_of_a_model_becomes_the_refusal(bench: Workbench) -> None:
-    answer = await answered(scripted(bench, "Aida opened with ", "forty trumpets [1]."), OFF_TOPIC)
+async def test_an_unsupported_answer_of_a_model_becomes_the_refusal(app: App) -> None:
+    answer = await answered(scripted(app, "Aida opened with ", "forty trumpets [1]."), OFF_TOPIC)
     assert (answer.status, answer.text) == ("abstained", "The documents do not answer this question.")
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert (trace.status, trace.answer) == ("abstained", answer.text)
     # What the model had written can still be read where it was written.
     assert "forty trumpets" in str(spans_of(trace)["generate"].output)
@@ -146,22 +144,22 @@ async def test_an_unsupported_answer_of_a_model_becomes_the_refusal(bench: Workb
 # Traces
 
 
-async def test_the_trace_is_saved_before_the_answer_is_called_done(bench: Workbench) -> None:
+async def test_the_trace_is_saved_before_the_answer_is_called_done(app: App) -> None:
     woken: list[str] = []
-    assistant = replace(bench.assistant, on_traced=lambda: woken.append("woken"))
+    assistant = replace(app.releases.assistant(), on_traced=lambda: woken.append("woken"))
     async for event in assistant.start(Ask(QUESTION)):
         if isinstance(event, Started):
-            assert bench.traces.get(event.trace_id).status == "running"
+            assert app.stores.traces.get(event.trace_id).status == "running"
         if isinstance(event, Cited | Done):
             assert woken == ["woken"]
         if isinstance(event, Done):
-            saved = bench.traces.get(event.answer.trace_id)
+            saved = app.stores.traces.get(event.answer.trace_id)
             assert (saved.status, saved.answer) == ("ok", event.answer.text)
 
 
-async def test_the_trace_names_its_release_and_holds_every_step(bench: Workbench) -> None:
-    answer = await answered(bench, QUESTION, conversation_id="c-1")
-    trace, release = bench.traces.get(answer.trace_id), bench.release()
+async def test_the_trace_names_its_release_and_holds_every_step(app: App) -> None:
+    answer = await answered(app, QUESTION, conversation_id="c-1")
+    trace, release = app.stores.traces.get(answer.trace_id), app.releases.pipeline().release
     assert [span.name for span in trace.spans] == [
         "answer",
         "condense",
@@ -193,9 +191,9 @@ async def test_the_trace_names_its_release_and_holds_every_step(bench: Workbench
     )
 
 
-async def test_a_step_shows_what_it_read_and_what_it_added(bench: Workbench) -> None:
-    answer = await answered(bench, QUESTION)
-    spans = spans_of(bench.traces.get(answer.trace_id))
+async def test_a_step_shows_what_it_read_and_what_it_added(app: App) -> None:
+    answer = await answered(app, QUESTION)
+    spans = spans_of(app.stores.traces.get(answer.trace_id))
     assert spans["condense"].output == {"standalone": QUESTION}
     assert spans["retrieve"].input == {"standalone": QUESTION}
     assert len(spans["retrieve"].output["hits"]) == len(answer.hits)  # type: ignore[call-overload,index,arg-type]
@@ -204,35 +202,35 @@ async def test_a_step_shows_what_it_read_and_what_it_added(bench: Workbench) -> 
     assert spans["ground"].output["text"] == answer.text  # type: ignore[call-overload,index]
 
 
-async def test_the_trace_names_the_hash_of_the_prompt(bench: Workbench) -> None:
-    answer = await answered(bench, QUESTION)
-    trace = bench.traces.get(answer.trace_id)
+async def test_the_trace_names_the_hash_of_the_prompt(app: App) -> None:
+    answer = await answered(app, QUESTION)
+    trace = app.stores.traces.get(answer.trace_id)
     filled = spans_of(trace)["prompt"].output
-    assert filled["prompt_sha256"] == bench.prompt(trace.prompt).sha256  # type: ignore[call-overload,index]
+    assert filled["prompt_sha256"] == app.stores.prompt(trace.prompt).sha256  # type: ignore[call-overload,index]
 
 
-async def test_a_model_with_a_price_costs_its_tokens_and_machine_time(bench: Workbench) -> None:
-    answer = await answered(scripted(bench, f"{SENTENCE} [1]"), QUESTION)
-    trace = bench.traces.get(answer.trace_id)
+async def test_a_model_with_a_price_costs_its_tokens_and_machine_time(app: App) -> None:
+    answer = await answered(scripted(app, f"{SENTENCE} [1]"), QUESTION)
+    trace = app.stores.traces.get(answer.trace_id)
     tokens = (100 * 2.5 + 1 * 10) / 1e6
     assert spans_of(trace)["ScriptedChat"].cost_usd == pytest.approx(tokens)
     assert answer.cost_usd is not None
     assert answer.cost_usd > tokens
 
 
-async def test_a_cost_that_nobody_knows_is_none_and_not_zero(bench: Workbench) -> None:
-    steps = steps_of(bench, ScriptedChat(reply=(f"{SENTENCE} [1]",)))
+async def test_a_cost_that_nobody_knows_is_none_and_not_zero(app: App) -> None:
+    steps = steps_of(app, ScriptedChat(reply=(f"{SENTENCE} [1]",)))
     steps = replace(steps, release=replace(steps.release, model="openai:unheard-of"))
-    answer = await answered(assistant_of(steps, bench.traces), QUESTION)
+    answer = await answered(assistant_of(steps, app.stores.traces), QUESTION)
     assert (answer.status, answer.cost_usd) == ("answered", None)
 
 
-async def test_secrets_in_a_question_are_masked_in_the_trace_only(bench: Workbench) -> None:
+async def test_secrets_in_a_question_are_masked_in_the_trace_only(app: App) -> None:
     secret = "sk-" + "a1b2c3d4" * 5
     model = ScriptedChat(reply=(f"{SENTENCE} [1]",))
-    answer = await answered(assistant_with(bench, model), f"{QUESTION} {secret}")
+    answer = await answered(assistant_with(app, model), f"{QUESTION} {secret}")
     assert secret in str(model.sent[0][-1].content)
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert secret not in repr(trace)
     assert "[redacted]" in trace.question
 
@@ -240,7 +238,7 @@ async def test_secrets_in_a_question_are_masked_in_the_trace_only(bench: Workben
 # Side by side
 
 
-async def test_questions_side_by_side_keep_their_events_and_traces_apart(bench: Workbench) -> None:
+async def test_questions_side_by_side_keep_their_events_and_traces_apart(app: App) -> None:
     asked = {
         "When was the tide gauge installed?": "1871",
         "How much does the ferry cost?": "12 euros",
@@ -248,7 +246,9 @@ async def test_questions_side_by_side_keep_their_events_and_traces_apart(bench: 
         "How hot must the oven be?": "250 degrees",
     }
     questions = list(asked) * 4
-    told_all = await asyncio.gather(*(told(bench.assistant.start(Ask(question))) for question in questions))
+    told_all = await asyncio.gather(
+        *(told(app.releases.assistant().start(Ask(question))) for question in questions)
+    )
     ids = set()
     for question, events in zip(questions, told_all, strict=True):
         assert isinstance(events[0], Started)
@@ -258,7 +258,7 @@ async def test_questions_side_by_side_keep_their_events_and_traces_apart(bench: 
         assert asked[question] in answer.text
         assert "".join(event.text for event in events if isinstance(event, Token)) == answer.text
         assert [event.step for event in events if isinstance(event, StepStarted)] == list(STEPS)
-        trace = bench.traces.get(answer.trace_id)
+        trace = app.stores.traces.get(answer.trace_id)
         assert (trace.question, trace.answer, len(trace.spans)) == (question, answer.text, 7)
     assert len(ids) == len(questions)
 
@@ -314,18 +314,18 @@ NASTY = [
 
 
 @pytest.mark.parametrize("question", NASTY, ids=range(len(NASTY)))
-async def test_any_string_is_answered_or_refused(bench: Workbench, question: str) -> None:
+async def test_any_string_is_answered_or_refused(app: App, question: str) -> None:
     for history in ((), (Turn(question, question),)):
-        answer: Answer = await answered(bench, question, history=history)
+        answer: Answer = await answered(app, question, history=history)
         assert (answer.status, answer.error) in (("answered", ""), ("abstained", ""))
-        assert bench.traces.get(answer.trace_id).status in ("ok", "abstained")
+        assert app.stores.traces.get(answer.trace_id).status in ("ok", "abstained")
 
 
-async def test_any_string_reaches_a_model_without_harm(bench: Workbench) -> None:
+async def test_any_string_reaches_a_model_without_harm(app: App) -> None:
     def echo(messages: list[BaseMessage]) -> tuple[str, ...]:
         return (str(messages[-1].content)[-300:], " [1] [2]")
 
-    assistant = assistant_with(bench, ScriptedChat(reply=echo))
+    assistant = assistant_with(app, ScriptedChat(reply=echo))
     for question in NASTY[::3]:
         answer = await answered(assistant, question, history=(Turn(question, question),))
         assert answer.error == ""

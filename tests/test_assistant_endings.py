@@ -45,7 +45,7 @@ from rag.types import (
     StepStarted,
     Token,
 )
-from ui.wiring import Workbench
+from ui.app.app import App
 
 
 async def stopped_at(assistant: Assistant, kind: type[Event], ask: Ask) -> list[Event]:
@@ -61,14 +61,14 @@ KINDS: list[type[Event]] = [Started, StepStarted, StepFinished, Retrieved, Token
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_closing_after_any_event_stops_the_work_and_traces_it_as_cancelled(
-    bench: Workbench, kind: type[Event]
+    app: App, kind: type[Event]
 ) -> None:
     model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01)
     traced: list[str] = []
-    assistant = assistant_of(steps_of(bench, model), bench.traces, on_traced=lambda: traced.append("traced"))
+    assistant = assistant_of(steps_of(app, model), app.stores.traces, on_traced=lambda: traced.append("traced"))
     before = asyncio.all_tasks()
     events = await stopped_at(assistant, kind, Ask(QUESTION, conversation_id="c-2"))
-    trace = bench.traces.get(trace_id_of(events))
+    trace = app.stores.traces.get(trace_id_of(events))
     assert (trace.status, trace.error, trace.question) == ("cancelled", "", QUESTION)
     assert trace.conversation_id == "c-2"
     assert trace.latency_s is not None
@@ -81,19 +81,19 @@ async def test_closing_after_any_event_stops_the_work_and_traces_it_as_cancelled
 
 
 @pytest.mark.parametrize("kind", [Cited, Done])
-async def test_closing_after_the_end_changes_nothing(bench: Workbench, kind: type[Event]) -> None:
-    events = await stopped_at(bench.assistant, kind, Ask(QUESTION))
-    assert bench.traces.get(trace_id_of(events)).status == "ok"
+async def test_closing_after_the_end_changes_nothing(app: App, kind: type[Event]) -> None:
+    events = await stopped_at(app.releases.assistant(), kind, Ask(QUESTION))
+    assert app.stores.traces.get(trace_id_of(events)).status == "ok"
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_closing_inside_each_step_stops_there(bench: Workbench, step: str) -> None:
+async def test_closing_inside_each_step_stops_there(app: App, step: str) -> None:
     model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01 if step == "generate" else 0.0)
     condenser = ScriptedChat(reply=(QUESTION,))
-    assistant = assistant_with(bench, model, condenser=condenser)
+    assistant = assistant_with(app, model, condenser=condenser)
     begun = StepStarted(step)  # type: ignore[arg-type]
     events = await told_until(assistant.start(Ask(QUESTION, FOLLOW_UP)), lambda event: event == begun)
-    trace = bench.traces.get(trace_id_of(events))
+    trace = app.stores.traces.get(trace_id_of(events))
     # What was done before the stop is there; the rest was never begun or left.
     assert trace.status in ("cancelled", "ok")
     if step != "ground":
@@ -108,9 +108,9 @@ async def test_closing_inside_each_step_stops_there(bench: Workbench, step: str)
     )
 
 
-async def test_cancelling_the_task_that_reads_stops_the_work_as_well(bench: Workbench) -> None:
+async def test_cancelling_the_task_that_reads_stops_the_work_as_well(app: App) -> None:
     model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01)
-    assistant = assistant_with(bench, model)
+    assistant = assistant_with(app, model)
     began = asyncio.Event()
     started: list[str] = []
 
@@ -132,7 +132,7 @@ async def test_cancelling_the_task_that_reads_stops_the_work_as_well(bench: Work
         await task
     await asyncio.sleep(0.05)
     assert model.endings == ["stopped"]
-    assert bench.traces.get(started[0]).status == "cancelled"
+    assert app.stores.traces.get(started[0]).status == "cancelled"
 
 
 class Thinking(StreamedChatModel):
@@ -155,9 +155,9 @@ class Thinking(StreamedChatModel):
             self.closed.set()
 
 
-async def test_a_model_in_a_thread_stops_too(bench: Workbench) -> None:
+async def test_a_model_in_a_thread_stops_too(app: App) -> None:
     model = Thinking(closed=threading.Event())
-    await stopped_at(assistant_with(bench, model), Token, Ask(QUESTION))
+    await stopped_at(assistant_with(app, model), Token, Ask(QUESTION))
     assert await asyncio.to_thread(model.closed.wait, 5)
     assert len(model.written) < 10
 
@@ -214,11 +214,11 @@ class Half:
     ],
 )
 async def test_a_failure_in_any_step_is_one_sentence_and_a_trace(
-    bench: Workbench, caplog: pytest.LogCaptureFixture, step: str, error: Exception, said: str
+    app: App, caplog: pytest.LogCaptureFixture, step: str, error: Exception, said: str
 ) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} [1]",))
-    steps = broken(steps_of(bench, model), step, error)
-    events = await told(assistant_of(steps, bench.traces).start(Ask(QUESTION, FOLLOW_UP)))
+    steps = broken(steps_of(app, model), step, error)
+    events = await told(assistant_of(steps, app.stores.traces).start(Ask(QUESTION, FOLLOW_UP)))
     assert isinstance(events[-1], Done)
     answer = events[-1].answer
     assert (answer.status, answer.error, answer.text) == ("failed", said, "")
@@ -226,7 +226,7 @@ async def test_a_failure_in_any_step_is_one_sentence_and_a_trace(
     last = [event for event in events if isinstance(event, StepStarted)][-1]
     assert last.step == step
     assert StepFinished not in [type(event) for event in events if event == last]
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert trace.status == "error"
     assert str(error) in trace.error
     assert spans_of(trace)[step].status == "error"
@@ -237,41 +237,41 @@ async def test_a_failure_in_any_step_is_one_sentence_and_a_trace(
     assert any(record.exc_info for record in caplog.records) == isinstance(error, RuntimeError)
 
 
-async def test_what_the_model_wrote_before_it_failed_is_kept_in_the_trace(bench: Workbench) -> None:
+async def test_what_the_model_wrote_before_it_failed_is_kept_in_the_trace(app: App) -> None:
     model = ScriptedChat(reply=("The tide ", "gauge"), error=ModelUnavailable("Gone.", fix="Ask again."))
-    answer = await answered(assistant_with(bench, model), QUESTION)
+    answer = await answered(assistant_with(app, model), QUESTION)
     assert (answer.status, answer.error) == ("failed", "Gone. Ask again.")
-    assert bench.traces.get(answer.trace_id).answer == "The tide gauge"
+    assert app.stores.traces.get(answer.trace_id).answer == "The tide gauge"
 
 
-async def test_an_unknown_corpus_fails_with_the_fix_and_a_trace(bench: Workbench) -> None:
-    answer = await answered(bench, QUESTION, corpus="nowhere", conversation_id="c-3")
+async def test_an_unknown_corpus_fails_with_the_fix_and_a_trace(app: App) -> None:
+    answer = await answered(app, QUESTION, corpus="nowhere", conversation_id="c-3")
     assert answer.status == "failed"
     assert answer.error == (
         f"There is no corpus nowhere. The corpora are: {CORPUS}. "
         "Make it with `ragsmith ingest PATH --corpus nowhere`."
     )
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert (trace.status, trace.question, trace.error) == ("error", QUESTION, answer.error)
     assert (trace.corpus, trace.conversation_id, trace.spans) == ("nowhere", "c-3", ())
     assert trace.latency_s is not None
 
 
-async def test_a_stop_while_the_pipeline_is_being_made_is_traced(bench: Workbench) -> None:
+async def test_a_stop_while_the_pipeline_is_being_made_is_traced(app: App) -> None:
     release = threading.Event()
 
     def slow(corpus: str) -> Pipeline:
         release.wait(60)
         raise CorpusError("too late")
 
-    assistant = replace(bench.assistant, pipeline=slow)
+    assistant = replace(app.releases.assistant(), pipeline=slow)
     stream = assistant.start(Ask(QUESTION))
     started = await anext(aiter(stream))
     assert isinstance(started, Started)
     await asyncio.sleep(0.02)
     await asyncio.wait_for(stream.close(), 2)
     release.set()
-    assert bench.traces.get(started.trace_id).status == "cancelled"
+    assert app.stores.traces.get(started.trace_id).status == "cancelled"
 
 
 class Sink:
@@ -288,39 +288,41 @@ class Sink:
         raise DatabaseError("The database is locked.")
 
 
-async def test_a_question_whose_trace_cannot_be_begun_fails_at_once(bench: Workbench) -> None:
-    answer = await answered(replace(bench.assistant, traces=Sink(begins=False)), QUESTION)
+async def test_a_question_whose_trace_cannot_be_begun_fails_at_once(app: App) -> None:
+    answer = await answered(replace(app.releases.assistant(), traces=Sink(begins=False)), QUESTION)
     assert answer.status == "failed"
     assert answer.error == "The database is locked."
 
 
 async def test_a_trace_that_cannot_be_ended_does_not_keep_the_answer_back(
-    bench: Workbench, caplog: pytest.LogCaptureFixture
+    app: App, caplog: pytest.LogCaptureFixture
 ) -> None:
-    answer = await answered(replace(bench.assistant, traces=Sink(begins=True)), QUESTION)
+    answer = await answered(replace(app.releases.assistant(), traces=Sink(begins=True)), QUESTION)
     assert answer.status == "answered"
     assert answer.latency_s > 0
     assert "The database is locked." in caplog.text
-    failed = await answered(replace(bench.assistant, traces=Sink(begins=True)), QUESTION, corpus="nowhere")
+    failed = await answered(
+        replace(app.releases.assistant(), traces=Sink(begins=True)), QUESTION, corpus="nowhere"
+    )
     assert failed.error.startswith("There is no corpus nowhere.")
 
 
-async def test_a_tracker_that_raises_does_not_leave_the_reader_waiting(bench: Workbench) -> None:
+async def test_a_tracker_that_raises_does_not_leave_the_reader_waiting(app: App) -> None:
     def fail() -> None:
         raise RuntimeError("tracker")
 
-    assistant = replace(bench.assistant, on_traced=fail)
+    assistant = replace(app.releases.assistant(), on_traced=fail)
     answer = await asyncio.wait_for(answered(assistant, QUESTION), 10)
     assert answer.status == "answered"
 
 
-async def test_stopping_one_question_leaves_the_others(bench: Workbench) -> None:
+async def test_stopping_one_question_leaves_the_others(app: App) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} ", "[1]"), pause_s=0.05)
-    assistant = assistant_with(bench, model)
+    assistant = assistant_with(app, model)
     stopped, *others = await asyncio.gather(
         stopped_at(assistant, Token, Ask(QUESTION)),
         *(answered(assistant, QUESTION) for _ in range(3)),
     )
-    assert bench.traces.get(trace_id_of(stopped)).status == "cancelled"  # type: ignore[arg-type]
+    assert app.stores.traces.get(trace_id_of(stopped)).status == "cancelled"  # type: ignore[arg-type]
     assert {answer.status for answer in others} == {"answered"}  # type: ignore[union-attr]
     assert sorted(model.endings) == ["finished"] * 3 + ["stopped"]

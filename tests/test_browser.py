@@ -13,24 +13,24 @@ import pytest
 from chromium import Chromium, Open, ask, hear, taken_back, wait_for_answers, wait_until_ready
 from live_server import running
 from playwright.sync_api import Page, expect
-from scripted_bench import SENTENCE, Health, ScriptedBench
+from scripted_app import SENTENCE, Health, ScriptedApp
 
 from rag.settings import Settings
 from rag.tracing.trace_store import Trace
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedBench]:
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedApp]:
     home = tmp_path_factory.mktemp("home")
     roots = [str(tmp_path_factory.getbasetemp())]
-    made = ScriptedBench(home, Settings(home=home, ingest={"folder_roots": roots}))
+    made = ScriptedApp(home, Settings(home=home, ingest={"folder_roots": roots}))
     yield made
     made.close()
 
 
 @pytest.fixture(autouse=True)
-def _nothing_of_the_test_before(bench: ScriptedBench) -> None:
-    bench.forget()
+def _nothing_of_the_test_before(app: ScriptedApp) -> None:
+    app.forget()
 
 
 def last_answer(page: Page) -> str:
@@ -56,9 +56,9 @@ def test_what_an_answer_shows_is_said_again_for_pages_that_are_slow_to_show_it(p
 
 
 def test_what_adding_shows_is_said_again_for_pages_that_are_slow_to_show_it(
-    page: Page, bench: ScriptedBench, tmp_path: Path
+    page: Page, app: ScriptedApp, tmp_path: Path
 ) -> None:
-    bench.ingest_seconds = 1
+    app.ingest_seconds = 1
     hear(page)
     page.locator("#add .label-wrap").click()
     page.locator("#folder textarea, #folder input").fill(str(tmp_path))
@@ -72,15 +72,15 @@ def test_no_event_reports_its_progress_to_what_it_writes(address: str) -> None:
     assert [event["targets"] for event in events if event["show_progress_on"] != []] == []
 
 
-def test_a_question_that_is_too_long_stays_in_the_input_line(page: Page, bench: ScriptedBench) -> None:
+def test_a_question_that_is_too_long_stays_in_the_input_line(page: Page, app: ScriptedApp) -> None:
     ask(page, "word " * 2_000)
     expect(page.get_by_text("8,000 are allowed")).to_be_visible()
     assert len(page.locator("#question textarea").input_value()) == 10_000
-    assert bench.asked == []
+    assert app.asked == []
 
 
-def test_a_notice_does_not_lie_under_the_strip(open_page: Open, bench: ScriptedBench) -> None:
-    bench.health_now = Health(notices=("The index of the corpus bees is damaged.", "Something else is, too."))
+def test_a_notice_does_not_lie_under_the_strip(open_page: Open, app: ScriptedApp) -> None:
+    app.health_now = Health(notices=("The index of the corpus bees is damaged.", "Something else is, too."))
     page = open_page()
     notice = page.locator(".rs-notice").last.bounding_box()
     strip = page.locator("#strip .rs-strip").bounding_box()
@@ -101,7 +101,7 @@ def test_a_click_on_a_citation_opens_the_marked_sentence(page: Page) -> None:
     expect(page.locator("#rs-dialog")).not_to_be_visible()
 
 
-def test_a_citation_of_a_pdf_opens_the_image_of_its_page(page: Page, bench: ScriptedBench) -> None:
+def test_a_citation_of_a_pdf_opens_the_image_of_its_page(page: Page, app: ScriptedApp) -> None:
     page.locator("#corpus input").click()
     page.get_by_role("option", name="reports").click()
     ask(page, "How were sales?")
@@ -110,7 +110,7 @@ def test_a_citation_of_a_pdf_opens_the_image_of_its_page(page: Page, bench: Scri
     image = page.frame_locator("#rs-dialog iframe").locator(".sheet img")
     expect(image).to_be_visible()
     assert image.evaluate("image => image.complete && image.naturalWidth > 1000")
-    assert bench.asked[-1].corpus == "reports"
+    assert app.asked[-1].corpus == "reports"
 
 
 def test_a_citation_can_be_opened_in_a_tab(page: Page) -> None:
@@ -122,51 +122,51 @@ def test_a_citation_can_be_opened_in_a_tab(page: Page) -> None:
     assert page.locator("#rs-dialog").count() == 0
 
 
-def test_stop_stops_the_work_and_keeps_what_was_written(page: Page, bench: ScriptedBench) -> None:
+def test_stop_stops_the_work_and_keeps_what_was_written(page: Page, app: ScriptedApp) -> None:
     ask(page, "a slow answer")
     expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
     page.locator("#question .stop-button").click()
     wait_for_answers(page, 1)
-    assert bench.cancelled.wait(60)
+    assert app.cancelled.wait(60)
     assert page.locator(".rs-cancelled .rs-badge").inner_text() == "Stopped"
     assert "goes on and on" in last_answer(page)
-    assert bench.traces.list(limit=1).traces[0].status == "cancelled"
+    assert app.stores.traces.list(limit=1).traces[0].status == "cancelled"
     expect(page.locator("#question .submit-button")).to_be_visible()
     # The conversation goes on.
     ask(page, "How long is a passage?")
     wait_for_answers(page, 2)
 
 
-def test_closing_the_page_stops_the_work(page: Page, bench: ScriptedBench, open_page: Open) -> None:
+def test_closing_the_page_stops_the_work(page: Page, app: ScriptedApp, open_page: Open) -> None:
     ask(page, "a slow answer")
     expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
     page.close()
-    assert bench.cancelled.wait(60)
+    assert app.cancelled.wait(60)
     again = open_page()
     expect(again.locator(".rs-cancelled .rs-badge")).to_have_text("Stopped")
 
 
-def test_a_thumb_and_its_comment_are_stored_beside_the_trace(page: Page, bench: ScriptedBench) -> None:
+def test_a_thumb_and_its_comment_are_stored_beside_the_trace(page: Page, app: ScriptedApp) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
     page.get_by_role("button", name="Dislike").click()
     page.locator("#comment textarea").fill("It cites the old list.")
     page.locator("#save-comment").click()
     expect(page.locator("#comment-row")).not_to_be_visible()
-    trace = bench.traces.list(limit=1).traces[0]
+    trace = app.stores.traces.list(limit=1).traces[0]
     assert trace.feedback is not None
     assert (trace.feedback.rating, trace.feedback.comment) == ("down", "It cites the old list.")
     page.reload()
     expect(page.get_by_role("button", name="Disliked")).to_be_visible()
     page.get_by_role("button", name="Disliked").click()
     for _ in range(50):
-        if bench.traces.list(limit=1).traces[0].feedback is None:
+        if app.stores.traces.list(limit=1).traces[0].feedback is None:
             break
         time.sleep(0.1)
-    assert bench.traces.list(limit=1).traces[0].feedback is None
+    assert app.stores.traces.list(limit=1).traces[0].feedback is None
 
 
-def test_an_edited_question_replaces_itself_and_what_followed(page: Page, bench: ScriptedBench) -> None:
+def test_an_edited_question_replaces_itself_and_what_followed(page: Page, app: ScriptedApp) -> None:
     for number in range(3):
         ask(page, f"Question {number}?")
         wait_for_answers(page, number + 1)
@@ -177,7 +177,7 @@ def test_an_edited_question_replaces_itself_and_what_followed(page: Page, bench:
     ask(page, "Another question?")
     wait_for_answers(page, 2)
     assert page.locator(".rs-asked").all_inner_texts() == ["Question 0?", "Another question?"]
-    assert [turn.question for turn in bench.asked[-1].history] == ["Question 0?"]
+    assert [turn.question for turn in app.asked[-1].history] == ["Question 0?"]
     expect(page.locator(".rs-editing")).not_to_be_visible()
 
 
@@ -192,18 +192,18 @@ def test_an_edit_can_be_given_up(page: Page) -> None:
     wait_for_answers(page, 2)
 
 
-def test_regenerate_asks_the_last_question_again(page: Page, bench: ScriptedBench) -> None:
+def test_regenerate_asks_the_last_question_again(page: Page, app: ScriptedApp) -> None:
     ask(page, "Question 0?")
     wait_for_answers(page, 1)
     before = page.locator(".rs-trace").get_attribute("href")
     page.get_by_role("button", name="Retry").click()
     expect(page.locator(".rs-trace")).not_to_have_attribute("href", before or "")
     wait_for_answers(page, 1)
-    assert [each.question for each in bench.asked] == ["Question 0?", "Question 0?"]
-    assert bench.traces.list(limit=5).total == 2
+    assert [each.question for each in app.asked] == ["Question 0?", "Question 0?"]
+    assert app.stores.traces.list(limit=5).total == 2
 
 
-def test_a_reload_keeps_the_conversation(page: Page, bench: ScriptedBench) -> None:
+def test_a_reload_keeps_the_conversation(page: Page, app: ScriptedApp) -> None:
     ask(page, "First conversation?")
     wait_for_answers(page, 1)
     page.locator("#new").click()
@@ -215,10 +215,10 @@ def test_a_reload_keeps_the_conversation(page: Page, bench: ScriptedBench) -> No
     page.reload()
     expect(page.locator(".rs-asked")).to_have_text("First conversation?")
     assert page.locator("#sources mark").count() == 1
-    assert bench.conversations.list(limit=5).total == 2
+    assert app.stores.conversations.list(limit=5).total == 2
 
 
-def test_conversations_are_renamed_and_deleted(page: Page, bench: ScriptedBench) -> None:
+def test_conversations_are_renamed_and_deleted(page: Page, app: ScriptedApp) -> None:
     ask(page, "Question 0?")
     wait_for_answers(page, 1)
     page.locator(".rs-conv").hover()
@@ -231,7 +231,7 @@ def test_conversations_are_renamed_and_deleted(page: Page, bench: ScriptedBench)
     page.locator(".rs-delete").click()
     expect(page.locator(".rs-conv")).to_have_count(0)
     expect(page.locator(".example").first).to_be_visible()
-    assert bench.conversations.list(limit=1).total == 0
+    assert app.stores.conversations.list(limit=1).total == 0
 
 
 def test_a_click_on_an_earlier_answer_brings_back_its_sources(page: Page) -> None:
@@ -259,8 +259,8 @@ def test_an_answer_looks_like_what_became_of_it(page: Page, question: str, look:
     expect(page.locator("#question .submit-button")).to_be_visible()
 
 
-def test_an_answer_that_a_crash_cut_off_is_shown_as_interrupted(bench: ScriptedBench, open_page: Open) -> None:
-    bench.conversations.append(bench.conversations.new("handbook"), "Lost?")
+def test_an_answer_that_a_crash_cut_off_is_shown_as_interrupted(app: ScriptedApp, open_page: Open) -> None:
+    app.stores.conversations.append(app.stores.conversations.new("handbook"), "Lost?")
     page = open_page()
     expect(page.locator(".rs-interrupted .rs-badge")).to_have_text("Interrupted")
     page.get_by_role("button", name="Retry").click()
@@ -318,9 +318,9 @@ def test_a_trace_has_an_address(page: Page) -> None:
     expect(opened.value.locator(".rs-trace-q")).to_have_text("How long is a passage?")
 
 
-def test_traces_are_filtered_and_paged_and_counted(page: Page, bench: ScriptedBench) -> None:
+def test_traces_are_filtered_and_paged_and_counted(page: Page, app: ScriptedApp) -> None:
     for number in range(60):
-        bench.traces.save(
+        app.stores.traces.save(
             Trace(f"trace-{number:04d}", 1000.0 + number, "ok" if number % 3 else "error", f"Question {number}?")
         )
     page.get_by_role("tab", name="Traces").click()
@@ -337,8 +337,8 @@ def test_traces_are_filtered_and_paged_and_counted(page: Page, bench: ScriptedBe
     expect(page.locator(".rs-count")).to_have_text("1–3 of 3")
 
 
-def test_files_are_uploaded_ingested_and_kept(page: Page, bench: ScriptedBench, tmp_path: Path) -> None:
-    bench.ingest_seconds = 1.5
+def test_files_are_uploaded_ingested_and_kept(page: Page, app: ScriptedApp, tmp_path: Path) -> None:
+    app.ingest_seconds = 1.5
     good, empty = tmp_path / "notes.md", tmp_path / "empty.md"
     good.write_text("# Notes\n")
     empty.write_text("")
@@ -350,17 +350,17 @@ def test_files_are_uploaded_ingested_and_kept(page: Page, bench: ScriptedBench, 
     expect(page.locator("#progress")).to_contain_text("passages/s")
     expect(page.locator("#progress")).to_contain_text("1 added · 12 passages")
     expect(page.locator(".rs-problems li")).to_have_text("empty.md is empty")
-    corpus, paths = bench.ingested[-1]
-    kept = bench.workspace.uploads / "mine"
+    corpus, paths = app.ingested[-1]
+    kept = app.workspace.uploads / "mine"
     assert corpus == "mine"
     assert sorted(paths) == [kept / "empty.md", kept / "notes.md"]
     assert (kept / "notes.md").read_text() == "# Notes\n"
 
 
 def test_adding_is_seen_and_stopped_from_another_window(
-    page: Page, open_page: Open, bench: ScriptedBench, tmp_path: Path
+    page: Page, open_page: Open, app: ScriptedApp, tmp_path: Path
 ) -> None:
-    bench.ingest_seconds = 30
+    app.ingest_seconds = 30
     page.locator("#add .label-wrap").click()
     page.locator("#folder textarea, #folder input").fill(str(tmp_path))
     page.locator("#add-folder").click()
@@ -371,7 +371,7 @@ def test_adding_is_seen_and_stopped_from_another_window(
     again.locator("#stop-adding").click()
     expect(again.locator("#progress")).to_contain_text("Stopped")
     expect(page.locator("#progress")).to_contain_text("Stopped")
-    assert bench.ingested == [("handbook", [tmp_path])]
+    assert app.ingested == [("handbook", [tmp_path])]
 
 
 def test_the_sources_can_be_folded_away(page: Page) -> None:
@@ -384,10 +384,10 @@ def test_the_sources_can_be_folded_away(page: Page) -> None:
     assert wider["width"] > wide["width"] + 200
 
 
-def test_a_page_waits_for_its_server_and_goes_on(browser: Chromium, bench: ScriptedBench) -> None:
+def test_a_page_waits_for_its_server_and_goes_on(browser: Chromium, app: ScriptedApp) -> None:
     with browser.new_context() as context:
         page = context.new_page()
-        with running(bench) as first:
+        with running(app) as first:
             page.goto(first)
             wait_until_ready(page)
             ask(page, "Question 0?")
@@ -395,7 +395,7 @@ def test_a_page_waits_for_its_server_and_goes_on(browser: Chromium, bench: Scrip
         expect(page.locator("#rs-lost")).to_be_visible()
         expect(page.locator(".rs-asked")).to_be_visible()
         page.locator("#question textarea").fill("half a quest")
-        with running(bench, urlsplit(first).port or 0):
+        with running(app, urlsplit(first).port or 0):
             expect(page.locator("#rs-lost")).to_have_count(0)
             wait_until_ready(page)
             expect(page.locator(".rs-asked")).to_have_text("Question 0?")

@@ -10,34 +10,34 @@ import pytest
 from chromium import Chromium, Open, ask, wait_for_answers, wait_until_ready, windows
 from live_server import running
 from playwright.sync_api import Page, expect
-from scripted_bench import pdf
+from scripted_app import pdf
 from scripted_openai import Received, Reply, scripted_openai
 
 from rag.settings import Settings
+from ui.app.app import App, open_app
 from ui.pages.chat.chat_layout import EXAMPLES
-from ui.wiring import Workbench
 
 QUESTION = "How are the two searches combined?"
 SENTENCE = "merges the two result lists into one"
 
 
 @pytest.fixture(scope="module")
-def bench(handbook_home: Path) -> Iterator[Workbench]:
-    made = Workbench(Settings(home=handbook_home))
+def app(handbook_home: Path) -> Iterator[App]:
+    made = open_app(Settings(home=handbook_home))
     yield made
     made.close()
 
 
 @pytest.fixture
-def page(open_page: Open, bench: Workbench) -> Page:
-    for conversation in bench.conversations.list(limit=100).conversations:
-        bench.conversations.delete(conversation.id)
+def page(open_page: Open, app: App) -> Page:
+    for conversation in app.stores.conversations.list(limit=100).conversations:
+        app.stores.conversations.delete(conversation.id)
     opened = open_page()
     expect(opened.locator(".example")).to_have_count(3)
     return opened
 
 
-def test_a_citation_of_the_handbook_opens_at_the_marked_sentence(page: Page, bench: Workbench) -> None:
+def test_a_citation_of_the_handbook_opens_at_the_marked_sentence(page: Page, app: App) -> None:
     ask(page, QUESTION)
     wait_for_answers(page, 1)
     expect(page.locator(".rs-answered .rs-text")).to_contain_text(SENTENCE)
@@ -68,7 +68,7 @@ def test_what_the_handbook_does_not_know_is_refused(page: Page) -> None:
     expect(page.locator("#sources .rs-head").first).to_have_text("Nearest passages", ignore_case=True)
 
 
-def test_the_trace_has_every_step_and_the_thumb(page: Page, bench: Workbench) -> None:
+def test_the_trace_has_every_step_and_the_thumb(page: Page, app: App) -> None:
     ask(page, QUESTION)
     wait_for_answers(page, 1)
     page.get_by_role("button", name="Like", exact=True).click()
@@ -79,7 +79,7 @@ def test_the_trace_has_every_step_and_the_thumb(page: Page, bench: Workbench) ->
     for step in ("condense", "retrieve", "prompt", "generate", "ground"):
         expect(page.locator(".rs-span-name", has_text=step).first).to_be_visible()
     expect(page.locator(".rs-said-of")).to_have_text("Right.")
-    feedback = bench.traces.list(limit=1).traces[0].feedback
+    feedback = app.stores.traces.list(limit=1).traces[0].feedback
     assert feedback is not None
     assert (feedback.rating, feedback.comment) == ("up", "Right.")
 
@@ -133,15 +133,15 @@ def test_conversations_survive_a_restart_of_everything(page: Page, browser: Chro
     ask(page, "Is this one kept?")
     wait_for_answers(page, 1)
     shown = page.locator(".rs-answer").inner_html()
-    bench = Workbench(Settings(home=handbook_home))
+    app = open_app(Settings(home=handbook_home))
     try:
-        with running(bench) as second, windows(browser, second) as opened:
+        with running(app) as second, windows(browser, second) as opened:
             again = opened()
             wait_until_ready(again)
             expect(again.locator(".rs-asked")).to_have_text("Is this one kept?")
             assert unescape(again.locator(".rs-answer").inner_html()) == unescape(shown)
     finally:
-        bench.close()
+        app.close()
 
 
 def test_stop_hangs_up_on_the_model(page: Page, browser: Chromium, handbook_home: Path) -> None:
@@ -151,18 +151,18 @@ def test_stop_hangs_up_on_the_model(page: Page, browser: Chromium, handbook_home
 
     with scripted_openai(script) as model:
         settings = Settings(home=handbook_home, model="openai:scripted-1", openai={"base_url": model.base_url})
-        bench = Workbench(settings)
+        app = open_app(settings)
         try:
-            with running(bench) as at, windows(browser, at) as opened:
+            with running(app) as at, windows(browser, at) as opened:
                 window = opened()
                 ask(window, QUESTION)
                 expect(window.locator(".rs-draft .rs-text")).to_contain_text("and so on and so on")
                 window.locator("#question .stop-button").click()
                 expect(window.locator(".rs-cancelled .rs-badge")).to_have_text("Stopped")
                 assert model.gone.wait(60)
-                assert bench.traces.list(limit=1).traces[0].status == "cancelled"
+                assert app.stores.traces.list(limit=1).traces[0].status == "cancelled"
         finally:
-            bench.close()
+            app.close()
 
 
 def test_the_corpora_are_told_by_the_api(page: Page, address: str) -> None:

@@ -32,7 +32,7 @@ from rag.errors import PromptError
 from rag.models.fencing import beside, quoted
 from rag.settings import DecodingSettings, GroundingSettings, RetrievalSettings
 from rag.types import Answer, Ask, Hit, Passage, Turn, Usage
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 HISTORY_OF_TWO = (
     Turn("When does the ferry leave?", "Every 40 minutes. [1]"),
@@ -61,8 +61,8 @@ def model() -> ScriptedChat:
 
 
 @pytest.fixture
-def steps(bench: Workbench, model: BaseChatModel) -> Steps:
-    return steps_of(bench, model)
+def steps(app: App, model: BaseChatModel) -> Steps:
+    return steps_of(app, model)
 
 
 # What the model is sent
@@ -201,16 +201,14 @@ async def test_the_budget_never_cuts_the_question(steps: Steps, model: ScriptedC
     assert str(messages[-1].content).endswith(f"Question: {beside(question)}\n")
 
 
-async def test_a_single_passage_beyond_the_budget_is_shortened_and_keeps_its_place(
-    bench: Workbench, steps: Steps
-) -> None:
+async def test_a_single_passage_beyond_the_budget_is_shortened_and_keeps_its_place(app: App, steps: Steps) -> None:
     whole = (await run(steps)).hits[0].passage
-    assert bench.encoder.tokens.count([whole.text])[0] > 40
+    assert app.stores.encoder.tokens.count([whole.text])[0] > 40
     answer = await run(with_budget(steps, 40))
     (hit,) = answer.hits
     assert whole.text.startswith(hit.passage.text)
-    assert 30 <= bench.encoder.tokens.count([hit.passage.text])[0] <= 40
-    document = bench.document(hit.passage.document_id)
+    assert 30 <= app.stores.encoder.tokens.count([hit.passage.text])[0] <= 40
+    document = app.stores.corpora.document(hit.passage.document_id)
     assert document.text[hit.passage.start : hit.passage.end] == hit.passage.text
     assert answer.status == "answered"
 
@@ -234,7 +232,7 @@ async def test_what_the_model_reports_is_the_usage(steps: Steps) -> None:
     assert (await run(replace(steps, model=silent))).usage == Usage(None, None)
 
 
-async def test_where_nothing_is_found_no_model_is_asked(bench: Workbench, steps: Steps, tmp_path: Path) -> None:
+async def test_where_nothing_is_found_no_model_is_asked(app: App, steps: Steps, tmp_path: Path) -> None:
     class Nothing:
         question_chars = None
 
@@ -250,12 +248,12 @@ async def test_where_nothing_is_found_no_model_is_asked(bench: Workbench, steps:
 # Grounding
 
 
-async def test_a_supported_answer_is_told_with_its_evidence(bench: Workbench, steps: Steps) -> None:
+async def test_a_supported_answer_is_told_with_its_evidence(app: App, steps: Steps) -> None:
     answer = await run(steps)
     assert (answer.status, answer.text, answer.support) == ("answered", f"{SENTENCE} [1]", 1.0)
     (citation,) = answer.citations
     assert citation.hit == answer.hits[0]
-    document = bench.document(citation.hit.passage.document_id)
+    document = app.stores.corpora.document(citation.hit.passage.document_id)
     assert document.text[citation.start : citation.end] == SENTENCE
     assert (answer.prompt, answer.release, answer.model) == ("answer@1", steps.release.name, "openai:gpt-4o")
 
@@ -301,9 +299,9 @@ async def test_halves_of_a_character_from_a_model_do_no_harm(steps: Steps) -> No
 # The release
 
 
-def test_a_release_is_named_after_all_that_decides_an_answer(bench: Workbench) -> None:
-    base = bench.release()
-    assert base == bench.release()
+def test_a_release_is_named_after_all_that_decides_an_answer(app: App) -> None:
+    base = app.releases.pipeline().release
+    assert base == app.releases.pipeline().release
     assert base.name.startswith("r-")
     others: list[Release] = [
         replace(base, corpus="other"),
@@ -328,8 +326,8 @@ async def test_the_chat_runs_what_the_label_production_names_at_each_question(
     home = tmp_path / "home"
     home.mkdir()
     (home / "models").symlink_to(converted_models)
-    bench = Workbench(settings_at(home))
-    bench.ingest(CORPUS, [written(home / "pages", {"bread.md": PAGES["bread.md"]})])
+    app = open_app(settings_at(home))
+    app.stores.ingest(CORPUS, [written(home / "pages", {"bread.md": PAGES["bread.md"]})])
     shipped = find_prompt("answer")
     refusal = "Nothing about that here."
     # Another process, as far as the workbench can tell.
@@ -338,7 +336,7 @@ async def test_the_chat_runs_what_the_label_production_names_at_each_question(
     library.save(mine, by="ida", message="in our own words")
 
     async def told() -> tuple[str, str, str]:
-        answer = await answered(bench, OFF_TOPIC)
+        answer = await answered(app, OFF_TOPIC)
         return answer.status, answer.text, answer.prompt
 
     before = await told()
@@ -350,14 +348,14 @@ async def test_the_chat_runs_what_the_label_production_names_at_each_question(
     library.move("answer", PRODUCTION, 2, by="ida", message="again")
     broken = home / "prompts" / "answer" / "2.yaml"
     broken.write_text("broken: [")
-    answer = await answered(bench, OFF_TOPIC)
+    answer = await answered(app, OFF_TOPIC)
     assert answer.status == "failed"
     assert str(broken) in answer.error
-    bench.close()
+    app.close()
 
 
-async def test_the_assistant_adds_only_the_trace_to_the_answer(steps: Steps, bench: Workbench) -> None:
-    answer = await answered(assistant_of(steps, bench.traces), QUESTION)
+async def test_the_assistant_adds_only_the_trace_to_the_answer(steps: Steps, app: App) -> None:
+    answer = await answered(assistant_of(steps, app.stores.traces), QUESTION)
     assert replace(await run(steps), trace_id="", latency_s=0.0) == replace(
         answer, trace_id="", latency_s=0.0, cost_usd=None
     )

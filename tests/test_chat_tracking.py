@@ -17,7 +17,7 @@ from wandb_reader import nodes
 from rag.tracing.trace_store import Trace
 from rag.types import STEPS, Turn
 from rag.workspace import Workspace
-from ui.wiring import Workbench
+from ui.app.app import open_app
 
 TREE = {"answer", "condense", "retrieve", "prompt", "generate", "EmbeddedReader", "ground"}
 
@@ -27,9 +27,9 @@ pytestmark = pytest.mark.usefixtures("isolated_wandb")
 @pytest.fixture
 def home(ready_workspace: Workspace) -> Iterator[Workspace]:
     """A workspace with the small corpus."""
-    bench = Workbench(settings_at(ready_workspace.root))
-    bench.ingest(CORPUS, [written(ready_workspace.root / "pages", PAGES)])
-    bench.close()
+    app = open_app(settings_at(ready_workspace.root))
+    app.stores.ingest(CORPUS, [written(ready_workspace.root / "pages", PAGES)])
+    app.close()
     return ready_workspace
 
 
@@ -57,15 +57,15 @@ def check_tree(tree: dict[str, Any], trace: Trace) -> None:
 
 
 async def test_a_chat_is_read_back_with_the_tree_of_every_question(home: Workspace) -> None:
-    bench = Workbench(settings_at(home.root, tracking={"wandb": "offline"}))
-    first = await answered(bench, QUESTION)
-    follow_up = await answered(bench, "Who built it?", history=(Turn(QUESTION, first.text),))
-    refused = await answered(bench, OFF_TOPIC)
-    failed = await answered(bench, QUESTION, corpus="nowhere")
-    bench.close()
+    app = open_app(settings_at(home.root, tracking={"wandb": "offline"}))
+    first = await answered(app, QUESTION)
+    follow_up = await answered(app, "Who built it?", history=(Turn(QUESTION, first.text),))
+    refused = await answered(app, OFF_TOPIC)
+    failed = await answered(app, QUESTION, corpus="nowhere")
+    app.close()
 
     run = only_run(home)
-    store = Workbench(settings_at(home.root)).traces
+    store = open_app(settings_at(home.root)).traces
     trees = {tree["span_id"]: tree for tree in run.trees}
     assert list(trees) == [each.trace_id for each in (first, follow_up, refused, failed)]
     for answer in (first, follow_up, refused):
@@ -95,17 +95,17 @@ from pathlib import Path
 from rag.types import Ask
 from rag.types import Token
 from tiny import QUESTION, SENTENCE, ScriptedChat, assistant_of, settings_at, steps_of
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
-bench = Workbench(settings_at(Path(sys.argv[1]), tracking={"wandb": "offline"}))
+app = open_app(settings_at(Path(sys.argv[1]), tracking={"wandb": "offline"}))
 
 async def chat():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
-    async for _ in bench.assistant.start(Ask(QUESTION)):
+    async for _ in app.releases.assistant().start(Ask(QUESTION)):
         pass
     model = ScriptedChat(reply=("The tide ",) * 3000, pause_s=0.01)
-    steps = steps_of(bench, model)
-    slow = assistant_of(steps, bench.traces, on_traced=lambda: bench.tracker.wake())
+    steps = steps_of(app, model)
+    slow = assistant_of(steps, app.stores.traces, on_traced=lambda: app.tracking.tracker.wake())
     count = 0
     async for event in slow.start(Ask("A slow question")):
         if isinstance(event, Token):
@@ -118,7 +118,7 @@ try:
 except asyncio.CancelledError:
     print("stopped", flush=True)
 finally:
-    bench.close()
+    app.close()
 """
 
 
@@ -140,7 +140,7 @@ def test_after_sigterm_in_the_middle_of_an_answer_the_run_holds_the_whole_chat(h
 
     run = only_run(home)
     finished, cut = run.trees
-    store = Workbench(settings_at(home.root)).traces
+    store = open_app(settings_at(home.root)).traces
     check_tree(finished, store.get(finished["span_id"]))
     trace = store.get(cut["span_id"])
     assert (trace.status, trace.question) == ("cancelled", "A slow question")

@@ -21,12 +21,12 @@ from rag.encoders import Encoder
 from rag.settings import CitationStyle
 from rag.types import Answer, Claim, Done, Event, Hit, Passage, Token
 from rag.workspace import Workspace
-from ui.claims import claims_of
+from ui.app.app import App
+from ui.app.claims import claims_of
 from ui.commands._answers import print_answer, show
 from ui.openai_shapes import extra
 from ui.pages.chat.answer_html import answer_html
 from ui.pages.chat.sources_panel import sources_html
-from ui.wiring import Workbench
 
 TRUE = "The berth fee for ferries is 70 crowns a night"
 FORGED = "The berth fee for yachts is 9000 crowns a night and must be sent to account 666"
@@ -72,8 +72,8 @@ def test_a_forged_sentence_beside_a_true_one_is_marked_and_the_true_one_is_not(
     assert "Low support" in sources_html(answer, 0.35)
 
 
-async def test_the_chain_hands_on_what_is_not_supported(bench: Workbench) -> None:
-    answer = await answered(scripted(bench, f"{SENTENCE} [1] {FORGED} [1]."), QUESTION)
+async def test_the_chain_hands_on_what_is_not_supported(app: App) -> None:
+    answer = await answered(scripted(app, f"{SENTENCE} [1] {FORGED} [1]."), QUESTION)
     assert answer.status == "answered"
     assert [answer.words_of(claim) for claim in answer.unsupported_claims] == [FORGED]
     assert answer.support_note == "1 sentence is not supported by the sources"
@@ -123,12 +123,12 @@ def test_lists_tables_headings_and_code_are_claims_of_their_own(
     assert words(checked(text, encoder)) == claims
 
 
-async def test_the_texts_of_a_json_answer_have_no_place(bench: Workbench) -> None:
-    release = replace(bench.release(), model="openai:m")
+async def test_the_texts_of_a_json_answer_have_no_place(app: App) -> None:
+    release = replace(app.releases.pipeline().release, model="openai:m")
     decoding = release.decoding.model_copy(update={"json_schema": {"type": "object"}})
     told = json.dumps({"a": f"{SENTENCE} [1]", "b": f"{FORGED} [1]."})
     model = ScriptedChat(reply=(told,))
-    assistant = assistant_with(bench, model, release=replace(release, decoding=decoding))
+    assistant = assistant_with(app, model, release=replace(release, decoding=decoding))
     answer = await answered(assistant, QUESTION)
     assert [(claim.start, claim.end, claim.supported) for claim in answer.claims] == [
         (None, None, True),

@@ -15,9 +15,9 @@ from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, written
 from rag.indexing.ingestion import IngestProgress
 from rag.settings import Settings
 from rag.tracing.trace_store import Status
+from ui.app.app import App
 from ui.commands import _progress
 from ui.commands import traces_command as traces
-from ui.wiring import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
@@ -232,8 +232,8 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Settings, boo
     """What the server was started with: settings, whether to open a browser, and the corpora there were."""
     starts: list[tuple[Settings, bool, list[str]]] = []
 
-    def serve(bench: Workbench, *, open_browser: bool) -> None:
-        starts.append((bench.settings, open_browser, bench.corpora()))
+    def serve(app: App, *, open_browser: bool) -> None:
+        starts.append((app.settings, open_browser, app.stores.corpus_names()))
 
     monkeypatch.setattr("ui.server.serve", serve)
     return starts
@@ -242,7 +242,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Settings, boo
 def test_serve_brings_the_sample_in_and_starts(
     home: Path, pages: Path, served: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.wiring.sample_pages", lambda: pages)
+    monkeypatch.setattr("ui.app.stores.sample_pages", lambda: pages)
     result = call(home, "serve", "--host", "localhost", "--port", "0", "--open", "--corpus", "notes")
     assert result.exit_code == 0, result.output
     settings, open_browser, corpora = served[0]

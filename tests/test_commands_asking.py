@@ -11,8 +11,8 @@ from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
 from rag.types import Answer, Ask, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
+from ui.app.app import App
 from ui.commands import _answers
-from ui.wiring import Workbench
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
@@ -40,10 +40,10 @@ def test_search_shows_what_was_found_and_why(harbour: Path) -> None:
     assert result.stderr == ""
 
 
-def test_a_snippet_marks_the_words_of_the_query_in_every_form(bench: Workbench) -> None:
+def test_a_snippet_marks_the_words_of_the_query_in_every_form(app: App) -> None:
     from ui.commands.search_command import _snippet
 
-    lexical = bench.index().lexical
+    lexical = app.stores.index().lexical
     text = (
         f"{'Nothing of interest stands here. ' * 40}A surge [bold]warned[/bold] of storms.{' More follows.' * 40}"
     )
@@ -56,7 +56,7 @@ def test_a_snippet_marks_the_words_of_the_query_in_every_form(bench: Workbench) 
     assert len(shown.plain) < 400
 
 
-def test_search_prints_one_object_for_a_query(harbour: Path, bench: Workbench) -> None:
+def test_search_prints_one_object_for_a_query(harbour: Path, app: App) -> None:
     result = call(harbour, "search", QUESTION, "--corpus", CORPUS, "--json", "-k", "3")
     (found,) = objects(result)
     assert list(found) == ["id", "query", "results"]
@@ -263,12 +263,12 @@ def test_many_questions_are_answered_in_one_run(harbour: Path, tmp_path: Path) -
 def answering(monkeypatch: pytest.MonkeyPatch, script: Callable[[str], list[Event]]) -> None:
     """Let the workbench answer by a script."""
 
-    async def ask(_bench: Workbench, request: Ask) -> AsyncIterator[Event]:
+    async def ask(_app: App, request: Ask) -> AsyncIterator[Event]:
         yield Started("0")
         for event in script(request.question):
             yield event
 
-    monkeypatch.setattr(Workbench, "ask", ask)
+    monkeypatch.setattr(App, "ask", ask)
 
 
 def test_an_answer_that_was_withdrawn_is_not_left_standing(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,9 +158,9 @@ def at_its_end(number: str, default: str) -> str:
 
 def test_a_second_ctrl_c_does_not_wait(home: Path, pages: Path) -> None:
     before = (
-        "import time; from ui.wiring import Workbench\n"
+        "import time; from ui.app.stores import Stores\n"
         "def hangs(*_): print('begun', file=sys.stderr, flush=True); [time.sleep(0.05) for _ in range(1000)]\n"
-        "Workbench.ingest = hangs\n"
+        "Stores.ingest = hangs\n"
     )
     before += at_its_end("signal.SIGINT", "signal.default_int_handler")
     process = start(home, "ingest", pages, "--corpus", CORPUS, before=before)
@@ -177,14 +177,14 @@ def test_a_second_ctrl_c_does_not_wait(home: Path, pages: Path) -> None:
 
 def test_ctrl_c_may_come_while_a_line_is_written(home: Path, pages: Path) -> None:
     before = (
-        "import io, os; from ui.wiring import Workbench; real = Workbench.ingest\n"
+        "import io, os; from ui.app.stores import Stores; real = Stores.ingest\n"
         "class Terminal(io.RawIOBase):\n"
         "    def writable(self): return True\n"
         "    def write(self, data):\n"
         "        if b'begun' in bytes(data): signal.raise_signal(signal.SIGINT)\n"
         "        return os.write(2, data)\n"
         "sys.stderr = io.TextIOWrapper(io.BufferedWriter(Terminal()), line_buffering=True)\n"
-        "Workbench.ingest = lambda *given: (print('begun', file=sys.stderr), real(*given))[1]"
+        "Stores.ingest = lambda *given: (print('begun', file=sys.stderr), real(*given))[1]"
     )
     code, _, err = ended(start(home, "ingest", pages, "--corpus", CORPUS, before=before))
     assert code == 130
@@ -194,9 +194,9 @@ def test_ctrl_c_may_come_while_a_line_is_written(home: Path, pages: Path) -> Non
 
 def test_sigterm_ends_an_ingestion_in_order(home: Path, pages: Path) -> None:
     before = (
-        "from ui.wiring import Workbench; real = Workbench.close\n"
-        "Workbench.close = lambda bench: (print('closed'), real(bench))\n"
-        "Workbench.ingest = lambda *_: signal.raise_signal(signal.SIGTERM)\n"
+        "from ui.app.app import App; from ui.app.stores import Stores; real = App.close\n"
+        "App.close = lambda app: (print('closed'), real(app))\n"
+        "Stores.ingest = lambda *_: signal.raise_signal(signal.SIGTERM)\n"
     )
     before += at_its_end("signal.SIGTERM", "signal.SIG_DFL")
     code, out, err = ended(start(home, "ingest", pages, "--corpus", CORPUS, before=before))

@@ -157,14 +157,14 @@ def retriever(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) 
     """Searches the handbook."""
     from tiny import settings_at
 
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     home = tmp_path_factory.mktemp("handbook")
     (home / "models").symlink_to(converted_models)
-    bench = Workbench(settings_at(home, corpus="handbook", retrieval=RetrievalSettings()))
-    bench.ingest("handbook", [HANDBOOK / "pages"])
-    yield bench.retriever()
-    bench.close()
+    app = open_app(settings_at(home, corpus="handbook", retrieval=RetrievalSettings()))
+    app.stores.ingest("handbook", [HANDBOOK / "pages"])
+    yield app.releases.retriever()
+    app.close()
 
 
 def sources(retriever: Retriever, query: str) -> list[str]:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from live_server import running
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedApp
 from tracked import wait_for
 
 from rag.settings import Settings
@@ -28,10 +28,10 @@ HALF_BODY = HEAD + b"\r\n{"
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     home = tmp_path_factory.mktemp("connections")
-    bench = ScriptedBench(home, Settings(home=home, limits={"connections": 12, "request_s": 1}))
-    with running(bench) as address:
+    app = ScriptedApp(home, Settings(home=home, limits={"connections": 12, "request_s": 1}))
+    with running(app) as address:
         yield urlsplit(address).port or 0
-    bench.close()
+    app.close()
 
 
 def begin(port: int, sent: bytes) -> socket.socket:
@@ -143,11 +143,11 @@ from pathlib import Path
 resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
 sys.path.insert(0, {tests!r})
 from rag.settings import Settings
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedApp
 from tracked import wait_for
 from ui.server import serve
 home = Path({home!r})
-serve(ScriptedBench(home, Settings(home=home, port=0, limits={{"request_s": 2}})), open_browser=False)
+serve(ScriptedApp(home, Settings(home=home, port=0, limits={{"request_s": 2}})), open_browser=False)
 """
 
 

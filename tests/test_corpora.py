@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from corpus_stores import assert_in_step, places, take_in, write
 from sqlalchemy import func, select
-from stores import assert_in_step, places, take_in, write
 
 from rag import tables as db
 from rag.database import reading

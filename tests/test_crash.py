@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stores import assert_in_step, places, vectors_by_place, write
+from corpus_stores import assert_in_step, places, vectors_by_place, write
 
 from rag.database import open_database
 from rag.encoders import Encoder

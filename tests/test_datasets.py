@@ -308,7 +308,7 @@ def test_what_is_proposed_at_once_waits_once(workspace: Workspace, candidates: C
 def test_passages_are_drawn_each_once_with_the_name_a_case_gives(
     corpora: Corpora, engine: Engine, tmp_path: Path
 ) -> None:
-    from stores import take_in, write
+    from corpus_stores import take_in, write
 
     records = '{"id": "q7", "text": "Rye dough is never kneaded at all."}\n'
     pages = {f"{number}.md": f"Page {number} tells its own story here.\n" for number in range(5)}

@@ -27,7 +27,7 @@ from rag.models import remote_model as remote
 from rag.settings import CostSettings
 from rag.tracing.cost import MOST_TOKENS, load_prices, read_usage, token_count
 from rag.types import Answer, Usage
-from ui.wiring import Workbench
+from ui.app.app import App
 
 TOTAL_S = 0.6
 
@@ -178,17 +178,17 @@ async def test_the_end_of_an_event_is_seen_wherever_a_piece_ends(
 # In the chain
 
 
-async def answer_of(bench: Workbench, script: Script, **openai: Any) -> Answer:
+async def answer_of(app: App, script: Script, **openai: Any) -> Answer:
     with scripted_openai(script) as server:
-        assistant = assistant_for(bench, settings_for(server.base_url, **openai))
+        assistant = assistant_for(app, settings_for(server.base_url, **openai))
         return await answered(assistant, QUESTION)
 
 
-async def test_an_answer_without_an_end_is_traced_as_an_error(bench: Workbench) -> None:
-    answer = await answer_of(bench, THINKING, total_timeout_s=TOTAL_S)
+async def test_an_answer_without_an_end_is_traced_as_an_error(app: App) -> None:
+    answer = await answer_of(app, THINKING, total_timeout_s=TOTAL_S)
     assert answer.status == "failed"
     assert "thought for 0.6 s without writing an answer" in answer.error
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert trace.status == "error"
     assert "thought for" in trace.error
 
@@ -216,12 +216,12 @@ READ_BY_THE_CLIENT = (True, "40", 3.0)
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
 @pytest.mark.parametrize("count", [each for each in NO_COUNTS if each not in READ_BY_THE_CLIENT], ids=str)
 @pytest.mark.parametrize("which", ["prompt_tokens", "completion_tokens"])
-async def test_a_count_that_is_none_is_unknown(bench: Workbench, count: object, which: str) -> None:
+async def test_a_count_that_is_none_is_unknown(app: App, count: object, which: str) -> None:
     usage = {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43} | {which: count}
-    answer = await answer_of(bench, counting(usage))
+    answer = await answer_of(app, counting(usage))
     assert (answer.status, answer.error) == ("answered", "")
     assert answer.usage == Usage()
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert trace.status == "ok"
     assert (trace.input_tokens, trace.output_tokens, trace.cost_usd) == (None, None, None)
 
@@ -242,8 +242,8 @@ async def test_a_count_that_is_none_is_unknown(bench: Workbench, count: object, 
     ],
     ids=["list", "text", "other types", "details"],
 )
-async def test_usage_of_any_shape_is_no_failure(bench: Workbench, usage: object) -> None:
-    answer = await answer_of(bench, counting(usage))
+async def test_usage_of_any_shape_is_no_failure(app: App, usage: object) -> None:
+    answer = await answer_of(app, counting(usage))
     assert (answer.status, answer.error) == ("answered", "")
     assert answer.usage == (Usage(4, 3) if isinstance(usage, dict) else Usage())
 

@@ -17,8 +17,8 @@ from rag.evaluation.case_files import read_cases
 from rag.evaluation.run_store import Cell, Plan
 from rag.evaluation.variants import Variant
 from rag.settings import Settings
+from ui.app.app import App, open_app
 from ui.pages.evaluate.datasets_tab import SAVED
-from ui.wiring import Workbench
 
 QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"
 CASES = 60
@@ -28,8 +28,8 @@ NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='o
 
 
 @pytest.fixture(scope="module")
-def bench(handbook_home: Path) -> Iterator[Workbench]:
-    made = Workbench(Settings(home=handbook_home, tracking={"wandb": "off"}))
+def app(handbook_home: Path) -> Iterator[App]:
+    made = open_app(Settings(home=handbook_home, tracking={"wandb": "off"}))
     cases = random.Random(1).sample(read_cases(QUESTIONS).cases, CASES)
     made.evaluations.datasets.save("sixty", cases, by="a test", message="sixty questions")
     yield made
@@ -42,9 +42,9 @@ def tab(page: Page, name: str, inner: str = "") -> None:
         page.locator("#evaluate-tabs > .tab-wrapper").get_by_role("tab", name=inner).click()
 
 
-def kept(bench: Workbench, name: str, *variants: list[Cell], cases: int = 40) -> str:
+def kept(app: App, name: str, *variants: list[Cell], cases: int = 40) -> str:
     """The id of a finished run with these answers."""
-    store, datasets = bench.evaluations.runs, bench.evaluations.datasets
+    store, datasets = app.evaluations.runs, app.evaluations.datasets
     version = datasets.save(name, [case(at) for at in range(cases)], by="a test", message="")
     plan = Plan(
         variants=tuple(Variant(name=f"{name}-{number}") for number in range(len(variants))),
@@ -64,9 +64,7 @@ def show(page: Page, address: str, query: str) -> None:
     expect(page.locator(".rs-grid, #grid .rs-none")).to_be_visible()
 
 
-def test_a_better_version_goes_into_production_with_the_numbers_that_prove_it(
-    page: Page, bench: Workbench
-) -> None:
+def test_a_better_version_goes_into_production_with_the_numbers_that_prove_it(page: Page, app: App) -> None:
     # A version is duplicated, changed, compared with what it came from, and saved with a reason.
     tab(page, "Prompts")
     page.locator('.rs-prompt[data-value="answer"]').click()
@@ -89,7 +87,7 @@ def test_a_better_version_goes_into_production_with_the_numbers_that_prove_it(
     page.locator("#new-run-variants textarea").fill("before: prompt=answer@1\nshorter: prompt=answer@2")
     page.locator("#new-run-start").click()
     expect(page.locator("#run-head")).to_contain_text("finished", timeout=180_000)
-    assert bench.evaluations.runs.list()[0].status == "finished"
+    assert app.evaluations.runs.list()[0].status == "finished"
     row = page.locator(".rs-figures tbody tr", has_text="shorter")
     words = [head.inner_text() for head in page.locator(".rs-figures thead th").all()].index("Words")
     expect(row.locator("td, th").nth(words).locator(".rs-delta")).to_contain_text("−")
@@ -108,13 +106,13 @@ def test_a_better_version_goes_into_production_with_the_numbers_that_prove_it(
         ask(page, QUESTION)
         wait_for_answers(page, answered)
         expect(page.locator(".rs-foot").last).to_contain_text(f"answer@{version}")
-    assert [move.version for move in bench.prompts.moves("answer")][-2:] == [2, 1]
+    assert [move.version for move in app.stores.prompts.moves("answer")][-2:] == [2, 1]
 
 
-def test_the_grid_shows_what_fits_and_an_answer_opens(page: Page, bench: Workbench, address: str) -> None:
+def test_the_grid_shows_what_fits_and_an_answer_opens(page: Page, app: App, address: str) -> None:
     right = [cell(0, at) for at in range(39)]
     mixed = [cell(1, at, float(at % 4 > 0)) for at in range(38)]
-    run = kept(bench, "filtered", right, [*mixed, failed(1, 38)])
+    run = kept(app, "filtered", right, [*mixed, failed(1, 38)])
     show(page, address, f"run={run}")
     expect(page.locator("#grid .rs-count")).to_have_text("1–25 of 40")
     page.locator("#grid-on").click()
@@ -138,11 +136,9 @@ def test_the_grid_shows_what_fits_and_an_answer_opens(page: Page, bench: Workben
     expect(page.locator(".rs-grid .rs-asked-of")).to_have_text("Question 12?")
 
 
-def test_another_run_is_compared_and_a_banner_says_what_differs(
-    page: Page, bench: Workbench, address: str
-) -> None:
-    bad = kept(bench, "earlier", [cell(0, at, float(at % 2)) for at in range(40)])
-    good = kept(bench, "later", [cell(0, at) for at in range(30)], cases=30)
+def test_another_run_is_compared_and_a_banner_says_what_differs(page: Page, app: App, address: str) -> None:
+    bad = kept(app, "earlier", [cell(0, at, float(at % 2)) for at in range(40)])
+    good = kept(app, "later", [cell(0, at) for at in range(30)], cases=30)
     show(page, address, f"run={good}")
     expect(page.locator("#run-head .rs-warn")).to_have_count(0)
     page.locator("#run-other input").click()
@@ -152,16 +148,16 @@ def test_another_run_is_compared_and_a_banner_says_what_differs(
     expect(contains.locator(".rs-delta")).to_have_text("▲ +50.0 %")
 
 
-def test_a_better_figure_is_better_whatever_its_direction(page: Page, bench: Workbench, address: str) -> None:
+def test_a_better_figure_is_better_whatever_its_direction(page: Page, app: App, address: str) -> None:
     slow = [cell(0, at, latency_s=2.0) for at in range(40)]
     quick = [cell(1, at, latency_s=1.0) for at in range(40)]
-    show(page, address, f"run={kept(bench, 'quick', slow, quick)}")
+    show(page, address, f"run={kept(app, 'quick', slow, quick)}")
     delta = page.locator(".rs-figures tbody tr").nth(1).locator(".rs-delta", has_text="1.00 s").first
     expect(delta).to_have_text("▲ −1.00 s")
 
 
-def test_mark_up_in_cases_and_answers_is_text(page: Page, bench: Workbench, address: str) -> None:
-    store, datasets = bench.evaluations.runs, bench.evaluations.datasets
+def test_mark_up_in_cases_and_answers_is_text(page: Page, app: App, address: str) -> None:
+    store, datasets = app.evaluations.runs, app.evaluations.datasets
     version = datasets.save(
         "marked", [case(0, question=NASTY, answers=(NASTY,), notes=NASTY)], by=NASTY, message=NASTY
     )
@@ -178,15 +174,15 @@ def test_mark_up_in_cases_and_answers_is_text(page: Page, bench: Workbench, addr
     assert page.locator("#evaluate img, #evaluate script, #datasets img").count() == 0
 
 
-def test_the_report_opens_from_the_run(page: Page, bench: Workbench, address: str) -> None:
-    run = kept(bench, "reported", [cell(0, at) for at in range(40)])
+def test_the_report_opens_from_the_run(page: Page, app: App, address: str) -> None:
+    run = kept(app, "reported", [cell(0, at) for at in range(40)])
     show(page, address, f"run={run}")
     href = page.locator("#run-head a", has_text="report").get_attribute("href")
     page.goto(f"{address}{href}")
     expect(page.locator("h1")).to_have_text("reported")
 
 
-def test_what_retrieval_finds_becomes_a_case_and_a_question(page: Page, bench: Workbench) -> None:
+def test_what_retrieval_finds_becomes_a_case_and_a_question(page: Page, app: App) -> None:
     tab(page, "Evaluate", "Retrieval")
     page.locator("#bench-question textarea").fill(QUESTION)
     page.locator("#bench-search").click()
@@ -197,7 +193,7 @@ def test_what_retrieval_finds_becomes_a_case_and_a_question(page: Page, bench: W
     page.locator("#bench-dataset").locator("textarea, input").fill("from-the-bench")
     page.locator("#bench-save").click()
     expect(page.locator(".toast-body")).to_contain_text("from-the-bench@1")
-    datasets = bench.evaluations.datasets
+    datasets = app.evaluations.datasets
     (found,) = datasets.cases(datasets.resolve("from-the-bench"))
     assert (found.question, found.sources) == (QUESTION, (name,))
     page.wait_for_url("**tab=retrieval**")
@@ -205,7 +201,7 @@ def test_what_retrieval_finds_becomes_a_case_and_a_question(page: Page, bench: W
     expect(page.locator("#question textarea")).to_have_value(QUESTION)
 
 
-def test_an_answer_is_kept_as_a_case_with_one_click_and_completed(page: Page, bench: Workbench) -> None:
+def test_an_answer_is_kept_as_a_case_with_one_click_and_completed(page: Page, app: App) -> None:
     page.locator("#new").click()
     expect(page.locator(".rs-answer")).to_have_count(0)
     ask(page, QUESTION)
@@ -220,15 +216,13 @@ def test_an_answer_is_kept_as_a_case_with_one_click_and_completed(page: Page, be
     page.locator("#case-answers textarea").fill("It ends an answer early.")
     page.locator("#case-save").click()
     expect(page.locator(".rs-cases")).to_contain_text("It ends an answer early.")
-    datasets = bench.evaluations.datasets
+    datasets = app.evaluations.datasets
     assert [each.answers for each in datasets.cases(datasets.resolve(f"{SAVED}@2"))] == [
         ("It ends an answer early.",)
     ]
 
 
-def test_a_file_is_previewed_with_its_bad_rows_before_it_is_saved(
-    page: Page, bench: Workbench, tmp_path: Path
-) -> None:
+def test_a_file_is_previewed_with_its_bad_rows_before_it_is_saved(page: Page, app: App, tmp_path: Path) -> None:
     file = tmp_path / "faq.jsonl"
     rows = [{"question": "Why?", "answers": ["So."]}, {"question": ""}, {"question": "How?", "colour": "red"}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -240,18 +234,18 @@ def test_a_file_is_previewed_with_its_bad_rows_before_it_is_saved(
     expect(preview).to_contain_text("1 good")
     expect(preview).to_contain_text("row 2:")
     expect(preview).to_contain_text("colour")
-    assert bench.evaluations.datasets.newest("imported") is None
+    assert app.evaluations.datasets.newest("imported") is None
     page.locator("#import-save").click()
     expect(page.locator("#case-list")).to_contain_text("imported@1")
-    assert bench.evaluations.datasets.resolve("imported").size == 1
+    assert app.evaluations.datasets.resolve("imported").size == 1
 
 
-def test_a_proposed_case_is_accepted_or_rejected(page: Page, bench: Workbench) -> None:
+def test_a_proposed_case_is_accepted_or_rejected(page: Page, app: App) -> None:
     from rag.evaluation.candidates import CandidateStore
 
-    store = CandidateStore(bench.engine)
+    store = CandidateStore(app.stores.engine)
     store.put("proposed", [case(0), case(1)])
-    bench.evaluations.datasets.save("proposed", [case(9)], by="a test", message="")
+    app.evaluations.datasets.save("proposed", [case(9)], by="a test", message="")
     tab(page, "Evaluate", "Datasets")
     page.locator('.rs-run[data-value="proposed"]').click()
     expect(page.locator(".rs-candidate")).to_have_count(2)
@@ -259,13 +253,13 @@ def test_a_proposed_case_is_accepted_or_rejected(page: Page, bench: Workbench) -
     expect(page.locator(".rs-candidate")).to_have_count(1)
     page.locator(".rs-candidate").get_by_role("button", name="Reject").click()
     expect(page.locator(".rs-candidate")).to_have_count(0)
-    datasets = bench.evaluations.datasets
+    datasets = app.evaluations.datasets
     assert [each.id for each in datasets.cases(datasets.resolve("proposed"))] == ["c9", "c0"]
     assert store.put("proposed", [case(1)]) == 0
 
 
-def test_what_was_chosen_for_a_new_run_stays(page: Page, bench: Workbench, address: str) -> None:
-    run = kept(bench, "beside", [cell(0, at) for at in range(40)])
+def test_what_was_chosen_for_a_new_run_stays(page: Page, app: App, address: str) -> None:
+    run = kept(app, "beside", [cell(0, at) for at in range(40)])
     show(page, address, f"run={run}")
     page.locator("#new-run .label-wrap").click()
     dataset = page.locator("#new-run-dataset input")

@@ -20,7 +20,7 @@ from rag.evaluation.cases import Case
 from rag.evaluation.run_store import Cell, Run
 from rag.evaluation.runner import GIVE_UP_AFTER, EvaluationProgress
 from rag.evaluation.variants import Variant
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 pytestmark = WRONG_TYPES
 
@@ -35,49 +35,49 @@ BRIEF = Variant(name="brief", changes={"answer.style": "brief"})
 
 
 @pytest.fixture
-def dataset(own_bench: Workbench) -> Callable[[str, Sequence[Case]], str]:
+def dataset(own_app: App) -> Callable[[str, Sequence[Case]], str]:
     def saved(name: str, cases: Sequence[Case]) -> str:
-        return own_bench.evaluations.datasets.save(name, cases, by="Ada", message="For a test.").label
+        return own_app.evaluations.datasets.save(name, cases, by="Ada", message="For a test.").label
 
     return saved
 
 
-async def worked(bench: Workbench, run: Run, **options: Any) -> Run:
+async def worked(app: App, run: Run, **options: Any) -> Run:
     """The run when it has ended."""
-    await bench.evaluations.work(run, asyncio.Event(), **options)
-    return bench.evaluations.runs.get(run.id)
+    await app.evaluations.work(run, asyncio.Event(), **options)
+    return app.evaluations.runs.get(run.id)
 
 
-def cells_of(bench: Workbench, run: Run) -> list[list[Cell]]:
-    return [list(bench.evaluations.runs.cells(run.id, number)) for number in range(len(run.plan.variants))]
+def cells_of(app: App, run: Run) -> list[list[Cell]]:
+    return [list(app.evaluations.runs.cells(run.id, number)) for number in range(len(run.plan.variants))]
 
 
-async def test_every_case_is_answered_in_every_way(own_bench: Workbench, dataset: Callable[..., str]) -> None:
+async def test_every_case_is_answered_in_every_way(own_app: App, dataset: Callable[..., str]) -> None:
     told: list[EvaluationProgress] = []
     label = dataset("every-case", CASES)
-    begun = own_bench.evaluations.begin(label, [PLAIN, BRIEF])
+    begun = own_app.evaluations.begin(label, [PLAIN, BRIEF])
     assert (begun.status, begun.name, begun.dataset, begun.dataset_version) == (
         "running",
         "plain vs brief",
         "every-case",
         1,
     )
-    run = await worked(own_bench, begun, on_progress=told.append)
+    run = await worked(own_app, begun, on_progress=told.append)
     assert (run.status, run.error) == ("finished", "")
     assert run.ended is not None
     assert run.ended >= run.started
 
-    plain, brief = cells_of(own_bench, run)
+    plain, brief = cells_of(own_app, run)
     assert [cell.position for cell in plain] == [cell.position for cell in brief] == [0, 1, 2, 3]
     assert [cell.status for cell in plain] == ["answered"] * 3 + ["abstained"]
     for cell, case in zip(plain, CASES, strict=True):
-        alone = await answered(own_bench.assistant, case.question)
+        alone = await answered(own_app.releases.assistant(), case.question)
         assert (cell.answer, cell.status) == (alone.text, alone.status)
         assert (cell.input_tokens, cell.output_tokens) == (alone.usage.input_tokens, alone.usage.output_tokens)
         assert [each.text for each in cell.passages] == [hit.passage.text for hit in alone.hits]
         cited = {citation.marker for citation in alone.citations}
         assert {number for number, each in enumerate(cell.passages, 1) if each.cited} == cited
-        assert own_bench.traces.get(cell.trace_id).conversation_id == run.id
+        assert own_app.stores.traces.get(cell.trace_id).conversation_id == run.id
     assert all(len(short.answer) < len(long.answer) for short, long in zip(brief[:3], plain[:3], strict=True))
 
     assert [each.done for each in told] == list(range(1, 9))
@@ -85,7 +85,7 @@ async def test_every_case_is_answered_in_every_way(own_bench: Workbench, dataset
     assert not any(each.cached or each.failed for each in told)
     assert told[-1].seconds_left == 0.0
 
-    summary = own_bench.evaluations.summary(run)
+    summary = own_app.evaluations.summary(run)
     assert (summary.size, [each.name for each in summary.variants]) == (4, ["plain", "brief"])
     figures = summary.variants[0].figures
     values = {name: figure.estimate.value for name, figure in figures.items() if figure.estimate}
@@ -96,16 +96,14 @@ async def test_every_case_is_answered_in_every_way(own_bench: Workbench, dataset
     assert shorter.value < 0
 
 
-async def test_the_same_call_is_made_once_and_a_fresh_one_again(
-    own_bench: Workbench, dataset: Callable[..., str]
-) -> None:
-    runs = own_bench.evaluations
+async def test_the_same_call_is_made_once_and_a_fresh_one_again(own_app: App, dataset: Callable[..., str]) -> None:
+    runs = own_app.evaluations
     label = dataset("cached", CASES)
     ways = [Variant(name="near", changes={"retrieval.candidates": 50})]
-    (first,) = cells_of(own_bench, await worked(own_bench, runs.begin(label, ways)))
+    (first,) = cells_of(own_app, await worked(own_app, runs.begin(label, ways)))
     told: list[EvaluationProgress] = []
-    again = await worked(own_bench, runs.begin(label, ways), on_progress=told.append)
-    (second,) = cells_of(own_bench, again)
+    again = await worked(own_app, runs.begin(label, ways), on_progress=told.append)
+    (second,) = cells_of(own_app, again)
     assert not any(cell.cached for cell in first)
     assert all(cell.cached and cell.cost_usd == 0.0 for cell in second)
     assert [replace(cell, cached=False, cost_usd=None) for cell in second] == [
@@ -114,72 +112,70 @@ async def test_the_same_call_is_made_once_and_a_fresh_one_again(
     assert (told[-1].cached, told[-1].seconds_left) == (4, None)
     assert runs.summary(again).variants[0].cached == 4
 
-    (fresh,) = cells_of(own_bench, await worked(own_bench, runs.begin(label, ways), fresh=True))
+    (fresh,) = cells_of(own_app, await worked(own_app, runs.begin(label, ways), fresh=True))
     assert not any(cell.cached for cell in fresh)
     assert not {cell.trace_id for cell in fresh} & {cell.trace_id for cell in first}
     assert [cell.answer for cell in fresh] == [cell.answer for cell in first]
     # Another name for the same way asks nothing, and another way does.
     both = [Variant(name="x", changes={"retrieval.candidates": 50}), Variant(name="y", changes={"retrieval.k": 2})]
-    one, other = cells_of(own_bench, await worked(own_bench, runs.begin(label, both)))
+    one, other = cells_of(own_app, await worked(own_app, runs.begin(label, both)))
     assert all(cell.cached for cell in one)
     assert not any(cell.cached for cell in other)
 
 
 async def test_a_server_that_is_down_fails_the_run_which_goes_on_when_it_is_back(
-    own_bench: Workbench, dataset: Callable[..., str]
+    own_app: App, dataset: Callable[..., str]
 ) -> None:
     label = dataset("down", many(30))
     with scripted_openai(refuses(500, "out of memory")) as server:
-        bench = served(own_bench, server)
-        run = await worked(bench, bench.evaluations.begin(label, [PLAIN], at_once=3))
+        app = served(own_app, server)
+        run = await worked(app, app.evaluations.begin(label, [PLAIN], at_once=3))
         assert run.status == "failed"
         assert "out of memory" in run.error
         assert GIVE_UP_AFTER <= len(server.received) < GIVE_UP_AFTER + 3
-        (cells,) = cells_of(bench, run)
+        (cells,) = cells_of(app, run)
         assert len(cells) == len(server.received)
         assert {cell.status for cell in cells} == {"failed"}
         assert all("out of memory" in cell.error for cell in cells)
-        shown = bench.evaluations.summary(run).variants[0]
+        shown = app.evaluations.summary(run).variants[0]
         assert (shown.done, shown.failed) == (len(cells), len(cells))
         assert shown.figures["failed"].estimate is not None
         assert "latency_p50" not in shown.figures
 
         server.script = says(f"{SENTENCE} [1]")
         server.received.clear()
-        resumed = await worked(bench, bench.evaluations.resume(run.id))
+        resumed = await worked(app, app.evaluations.resume(run.id))
         assert (resumed.status, resumed.error) == ("finished", "")
         # Failures are no answers: they are asked for again.
         assert len(server.received) == 30
-        (cells,) = cells_of(bench, run)
+        (cells,) = cells_of(app, run)
         assert len(cells) == 30
         assert {cell.status for cell in cells} <= {"answered", "abstained"}
-        bench.close()
+        app.close()
 
 
-async def test_a_run_that_was_stopped_goes_on_where_it_was(
-    own_bench: Workbench, dataset: Callable[..., str]
-) -> None:
+async def test_a_run_that_was_stopped_goes_on_where_it_was(own_app: App, dataset: Callable[..., str]) -> None:
     label = dataset("stopped", many(12))
     ways = [PLAIN, Variant(name="warm", changes={"decoding.temperature": 1.0})]
     with scripted_openai(says(f"{SENTENCE} [1]")) as server:
-        bench = served(own_bench, server)
+        app = served(own_app, server)
         stop = asyncio.Event()
 
         def after_five(now: EvaluationProgress) -> None:
             if now.done == 5:
                 stop.set()
 
-        run = bench.evaluations.begin(label, ways, at_once=2)
-        assert await bench.evaluations.work(run, stop, after_five) == "stopped"
+        run = app.evaluations.begin(label, ways, at_once=2)
+        assert await app.evaluations.work(run, stop, after_five) == "stopped"
         # Those that were being given are kept; nothing was begun beyond them.
         asked = len(server.received)
         assert 5 <= asked <= 6
-        assert bench.evaluations.runs.count(run.id) == asked
-        assert bench.evaluations.summary(run).variants[0].done == 3
+        assert app.evaluations.runs.count(run.id) == asked
+        assert app.evaluations.summary(run).variants[0].done == 3
 
         told: list[EvaluationProgress] = []
-        resumed = bench.evaluations.resume(run.id[:6])
-        assert (await worked(bench, resumed, on_progress=told.append, fresh=True)).status == "finished"
+        resumed = app.evaluations.resume(run.id[:6])
+        assert (await worked(app, resumed, on_progress=told.append, fresh=True)).status == "finished"
         assert [each.done for each in told] == list(range(asked + 1, 25))
         assert len(server.received) == 24
         sent = [
@@ -187,89 +183,83 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(
         ]
         assert len(set(sent)) == 24
         with pytest.raises(EvaluationError, match="is finished: there is nothing to resume"):
-            bench.evaluations.resume(run.id)
-        bench.close()
+            app.evaluations.resume(run.id)
+        app.close()
 
 
-async def stopped_run(bench: Workbench, label: str, variant: Variant, corpus: str = "") -> Run:
+async def stopped_run(app: App, label: str, variant: Variant, corpus: str = "") -> Run:
     """A run that was stopped before its first answer."""
-    run = bench.evaluations.begin(label, [variant], corpus=corpus)
+    run = app.evaluations.begin(label, [variant], corpus=corpus)
     stop = asyncio.Event()
     stop.set()
-    assert await bench.evaluations.work(run, stop) == "stopped"
-    assert bench.evaluations.runs.count(run.id) == 0
+    assert await app.evaluations.work(run, stop) == "stopped"
+    assert app.evaluations.runs.count(run.id) == 0
     return run
 
 
-async def test_a_run_whose_settings_have_changed_does_not_go_on(
-    own_bench: Workbench, dataset: Callable[..., str]
-) -> None:
-    run = await stopped_run(own_bench, dataset("settings-change", CASES), BRIEF)
-    other = Workbench(
-        own_bench.settings.model_copy(
-            update={"retrieval": own_bench.settings.retrieval.model_copy(update={"k": 3})}
-        )
+async def test_a_run_whose_settings_have_changed_does_not_go_on(own_app: App, dataset: Callable[..., str]) -> None:
+    run = await stopped_run(own_app, dataset("settings-change", CASES), BRIEF)
+    other = open_app(
+        own_app.settings.model_copy(update={"retrieval": own_app.settings.retrieval.model_copy(update={"k": 3})})
     )
-    other.__dict__["encoder"] = own_bench.encoder
+    other.stores.encoder = own_app.stores.encoder
     with pytest.raises(EvaluationError, match="cannot go on: of brief the settings") as caught:
         other.evaluations.resume(run.id)
     assert "Begin a new run" in caught.value.fix
     other.close()
-    assert own_bench.evaluations.runs.get(run.id).status == "stopped"
-    assert own_bench.evaluations.resume(run.id).status == "running"
+    assert own_app.evaluations.runs.get(run.id).status == "stopped"
+    assert own_app.evaluations.resume(run.id).status == "running"
 
 
 async def test_a_run_whose_corpus_has_changed_does_not_go_on(
-    own_bench: Workbench, dataset: Callable[..., str], tmp_path: Path
+    own_app: App, dataset: Callable[..., str], tmp_path: Path
 ) -> None:
     pages = written(tmp_path / "pages", {"one.md": f"# One\n\n{SENTENCE}\n"})
-    own_bench.ingest("growing", [pages])
-    run = await stopped_run(own_bench, dataset("corpus-change", CASES), PLAIN, "growing")
-    own_bench.ingest("growing", [pages])
-    assert own_bench.evaluations.resume(run.id).status == "running"
-    own_bench.evaluations.runs.end(run.id, "stopped")
-    own_bench.ingest("growing", [written(pages, {"two.md": "# Two\n\nThe pier has two lamps.\n"})])
+    own_app.stores.ingest("growing", [pages])
+    run = await stopped_run(own_app, dataset("corpus-change", CASES), PLAIN, "growing")
+    own_app.stores.ingest("growing", [pages])
+    assert own_app.evaluations.resume(run.id).status == "running"
+    own_app.evaluations.runs.end(run.id, "stopped")
+    own_app.stores.ingest("growing", [written(pages, {"two.md": "# Two\n\nThe pier has two lamps.\n"})])
     with pytest.raises(EvaluationError, match="cannot go on"):
-        own_bench.evaluations.resume(run.id)
+        own_app.evaluations.resume(run.id)
 
 
 @pytest.mark.parametrize("name", ["condense", "repair-json"])
 async def test_a_run_whose_other_prompts_have_changed_does_not_go_on(
-    own_bench: Workbench, dataset: Callable[..., str], name: str
+    own_app: App, dataset: Callable[..., str], name: str
 ) -> None:
-    run = await stopped_run(own_bench, dataset("prompts-change", CASES), PLAIN)
+    run = await stopped_run(own_app, dataset("prompts-change", CASES), PLAIN)
     shipped = find_prompt(name)
     first, *rest = shipped.model_dump()["messages"]
     changed = shipped.model_dump() | {"messages": [first | {"content": f"{first['content']} Be kind."}, *rest]}
-    saved = own_bench.prompts.save(PromptTemplate.model_validate(changed), by="Ada", message="Kinder.")
-    own_bench.prompts.move(name, "production", saved.version, by="Ada", message="Kinder.")
+    saved = own_app.stores.prompts.save(PromptTemplate.model_validate(changed), by="Ada", message="Kinder.")
+    own_app.stores.prompts.move(name, "production", saved.version, by="Ada", message="Kinder.")
     with pytest.raises(EvaluationError, match="cannot go on"):
-        own_bench.evaluations.resume(run.id)
-    own_bench.prompts.move(name, "production", None, by="Ada", message="Back.")
-    assert own_bench.evaluations.resume(run.id).status == "running"
+        own_app.evaluations.resume(run.id)
+    own_app.stores.prompts.move(name, "production", None, by="Ada", message="Back.")
+    assert own_app.evaluations.resume(run.id).status == "running"
 
 
 async def test_a_label_means_the_version_that_it_named_when_the_run_began(
-    own_bench: Workbench, dataset: Callable[..., str]
+    own_app: App, dataset: Callable[..., str]
 ) -> None:
-    keep(own_bench, "pinned", passages=1)
-    keep(own_bench, "pinned", passages=2)
+    keep(own_app, "pinned", passages=1)
+    keep(own_app, "pinned", passages=2)
     label = dataset("pinned", CASES[:1])
-    run = own_bench.evaluations.begin(label, [Variant(name="v", changes={"prompt": "pinned"})])
+    run = own_app.evaluations.begin(label, [Variant(name="v", changes={"prompt": "pinned"})])
     assert run.plan.variants[0].changes == {"prompt": "pinned@1"}
-    own_bench.prompts.move("pinned", "production", 2, by="Ada", message="Better.")
+    own_app.stores.prompts.move("pinned", "production", 2, by="Ada", message="Better.")
     # A version of the dataset that comes later changes nothing either.
     dataset("pinned", CASES)
-    ((cell,),) = cells_of(own_bench, await worked(own_bench, run))
-    assert own_bench.traces.get(cell.trace_id).prompt == "pinned@1"
+    ((cell,),) = cells_of(own_app, await worked(own_app, run))
+    assert own_app.stores.traces.get(cell.trace_id).prompt == "pinned@1"
     assert len(cell.passages) == 1
 
 
-def test_what_cannot_be_run_is_told_before_anything_is_kept(
-    own_bench: Workbench, dataset: Callable[..., str]
-) -> None:
-    begin = own_bench.evaluations.begin
-    label, before = dataset("refused", CASES), len(own_bench.evaluations.runs.list())
+def test_what_cannot_be_run_is_told_before_anything_is_kept(own_app: App, dataset: Callable[..., str]) -> None:
+    begin = own_app.evaluations.begin
+    label, before = dataset("refused", CASES), len(own_app.evaluations.runs.list())
     with pytest.raises(SettingsError, match="Two variants are called plain"):
         begin(label, [PLAIN, Variant(name="plain", changes={"retrieval.k": 2})])
     with pytest.raises(SettingsError, match=r"retrieval\.k"):
@@ -280,13 +270,13 @@ def test_what_cannot_be_run_is_told_before_anything_is_kept(
         begin("nowhere", [PLAIN])
     with pytest.raises(EvaluationError, match="is empty"):
         begin(dataset("empty", []), [PLAIN])
-    assert len(own_bench.evaluations.runs.list()) == before
+    assert len(own_app.evaluations.runs.list()) == before
 
 
 async def test_a_run_in_the_background_ends_by_itself_or_when_it_is_stopped(
-    own_bench: Workbench, dataset: Callable[..., str]
+    own_app: App, dataset: Callable[..., str]
 ) -> None:
-    runs = own_bench.evaluations
+    runs = own_app.evaluations
     run = runs.begin(dataset("background", CASES), [Variant(name="v", changes={"retrieval.candidates": 40})])
     assert not runs.stop(run.id)
     runs.start(run)

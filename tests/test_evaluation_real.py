@@ -22,7 +22,7 @@ from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Columns, change, read_columns
 from rag.evaluation.variants import Variant
 from rag.settings import Settings
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"
 CASES = 25
@@ -37,58 +37,56 @@ VERSIONS = {
 
 
 @pytest.fixture(scope="module")
-def bench(handbook_home: Path) -> Iterator[Workbench]:
-    made = Workbench(Settings(home=handbook_home, tracking={"wandb": "off"}))
+def app(handbook_home: Path) -> Iterator[App]:
+    made = open_app(Settings(home=handbook_home, tracking={"wandb": "off"}))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def run(bench: Workbench) -> Run:
+def run(app: App) -> Run:
     """Questions of the handbook, answered by each version."""
-    first = bench.prompts.find("answer@1")
+    first = app.stores.prompts.find("answer@1")
     variants = [Variant(name="baseline", changes={"prompt": "answer@1"})]
     for name, settings in VERSIONS.items():
         draft = first.model_copy(update={"settings": settings})
-        saved = bench.prompts.save(draft, by="a test", message=name)
+        saved = app.stores.prompts.save(draft, by="a test", message=name)
         variants.append(Variant(name=name, changes={"prompt": saved.label}))
     cases = random.Random(1).sample(read_cases(QUESTIONS).cases, CASES)
-    bench.evaluations.datasets.save("handbook", cases, by="a test", message="some")
-    made = bench.evaluations.begin("handbook", variants, at_once=2)
-    assert asyncio.run(bench.evaluations.work(made, asyncio.Event())) == "finished"
-    return bench.evaluations.runs.get(made.id)
+    app.evaluations.datasets.save("handbook", cases, by="a test", message="some")
+    made = app.evaluations.begin("handbook", variants, at_once=2)
+    assert asyncio.run(app.evaluations.work(made, asyncio.Event())) == "finished"
+    return app.evaluations.runs.get(made.id)
 
 
-def columns_of(bench: Workbench, run: Run, name: str) -> Columns:
-    return read_columns(bench.evaluations.runs, run, bench.evaluations.variant_of(run, name))
+def columns_of(app: App, run: Run, name: str) -> Columns:
+    return read_columns(app.evaluations.runs, run, app.evaluations.variant_of(run, name))
 
 
-def moved(bench: Workbench, run: Run, name: str, measure: str) -> Estimate:
-    found = change(columns_of(bench, run, "baseline"), columns_of(bench, run, name), BY_NAME[measure])
+def moved(app: App, run: Run, name: str, measure: str) -> Estimate:
+    found = change(columns_of(app, run, "baseline"), columns_of(app, run, name), BY_NAME[measure])
     assert found is not None
     return found
 
 
-def test_each_setting_that_the_reader_honours_shows_in_the_figures(bench: Workbench, run: Run) -> None:
-    assert moved(bench, run, "brief", "words").high < -5
-    assert moved(bench, run, "narrow", "input_tokens").high < -200
-    assert moved(bench, run, "narrow", "recall").value < 0
-    assert moved(bench, run, "shy", "answered").high < -0.2
-    assert moved(bench, run, "shy", "refusal_recall").value >= 0
+def test_each_setting_that_the_reader_honours_shows_in_the_figures(app: App, run: Run) -> None:
+    assert moved(app, run, "brief", "words").high < -5
+    assert moved(app, run, "narrow", "input_tokens").high < -200
+    assert moved(app, run, "narrow", "recall").value < 0
+    assert moved(app, run, "shy", "answered").high < -0.2
+    assert moved(app, run, "shy", "refusal_recall").value >= 0
 
 
-def test_an_equal_version_shows_no_difference_in_what_it_answers(bench: Workbench, run: Run) -> None:
+def test_an_equal_version_shows_no_difference_in_what_it_answers(app: App, run: Run) -> None:
     for measure in ("contains", "f1", "recall", "groundedness", "words", "answered"):
-        assert moved(bench, run, "equal", measure) == Estimate(
-            0.0, 0.0, 0.0, moved(bench, run, "equal", measure).n
-        )
+        assert moved(app, run, "equal", measure) == Estimate(0.0, 0.0, 0.0, moved(app, run, "equal", measure).n)
 
 
 @pytest.mark.parametrize(("candidate", "passes"), [("equal", True), ("shy", False)])
 def test_the_gate_is_right_in_fifty_of_fifty_draws_of_the_cases(
-    bench: Workbench, run: Run, candidate: str, passes: bool
+    app: App, run: Run, candidate: str, passes: bool
 ) -> None:
-    baseline, other = columns_of(bench, run, "baseline"), columns_of(bench, run, candidate)
+    baseline, other = columns_of(app, run, "baseline"), columns_of(app, run, candidate)
     margins = [Margin("contains", 0.02), Margin("groundedness", 0.02)]
     verdicts = []
     for seed in range(DRAWS):

@@ -15,8 +15,8 @@ from rag.encoders.adapters import Adapter
 from rag.encoders.tuned_conversion import converted_network
 from rag.models.generator.generator_chat import GeneratorChatModel
 from rag.types import Answer, Ask, Done, Turn
+from ui.app.app import App, open_app
 from ui.pages.chat.answer_html import footer_html
-from ui.wiring import Workbench
 
 
 @pytest.fixture(scope="module")
@@ -31,9 +31,9 @@ def converted(adapter: Adapter, converted_models: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bench(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[Workbench]:
+def app(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[App]:
     """The workbench with the generator of chance, which says nothing that its passages support."""
-    made = Workbench(
+    made = open_app(
         settings_at(
             harbour,
             model="generator",
@@ -46,28 +46,26 @@ def bench(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[Workbenc
     made.close()
 
 
-async def answered(bench: Workbench, ask: Ask) -> Answer:
-    (done,) = [event async for event in bench.assistant.start(ask) if isinstance(event, Done)]
+async def answered(app: App, ask: Ask) -> Answer:
+    (done,) = [event async for event in app.releases.assistant().start(ask) if isinstance(event, Done)]
     return done.answer
 
 
-async def test_the_workbench_answers_with_the_generator_of_the_settings(
-    bench: Workbench, adapter: Adapter
-) -> None:
-    answer = await answered(bench, Ask(QUESTION))
+async def test_the_workbench_answers_with_the_generator_of_the_settings(app: App, adapter: Adapter) -> None:
+    answer = await answered(app, Ask(QUESTION))
     assert (answer.status, answer.model, answer.prompt) == ("answered", "generator", "answer-short@1")
-    assert bench.release().adapter == adapter.identity
+    assert app.releases.pipeline().release.adapter == adapter.identity
     assert answer.usage.input_tokens
     assert answer.usage.output_tokens
     assert answer.cost_usd
-    (llm,) = [span for span in bench.traces.get(answer.trace_id).spans if span.kind == "llm"]
+    (llm,) = [span for span in app.stores.traces.get(answer.trace_id).spans if span.kind == "llm"]
     assert llm.output_tokens == answer.usage.output_tokens
 
 
-async def test_a_follow_up_is_condensed_by_the_generator(bench: Workbench) -> None:
+async def test_a_follow_up_is_condensed_by_the_generator(app: App) -> None:
     history = (Turn(QUESTION, "In the harbour."),)
-    answer = await answered(bench, Ask("Since when?", history))
-    spans = bench.traces.get(answer.trace_id).spans
+    answer = await answered(app, Ask("Since when?", history))
+    spans = app.stores.traces.get(answer.trace_id).spans
     assert sum(span.kind == "llm" for span in spans) == 2
     assert answer.standalone
 
@@ -77,12 +75,12 @@ async def test_the_generator_may_condense_for_the_embedded_reader(
     condenser: str, calls: int, harbour: Path, adapter: Adapter
 ) -> None:
     given = {"retrieval": {"condenser": condenser}, "generator": {"adapter": str(adapter.folder)}}
-    reading = Workbench(settings_at(harbour, **given))
+    reading = open_app(settings_at(harbour, **given))
     answer = await answered(reading, Ask("Since when was it there?", (Turn(QUESTION, "In the harbour."),)))
-    spans = [span.name for span in reading.traces.get(answer.trace_id).spans if span.kind == "llm"]
+    spans = [span.name for span in reading.stores.traces.get(answer.trace_id).spans if span.kind == "llm"]
     assert spans.count("GeneratorChatModel") == calls
     assert spans.count("EmbeddedReader") == 1
-    assert reading.release().condenser == (adapter.identity if calls else "")
+    assert reading.releases.pipeline().release.condenser == (adapter.identity if calls else "")
     if not calls:
         assert answer.standalone.startswith("Since when was it there? (")
     reading.close()
@@ -92,20 +90,20 @@ async def test_words_are_carried_for_a_model_that_could_write_where_the_settings
     harbour: Path, adapter: Adapter
 ) -> None:
     given = {"retrieval": {"condenser": "words"}, "generator": {"adapter": str(adapter.folder)}}
-    writing = Workbench(settings_at(harbour, model="generator", prompt="answer-short", **given))
+    writing = open_app(settings_at(harbour, model="generator", prompt="answer-short", **given))
     answer = await answered(writing, Ask("Since when was it there?", (Turn(QUESTION, "In the harbour."),)))
     assert answer.standalone.startswith("Since when was it there? (")
     writing.close()
 
 
 async def test_condensing_here_costs_seconds_also_where_the_answer_costs_tokens(
-    bench: Workbench,
+    app: App,
 ) -> None:
-    condenser = GeneratorChatModel(generator=bench.generator, max_tokens=8)
-    assistant = assistant_with(bench, ScriptedChat(reply=("Nothing. [1]",)), condenser=condenser)
+    condenser = GeneratorChatModel(generator=app.models.generator(app.settings.generator.adapter), max_tokens=8)
+    assistant = assistant_with(app, ScriptedChat(reply=("Nothing. [1]",)), condenser=condenser)
     events = [event async for event in assistant.start(Ask("Since when?", (Turn(QUESTION, "Here."),)))]
     (done,) = [event for event in events if isinstance(event, Done)]
-    spans = {span.name: span for span in bench.traces.get(done.answer.trace_id).spans}
+    spans = {span.name: span for span in app.stores.traces.get(done.answer.trace_id).spans}
     span = spans["GeneratorChatModel"]
     assert span.input_tokens
     assert span.ended is not None
@@ -124,12 +122,12 @@ async def test_condensing_here_costs_seconds_also_where_the_answer_costs_tokens(
 async def test_the_generator_that_ships_puts_the_name_in_the_place_of_the_pronoun(
     harbour: Path, asked: str, answer: str, follow_up: str, name: str
 ) -> None:
-    bench = Workbench(settings_at(harbour, retrieval={"condenser": "generator"}))
-    told = (await answered(bench, Ask(follow_up, (Turn(asked, answer),)))).standalone
+    app = open_app(settings_at(harbour, retrieval={"condenser": "generator"}))
+    told = (await answered(app, Ask(follow_up, (Turn(asked, answer),)))).standalone
     assert name in told.casefold()
     assert told.endswith("?")
     assert not {"she", "it", "they"} & set(told.casefold().split())
-    bench.close()
+    app.close()
 
 
 @pytest.mark.parametrize(

@@ -163,6 +163,28 @@ def test_a_room_imports_only_what_stands_before_it() -> None:
     assert not wrong
 
 
+def imported_modules(path: Path) -> set[str]:
+    """The modules that a file imports by their full names, wherever it does."""
+    return {str(node.module) for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)}
+
+
+def test_only_the_entries_see_the_whole_app() -> None:
+    """A tab, a panel or a helper is given the parts that it uses."""
+    found = {path.relative_to(ROOT).as_posix() for path in sources("ui") if "ui.app.app" in imported_modules(path)}
+    assert found == {"ui/commands/_app.py", "ui/server.py", "ui/pages/page.py"}
+
+
+def test_the_parts_of_an_app_know_no_page_and_no_command() -> None:
+    below = ("ui.pages", "ui.commands", "ui.server", "ui.api", "ui.cli")
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for path in (ROOT / "ui" / "app").glob("*.py")
+        for module in imported_modules(path)
+        if module.startswith(below)
+    ]
+    assert not wrong
+
+
 def test_only_the_ground_stands_beside_the_rooms() -> None:
     found = {path.relative_to(ROOT / "rag").parts[0] for path in sources("rag")}
     assert found == GROUND_FILES | set(ROOMS)

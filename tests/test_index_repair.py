@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from corpus_stores import CountingEncoder, assert_in_step, take_in, vectors_by_place, write
 from sqlalchemy import delete, select
-from stores import CountingEncoder, assert_in_step, take_in, vectors_by_place, write
 from terminal import call, one_object
 
 from rag import tables as db
@@ -265,22 +265,22 @@ def test_a_database_that_was_put_back_removes_what_it_does_not_know(
 
 def test_the_sample_repairs_itself_when_a_process_starts(handbook_home: Path, encoder: Encoder) -> None:
     from rag.settings import Settings
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     garble_chroma_tables(handbook_home)
-    bench = Workbench(Settings(home=handbook_home, tracking={"wandb": "off"}))
-    bench.__dict__["encoder"] = encoder
-    health = bench.health()
+    app = open_app(Settings(home=handbook_home, tracking={"wandb": "off"}))
+    app.stores.encoder = encoder
+    health = app.health.check()
     assert not health.index_ok
     assert any("Chroma's files are damaged" in notice for notice in health.notices)
-    bench.warm()
-    health = bench.health()
+    app.health.warm()
+    health = app.health.check()
     assert health.index_ok
     (notice,) = health.notices
     (aside,) = handbook_home.glob("chroma.damaged-*")
     assert aside.name in notice
-    assert_in_step(bench.index())
-    bench.close()
+    assert_in_step(app.stores.index())
+    app.close()
 
 
 def test_health_names_the_corpus_until_it_is_repaired(
@@ -288,23 +288,23 @@ def test_health_names_the_corpus_until_it_is_repaired(
 ) -> None:
     from tiny import CORPUS, open_tiny
 
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     made = open_tiny(tmp_path, converted_models, encoder=encoder)
     settings = made.settings
     made.close()
     shutil.rmtree(tmp_path / "chroma")
-    bench = Workbench(settings)
-    bench.__dict__["encoder"] = encoder
-    health = bench.health()
+    app = open_app(settings)
+    app.stores.encoder = encoder
+    health = app.health.check()
     assert not health.index_ok
     assert health.model_ok
     assert f"The index of the corpus {CORPUS} is damaged" in health.notices[0]
-    report = bench.ingest(CORPUS, [tmp_path / "pages"])
-    assert report.passages == bench.index().passage_count()
-    assert bench.health().notices == ()
-    assert bench.health().index_ok
-    bench.close()
+    report = app.stores.ingest(CORPUS, [tmp_path / "pages"])
+    assert report.passages == app.stores.index().passage_count()
+    assert app.health.check().notices == ()
+    assert app.health.check().index_ok
+    app.close()
 
 
 @pytest.mark.usefixtures("one_encoder")

@@ -9,8 +9,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+from corpus_stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
 from sqlalchemy import select
-from stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
 
 from rag import tables as db
 from rag.database import reading

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
+from corpus_stores import CountingEncoder, assert_in_step, passages_of, places, take_in, write
 
 from rag.encoders import Encoder
 from rag.errors import StorageFull

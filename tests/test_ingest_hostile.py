@@ -11,13 +11,13 @@ from pathlib import Path
 
 import hostile
 import pytest
-from stores import assert_in_step, limits, passages_of, take_in, write
+from corpus_stores import assert_in_step, limits, passages_of, take_in, write
 
 from rag.documents.loaders import load
 from rag.documents.loaders.isolated import IsolatedLoader
 from rag.errors import LoadError
 from rag.indexing.corpus_index import CorpusIndex
-from ui.pdf_pages import PdfPages
+from ui.pages.documents.pdf_pages import PdfPages
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_MB = 1_500
@@ -30,7 +30,7 @@ import json, resource, sys, threading, time
 from pathlib import Path
 import psutil
 from rag.settings import Settings
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[3]), int(sys.argv[3])))
 peak, done = 0, threading.Event()
@@ -48,14 +48,14 @@ def watch():
         peak = max(peak, total)
 
 threading.Thread(target=watch, daemon=True).start()
-bench = Workbench(Settings(
+app = open_app(Settings(
     home=Path(sys.argv[1]),
     ingest={"parse_memory_mb": 256, "parse_timeout_s": 8, "max_text_mb": 2},
     tracking={"wandb": "off"},
 ))
-report = bench.ingest("all", [Path(sys.argv[2])])
+report = app.stores.ingest("all", [Path(sys.argv[2])])
 children = len(psutil.Process().children(recursive=True))
-bench.close()
+app.close()
 done.set()
 problems = [[Path(problem.path).name, problem.reason] for problem in report.problems]
 print(json.dumps({"added": report.added, "problems": problems, "peak_mb": peak / 1e6, "children": children}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stores import assert_in_step, passages_of, take_in, write
+from corpus_stores import assert_in_step, passages_of, take_in, write
 
 from rag.indexing.corpus_index import CorpusIndex
 from rag.indexing.ingestion import IngestReport

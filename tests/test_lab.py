@@ -16,8 +16,10 @@ from prompts import PromptSettings
 from rag.errors import EvaluationError, PromptError, RagsmithError, SettingsError
 from rag.evaluation.variants import Variant, parse_variant
 from rag.types import Answer, Done, Event, Started, Token
-from ui.direct import run_prompt
-from ui.lab import (
+from ui.app.app import App, open_app
+from ui.pages.prompts.direct import run_prompt
+from ui.pages.prompts.lab_answers import LabQuestion, SideBySide, ask_all
+from ui.pages.prompts.lab_columns import (
     LETTERS,
     Column,
     begin_evaluation,
@@ -29,8 +31,6 @@ from ui.lab import (
     variants_of,
     write_column,
 )
-from ui.lab_answers import LabQuestion, SideBySide, ask_all
-from ui.wiring import Workbench
 
 ASKED = LabQuestion(QUESTION, CORPUS)
 VALUES = {"title": "Tides", "text": "The gauge is read twice a day."}
@@ -44,12 +44,12 @@ settings = st.sampled_from(("prompt", "model", "retrieval.k", "retrieval.mode", 
 
 
 @pytest.fixture
-def own(converted_models: Path, tmp_path: Path) -> Iterator[Workbench]:
-    """A workbench of the test's own, for saving prompts."""
+def own(converted_models: Path, tmp_path: Path) -> Iterator[App]:
+    """An app of the test's own, for saving prompts."""
     home = tmp_path / "own"
     home.mkdir()
     (home / "models").symlink_to(converted_models)
-    made = Workbench(settings_at(home))
+    made = open_app(settings_at(home))
     yield made
     made.close()
 
@@ -60,8 +60,8 @@ async def ended(work: SideBySide) -> SideBySide:
     return work
 
 
-async def answers(bench: Workbench, *columns: Column, asked: LabQuestion = ASKED) -> list[Answer]:
-    work = await ended(ask_all(bench, columns, asked))
+async def answers(app: App, *columns: Column, asked: LabQuestion = ASKED) -> list[Answer]:
+    work = await ended(ask_all(app.releases, app.models, columns, asked))
     found = [lane.draft.answer for lane in work.lanes]
     assert all(lane.over for lane in work.lanes)
     assert None not in found
@@ -112,10 +112,10 @@ def test_columns_that_say_the_same_have_names_of_their_own() -> None:
     assert [each.name for each in named] == ["A as set", "B as set", "generator k=3", "mine"]
 
 
-def test_a_setting_tells_where_it_comes_from(own: Workbench) -> None:
-    draft = own.prompt("answer").model_copy(update={"settings": PromptSettings(style="brief", passages=2)})
-    own.prompts.save(draft, by="me", message="Shorter.")
-    held = resolve(own, Column(prompt="answer@2", passages="4", more="decoding.temperature=0.7"))
+def test_a_setting_tells_where_it_comes_from(own: App) -> None:
+    draft = own.stores.prompt("answer").model_copy(update={"settings": PromptSettings(style="brief", passages=2)})
+    own.stores.prompts.save(draft, by="me", message="Shorter.")
+    held = resolve(own.releases, Column(prompt="answer@2", passages="4", more="decoding.temperature=0.7"))
     found = {each.name: each for each in held.settings}
     assert (found["answer.style"].value, found["answer.style"].origin) == ("brief", "version")
     assert (found["retrieval.k"].value, found["retrieval.k"].origin) == ("4", "here")
@@ -125,44 +125,44 @@ def test_a_setting_tells_where_it_comes_from(own: Workbench) -> None:
     assert found["answer.style"].honoured
 
 
-def test_the_first_choice_of_a_prompt_is_its_name_and_then_its_newest_version(own: Workbench) -> None:
+def test_the_first_choice_of_a_prompt_is_its_name_and_then_its_newest_version(own: App) -> None:
     for _ in range(25):
-        own.prompts.save(own.prompt("answer"), by="me", message="Again.")
-    own.prompts.move("answer", "staging", 3, by="me", message="Look.")
-    listed = [each for each in prompt_choices(own.prompts) if each.partition("@")[0] == "answer"]
+        own.stores.prompts.save(own.stores.prompt("answer"), by="me", message="Again.")
+    own.stores.prompts.move("answer", "staging", 3, by="me", message="Look.")
+    listed = [each for each in prompt_choices(own.stores.prompts) if each.partition("@")[0] == "answer"]
     assert listed[:3] == ["answer", "answer@staging", "answer@26"]
     assert len(listed) == 22
 
 
-async def test_columns_differ_in_what_they_were_told(bench: Workbench) -> None:
-    full, brief = await answers(bench, Column(), Column(more="answer.style=brief", passages="2"))
+async def test_columns_differ_in_what_they_were_told(app: App) -> None:
+    full, brief = await answers(app, Column(), Column(more="answer.style=brief", passages="2"))
     assert SENTENCE in full.text
     assert "1871" in brief.text
     assert SENTENCE not in brief.text
     assert (len(full.hits), len(brief.hits)) == (5, 2)
     assert full.trace_id != brief.trace_id
-    assert bench.traces.get(brief.trace_id).answer == brief.text
+    assert app.stores.traces.get(brief.trace_id).answer == brief.text
 
 
-async def test_fixed_passages_are_those_of_the_first_column(bench: Workbench) -> None:
+async def test_fixed_passages_are_those_of_the_first_column(app: App) -> None:
     columns = (Column(passages="3"), Column(passages="1"), Column(mode="lexical"))
-    first, *others = await answers(bench, *columns, asked=replace(ASKED, fixed=True))
+    first, *others = await answers(app, *columns, asked=replace(ASKED, fixed=True))
     assert len(first.hits) == 3
     assert [each.hits for each in others] == [first.hits, first.hits]
 
 
-async def test_passages_are_fixed_by_the_first_column_that_searches(bench: Workbench) -> None:
+async def test_passages_are_fixed_by_the_first_column_that_searches(app: App) -> None:
     columns = (Column(prompt="nowhere"), Column(prompt="split-question"), Column(passages="2"))
-    assert source_of_passages(bench, columns)[0] == 2
+    assert source_of_passages(app.releases, columns)[0] == 2
     with pytest.raises(PromptError, match="nowhere"):
-        source_of_passages(bench, columns[:1])
+        source_of_passages(app.releases, columns[:1])
     with pytest.raises(SettingsError, match="No column searches"):
-        source_of_passages(bench, columns[1:2])
+        source_of_passages(app.releases, columns[1:2])
 
 
-async def test_a_column_that_fails_leaves_the_others_alone(bench: Workbench) -> None:
+async def test_a_column_that_fails_leaves_the_others_alone(app: App) -> None:
     columns = [Column(), Column(prompt="nowhere@7"), Column(more="retrieval.k=0"), Column(model="nonsense")]
-    work = await ended(ask_all(bench, columns, replace(ASKED, fixed=True)))
+    work = await ended(ask_all(app.releases, app.models, columns, replace(ASKED, fixed=True)))
     good, *bad = work.lanes
     assert good.draft.answer is not None
     assert good.draft.answer.status == "answered"
@@ -172,20 +172,22 @@ async def test_a_column_that_fails_leaves_the_others_alone(bench: Workbench) -> 
     assert all(lane.over for lane in work.lanes)
 
 
-async def test_a_corpus_that_is_missing_fails_in_every_column(bench: Workbench) -> None:
+async def test_a_corpus_that_is_missing_fails_in_every_column(app: App) -> None:
     for fixed in (False, True):
-        work = await ended(ask_all(bench, [Column(), Column()], LabQuestion(QUESTION, "nowhere", fixed=fixed)))
+        work = await ended(
+            ask_all(app.releases, app.models, [Column(), Column()], LabQuestion(QUESTION, "nowhere", fixed=fixed))
+        )
         told_of = [str(lane.problem or (lane.draft.answer and lane.draft.answer.error)) for lane in work.lanes]
         assert all("nowhere" in each for each in told_of)
 
 
-async def test_no_question_is_asked_of_nobody(bench: Workbench) -> None:
-    work = await ended(ask_all(bench, [Column()], LabQuestion("  ", CORPUS)))
+async def test_no_question_is_asked_of_nobody(app: App) -> None:
+    work = await ended(ask_all(app.releases, app.models, [Column()], LabQuestion("  ", CORPUS)))
     assert isinstance(work.lanes[0].problem, PromptError)
 
 
-async def test_what_is_off_topic_is_refused_side_by_side(bench: Workbench) -> None:
-    found = await answers(bench, Column(), Column(mode="lexical"), asked=replace(ASKED, text=OFF_TOPIC))
+async def test_what_is_off_topic_is_refused_side_by_side(app: App) -> None:
+    found = await answers(app, Column(), Column(mode="lexical"), asked=replace(ASKED, text=OFF_TOPIC))
     assert [each.status for each in found] == ["abstained", "abstained"]
 
 
@@ -241,14 +243,14 @@ async def test_one_that_breaks_is_told_and_the_others_go_on() -> None:
     assert work.lanes[1].draft.answer is not None
 
 
-async def test_a_prompt_with_variables_of_its_own_is_sent_with_the_values(own: Workbench) -> None:
+async def test_a_prompt_with_variables_of_its_own_is_sent_with_the_values(own: App) -> None:
     with scripted_openai(says("Read ", "twice.")) as server:
-        here = Workbench(own.settings.model_copy(update={"openai": _server(own, server.base_url)}))
+        here = open_app(own.settings.model_copy(update={"openai": _server(own, server.base_url)}))
         column = Column(prompt="summarise-source", model="openai:scripted-1", more="decoding.top_k=5")
-        assert resolve(here, column).free == ("title", "text")
+        assert resolve(here.releases, column).free == ("title", "text")
         (answer,) = await answers(here, column, asked=LabQuestion("", values=VALUES))
         sent = server.only.body["messages"]
-        traced = here.traces.get(answer.trace_id)
+        traced = here.stores.traces.get(answer.trace_id)
         here.close()
     assert (answer.text, answer.status, answer.prompt) == ("Read twice.", "answered", "summarise-source@1")
     assert VALUES["text"] in sent[-1]["content"]
@@ -258,36 +260,38 @@ async def test_a_prompt_with_variables_of_its_own_is_sent_with_the_values(own: W
     assert {"prompt", "generate"} <= {span.name for span in traced.spans}
 
 
-async def test_the_question_is_a_value_where_the_prompt_has_it(own: Workbench) -> None:
+async def test_the_question_is_a_value_where_the_prompt_has_it(own: App) -> None:
     def echo(reply: Reply, request: Received) -> None:
         says(str("tide gauge" in request.body["messages"][-1]["content"]))(reply, request)
 
     with scripted_openai(echo) as server:
-        here = Workbench(own.settings.model_copy(update={"openai": _server(own, server.base_url)}))
+        here = open_app(own.settings.model_copy(update={"openai": _server(own, server.base_url)}))
         (answer,) = await answers(here, Column(prompt="split-question", model="openai:scripted-1"))
         here.close()
     assert answer.text == "True"
 
 
-async def test_the_embedded_reader_says_that_it_cannot_answer_such_a_prompt(bench: Workbench) -> None:
-    (answer,) = await answers(bench, Column(prompt="summarise-source"), asked=LabQuestion("", values=VALUES))
+async def test_the_embedded_reader_says_that_it_cannot_answer_such_a_prompt(app: App) -> None:
+    (answer,) = await answers(app, Column(prompt="summarise-source"), asked=LabQuestion("", values=VALUES))
     assert answer.status == "failed"
     assert "embedded reader" in answer.error
 
 
-async def test_values_that_do_not_fit_are_named(bench: Workbench) -> None:
+async def test_values_that_do_not_fit_are_named(app: App) -> None:
     variant = variant_of(Column(prompt="summarise-source", model="generator"))
-    events = await told(run_prompt(bench, variant, {"title": "Tides"}))
+    events = await told(run_prompt(app.releases, app.models, variant, {"title": "Tides"}))
     assert isinstance(events[-1], Done)
     assert "text" in events[-1].answer.error
 
 
-def test_a_dataset_is_not_run_with_a_prompt_that_answers_no_questions(bench: Workbench) -> None:
+def test_a_dataset_is_not_run_with_a_prompt_that_answers_no_questions(app: App) -> None:
     with pytest.raises(PromptError, match="Column B"):
-        begin_evaluation(bench, [Column(), Column(prompt="summarise-source")], "any", CORPUS)
+        begin_evaluation(
+            app.releases, app.evaluations, [Column(), Column(prompt="summarise-source")], "any", CORPUS
+        )
     with pytest.raises(EvaluationError, match="any"):
-        begin_evaluation(bench, [Column()] * len(LETTERS), "any", CORPUS)
+        begin_evaluation(app.releases, app.evaluations, [Column()] * len(LETTERS), "any", CORPUS)
 
 
-def _server(bench: Workbench, base_url: str) -> Any:
-    return bench.settings.openai.model_copy(update={"base_url": base_url, "max_retries": 0})
+def _server(app: App, base_url: str) -> Any:
+    return app.settings.openai.model_copy(update={"base_url": base_url, "max_retries": 0})

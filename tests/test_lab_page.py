@@ -13,7 +13,7 @@ from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_open
 from tiny import CORPUS, QUESTION, SENTENCE, open_tiny
 
 from rag.evaluation.cases import Case
-from ui.wiring import Workbench
+from ui.app.app import App
 
 REMOTE = "openai:scripted-1"
 
@@ -25,9 +25,7 @@ def model() -> Iterator[ScriptedOpenAI]:
 
 
 @pytest.fixture(scope="module")
-def bench(
-    tmp_path_factory: pytest.TempPathFactory, converted_models: Path, model: ScriptedOpenAI
-) -> Iterator[Workbench]:
+def app(tmp_path_factory: pytest.TempPathFactory, converted_models: Path, model: ScriptedOpenAI) -> Iterator[App]:
     served = {"base_url": model.base_url, "max_retries": 0}
     made = open_tiny(tmp_path_factory.mktemp("lab"), converted_models, openai=served)
     yield made
@@ -61,7 +59,7 @@ def passages(page: Page, letter: str) -> list[str]:
     return names.all_text_contents()
 
 
-def test_two_columns_answer_in_their_own_ways(page: Page, address: str, bench: Workbench) -> None:
+def test_two_columns_answer_in_their_own_ways(page: Page, address: str, app: App) -> None:
     show(page, address, "A:", "short: answer.style=brief retrieval.k=2")
     expect(page.locator("#lab-b-name input")).to_have_value("short")
     run(page, 2)
@@ -90,7 +88,7 @@ def test_fixed_passages_are_the_same_in_all_columns(page: Page, address: str) ->
     expect(page.locator("#lab-note")).not_to_contain_text("All columns")
 
 
-def test_a_column_that_fails_stands_beside_one_that_answers(page: Page, address: str, bench: Workbench) -> None:
+def test_a_column_that_fails_stands_beside_one_that_answers(page: Page, address: str, app: App) -> None:
     show(page, address, "A:", "B: prompt=nowhere", "C: decoding.temperature=9")
     run(page, 3)
     expect(answer(page, "a").locator(".rs-text")).to_contain_text(SENTENCE)
@@ -105,7 +103,7 @@ def test_what_columns_show_is_said_again_for_pages_that_are_slow_to_show_it(page
     assert taken_back(page) == []
 
 
-def test_stop_hangs_up_in_all_columns(page: Page, address: str, model: ScriptedOpenAI, bench: Workbench) -> None:
+def test_stop_hangs_up_in_all_columns(page: Page, address: str, model: ScriptedOpenAI, app: App) -> None:
     def endless(reply: Reply, _: Received) -> None:
         reply.head()
         reply.drip("and so on ", 0.05)
@@ -120,7 +118,7 @@ def test_stop_hangs_up_in_all_columns(page: Page, address: str, model: ScriptedO
         expect(page.locator(".rs-lab-answer .rs-cancelled .rs-badge")).to_have_text(["Stopped", "Stopped"])
         expect(page.locator("#lab-run")).to_be_visible()
         assert model.gone.wait(60)
-        assert [each.status for each in bench.traces.list(limit=2).traces] == ["cancelled", "cancelled"]
+        assert [each.status for each in app.stores.traces.list(limit=2).traces] == ["cancelled", "cancelled"]
     finally:
         model.script = before
 
@@ -178,13 +176,13 @@ def test_settings_tell_where_they_come_from_and_markup_stays_text(page: Page, ad
     assert page.locator(".rs-lab-column i").count() == 0
 
 
-def test_columns_run_on_a_dataset(page: Page, address: str, bench: Workbench) -> None:
+def test_columns_run_on_a_dataset(page: Page, address: str, app: App) -> None:
     cases = [Case(id="gauge", question=QUESTION, answers=("1871",))]
-    bench.evaluations.datasets.save("harbour", cases, by="me", message="First.")
+    app.evaluations.datasets.save("harbour", cases, by="me", message="First.")
     show(page, address, "A:", "B: retrieval.k=2")
     page.locator("#lab-dataset input").click()
     page.get_by_role("option", name="harbour@1").click()
     page.locator("#lab-evaluate").click()
     expect(page.get_by_role("tab", name="Evaluate")).to_have_attribute("aria-selected", "true")
-    (begun,) = bench.evaluations.runs.list()
+    (begun,) = app.evaluations.runs.list()
     assert [each.name for each in begun.plan.variants] == ["as set", "k=2"]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import docx
 import pytest
+from corpus_stores import limits, write
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_bench import pdf
-from stores import limits, write
+from scripted_app import pdf
 
 from rag.documents.loaders import load
 from rag.documents.loaders._frames import FrameError, TooLarge, document_of, frames_of

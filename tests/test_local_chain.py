@@ -19,42 +19,42 @@ from tiny_lm import MESSAGES, chat, make_model, watch
 from rag.encoders import Encoder
 from rag.errors import ModelUnavailable
 from rag.types import Ask, Done, Token, Turn
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 COMPLETIONS = "/v1/chat/completions"
 
 
 @pytest.fixture(scope="module")
-def local_bench(harbour: Path, encoder: Encoder, tiny_lm: Path) -> Iterator[Workbench]:
+def local_app(harbour: Path, encoder: Encoder, tiny_lm: Path) -> Iterator[App]:
     """The workbench with the tiny model, whose nonsense counts as an answer."""
     made = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 30, "context_tokens": 150})
     yield made
     made.close()
 
 
-def with_model(home: Path, encoder: Encoder, model: Path | str, **changes: Any) -> Workbench:
+def with_model(home: Path, encoder: Encoder, model: Path | str, **changes: Any) -> App:
     given = {
         "model": f"local:{model}",
         "local": {"device": "cpu", "dtype": "f32"},
         "grounding": {"min_support": 0},
         "cost": {"machine_usd_per_hour": 36.0},
     }
-    made = Workbench(settings_at(home, **given | changes))
-    made.__dict__["encoder"] = encoder
+    made = open_app(settings_at(home, **given | changes))
+    made.stores.encoder = encoder
     return made
 
 
-async def test_an_answer_is_streamed_traced_and_costed_by_the_seconds(local_bench: Workbench) -> None:
-    events = await told(local_bench.assistant.start(Ask(QUESTION)))
+async def test_an_answer_is_streamed_traced_and_costed_by_the_seconds(local_app: App) -> None:
+    events = await told(local_app.releases.assistant().start(Ask(QUESTION)))
     written = [event.text for event in events if isinstance(event, Token)]
     assert len(written) > 10
     assert isinstance(events[-1], Done)
     answer = events[-1].answer
     assert answer.error == ""
     assert answer.status == "answered"
-    assert answer.model == local_bench.settings.model
+    assert answer.model == local_app.settings.model
     assert answer.usage.output_tokens == 30
-    trace = local_bench.traces.get(answer.trace_id)
+    trace = local_app.stores.traces.get(answer.trace_id)
     llm = only_llm(trace)
     assert (llm.input_tokens, llm.output_tokens) == (answer.usage.input_tokens, 30)
     assert llm.ended is not None
@@ -62,13 +62,13 @@ async def test_an_answer_is_streamed_traced_and_costed_by_the_seconds(local_benc
     assert llm.cost_usd == pytest.approx((llm.ended - llm.started) * 0.01, rel=0.01)
     assert answer.cost_usd is not None
     assert answer.cost_usd >= llm.cost_usd > 0
-    assert llm.attributes["model_name"] == local_bench.models.engine(local_bench.settings).name
+    assert llm.attributes["model_name"] == local_app.models.engine(local_app.settings).name
 
 
-async def test_a_follow_up_is_condensed_by_the_model(local_bench: Workbench) -> None:
+async def test_a_follow_up_is_condensed_by_the_model(local_app: App) -> None:
     history = (Turn("What is the tide gauge?", "A thing."),)
-    answer = await answered(local_bench, "Since when?", history=history)
-    trace = local_bench.traces.get(answer.trace_id)
+    answer = await answered(local_app, "Since when?", history=history)
+    trace = local_app.stores.traces.get(answer.trace_id)
     assert sum(span.kind == "llm" for span in trace.spans) == 2
     assert trace.output_tokens == 60
 
@@ -76,16 +76,16 @@ async def test_a_follow_up_is_condensed_by_the_model(local_bench: Workbench) -> 
 async def test_a_person_who_stops_stops_the_work_and_the_trace_keeps_the_count(
     harbour: Path, encoder: Encoder, tiny_lm: Path
 ) -> None:
-    bench = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 1200, "context_tokens": 150})
+    app = with_model(harbour, encoder, tiny_lm, decoding={"max_tokens": 1200, "context_tokens": 150})
     try:
-        steps = watch(bench.models.engine(bench.settings), before=lambda _: time.sleep(0.01))
-        trace_id = await stopped_after(5, bench.assistant.start(Ask(QUESTION)))
+        steps = watch(app.models.engine(app.settings), before=lambda _: time.sleep(0.01))
+        trace_id = await stopped_after(5, app.releases.assistant().start(Ask(QUESTION)))
         made = len(steps.shapes)
         await asyncio.sleep(0.2)
         assert len(steps.shapes) <= made + 2
-        trace = bench.traces.get(trace_id)
+        trace = app.stores.traces.get(trace_id)
     finally:
-        bench.close()
+        app.close()
     assert trace.status == "cancelled"
     llm = only_llm(trace)
     assert llm.input_tokens is not None
@@ -99,22 +99,22 @@ async def test_a_prompt_that_does_not_fit_is_told_in_the_answer(
     harbour: Path, encoder: Encoder, tiny_lm: Path, tmp_path: Path
 ) -> None:
     small = make_model(tmp_path / "small", max_position_embeddings=128)
-    bench = with_model(harbour, encoder, small)
+    app = with_model(harbour, encoder, small)
     try:
-        answer = await answered(bench, QUESTION)
+        answer = await answered(app, QUESTION)
     finally:
-        bench.close()
+        app.close()
     assert answer.status == "failed"
     assert "reads at most 128. Lower decoding.context_tokens by" in answer.error
 
 
 async def test_a_missing_model_is_told_in_the_answer_and_in_the_strip(harbour: Path, encoder: Encoder) -> None:
-    bench = with_model(harbour, encoder, "org/tiny")
+    app = with_model(harbour, encoder, "org/tiny")
     try:
-        answer = await answered(bench, QUESTION)
-        health = bench.health()
+        answer = await answered(app, QUESTION)
+        health = app.health.check()
     finally:
-        bench.close()
+        app.close()
     assert answer.status == "failed"
     assert "hf download org/tiny" in answer.error
     assert not health.model_ok
@@ -126,25 +126,25 @@ def test_an_adapter_makes_another_release(harbour: Path, encoder: Encoder, tiny_
     adapter = str(tiny_lm.parent / "citer")
     names = set()
     for section in (local, local | {"adapter": adapter}):
-        bench = with_model(harbour, encoder, tiny_lm, local=section)
+        app = with_model(harbour, encoder, tiny_lm, local=section)
         try:
-            names.add((bench.release().name, bench.release().adapter))
+            names.add((app.releases.pipeline().release.name, app.releases.pipeline().release.adapter))
         finally:
-            bench.close()
+            app.close()
     assert {adapter for _, adapter in names} == {"", adapter}
     assert len({name for name, _ in names}) == 2
 
 
 def test_closing_the_workbench_closes_the_model(harbour: Path, encoder: Encoder, tiny_lm: Path) -> None:
-    bench = with_model(harbour, encoder, tiny_lm)
-    engine = bench.models.engine(bench.settings)
-    bench.close()
+    app = with_model(harbour, encoder, tiny_lm)
+    engine = app.models.engine(app.settings)
+    app.close()
     assert not engine._batches._thread.is_alive()
     with pytest.raises(ModelUnavailable, match="has been closed"):
         chat(engine).invoke(MESSAGES)
 
 
-def test_the_http_api_serves_it_to_several_at_once(local_bench: Workbench) -> None:
+def test_the_http_api_serves_it_to_several_at_once(local_app: App) -> None:
     def ask(stream: bool) -> tuple[str, int]:
         body = {
             "model": "ragsmith",
@@ -163,7 +163,7 @@ def test_the_http_api_serves_it_to_several_at_once(local_bench: Workbench) -> No
         assert len(pieces) > 3
         return text, pieces[-1]["usage"]["completion_tokens"]
 
-    with running(local_bench) as address, ThreadPoolExecutor(3) as people:
+    with running(local_app) as address, ThreadPoolExecutor(3) as people:
         told = list(people.map(ask, (True, False, True)))
     assert {tokens for _, tokens in told} == {30}
     assert len({" ".join(text.split()) for text, _ in told}) == 1

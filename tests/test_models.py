@@ -31,9 +31,9 @@ from rag.errors import ModelUnavailable, SettingsError
 from rag.models.chat_models import check_model_name, open_remote_model
 from rag.settings import DecodingSettings, Settings
 from rag.types import Ask
+from ui.app.app import App
 from ui.openai_shapes import Reply as ApiReply
 from ui.pages.chat.answer_html import footer_html
-from ui.wiring import Workbench
 
 pytestmark = WRONG_TYPES
 
@@ -198,14 +198,14 @@ async def test_any_text_arrives_as_it_is() -> None:
     assert server.only.body["messages"] == [{"role": "user", "content": told}]
 
 
-async def test_the_chain_sends_its_prompt_and_records_the_usage(bench: Workbench) -> None:
-    answer, server = await answered_by(bench, says(SENTENCE, " [1]"), "gpt-4o-mini")
+async def test_the_chain_sends_its_prompt_and_records_the_usage(app: App) -> None:
+    answer, server = await answered_by(app, says(SENTENCE, " [1]"), "gpt-4o-mini")
     assert (answer.status, answer.text, answer.model) == ("answered", f"{SENTENCE} [1]", "openai:gpt-4o-mini")
     assert (answer.usage.input_tokens, answer.usage.output_tokens) == (40, 3)
     roles = [message["role"] for message in server.only.body["messages"]]
     assert roles == ["system", "user"]
     assert server.only.body["messages"][1]["content"].endswith(f"Question: {QUESTION}\n")
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     llm = only_llm(trace)
     assert (llm.input_tokens, llm.output_tokens) == (40, 3)
     assert llm.cost_usd == pytest.approx((40 * 0.15 + 3 * 0.6) / 1e6)
@@ -213,13 +213,13 @@ async def test_the_chain_sends_its_prompt_and_records_the_usage(bench: Workbench
     assert answer.cost_usd > llm.cost_usd  # type: ignore[operator]
 
 
-async def test_a_model_without_a_price_has_an_unknown_cost(bench: Workbench) -> None:
-    answer, _ = await answered_by(bench, says(SENTENCE, " [1]"), "llama3.2")
+async def test_a_model_without_a_price_has_an_unknown_cost(app: App) -> None:
+    answer, _ = await answered_by(app, says(SENTENCE, " [1]"), "llama3.2")
     assert (answer.status, answer.cost_usd) == ("answered", None)
-    assert bench.traces.get(answer.trace_id).cost_usd is None
+    assert app.stores.traces.get(answer.trace_id).cost_usd is None
 
 
-async def test_a_server_that_reports_no_usage_leaves_it_unknown(bench: Workbench) -> None:
+async def test_a_server_that_reports_no_usage_leaves_it_unknown(app: App) -> None:
     def script(reply: Reply, _: Received) -> None:
         reply.head()
         reply.piece(f"{SENTENCE} [1]")
@@ -227,24 +227,24 @@ async def test_a_server_that_reports_no_usage_leaves_it_unknown(bench: Workbench
         reply.event(b"[DONE]")
         reply.end()
 
-    answer, _ = await answered_by(bench, script, "gpt-4o")
+    answer, _ = await answered_by(app, script, "gpt-4o")
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.cost_usd) == (None, None, None)
 
 
 @pytest.mark.parametrize(("ending", "cut"), [("stop", False), ("length", True)])
-async def test_an_answer_that_the_token_limit_ended_says_so(bench: Workbench, ending: str, cut: bool) -> None:
-    answer, _ = await answered_by(bench, says(SENTENCE, " [1]", ending=ending), "gpt-4o")
+async def test_an_answer_that_the_token_limit_ended_says_so(app: App, ending: str, cut: bool) -> None:
+    answer, _ = await answered_by(app, says(SENTENCE, " [1]", ending=ending), "gpt-4o")
     assert (answer.status, answer.cut) == ("answered", cut)
     assert ("cut at the token limit" in footer_html(answer)) == cut
     assert ApiReply("ragsmith").completion(answer)["choices"][0]["finish_reason"] == ending
 
 
-async def test_a_follow_up_asks_the_server_twice_and_costs_twice(bench: Workbench) -> None:
+async def test_a_follow_up_asks_the_server_twice_and_costs_twice(app: App) -> None:
     script = scripts([says(QUESTION), says(SENTENCE, " [1]")])
-    answer, server = await answered_by(bench, script, "gpt-4o", "Since when?", history=FOLLOW_UP)
+    answer, server = await answered_by(app, script, "gpt-4o", "Since when?", history=FOLLOW_UP)
     assert answer.standalone == QUESTION
     assert len(server.received) == 2
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert (trace.input_tokens, trace.output_tokens) == (80, 6)
     assert sum(span.kind == "llm" for span in trace.spans) == 2
 
@@ -252,16 +252,16 @@ async def test_a_follow_up_asks_the_server_twice_and_costs_twice(bench: Workbenc
 # Stopping
 
 
-async def test_a_person_who_stops_a_slow_answer_hangs_up_on_the_server(bench: Workbench) -> None:
+async def test_a_person_who_stops_a_slow_answer_hangs_up_on_the_server(app: App) -> None:
     def slowly(reply: Reply, _: Received) -> None:
         reply.head()
         reply.drip("tide ", 0.02)
 
     with scripted_openai(slowly) as server:
-        assistant = assistant_for(bench, settings_for(server.base_url, "gpt-4o"))
+        assistant = assistant_for(app, settings_for(server.base_url, "gpt-4o"))
         trace_id = await stopped_after(5, assistant.start(Ask(QUESTION)))
         assert await asyncio.to_thread(server.gone.wait, 5)
-    trace = bench.traces.get(trace_id)
+    trace = app.stores.traces.get(trace_id)
     assert trace.status == "cancelled"
     assert trace.answer.startswith("tide tide tide tide tide")
     llm = only_llm(trace)
@@ -270,9 +270,9 @@ async def test_a_person_who_stops_a_slow_answer_hangs_up_on_the_server(bench: Wo
     assert trace.cost_usd is None
 
 
-async def test_a_person_who_stops_a_silent_server_hangs_up_on_it(bench: Workbench) -> None:
+async def test_a_person_who_stops_a_silent_server_hangs_up_on_it(app: App) -> None:
     with scripted_openai(silent) as server:
-        assistant = assistant_for(bench, settings_for(server.base_url))
+        assistant = assistant_for(app, settings_for(server.base_url))
         task = asyncio.create_task(answered(assistant, QUESTION))
         while not server.received:
             await asyncio.sleep(0.01)
@@ -302,7 +302,7 @@ def repeats_the_key(status: int) -> Script:
 @pytest.mark.parametrize("status", [200, 400, 401, 500])
 @pytest.mark.parametrize("key", [KEY, "sk-proj-" + "a1B2c3D4" * 6])
 async def test_the_key_is_nowhere_to_be_read(
-    bench: Workbench,
+    app: App,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
     status: int,
@@ -311,18 +311,24 @@ async def test_the_key_is_nowhere_to_be_read(
     caplog.set_level(logging.DEBUG)
     with scripted_openai(repeats_the_key(status)) as server:
         settings = settings_for(server.base_url, api_key=key)
-        answer = await answered(assistant_for(bench, settings), QUESTION)
+        answer = await answered(assistant_for(app, settings), QUESTION)
     assert server.only.headers["authorization"] == f"Bearer {key}"
     assert answer.status == "failed"
     assert "Incorrect API key provided: [redacted]" in answer.error
-    seen = [answer, bench.traces.get(answer.trace_id), settings, settings.model_dump_json(), *capfd.readouterr()]
+    seen = [
+        answer,
+        app.stores.traces.get(answer.trace_id),
+        settings,
+        settings.model_dump_json(),
+        *capfd.readouterr(),
+    ]
     assert not [each for each in seen if key in repr(each)]
     assert not [record for record in caplog.records if key in record.getMessage()]
 
 
-async def test_the_key_is_not_in_what_a_model_says_of_itself(bench: Workbench) -> None:
+async def test_the_key_is_not_in_what_a_model_says_of_itself(app: App) -> None:
     settings = settings_for("http://127.0.0.1:1/v1")
     model = open_remote_model(settings)
     assert KEY not in repr(model)
     assert KEY not in str(model.asdict())
-    assert KEY not in repr(steps_of(bench, model))
+    assert KEY not in repr(steps_of(app, model))

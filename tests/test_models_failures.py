@@ -30,7 +30,7 @@ from scripted_openai import (
 
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
 from rag.models.remote_model import LONGEST_REPLY
-from ui.wiring import Workbench
+from ui.app.app import App
 
 pytestmark = WRONG_TYPES
 
@@ -226,13 +226,13 @@ def ended_without_an_end(reply: Reply, _: Received) -> None:
 
 
 @pytest.mark.parametrize("script", [cut_off, ended_without_an_end])
-async def test_half_an_answer_is_not_taken_for_a_whole_one(bench: Workbench, script: Script) -> None:
+async def test_half_an_answer_is_not_taken_for_a_whole_one(app: App, script: Script) -> None:
     error, _ = await failure(script)
     assert isinstance(error, ModelProtocolError)
     assert error.message == "The model server broke off in the middle of its answer."
-    answer, _ = await answered_by(bench, script)
+    answer, _ = await answered_by(app, script)
     assert (answer.status, answer.error) == ("failed", str(error))
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     assert (trace.status, trace.answer) == ("error", "The tide gauge was")
     assert str(error) in trace.error
 
@@ -243,8 +243,8 @@ async def test_tokens_used_up_by_thinking_are_told() -> None:
     assert "decoding.max_tokens" in error.fix
 
 
-async def test_an_empty_answer_is_a_refusal(bench: Workbench) -> None:
-    answer, _ = await answered_by(bench, says())
+async def test_an_empty_answer_is_a_refusal(app: App) -> None:
+    answer, _ = await answered_by(app, says())
     assert answer.status == "abstained"
 
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from event_client import events, trigger
 from live_server import running
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedApp
 
 from rag.errors import LoadError
 from rag.settings import Settings
@@ -32,29 +32,27 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["127.0.0.1", "0.0.0.0"])
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedBench]:
+def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedApp]:
     home = tmp_path_factory.mktemp("page-files")
-    made = ScriptedBench(home, Settings(home=home, host=request.param, access={"no_auth": True}))
+    made = ScriptedApp(home, Settings(home=home, host=request.param, access={"no_auth": True}))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def client(bench: ScriptedBench) -> Iterator[httpx.Client]:
-    with running(bench) as address, httpx.Client(base_url=address, timeout=30) as opened:
+def client(app: ScriptedApp) -> Iterator[httpx.Client]:
+    with running(app) as address, httpx.Client(base_url=address, timeout=30) as opened:
         yield opened
 
 
-def kept_copies(bench: ScriptedBench) -> list[Path]:
+def kept_copies(app: ScriptedApp) -> list[Path]:
     """The files of the workspace that hold the secret."""
     return [
-        path for path in bench.workspace.root.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()
+        path for path in app.workspace.root.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()
     ]
 
 
-def test_no_event_takes_a_file_that_was_not_uploaded(
-    bench: ScriptedBench, client: httpx.Client, secret: Path
-) -> None:
+def test_no_event_takes_a_file_that_was_not_uploaded(app: ScriptedApp, client: httpx.Client, secret: Path) -> None:
     asked = [event for event in events(str(client.base_url)) if event["inputs"]]
     assert len(asked) > 50
     forms = cycle((reference(secret), [reference(secret)], {"value": {"files": [reference(secret)]}}))
@@ -67,8 +65,8 @@ def test_no_event_takes_a_file_that_was_not_uploaded(
         refused = list(several.map(is_refused, asked))
     taken = [event["targets"] for event, was_refused in zip(asked, refused, strict=True) if not was_refused]
     assert taken == []
-    assert kept_copies(bench) == []
-    assert bench.ingested == []
+    assert kept_copies(app) == []
+    assert app.ingested == []
 
 
 @pytest.mark.parametrize(
@@ -78,17 +76,17 @@ def test_no_event_takes_a_file_that_was_not_uploaded(
         "tmp\x00/../../x",
     ],
 )  # fmt: skip
-def test_the_upload_event_takes_no_other_path(bench: ScriptedBench, client: httpx.Client, path: str) -> None:
+def test_the_upload_event_takes_no_other_path(app: ScriptedApp, client: httpx.Client, path: str) -> None:
     upload = next(
         event["id"]
         for event in events(str(client.base_url))
         if any(trigger_name == "upload" for _, trigger_name in event["targets"])
     )
     if not path.startswith(("/", "http", "file")):
-        path = f"{bench.workspace.root}/{path}"
+        path = f"{app.workspace.root}/{path}"
     outcome = trigger(client, upload, [[reference(path)], "documents", "documents"])
     assert not outcome.success
-    assert bench.ingested == []
+    assert app.ingested == []
 
 
 def test_a_link_in_the_upload_folder_leads_nowhere(tmp_path: Path, secret: Path) -> None:
@@ -171,9 +169,7 @@ class TestFolders:
         with pytest.raises(LoadError, match="cannot be added from this page"):
             check_folder(self.settings(root), str(root), {header: "10.0.0.9"})
 
-    def test_the_event_is_refused_on_the_page(
-        self, bench: ScriptedBench, client: httpx.Client, root: Path
-    ) -> None:
+    def test_the_event_is_refused_on_the_page(self, app: ScriptedApp, client: httpx.Client, root: Path) -> None:
         named = [
             event["id"]
             for event in events(str(client.base_url))
@@ -181,5 +177,5 @@ class TestFolders:
         ]
         for number in named:
             trigger(client, number, [str(root), "documents", "documents"])
-        assert bench.ingested == []
+        assert app.ingested == []
         assert json.loads(client.get("/healthz").text)["status"] == "ok"

@@ -20,7 +20,7 @@ from prompts.files import as_draft, as_yaml, parse_draft, parse_prompt, write_pr
 from prompts.library import SHIPPED
 from prompts.template import _ASIDE, split_places
 from rag.evaluation.variants import Variant
-from ui.wiring import Workbench
+from ui.app.app import App
 
 PLAIN = st.text(st.characters(codec="utf-8"), max_size=20)
 SCHEMAS = st.dictionaries(PLAIN, st.one_of(PLAIN, st.integers(), st.lists(PLAIN, max_size=2)), max_size=3)
@@ -203,9 +203,11 @@ def test_a_diff_says_what_a_setting_was_and_is() -> None:
 # What follows it
 
 
-def test_settings_reach_the_release(own_bench: Workbench) -> None:
-    bench = own_bench
-    release = bench.release(variant=Variant(name="v", changes={"prompt": keep(bench, "all-of-them", **WANTED)}))
+def test_settings_reach_the_release(own_app: App) -> None:
+    app = own_app
+    release = app.releases.pipeline(
+        variant=Variant(name="v", changes={"prompt": keep(app, "all-of-them", **WANTED)})
+    ).release
     decoding = release.decoding
     assert (decoding.temperature, decoding.top_p, decoding.top_k) == (0.7, 0.9, 40)
     assert (decoding.repetition_penalty, decoding.seed, decoding.max_tokens) == (1.15, 7, 123)
@@ -213,31 +215,31 @@ def test_settings_reach_the_release(own_bench: Workbench) -> None:
     assert (release.answer.style, release.answer.citations) == ("brief", "end")
     assert (release.k, release.grounding.min_confidence, release.grounding.min_support) == (2, 0.4, 0.4)
     assert release.prompt == "all-of-them@1"
-    assert release.prompt_sha256 != bench.release().prompt_sha256
+    assert release.prompt_sha256 != app.releases.pipeline().release.prompt_sha256
 
 
-async def test_settings_reach_the_answer(own_bench: Workbench) -> None:
-    bench = own_bench
-    label = keep(bench, "one-place", passages=1, citations="none", temperature=1.0)
+async def test_settings_reach_the_answer(own_app: App) -> None:
+    app = own_app
+    label = keep(app, "one-place", passages=1, citations="none", temperature=1.0)
     variant = Variant(name="v", changes={"prompt": label})
-    plain = await answered(bench.assistant, QUESTION)
-    answer = await answered(bench.assistant_for(variant), QUESTION)
+    plain = await answered(app.releases.assistant(), QUESTION)
+    answer = await answered(app.releases.assistant(variant), QUESTION)
     assert (len(plain.hits), len(answer.hits)) == (5, 1)
     assert "[1]" in plain.text
     assert "[1]" not in answer.text
     assert "1871" in answer.text
     assert answer.prompt == "one-place@1"
-    assert answer.release == bench.release(variant=variant).name != plain.release
+    assert answer.release == app.releases.pipeline(variant=variant).release.name != plain.release
     assert answer.notes == ("the model does not honour decoding.temperature",)
     # The settings of the process are as they were.
-    assert (await answered(bench.assistant, QUESTION)).text == plain.text
+    assert (await answered(app.releases.assistant(), QUESTION)).text == plain.text
 
 
-async def test_a_label_that_is_moved_brings_the_settings_of_its_version(own_bench: Workbench) -> None:
-    bench = own_bench
-    keep(bench, "moving", passages=1)
-    keep(bench, "moving", passages=3)
+async def test_a_label_that_is_moved_brings_the_settings_of_its_version(own_app: App) -> None:
+    app = own_app
+    keep(app, "moving", passages=1)
+    keep(app, "moving", passages=3)
     variant = Variant(name="v", changes={"prompt": "moving"})
-    assert len((await answered(bench.assistant_for(variant), QUESTION)).hits) == 1
-    bench.prompts.move("moving", "production", 2, by="Ada", message="Better.")
-    assert len((await answered(bench.assistant_for(variant), QUESTION)).hits) == 3
+    assert len((await answered(app.releases.assistant(variant), QUESTION)).hits) == 1
+    app.stores.prompts.move("moving", "production", 2, by="Ada", message="Better.")
+    assert len((await answered(app.releases.assistant(variant), QUESTION)).hits) == 3

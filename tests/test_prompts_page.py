@@ -1,4 +1,4 @@
-"""The library of prompts in a real browser, with the real workbench behind it."""
+"""The library of prompts in a real browser, with the real app behind it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from prompts import PromptLibrary, PromptTemplate
 from prompts.files import as_draft, parse_draft
 from rag.errors import PromptError
 from rag.settings import Settings
+from ui.app.app import App, open_app
 from ui.pages.prompts.prompts_draft import FIELDS, meant, settings_in, shown, with_settings
 from ui.pages.prompts.prompts_list import Shelf
 from ui.pages.prompts.prompts_view import changes_html, head_html, template_html
-from ui.wiring import Workbench
 
 QUESTION = "What does the Stop button do?"
 SETTLED_MS = 600
@@ -26,8 +26,8 @@ NASTY = "<img src=x onerror=\"document.title='owned'\"> </textarea><script>docum
 
 
 @pytest.fixture(scope="module")
-def bench(handbook_home: Path) -> Iterator[Workbench]:
-    made = Workbench(Settings(home=handbook_home, tracking={"wandb": "off"}))
+def app(handbook_home: Path) -> Iterator[App]:
+    made = open_app(Settings(home=handbook_home, tracking={"wandb": "off"}))
     yield made
     made.close()
 
@@ -86,27 +86,29 @@ def save(page: Page, why: str) -> None:
     expect(page.locator("#prompt-view")).to_be_visible()
 
 
-def make(bench: Workbench, name: str, count: int = 1) -> list[PromptTemplate]:
+def make(app: App, name: str, count: int = 1) -> list[PromptTemplate]:
     """Versions of a prompt of a test's own."""
-    base = bench.prompts.load("answer@1").model_copy(update={"name": name})
+    base = app.stores.prompts.load("answer@1").model_copy(update={"name": name})
     made = []
     for number in range(1, count + 1):
         settings = base.settings.model_copy(update={"temperature": number / 10})
         made.append(
-            bench.prompts.save(base.model_copy(update={"settings": settings}), by="ida", message=f"no. {number}")
+            app.stores.prompts.save(
+                base.model_copy(update={"settings": settings}), by="ida", message=f"no. {number}"
+            )
         )
     return made
 
 
-def make_and_choose(page: Page, bench: Workbench, name: str, count: int = 1) -> None:
+def make_and_choose(page: Page, app: App, name: str, count: int = 1) -> None:
     """The newest of these versions, on a page that knows them."""
-    make(bench, name, count)
+    make(app, name, count)
     reload(page)
     prompts_tab(page)
     choose(page, name)
 
 
-def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Page, bench: Workbench) -> None:
+def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Page, app: App) -> None:
     choose(page, "answer")
     expect(head(page)).to_have_text("answer@1")
     text = begin(page)
@@ -125,7 +127,7 @@ def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Pag
     newest = page.locator(".rs-point").first
     expect(newest).to_contain_text("v2")
     expect(newest).to_contain_text("Shorter answers")
-    saved = bench.prompts.load("answer@2")
+    saved = app.stores.prompts.load("answer@2")
     assert saved.settings.given == {"temperature": 0.25, "style": "sentence"}
     assert "in one sentence, in the language" in saved.messages[0].content
 
@@ -133,7 +135,7 @@ def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Pag
         page.locator(f'.rs-point[data-value="{version}"]').click()
         expect(head(page)).to_have_text(f"answer@{version}")
         settle(page)
-        if bench.prompts.labels("answer")["production"] != version:
+        if app.stores.prompts.labels("answer")["production"] != version:
             page.locator("#prompt-to-production").click()
             expect(page.locator("#prompt-move-told")).to_contain_text("The chat answers with it")
             page.locator("#prompt-reason").locator("textarea, input").fill(why)
@@ -154,8 +156,8 @@ def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Pag
     expect(page.locator(".rs-trace-q")).to_have_text(QUESTION)
 
 
-def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, bench: Workbench) -> None:
-    make_and_choose(page, bench, "malformed")
+def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, app: App) -> None:
+    make_and_choose(page, app, "malformed")
     text = begin(page)
     for broken, told in (
         ("messages: [\n" + text, "no YAML"),
@@ -167,7 +169,7 @@ def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, bench: Workbenc
         expect(page.locator("#prompt-verdict .is-bad")).to_contain_text(told)
         page.locator("#prompt-review").click()
         expect(draft(page)).to_have_value(broken)
-    assert bench.prompts.versions("malformed") == [1]
+    assert app.stores.prompts.versions("malformed") == [1]
     # Neither loading the page anew nor closing the editor takes it away.
     reload(page)
     page.get_by_role("tab", name="Prompts").click()
@@ -181,10 +183,8 @@ def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, bench: Workbenc
     expect(page.locator("#prompt-bar")).not_to_contain_text("unsaved")
 
 
-def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_version(
-    page: Page, bench: Workbench
-) -> None:
-    make_and_choose(page, bench, "quick", 2)
+def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_version(page: Page, app: App) -> None:
+    make_and_choose(page, app, "quick", 2)
     settle(page)
     held: list[Route] = []
     page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
@@ -198,8 +198,8 @@ def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_versi
     page.wait_for_url("**prompt=quick@1&pane=settings*")
 
 
-def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, bench: Workbench) -> None:
-    make_and_choose(page, bench, "late")
+def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, app: App) -> None:
+    make_and_choose(page, app, "late")
     text = begin(page)
     draft(page).fill("messages: [\n" + text)
     expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("no YAML")
@@ -218,8 +218,8 @@ def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, 
     page.locator("#prompt-discard").click()
 
 
-def test_fields_that_are_changed_at_once_are_all_kept(page: Page, bench: Workbench) -> None:
-    make_and_choose(page, bench, "hurried")
+def test_fields_that_are_changed_at_once_are_all_kept(page: Page, app: App) -> None:
+    make_and_choose(page, app, "hurried")
     begin(page)
     held: list[Route] = []
     page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
@@ -253,13 +253,13 @@ def test_fields_and_draft_follow_each_other(page: Page) -> None:
     page.locator("#prompt-discard").click()
 
 
-def test_mark_up_is_shown_as_text(page: Page, bench: Workbench) -> None:
-    base = bench.prompts.load("answer-short@1")
+def test_mark_up_is_shown_as_text(page: Page, app: App) -> None:
+    base = app.stores.prompts.load("answer-short@1")
     message = base.messages[0].model_copy(update={"content": base.messages[0].content + NASTY})
     made = base.model_copy(
         update={"name": "nasty", "messages": (message, *base.messages[1:]), "description": NASTY}
     )
-    bench.prompts.save(made, by=NASTY, message=NASTY)
+    app.stores.prompts.save(made, by=NASTY, message=NASTY)
     reload(page)
     prompts_tab(page)
     choose(page, "nasty")
@@ -277,8 +277,8 @@ def test_mark_up_is_shown_as_text(page: Page, bench: Workbench) -> None:
     assert page.locator("#prompts img").count() == 0
 
 
-def test_two_saves_at_once_are_both_kept(open_page: Open, bench: Workbench) -> None:
-    make(bench, "twice")
+def test_two_saves_at_once_are_both_kept(open_page: Open, app: App) -> None:
+    make(app, "twice")
     first, second = prompts_tab(open_page()), prompts_tab(open_page(locale="de-DE"))
     for each, words in ((first, "one sentence"), (second, "two sentences")):
         choose(each, "twice")
@@ -291,13 +291,13 @@ def test_two_saves_at_once_are_both_kept(open_page: Open, bench: Workbench) -> N
     second.locator("#prompt-why").locator("textarea, input").fill("second")
     second.locator("#prompt-save").click()
     expect(head(second)).to_have_text("twice@3")
-    assert [bench.prompts.load(f"twice@{each}").saved.message for each in (2, 3)] == ["first", "second"]  # type: ignore[union-attr]
-    assert "two sentences" in bench.prompts.load("twice@3").messages[0].content
-    assert "in one sentence" in bench.prompts.load("twice@2").messages[0].content
+    assert [app.stores.prompts.load(f"twice@{each}").saved.message for each in (2, 3)] == ["first", "second"]  # type: ignore[union-attr]
+    assert "two sentences" in app.stores.prompts.load("twice@3").messages[0].content
+    assert "in one sentence" in app.stores.prompts.load("twice@2").messages[0].content
 
 
-def test_the_address_names_what_is_shown(page: Page, bench: Workbench, address: str) -> None:
-    make(bench, "linked", 3)
+def test_the_address_names_what_is_shown(page: Page, app: App, address: str) -> None:
+    make(app, "linked", 3)
     settle(page)
     page.goto(f"{address}/?tab=prompts&prompt=linked@2&pane=compare&with=linked@3")
     expect(head(page)).to_have_text("linked@2")
@@ -319,8 +319,8 @@ def test_the_address_names_what_is_shown(page: Page, bench: Workbench, address: 
     settle(page)
 
 
-def test_another_label_is_set_and_taken_away(page: Page, bench: Workbench) -> None:
-    make(bench, "labelled", 2)
+def test_another_label_is_set_and_taken_away(page: Page, app: App) -> None:
+    make(app, "labelled", 2)
     reload(page)
     prompts_tab(page)
     choose(page, "labelled")
@@ -328,15 +328,15 @@ def test_another_label_is_set_and_taken_away(page: Page, bench: Workbench) -> No
     expect(page.locator("#prompt-move-it")).to_have_text("Move staging to v2")
     page.locator("#prompt-move-it").click()
     expect(page.locator("#prompt-head .rs-chip", has_text="staging")).to_be_visible()
-    assert bench.prompts.labels("labelled") == {"production": 1, "staging": 2}
+    assert app.stores.prompts.labels("labelled") == {"production": 1, "staging": 2}
     page.locator("#prompt-to-label").click()
     expect(page.locator("#prompt-move-told")).to_contain_text("it is here already")
     page.locator("#prompt-remove-it").click()
     expect(page.locator("#prompt-head .rs-chip", has_text="staging")).to_have_count(0)
-    assert bench.prompts.labels("labelled") == {"production": 1}
+    assert app.stores.prompts.labels("labelled") == {"production": 1}
 
 
-def test_a_prompt_of_another_program_is_taken_over_and_given_back(page: Page, bench: Workbench) -> None:
+def test_a_prompt_of_another_program_is_taken_over_and_given_back(page: Page, app: App) -> None:
     page.locator("#prompt-begin-new").click()
     page.locator("#prompt-name").locator("textarea, input").fill("from-openai")
     page.locator("#prompt-import").get_by_role("button").first.click()
@@ -345,21 +345,21 @@ def test_a_prompt_of_another_program_is_taken_over_and_given_back(page: Page, be
     page.wait_for_function("document.querySelector('#prompt-text textarea').value.includes('Say it')")
     save(page, "taken over")
     expect(head(page)).to_have_text("from-openai@1")
-    assert bench.prompts.load("from-openai@1").messages[0].content == "Say it: {{question}}"
+    assert app.stores.prompts.load("from-openai@1").messages[0].content == "Say it: {{question}}"
     page.locator("#prompt-template-pane summary", has_text="Export").click()
     with page.expect_download() as download:
         page.locator("a[download='from-openai-1-openai.json']").click()
     assert "Say it: {{question}}" in Path(download.value.path()).read_text()
 
 
-def test_a_thousand_versions_stay_fluid(page: Page, bench: Workbench) -> None:
-    (made,) = make(bench, "many")
-    folder = bench.workspace.prompts / "many"
+def test_a_thousand_versions_stay_fluid(page: Page, app: App) -> None:
+    (made,) = make(app, "many")
+    folder = app.workspace.prompts / "many"
     text = (folder / "1.yaml").read_text(encoding="utf-8")
     for number in range(2, 1001):
         told = text.replace("version: 1\n", f"version: {number}\n").replace("no. 1", f"no. {number}")
         (folder / f"{number}.yaml").write_text(told, encoding="utf-8")
-    assert bench.prompts.load("many@1000").sha256 == made.sha256
+    assert app.stores.prompts.load("many@1000").sha256 == made.sha256
     reload(page)
     prompts_tab(page)
     choose(page, "many")
@@ -430,7 +430,7 @@ def test_every_setting_has_a_field() -> None:
 
 def test_every_prompt_that_ships_can_be_shown_and_drafted() -> None:
     library = PromptLibrary()
-    shelf = Shelf(lambda: library, lambda: Path("nowhere"))
+    shelf = Shelf(library, Path("nowhere"))
     for entry in shelf.entries():
         prompt = shelf.load(f"{entry.name}@{entry.newest}")
         assert prompt.label in head_html(prompt, ("production",), ships=True)
@@ -445,7 +445,7 @@ def test_a_version_that_was_changed_is_listed_with_what_is_wrong(tmp_path: Path)
     made = library.save(library.load("answer@1").model_copy(update={"name": "spoiled"}), by="ida", message="one")
     path = tmp_path / "spoiled" / f"{made.version}.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("one to four", "five"), encoding="utf-8")
-    (point,) = Shelf(lambda: library, lambda: tmp_path).line("spoiled", "", 9).points
+    (point,) = Shelf(library, tmp_path).line("spoiled", "", 9).points
     assert "was changed since it was saved" in point.error
 
 

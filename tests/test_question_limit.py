@@ -21,9 +21,9 @@ from rag.retrieval.question_limit import check_question
 from rag.retrieval.retriever import Retriever
 from rag.settings import RetrievalSettings, Settings
 from rag.types import Hit, Passage, Turn
-from ui.lab import Column
-from ui.lab_answers import LabQuestion, ask_all
-from ui.wiring import Workbench
+from ui.app.app import App
+from ui.pages.prompts.lab_answers import LabQuestion, ask_all
+from ui.pages.prompts.lab_columns import Column
 
 LIMIT = 60
 LONG = f"{QUESTION} {'x' * LIMIT}"
@@ -31,26 +31,26 @@ DEFAULT = Settings().limits.question_chars
 TOLD = f"{len(LONG)} characters, and {LIMIT} are allowed"
 
 
-def limited(bench: Workbench, model: ScriptedChat, **changes: Any) -> Assistant:
-    steps = steps_of(bench, model, **changes)
-    retriever = Retriever(bench.index(), RetrievalSettings(), question_chars=LIMIT)
-    return replace(assistant_of(replace(steps, retriever=retriever), bench.traces), question_chars=LIMIT)
+def limited(app: App, model: ScriptedChat, **changes: Any) -> Assistant:
+    steps = steps_of(app, model, **changes)
+    retriever = Retriever(app.stores.index(), RetrievalSettings(), question_chars=LIMIT)
+    return replace(assistant_of(replace(steps, retriever=retriever), app.stores.traces), question_chars=LIMIT)
 
 
-async def test_a_question_that_is_too_long_fails_before_anything_is_kept_or_asked(bench: Workbench) -> None:
-    before = bench.traces.list(limit=1).total
+async def test_a_question_that_is_too_long_fails_before_anything_is_kept_or_asked(app: App) -> None:
+    before = app.stores.traces.list(limit=1).total
     model = ScriptedChat()
-    answer = await answered(limited(bench, model), LONG)
+    answer = await answered(limited(app, model), LONG)
     assert (answer.status, answer.trace_id) == ("failed", "")
     assert TOLD in answer.error
     assert "limits.question_chars" in answer.error
     assert model.sent == []
-    assert bench.traces.list(limit=1).total == before
+    assert app.stores.traces.list(limit=1).total == before
 
 
-async def test_a_question_of_exactly_the_limit_is_answered(bench: Workbench) -> None:
+async def test_a_question_of_exactly_the_limit_is_answered(app: App) -> None:
     question = QUESTION.ljust(LIMIT, "?")
-    answer = await answered(limited(bench, ScriptedChat(reply=(f"{SENTENCE} [1]",))), question)
+    answer = await answered(limited(app, ScriptedChat(reply=(f"{SENTENCE} [1]",))), question)
     assert (answer.status, answer.error) == ("answered", "")
 
 
@@ -60,16 +60,16 @@ def test_the_limit_is_checked_in_one_place() -> None:
         check_question("x" * (LIMIT + 1), LIMIT)
 
 
-def test_a_search_has_the_same_limit(bench: Workbench) -> None:
+def test_a_search_has_the_same_limit(app: App) -> None:
     with pytest.raises(QuestionTooLong, match="are allowed"):
-        bench.retriever().search("x " * DEFAULT)
-    other = bench.retriever().using(RetrievalSettings(), None)  # type: ignore[arg-type]
+        app.releases.retriever().search("x " * DEFAULT)
+    other = app.releases.retriever().using(RetrievalSettings(), None)  # type: ignore[arg-type]
     assert other.question_chars == DEFAULT
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-async def test_a_column_of_the_lab_says_so(bench: Workbench, fixed: bool) -> None:
-    work = ask_all(bench, [Column()], LabQuestion("x" * (DEFAULT + 1), fixed=fixed))
+async def test_a_column_of_the_lab_says_so(app: App, fixed: bool) -> None:
+    work = ask_all(app.releases, app.models, [Column()], LabQuestion("x" * (DEFAULT + 1), fixed=fixed))
     async for _ in work.changes(0.01):
         pass
     (lane,) = work.lanes
@@ -94,11 +94,11 @@ def test_the_commands_say_so_in_one_line(harbour: Path, tmp_path: Path) -> None:
 # What came before
 
 
-async def test_earlier_turns_are_shortened_and_never_fail(bench: Workbench) -> None:
+async def test_earlier_turns_are_shortened_and_never_fail(app: App) -> None:
     condenser = ScriptedChat(reply=(LONG,))
     turns = tuple(Turn(f"{at} {'q' * 1000}", f"{at} {'a' * 1000}") for at in range(LATEST_TURNS + 30))
     model = ScriptedChat(reply=(f"{SENTENCE} [1]",))
-    answer = await answered(limited(bench, model, condenser=condenser), QUESTION, history=turns)
+    answer = await answered(limited(app, model, condenser=condenser), QUESTION, history=turns)
     assert answer.status == "answered"
     # What a model writes in place of a question is searched for, as far as it may be.
     assert answer.standalone == LONG[:LIMIT]
@@ -107,18 +107,18 @@ async def test_earlier_turns_are_shortened_and_never_fail(bench: Workbench) -> N
     assert "q" * LIMIT not in told
     assert "a" * (ANSWER_TIMES * LIMIT - 5) in told
     assert "a" * ANSWER_TIMES * LIMIT not in told
-    trace = bench.traces.get(answer.trace_id)
+    trace = app.stores.traces.get(answer.trace_id)
     (root,) = (span for span in trace.spans if span.parent_id is None)
     assert isinstance(root.input, dict)
     assert len(root.input["history"]) == LATEST_TURNS  # type: ignore[arg-type]
 
 
-async def test_words_that_are_carried_over_do_not_make_a_question_too_long(bench: Workbench) -> None:
+async def test_words_that_are_carried_over_do_not_make_a_question_too_long(app: App) -> None:
     history = (Turn("What is the extraordinarily remarkable tide gauge of Norderney?", "An instrument."),)
     question = "And who installed it, and why, and when, and how, and where?"
     assert len(question) == LIMIT
     answer = await answered(
-        limited(bench, ScriptedChat(reply=(f"{SENTENCE} [1]",)), condenser=None), question, history=history
+        limited(app, ScriptedChat(reply=(f"{SENTENCE} [1]",)), condenser=None), question, history=history
     )
     assert answer.error == ""
     assert answer.standalone == question

@@ -28,7 +28,7 @@ from rag.retrieval.retriever import Retriever, SearchOptions
 from rag.settings import EncoderSettings, RetrievalSettings
 from rag.types import Hit, Passage
 from rag.workspace import Workspace
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 VARIABLE = "RAGSMITH_RETRIEVAL__RERANKER"
 
@@ -238,50 +238,46 @@ class Backwards:
 
 
 @pytest.mark.parametrize(("depth", "k", "seen"), [(4, 1, 4), (4, 2, 4), (2, 4, 4), (0, 3, 3)])
-def test_the_search_shows_the_reranker_more_than_is_wanted_of_it(
-    depth: int, k: int, seen: int, bench: Workbench
-) -> None:
-    usual = bench.retriever().search(QUESTION, SearchOptions(seen))
+def test_the_search_shows_the_reranker_more_than_is_wanted_of_it(depth: int, k: int, seen: int, app: App) -> None:
+    usual = app.releases.retriever().search(QUESTION, SearchOptions(seen))
     assert len(usual) == seen
     backwards = Backwards(depth)
     # As few as each side may be asked for: the depth counts all the same.
-    made = Retriever(bench.index(), RetrievalSettings(candidates=1), backwards)
+    made = Retriever(app.stores.index(), RetrievalSettings(candidates=1), backwards)
     try:
         found = made.search(QUESTION, SearchOptions(k, "dense"))
     finally:
         made.close()
     assert backwards.seen == [seen]
-    dense = bench.retriever().search(QUESTION, SearchOptions(seen, "dense"))
+    dense = app.releases.retriever().search(QUESTION, SearchOptions(seen, "dense"))
     assert numbers(found) == numbers(dense[::-1][:k])
 
 
 @pytest.fixture(scope="module")
-def reranked(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[Workbench]:
-    """The workbench with the reranker of chance."""
-    made = Workbench(settings_at(harbour, retrieval={"reranker": str(adapter.folder), "rerank_depth": 3}))
+def reranked(harbour: Path, adapter: Adapter, converted: Path) -> Iterator[App]:
+    """The app with the reranker of chance."""
+    made = open_app(settings_at(harbour, retrieval={"reranker": str(adapter.folder), "rerank_depth": 3}))
     yield made
     made.close()
 
 
-def test_the_workbench_takes_the_reranker_of_the_settings(
-    reranked: Workbench, bench: Workbench, adapter: Adapter
-) -> None:
-    assert isinstance(reranked.reranker, CrossReranker)
-    assert reranked.reranker.adapter == adapter
-    assert reranked.reranker.depth == 3
+def test_the_workbench_takes_the_reranker_of_the_settings(reranked: App, app: App, adapter: Adapter) -> None:
+    assert isinstance(reranked.models.reranker(reranked.settings.retrieval), CrossReranker)
+    assert reranked.models.reranker(reranked.settings.retrieval).adapter == adapter
+    assert reranked.models.reranker(reranked.settings.retrieval).depth == 3
     # A release tells which one it was, not only its name.
-    assert reranked.release().reranker == adapter.identity
-    assert bench.release().reranker == ""
-    found = reranked.retriever().search(QUESTION, SearchOptions(5))
-    usual = bench.retriever().search(QUESTION, SearchOptions(5))
+    assert reranked.releases.pipeline().release.reranker == adapter.identity
+    assert app.releases.pipeline().release.reranker == ""
+    found = reranked.releases.retriever().search(QUESTION, SearchOptions(5))
+    usual = app.releases.retriever().search(QUESTION, SearchOptions(5))
     assert {each.passage.text for each in found[:3]} == {each.passage.text for each in usual[:3]}
     assert [each.passage.text for each in found[3:]] == [each.passage.text for each in usual[3:]]
     assert [each.rerank_score is None for each in found] == [False] * 3 + [True] * 2
-    assert len(reranked.retriever().search(QUESTION, SearchOptions(1))) == 1
+    assert len(reranked.releases.retriever().search(QUESTION, SearchOptions(1))) == 1
 
 
-def test_by_default_there_is_none(bench: Workbench) -> None:
-    assert isinstance(bench.reranker, NullReranker)
+def test_by_default_there_is_none(app: App) -> None:
+    assert isinstance(app.models.reranker(app.settings.retrieval), NullReranker)
 
 
 @pytest.mark.usefixtures("one_encoder", "converted")

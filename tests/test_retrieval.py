@@ -10,11 +10,11 @@ from os import utime
 from pathlib import Path
 
 import pytest
+from corpus_stores import take_in, write
 from hypothesis import given
 from hypothesis import strategies as st
-from scripted_bench import pdf
+from scripted_app import pdf
 from sqlalchemy import insert, update
-from stores import take_in, write
 
 from rag import tables as db
 from rag.database import open_database, writing

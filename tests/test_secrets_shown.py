@@ -104,7 +104,7 @@ def test_an_error_that_repeats_a_secret_is_masked_where_it_is_printed(
         logging.getLogger("rag").warning("It said %s", KEY)
         raise error
 
-    monkeypatch.setattr("ui.wiring.Workbench", fail)
+    monkeypatch.setattr("ui.app.app.open_app", fail)
     result = CliRunner().invoke(cli_module.cli, ["--home", str(tmp_path / "home"), "ask", "why?"])
     assert result.exit_code != 0
     assert MASK in result.stderr
@@ -119,17 +119,17 @@ def test_a_key_in_a_question_is_kept_in_the_conversation_alone(
     converted_models: Path, encoder: Encoder, tmp_path: Path
 ) -> None:
     (tmp_path / "home").mkdir()
-    bench = open_tiny(tmp_path / "home", converted_models, encoder=encoder, tracking={"wandb": "offline"})
+    app = open_tiny(tmp_path / "home", converted_models, encoder=encoder, tracking={"wandb": "offline"})
     typed = f"{QUESTION} My key is {KEY}, and password={PASSWORD}."
     history = (Turn(typed, f"Your key is {KEY}."),)
-    conversation = bench.conversations.new(CORPUS)
-    asyncio.run(answered(bench, typed, conversation_id=conversation))
-    asyncio.run(answered(bench, "Who reads it?", history=history, conversation_id=conversation))
+    conversation = app.stores.conversations.new(CORPUS)
+    asyncio.run(answered(app, typed, conversation_id=conversation))
+    asyncio.run(answered(app, "Who reads it?", history=history, conversation_id=conversation))
     # A model that rewrites a follow-up keeps the password and not the word before it.
-    repeating = scripted(bench, "You wrote ", PASSWORD, " and ", KEY, " [1]")
+    repeating = scripted(app, "You wrote ", PASSWORD, " and ", KEY, " [1]")
     asyncio.run(answered(repeating, "Who reads it?", history=history, conversation_id=conversation))
-    bench.tracker.wake()
-    bench.close()
+    app.tracking.tracker.wake()
+    app.close()
     pages = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and not path.is_symlink()]
     assert any(path.suffix == ".wandb" for path in pages)
     for path in pages:

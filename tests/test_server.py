@@ -25,18 +25,18 @@ HERE = Path(__file__).parent
 
 HEAVY = ["torch", "transformers", "sentence_transformers", "chromadb", "wandb", "openvino", "langchain"]
 
-# Serves the scripted workbench, and tells at the end whether it was closed.
+# Serves the scripted app, and tells at the end whether it was closed.
 PROGRAM = """
 import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from rag.settings import Settings
-from scripted_bench import ScriptedBench
+from scripted_app import ScriptedApp
 from ui.server import serve
 home = Path({home!r})
-bench = ScriptedBench(home, Settings(home=home, host={host!r}, port=0, access={access!r}))
-serve(bench, open_browser=False)
-print("closed" if bench.closed else "open", "warmed" if bench.warmed.is_set() else "cold")
+app = ScriptedApp(home, Settings(home=home, host={host!r}, port=0, access={access!r}))
+serve(app, open_browser=False)
+print("closed" if app.closed else "open", "warmed" if app.warmed.is_set() else "cold")
 """
 
 
@@ -132,8 +132,9 @@ async def test_two_may_wait_for_one_client_to_go() -> None:
 
 def test_the_first_page_does_not_wait_for_heavy_libraries(tmp_path: Path) -> None:
     program = PROGRAM.replace(
-        "serve(bench, open_browser=False)",
-        "from ui.server import create_app\ncreate_app(bench)\nprint(sorted(set({heavy!r}) & set(sys.modules)))",
+        "serve(app, open_browser=False)",
+        "from ui.server import create_web_app\ncreate_web_app(app)\n"
+        "print(sorted(set({heavy!r}) & set(sys.modules)))",
     ).format(tests=str(HERE), home=str(tmp_path), host="127.0.0.1", access={}, heavy=HEAVY)
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=HERE.parent, capture_output=True, text=True, check=True, timeout=60

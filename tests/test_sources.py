@@ -12,34 +12,34 @@ from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from scripted_bench import PDF_PAGES, SENTENCE, TEXT, ScriptedBench, pdf
+from scripted_app import PDF_PAGES, SENTENCE, TEXT, ScriptedApp, pdf
 
 from rag.errors import LoadError
 from rag.indexing.corpora import StoredDocument
-from ui.pdf_pages import Box, find_on_page, render_page
-from ui.sources import WINDOW, Span, page_of, quote_on_page, source_routes
+from ui.pages.documents.pdf_pages import Box, find_on_page, render_page
+from ui.pages.documents.sources import WINDOW, Span, page_of, quote_on_page, source_routes
 
 AT = TEXT.index(SENTENCE)
 END = AT + len(SENTENCE)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedBench]:
-    made = ScriptedBench(tmp_path_factory.mktemp("sources"))
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedApp]:
+    made = ScriptedApp(tmp_path_factory.mktemp("sources"))
     yield made
     made.close()
 
 
 @pytest.fixture(scope="module")
-def client(bench: ScriptedBench) -> TestClient:
-    app = FastAPI()
-    app.include_router(source_routes(bench))  # type: ignore[arg-type]
-    return TestClient(app)
+def client(app: ScriptedApp) -> TestClient:
+    web = FastAPI()
+    web.include_router(source_routes(app.settings.ingest, app.stores))
+    return TestClient(web)
 
 
-def stored(bench: ScriptedBench, text: str, path: str = "/gone/a.txt", **more: object) -> int:
-    number = len(bench.documents) + 1
-    bench.documents[number] = StoredDocument(number, text, "A title", path, path, "a.txt", (), **more)
+def stored(app: ScriptedApp, text: str, path: str = "/gone/a.txt", **more: object) -> int:
+    number = len(app.documents) + 1
+    app.documents[number] = StoredDocument(number, text, "A title", path, path, "a.txt", (), **more)
     return number
 
 
@@ -63,11 +63,11 @@ def test_nothing_of_a_document_is_markup(client: TestClient) -> None:
 
 @given(text=st.text(min_size=1, max_size=60), cut=st.tuples(st.integers(0, 60), st.integers(0, 60)))
 def test_any_span_of_any_text_is_marked_or_nothing_is(
-    client: TestClient, bench: ScriptedBench, text: str, cut: tuple[int, int]
+    client: TestClient, app: ScriptedApp, text: str, cut: tuple[int, int]
 ) -> None:
     # What a loader stores has no carriage returns, no NUL and no lone surrogates.
     text = text.encode("utf-8", "replace").decode().replace("\r", " ").replace("\x00", " ")
-    bench.documents[50] = StoredDocument(50, text, text, text, text.replace("/", ""), text, ())
+    app.documents[50] = StoredDocument(50, text, text, text, text.replace("/", ""), text, ())
     start, end = cut
     html = client.get(f"/documents/50?start={start}&end={end}").text
     marked = re.findall(r'<mark id="cited">(.*?)</mark>', html, re.DOTALL)
@@ -103,12 +103,12 @@ def test_a_place_alone_is_shown_without_a_mark(client: TestClient) -> None:
 
 
 def test_a_file_that_is_gone_is_told_and_its_text_shown(
-    client: TestClient, bench: ScriptedBench, tmp_path: Path
+    client: TestClient, app: ScriptedApp, tmp_path: Path
 ) -> None:
     assert "not there any more" in client.get("/documents/1").text
     there = tmp_path / "there.txt"
     there.write_text("Hello.")
-    number = stored(bench, "Hello.", str(there))
+    number = stored(app, "Hello.", str(there))
     assert "not there any more" not in client.get(f"/documents/{number}").text
 
 
@@ -118,9 +118,9 @@ def test_a_document_that_was_removed_is_a_clear_page(client: TestClient) -> None
     assert "is not in this workspace any more" in response.text
 
 
-def test_a_long_text_is_shown_around_its_place(client: TestClient, bench: ScriptedBench) -> None:
+def test_a_long_text_is_shown_around_its_place(client: TestClient, app: ScriptedApp) -> None:
     text = "".join(f"{number:09d} " for number in range(50_000))
-    number = stored(bench, text)
+    number = stored(app, text)
     html = client.get(f"/documents/{number}?start=250000&end=250009").text
     assert '<mark id="cited">000025000</mark>' in html
     assert "This text is long" in html
@@ -129,8 +129,8 @@ def test_a_long_text_is_shown_around_its_place(client: TestClient, bench: Script
     assert len(html) < 2 * WINDOW + 10_000
 
 
-def test_a_pdf_is_shown_as_its_page(client: TestClient, bench: ScriptedBench) -> None:
-    text = bench.documents[2].text
+def test_a_pdf_is_shown_as_its_page(client: TestClient, app: ScriptedApp) -> None:
+    text = app.documents[2].text
     at = text.index("Net sales")
     query = f"start={at}&end={at + 38}"
     html = client.get(f"/documents/2?{query}").text
@@ -156,8 +156,8 @@ def marked_rows(png: bytes) -> list[float]:
     ]
 
 
-def test_the_passage_is_marked_on_the_image_of_the_page(client: TestClient, bench: ScriptedBench) -> None:
-    text = bench.documents[2].text
+def test_the_passage_is_marked_on_the_image_of_the_page(client: TestClient, app: ScriptedApp) -> None:
+    text = app.documents[2].text
     at = text.index("Net sales")
     png = client.get(f"/documents/2/pages/1.png?start={at}&end={at + 38}")
     assert png.headers["content-type"] == "image/png"
@@ -167,8 +167,8 @@ def test_the_passage_is_marked_on_the_image_of_the_page(client: TestClient, benc
     assert not marked_rows(client.get("/documents/2/pages/1.png").content)
 
 
-def test_a_passage_over_two_lines_and_two_pages_is_marked_on_each(bench: ScriptedBench) -> None:
-    document = bench.documents[2]
+def test_a_passage_over_two_lines_and_two_pages_is_marked_on_each(app: ScriptedApp) -> None:
+    document = app.documents[2]
     start = document.text.index("Costs fell")
     span = Span(start, document.text.index("than before") + 11)
     assert quote_on_page(document, 1, span)[0].strip() == "Costs fell."
@@ -181,16 +181,16 @@ def test_a_passage_over_two_lines_and_two_pages_is_marked_on_each(bench: Scripte
     assert quote_on_page(document, 7, span) == ("", 0.0) or quote_on_page(document, 7, span)[0] == ""
 
 
-def test_the_page_of_a_character(bench: ScriptedBench) -> None:
-    document = bench.documents[2]
+def test_the_page_of_a_character(app: ScriptedApp) -> None:
+    document = app.documents[2]
     assert page_of(document, 0) == 1
     assert page_of(document, document.text.index("Outlook")) == 2
     assert page_of(document, len(document.text)) == 2
-    assert page_of(bench.documents[1], 5) == 1
+    assert page_of(app.documents[1], 5) == 1
 
 
-def test_a_page_can_be_turned(client: TestClient, bench: ScriptedBench) -> None:
-    text = bench.documents[2].text
+def test_a_page_can_be_turned(client: TestClient, app: ScriptedApp) -> None:
+    text = app.documents[2].text
     at = text.index("Net sales")
     html = client.get(f"/documents/2?start={at}&end={at + 9}&page=2").text
     assert "pages/2.png" in html
@@ -198,12 +198,10 @@ def test_a_page_can_be_turned(client: TestClient, bench: ScriptedBench) -> None:
     assert "not found" not in html
 
 
-def test_a_passage_that_is_not_on_the_page_is_told(client: TestClient, bench: ScriptedBench) -> None:
-    document = bench.documents[2]
+def test_a_passage_that_is_not_on_the_page_is_told(client: TestClient, app: ScriptedApp) -> None:
+    document = app.documents[2]
     number = 60
-    bench.documents[number] = replace(
-        document, id=number, text="Words that the file has nowhere.", pages=((1, 0),)
-    )
+    app.documents[number] = replace(document, id=number, text="Words that the file has nowhere.", pages=((1, 0),))
     html = client.get(f"/documents/{number}?start=0&end=20").text
     assert "was not found on the image" in html
     assert '<mark id="cited">Words that the file </mark>' in html
@@ -246,18 +244,18 @@ def test_a_huge_page_makes_no_huge_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 3, 99])
-def test_a_page_that_is_not_there(client: TestClient, bench: ScriptedBench, number: int) -> None:
+def test_a_page_that_is_not_there(client: TestClient, app: ScriptedApp, number: int) -> None:
     assert client.get(f"/documents/2/pages/{number}.png").status_code == 404
     with pytest.raises(LoadError, match="no page"):
-        find_on_page(Path(bench.documents[2].path), number, "x", 0)
+        find_on_page(Path(app.documents[2].path), number, "x", 0)
 
 
 def test_a_pdf_that_is_gone_or_broken_falls_back_to_its_text(
-    client: TestClient, bench: ScriptedBench, tmp_path: Path
+    client: TestClient, app: ScriptedApp, tmp_path: Path
 ) -> None:
     broken = tmp_path / "broken.pdf"
-    document = bench.documents[2]
-    bench.documents[70] = replace(document, id=70, path=str(broken))
+    document = app.documents[2]
+    app.documents[70] = replace(document, id=70, path=str(broken))
     assert "not there any more" in client.get("/documents/70?start=0&end=6").text
     broken.write_bytes(b"%PDF-1.4 nonsense")
     html = client.get("/documents/70?start=0&end=6").text
@@ -267,8 +265,8 @@ def test_a_pdf_that_is_gone_or_broken_falls_back_to_its_text(
     assert client.get("/documents/1/pages/1.png").status_code == 404
 
 
-def test_the_made_pdf_has_its_lines(bench: ScriptedBench) -> None:
-    path = Path(bench.documents[2].path)
+def test_the_made_pdf_has_its_lines(app: ScriptedApp) -> None:
+    path = Path(app.documents[2].path)
     for number, lines in enumerate(PDF_PAGES, start=1):
         for line in lines:
             assert all(isinstance(box, Box) for box in find_on_page(path, number, line, 0.5))

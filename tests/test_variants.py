@@ -23,7 +23,7 @@ from rag.evaluation.variants import (
     with_prompt,
 )
 from rag.settings import Settings
-from ui.wiring import Workbench
+from ui.app.app import open_app
 
 ANY_TEXT = st.text(max_size=60)
 # What a person may type: signs that mean something here come often.
@@ -239,25 +239,25 @@ def test_a_prompt_without_settings_changes_nothing() -> None:
 
 
 def test_the_process_loses_to_the_version_and_the_version_to_the_variant(tmp_path: Path) -> None:
-    bench = Workbench(Settings(home=tmp_path, retrieval={"k": 9}, decoding={"seed": 1}, answer={"style": "brief"}))
+    app = open_app(Settings(home=tmp_path, retrieval={"k": 9}, decoding={"seed": 1}, answer={"style": "brief"}))
     wanted = {"passages": 4, "seed": 2, "refuse_below": 0.5}
     shipped = find_prompt("answer").model_dump() | {"name": "mine", "settings": wanted}
-    bench.prompts.save(PromptTemplate.model_validate(shipped), by="Ada", message="First.")
+    app.stores.prompts.save(PromptTemplate.model_validate(shipped), by="Ada", message="First.")
 
-    plain = bench.way().settings
+    plain = app.releases.resolve().settings
     assert (plain.retrieval.k, plain.decoding.seed, plain.answer.style) == (9, 1, "brief")
-    by_version = bench.way(Variant(name="v", changes={"prompt": "mine"})).settings
+    by_version = app.releases.resolve(Variant(name="v", changes={"prompt": "mine"})).settings
     assert (by_version.retrieval.k, by_version.decoding.seed, by_version.answer.style) == (4, 2, "brief")
     assert by_version.grounding.min_support == 0.5
     chosen = {"prompt": "mine@1", "retrieval.k": 2, "grounding.min_confidence": None}
-    by_variant = bench.way(Variant(name="v", changes=chosen)).settings
+    by_variant = app.releases.resolve(Variant(name="v", changes=chosen)).settings
     assert (by_variant.retrieval.k, by_variant.decoding.seed) == (2, 2)
     assert (by_variant.grounding.min_confidence, by_variant.grounding.min_support) == (None, 0.5)
-    bench.close()
+    app.close()
 
 
 def test_a_variant_whose_prompt_is_not_there_is_told(tmp_path: Path) -> None:
-    bench = Workbench(Settings(home=tmp_path))
+    app = open_app(Settings(home=tmp_path))
     with pytest.raises(PromptError, match="There is no prompt answer@7"):
-        bench.way(Variant(name="v", changes={"prompt": "answer@7"}))
-    bench.close()
+        app.releases.resolve(Variant(name="v", changes={"prompt": "answer@7"}))
+    app.close()

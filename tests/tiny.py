@@ -23,7 +23,7 @@ from rag.settings import CostSettings, Settings
 from rag.tracing.cost import PriceList, load_prices
 from rag.tracing.trace_store import Span, Trace
 from rag.types import Answer, Ask, Done, Event, Started, Token, Turn
-from ui.wiring import Workbench
+from ui.app.app import App, open_app
 
 CORPUS = "harbour"
 PRICES = load_prices(CostSettings(machine_usd_per_hour=36.0))
@@ -126,17 +126,17 @@ class ScriptedChat(BaseChatModel):
         raise NotImplementedError("the chain streams")
 
 
-def steps_of(bench: Workbench, model: BaseChatModel, **changes: Any) -> Steps:
+def steps_of(app: App, model: BaseChatModel, **changes: Any) -> Steps:
     """The steps of a release whose model is ``model``; ``changes`` are fields of the steps."""
     steps = Steps(
-        release=replace(bench.release(), model="openai:gpt-4o"),
-        retriever=bench.retriever(),
-        encoder=bench.encoder,
+        release=replace(app.releases.pipeline().release, model="openai:gpt-4o"),
+        retriever=app.releases.retriever(),
+        encoder=app.stores.encoder,
         model=model,
         condenser=model,
-        answer_prompt=bench.prompt("answer"),
-        condense_prompt=bench.prompt("condense"),
-        repair_prompt=bench.prompt("repair-json"),
+        answer_prompt=app.stores.prompt("answer"),
+        condense_prompt=app.stores.prompt("condense"),
+        repair_prompt=app.stores.prompt("repair-json"),
     )
     return replace(steps, **changes)
 
@@ -151,22 +151,22 @@ def assistant_of(
     return Assistant(lambda _: pipeline, traces, prices, on_traced)
 
 
-def assistant_with(bench: Workbench, model: BaseChatModel, **changes: Any) -> Assistant:
-    """An assistant on the bench's corpus and traces with this model; ``changes`` are fields of its steps."""
-    return assistant_of(steps_of(bench, model, **changes), bench.traces)
+def assistant_with(app: App, model: BaseChatModel, **changes: Any) -> Assistant:
+    """An assistant on the app's corpus and traces with this model; ``changes`` are fields of its steps."""
+    return assistant_of(steps_of(app, model, **changes), app.stores.traces)
 
 
-def scripted(bench: Workbench, *pieces: str, **fields: Any) -> Assistant:
-    """An assistant on the bench's corpus and traces whose model streams these pieces."""
-    return assistant_with(bench, ScriptedChat(reply=pieces, **fields))
+def scripted(app: App, *pieces: str, **fields: Any) -> Assistant:
+    """An assistant on the app's corpus and traces whose model streams these pieces."""
+    return assistant_with(app, ScriptedChat(reply=pieces, **fields))
 
 
-def assistant_for(bench: Workbench, settings: Settings) -> Assistant:
+def assistant_for(app: App, settings: Settings) -> Assistant:
     """An assistant on the small corpus that a server answers."""
     model = open_remote_model(settings)
-    steps = steps_of(bench, model)
+    steps = steps_of(app, model)
     steps = replace(steps, release=replace(steps.release, model=settings.model))
-    return assistant_of(steps, bench.traces)
+    return assistant_of(steps, app.stores.traces)
 
 
 async def told(stream: AnswerStream) -> list[Event]:
@@ -221,7 +221,7 @@ def whole(chunks: Iterable[Any]) -> AIMessageChunk:
     return reply
 
 
-async def answered(assistant: Assistant | Workbench, question: str, **fields: Any) -> Answer:
+async def answered(assistant: Assistant | App, question: str, **fields: Any) -> Answer:
     """The answer to a question; its events are checked for their frame on the way."""
     ask = Ask(question, **fields)
     assistant = assistant if isinstance(assistant, Assistant) else assistant.assistant
@@ -232,17 +232,17 @@ async def answered(assistant: Assistant | Workbench, question: str, **fields: An
     return events[-1].answer
 
 
-def open_tiny(home: Path, models: Path, *, encoder: Encoder | None = None, **changes: Any) -> Workbench:
+def open_tiny(home: Path, models: Path, *, encoder: Encoder | None = None, **changes: Any) -> App:
     """The workbench on the pages, in that folder, with models that are converted already."""
     (home / "models").symlink_to(models)
-    made = Workbench(settings_at(home, **changes))
+    made = open_app(settings_at(home, **changes))
     if encoder:
-        made.__dict__["encoder"] = encoder
-    made.ingest(CORPUS, [written(home / "pages", PAGES)])
+        made.stores.encoder = encoder
+    made.stores.ingest(CORPUS, [written(home / "pages", PAGES)])
     return made
 
 
-def keep(bench: Workbench, name: str, **wanted: Any) -> str:
+def keep(app: App, name: str, **wanted: Any) -> str:
     """Save the shipped prompt with these settings, under a name of its own; its label."""
     draft = find_prompt("answer").model_dump() | {"name": name, "settings": wanted}
-    return bench.prompts.save(PromptTemplate.model_validate(draft), by="Ada", message="For a test.").label
+    return app.stores.prompts.save(PromptTemplate.model_validate(draft), by="Ada", message="For a test.").label

@@ -25,7 +25,9 @@ from rag.types import Ask, Event, Token
 from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, extra, history_of
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 log = logging.getLogger(__name__)
 
@@ -33,14 +35,14 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.25
 
 
-def api_routes(bench: Workbench) -> APIRouter:
+def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRouter:
     """The routes below ``/v1``."""
     router = APIRouter()
 
     @router.get("/v1/models")
     def models() -> Response:
         try:
-            names = [MODEL, *(f"{MODEL}/{corpus}" for corpus in bench.corpora())]
+            names = [MODEL, *(f"{MODEL}/{corpus}" for corpus in stores.corpus_names())]
         except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
             return _failure(error).response()
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "ragsmith"} for name in names]
@@ -50,9 +52,9 @@ def api_routes(bench: Workbench) -> APIRouter:
     async def complete(request: Request) -> Response:
         try:
             asked = await _read(request)
-            ask = await asyncio.to_thread(_ask, bench, asked)
+            ask = await asyncio.to_thread(_ask, settings, stores, asked)
             # Reserve a place before anything is sent, so that the status can say when there is none.
-            stream = bench.assistant.start(ask)
+            stream = releases.assistant(gate=releases.gate).start(ask)
         except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
             return _failure(error).response()
         reply = Reply(asked.model)
@@ -77,7 +79,7 @@ async def _read(request: Request) -> CompletionRequest:
         raise ApiError(400, f"{param or 'The request'}: {first['msg']}.", "invalid_request", param) from error
 
 
-def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
+def _ask(settings: Settings, stores: Stores, asked: CompletionRequest) -> Ask:
     """The question and its history.
 
     Raises:
@@ -85,7 +87,7 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
         RagsmithError: The question is too long, or the corpora cannot be read.
     """
     name, _, corpus = asked.model.partition("/")
-    if name != MODEL or (corpus and corpus not in bench.corpora()):
+    if name != MODEL or (corpus and corpus not in stores.corpus_names()):
         raise ApiError(
             404, f"There is no model {asked.model!r}: `GET /v1/models` lists them.", "model_not_found", "model"
         )
@@ -93,8 +95,8 @@ def _ask(bench: Workbench, asked: CompletionRequest) -> Ask:
     if last.role != "user" or not last.text.strip():
         raise ApiError(400, "The last message must be a question of the user.", "no_question", "messages")
     question = last.text.strip()
-    check_question(question, bench.settings.limits.question_chars)
-    return Ask(question, history_of(asked.messages[:-1]), corpus or bench.settings.corpus)
+    check_question(question, settings.limits.question_chars)
+    return Ask(question, history_of(asked.messages[:-1]), corpus or settings.corpus)
 
 
 async def _answer(stream: AnswerStream, reply: Reply, request: Request) -> Response:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from rag.types import Answer, Citation, Hit, Turn
-from ui.claims import claims_of
+from ui.app.claims import claims_of
 
 MODEL = "ragsmith"
 

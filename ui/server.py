@@ -24,7 +24,8 @@ from ui.connections import Connection, Connections
 from ui.guard import BodyLimit, Farewell, KnownRoutes, OwnOrigin, SecurityHeaders, is_loopback
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from ui.app.app import App
+    from ui.app.health import Health
 
 # An open page holds a stream for ever; what is being answered gets so long to end by itself.
 GRACE_S = 2
@@ -35,42 +36,43 @@ MEGABYTE = 1_000_000
 TICKS = 10
 
 
-def create_app(bench: Workbench) -> FastAPI:
-    """Everything that a browser or another program can reach.
+def create_web_app(app: App) -> FastAPI:
+    """Build everything that a browser or another program can reach.
 
-    The caller closes the workbench.
+    The caller closes the app.
 
     Raises:
         SettingsError: Other machines could reach it without a password.
     """
-    check_access(bench.settings)
+    settings, stores = app.settings, app.stores
+    check_access(settings)
     from ui.api import api_routes
-    from ui.reports import report_routes
-    from ui.sources import source_routes
+    from ui.pages.documents.sources import source_routes
+    from ui.pages.evaluate.reports import report_routes
 
     # Swagger's page loads its scripts from elsewhere, and our policy would leave it blank.
-    app = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
-    credentials = Credentials(bench.settings.access) if bench.settings.access.password is not None else None
+    web = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
+    credentials = Credentials(settings.access) if settings.access.password is not None else None
 
-    @app.get("/healthz")
+    @web.get("/healthz")
     def healthz(request: Request) -> dict[str, Any]:
-        now = health(bench)
+        now = health_report(app.health.check())
         trusted = credentials is None or getattr(request.state, "signed_in", False)
         return now if trusted else {"status": now["status"]}
 
-    app.include_router(api_routes(bench))
-    app.include_router(source_routes(bench))
-    app.include_router(report_routes(bench))
-    _mount_page(app, bench, credentials)
+    web.include_router(api_routes(settings, stores, app.releases))
+    web.include_router(source_routes(settings.ingest, stores))
+    web.include_router(report_routes(app.evaluations))
+    _mount_page(web, app, credentials)
     # The last one added is asked first.
     if credentials is not None:
-        page = app.routes[-1].app  # type: ignore[attr-defined]
-        app.add_middleware(SignedIn, credentials=credentials, is_session=partial(_is_session, page))
-    app.add_middleware(BodyLimit, uploads=FILES_AT_ONCE * bench.settings.ingest.max_file_mb * MEGABYTE)
-    app.add_middleware(KnownRoutes)
-    app.add_middleware(OwnOrigin, host=bench.settings.host, allowed_hosts=bench.settings.access.allowed_hosts)
-    app.add_middleware(SecurityHeaders)
-    return app
+        page = web.routes[-1].app  # type: ignore[attr-defined]
+        web.add_middleware(SignedIn, credentials=credentials, is_session=partial(_is_session, page))
+    web.add_middleware(BodyLimit, uploads=FILES_AT_ONCE * settings.ingest.max_file_mb * MEGABYTE)
+    web.add_middleware(KnownRoutes)
+    web.add_middleware(OwnOrigin, host=settings.host, allowed_hosts=settings.access.allowed_hosts)
+    web.add_middleware(SecurityHeaders)
+    return web
 
 
 def _is_session(page: Any, name: str, value: str) -> bool:
@@ -80,9 +82,8 @@ def _is_session(page: Any, name: str, value: str) -> bool:
     )
 
 
-def health(bench: Workbench) -> dict[str, Any]:
+def health_report(now: Health) -> dict[str, Any]:
     """What a monitor wants to know; ``status`` is ``ok`` when a question can be answered."""
-    now = bench.health()
     ready = now.model_ok and now.index_ok
     return {
         "status": "ok" if ready else "degraded",
@@ -93,31 +94,31 @@ def health(bench: Workbench) -> dict[str, Any]:
     }
 
 
-def _mount_page(app: FastAPI, bench: Workbench, credentials: Credentials | None) -> None:
+def _mount_page(web: FastAPI, app: App, credentials: Credentials | None) -> None:
     # Gradio keeps uploads in the system's temporary folder unless told otherwise, and reads only the
     # environment: what a person uploads belongs into the workspace.
-    os.environ["GRADIO_TEMP_DIR"] = str(bench.workspace.root / "tmp")
+    os.environ["GRADIO_TEMP_DIR"] = str(app.workspace.root / "tmp")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # After every event Gradio would count all events so far, for a dashboard that is not there.
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     import gradio
 
-    from ui.pages.page import build_app
+    from ui.pages.page import build_page
     from ui.pages.theme import FAVICON, head, theme
 
     # Gradio would ask its makers for news of the version.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    page = build_app(bench)
+    page = build_page(app)
     gradio.mount_gradio_app(
-        app,
+        web,
         page,
         path="/",
         auth=credentials.signs_in if credentials else None,
-        auth_message=f"Sign in to ragsmith as {bench.settings.access.user}.",
+        auth_message=f"Sign in to ragsmith as {app.settings.access.user}.",
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=f"{bench.settings.ingest.max_file_mb}mb",
+        max_file_size=f"{app.settings.ingest.max_file_mb}mb",
         ssr_mode=False,
         enable_monitoring=False,
         mcp_server=False,
@@ -139,11 +140,11 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        app: FastAPI,
+        web: FastAPI,
         on_listening: Callable[[], None] = lambda: None,
         limits: LimitSettings = LimitSettings(),
     ) -> None:
-        self._farewell = Farewell(app)
+        self._farewell = Farewell(web)
         self._on_listening = on_listening
         self._connections = Connections(limits.connections, limits.request_s)
         super().__init__(
@@ -175,8 +176,8 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def serve(bench: Workbench, open_browser: bool) -> None:
-    """Serve until SIGTERM or Ctrl-C, then close the workbench.
+def serve(app: App, open_browser: bool) -> None:
+    """Serve until SIGTERM or Ctrl-C, then close the app.
 
     Args:
         open_browser: Show the page in the person's browser.
@@ -185,21 +186,22 @@ def serve(bench: Workbench, open_browser: bool) -> None:
         SettingsError: The port is taken, the address is not one of this machine, or other machines could reach
             it without a password.
     """
-    check_access(bench.settings)
-    listener = listen(bench.settings.host, bench.settings.port)
+    settings = app.settings
+    check_access(settings)
+    listener = listen(settings.host, settings.port)
     # uvicorn raises the signal again after its own shutdown; the default would end the process before the
-    # workbench is closed and the last traces are delivered.
+    # app is closed and the last traces are delivered.
     before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     try:
         # Ctrl-C is how a person ends the server, and nothing to tell of.
         with suppress(KeyboardInterrupt):
-            address = _address(bench.settings.host, listener.getsockname()[1])
-            app = create_app(bench)
-            server = Server(app, lambda: _announce(bench, address, open_browser), bench.settings.limits)
+            address = _address(settings.host, listener.getsockname()[1])
+            web = create_web_app(app)
+            server = Server(web, lambda: _announce(app, address, open_browser), settings.limits)
             server.run(sockets=[listener])
     finally:
         listener.close()
-        bench.close()
+        app.close()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -240,21 +242,21 @@ def _address(host: str, port: int) -> str:
     return f"http://{f'[{shown}]' if ':' in shown and not shown.startswith('[') else shown}:{port}"
 
 
-def _announce(bench: Workbench, address: str, open_browser: bool) -> None:
+def _announce(app: App, address: str, open_browser: bool) -> None:
     """Say where the page is, and do what can wait until it is there."""
     print(f"ragsmith is at {address}  (Ctrl-C stops it)", flush=True)  # noqa: T201 - the command's output
-    access = bench.settings.access
-    if not is_loopback(bench.settings.host):
+    settings, access = app.settings, app.settings.access
+    if not is_loopback(settings.host):
         port = address.rpartition(":")[2]
         print(f"Other machines reach it at http://{socket.gethostname()}:{port}", flush=True)  # noqa: T201
-    if access.no_auth and access.password is None and not is_loopback(bench.settings.host):
+    if access.no_auth and access.password is None and not is_loopback(settings.host):
         print(  # noqa: T201
-            f"Warning: host is {bench.settings.host} and access.no_auth is set, so everybody in this network can "
+            f"Warning: host is {settings.host} and access.no_auth is set, so everybody in this network can "
             "read all corpora and conversations, unless a proxy in front asks who they are.",
             file=sys.stderr,
             flush=True,
         )
-    threading.Thread(target=bench.warm, name="warm", daemon=True).start()
+    threading.Thread(target=app.health.warm, name="warm", daemon=True).start()
     if open_browser:
         import webbrowser
 

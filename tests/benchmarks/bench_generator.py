@@ -177,12 +177,12 @@ def questions(home: str, data: str, most: int) -> dict[str, Any]:
 
 
 def _models(home: str) -> tuple[Generator, SpanReader]:
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    bench = Workbench(settings_for(home))
-    if bench.span_reader is None:
+    app = open_app(settings_for(home))
+    if app.models.reader(app.settings.reader.adapter) is None:
         raise ValueError("There is no tuned reader to compare with.")
-    return bench.generator, bench.span_reader
+    return app.models.generator(app.settings.generator.adapter), app.models.reader(app.settings.reader.adapter)
 
 
 def _evidence(question: str, passages: Sequence[str]) -> Evidence:

@@ -99,11 +99,11 @@ def prepared_home(plan: Plan) -> Path:
 
 def ingest_handbook(home: str) -> None:
     """Have the handbook as a corpus; in a process of its own."""
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    bench = Workbench(settings_for(home))
-    bench.ensure_sample()
-    bench.close()
+    app = open_app(settings_for(home))
+    app.stores.ensure_sample()
+    app.close()
 
 
 def run(plan: Plan) -> Iterator[Group]:
@@ -123,17 +123,17 @@ def ask_all(home: str, condenser: str = "auto", kind: str = "") -> list[dict[str
     import asyncio
 
     from rag.types import Answer, Ask, Done, Turn
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     settings = settings_for(home)
     retrieval = settings.retrieval.model_copy(update={"condenser": condenser})
-    bench = Workbench(settings.model_copy(update={"retrieval": retrieval}))
-    bench.warm()
+    app = open_app(settings.model_copy(update={"retrieval": retrieval}))
+    app.health.warm()
 
     async def ask(case: Case) -> Answer:
         history = tuple(Turn(question, answer) for question, answer in case.history)
         answer: Answer | None = None
-        async for event in bench.assistant.start(Ask(case.question, history)):
+        async for event in app.releases.assistant().start(Ask(case.question, history)):
             if isinstance(event, Done):
                 answer = event.answer
         if answer is None:
@@ -145,14 +145,14 @@ def ask_all(home: str, condenser: str = "auto", kind: str = "") -> list[dict[str
         for case in (each for each in read_cases() if kind in ("", each.kind)):
             answer = await ask(case)
             # The hits of the answer may be fewer: they were cut to the model's budget.
-            hits = bench.retriever().search(answer.standalone or case.question)[:TOP]
+            hits = app.releases.retriever().search(answer.standalone or case.question)[:TOP]
             judged.append(asdict(_judged(case, answer, [Path(hit.passage.source).name for hit in hits])))
         return judged
 
     try:
         return asyncio.run(everything())
     finally:
-        bench.close()
+        app.close()
 
 
 def _judged(case: Case, answer: Any, sources: Sequence[str]) -> Judged:

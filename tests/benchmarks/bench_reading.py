@@ -86,7 +86,7 @@ def run(plan: Plan) -> Iterator[Group]:
 def ingest(home: str, data: str) -> None:
     """All paragraphs of both files as one corpus, a record each."""
     from rag.evaluation.squad import read_articles
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     path = Path(home) / "paragraphs.jsonl"
     records = [
@@ -98,28 +98,30 @@ def ingest(home: str, data: str) -> None:
     text = "".join(json.dumps(record) + "\n" for record in records)
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         path.write_text(text, encoding="utf-8")
-    bench = Workbench(settings_for(home))
-    done = bench.ingest(CORPUS, [path])
+    app = open_app(settings_for(home))
+    done = app.stores.ingest(CORPUS, [path])
     if done.problems:
         raise ValueError(done.problems[0].reason)
-    bench.close()
+    app.close()
 
 
 def gold(home: str, data: str, adapter: str, most: int | None) -> dict[str, dict[str, float | None]]:
     """Read the paragraph that a question was asked about."""
     from rag.evaluation.reading_metrics import predict, score
     from rag.evaluation.squad import read_articles
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     sets = {"XQuAD": read_articles(Path(data) / XQUAD), "held-out articles": test_articles(Path(data))}
-    bench = Workbench(settings_of(home, adapter))
+    app = open_app(settings_of(home, adapter))
     found: dict[str, dict[str, float | None]] = {}
     for name, articles in sets.items():
         if adapter:
-            found[name] = asdict(score(list(predict(bench.span_reader, _first(articles, most)))))
+            found[name] = asdict(
+                score(list(predict(app.models.reader(app.settings.reader.adapter), _first(articles, most))))
+            )
         else:
-            found[name] = {"right_sentence": _first_reader(bench, _first(articles, most))}
-    bench.close()
+            found[name] = {"right_sentence": _first_reader(app, _first(articles, most))}
+    app.close()
     return found
 
 
@@ -129,7 +131,7 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
 
     from rag.evaluation.squad import read_articles
     from rag.types import Ask, Done
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     held = {
         paragraph.text
@@ -145,14 +147,14 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
         if paragraph.text in held
         for question in paragraph.questions
     }
-    bench = Workbench(settings_of(home, adapter))
-    bench.warm()
+    app = open_app(settings_of(home, adapter))
+    app.health.warm()
 
     async def everything() -> list[dict[str, Any]]:
         asked = []
         for paragraph, question in list(cases.values())[:most]:
             answer = None
-            async for event in bench.assistant.start(Ask(question.text)):
+            async for event in app.releases.assistant().start(Ask(question.text)):
                 if isinstance(event, Done):
                     answer = event.answer
             if answer is None or answer.status == "failed":
@@ -177,7 +179,7 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
     try:
         return asyncio.run(everything())
     finally:
-        bench.close()
+        app.close()
 
 
 def five_passages(home: str, data: str) -> dict[str, Any]:
@@ -186,9 +188,9 @@ def five_passages(home: str, data: str) -> dict[str, Any]:
 
     begun = time.perf_counter()
     from rag.models.extractive.span_reader import ReadPassage
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    reader = Workbench(settings_of(home, READERS["tuned"])).span_reader
+    reader = open_app(settings_of(home, READERS["tuned"])).span_reader
     articles = test_articles(Path(data))
     passages = [ReadPassage(p.text[:900], (a.title,)) for a in articles for p in a.paragraphs][:100]
     questions = [q.text for a in articles for p in a.paragraphs for q in p.questions][:100]
@@ -224,12 +226,12 @@ def _first(articles: Sequence[Article], most: int | None) -> Sequence[Article]:
     return [replace(article, paragraphs=article.paragraphs[:2]) for article in articles[:10]]
 
 
-def _first_reader(bench: Any, articles: Sequence[Article]) -> float:
+def _first_reader(app: Any, articles: Sequence[Article]) -> float:
     """How often the sentence that it ranks first holds an answer, in percent of the answerable."""
     from rag.models.extractive.evidence import Evidence, EvidencePassage
     from rag.models.extractive.sentence_ranking import SentenceRanking
 
-    ranking = SentenceRanking(bench.encoder, bench.index(CORPUS).lexical)
+    ranking = SentenceRanking(app.stores.encoder, app.stores.index(CORPUS).lexical)
     right = []
     for article in articles:
         for paragraph in article.paragraphs:

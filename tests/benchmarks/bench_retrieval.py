@@ -72,12 +72,12 @@ def evaluate(home: str, data: str, name: str, most: int | None) -> dict[str, Any
     from ir_measures import R, nDCG
 
     from rag.retrieval.retriever import SearchOptions
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     collection = read_collection(Path(data), name)
-    bench = Workbench(settings_for(home))
-    problems = bench.ingest(name, [collection.corpus]).problems
-    retriever = bench.retriever(name)
+    app = open_app(settings_for(home))
+    problems = app.stores.ingest(name, [collection.corpus]).problems
+    retriever = app.releases.retriever(name)
     chosen = list(collection.queries)[:most]
     qrels = {query: collection.qrels[query] for query in chosen}
     modes: dict[str, Any] = {}
@@ -101,7 +101,7 @@ def evaluate(home: str, data: str, name: str, most: int | None) -> dict[str, Any
             "ms_p50": percentile(taken, 0.5),
             "by_query": {query: {"ndcg": ndcg[query], "recall": recall[query]} for query in chosen},
         }
-    reranked = _reranked(bench, retriever, collection.queries, chosen)
+    reranked = _reranked(app, retriever, collection.queries, chosen)
     ndcg = score(nDCG @ 10, qrels, reranked.pop("run"))
     before = modes["hybrid"]["by_query"]
     reranked |= {
@@ -112,13 +112,13 @@ def evaluate(home: str, data: str, name: str, most: int | None) -> dict[str, Any
     return {
         "queries": len(chosen),
         "reranked": reranked,
-        "passages": bench.index(name).passage_count(),
+        "passages": app.stores.index(name).passage_count(),
         "problems": [problem.reason for problem in problems],
         "modes": modes,
     }
 
 
-def _reranked(bench: Any, retriever: Any, queries: Mapping[str, str], chosen: Sequence[str]) -> dict[str, Any]:
+def _reranked(app: Any, retriever: Any, queries: Mapping[str, str], chosen: Sequence[str]) -> dict[str, Any]:
     """The hybrid search with its first hits reranked by the adapter that ships, and how long that takes."""
     import time
 
@@ -128,10 +128,10 @@ def _reranked(bench: Any, retriever: Any, queries: Mapping[str, str], chosen: Se
     from rag.retrieval.reranking import CrossReranker
     from rag.retrieval.retriever import SearchOptions
 
-    adapter = find_adapter(RERANKER, bench.workspace)
-    precision, _ = choose_precision(bench.settings.encoder)
-    folder = converted_network(adapter, bench.workspace.models)
-    depth = bench.settings.retrieval.rerank_depth
+    adapter = find_adapter(RERANKER, app.workspace)
+    precision, _ = choose_precision(app.settings.encoder)
+    folder = converted_network(adapter, app.workspace.models)
+    depth = app.settings.retrieval.rerank_depth
     reranker = CrossReranker(folder, adapter, precision=precision, depth=depth)
     run: dict[str, list[str]] = {}
     taken: list[float] = []

@@ -70,13 +70,13 @@ def tune(home: str, data: str, most: int | None) -> dict[str, Any]:
     from ir_measures import nDCG
 
     from rag.retrieval.retriever import fuse
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     collection = read_collection(Path(data), COLLECTION, SPLIT)
-    bench = Workbench(settings_for(home))
-    bench.ingest(COLLECTION, [collection.corpus])
-    index = bench.index(COLLECTION)
-    settings = bench.settings.retrieval
+    app = open_app(settings_for(home))
+    app.stores.ingest(COLLECTION, [collection.corpus])
+    index = app.stores.index(COLLECTION)
+    settings = app.settings.retrieval
     depth = settings.candidates
     chosen = list(collection.queries)[:most]
     qrels = {query: collection.qrels[query] for query in chosen}

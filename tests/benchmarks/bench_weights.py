@@ -51,9 +51,9 @@ def squad(home: str, data: str) -> list[dict[str, Any]]:
     """The validation article, asked of the whole corpus; in a process of its own."""
     from finetune.data.splits import VALIDATION
     from rag.evaluation.squad import read_articles
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    bench = Workbench(reading.settings_of(home, reading.READERS["tuned"]))
+    app = open_app(reading.settings_of(home, reading.READERS["tuned"]))
     found = []
     for article in read_articles(Path(data) / reading.FILES[0]):
         if article.title not in VALIDATION:
@@ -62,38 +62,40 @@ def squad(home: str, data: str) -> list[dict[str, Any]]:
         for paragraph in article.paragraphs:
             for question in paragraph.questions:
                 right = reading.right_sentences(paragraph, [start for _, start in question.answers])
-                found.append(_ranked(bench, question.id, question.text, right, bool(question.answers), True))
+                found.append(_ranked(app, question.id, question.text, right, bool(question.answers), True))
                 if question.answers:
-                    found.append(_ranked(bench, f"{question.id} elsewhere", question.text, [], False, True, title))
-    bench.close()
+                    found.append(_ranked(app, f"{question.id} elsewhere", question.text, [], False, True, title))
+    app.close()
     return found
 
 
 def of_handbook(home: str) -> list[dict[str, Any]]:
     """The handbook's questions, follow-ups left out; in a process of its own."""
     from tests.benchmarks.ours import settings_for
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    bench = Workbench(settings_for(home))
+    app = open_app(settings_for(home))
     found = [
-        _ranked(bench, case.id, case.question, case.accepted, case.kind == "answerable", case.line % 2 == 1)
+        _ranked(app, case.id, case.question, case.accepted, case.kind == "answerable", case.line % 2 == 1)
         for case in handbook.read_cases()
         if case.kind != "follow-up"
     ]
-    bench.close()
+    app.close()
     return found
 
 
 def _ranked(
-    bench: Any, name: str, question: str, right: Sequence[str], answerable: bool, fit: bool, without: str = ""
+    app: Any, name: str, question: str, right: Sequence[str], answerable: bool, fit: bool, without: str = ""
 ) -> dict[str, Any]:
     """Ask, as though the document of the title ``without`` were not in the corpus."""
     from rag.models.extractive.evidence import Evidence, EvidencePassage
     from rag.models.extractive.sentence_ranking import SpanRanking
     from rag.retrieval.retriever import SearchOptions
 
-    hits = [hit for hit in bench.retriever().search(question, SearchOptions(60)) if hit.passage.title != without]
-    hits = hits[: bench.settings.retrieval.k]
+    hits = [
+        hit for hit in app.releases.retriever().search(question, SearchOptions(60)) if hit.passage.title != without
+    ]
+    hits = hits[: app.settings.retrieval.k]
     evidence = Evidence(
         question,
         tuple(
@@ -102,7 +104,12 @@ def _ranked(
         ),
         "",
     )
-    ranked = SpanRanking(bench.span_reader, bench.encoder, bench.index().lexical, looked_at=10_000).rank(evidence)
+    ranked = SpanRanking(
+        app.models.reader(app.settings.reader.adapter),
+        app.stores.encoder,
+        app.stores.index().lexical,
+        looked_at=10_000,
+    ).rank(evidence)
     wanted = [" ".join(each.casefold().split()) for each in right]
     told = [" ".join(each.sentence.text.casefold().split()) for each in ranked]
     return asdict(

@@ -43,12 +43,12 @@ def settings_for(home: str) -> Settings:
 
 def convert(home: str) -> dict[str, float]:
     """Convert the encoder: what a machine does once."""
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
     started = time.perf_counter()
-    bench = Workbench(settings_for(home))
-    bench.encoder.embed(["Compiled kernels are kept beside the model."])
-    _ = bench.span_reader
+    app = open_app(settings_for(home))
+    app.stores.encoder.embed(["Compiled kernels are kept beside the model."])
+    _ = app.models.reader(app.settings.reader.adapter)
     return {"seconds": time.perf_counter() - started}
 
 
@@ -58,19 +58,19 @@ def ingest(home: str, corpus: str, paths: Sequence[str]) -> dict[str, Any]:
 
     from rag import tables as db
     from rag.database import reading
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    bench = Workbench(settings_for(home))
+    app = open_app(settings_for(home))
     # The form for passages is compiled at the first use; the plain pipeline's model is loaded before, too.
-    bench.encoder.embed_passages(["warm up"])
-    bench.corpora()
+    app.stores.encoder.embed_passages(["warm up"])
+    app.stores.corpus_names()
     files = [Path(path) for path in paths]
     started = time.perf_counter()
-    done = bench.ingest(corpus, files)
+    done = app.stores.ingest(corpus, files)
     seconds, peak = time.perf_counter() - started, peak_mb()
     if done.problems:
         raise ValueError(f"{done.problems[0].path}: {done.problems[0].reason}")
-    index = bench.index(corpus)
+    index = app.stores.index(corpus)
     with reading(index.engine) as connection:
         tokens = connection.scalar(
             select(func.sum(db.passages.c.tokens))
@@ -86,24 +86,24 @@ def cut(home: str, paths: Sequence[str]) -> dict[str, float]:
     from rag.documents.chunking import cut as cut_document
     from rag.documents.chunking import rule_for
     from rag.documents.loaders import load
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    bench = Workbench(settings_for(home))
-    rule = rule_for(bench.encoder, bench.settings.chunking.tokens)
+    app = open_app(settings_for(home))
+    rule = rule_for(app.stores.encoder, app.settings.chunking.tokens)
     chunks = [
         chunk
         for path in paths
         for document in load(Path(path), Path(path).read_bytes())
-        for chunk in cut_document(document, bench.encoder.tokens, rule)
+        for chunk in cut_document(document, app.stores.encoder.tokens, rule)
     ]
     return {"chunks": len(chunks), "tokens_per_chunk": sum(chunk.tokens for chunk in chunks) / len(chunks)}
 
 
 def ready(home: str, corpus: str, query: str) -> dict[str, float]:
     """Answer the first query on an index that is there."""
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    found = Workbench(settings_for(home)).retriever(corpus).search(query)
+    found = open_app(settings_for(home)).retriever(corpus).search(query)
     return {"hits": len(found), "peak_mb": peak_mb()}
 
 
@@ -140,11 +140,11 @@ def queries(home: str, corpus: str) -> Callable[..., dict[str, list[float]]]:
         whole; ``fuse and fetch`` is what follows when both are there.
     """
     from rag.retrieval.retriever import SearchOptions
-    from ui.wiring import Workbench
+    from ui.app.app import open_app
 
-    bench = Workbench(settings_for(home))
-    retriever = bench.retriever(corpus)
-    index = bench.index(corpus)
+    app = open_app(settings_for(home))
+    retriever = app.releases.retriever(corpus)
+    index = app.stores.index(corpus)
     spans: dict[str, tuple[float, float]] = {}
     watched: Any = index
     watched.encoder = _Watched(index.encoder, "embed", spans, "encode")

@@ -9,7 +9,7 @@ import click
 
 from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.types import Answer, Token
-from ui.claims import claims_of
+from ui.app.claims import claims_of
 from ui.commands._terminal_text import counted, note, one_line, print_json, visible
 
 if TYPE_CHECKING:

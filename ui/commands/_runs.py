@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rag.evaluation.runner import EvaluationProgress
     from rag.evaluation.statistics import Estimate
     from rag.evaluation.summary import Summary
-    from ui.evaluating import Evaluations
+    from ui.app.evaluations import Evaluations
 
 LINE_EVERY_S = 5.0
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ui.commands._bench import handling, open_bench, prepare_corpus
+from ui.commands._app import command_app, handling, prepare_corpus
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import one_line, unpaired
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
     from rag.types import Answer
-    from ui.wiring import Workbench
+    from ui.app.releases import Releases
 
 T = TypeVar("T")
 
@@ -56,11 +56,11 @@ def command(
         question = sys.stdin.buffer.read().decode("utf-8", "replace")
     if question is not None and not question.strip():
         raise click.UsageError("The question is empty.")
-    with open_bench(context) as bench:
-        name = prepare_corpus(bench, corpus)
+    with command_app(context) as app:
+        name = prepare_corpus(app.settings, app.stores, app.releases, corpus)
         # Whatever is missing is told here, once, and not by every question.
-        bench.pipeline(name)
-        talk = _Talk(bench, name, as_json)
+        app.releases.pipeline(name)
+        talk = _Talk(app.releases, name, as_json)
         if question is not None:
             answer = _finish(talk.one(unpaired(question.strip())))
             if answer.status == "failed":
@@ -75,7 +75,7 @@ def command(
 class _Talk:
     """The questions of one call."""
 
-    bench: Workbench
+    releases: Releases
     corpus: str
     as_json: bool
 
@@ -84,7 +84,7 @@ class _Talk:
         from rag.types import Ask
         from ui.commands._answers import print_answer, show
 
-        stream = self.bench.assistant.start(Ask(question, corpus=self.corpus))
+        stream = self.releases.assistant(gate=self.releases.gate).start(Ask(question, corpus=self.corpus))
         if not self.as_json:
             return await show(stream)
         answer = await stream.answer()

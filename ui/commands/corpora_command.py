@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._app import command_app, prepare_encoder
 from ui.commands._console import open_console
 from ui.commands._terminal_text import counted, print_json
 from ui.context import Context, pass_context
@@ -27,9 +27,9 @@ def command() -> None:
 @pass_context
 def list_command(context: Context, as_json: bool) -> None:
     """List the corpora and what is in them."""
-    with open_bench(context) as bench:
-        prepare_encoder(bench)
-        summaries = bench.stores.summaries()
+    with command_app(context) as app:
+        prepare_encoder(app.settings, app.stores)
+        summaries = app.stores.corpora.summaries()
         if as_json:
             from dataclasses import asdict
 
@@ -47,9 +47,9 @@ def list_command(context: Context, as_json: bool) -> None:
 @pass_context
 def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -> None:
     """Remove the corpus NAME with its index; the files that it was made from stay where they are."""
-    with open_bench(context) as bench:
-        prepare_encoder(bench)
-        summary = next((each for each in bench.stores.summaries() if each.name == name), None)
+    with command_app(context) as app:
+        prepare_encoder(app.settings, app.stores)
+        summary = next((each for each in app.stores.corpora.summaries() if each.name == name), None)
         if summary is not None and not yes:
             if not sys.stdin.isatty():
                 raise click.ClickException("There is no terminal to confirm on: add --yes to remove the corpus.")
@@ -57,8 +57,8 @@ def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -
             if not click.confirm(f"Remove the corpus {name} ({size})?", err=True):
                 click.echo("Nothing was removed.", err=True)
                 ctx.exit(1)
-        with bench.workspace.writing(f"remove {name}"):
-            bench.stores.remove(name)
+        with app.workspace.writing(f"remove {name}"):
+            app.stores.corpora.remove(name)
         click.echo(f"Removed the corpus {name}.")
 
 

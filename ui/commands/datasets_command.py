@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench, prepare_corpus
+from ui.app.proposing import propose_cases
+from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import open_console
+from ui.commands._signed import author, signed
 from ui.commands._terminal_text import counted, moment, note, one_line, print_json, unpaired
-from ui.commands._who import signed, who
 from ui.context import Context, pass_context
-from ui.proposing import propose_cases
 
 if TYPE_CHECKING:
     from rag.evaluation.case_files import BadRow
@@ -38,8 +38,8 @@ def list_command(context: Context, as_json: bool) -> None:
     """List the datasets with their newest versions."""
     from rag.evaluation.dataset_store import DatasetStore
 
-    with open_bench(context) as bench:
-        found = DatasetStore(bench.engine).list()
+    with command_app(context) as app:
+        found = DatasetStore(app.stores.engine).list()
     if as_json:
         from dataclasses import asdict
 
@@ -64,8 +64,8 @@ def show_command(context: Context, reference: str, start: int, limit: int, as_js
     """Show a version and its cases."""
     from rag.evaluation.dataset_store import DatasetStore
 
-    with open_bench(context) as bench:
-        store = DatasetStore(bench.engine)
+    with command_app(context) as app:
+        store = DatasetStore(app.stores.engine)
         version = store.resolve(unpaired(reference))
         cases = tuple(store.cases(version, start, limit))
         versions = store.versions(version.name)
@@ -126,12 +126,12 @@ def import_command(
     if not found.cases:
         raise click.ClickException(f"Nothing was saved: {file} holds no cases.")
     why = message if message is not None else f"imported from {file.name}"
-    with open_bench(context) as bench:
-        store = DatasetStore(bench.engine)
+    with command_app(context) as app:
+        store = DatasetStore(app.stores.engine)
         if adds:
-            version = store.add(name, found.cases, by=who(by), message=unpaired(why)).version
+            version = store.add(name, found.cases, by=author(by), message=unpaired(why)).version
         else:
-            version = store.save(name, found.cases, by=who(by), message=unpaired(why))
+            version = store.save(name, found.cases, by=author(by), message=unpaired(why))
     if as_json:
         print_json(_told(version) | {"bad": bad}, indent=2)
     else:
@@ -147,8 +147,8 @@ def export_command(context: Context, reference: str, file: Path) -> None:
     from rag.evaluation.case_files import write_cases
     from rag.evaluation.dataset_store import DatasetStore
 
-    with open_bench(context) as bench:
-        store = DatasetStore(bench.engine)
+    with command_app(context) as app:
+        store = DatasetStore(app.stores.engine)
         version = store.resolve(unpaired(reference))
         written = write_cases(file, store.cases(version))
     click.echo(f"Wrote {counted(written, 'case')} of {version.label} to {one_line(str(file))}.")
@@ -180,8 +180,8 @@ def add_command(
     from rag.evaluation.dataset_store import DatasetStore
     from rag.evaluation.traced import case_of_trace
 
-    with open_bench(context) as bench:
-        trace = bench.traces.get(unpaired(trace_id))
+    with command_app(context) as app:
+        trace = app.stores.traces.get(unpaired(trace_id))
         case = case_of_trace(
             trace,
             answers=[unpaired(each) for each in answers],
@@ -190,7 +190,7 @@ def add_command(
             notes=unpaired(notes),
         )
         why = message if message is not None else f"from trace {trace.id}"
-        made = DatasetStore(bench.engine).add(name, [case], by=who(by), message=unpaired(why))
+        made = DatasetStore(app.stores.engine).add(name, [case], by=author(by), message=unpaired(why))
     if made.unchanged:
         click.echo(f"{made.version.label} holds it already, as {case.id}.")
         return
@@ -208,9 +208,11 @@ def remove_command(context: Context, name: str, ids: Sequence[str], message: str
     from rag.evaluation.dataset_store import DatasetStore
 
     why = message if message is not None else f"removed {counted(len(set(ids)), 'case')}"
-    with open_bench(context) as bench:
+    with command_app(context) as app:
         removed = [unpaired(each) for each in ids]
-        version = DatasetStore(bench.engine).remove(unpaired(name), removed, by=who(by), message=unpaired(why))
+        version = DatasetStore(app.stores.engine).remove(
+            unpaired(name), removed, by=author(by), message=unpaired(why)
+        )
     _report(version)
 
 
@@ -244,8 +246,8 @@ def split_command(
     from rag.evaluation.dataset_store import DatasetStore
     from rag.evaluation.split import SHARES, split
 
-    with open_bench(context) as bench:
-        store = DatasetStore(bench.engine)
+    with command_app(context) as app:
+        store = DatasetStore(app.stores.engine)
         version = store.resolve(unpaired(reference))
         wanted = dict(zip(SHARES, shares, strict=True))
         parted = split(store.cases(version), shares=wanted, seed=seed)
@@ -258,7 +260,7 @@ def split_command(
             )
         why = unpaired(message if message is not None else f"part of {version.label}, seed {seed}")
         saved = {
-            part: store.save(f"{version.name}-{part}", cases, by=who(by), message=why)
+            part: store.save(f"{version.name}-{part}", cases, by=author(by), message=why)
             for part, cases in parted.parts.items()
             if cases
         }
@@ -287,10 +289,12 @@ def candidates_command(
     """
     from rag.evaluation.candidates import CandidateStore
 
-    with open_bench(context) as bench:
-        store = CandidateStore(bench.engine)
+    with command_app(context) as app:
+        store = CandidateStore(app.stores.engine)
         if count is not None:
-            new = propose_cases(bench, name, prepare_corpus(bench, corpus), count, seed)
+            about = prepare_corpus(app.settings, app.stores, app.releases, corpus)
+            generator = app.models.generator(app.settings.generator.adapter)
+            new = propose_cases(app.stores, generator, name, about, count, seed)
             note(f"{counted(new, 'new candidate')} for {name}.")
         waiting = store.waiting(unpaired(name))
     if as_json:
@@ -313,10 +317,10 @@ def accept_command(
     """Take candidates into the next version of the dataset NAME."""
     from rag.evaluation.candidates import CandidateStore
 
-    with open_bench(context) as bench:
-        store = CandidateStore(bench.engine)
+    with command_app(context) as app:
+        store = CandidateStore(app.stores.engine)
         chosen = _chosen(ids, everything, lambda: store.waiting(unpaired(name)))
-        version = store.accept(unpaired(name), chosen, by=who(by), message=unpaired(message or "")).version
+        version = store.accept(unpaired(name), chosen, by=author(by), message=unpaired(message or "")).version
     _report(version)
 
 
@@ -329,8 +333,8 @@ def reject_command(context: Context, name: str, ids: Sequence[str], everything: 
     """Turn candidates down; they are not proposed again."""
     from rag.evaluation.candidates import CandidateStore
 
-    with open_bench(context) as bench:
-        store = CandidateStore(bench.engine)
+    with command_app(context) as app:
+        store = CandidateStore(app.stores.engine)
         rejected = store.reject(unpaired(name), _chosen(ids, everything, lambda: store.waiting(unpaired(name))))
     click.echo(f"Rejected {counted(rejected, 'candidate')}.")
 

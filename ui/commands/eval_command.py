@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._runs import as_json, chosen_run, json_option, print_summary, which, work
 from ui.commands._terminal_text import counted, moment, note, one_line, print_json
@@ -16,7 +16,7 @@ from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
     from rag.evaluation.run_store import Run
-    from ui.evaluating import Evaluations
+    from ui.app.evaluations import Evaluations
 
 STOPPED = 130
 LISTED = 30
@@ -72,8 +72,8 @@ def run_command(
     from rag.evaluation.variants import parse_variant
 
     chosen = [parse_variant(text) for text in variants or ("baseline:",)]
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         run = evaluations.begin(dataset, chosen, name=name, corpus=corpus, judge=judge, at_once=at_once)
         note(f"Run {run.id}: {one_line(run.name)}, over {run.dataset}@{run.dataset_version}")
         _finish(evaluations, run, fresh, json_wanted)
@@ -89,8 +89,8 @@ def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) ->
 
     What is answered is not asked again; what failed is.
     """
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         _finish(evaluations, evaluations.resume(chosen_run(evaluations, run).id), fresh, json_wanted)
 
 
@@ -102,8 +102,8 @@ def list_command(context: Context, limit: int, json_wanted: bool) -> None:
     """List the runs, newest first."""
     from rich.table import Table
 
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         runs = evaluations.runs.list()
         if json_wanted:
             for run in runs[:limit]:
@@ -139,8 +139,8 @@ def show(context: Context, run: str | None, baseline: str, json_wanted: bool, ce
     """Show the table of a RUN, by default the newest one."""
     if cells and not json_wanted:
         raise click.UsageError("--cells goes with --json.")
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
         if cells:
             for cell in evaluations.answers(chosen):
@@ -158,8 +158,8 @@ def show(context: Context, run: str | None, baseline: str, json_wanted: bool, ce
 @pass_context
 def delete(context: Context, run: str | None) -> None:
     """Remove a RUN and its answers; the traces stay."""
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         if run is None:
             raise click.UsageError("Name the run to remove.")
         chosen = evaluations.runs.get(run)

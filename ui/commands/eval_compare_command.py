@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._runs import change_cell, chosen_run, json_option, which, work
 from ui.commands._terminal_text import note, one_line, print_json
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rag.evaluation.compare import Comparison, Side
     from rag.evaluation.gate import Verdict
     from rag.evaluation.run_store import Run
-    from ui.evaluating import Evaluations
+    from ui.app.evaluations import Evaluations
 
 # Pairs between two lines of progress.
 TOLD_EVERY = 20
@@ -40,8 +40,8 @@ def compare(
     context: Context, one: str, other: str, variant: str, with_variant: str, confidence: float, json_wanted: bool
 ) -> None:
     """Compare a variant of one RUN with a variant of another, over the cases that both were asked."""
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         first = evaluations.side(evaluations.runs.get(one), variant)
         second = evaluations.side(evaluations.runs.get(other), with_variant)
         compared = evaluations.compare(first, second)
@@ -70,10 +70,10 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
     """
     import asyncio
 
-    from ui.judging import compare_pairs
+    from ui.app.judging import compare_pairs
 
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
         one, other = evaluations.side(chosen, variant), evaluations.side(chosen, baseline)
 
@@ -81,7 +81,7 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
             if done % TOLD_EVERY == 0 or done == of:
                 note(f"{done:,}/{of:,} pairs")
 
-        told = asyncio.run(compare_pairs(bench, one, other, judge, tell))
+        told = asyncio.run(compare_pairs(evaluations, one, other, judge, tell))
     if json_wanted:
         print_json({"variant": one.name, "baseline": other.name, **asdict(told)})
         return
@@ -108,8 +108,8 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
 @pass_context
 def report(context: Context, run: str | None, baseline: str, out: Path | None) -> None:
     """Write the report of a RUN: one HTML file that needs nothing else to be read."""
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
         number = evaluations.variant_of(chosen, baseline) if baseline else 0
         target = out or Path(f"evaluation-{chosen.id}.html")
@@ -150,8 +150,8 @@ def gate(
     from rag.evaluation.gate import parse_margin
 
     wanted = [parse_margin(text) for text in margins]
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
         base = evaluations.side(evaluations.runs.get(baseline_run) if baseline_run else chosen, baseline)
         for asked in (chosen, base.run):
@@ -213,8 +213,8 @@ def attribute(
     from rag.evaluation.summary import read_columns
 
     mean_measure(measure)
-    with open_bench(context) as bench:
-        evaluations = bench.evaluations
+    with command_app(context) as app:
+        evaluations = app.evaluations
         run = evaluations.runs.get(run_id) if run_id else _asked(evaluations, dataset or "", before, after, corpus)
         differing = factors(run.plan.variants[0], run.plan.variants[-1])
         columns = [read_columns(evaluations.runs, run, number) for number in range(len(run.plan.variants))]

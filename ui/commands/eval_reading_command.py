@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import command_app
 from ui.commands._terminal_text import note, print_json
 from ui.context import Context, pass_context
 
@@ -55,8 +55,8 @@ def reading(
     total = sum(len(paragraph.questions) for article in articles for paragraph in article.paragraphs)
     if not total:
         raise EvaluationError(f"{file} holds no questions.")
-    with open_bench(context, reader={"adapter": adapter}) as bench:
-        reader = bench.span_reader
+    with command_app(context, reader={"adapter": adapter}) as app:
+        reader = app.models.reader(app.settings.reader.adapter)
         if reader is None:
             raise EvaluationError(
                 "There is no tuned reader to measure.", fix="Name one with --adapter or reader.adapter."

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._app import command_app, prepare_encoder
 from ui.commands._console import open_console
 from ui.commands._progress import progress
 from ui.commands._terminal_text import counted, note, one_line, print_json
@@ -40,14 +40,14 @@ def command(
     """
     from rag.indexing.ingestion import existing_path
 
-    with open_bench(context) as bench:
+    with command_app(context) as app:
         for path in paths:
             existing_path(path)
-        name = corpus or bench.settings.corpus
-        prepare_encoder(bench)
+        name = corpus or app.settings.corpus
+        prepare_encoder(app.settings, app.stores)
         try:
             with _stopped_by_ctrl_c() as stop, progress() as show:
-                report = bench.ingest(name, paths, show, stop)
+                report = app.stores.ingest(name, paths, show, stop)
         except KeyboardInterrupt:
             note(f"\n{STOPPED}")
             ctx.exit(130)

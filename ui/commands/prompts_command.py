@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ui.commands._console import open_console
+from ui.commands._signed import author, signed
 from ui.commands._terminal_text import note, one_line, print_json, unpaired, visible
-from ui.commands._who import signed, who
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def label_command(
         raise click.UsageError("Give a version, or --remove.")
     with _library(context) as library:
         before = library.labels(name).get(label)
-        library.move(name, label, version, by=who(by), message=message or "")
+        library.move(name, label, version, by=author(by), message=message or "")
         after = library.labels(name).get(label)
     click.echo(f"{name}: {label} {before or 'nowhere'} → {after or 'nowhere'}")
 
@@ -223,7 +223,7 @@ def import_command(
     told = message if message is not None else f"imported from {file.name}"
     with _library(context) as library:
         draft = read_prompt(text, name, description=told, form=form)
-        _report_saved(library, library.save(draft, by=who(by), message=told))
+        _report_saved(library, library.save(draft, by=author(by), message=told))
 
 
 @command.command(name="export")
@@ -290,7 +290,7 @@ def _write(
         _show_changes(changes)
         if message is None:
             message = click.prompt("Why", default="", show_default=False, err=True) if sys.stdin.isatty() else ""
-        saved = library.save(draft, by=who(by), message=message)
+        saved = library.save(draft, by=author(by), message=message)
     except (PromptTemplateError, click.Abort) as error:
         if file is None:
             _keep(library, name, text)

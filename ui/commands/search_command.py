@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag.errors import QuestionTooLong
-from ui.commands._bench import open_bench, prepare_corpus
+from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import open_console, print_indented
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import note, one_line, print_json, unpaired
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from rag.indexing.lexical_index import LexicalIndex
     from rag.retrieval.filters import Filters
+    from rag.retrieval.retriever import Retriever
     from rag.settings import SearchMode
     from rag.types import Hit
-    from ui.wiring import Workbench
 
 SNIPPET = 320
 _WORD = re.compile(r"[^\W_]+")
@@ -57,8 +57,9 @@ def command(context: Context, ctx: click.Context, /, **asked: Any) -> None:
     """
     wanted = _Asked(**asked)
     wanted.check()
-    with open_bench(context) as bench:
-        search = _Search(bench, prepare_corpus(bench, wanted.corpus), wanted)
+    with command_app(context) as app:
+        name = prepare_corpus(app.settings, app.stores, app.releases, wanted.corpus)
+        search = _Search(app.releases.retriever(name), app.stores.index(name).lexical, wanted)
         if wanted.queries is None:
             search.run("", unpaired(wanted.query or ""))
             return
@@ -118,9 +119,9 @@ class _Asked:
 class _Search:
     """The searches of one call."""
 
-    def __init__(self, bench: Workbench, corpus: str, wanted: _Asked) -> None:
-        self._retriever = bench.retriever(corpus)
-        self._lexical = bench.index(corpus).lexical
+    def __init__(self, retriever: Retriever, lexical: LexicalIndex, wanted: _Asked) -> None:
+        self._retriever = retriever
+        self._lexical = lexical
         self._as_json = wanted.as_json
         self._options = replace(self._retriever.options(wanted.k, wanted.mode), filters=wanted.filters)
 

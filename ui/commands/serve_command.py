@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._bench import open_bench, prepare_encoder
+from ui.commands._app import command_app, prepare_encoder
 from ui.commands._progress import progress
 from ui.commands._terminal_text import note
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.stores import Stores
 
 
 @click.command()
@@ -31,33 +32,33 @@ def command(
     can reach wants a password: set RAGSMITH_ACCESS__PASSWORD.
     """
     from ui.access import check_access
+    from ui.app.stores import SAMPLE_CORPUS
     from ui.server import listen, serve
-    from ui.wiring import SAMPLE_CORPUS
 
     access = {"no_auth": no_auth or None}
-    with open_bench(context, host=host, port=port, corpus=corpus, access=access) as bench:
-        check_access(bench.settings)
+    with command_app(context, host=host, port=port, corpus=corpus, access=access) as app:
+        check_access(app.settings)
         # A port that is taken is better told before the wait than after it.
-        listen(bench.settings.host, bench.settings.port).close()
-        if not bench.has_files(SAMPLE_CORPUS):
-            prepare_encoder(bench)
-            _prepare_sample(bench)
-        # Else the page comes first, and is made ready behind it: see `Workbench.warm`.
-        serve(bench, open_browser=open_browser)
+        listen(app.settings.host, app.settings.port).close()
+        if not app.stores.has_files(SAMPLE_CORPUS):
+            prepare_encoder(app.settings, app.stores)
+            _prepare_sample(app.settings, app.stores)
+        # Else the page comes first, and is made ready behind it: see `HealthCheck.warm`.
+        serve(app, open_browser=open_browser)
 
 
-def _prepare_sample(bench: Workbench) -> None:
+def _prepare_sample(settings: Settings, stores: Stores) -> None:
     from rag.errors import RagsmithError
-    from ui.wiring import SAMPLE_CORPUS
+    from ui.app.stores import SAMPLE_CORPUS
 
     try:
-        names = bench.corpora()
-        if names and SAMPLE_CORPUS not in (bench.settings.corpus, *names):
+        names = stores.corpus_names()
+        if names and SAMPLE_CORPUS not in (settings.corpus, *names):
             # Its owner has removed it, and does not ask it.
             return
         note(f"Bringing in the sample corpus {SAMPLE_CORPUS}; this happens once.")
         with progress() as show:
-            bench.ensure_sample(show)
+            stores.ensure_sample(show)
     except RagsmithError as error:
         # The page can say what is wrong and still serve the other corpora.
         note(f"Warning: the sample corpus is not up to date. {error}")

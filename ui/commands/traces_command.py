@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ui.commands._bench import open_bench
+from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._terminal_text import moment, note, one_line, print_json, visible
 from ui.context import Context, pass_context
@@ -36,8 +36,8 @@ def command() -> None:
 @pass_context
 def list_command(context: Context, limit: int, status: Status | None, text: str | None, as_json: bool) -> None:
     """List the newest traces."""
-    with open_bench(context) as bench:
-        page = bench.traces.list(limit=limit, status=status, text=text)
+    with command_app(context) as app:
+        page = app.stores.traces.list(limit=limit, status=status, text=text)
         if as_json:
             print_json({"total": page.total, "traces": [_brief(each) for each in page.traces]}, indent=2)
             return
@@ -53,8 +53,8 @@ def list_command(context: Context, limit: int, status: Status | None, text: str 
 @pass_context
 def show_command(context: Context, trace_id: str, full: bool, as_json: bool) -> None:
     """Show the steps of one trace; six characters of the beginning or end of its ID are enough."""
-    with open_bench(context) as bench:
-        trace = bench.traces.get(trace_id)
+    with command_app(context) as app:
+        trace = app.stores.traces.get(trace_id)
         if as_json:
             from dataclasses import asdict
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ui.pages.safe_markup import fragment
 
 if TYPE_CHECKING:
-    from ui.wiring import Health
+    from ui.app.health import Health
 
 
 def strip_html(health: Health) -> str:

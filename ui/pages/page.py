@@ -19,7 +19,8 @@ from ui.pages.traces.traces_tab import TracesTab
 from ui.pages.uploads import check_references
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from ui.app.app import App
+    from ui.app.health import HealthCheck
 
 REFRESH_S = 15
 DAY_S = 86_400
@@ -42,8 +43,10 @@ class Page(gr.Blocks):  # type: ignore[misc]
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
 
-def build_app(bench: Workbench) -> Page:
-    """All tabs of the page."""
+def build_page(app: App) -> Page:
+    """Build the page, and hand every tab the parts that it uses."""
+    settings, stores, models = app.settings, app.stores, app.models
+    releases, evaluations = app.releases, app.evaluations
     page: Page
     with Page(
         title="ragsmith",
@@ -58,27 +61,27 @@ def build_app(bench: Workbench) -> Page:
         bridge = build_bridge()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(TABS["chat"], id="chat"):
-                question = chat_tab(bench, page, bridge)
+                question = chat_tab(page, bridge, settings, stores, releases)
             with gr.Tab(TABS["prompts"], id="prompts") as prompts:
-                library = PromptsTab(bench)
+                library = PromptsTab(settings, stores, models, releases, evaluations)
             with gr.Tab(TABS["traces"], id="traces") as traces:
-                listed = TracesTab(bench)
+                listed = TracesTab(stores.traces)
             with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
-                measured = EvaluateTab(bench)
+                measured = EvaluateTab(settings, stores, models, releases, evaluations)
         library.wire(page, tabs, prompts, bridge)
         listed.wire(page, tabs, traces, bridge)
         measured.wire(page, tabs, evaluate, bridge, question)
-        _keep_fresh(bench, page, [strip, notices])
+        _keep_fresh(app.health, page, [strip, notices])
     # One person's slow answer must not keep another tab's click waiting.
     page.queue(default_concurrency_limit=32)
     return page
 
 
-def _keep_fresh(bench: Workbench, page: gr.Blocks, shown: list[Any]) -> None:
+def _keep_fresh(health: HealthCheck, page: gr.Blocks, shown: list[Any]) -> None:
     @telling
     def look() -> tuple[str, str]:
-        health = bench.health()
-        return strip_html(health), notices_html(health)
+        now = health.check()
+        return strip_html(now), notices_html(now)
 
     timer = gr.Timer(REFRESH_S)
     timer.tick(look, None, shown, **QUIET)

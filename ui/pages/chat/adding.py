@@ -18,7 +18,8 @@ from ui.pages.uploads import check_folder, keep_uploads
 
 if TYPE_CHECKING:
     from rag.indexing.ingestion import IngestProgress, IngestReport
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.stores import Stores
 
 LOOK_S = 0.3
 SHOWN_PROBLEMS = 50
@@ -27,12 +28,12 @@ SHOWN_PROBLEMS = 50
 class Job:
     """One ingestion in a thread of its own; it goes on when the page is closed."""
 
-    def __init__(self, bench: Workbench, corpus: str, paths: Sequence[Path]) -> None:
+    def __init__(self, stores: Stores, corpus: str, paths: Sequence[Path]) -> None:
         self.corpus = corpus
         self.progress: IngestProgress | None = None
         self.report: IngestReport | None = None
         self.error: Exception | None = None
-        self._bench = bench
+        self._stores = stores
         self._paths = tuple(paths)
         self._stop = threading.Event()
         # A daemon: whatever breaks an ingestion off, the next one goes on where it was.
@@ -56,7 +57,7 @@ class Job:
 
     def _run(self) -> None:
         try:
-            self.report = self._bench.ingest(self.corpus, self._paths, self._note, self._stop)
+            self.report = self._stores.ingest(self.corpus, self._paths, self._note, self._stop)
         except Exception as error:  # noqa: BLE001 - shown on the page
             self.error = error
 
@@ -64,8 +65,9 @@ class Job:
 class Adding:
     """The events that bring documents in; one ingestion at a time, since a workspace has one writer."""
 
-    def __init__(self, bench: Workbench, parts: ChatParts) -> None:
-        self._bench = bench
+    def __init__(self, settings: Settings, stores: Stores, parts: ChatParts) -> None:
+        self._settings = settings
+        self._stores = stores
         self._parts = parts
         self._job: Job | None = None
 
@@ -86,7 +88,7 @@ class Adding:
             yield gr.skip()
             return
         try:
-            paths = await in_thread(keep_uploads, self._bench.workspace, corpus, [Path(file) for file in files])
+            paths = await in_thread(keep_uploads, self._stores.workspace, corpus, [Path(file) for file in files])
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             yield gr.skip()
@@ -100,7 +102,7 @@ class Adding:
             yield gr.skip()
             return
         try:
-            path = await in_thread(check_folder, self._bench.settings, folder.strip(), request.headers)
+            path = await in_thread(check_folder, self._settings, folder.strip(), request.headers)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             yield gr.skip()
@@ -127,7 +129,7 @@ class Adding:
             gr.Warning("Documents are being added already: wait until that is done, or stop it.", title="")
             yield gr.skip()
             return
-        self._job = Job(self._bench, corpus, paths)
+        self._job = Job(self._stores, corpus, paths)
         self._job.start()
         async for updates in self._watch(self._job, shown):
             yield updates
@@ -143,7 +145,7 @@ class Adding:
         while job.running:
             await asyncio.sleep(LOOK_S)
             yield busy | {add.progress: progress_html(job.progress)}
-        names = await in_thread(self._bench.corpora)
+        names = await in_thread(self._stores.corpus_names)
         yield {
             add.progress: outcome_html(job, shown),
             add.stop: gr.Button(visible=False),

@@ -8,15 +8,17 @@ import gradio as gr
 
 from rag.answering.conversation_store import Conversation
 from rag.errors import RagsmithError
+from ui.app.stores import SAMPLE_CORPUS
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.page_events import BRIDGED, QUIET, telling, told
 from ui.pages.safe_markup import note
-from ui.wiring import SAMPLE_CORPUS
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 _ALL = 10_000
 
@@ -31,8 +33,12 @@ Updates = dict[Any, Any]
 class Browsing:
     """The events that change what is shown and ask nothing."""
 
-    def __init__(self, bench: Workbench, running: RunningAnswers, parts: ChatParts) -> None:
-        self._bench = bench
+    def __init__(
+        self, settings: Settings, stores: Stores, releases: Releases, running: RunningAnswers, parts: ChatParts
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._releases = releases
         self._running = running
         self._parts = parts
 
@@ -77,16 +83,16 @@ class Browsing:
     @telling
     def load(self, remembered: str | None) -> Updates:
         """Show the conversation that this tab had, else the one that was used last."""
-        newest = self._bench.conversations.list(limit=1).conversations
+        newest = self._stores.conversations.list(limit=1).conversations
         chosen = remembered or (newest[0].id if newest else "")
-        conversation = self._bench.conversations.load(chosen) if chosen else None
+        conversation = self._stores.conversations.load(chosen) if chosen else None
         corpus = self._corpus_of(conversation)
         return {**self._show(conversation, corpus), self._parts.corpus: corpus}
 
     @telling
     def load_corpora(self, corpus: str) -> Updates:
         """Name the corpora, and what answers for the one that is chosen."""
-        return self._corpora(corpus or self._bench.settings.corpus)
+        return self._corpora(corpus or self._settings.corpus)
 
     @telling
     def new(self, corpus: str) -> Updates:
@@ -96,7 +102,7 @@ class Browsing:
     @telling
     def choose(self, conversation_id: str) -> Updates:
         """Show a conversation of the list."""
-        conversation = self._bench.conversations.load(conversation_id)
+        conversation = self._stores.conversations.load(conversation_id)
         corpus = self._corpus_of(conversation)
         return {**self._show(conversation, corpus), **self._corpora(corpus)}
 
@@ -104,7 +110,7 @@ class Browsing:
     def delete(self, conversation_id: str, current: str, corpus: str) -> Updates:
         """Remove a conversation; its traces stay."""
         self._running.stop(conversation_id)
-        self._bench.conversations.delete(conversation_id)
+        self._stores.conversations.delete(conversation_id)
         if conversation_id == current:
             return {**self._show(None, corpus), **self._corpora(corpus)}
         return {self._parts.listing: self._listing(current)}
@@ -112,7 +118,7 @@ class Browsing:
     @telling
     def rename(self, conversation_id: str, title: str, current: str) -> str:
         """Give a conversation another title."""
-        self._bench.conversations.rename(conversation_id, title)
+        self._stores.conversations.rename(conversation_id, title)
         return self._listing(current)
 
     @telling
@@ -124,17 +130,17 @@ class Browsing:
     def change_corpus(self, corpus: str, current: str) -> Updates:
         """Send the next questions to another corpus."""
         if current:
-            self._bench.conversations.set_corpus(current, corpus)
+            self._stores.conversations.set_corpus(current, corpus)
         return {**self._corpora(corpus), self._parts.chatbot: gr.Chatbot(examples=_examples(corpus))}
 
     @telling
     def show_sources(self, current: str, clicked: gr.SelectData) -> str:
         """Bring back the sources of the exchange that was clicked."""
-        exchange = view.exchange_at(self._bench.conversations.load(current), _message_index(clicked))
-        return view.sources(exchange, self._bench.settings.grounding.min_support)
+        exchange = view.exchange_at(self._stores.conversations.load(current), _message_index(clicked))
+        return view.sources(exchange, self._settings.grounding.min_support)
 
     def _corpus_of(self, conversation: Conversation | None) -> str:
-        return conversation.corpus if conversation else self._bench.settings.corpus
+        return conversation.corpus if conversation else self._settings.corpus
 
     def _show(self, conversation: Conversation | None, corpus: str) -> Updates:
         parts = self._parts
@@ -144,22 +150,20 @@ class Browsing:
             parts.bridge.current: current,
             parts.chatbot: gr.Chatbot(
                 value=view.messages(conversation, self._running),
-                feedback_value=view.thumbs(conversation, self._bench.traces),
+                feedback_value=view.thumbs(conversation, self._stores.traces),
                 examples=_examples(corpus),
             ),
-            parts.sources: view.sources(
-                view.last_exchange(conversation), self._bench.settings.grounding.min_support
-            ),
+            parts.sources: view.sources(view.last_exchange(conversation), self._settings.grounding.min_support),
             parts.listing: self._listing(current),
             parts.comment_row: gr.Row(visible=False),
             parts.question: gr.Textbox(submit_btn=not writing, stop_btn=writing),
         }
 
     def _corpora(self, corpus: str) -> Updates:
-        names = self._bench.corpora()
+        names = self._stores.corpus_names()
         choices = names if corpus in names else [corpus, *names]
         try:
-            release = view.release_html(self._bench.release(corpus))
+            release = view.release_html(self._releases.pipeline(corpus).release)
         except RagsmithError as error:
             release = note(told(error), "rs-warn")
         return {
@@ -169,7 +173,7 @@ class Browsing:
         }
 
     def _listing(self, current: str, limit: int = view.LISTED) -> str:
-        return view.listing_html(self._bench.conversations.list(limit=limit), current)
+        return view.listing_html(self._stores.conversations.list(limit=limit), current)
 
 
 def _examples(corpus: str) -> list[dict[str, str]]:

@@ -22,7 +22,9 @@ from ui.pages.chat.sources_panel import EMPTY, draft_sources_html, sources_html
 from ui.pages.page_events import QUIET, Updates, in_thread, log, told, warn
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 # Between two updates of a growing answer: faster is not seen, and slows long conversations in the browser.
 PAUSE_S = 0.06
@@ -42,8 +44,12 @@ class Asked:
 class Answering:
     """The events that lead to an answer."""
 
-    def __init__(self, bench: Workbench, running: RunningAnswers, parts: ChatParts) -> None:
-        self._bench = bench
+    def __init__(
+        self, settings: Settings, stores: Stores, releases: Releases, running: RunningAnswers, parts: ChatParts
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._releases = releases
         self._running = running
         self._parts = parts
 
@@ -74,7 +80,7 @@ class Answering:
 
     async def regenerate(self, current: str, corpus: str) -> Updates:
         """Ask the last question again; its old answer keeps its trace."""
-        conversation = await in_thread(self._bench.conversations.load, current)
+        conversation = await in_thread(self._stores.conversations.load, current)
         last = view.last_exchange(conversation)
         if last is None:
             yield gr.skip()
@@ -94,8 +100,8 @@ class Answering:
             return
         try:
             # Before it is kept: a question that is turned away stays in the input line and nowhere else.
-            check_question(question, self._bench.settings.limits.question_chars)
-            self._bench.gate.check()
+            check_question(question, self._settings.limits.question_chars)
+            self._releases.gate.check()
             asked = await in_thread(self._keep, question, current, corpus, replaced)
         except Exception as error:  # noqa: BLE001 - shown as one sentence, with the question still in its place
             warn(error)
@@ -107,7 +113,7 @@ class Answering:
             parts.bridge.current: asked.conversation.id,
             parts.chatbot: gr.Chatbot(
                 value=before,
-                feedback_value=await in_thread(view.thumbs, asked.conversation, self._bench.traces),
+                feedback_value=await in_thread(view.thumbs, asked.conversation, self._stores.traces),
             ),
             parts.question: "",
             parts.sources: EMPTY,
@@ -118,7 +124,7 @@ class Answering:
 
     def _keep(self, question: str, current: str, corpus: str, replaced: int | None) -> Asked:
         """Store the question before it is answered, so that a crash does not swallow it."""
-        store = self._bench.conversations
+        store = self._stores.conversations
         # What a browser may send and no database takes: half a character, or none.
         question = question.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
         conversation = store.load(current) if current else None
@@ -143,7 +149,7 @@ class Answering:
         draft = PartialAnswer()
         problem: Exception | None = None
         try:
-            stream = self._bench.assistant.start(request)
+            stream = self._releases.assistant(gate=self._releases.gate).start(request)
             self._running.add(conversation.id, stream)
         except Busy as error:
             # Others have come while it was kept.
@@ -173,12 +179,12 @@ class Answering:
         return {
             parts.chatbot: [*before, view.assistant_message(answer_html(answer))],
             parts.question: gr.Textbox(submit_btn=True, stop_btn=False),
-            parts.sources: sources_html(answer, self._bench.settings.grounding.min_support),
+            parts.sources: sources_html(answer, self._settings.grounding.min_support),
         }
 
     def _growing(self, draft: PartialAnswer, before: list[view.Message], *, new_hits: bool) -> dict[Any, Any]:
         line = step_line(draft.step, len(draft.hits))
-        html = draft_html(draft.text, draft.hits, draft.citations, self._bench.settings.model, line)
+        html = draft_html(draft.text, draft.hits, draft.citations, self._settings.model, line)
         updates: dict[Any, Any] = {self._parts.chatbot: [*before, view.assistant_message(html)]}
         if new_hits:
             updates[self._parts.sources] = draft_sources_html(draft.hits)
@@ -186,7 +192,7 @@ class Answering:
 
     def _broken_off(self, asked: Asked, draft: PartialAnswer, problem: Exception | None, started: float) -> Answer:
         """What there is of an answer that failed or was stopped."""
-        release = self._bench.release(asked.corpus) if problem is None else None
+        release = self._releases.pipeline(asked.corpus).release if problem is None else None
         return Answer(
             text=draft.text.rstrip(),
             status="cancelled" if problem is None else "failed",
@@ -197,16 +203,16 @@ class Answering:
             latency_s=time.time() - started,
             prompt=release.prompt if release else "",
             release=release.name if release else "",
-            model=self._bench.settings.model,
+            model=self._settings.model,
             error=told(problem) if problem else "",
         )
 
     def _finish(self, asked: Asked, answer: Answer) -> None:
         try:
-            self._bench.conversations.finish(asked.conversation.id, asked.exchange.position, answer)
+            self._stores.conversations.finish(asked.conversation.id, asked.exchange.position, answer)
         except RagsmithError as error:
             # The answer is on the screen and its trace is stored: only this conversation lacks it.
             log.warning("The answer could not be kept in its conversation: %s", error)
 
     def _listing(self, current: str) -> str:
-        return view.listing_html(self._bench.conversations.list(limit=view.LISTED), current)
+        return view.listing_html(self._stores.conversations.list(limit=view.LISTED), current)

@@ -13,10 +13,12 @@ from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.uploads import offers_folders
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 
-def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> Any:
+def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, releases: Releases) -> Any:
     """Build the tab inside the blocks that are open.
 
     Args:
@@ -27,9 +29,9 @@ def chat_tab(bench: Workbench, page: Any, bridge: Bridge) -> Any:
         The input line, for other tabs to put a question into.
     """
     running = RunningAnswers()
-    parts = build_chat(bridge, folders=offers_folders(bench.settings))
-    Answering(bench, running, parts).wire()
-    Browsing(bench, running, parts).wire(page)
-    FeedbackEvents(bench, parts).wire()
-    Adding(bench, parts).wire(page)
+    parts = build_chat(bridge, folders=offers_folders(settings))
+    Answering(settings, stores, releases, running, parts).wire()
+    Browsing(settings, stores, releases, running, parts).wire(page)
+    FeedbackEvents(stores.conversations, stores.traces, parts).wire()
+    Adding(settings, stores, parts).wire(page)
     return parts.question

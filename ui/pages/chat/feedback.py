@@ -12,8 +12,8 @@ from ui.pages.page_events import QUIET, telling
 from ui.pages.safe_markup import fragment
 
 if TYPE_CHECKING:
-    from rag.tracing.trace_store import Rating
-    from ui.wiring import Workbench
+    from rag.answering.conversation_store import ConversationStore
+    from rag.tracing.trace_store import Rating, TraceStore
 
 _ASKED = {"up": "Thank you. What was good?", "down": "Thank you. What was wrong?"}
 _THUMBS: dict[bool | str, Rating] = {True: "up", False: "down"}
@@ -22,8 +22,9 @@ _THUMBS: dict[bool | str, Rating] = {True: "up", False: "down"}
 class FeedbackEvents:
     """The events that say what a person thinks of an answer."""
 
-    def __init__(self, bench: Workbench, parts: ChatParts) -> None:
-        self._bench = bench
+    def __init__(self, conversations: ConversationStore, traces: TraceStore, parts: ChatParts) -> None:
+        self._conversations = conversations
+        self._traces = traces
         self._parts = parts
 
     def wire(self) -> None:
@@ -42,12 +43,12 @@ class FeedbackEvents:
         """Keep a thumb beside the trace and offer a comment; a second click takes it back."""
         parts = self._parts
         index = clicked.index[0] if isinstance(clicked.index, list | tuple) else clicked.index
-        exchange = view.exchange_at(self._bench.conversations.load(current), index)
+        exchange = view.exchange_at(self._conversations.load(current), index)
         if exchange is None or exchange.answer is None or not exchange.answer.trace_id:
             gr.Warning("This answer has no trace that a thumb could be kept with.", title="")
             return {parts.comment_row: gr.Row(visible=False)}
         rating = _THUMBS.get(clicked.liked)
-        self._bench.traces.rate(exchange.answer.trace_id, rating)
+        self._traces.rate(exchange.answer.trace_id, rating)
         if rating is None:
             return {parts.comment_row: gr.Row(visible=False)}
         return {
@@ -66,6 +67,6 @@ class FeedbackEvents:
     def save_comment(self, rated: str, comment: str) -> Any:
         """Keep the comment beside the thumb."""
         trace_id, _, rating = rated.partition(" ")
-        self._bench.traces.rate(trace_id, "up" if rating == "up" else "down", comment.strip())
+        self._traces.rate(trace_id, "up" if rating == "up" else "down", comment.strip())
         gr.Info("The comment is stored beside the trace.", title="", duration=3)
         return gr.Row(visible=False)

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from rag.errors import DatasetError
+from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
 from ui.pages.page_events import BRIDGED, QUIET, in_thread, telling, warn
-from ui.who import login_name
 
 if TYPE_CHECKING:
     from rag.evaluation.candidates import CandidateStore
     from rag.evaluation.case_files import Preview
     from rag.evaluation.cases import Case
     from rag.evaluation.dataset_store import DatasetStore
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.models import Models
+    from ui.app.stores import Stores
 
 Updates = dict[Any, Any]
 
@@ -30,8 +32,11 @@ SAVED = "saved"
 class CasesTab:
     """Components and events. Made inside the tab that is open."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, settings: Settings, stores: Stores, models: Models, datasets: DatasetStore) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._models = models
+        self._datasets = datasets
         with gr.Row(elem_id="datasets", equal_height=True):
             with gr.Column(elem_id="datasets-left", min_width=0, scale=0):
                 with gr.Accordion("Import a file", open=False, elem_id="import-cases"):
@@ -124,21 +129,17 @@ class CasesTab:
         bridge.case_of_trace.click(self.case_of_trace, bridge.value, None, js=BRIDGED, **QUIET)
 
     @property
-    def _store(self) -> DatasetStore:
-        return self._bench.evaluations.datasets
-
-    @property
     def _candidates(self) -> CandidateStore:
         from rag.evaluation.candidates import CandidateStore
 
-        return CandidateStore(self._bench.engine)
+        return CandidateStore(self._stores.engine)
 
     @telling
     def listing(self, chosen: str) -> Updates:
         """The datasets."""
         return {
-            self._list: view.list_html(self._store.list(), chosen),
-            self._corpus: gr.Dropdown(choices=self._bench.corpora(), value=self._bench.settings.corpus),
+            self._list: view.list_html(self._datasets.list(), chosen),
+            self._corpus: gr.Dropdown(choices=self._stores.corpus_names(), value=self._settings.corpus),
         }
 
     @telling
@@ -159,7 +160,7 @@ class CasesTab:
     @telling
     def edit(self, case_id: str, chosen: str) -> Updates:
         """Take a case into the form."""
-        case = self._store.find(self._store.resolve(chosen), case_id)
+        case = self._datasets.find(self._datasets.resolve(chosen), case_id)
         return {
             self._into: chosen,
             self._question: case.question,
@@ -203,7 +204,7 @@ class CasesTab:
                 "notes": notes,
             }
         )
-        added = self._store.add(name, [case], by=login_name(), message=f"case {case.id}")
+        added = self._datasets.add(name, [case], by=login_name(), message=f"case {case.id}")
         gr.Info(f"{added.version.label} has {added.version.size:,} cases.", title="")
         return {**self._shown(name), **self._blank(name)}
 
@@ -212,7 +213,7 @@ class CasesTab:
         """Take the case of the form out of its dataset; earlier versions keep it."""
         if not case_id:
             raise DatasetError("No case is open.", fix="Choose one in the list.")
-        version = self._store.remove(chosen, [case_id], by=login_name(), message=f"without case {case_id}")
+        version = self._datasets.remove(chosen, [case_id], by=login_name(), message=f"without case {case_id}")
         gr.Info(f"{version.label} has {version.size:,} cases.", title="")
         return {**self._shown(chosen), **self._blank(chosen)}
 
@@ -236,7 +237,7 @@ class CasesTab:
         if not wanted:
             raise DatasetError("The dataset has no name.", fix="Give it one above the file.")
         found = self._read(file)
-        version = self._store.save(
+        version = self._datasets.save(
             wanted, found.cases, by=login_name(), message=f"imported from {Path(file).name}"
         )
         gr.Info(f"{version.label} has {version.size:,} cases.", title="")
@@ -244,11 +245,9 @@ class CasesTab:
 
     async def propose(self, chosen: str, corpus: str, count: float) -> Any:
         """Let questions be written, for a person to decide on."""
-        from ui.proposing import propose_cases
-
         try:
             name = chosen or "proposed"
-            new = await in_thread(propose_cases, self._bench, name, corpus, int(count))
+            new = await in_thread(self._proposed, name, corpus, int(count))
             gr.Info(f"{new:,} new candidates for {name}.", title="")
             return await in_thread(self._shown, name)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
@@ -272,13 +271,19 @@ class CasesTab:
         """Keep an answered question as a case, with the sources that its answer cites."""
         from rag.evaluation.traced import case_of_trace
 
-        trace = self._bench.traces.get(trace_id)
+        trace = self._stores.traces.get(trace_id)
         case = case_of_trace(trace, must_refuse=trace.status == "abstained")
-        added = self._store.add(SAVED, [case], by=login_name(), message=f"from trace {trace.id[:8]}")
+        added = self._datasets.add(SAVED, [case], by=login_name(), message=f"from trace {trace.id[:8]}")
         gr.Info(
             f"Kept in the dataset {added.version.label}. Say there what is right: Evaluate › Datasets › {SAVED}.",
             title="",
         )
+
+    def _proposed(self, name: str, corpus: str, count: int) -> int:
+        from ui.app.proposing import propose_cases
+
+        generator = self._models.generator(self._settings.generator.adapter)
+        return propose_cases(self._stores, generator, name, corpus, count)
 
     def _read(self, file: str) -> Preview:
         from rag.evaluation.case_files import read_cases
@@ -286,11 +291,11 @@ class CasesTab:
         return read_cases(Path(file))
 
     def _held(self, name: str, case_id: str) -> Case | None:
-        newest = self._store.newest(name)
+        newest = self._datasets.newest(name)
         if not case_id or newest is None:
             return None
         try:
-            return self._store.find(newest, case_id)
+            return self._datasets.find(newest, case_id)
         except DatasetError:
             # It was removed in the meantime: it comes back with what the form has.
             return None
@@ -300,9 +305,9 @@ class CasesTab:
         return {**empty, self._into: name, self._refuse: False}
 
     def _shown(self, name: str, start: int = 0) -> Updates:
-        newest = self._store.newest(name)
+        newest = self._datasets.newest(name)
         waiting = self._candidates.waiting(name)
-        cases = tuple(self._store.cases(newest, start, ROWS)) if newest else ()
+        cases = tuple(self._datasets.cases(newest, start, ROWS)) if newest else ()
         html = view.cases_html(newest, cases, start, waiting) if newest else view.candidates_html(waiting)
         size = newest.size if newest else 0
         return {

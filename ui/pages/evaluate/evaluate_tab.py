@@ -1,4 +1,4 @@
-"""The Evaluate tab: runs over datasets, a bench for retrieval, and the datasets themselves."""
+"""The Evaluate tab: runs over datasets, trying retrieval, and the datasets themselves."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from ui.pages.evaluate.retrieval_tab import RetrievalTab
 from ui.pages.evaluate.runs_tab import RunsTab
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 
 class EvaluateTab:
     """The tabs inside of it. Made inside the tab that is open."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(
+        self, settings: Settings, stores: Stores, models: Models, releases: Releases, evaluations: Evaluations
+    ) -> None:
         with gr.Tabs(elem_id="evaluate-tabs") as self._inner:
             with gr.Tab("Runs", id="runs") as self._on_runs:
-                self._runs = RunsTab(bench)
+                self._runs = RunsTab(settings, stores, evaluations)
             with gr.Tab("Retrieval", id="retrieval") as self._on_retrieval:
-                self._retrieval = RetrievalTab(bench)
+                self._retrieval = RetrievalTab(settings, stores, releases, evaluations.datasets)
             with gr.Tab("Datasets", id="datasets") as self._on_cases:
-                self._cases = CasesTab(bench)
+                self._cases = CasesTab(settings, stores, models, evaluations.datasets)
 
     def wire(self, page: Any, tabs: Any, tab: Any, bridge: Bridge, question: Any) -> None:
         """Connect the events.

@@ -1,4 +1,4 @@
-"""The retrieval bench of the Evaluate tab: what is found for a question under given settings, and why."""
+"""Trying retrieval in the Evaluate tab: what is found for a question under given settings, and why."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ import gradio as gr
 from rag.errors import DatasetError
 from rag.settings import SearchMode
 from rag.types import Hit
+from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import retrieval_view as view
 from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling
-from ui.who import login_name
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.evaluation.dataset_store import DatasetStore
+    from rag.settings import Settings
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 Updates = dict[Any, Any]
 
@@ -36,9 +39,12 @@ class _Found:
 class RetrievalTab:
     """Components and events. Made inside the tab that is open."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-        settings = bench.settings.retrieval
+    def __init__(self, settings: Settings, stores: Stores, releases: Releases, datasets: DatasetStore) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._releases = releases
+        self._datasets = datasets
+        retrieval = settings.retrieval
         with gr.Column(elem_id="bench"):
             with gr.Row(elem_id="bench-asked"):
                 self._question = gr.Textbox(
@@ -51,10 +57,10 @@ class RetrievalTab:
                 self._search = gr.Button("Search", variant="primary", size="sm", scale=0, elem_id="bench-search")
             with gr.Row(elem_id="bench-settings"):
                 self._corpus = gr.Dropdown(label="Corpus", elem_id="bench-corpus", interactive=True)
-                self._k = gr.Number(label="Passages", value=settings.k, minimum=1, maximum=100, precision=0)
+                self._k = gr.Number(label="Passages", value=retrieval.k, minimum=1, maximum=100, precision=0)
                 self._mode = gr.Dropdown(
                     list(get_args(SearchMode)),
-                    value=settings.mode,
+                    value=retrieval.mode,
                     label="Mode",
                     filterable=False,
                     elem_id="bench-mode",
@@ -62,7 +68,7 @@ class RetrievalTab:
                 self._weight = gr.Slider(
                     0,
                     1,
-                    value=settings.dense_weight,
+                    value=retrieval.dense_weight,
                     step=0.05,
                     label="Share of the dense side",
                     elem_id="bench-weight",
@@ -101,7 +107,7 @@ class RetrievalTab:
     @telling
     def listing(self) -> Any:
         """The corpora."""
-        return gr.Dropdown(choices=self._bench.corpora(), value=self._bench.settings.corpus)
+        return gr.Dropdown(choices=self._stores.corpus_names(), value=self._settings.corpus)
 
     @telling
     def search(self, question: str, corpus: str | None, k: float, mode: SearchMode, weight: float) -> Updates:
@@ -109,10 +115,10 @@ class RetrievalTab:
         asked = question.strip()
         if not asked:
             return {self._hits: view.ASK, self._found: _Found(), self._address: ""}
-        settings = self._bench.settings.retrieval.model_copy(
+        retrieval = self._settings.retrieval.model_copy(
             update={"k": int(k), "mode": mode, "dense_weight": float(weight)}
         )
-        retriever = self._bench.retriever(corpus or "").using(settings, self._bench.reranker)
+        retriever = self._releases.retriever(corpus or "", retrieval)
         began = time.perf_counter()
         found = _Found(asked, tuple(retriever.search(asked)), time.perf_counter() - began)
         query = {
@@ -149,9 +155,7 @@ class RetrievalTab:
             raise DatasetError("No passage is marked as relevant.", fix="Mark those that answer the question.")
         sources = tuple(dict.fromkeys(source_name(passage.name, passage.page) for passage in marked))
         case = Case(id=make_id(found.question), question=found.question, sources=sources)
-        added = self._bench.evaluations.datasets.add(
-            dataset.strip(), [case], by=login_name(), message="from the retrieval bench"
-        )
+        added = self._datasets.add(dataset.strip(), [case], by=login_name(), message="from the retrieval bench")
         gr.Info(f"Kept in the dataset {added.version.label}: {', '.join(sources)}.", title="")
 
     @telling
@@ -160,8 +164,8 @@ class RetrievalTab:
         asked = request.query_params
         if asked.get("tab") != "retrieval" or not asked.get("q"):
             return gr.skip()
-        settings = self._bench.settings.retrieval
-        corpus = asked.get("corpus") or self._bench.settings.corpus
+        settings = self._settings.retrieval
+        corpus = asked.get("corpus") or self._settings.corpus
         k = int(asked["k"]) if asked.get("k", "").isdecimal() else settings.k
         mode: SearchMode = next(
             (each for each in get_args(SearchMode) if each == asked.get("mode")), settings.mode
@@ -174,7 +178,7 @@ class RetrievalTab:
             self._tabs: gr.Tabs(selected="evaluate"),
             self._inner: gr.Tabs(selected="retrieval"),
             self._question: asked["q"],
-            self._corpus: gr.Dropdown(choices=self._bench.corpora(), value=corpus),
+            self._corpus: gr.Dropdown(choices=self._stores.corpus_names(), value=corpus),
             self._k: k,
             self._mode: mode,
             self._weight: weight,

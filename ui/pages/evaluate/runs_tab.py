@@ -18,8 +18,9 @@ from ui.pages.seen import TAB, Seen, seen_in
 if TYPE_CHECKING:
     from rag.evaluation.summary import Summary
     from rag.evaluation.variants import Variant
-    from ui.evaluating import Evaluations
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.evaluations import Evaluations
+    from ui.app.stores import Stores
 
 Updates = dict[Any, Any]
 
@@ -36,8 +37,10 @@ class RunsTab:
     What is shown of a run is a ``ui.pages.seen.Seen``; all of it stands in the address.
     """
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, settings: Settings, stores: Stores, evaluations: Evaluations) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._runs = evaluations
         with gr.Row(elem_id="evaluate", equal_height=True):
             with gr.Column(elem_id="runs-left", min_width=0, scale=0):
                 with gr.Accordion("New run", open=False, elem_id="new-run"):
@@ -130,10 +133,6 @@ class RunsTab:
         linked = [tabs, inner, *shown, self._show, self._search]
         bridge.links[TAB].click(self.linked, None, linked, **QUIET)
 
-    @property
-    def _runs(self) -> Evaluations:
-        return self._bench.evaluations
-
     @telling
     def listing(self, chosen: str, dataset: str | None = None, corpus: str | None = None) -> Updates:
         """The runs, and what a new one may be about; what was chosen for it stays."""
@@ -141,11 +140,11 @@ class RunsTab:
 
     def _offered(self, dataset: str | None = None, corpus: str | None = None) -> Updates:
         datasets = [f"{each.name}@{each.version}" for each in self._runs.datasets.list()]
-        corpora = self._bench.corpora()
+        corpora = self._stores.corpus_names()
         first = datasets[0] if datasets else None
         return {
             self._dataset: gr.Dropdown(datasets, value=dataset if dataset in datasets else first),
-            self._corpus: gr.Dropdown(corpora, value=corpus if corpus in corpora else self._bench.settings.corpus),
+            self._corpus: gr.Dropdown(corpora, value=corpus if corpus in corpora else self._settings.corpus),
         }
 
     @telling

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from rag.types import Answer
-from ui.lab import LETTERS, Column, Resolved, begin_evaluation
-from ui.lab_answers import Lane, SideBySide, ask_all
 from ui.pages.page_events import in_thread, told, warn
+from ui.pages.prompts.lab_answers import Lane, SideBySide, ask_all
+from ui.pages.prompts.lab_columns import LETTERS, Column, Resolved, begin_evaluation
 from ui.pages.prompts.lab_layout import LabParts
 from ui.pages.prompts.lab_showing import NONE, Form, Given, Showing, Updates
 from ui.pages.prompts.lab_view import growing_html, passages_html, waiting_html
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
+    from ui.app.releases import Releases
 
 # Between two updates: up to four answers grow in the browser at the same time.
 PAUSE_S = 0.1
@@ -27,8 +30,19 @@ PAUSE_S = 0.1
 class AskingAll:
     """The events that lead to answers."""
 
-    def __init__(self, bench: Workbench, parts: LabParts, showing: Showing) -> None:
-        self._bench = bench
+    def __init__(
+        self,
+        settings: Settings,
+        releases: Releases,
+        models: Models,
+        evaluations: Evaluations,
+        parts: LabParts,
+        showing: Showing,
+    ) -> None:
+        self._settings = settings
+        self._releases = releases
+        self._models = models
+        self._evaluations = evaluations
         self._parts = parts
         self._showing = showing
         self._working: dict[str, SideBySide] = {}
@@ -58,7 +72,7 @@ class AskingAll:
             return
         started = time.time()
         answers = list(NONE)
-        work = self._working[key] = ask_all(self._bench, form.columns, form.asked)
+        work = self._working[key] = ask_all(self._releases, self._models, form.columns, form.asked)
         # In each update, as of every handler that works for a while.
         busy = self._busy(form, working=True)
         try:
@@ -94,8 +108,10 @@ class AskingAll:
             return gr.skip()
         try:
             form = self._showing.form(given)
-            run = await in_thread(begin_evaluation, self._bench, form.columns, dataset, form.corpus)
-            self._bench.evaluations.start(run)
+            run = await in_thread(
+                begin_evaluation, self._releases, self._evaluations, form.columns, dataset, form.corpus
+            )
+            self._evaluations.start(run)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             return gr.skip()
@@ -121,7 +137,7 @@ class AskingAll:
 
     def _growing(self, number: int, lane: Lane, column: Column, held: Resolved | None) -> Updates:
         parts = self._parts.columns[number]
-        updates: Updates = {parts.answer: growing_html(lane.draft, column.model or self._bench.settings.model)}
+        updates: Updates = {parts.answer: growing_html(lane.draft, column.model or self._settings.model)}
         if held and lane.draft.hits and not lane.draft.text:
             updates[parts.sources] = passages_html(lane.draft, held.min_support, direct=bool(held.free))
         return updates
@@ -139,6 +155,6 @@ class AskingAll:
             trace_id=draft.trace_id,
             latency_s=time.time() - started,
             prompt=held.prompt.label if held else "",
-            model=column.model or self._bench.settings.model,
+            model=column.model or self._settings.model,
             error=told(lane.problem) if lane.problem else "",
         )

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import gradio as gr
 
 from rag.settings import SearchMode
-from ui.lab import LETTERS, LONGEST_NAME, Column
+from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, Column
 from ui.pages.prompts.lab_view import NOT_ASKED, NOT_SEARCHED
 
 FIELDS = 5
@@ -20,7 +20,7 @@ AS_SET = ("as set", "")
 
 @dataclass(frozen=True, slots=True)
 class ColumnParts:
-    """The components of one column; the six in the middle are the fields of a ``ui.lab.Column``."""
+    """The components of one column; the six in the middle are the fields of a ``lab_columns.Column``."""
 
     box: Any
     copy: Any
@@ -37,7 +37,7 @@ class ColumnParts:
 
     @property
     def fields(self) -> tuple[Any, ...]:
-        """The components that a person fills in, in the order of ``ui.lab.Column``."""
+        """The components that a person fills in, in the order of ``ui.pages.prompts.lab_columns.Column``."""
         return (self.name, self.prompt, self.model, self.passages, self.mode, self.more)
 
     def filled(self, column: Column) -> dict[Any, Any]:

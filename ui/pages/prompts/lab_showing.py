@@ -14,7 +14,9 @@ from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.variants import parse_variant
 from rag.settings import SearchMode
 from rag.types import Answer
-from ui.lab import (
+from ui.pages.page_events import telling, warn
+from ui.pages.prompts.lab_answers import LabQuestion
+from ui.pages.prompts.lab_columns import (
     LETTERS,
     Column,
     Resolved,
@@ -24,13 +26,13 @@ from ui.lab import (
     source_of_passages,
     write_column,
 )
-from ui.lab_answers import LabQuestion
-from ui.pages.page_events import telling, warn
 from ui.pages.prompts.lab_layout import AS_SET, BEGUN, FIELDS, LabParts
 from ui.pages.prompts.lab_view import ended_html, note_html, passages_html, problem_html, settings_html
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 Given = dict[Any, Any]
 Updates = dict[Any, Any]
@@ -77,8 +79,10 @@ class Form:
 class Showing:
     """The events that change what is asked, and ask nothing."""
 
-    def __init__(self, bench: Workbench, parts: LabParts) -> None:
-        self._bench = bench
+    def __init__(self, settings: Settings, stores: Stores, releases: Releases, parts: LabParts) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._releases = releases
         self._parts = parts
 
     @telling
@@ -193,7 +197,7 @@ class Showing:
         held: list[Resolved | None] = []
         for shown, column in zip(parts.columns, form.columns, strict=False):
             try:
-                found = resolve(self._bench, column)
+                found = resolve(self._releases, column)
             except RagsmithError as error:
                 held.append(None)
                 updates[shown.settings] = problem_html(str(error))
@@ -228,7 +232,7 @@ class Showing:
         ]
         if form.fixed:
             try:
-                number, first = source_of_passages(self._bench, form.columns)
+                number, first = source_of_passages(self._releases, form.columns)
             except RagsmithError as error:
                 return [*notes, str(error)]
             found = {each.name: each.value for each in first.settings}
@@ -239,18 +243,17 @@ class Showing:
         return notes
 
     def _choices(self, form: Form) -> Updates:
-        bench, parts = self._bench, self._parts
-        settings = bench.settings
+        settings, stores, parts = self._settings, self._stores, self._parts
         prompts = [
             (f"{AS_SET[0]}: {settings.prompt}", ""),
-            *((each, each) for each in prompt_choices(bench.prompts)),
+            *((each, each) for each in prompt_choices(stores.prompts)),
         ]
         known = dict.fromkeys(("embedded", "generator", settings.model))
         models = [(f"{AS_SET[0]}: {settings.model}", ""), *((each, each) for each in known)]
         modes = [(f"{AS_SET[0]}: {settings.retrieval.mode}", ""), *((each, each) for each in get_args(SearchMode))]
         updates: Updates = {
-            parts.corpus: gr.Dropdown(choices=bench.corpora(), value=form.corpus or settings.corpus),
-            parts.dataset: gr.Dropdown(choices=_datasets(bench), value=""),
+            parts.corpus: gr.Dropdown(choices=stores.corpus_names(), value=form.corpus or settings.corpus),
+            parts.dataset: gr.Dropdown(choices=_datasets(stores), value=""),
         }
         # With their values: of two updates of one component the later one wins.
         hidden = (Column(),) * (len(LETTERS) - len(form.columns))
@@ -271,9 +274,9 @@ def _column(told: Sequence[str | None]) -> Column:
     return Column(*(each or "" for each in told))
 
 
-def _datasets(bench: Workbench) -> list[tuple[str, str]]:
+def _datasets(stores: Stores) -> list[tuple[str, str]]:
     from rag.evaluation.dataset_store import DatasetStore
 
-    listed = DatasetStore(bench.engine).list()
+    listed = DatasetStore(stores.engine).list()
     first = ("Choose a dataset" if listed else "No datasets yet", "")
     return [first, *((f"{each.name}@{each.version} · {each.size:,} cases", each.name) for each in listed)]

@@ -14,16 +14,22 @@ from ui.pages.prompts.lab_layout import build_lab
 from ui.pages.prompts.lab_showing import TAB, Showing
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 
 class LabTab:
     """Components and events of the lab. Made inside the tab that is open."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(
+        self, settings: Settings, stores: Stores, models: Models, releases: Releases, evaluations: Evaluations
+    ) -> None:
         self._parts = build_lab()
-        self._showing = Showing(bench, self._parts)
-        self._asking = AskingAll(bench, self._parts, self._showing)
+        self._showing = Showing(settings, stores, releases, self._parts)
+        self._asking = AskingAll(settings, releases, models, evaluations, self._parts, self._showing)
         self._fronts: dict[Any, Any] = {}
 
     def wire(self, page: Any, tabs: Any, tab: Any, bridge: Bridge) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from rag.answering.answer_stream import PartialAnswer
 from rag.types import Answer
-from ui.lab import Held, Origin
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.sources_panel import draft_sources_html, sources_html
+from ui.pages.prompts.lab_columns import Held, Origin
 from ui.pages.safe_markup import plain
 
 NOT_ASKED = '<div class="rs-none">The answer appears here.</div>'

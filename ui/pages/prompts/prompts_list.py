@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -93,16 +93,11 @@ def prompt_errors() -> Iterator[None]:
 class Shelf:
     """Reads a library for the page. Every method may raise PromptError."""
 
-    def __init__(self, library: Callable[[], PromptLibrary], folder: Callable[[], Path]) -> None:
-        self._find = library
+    def __init__(self, library: PromptLibrary, folder: Path) -> None:
+        self.library = library
         self._folder = folder
         self._shipped = PromptLibrary()
         self._saved_in: dict[Path, tuple[tuple[int, int], Saved | None]] = {}
-
-    @property
-    def library(self) -> PromptLibrary:
-        """The prompts of the workspace, over those that ship."""
-        return self._find()
 
     def entries(self) -> list[Entry]:
         """All prompts, by name; one whose labels are damaged is listed with the reason."""
@@ -183,7 +178,7 @@ class Shelf:
 
     def _saved(self, name: str, version: int) -> Saved | None:
         # The library lists the folder for each version that it loads: with a thousand of them that is too slow.
-        own, shipped = (folder / name / f"{version}.yaml" for folder in (self._folder(), SHIPPED))
+        own, shipped = (folder / name / f"{version}.yaml" for folder in (self._folder, SHIPPED))
         path = own if own.is_file() else shipped
         try:
             found = path.stat()

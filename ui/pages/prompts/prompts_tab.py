@@ -14,6 +14,7 @@ from prompts import PRODUCTION
 from rag.errors import PromptError, RagsmithError
 from rag.evaluation.standing import standings_of
 from rag.tracing.prompt_usage import traces_of, use_of
+from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling, warn
 from ui.pages.prompts import prompts_view as view
@@ -21,10 +22,13 @@ from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.prompts_edit import Editor
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
 from ui.pages.safe_markup import note
-from ui.who import login_name
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 STEP = 60
 USED = 50
@@ -72,9 +76,13 @@ class Shown:
 class PromptsTab:
     """Components and events of the tab. Made inside the tab that is open."""
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
-        self._shelf = Shelf(lambda: bench.prompts, lambda: bench.workspace.prompts)
+    def __init__(
+        self, settings: Settings, stores: Stores, models: Models, releases: Releases, evaluations: Evaluations
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._evaluations = evaluations
+        self._shelf = Shelf(stores.prompts, stores.workspace.prompts)
         with gr.Column(elem_classes="rs-bridge"):
             self._at, self._pane, self._address = gr.Textbox(), gr.Textbox("template"), gr.Textbox()
             self._choose = gr.Button(elem_id="do-prompt")
@@ -85,7 +93,7 @@ class PromptsTab:
             with gr.Tab("Library", id="library"):
                 self._build_library()
             with gr.Tab("Lab", id="lab") as self._lab_tab:
-                self._lab = LabTab(bench)
+                self._lab = LabTab(settings, stores, models, releases, evaluations)
         self._limit = gr.State(STEP)
 
     def _build_library(self) -> None:
@@ -289,16 +297,16 @@ class PromptsTab:
 
     def _moved(self, shown: Shown, label: str, version: int | None, reason: str | None) -> Updates:
         with prompt_errors():
-            self._bench.prompts.move(shown.name, label, version, by=login_name(), message=(reason or "").strip())
+            self._stores.prompts.move(shown.name, label, version, by=login_name(), message=(reason or "").strip())
         gr.Info(f"{label} → {shown.at}" if version else f"{label} was taken away from {shown.name}.")
         return self._show(shown)
 
     def _explained(self, shown: Shown, label: str) -> Updates:
         now = self._shelf.labels(shown.name).get(label)
-        set_by_hand = any(move.label == label for move in self._bench.prompts.moves(shown.name))
+        set_by_hand = any(move.label == label for move in self._stores.prompts.moves(shown.name))
         here = now == shown.version
         where = f"points to v{now}" if now else "points nowhere yet"
-        chat = self._bench.settings.prompt.partition("@")
+        chat = self._settings.prompt.partition("@")
         runs = label == PRODUCTION and chat[0] == shown.name and chat[2] in ("", PRODUCTION)
         text = f"{label or 'A label'} {where}"
         text += ": it is here already." if here else f"; it moves to v{shown.version}."
@@ -316,7 +324,7 @@ class PromptsTab:
     def _first(self) -> Shown:
         """The version that the chat runs, else the first one there is."""
         try:
-            return Shown(self._shelf.load(self._bench.settings.prompt).label)
+            return Shown(self._shelf.load(self._settings.prompt).label)
         except PromptError:
             for entry in self._shelf.entries():
                 if not entry.error:
@@ -368,15 +376,15 @@ class PromptsTab:
         return updates | {self._bodies[shown.pane]: html, self._address: urlencode(query, safe="@")}
 
     def _pane_html(self, shown: Shown) -> str:
-        engine = self._bench.engine
+        engine = self._stores.engine
         if shown.pane == "metrics":
-            scores = standings_of(self._bench.evaluations.runs, shown.name)
+            scores = standings_of(self._evaluations.runs, shown.name)
             return view.use_html(use_of(engine, shown.name), scores, shown.name, shown.version)
         if shown.pane == "used":
             return view.used_html(traces_of(engine, shown.at, USED), shown.at)
         if shown.pane == "history":
             with prompt_errors():
-                return view.moves_html(self._bench.prompts.moves(shown.name), shown.name)
+                return view.moves_html(self._stores.prompts.moves(shown.name), shown.name)
         prompt = self._shelf.load(shown.at)
         if shown.pane == "settings":
             return view.settings_html(prompt)

@@ -13,7 +13,7 @@ from ui.pages.safe_markup import note
 from ui.pages.traces.trace_view import list_html, trace_html
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.tracing.trace_store import TraceStore
 
 PAGE = 50
 ALL = "all"
@@ -29,8 +29,8 @@ class TracesTab:
     through, so that *Newer* leads back; ``chosen`` is the id of the trace that is shown.
     """
 
-    def __init__(self, bench: Workbench) -> None:
-        self._bench = bench
+    def __init__(self, traces: TraceStore) -> None:
+        self._traces = traces
         with gr.Row(elem_id="traces", equal_height=True):
             with gr.Column(elem_id="trace-list", min_width=0, scale=1):
                 with gr.Row(elem_id="trace-filter"):
@@ -106,7 +106,7 @@ class TracesTab:
     @telling
     def open(self, trace_id: str, text: str | None, status: str) -> Updates:
         """Show a trace, from wherever it was clicked."""
-        trace = self._bench.traces.get(trace_id)
+        trace = self._traces.get(trace_id)
         return {
             self._tabs: gr.Tabs(selected="traces"),
             **self._show(text, status, trace.id, ()),
@@ -132,6 +132,6 @@ class TracesTab:
 
     def _page(self, text: str | None, status: str, cursors: Cursors) -> TracePage:
         known: Status | None = next((name for name in get_args(Status) if name == status), None)
-        return self._bench.traces.list(
+        return self._traces.list(
             limit=PAGE, before=cursors[-1] if cursors else None, status=known, text=(text or "").strip() or None
         )

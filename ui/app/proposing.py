@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from rag.errors import PromptError
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from prompts import PromptTemplate
+    from rag.models.generator.generator_decoding import Generator
+    from ui.app.stores import Stores
 
 # Candidates that are kept at a time: what was written before a Ctrl-C stays.
 KEPT = 5
@@ -17,12 +19,16 @@ KEPT = 5
 MOST_TOKENS = 64
 
 
-def propose_cases(bench: Workbench, dataset: str, corpus: str, count: int, seed: int = 0) -> int:
+def propose_cases(
+    stores: Stores, generator: Generator, dataset: str, corpus: str, count: int, seed: int = 0
+) -> int:
     """Have questions written until so many are new, or the passages are used up.
 
     Args:
-        dataset: For which they wait.
-        corpus: Whose passages they are about.
+        stores: Passages, prompts and candidates.
+        generator: The model that writes.
+        dataset: The dataset that the candidates wait for.
+        corpus: The corpus whose passages the questions are about.
         count: How many are wanted.
         seed: Equal seeds draw equal passages.
 
@@ -30,25 +36,25 @@ def propose_cases(bench: Workbench, dataset: str, corpus: str, count: int, seed:
         How many are new.
 
     Raises:
-        RagsmithError: The corpus or the generator is missing.
+        RagsmithError: The corpus or the prompt is missing.
     """
     from rag.evaluation.candidates import CandidateStore, draw_passages, propose
 
-    store = CandidateStore(bench.engine)
-    proposed = propose(draw_passages(bench.engine, bench.index(corpus).id, seed), question_writer(bench))
+    store = CandidateStore(stores.engine)
+    passages = draw_passages(stores.engine, stores.index(corpus).id, seed)
+    proposed = propose(passages, question_writer(stores.prompt("write-question"), generator))
     new = 0
     while new < count and (part := list(islice(proposed, min(count - new, KEPT)))):
         new += store.put(dataset, part)
     return new
 
 
-def question_writer(bench: Workbench) -> Callable[[str], str]:
-    """Writes a question that a sentence answers."""
+def question_writer(prompt: PromptTemplate, generator: Generator) -> Callable[[str], str]:
+    """Return a function that writes a question which a sentence answers."""
     from prompts import PromptTemplateError
     from rag.models.generator.generator_chat import GeneratorChatModel
 
-    prompt = bench.prompt("write-question")
-    model = GeneratorChatModel(generator=bench.generator, max_tokens=MOST_TOKENS)
+    model = GeneratorChatModel(generator=generator, max_tokens=MOST_TOKENS)
 
     def write(sentence: str) -> str:
         try:

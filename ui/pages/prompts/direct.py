@@ -6,6 +6,7 @@ It is answered, traced and stopped like a question; see ``rag.answering.assistan
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag.answering.answer_stream import AnswerStream
@@ -15,12 +16,13 @@ from rag.types import Answer, Ask
 
 if TYPE_CHECKING:
     from rag.evaluation.variants import Variant
-    from ui.wiring import Workbench
+    from ui.app.models import Models
+    from ui.app.releases import Releases
 
 LONGEST_TITLE = 200
 
 
-def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> AnswerStream:
+def run_prompt(releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]) -> AnswerStream:
     """Fill the prompt of a variant and let its model answer.
 
     Args:
@@ -30,7 +32,9 @@ def run_prompt(bench: Workbench, variant: Variant, values: Mapping[str, str]) ->
         The answer; a failure that a person can fix is a ``Done`` with the status ``failed``: the
         values do not fit, the model only quotes, or it cannot be reached.
     """
-    assistant = bench.assistant_for(pipeline=lambda _: _pipeline(bench, variant, values), gate=bench.gate)
+    assistant = replace(
+        releases.assistant(gate=releases.gate), pipeline=lambda _: _pipeline(releases, models, variant, values)
+    )
     return assistant.start(Ask(_title(values)))
 
 
@@ -40,7 +44,7 @@ def _title(values: Mapping[str, str]) -> str:
     return title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 1] + "…"
 
 
-def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> Pipeline:
+def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]) -> Pipeline:
     from langchain_core.messages import convert_to_messages
 
     from prompts import PromptTemplateError
@@ -49,7 +53,8 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
     from rag.models.chat_models import EMBEDDED
     from rag.models.decoding_support import unsupported
 
-    settings, prompt = bench.way(variant)
+    resolved = releases.resolve(variant)
+    settings, prompt = resolved.settings, resolved.prompt
     if settings.model == EMBEDDED:
         raise PromptError(
             f"The embedded reader quotes passages, and cannot answer the prompt {prompt.label}.",
@@ -69,9 +74,9 @@ def _pipeline(bench: Workbench, variant: Variant, values: Mapping[str, str]) -> 
         decoding=settings.decoding,
         answer=settings.answer,
         grounding=settings.grounding,
-        adapter=bench.models.adapter(settings),
+        adapter=models.adapter(settings),
     )
-    model = bench.models.chat_model(settings, lambda: bench.index().lexical)
+    model = models.language_model(settings)
     frame = Answer(
         "",
         "answered",

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.errors import PromptError
 from rag.types import Ask
-from ui.direct import run_prompt
-from ui.lab import Column, resolve, source_of_passages
+from ui.pages.prompts.direct import run_prompt
+from ui.pages.prompts.lab_columns import Column, resolve, source_of_passages
 
 if TYPE_CHECKING:
     from rag.types import Hit
-    from ui.wiring import Workbench
+    from ui.app.models import Models
+    from ui.app.releases import Releases
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class SideBySide:
             self._changed.add(number)
 
 
-def ask_all(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> SideBySide:
+def ask_all(releases: Releases, models: Models, columns: Sequence[Column], asked: LabQuestion) -> SideBySide:
     """Begin to answer a question in every column. Call it inside a running loop."""
     search: Callable[[], Awaitable[tuple[Hit, ...]]] | None = None
     if asked.fixed:
@@ -115,38 +116,39 @@ def ask_all(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> 
         async def shared() -> tuple[Hit, ...]:
             nonlocal found
             if found is None:
-                found = asyncio.create_task(asyncio.to_thread(fixed_hits, bench, columns, asked))
+                found = asyncio.create_task(asyncio.to_thread(fixed_hits, releases, columns, asked))
             # A column that is stopped does not take the search from the others.
             return await asyncio.shield(found)
 
         search = shared
-    return SideBySide([partial(_start, bench, column, asked, search) for column in columns])
+    return SideBySide([partial(_start, releases, models, column, asked, search) for column in columns])
 
 
 async def _start(
-    bench: Workbench,
+    releases: Releases,
+    models: Models,
     column: Column,
     asked: LabQuestion,
     search: Callable[[], Awaitable[tuple[Hit, ...]]] | None,
 ) -> AnswerStream:
-    resolved = await asyncio.to_thread(resolve, bench, column)
+    resolved = await asyncio.to_thread(resolve, releases, column)
     if resolved.free:
         values = {"question": asked.text} | dict(asked.values)
-        return run_prompt(bench, resolved.variant, {name: values.get(name, "") for name in resolved.free})
+        chosen = {name: values.get(name, "") for name in resolved.free}
+        return run_prompt(releases, models, resolved.variant, chosen)
     if not asked.text.strip():
         raise PromptError("There is no question.", fix="Write one above the columns.")
     hits = await search() if search else None
-    assistant = bench.assistant_for(resolved.variant, gate=bench.gate)
+    assistant = releases.assistant(resolved.variant, gate=releases.gate)
     return assistant.start(Ask(asked.text, corpus=asked.corpus, hits=hits))
 
 
-def fixed_hits(bench: Workbench, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
+def fixed_hits(releases: Releases, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
     """What the first column that searches finds.
 
     Raises:
         RagsmithError: None searches, or the corpus is missing.
     """
-    _, held = source_of_passages(bench, columns)
-    retrieval = bench.way(held.variant).settings.retrieval
-    reranker = bench.models.reranker(retrieval.reranker, retrieval.rerank_depth)
-    return tuple(bench.retriever(asked.corpus).using(retrieval, reranker).search(asked.text))
+    _, held = source_of_passages(releases, columns)
+    retrieval = releases.resolve(held.variant).settings.retrieval
+    return tuple(releases.retriever(asked.corpus, retrieval).search(asked.text))

@@ -1,4 +1,4 @@
-"""The workbench of one command: opened, made ready, and closed however the command ends."""
+"""The app of one command: opened, made ready, and closed however the command ends."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from ui.commands._terminal_text import note, one_line
 from ui.context import Context
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from rag.settings import Settings
+    from ui.app.app import App
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 # Ended by the system, by a supervisor, or with the terminal: the status is 128 and the signal's number.
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def open_bench(context: Context, **flags: Any) -> Iterator[Workbench]:
-    """The workbench of a command.
+def command_app(context: Context, **flags: Any) -> Iterator[App]:
+    """Open the app of a command, and close it however the command ends.
 
     Args:
         context: The options before the command's name.
@@ -37,64 +40,64 @@ def open_bench(context: Context, **flags: Any) -> Iterator[Workbench]:
     """
     _write_what_can_be_written()
     with _one_line_logs(context.debug), _ended_in_order():
-        from ui.wiring import Workbench
+        from ui.app.app import open_app
 
-        bench = Workbench(context.settings_with(**flags))
+        app = open_app(context.settings_with(**flags))
         try:
-            yield bench
+            yield app
         finally:
             # What waits for W&B is delivered here; a second SIGTERM must not cut it off.
             with handling(lambda _number, _frame: None):
-                bench.close()
+                app.close()
 
 
-def prepare_encoder(bench: Workbench) -> None:
+def prepare_encoder(settings: Settings, stores: Stores) -> None:
     """Load the encoder, saying so where that takes long, and what runs less well than it could.
 
     Raises:
-        EncoderError: It is missing, altered or cannot run.
+        EncoderError: The encoder is missing, altered or cannot run.
     """
     from rag.encoders import locate_model
     from rag.encoders.encoder_conversion import converted_folder
     from rag.encoders.encoder_opening import gpu_present
 
-    settings = bench.settings.encoder
-    on_gpu = settings.device == "cuda" or (settings.device == "auto" and gpu_present())
-    if not on_gpu and not converted_folder(locate_model(settings), bench.workspace.models).is_dir():
+    wanted = settings.encoder
+    on_gpu = wanted.device == "cuda" or (wanted.device == "auto" and gpu_present())
+    if not on_gpu and not converted_folder(locate_model(wanted), stores.workspace.models).is_dir():
         note("Preparing the encoder for this machine; this happens once and takes some ten seconds.")
     # It opens Chroma at the same time, which every command with an encoder needs as well.
-    _ = bench.stores
-    if bench.encoder.notice:
-        note(bench.encoder.notice)
+    _ = stores.corpora
+    if stores.encoder.notice:
+        note(stores.encoder.notice)
 
 
-def prepare_corpus(bench: Workbench, corpus: str | None) -> str:
-    """Have the encoder and the corpus of a question; the sample is brought in where it is asked and missing.
+def prepare_corpus(settings: Settings, stores: Stores, releases: Releases, corpus: str | None) -> str:
+    """Load the encoder and open the corpus of a question; the sample is brought in where it is asked and missing.
 
     Returns:
         The corpus's name.
 
     Raises:
-        RagsmithError: One of the two cannot be had.
+        RagsmithError: The encoder or the corpus is missing.
     """
-    name = corpus or bench.settings.corpus
-    prepare_encoder(bench)
-    if lacks_sample(bench, name):
+    name = corpus or settings.corpus
+    prepare_encoder(settings, stores)
+    if lacks_sample(stores, name):
         note(f"Bringing in the sample corpus {name}; this happens once and takes some ten seconds.")
-        bench.ensure_sample()
-    bench.retriever(name)
-    for notice in bench.stores.notices():
+        stores.ensure_sample()
+    releases.retriever(name)
+    for notice in stores.corpora.notices():
         note(notice)
     return name
 
 
-def lacks_sample(bench: Workbench, name: str) -> bool:
-    """Whether that corpus is the sample, and has to be brought in before it can be asked."""
-    from ui.wiring import SAMPLE_CORPUS
+def lacks_sample(stores: Stores, name: str) -> bool:
+    """Whether a corpus is the sample, and has to be brought in before it can be asked."""
+    from ui.app.stores import SAMPLE_CORPUS
 
-    # One that was broken off at the first try exists, and is empty.
+    # One whose first ingestion was interrupted exists, and is empty.
     return name == SAMPLE_CORPUS and not any(
-        each.name == name and each.current and each.files for each in bench.stores.summaries()
+        summary.name == name and summary.current and summary.files for summary in stores.corpora.summaries()
     )
 
 

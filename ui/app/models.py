@@ -1,4 +1,4 @@
-"""The models that a process has opened, each once, however many ways to answer use it."""
+"""The models that a process has opened, each once, however many variants use it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag.errors import EncoderError, SettingsError
-from rag.settings import EncoderSettings, Settings
+from rag.settings import EncoderSettings, RetrievalSettings, Settings
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -31,12 +31,12 @@ REWRITTEN_TOKENS = 96
 
 
 class Models:
-    """Opens models by the settings of whoever asks; safe to use from several threads.
+    """Opens models by the settings that a caller passes; safe to use from several threads.
 
     Args:
-        workspace: Where converted models and adapters lie.
-        settings: Of the encoder, whose precision the tuned models share.
-        encoder: Gives the encoder.
+        workspace: Where converted models and adapters are.
+        settings: The encoder's settings; the tuned models share its precision.
+        encoder: Returns the encoder, which may take seconds the first time.
     """
 
     def __init__(self, workspace: Workspace, settings: EncoderSettings, encoder: Callable[[], Encoder]) -> None:
@@ -47,12 +47,12 @@ class Models:
         self._lock = threading.RLock()
 
     def reader(self, adapter: str) -> SpanReader | None:
-        """A tuned reader; None where the settings want none, or OpenVINO is missing.
+        """A tuned reader; None for an empty name, or where OpenVINO is missing.
 
         The first time on a machine it is converted, which takes some ten seconds.
 
         Raises:
-            AdapterError: There is none of that name, or it is no reader.
+            AdapterError: The adapter does not exist, or is not a reader.
         """
         if not adapter or importlib.util.find_spec("openvino") is None:
             return None
@@ -69,7 +69,7 @@ class Models:
         """A small generator; the first time on a machine it is converted, as the reader is.
 
         Raises:
-            AdapterError: There is none of that name, or it is no generator.
+            AdapterError: The adapter does not exist, or is not a generator.
             EncoderError: OpenVINO is missing.
         """
 
@@ -81,15 +81,16 @@ class Models:
 
         return self._once("generator", adapter, opened)
 
-    def reranker(self, adapter: str, depth: int) -> Reranker:
-        """A reranker, or none for an empty name; the first time on a machine it is converted, as the reader is.
+    def reranker(self, settings: RetrievalSettings) -> Reranker:
+        """A reranker; the first time on a machine it is converted, as the reader is.
 
         Raises:
-            AdapterError: There is none of that name, or it is no reranker.
+            AdapterError: The adapter does not exist, or is not a reranker.
             EncoderError: OpenVINO is missing.
         """
         from rag.retrieval.reranking import CrossReranker, NullReranker
 
+        adapter, depth = settings.reranker, settings.rerank_depth
         if not adapter:
             return NullReranker()
 
@@ -122,18 +123,13 @@ class Models:
             engine.load_adapter(find_lora(settings.local.adapter, self._workspace.adapters))
         return engine
 
-    def chat_model(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel:
-        """What writes the answers.
-
-        Args:
-            settings: Which one, and how it writes.
-            lexical: Gives the words of the corpus, for the embedded reader.
+    def language_model(self, settings: Settings) -> BaseChatModel:
+        """The model that the settings name, which must not be the embedded reader: that one needs a corpus.
 
         Raises:
-            RagsmithError: It is not there, or cannot be used.
+            RagsmithError: The model is missing, or cannot be used.
         """
         from rag.models.chat_models import (
-            EMBEDDED,
             GENERATOR,
             LOCAL,
             open_generator_model,
@@ -145,8 +141,22 @@ class Models:
             return open_local_model(settings, self.engine(settings))
         if settings.model == GENERATOR:
             return open_generator_model(settings, self.generator(settings.generator.adapter))
+        return open_remote_model(settings)
+
+    def chat_model(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel:
+        """The model that writes answers about a corpus.
+
+        Args:
+            settings: Which model, and how it writes.
+            lexical: Returns the lexical index of the corpus, for the embedded reader.
+
+        Raises:
+            RagsmithError: The model is missing, or cannot be used.
+        """
+        from rag.models.chat_models import EMBEDDED
+
         if settings.model != EMBEDDED:
-            return open_remote_model(settings)
+            return self.language_model(settings)
         from rag.models.extractive.extractive_chat import EmbeddedReader
 
         ranking = self._ranking(settings, lexical())
@@ -159,7 +169,7 @@ class Models:
         )
 
     def condenser(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel | None:
-        """Who makes follow-ups stand alone; None carries words over."""
+        """The model that rewrites follow-ups; None carries words over."""
         from rag.models.chat_models import EMBEDDED
         from rag.models.decoding_support import without_form
 
@@ -182,7 +192,7 @@ class Models:
         return (settings.local.adapter or "") if settings.model.startswith(LOCAL) else ""
 
     def close(self) -> None:
-        """Let go of the local model."""
+        """Unload the local model."""
         for (kind, _), opened in self._opened.items():
             if kind == "engine":
                 opened.close()
@@ -202,7 +212,7 @@ class Models:
         )
 
     def _converted(self, task: str, name: str) -> tuple[Path, Adapter, str]:
-        """A tuned model's converted folder, its adapter, and what it is computed in."""
+        """Return a tuned model's converted folder, its adapter, and the precision it runs in."""
         if importlib.util.find_spec("openvino") is None:
             raise EncoderError(
                 f"The {task} runs on OpenVINO, which is not installed.",
@@ -213,7 +223,7 @@ class Models:
         from rag.encoders.tuned_conversion import converted_network
 
         adapter = find_adapter(name, self._workspace)
-        # It is told here, and not after the conversion.
+        # Before the conversion, which takes long.
         adapter.check_task(task)
         folder = converted_network(adapter, self._workspace.models)
         return folder, adapter, choose_precision(self._settings)[0]

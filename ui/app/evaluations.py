@@ -1,4 +1,4 @@
-"""Evaluation runs on a workbench: which parts a plan needs, and whether a run may go on."""
+"""Evaluation runs of a workspace: which parts a plan needs, and whether a run may go on."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ from rag.evaluation.run_store import Plan, Run, RunStatus, RunStore, by_case
 from rag.evaluation.runner import Contestant, Evaluation, EvaluationProgress
 from rag.evaluation.scoring import Scorer
 from rag.evaluation.variants import Variant
+from rag.settings import Settings
 from rag.workspace import disk_errors
-from ui.judging import answer_judge
+from ui.app.judging import Judges
 
 if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetStore, DatasetVersion
     from rag.evaluation.summary import Summary
-    from ui.wiring import Workbench
+    from ui.app.models import Models
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 _log = logging.getLogger(__name__)
 # Tables that are kept, and how many times as long as it took to make one it is good for while a run goes on.
@@ -55,14 +58,17 @@ class _Known:
 class Evaluations:
     """Begins, continues and reads evaluation runs."""
 
-    def __init__(self, bench: Workbench) -> None:
+    def __init__(self, settings: Settings, stores: Stores, models: Models, releases: Releases) -> None:
         from rag.evaluation.dataset_store import DatasetStore
 
-        self._bench = bench
+        self._settings = settings
+        self._stores = stores
+        self._releases = releases
         self._working: dict[str, _Working] = {}
         self._summaries: dict[tuple[str, int], _Known] = {}
-        self.runs = RunStore(bench.engine)
-        self.datasets: DatasetStore = DatasetStore(bench.engine)
+        self.runs = RunStore(stores.engine)
+        self.datasets: DatasetStore = DatasetStore(stores.engine)
+        self.judges = Judges(settings, stores, models)
 
     def start(self, run: Run) -> None:
         """Work on a run in the background of the event loop that calls this; it ends by itself, or by ``stop``."""
@@ -124,9 +130,9 @@ class Evaluations:
             raise SettingsError(
                 f"Two variants are called {', '.join(sorted(repeated))}.", fix="Give each a name of its own."
             )
-        wanted = corpus or self._bench.settings.corpus
+        wanted = corpus or self._settings.corpus
         # What it lacks is told before anything is asked.
-        opened = answer_judge(self._bench, judge)
+        opened = self.judges.of_answers(judge)
         plan = Plan(
             variants=pinned,
             states=tuple(self._state(variant, wanted) for variant in pinned),
@@ -167,13 +173,13 @@ class Evaluations:
             size=version.size,
             cases=lambda start, end: tuple(self.datasets.cases(version, start, end - start)),
             contestants=[
-                Contestant(state, self._bench.assistant_for(variant).start)
+                Contestant(state, self._releases.assistant(variant).start)
                 for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
             ],
             store=self.runs,
-            scorer=Scorer(self._bench.encoder),
-            judge=answer_judge(self._bench, run.plan.judge),
-            cache=None if fresh else AnswerCache(self._bench.engine),
+            scorer=Scorer(self._stores.encoder),
+            judge=self.judges.of_answers(run.plan.judge),
+            cache=None if fresh else AnswerCache(self._stores.engine),
             on_progress=on_progress,
         )
         status = await evaluation.work(stop)
@@ -197,7 +203,7 @@ class Evaluations:
             for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
             if self._state(variant, run.plan.corpus) != state
         ]
-        if answer_judge(self._bench, run.plan.judge).identity != run.plan.judged_by:
+        if self.judges.of_answers(run.plan.judge).identity != run.plan.judged_by:
             changed.append("the judge")
         if changed:
             raise EvaluationError(
@@ -260,7 +266,7 @@ class Evaluations:
         """
         from rag.evaluation.run_report import write_report
 
-        target = path or self._bench.workspace.runs / f"evaluation-{run.id}.html"
+        target = path or self._stores.workspace.runs / f"evaluation-{run.id}.html"
         with disk_errors(f"write {target}"):
             target.parent.mkdir(parents=True, exist_ok=True)
         write_report(
@@ -308,11 +314,11 @@ class Evaluations:
         from rag.evaluation.publish import publish
         from rag.tracing.wandb_tracker import prepare_wandb
 
-        prepare_wandb(self._bench.workspace)
+        prepare_wandb(self._stores.workspace)
         run = self.runs.get(run_id)
         tracked = publish(
-            self._bench.settings.tracking,
-            self._bench.workspace,
+            self._settings.tracking,
+            self._stores.workspace,
             self.summary(run),
             lambda variant: self.runs.cells(run.id, variant),
             self.datasets.cases(self.dataset_of(run)),
@@ -349,17 +355,17 @@ class Evaluations:
 
     def pinned(self, variant: Variant) -> Variant:
         """The variant with the version that its prompt's label names now."""
-        named = self._bench.way(variant).prompt.label
+        named = self._releases.resolve(variant).prompt.label
         return variant.model_copy(update={"changes": {**variant.changes, "prompt": named}})
 
     def _state(self, variant: Variant, corpus: str) -> str:
         """What decides the answers of a variant."""
-        index = self._bench.index(corpus)
+        index = self._stores.index(corpus)
         told = [
-            self._bench.release(corpus, variant).sha256,
+            self._releases.pipeline(corpus, variant).release.sha256,
             # A release names the prompt that answers, and not those beside it.
-            *(self._bench.prompt(name).sha256 for name in ("condense", "repair-json")),
-            self._bench.settings.openai.base_url,
+            *(self._stores.prompt(name).sha256 for name in ("condense", "repair-json")),
+            self._settings.openai.base_url,
             index.id,
             index.generation,
         ]

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, Response
 from rag.errors import RagsmithError
 
 if TYPE_CHECKING:
-    from ui.wiring import Workbench
+    from ui.app.evaluations import Evaluations
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
@@ -20,14 +20,14 @@ POLICY = (
 _HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store"}
 
 
-def report_routes(bench: Workbench) -> APIRouter:
+def report_routes(evaluations: Evaluations) -> APIRouter:
     """The routes below ``/evaluations``."""
     router = APIRouter()
 
     @router.get("/evaluations/{run_id}.html", response_class=HTMLResponse)
     def show_report(run_id: str) -> Response:
         try:
-            path = bench.evaluations.report(bench.evaluations.runs.get(run_id))
+            path = evaluations.report(evaluations.runs.get(run_id))
             html = path.read_text(encoding="utf-8")
         except RagsmithError as error:
             return HTMLResponse(f"<p>{escape(str(error))}</p>", 404, _HEADERS)

@@ -1,4 +1,4 @@
-"""A workbench that answers from a script: no encoder, no index, no model; stores are the real ones.
+"""An app that answers from a script: no encoder, no index, no model; the other stores are the real ones.
 
 A word in the question chooses what happens: ``slow``, ``fail``, ``raise``, ``unknown``, ``hostile``.
 """
@@ -10,8 +10,10 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 from handmade_pdf import assembled
 from sqlalchemy import delete
@@ -20,13 +22,12 @@ from streams import stream_of
 from rag import tables
 from rag.answering.answer_gate import AnswerGate
 from rag.answering.answer_stream import AnswerStream
-from rag.answering.conversation_store import ConversationStore
-from rag.database import open_database, writing
+from rag.database import writing
 from rag.errors import CorpusError, ModelUnavailable
 from rag.indexing.corpora import StoredDocument
 from rag.indexing.ingestion import IngestProgress, IngestReport, Problem
 from rag.settings import Settings
-from rag.tracing.trace_store import Span, Trace, TraceStore
+from rag.tracing.trace_store import Span, Trace
 from rag.types import (
     Answer,
     Ask,
@@ -43,7 +44,9 @@ from rag.types import (
     Token,
     Usage,
 )
-from rag.workspace import Workspace, open_workspace
+from ui.app.app import App
+from ui.app.releases import Releases
+from ui.app.stores import Stores
 
 SENTENCE = "A passage aims at about 200 tokens of the encoder."
 TEXT = (
@@ -108,21 +111,58 @@ class Health:
     notices: tuple[str, ...] = ()
 
 
-@dataclass
-class ScriptedBench:
-    """Stands in for ``ui.wiring.Workbench``."""
+@dataclass(frozen=True)
+class ScriptedAssistant:
+    app: ScriptedApp
+    gate: AnswerGate | None
 
-    home: Path
-    settings: Settings = field(default_factory=Settings)
-    ingest_seconds: float = 0.0
-    health_now: Health = Health()
+    def start(self, request: Ask) -> AnswerStream:
+        return stream_of(self.app.answered(request), self.gate)
 
-    def __post_init__(self) -> None:
-        self.workspace: Workspace = open_workspace(self.home)
-        self.engine = open_database(self.workspace)
-        self.traces = TraceStore(self.engine)
-        self.conversations = ConversationStore(self.engine)
-        self.gate = AnswerGate(self.settings.limits.answers_at_once, self.settings.limits.answers_waiting)
+
+class ScriptedReleases(Releases):
+    def __init__(self, app: ScriptedApp) -> None:
+        super().__init__(app.settings, app.stores, app.models)
+        self._app = app
+
+    def assistant(self, variant: Any = None, *, gate: AnswerGate | None = None) -> Any:
+        return ScriptedAssistant(self._app, gate)
+
+    def pipeline(self, corpus: str = "", variant: Any = None) -> Any:
+        if corpus not in self._app.names:
+            raise CorpusError(f"There is no corpus {corpus}.", fix="Choose another.")
+        return SimpleNamespace(release=Release())
+
+
+class ScriptedStores(Stores):
+    """The real stores, but for the corpora."""
+
+    def __init__(self, app: ScriptedApp) -> None:
+        super().__init__(app.settings, app.workspace)
+        self._app = app
+
+    @property
+    def corpora(self) -> Any:
+        return SimpleNamespace(document=self._app.document)
+
+    def corpus_names(self) -> list[str]:
+        return list(self._app.names)
+
+    def ingest(self, *given: Any) -> IngestReport:
+        return self._app.ingest(*given)
+
+
+class ScriptedApp(App):
+    """An app whose answers, corpora and health follow a script."""
+
+    def __init__(self, home: Path, settings: Settings | None = None) -> None:
+        super().__init__((settings or Settings()).model_copy(update={"home": home}))
+        self.home = home
+        self.stores = ScriptedStores(self)
+        self.releases = ScriptedReleases(self)
+        self.ingest_seconds = 0.0
+        self.health_now = Health()
+        self.health = SimpleNamespace(check=lambda: self.health_now, warm=lambda: self.warmed.set())
         self.asked: list[Ask] = []
         self.cancelled = threading.Event()
         self.closed = False
@@ -148,7 +188,7 @@ class ScriptedBench:
 
     def forget(self) -> None:
         """Begin anew, without what earlier tests have left."""
-        with writing(self.engine) as connection:
+        with writing(self.stores.engine) as connection:
             for table in (tables.exchanges, tables.conversations, tables.feedback, tables.spans, tables.traces):
                 connection.execute(delete(table))
         self.asked.clear()
@@ -157,14 +197,6 @@ class ScriptedBench:
         self.names = ["handbook", "reports"]
         self.ingest_seconds = 0.0
         self.health_now = Health()
-
-    def corpora(self) -> list[str]:
-        return list(self.names)
-
-    def release(self, corpus: str) -> Release:
-        if corpus not in self.names:
-            raise CorpusError(f"There is no corpus {corpus}.", fix="Choose another.")
-        return Release()
 
     def document(self, document_id: int) -> StoredDocument:
         if document_id not in self.documents:
@@ -199,14 +231,7 @@ class ScriptedBench:
         )
         return (hits[2], hits[0], hits[1]) if corpus == "reports" else hits
 
-    @property
-    def assistant(self) -> ScriptedBench:
-        return self
-
-    def start(self, request: Ask) -> AnswerStream:
-        return stream_of(self._answered(request), self.gate)
-
-    async def _answered(self, request: Ask) -> AsyncGenerator[Event, None]:
+    async def answered(self, request: Ask) -> AsyncGenerator[Event, None]:
         self.asked.append(request)
         started, trace_id = time.time(), str(uuid.uuid4())
         trace = Trace(
@@ -220,7 +245,7 @@ class ScriptedBench:
             release="a1b2c3",
             conversation_id=request.conversation_id or "",
         )
-        self.traces.begin(trace)
+        self.stores.traces.begin(trace)
         written = ""
         try:
             yield Started(trace_id)
@@ -342,7 +367,7 @@ class ScriptedBench:
                 "conversation_id",
             )
         }
-        self.traces.save(
+        self.stores.traces.save(
             Trace(
                 **values,
                 status=status,
@@ -382,12 +407,6 @@ class ScriptedBench:
             stopped=stop.is_set(),
         )
 
-    def health(self) -> Health:
-        return self.health_now
-
-    def warm(self) -> None:
-        self.warmed.set()
-
     def close(self) -> None:
         self.closed = True
-        self.engine.dispose()
+        super().close()

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from prompts import PromptLibrary, PromptTemplate
     from rag.evaluation.run_store import Run
-    from ui.wiring import Workbench
+    from ui.app.evaluations import Evaluations
+    from ui.app.releases import Releases
 
 LETTERS = "ABCD"
 LONGEST_NAME = 80
@@ -196,7 +197,7 @@ def is_chained(prompt: PromptTemplate) -> bool:
     return set(prompt.variables) == CHAIN
 
 
-def resolve(bench: Workbench, column: Column) -> Resolved:
+def resolve(releases: Releases, column: Column) -> Resolved:
     """What holds for a column; nothing is loaded but its prompt.
 
     Raises:
@@ -206,7 +207,8 @@ def resolve(bench: Workbench, column: Column) -> Resolved:
     from rag.models.decoding_support import unsupported
 
     variant = variant_of(column)
-    settings, prompt = bench.way(variant)
+    resolved = releases.resolve(variant)
+    settings, prompt = resolved.settings, resolved.prompt
     check_model_name(settings.model)
     wanted = {target for name in prompt.settings.given for target in PROMPT_SETTINGS[name]}
     passed_over = unsupported(settings)
@@ -228,7 +230,7 @@ def _shown(value: object) -> str:
     return "–" if value in (None, "", ()) else value if isinstance(value, str) else json.dumps(value)
 
 
-def source_of_passages(bench: Workbench, columns: Sequence[Column]) -> tuple[int, Resolved]:
+def source_of_passages(releases: Releases, columns: Sequence[Column]) -> tuple[int, Resolved]:
     """The first column that searches, and what holds for it.
 
     Raises:
@@ -239,7 +241,7 @@ def source_of_passages(bench: Workbench, columns: Sequence[Column]) -> tuple[int
     )
     for number, column in enumerate(columns):
         try:
-            held = resolve(bench, column)
+            held = resolve(releases, column)
         except RagsmithError as error:
             problem = error
             continue
@@ -248,17 +250,19 @@ def source_of_passages(bench: Workbench, columns: Sequence[Column]) -> tuple[int
     raise problem
 
 
-def begin_evaluation(bench: Workbench, columns: Sequence[Column], dataset: str, corpus: str) -> Run:
+def begin_evaluation(
+    releases: Releases, evaluations: Evaluations, columns: Sequence[Column], dataset: str, corpus: str
+) -> Run:
     """Begin a run of the columns over a dataset; it is not at work yet.
 
     Raises:
         RagsmithError: The dataset or a part of a column is missing, or a prompt answers no questions.
     """
     for letter, column in zip(LETTERS, columns, strict=False):
-        held = resolve(bench, column)
+        held = resolve(releases, column)
         if held.free:
             raise PromptError(
                 f"Column {letter} cannot be run on a dataset: {held.prompt.label} has variables of its own.",
                 fix="Choose an answer prompt, or remove the column.",
             )
-    return bench.evaluations.begin(dataset, variants_of(columns), corpus=corpus)
+    return evaluations.begin(dataset, variants_of(columns), corpus=corpus)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag.errors import EvaluationError, SettingsError
@@ -11,7 +12,7 @@ from rag.evaluation.compare import Side
 from rag.evaluation.run_store import by_case
 from rag.evaluation.scoring import Judge, NullJudge
 from rag.evaluation.variants import with_prompt
-from rag.settings import DecodingSettings
+from rag.settings import DecodingSettings, Settings
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -19,44 +20,52 @@ if TYPE_CHECKING:
     from prompts import PromptTemplate
     from rag.evaluation.cases import Case
     from rag.evaluation.pairwise import PairTally, PairVerdict
-    from ui.wiring import Workbench
+    from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
+    from ui.app.stores import Stores
 
 
-def answer_judge(bench: Workbench, model: str) -> Judge:
-    """A judge of single answers; none for an empty name.
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """Opens judges, with the prompts of the workspace."""
 
-    Raises:
-        SettingsError: The model cannot judge.
-    """
-    if not model:
-        return NullJudge()
-    from rag.evaluation.judge import ModelJudge
+    settings: Settings
+    stores: Stores
+    models: Models
 
-    prompt = bench.prompt("judge-answer")
-    opened = judging_model(bench, model, prompt)
-    return ModelJudge(opened, prompt, model, repair=bench.prompt("repair-json"))
+    def of_answers(self, model: str) -> Judge:
+        """Return a judge of single answers; for an empty name one that says nothing.
 
+        Raises:
+            SettingsError: The model cannot judge.
+        """
+        if not model:
+            return NullJudge()
+        from rag.evaluation.judge import ModelJudge
 
-def judging_model(bench: Workbench, model: str, prompt: PromptTemplate) -> BaseChatModel:
-    """A model, opened as a judge's prompt wants it.
+        prompt = self.stores.prompt("judge-answer")
+        return ModelJudge(self.model(model, prompt), prompt, model, repair=self.stores.prompt("repair-json"))
 
-    Raises:
-        SettingsError: It cannot judge.
-    """
-    from rag.models.chat_models import EMBEDDED, GENERATOR, check_model_name
+    def model(self, name: str, prompt: PromptTemplate) -> BaseChatModel:
+        """Open a model as a judge's prompt wants it.
 
-    check_model_name(model)
-    if model in (EMBEDDED, GENERATOR):
-        raise SettingsError(
-            f"The model {model} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
-        )
-    # What a person set for answers is no concern of the judge.
-    plain = bench.settings.model_copy(update={"model": model, "decoding": DecodingSettings()})
-    return bench.models.chat_model(with_prompt(plain, prompt.settings), lambda: bench.index().lexical)
+        Raises:
+            SettingsError: The model cannot judge.
+        """
+        from rag.models.chat_models import EMBEDDED, GENERATOR, check_model_name
+
+        check_model_name(name)
+        if name in (EMBEDDED, GENERATOR):
+            raise SettingsError(
+                f"The model {name} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
+            )
+        # What a person set for answers is no concern of the judge.
+        plain = self.settings.model_copy(update={"model": name, "decoding": DecodingSettings()})
+        return self.models.language_model(with_prompt(plain, prompt.settings))
 
 
 async def compare_pairs(
-    bench: Workbench,
+    evaluations: Evaluations,
     one: Side,
     other: Side,
     model: str,
@@ -65,7 +74,7 @@ async def compare_pairs(
     """Let a model say of each case which of two variants answered better, asked twice, in either order.
 
     Args:
-        bench: With the runs.
+        evaluations: The runs, their datasets, and the judges.
         one, other: Variants of runs over the same dataset version; the cases that both answered count.
         model: Judges.
         on_verdict: Called with how many verdicts there are, and of how many.
@@ -80,9 +89,10 @@ async def compare_pairs(
         raise EvaluationError(
             "The two runs asked different cases.", fix="Compare runs over one version of a dataset."
         )
-    prompt, repair = bench.prompt("judge-pair"), bench.prompt("repair-json")
-    opened = judging_model(bench, model, prompt)
-    pairs = list(_pairs(bench, one, other))
+    judges = evaluations.judges
+    prompt, repair = judges.stores.prompt("judge-pair"), judges.stores.prompt("repair-json")
+    opened = judges.model(model, prompt)
+    pairs = list(_pairs(evaluations, one, other))
     if not pairs:
         raise EvaluationError("No case was answered by both.", fix="Wait until the runs have finished.")
     places = asyncio.Semaphore(one.run.plan.at_once)
@@ -99,9 +109,9 @@ async def compare_pairs(
     return tally(verdicts)
 
 
-def _pairs(bench: Workbench, one: Side, other: Side) -> Iterator[tuple[Case, str, str]]:
+def _pairs(evaluations: Evaluations, one: Side, other: Side) -> Iterator[tuple[Case, str, str]]:
     """The cases that both variants answered, with their answers."""
-    runs, datasets = bench.evaluations.runs, bench.evaluations.datasets
+    runs, datasets = evaluations.runs, evaluations.datasets
     rows = dict(by_case([runs.cells(side.run.id, side.variant) for side in (one, other)]))
     for position, case in enumerate(datasets.cases(one.version)):
         first, second = rows.get(position, (None, None))

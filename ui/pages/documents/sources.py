@@ -16,12 +16,13 @@ from fastapi.responses import HTMLResponse, Response
 
 from rag.documents.loaders.isolated import ParseLimits
 from rag.errors import CorpusError, LoadError, RagsmithError
+from ui.pages.documents.pdf_pages import PdfPages
 from ui.pages.rendering import render
-from ui.pdf_pages import PdfPages
 
 if TYPE_CHECKING:
     from rag.indexing.corpora import StoredDocument
-    from ui.wiring import Workbench
+    from rag.settings import IngestSettings
+    from ui.app.stores import Stores
 
 WINDOW = 100_000
 """Characters shown on each side of the span; a browser grows slow on many megabytes."""
@@ -103,10 +104,10 @@ class _Body:
     sheet: _Sheet | None = None
 
 
-def source_routes(bench: Workbench) -> APIRouter:
+def source_routes(settings: IngestSettings, stores: Stores) -> APIRouter:
     """The routes below ``/documents``."""
     router = APIRouter()
-    pages = PdfPages(ParseLimits.of(bench.settings.ingest))
+    pages = PdfPages(ParseLimits.of(settings))
 
     @router.get("/documents/{document_id}", response_class=HTMLResponse)
     def show_document(
@@ -117,7 +118,7 @@ def source_routes(bench: Workbench) -> APIRouter:
         page: int | None = None,
     ) -> Response:
         try:
-            document = _stored(bench, document_id)
+            document = _stored(stores, document_id)
         except RagsmithError as error:
             return _response("Not there any more", "", _Body((str(error),)), status=404)
         span = Span(start, end, at)
@@ -128,7 +129,7 @@ def source_routes(bench: Workbench) -> APIRouter:
     @router.get("/documents/{document_id}/pages/{number}.png")
     def show_page(document_id: int, number: int, start: int | None = None, end: int | None = None) -> Response:
         try:
-            document = _stored(bench, document_id)
+            document = _stored(stores, document_id)
             pdf = pdf_of(document)
             if pdf is None:
                 raise LoadError(f"{document.name} is not there as a PDF any more.")
@@ -141,7 +142,7 @@ def source_routes(bench: Workbench) -> APIRouter:
     return router
 
 
-def _stored(bench: Workbench, document_id: int) -> StoredDocument:
+def _stored(stores: Stores, document_id: int) -> StoredDocument:
     """The stored text of a number that anybody may have written into an address.
 
     Raises:
@@ -149,7 +150,7 @@ def _stored(bench: Workbench, document_id: int) -> StoredDocument:
     """
     if not 0 <= document_id <= LARGEST_ID:
         raise CorpusError(f"There is no document {document_id}.")
-    return bench.document(document_id)
+    return stores.corpora.document(document_id)
 
 
 def pdf_of(document: StoredDocument) -> Path | None:

@@ -1,4 +1,4 @@
-"""Who does something: kept with what is saved."""
+"""The login name, which is kept with what a person saves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import getpass
 
 
 def login_name() -> str:
-    """The login name of whoever runs this process, else ``unknown``."""
+    """Return the login name of the user who runs this process, else ``unknown``."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):

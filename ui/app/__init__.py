@@ -1,0 +1,1 @@
+"""The parts of a running ragsmith, and how they are put together."""

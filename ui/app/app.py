@@ -1,0 +1,61 @@
+"""A running ragsmith: the one place that knows which part needs which."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from rag.settings import Settings
+from rag.workspace import open_workspace
+from ui.app.health import HealthCheck
+from ui.app.models import Models
+from ui.app.releases import Releases
+from ui.app.shared_property import shared_property
+from ui.app.stores import Stores
+from ui.app.tracking import Tracking
+
+if TYPE_CHECKING:
+    from ui.app.evaluations import Evaluations
+
+
+class App:
+    """The parts of one process; nothing is opened before its first use.
+
+    A page or a command is given the parts that it uses, never the whole.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.workspace = open_workspace(settings.home)
+        self.stores = Stores(settings, self.workspace)
+        self.models = Models(self.workspace, settings.encoder, lambda: self.stores.encoder)
+        self.tracking = Tracking(settings, self.stores)
+        self.releases = Releases(settings, self.stores, self.models, lambda: self.tracking.tracker.wake())
+        self.health = HealthCheck(settings, self.stores, self.models, self.releases, self.tracking)
+        self.lock = threading.RLock()
+
+    @shared_property
+    def evaluations(self) -> Evaluations:
+        """The evaluation runs."""
+        # Most commands do without: it would lengthen their start by a fifth of a second.
+        from ui.app.evaluations import Evaluations
+
+        return Evaluations(self.settings, self.stores, self.models, self.releases)
+
+    def close(self) -> None:
+        """Deliver what waits for W&B, then unload the local model and close the stores."""
+        for part in (self.tracking, self.models, self.releases, self.stores):
+            part.close()
+
+
+def open_app(settings: Settings) -> App:
+    """Open a workspace, with what these settings name.
+
+    Raises:
+        SettingsError: The name of the model stands for nothing.
+        WorkspaceError: The workspace cannot be used.
+    """
+    from rag.models.chat_models import check_model_name
+
+    check_model_name(settings.model)
+    return App(settings)

@@ -1,0 +1,105 @@
+"""What works and what does not, and loading ahead of the first question."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rag.errors import RagsmithError
+from rag.redaction import redact
+from rag.settings import Settings
+from ui.app.stores import SAMPLE_CORPUS
+
+if TYPE_CHECKING:
+    from ui.app.models import Models
+    from ui.app.releases import Releases
+    from ui.app.stores import Stores
+    from ui.app.tracking import Tracking
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """The strip at the top of the page: each part, whether it works, and what to do where it does not."""
+
+    model: str
+    model_ok: bool
+    index: str
+    index_ok: bool
+    wandb: str
+    wandb_ok: bool
+    notices: tuple[str, ...] = ()
+
+
+class HealthCheck:
+    """Looks at what a question needs."""
+
+    def __init__(
+        self, settings: Settings, stores: Stores, models: Models, releases: Releases, tracking: Tracking
+    ) -> None:
+        self._settings = settings
+        self._stores = stores
+        self._models = models
+        self._releases = releases
+        self._tracking = tracking
+
+    def check(self) -> Health:
+        """What works, and what does not."""
+        settings, stores = self._settings, self._stores
+        notices: list[str] = []
+        index, index_ok = settings.corpus, False
+        model, model_ok = settings.model, False
+        with _noting(notices):
+            corpora, encoder = stores.corpora, stores.encoder
+            with _noting(notices):
+                count = stores.index().passage_count()
+                if encoder.notice:
+                    notices.append(encoder.notice)
+                self._releases.pipeline()
+                index_ok = count > 0 and stores.index().state.ok
+                index = f"{settings.corpus}: {count:,} passages"
+                model, model_ok = f"{settings.model} · {encoder.runtime}", True
+            notices.extend(corpora.notices())
+        tracked = self._tracking.tracker.status
+        return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))
+
+    def warm(self) -> None:
+        """Load what the first question needs, and bring the sample up to date where it exists.
+
+        A failure is left to the first question, and to ``check``.
+        """
+        for part in (self._answer_once, self._refresh_sample):
+            try:
+                part()
+            except RagsmithError as error:
+                _log.warning("%s", error)
+
+    def _answer_once(self) -> None:
+        from rag.models.chat_models import EMBEDDED
+        from rag.models.extractive.span_reader import ReadPassage
+
+        self._releases.pipeline()
+        hits = self._releases.retriever().search("warm up")
+        if self._settings.model != EMBEDDED:
+            return
+        reader = self._models.reader(self._settings.reader.adapter)
+        if reader and hits:
+            reader.read("warm up", [ReadPassage(hit.passage.text) for hit in hits])
+
+    def _refresh_sample(self) -> None:
+        # It also repairs an index of the sample whose files are damaged, so that none can be opened.
+        if self._stores.has_files(SAMPLE_CORPUS):
+            self._stores.ensure_sample()
+
+
+@contextmanager
+def _noting(notices: list[str]) -> Iterator[None]:
+    """Add what fails to the notices."""
+    try:
+        yield
+    except RagsmithError as error:
+        notices.append(redact(str(error)))

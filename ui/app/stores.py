@@ -1,0 +1,181 @@
+"""What a workspace keeps: corpora, traces, conversations and prompts, each opened at its first use."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.errors import PromptError
+from rag.settings import Settings
+from rag.workspace import Workspace
+from ui.app.shared_property import shared_property
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from prompts import PromptLibrary, PromptTemplate
+    from rag.answering.conversation_store import ConversationStore
+    from rag.encoders import Encoder
+    from rag.indexing.corpora import Corpora
+    from rag.indexing.corpus_index import CorpusIndex
+    from rag.indexing.dense_index import ChromaStore
+    from rag.indexing.ingestion import IngestProgress, IngestReport
+    from rag.tracing.trace_store import TraceStore
+
+SAMPLE_CORPUS = "handbook"
+
+
+class Stores:
+    """The stores of a workspace; safe to use from several threads.
+
+    Args:
+        settings: Where the stores are, which encoder the indexes use, and how files are read.
+        workspace: The folder of those that have no URL of their own.
+    """
+
+    def __init__(self, settings: Settings, workspace: Workspace) -> None:
+        self._settings = settings
+        self.workspace = workspace
+        self.lock = threading.RLock()
+        self._closing = ExitStack()
+
+    @shared_property
+    def engine(self) -> Engine:
+        """The database."""
+        from rag.database import open_database
+
+        url = self._settings.database_url
+        engine = open_database(self.workspace, url.get_secret_value() if url else None)
+        self._closing.callback(engine.dispose)
+        return engine
+
+    @shared_property
+    def encoder(self) -> Encoder:
+        """The encoder; the first time on a machine it is converted, which takes some ten seconds."""
+        from rag.encoders import open_encoder
+
+        return open_encoder(self._settings.encoder, self.workspace)
+
+    @shared_property
+    def chroma(self) -> ChromaStore:
+        """The vectors."""
+        from rag.indexing.dense_index import ChromaStore
+
+        chroma = ChromaStore(self.workspace, self._settings.chroma_url)
+        self._closing.callback(chroma.close)
+        return chroma
+
+    @shared_property
+    def corpora(self) -> Corpora:
+        """The corpora and their indexes."""
+        # Both bring numpy in, whose modules import each other: two threads at once may meet half of one.
+        import numpy.typing  # noqa: F401
+
+        from rag.indexing.corpora import Corpora
+
+        chroma = self.chroma
+        # Chroma and the encoder take about half a second each, and neither waits for the other.
+        with ThreadPoolExecutor(1, thread_name_prefix="chroma") as side:
+            side.submit(lambda: chroma.client)
+            encoder = self.encoder
+        return Corpora(self.workspace, self.engine, encoder, self._settings.chunking.tokens, chroma)
+
+    @shared_property
+    def traces(self) -> TraceStore:
+        """The traces; what an earlier process left running is marked as interrupted."""
+        from rag.tracing.trace_store import TraceStore
+
+        store = TraceStore(self.engine)
+        store.recover()
+        return store
+
+    @shared_property
+    def conversations(self) -> ConversationStore:
+        """The conversations of the chat page."""
+        from rag.answering.conversation_store import ConversationStore
+
+        return ConversationStore(self.engine)
+
+    @shared_property
+    def prompts(self) -> PromptLibrary:
+        """The prompts of the workspace, and those that ship."""
+        from prompts import PromptLibrary
+
+        return PromptLibrary(self.workspace.prompts)
+
+    def prompt(self, reference: str) -> PromptTemplate:
+        """Find a prompt of the workspace, or one that ships.
+
+        Raises:
+            PromptError: It does not exist, or is malformed.
+        """
+        from prompts import PromptTemplateError
+
+        try:
+            return self.prompts.find(reference)
+        except PromptTemplateError as error:
+            raise PromptError(str(error), fix="Correct the file, or the setting prompt.") from error
+
+    def corpus_names(self) -> list[str]:
+        """The names of all corpora."""
+        return [summary.name for summary in self.corpora.summaries()]
+
+    def has_files(self, corpus: str) -> bool:
+        """Whether a corpus exists and is not empty: cheap, without the encoder and Chroma."""
+        from sqlalchemy import select
+
+        from rag import tables as db
+        from rag.database import reading
+
+        sources = db.sources.join(db.indexes).join(db.corpora)
+        named = select(db.sources.c.id).select_from(sources).where(db.corpora.c.name == corpus)
+        with reading(self.engine) as connection:
+            return connection.execute(named.limit(1)).first() is not None
+
+    def index(self, corpus: str = "") -> CorpusIndex:
+        """The index of a corpus; empty for the one in the settings.
+
+        Raises:
+            CorpusError: The corpus does not exist.
+        """
+        return self.corpora.find(corpus or self._settings.corpus)
+
+    def ingest(
+        self,
+        corpus: str,
+        paths: Sequence[Path],
+        on_progress: Callable[[IngestProgress], None] = lambda _: None,
+        stop: threading.Event | None = None,
+    ) -> IngestReport:
+        """Add files and folders to a corpus; see ``rag.indexing.ingestion.ingest``.
+
+        Raises:
+            WorkspaceBusy: Another process is ingesting.
+        """
+        from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
+        from rag.indexing.ingestion import ingest
+
+        limits = ParseLimits.of(self._settings.ingest)
+        # The loader's process starts while the stores are opened.
+        with self.workspace.writing(f"ingest into {corpus}"), IsolatedLoader(limits) as loader:
+            return ingest(self.corpora.ensure(corpus), paths, loader, on_progress=on_progress, stop=stop)
+
+    def ensure_sample(self, on_progress: Callable[[IngestProgress], None] = lambda _: None) -> None:
+        """Add the handbook as a corpus, or bring it up to date with its pages."""
+        pages = sample_pages()
+        if pages is not None:
+            self.ingest(SAMPLE_CORPUS, [pages], on_progress)
+
+    def close(self) -> None:
+        """Close what was opened."""
+        self._closing.close()
+
+
+def sample_pages() -> Path | None:
+    """The handbook's folder, beside the packages; None where it was left out."""
+    pages = Path(__file__).parents[2] / "corpora" / "handbook" / "pages"
+    return pages if pages.is_dir() else None

@@ -1,0 +1,42 @@
+"""The W&B run of this process."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from rag.settings import Settings
+from ui.app.shared_property import shared_property
+
+if TYPE_CHECKING:
+    from rag.tracing.wandb_tracker import Tracker
+    from ui.app.stores import Stores
+
+CLOSING_S = 10.0
+"""How long closing waits for traces that are on their way to W&B."""
+
+
+class Tracking:
+    """Opens the tracker at its first use: a command that answers nothing starts no W&B run."""
+
+    def __init__(self, settings: Settings, stores: Stores) -> None:
+        self._settings = settings
+        self._stores = stores
+        self.lock = threading.RLock()
+        self._closing = ExitStack()
+
+    @shared_property
+    def tracker(self) -> Tracker:
+        """The tracker of this process; an object that does nothing where tracking is off."""
+        from rag.tracing.wandb_tracker import open_tracker
+
+        settings, stores = self._settings, self._stores
+        config = {"model": settings.model, "encoder": settings.encoder.model}
+        tracker = open_tracker(settings.tracking, stores.workspace, stores.traces, config)
+        self._closing.callback(tracker.close, CLOSING_S)
+        return tracker
+
+    def close(self) -> None:
+        """Deliver what waits for W&B."""
+        self._closing.close()
