@@ -340,7 +340,7 @@ def test_costs_in_words(usd: float | None, told: str) -> None:
 def test_the_sample_is_brought_in_where_it_is_asked(
     home: Path, pages: Path, verb: str, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ui.wiring.sample_pages", lambda: pages)
+    monkeypatch.setattr("ui.app.stores.sample_pages", lambda: pages)
     first = call(home, verb, QUESTION, option)
     assert first.exit_code == 0
     assert first.stderr.count("\n") == 1

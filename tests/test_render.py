@@ -42,7 +42,7 @@ from ui.pages.prompts.prompts_view import (
 )
 from ui.pages.safe_markup import Reference, markdown, note, plain, plain_with_citations
 from ui.pages.traces.trace_view import list_html, trace_html
-from ui.wiring import Health
+from ui.app.health import Health
 
 TEXT = "Before it. The cited sentence. After it."
 PASSAGE = Passage(1, 7, "/d/guide.md", "guide.md", "Guide", TEXT, 100, 100 + len(TEXT), ("Top", "Sub"))
