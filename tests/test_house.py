@@ -48,7 +48,7 @@ PAGES = ROOT / "ui" / "pages"
 ENVIRONMENT_ALLOWED = {
     "rag/settings.py": "reads the settings",
     "ui/": "is the entry: it prepares the process before a library is imported",
-    "rag/tracing/wandb_tracker.py": "wandb takes some of its switches from the environment only",
+    "rag/tracing/wandb_run.py": "wandb takes some of its switches from the environment only",
     "rag/encoders/network_conversion.py": "the process that converts gets it, with the hub switched off",
     "rag/documents/sandbox.py": "the process that parses files gets a few variables of it, and no key",
     "rag/encoders/": "the hub client and the runtimes take some of their switches from the environment only",
