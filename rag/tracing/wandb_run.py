@@ -243,7 +243,12 @@ def _resolve_mode(settings: TrackingSettings) -> Literal["online", "offline"]:
 
 
 def _init(
-    settings: TrackingSettings, root: Path, config: Mapping[str, Any], mode: str, job_type: str, group: str | None
+    settings: TrackingSettings,
+    root: Path,
+    config: Mapping[str, Any],
+    mode: Literal["online", "offline"],
+    job_type: str,
+    group: str | None,
 ) -> Any:
     import wandb
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from rag.errors import RagsmithError
 from rag.settings import TrackingSettings
 from rag.tracing.trace_store import Trace, TraceStore
-from rag.tracing.wandb_run import RunTable, TrackedRun, TrackerStatus, kill_service, open_run
+from rag.tracing.wandb_run import Mode, RunTable, TrackedRun, TrackerStatus, kill_service, open_run
 from rag.tracing.wandb_traces import COLUMNS, trace_row, trace_values
 from rag.workspace import Workspace
 
@@ -120,7 +120,7 @@ class WandbTracker:
         self._store = store
         self._config = dict(config)
         self._pace = pace or Pace()
-        mode = "online" if settings.wandb == "online" else "offline"
+        mode: Mode = "online" if settings.wandb == "online" else "offline"
         self._run: TrackedRun | None = None
         self._status = TrackerStatus(mode, "The W&B run starts with the first answer.")
         self._counts: Counter[str] = Counter()
