@@ -60,7 +60,7 @@ def mean(
         numerators: One for each case; where the weight is 0 it does not count and may be NaN.
         weights: One for each case, 0 or more.
         confidence: Share of the resamples in the interval, between 0 and 1.
-        resamples: At least 1; those whose weights are 0 in sum are left out.
+        resamples: At least 2; those whose weights are 0 in sum are left out.
         seed: Of the draws.
 
     Raises:
