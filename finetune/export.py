@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from rag.encoders.own_code import FIX, needs_own_code, refusal_of
-from rag.errors import ModelUnavailable, RagsmithError, SettingsError
+from rag.errors import ModelUnavailable, RagsmithError, SettingsError, first_line
 from rag.models.local.export_card import CARD, ExportCard, describe_files
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
 from rag.models.local.local_device import Place, check_memory
 from rag.models.local.local_files import LocalFiles, locate_local
-from rag.models.local.torch_backend import first_line, stored_end_tokens, window_of
+from rag.models.local.torch_backend import stored_end_tokens, window_of
 from rag.models.local.tune_libraries import need_library
 from rag.workspace import disk_errors
 

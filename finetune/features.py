@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.disk import saving
+from prompts.files import atomic_write
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,14 +108,8 @@ class Features:
         """
         import numpy as np
 
-        work = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with saving(f"write {path}"):
-                with work.open("wb") as file:
-                    np.savez(file, **self._arrays)  # type: ignore[arg-type]
-                work.replace(path)
-        finally:
-            work.unlink(missing_ok=True)
+        with saving(f"write {path}"), atomic_write(path) as file:
+            np.savez(file, **self._arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: Path) -> Features | None:

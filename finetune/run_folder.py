@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.loop import Point
 from finetune.recipe import Recipe, parse_recipe
 from finetune.start import find_start
+from prompts.files import atomic_write
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import disk_errors
@@ -292,10 +293,5 @@ def _line(point: Point) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    with disk_errors(f"write {path}"):
-        try:
-            work.write_text(text, encoding="utf-8")
-            work.replace(path)
-        finally:
-            work.unlink(missing_ok=True)
+    with disk_errors(f"write {path}"), atomic_write(path) as file:
+        file.write(text.encode())

@@ -18,7 +18,7 @@ from finetune.loop import Point, Stopped, Trainer, count_steps
 from finetune.recipe import VALIDATION, Recipe
 from finetune.run_folder import RESULT, RunFolder, State
 from finetune.tasks import Task, open_task
-from finetune.training_run_tracking import TuningTracker, open_tracker
+from finetune.training_run_tracking import TrainingTracker
 from rag.errors import RagsmithError, TuningError
 from rag.workspace import disk_errors, private_files
 
@@ -57,7 +57,7 @@ class _Work:
         self._status = replace(run.status, state="preparing", pid=os.getpid(), left_s=None, message="")
         self._stop = False
         self._steps: dict[str, int] = {}
-        self._tracker: TuningTracker
+        self._tracker: TrainingTracker
 
     def finished(self) -> int:
         """Do it all; the exit status."""
@@ -102,7 +102,7 @@ class _Work:
         run.write_status(self._status)
         data = {name: each.version for name, each in features.items()}
         config = {"recipe": recipe.model_dump(), "data": data}
-        self._tracker = open_tracker(run.tracking, run.path.parent.parent, run.name, config)
+        self._tracker = TrainingTracker(run.tracking, run.path.parent.parent, run.name, config)
         try:
             trainer = Trainer(
                 recipe, task, features, run.path / "checkpoints", self._on_point, lambda: self._asked_to_stop

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -103,10 +105,21 @@ def write_prompt(path: Path, prompt: PromptTemplate) -> None:
         OSError: It cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        file.write(as_yaml(prompt).encode())
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes the place of ``path`` when the block ends, whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with work.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(as_yaml(prompt))
+        with work.open("wb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         work.replace(path)

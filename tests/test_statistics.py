@@ -129,8 +129,8 @@ def test_a_metric_that_applies_to_no_case_has_no_figure() -> None:
 
 
 def test_where_no_resample_has_a_figure_there_is_none() -> None:
-    # A resample misses the one case of twenty that weighs with a probability of 0.95 ** 20, about a third.
-    found = [mean([1.0] * 20, [1.0] + [0.0] * 19, resamples=1, seed=seed) for seed in range(40)]
+    # Two resamples miss the one case of twenty that weighs with a probability of 0.95 ** 40, about an eighth.
+    found = [mean([1.0] * 20, [1.0] + [0.0] * 19, resamples=2, seed=seed) for seed in range(40)]
     assert set(found) == {None, Estimate(1.0, 1.0, 1.0, 1)}
 
 

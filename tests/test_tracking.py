@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ from wandb_reader import nodes, offline_runs, read_run
 
 from rag.settings import TrackingSettings
 from rag.tracing.trace_store import Trace, TraceStore
-from rag.tracing.wandb_run import Pace, clipped, step_seconds, trace_tree
-from rag.tracing.wandb_tracker import NullTracker, open_tracker
+from rag.tracing.wandb_traces import clipped, step_seconds, trace_tree
+from rag.tracing.wandb_tracker import NullTracker, Pace, open_tracker
 from rag.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("isolated_wandb")
@@ -184,7 +185,7 @@ def test_traces_are_on_disk_soon_though_the_run_goes_on(workspace: Workspace, st
     store.save(trace_of(1))
     tracker.wake()
     wait_for(lambda: store.get(trace_of(1).id).tracked)
-    assert [tree["span_id"] for tree in only_run(workspace).trees] == [trace_of(1).id]
+    assert [tree["span_id"] for tree in only_run(workspace, ended=False).trees] == [trace_of(1).id]
     assert tracker.status.mode == "offline"
     tracker.close(60)
 
@@ -241,6 +242,30 @@ def test_traces_of_earlier_processes_are_delivered(workspace: Workspace, store: 
     assert store.undelivered(9) == ()
 
 
+def test_a_trace_that_a_killed_process_had_logged_arrives_again_with_the_same_ids(
+    workspace: Workspace, store: TraceStore
+) -> None:
+    body = """
+    tracker = WandbTracker(TrackingSettings(wandb="offline"), workspace, store, {}, Pace(confirm_s=60))
+    tracker.start()
+    store.save(trace_of(1))
+    tracker.wake()
+    while not tracker.status.run_path:
+        time.sleep(0.02)
+    print("started", flush=True)
+    time.sleep(60)
+    """
+    with start_scenario(body, str(workspace.root)) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        wait_for(lambda: delivered(workspace) == [trace_of(1).id])
+        process.kill()
+    tracker = started(workspace, store)
+    tracker.close(60)
+    wait_for(lambda: delivered(workspace) == [trace_of(1).id] * 2)
+    assert store.undelivered(9) == ()
+
+
 def test_two_processes_deliver_each_trace_once(workspace: Workspace, store: TraceStore) -> None:
     ended(start_scenario("for number in range(40): store.save(trace_of(number))", str(workspace.root)))
     body = """
@@ -288,8 +313,8 @@ def test_until_there_is_a_trace_wandb_is_not_even_imported(workspace: Workspace)
 def test_a_huge_trace_is_clipped_and_says_so(store: TraceStore) -> None:
     trace = trace_of(1)
     spans = tuple(replace(trace.spans[1], id=f"s{number}", input=["x" * 20_000] * 20) for number in range(60))
-    tree, size = trace_tree(replace(trace, spans=(trace.spans[0], *spans)))
-    assert size < 2_000_000
+    tree = trace_tree(replace(trace, spans=(trace.spans[0], *spans)))
+    assert len(json.dumps(asdict(tree))) < 2_000_000
     assert len(tree.child_spans) == 60
     assert "characters left out" in str(tree.child_spans[0].results[0].inputs)
     assert clipped({"a": ["abcdef"], "b": 5}, 3) == {"a": ["abc… [3 characters left out]"], "b": 5}

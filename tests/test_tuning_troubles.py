@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from terminal import assert_one_line, call
-from tracked import OFFLINE, ROOT, isolate
+from tracked import OFFLINE, ROOT, environment, isolate
 from tuning_data import write_data
 
 from finetune import checkpoint, worker
@@ -22,7 +22,7 @@ from finetune.loop import Point, Stopped, Trainer, trainable
 from finetune.recipe import RECIPES, LoraPart, Recipe, parse_recipe
 from finetune.run_folder import RunFolder, Status, new_run
 from finetune.tasks.reader_task import ReaderTask
-from finetune.training_run_tracking import NullTracker, TuningTracker, open_tracker
+from finetune.training_run_tracking import TrainingTracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
@@ -310,7 +310,7 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     isolate(tmp_path, monkeypatch)
 
 
-def tell(tracker: TuningTracker, folder: Path) -> None:
+def tell(tracker: TrainingTracker, folder: Path) -> None:
     """What a training tells, twice, so that what breaks at first is met again."""
     for _ in range(2):
         tracker.point(POINT)
@@ -321,8 +321,8 @@ def tell(tracker: TuningTracker, folder: Path) -> None:
 
 
 def test_switched_off_nobody_is_told_and_nothing_written(workspace: Workspace, tmp_path: Path) -> None:
-    tracker = open_tracker(TrackingSettings(wandb="off"), workspace.root, "run-1", {})
-    assert isinstance(tracker, NullTracker)
+    tracker = TrainingTracker(TrackingSettings(wandb="off"), workspace.root, "run-1", {})
+    assert tracker.run.status.mode == "off"
     tell(tracker, tmp_path / "result")
     assert not workspace.wandb.exists()
 
@@ -332,47 +332,45 @@ def test_where_wandb_cannot_start_a_training_goes_on(
     workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     workspace.wandb.write_text("a file where a folder should be", encoding="utf-8")
-    tracker = open_tracker(OFFLINE, workspace.root, "run-1", {})
-    assert isinstance(tracker, NullTracker)
+    tracker = TrainingTracker(OFFLINE, workspace.root, "run-1", {})
+    assert tracker.run.status.mode == "failed"
     tell(tracker, tmp_path / "result")
-    (told,) = [record.getMessage() for record in caplog.records if record.name == "finetune.training_run_tracking"]
-    assert told.startswith("W&B does not start: ")
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "rag.tracing.wandb_run"]
+    assert warning.startswith("W&B tracking of the training run-1 has stopped")
 
 
 @pytest.mark.usefixtures("isolated")
 def test_what_wandb_raises_is_told_once_and_it_is_given_up(
     workspace: Workspace, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker: Any = open_tracker(OFFLINE, workspace.root, "run-1", {"recipe": {}})
-    run = tracker._run
-    try:
-        with monkeypatch.context() as patched:
-            patched.setattr(run, "log", lambda _values: 1 / 0)
-            tell(tracker, tmp_path / "result")
-        told = [
-            record.getMessage() for record in caplog.records if record.name == "finetune.training_run_tracking"
-        ]
-        assert told[-1] == "W&B is given up: division by zero"
-        assert sum("given up" in line for line in told) == 1
-    finally:
-        run.finish()
+    tracker = TrainingTracker(OFFLINE, workspace.root, "run-1", {"recipe": {}})
+    tracker.run.attempt(lambda run: monkeypatch.setattr(run, "log", lambda _values: 1 / 0))
+    tell(tracker, tmp_path / "result")
+    warnings = [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "rag.tracing.wandb_run" and record.levelno >= logging.WARNING
+    ]
+    assert len(warnings) == 1
+    assert warnings[0].endswith("ZeroDivisionError: division by zero")
 
 
 TOLD_TO_THE_DEAD = """
 import sys
 from pathlib import Path
 from finetune.loop import Point
-from finetune.training_run_tracking import open_tracker
+from finetune.training_run_tracking import TrainingTracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
-from rag.tracing.wandb_run import service_process
+from tracked import service_process
 
 root = Path(sys.argv[1])
 point = Point("settle", 5, 9, 2.5, 1e-4, 3.5, 120.0, {"loss": 2.25})
-tracker = open_tracker(TrackingSettings(wandb="offline"), root, "run-1", {"recipe": {}})
+tracker = TrainingTracker(TrackingSettings(wandb="offline"), root, "run-1", {"recipe": {}})
 tracker.point(point)
-service_process().kill()
-service_process().wait()
+service = service_process()
+service.kill()
+service.wait()
 (root / "result").mkdir()
 (root / "result" / "card.json").touch()
 for _ in range(3):
@@ -391,6 +389,6 @@ def test_where_the_process_of_wandb_is_killed_a_training_goes_on(workspace: Work
         text=True,
         check=False,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**environment(), "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
     )
     assert (done.returncode, done.stdout) == (0, "trained\n"), done.stderr

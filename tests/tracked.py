@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from wandb_reader import RunFile, offline_runs, read_run
 
 from rag.settings import TrackingSettings
 from rag.tracing.trace_store import Span, Trace, TraceStore
-from rag.tracing.wandb_run import Pace
-from rag.tracing.wandb_tracker import WandbTracker
+from rag.tracing.wandb_tracker import Pace, WandbTracker
 from rag.workspace import Workspace
 
 ROOT = Path(__file__).parent.parent
@@ -99,8 +99,17 @@ def started(
     return tracker
 
 
-def only_run(workspace: Workspace) -> RunFile:
+def service_process() -> psutil.Process:
+    """The process that W&B has started to do its work."""
+    running = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return next(child for child in running if child.name().startswith("wandb-core"))
+
+
+def only_run(workspace: Workspace, *, ended: bool = True) -> RunFile:
+    """The one run of a workspace. W&B reports the end of a run a moment before its last bytes are in the file."""
     (path,) = offline_runs(workspace.root)
+    if ended:
+        wait_for(lambda: path.stat().st_size and read_run(path).exit_code is not None)
     return read_run(path)
 
 
@@ -132,11 +141,15 @@ from pathlib import Path
 from rag.database import open_database
 from rag.settings import TrackingSettings
 from rag.tracing.trace_store import Trace, TraceStore
-from rag.tracing.wandb_tracker import open_tracker
+from rag.tracing.wandb_tracker import Pace, WandbTracker, open_tracker
 from rag.workspace import open_workspace
 
 workspace = open_workspace(Path(sys.argv[1]))
 store = TraceStore(open_database(workspace))
+
+def service_process():
+    import psutil
+    return next(child for child in psutil.Process().children() if child.name().startswith("wandb-core"))
 
 def trace_of(number):
     return Trace(f"trace-{number:06d}", 1.7e9 + number, "ok", f"question {number}", "a", latency_s=1.0)

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from rag.errors import AdapterError
+from rag.errors import AdapterError, first_line
 from rag.workspace import Workspace
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
@@ -131,4 +131,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_context=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error).splitlines()[0]
+    return first_line(error)

@@ -11,7 +11,7 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.errors import EncoderError
+from rag.errors import EncoderError, first_line
 from rag.settings import EncoderSettings
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -119,8 +119,7 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.ot", "*openvino*", "*.msgpack"]))
     except Exception as error:
         raise EncoderError(
-            f"The encoder {name} is not on this machine, and the hub does not give it: "
-            f"{str(error).splitlines()[0]}.",
+            f"The encoder {name} is not on this machine, and the hub does not give it: {first_line(error)}.",
             fix="Install it with `pip install 'ragsmith[offline]'` (all-MiniLM-L6-v2), go online once, "
             "or set encoder.model to a folder.",
         ) from error

@@ -10,7 +10,7 @@ from rag.encoders.encoder import EncoderCard
 from rag.encoders.encoder_files import ModelFiles
 from rag.encoders.encoder_tokens import TokenCounter
 from rag.encoders.own_code import FIX, needs_own_code, refusal_of
-from rag.errors import EncoderError
+from rag.errors import EncoderError, first_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ class TorchEncoder:
             if needs_own_code(error):
                 raise EncoderError(refusal_of(files.folder), fix=FIX) from error
             raise EncoderError(
-                f"The encoder in {files.folder} cannot be loaded: {str(error).splitlines()[0]}.",
+                f"The encoder in {files.folder} cannot be loaded: {first_line(error)}.",
                 fix="Point encoder.model at a sentence-transformers model.",
             ) from error
         dimensions = self._model.get_embedding_dimension()

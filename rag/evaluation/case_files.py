@@ -9,13 +9,14 @@ holds a case is told in ``rag.evaluation.case_tables``.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
+from prompts.files import atomic_write
 from rag.errors import DatasetError, EvaluationError
 from rag.evaluation.case_rows import Row, read_case
 from rag.evaluation.case_tables import read_table, write_table
@@ -101,19 +102,14 @@ def write_cases(path: Path, cases: Iterable[Case]) -> int:
         raise DatasetError(
             f"{path} cannot be written: its ending tells no format.", fix="End it in .jsonl or .csv."
         )
-    work = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        try:
-            with work.open("w", encoding="utf-8", newline="") as file:
-                if suffix in (".csv", ".tsv"):
-                    written = write_table(file, cases, "," if suffix == ".csv" else "\t")
-                else:
-                    written = _write_lines(file, cases)
-                file.flush()
-                os.fsync(file.fileno())
-            work.replace(path)
-        finally:
-            work.unlink(missing_ok=True)
+        with atomic_write(path) as binary:
+            file = TextIOWrapper(binary, encoding="utf-8", newline="")
+            if suffix in (".csv", ".tsv"):
+                written = write_table(file, cases, "," if suffix == ".csv" else "\t")
+            else:
+                written = _write_lines(file, cases)
+            file.detach()
     except OSError as error:
         raise DatasetError(f"{path} cannot be written: {error.strerror or error}.") from error
     return written

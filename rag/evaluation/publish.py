@@ -6,7 +6,6 @@ A tracker that fails never fails an evaluation. What leaves the process is redac
 from __future__ import annotations
 
 import json
-import logging
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,8 @@ from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Summary
 from rag.redaction import redact, redact_json
 from rag.settings import TrackingSettings
-from rag.tracing.wandb_run import SwitchedOffError, clipped, forget_dead_service, init_run
+from rag.tracing.wandb_run import RunTable, open_run
+from rag.tracing.wandb_traces import clipped
 from rag.workspace import Workspace
 
 # A table is kept in memory until it is logged, and W&B's page reads it whole.
@@ -32,8 +32,6 @@ SPENT = ("latency_s", "input_tokens", "output_tokens", "cost_usd", "cached", "tr
 
 # Of several answers only, or in columns of their own.
 NOT_OF_A_CELL = ("latency_p50", "latency_p95", "input_tokens", "output_tokens", "cost", "failed", "answered")
-
-_log = logging.getLogger(__name__)
 
 
 def publish(
@@ -61,32 +59,26 @@ def publish(
     Returns:
         The W&B run's id; empty where tracking is off, or has failed.
     """
-    if settings.wandb == "off":
-        return ""
-    held = summary.run
-    try:
-        run, _ = init_run(
-            settings, workspace.root, _config(summary), job_type="evaluation", group=redact(held.dataset)
-        )
-    except SwitchedOffError:
-        return ""
-    except Exception as error:  # noqa: BLE001 - whatever W&B raises, the evaluation stands
-        _log.warning("The run %s is not in W&B, which does not start: %s", held.id, _first_line(error))
-        forget_dead_service()
-        return ""
-    try:
-        run.name = redact(held.name) or held.id
+    evaluated = summary.run
+    tracked = open_run(
+        settings,
+        workspace.root,
+        _config(summary),
+        subject=f"the evaluation {evaluated.id}",
+        job_type="evaluation",
+        group=redact(evaluated.dataset),
+    )
+
+    def log(run: Any) -> None:
+        run.name = redact(evaluated.name) or evaluated.id
         run.summary.update(_figures(summary))
         with tempfile.TemporaryDirectory() as folder:
             _log_cases(run, summary, side_by_side(cases, cells, len(summary.variants)), Path(folder))
         if report is not None:
             _log_report(run, report)
-        run.finish(exit_code=int(held.status == "failed"))
-    except Exception as error:  # noqa: BLE001 - whatever W&B raises, the evaluation stands
-        _log.warning("The run %s is not whole in W&B: %s", held.id, _first_line(error))
-        _abandon(run)
-        return ""
-    return str(run.id)
+
+    whole = tracked.attempt(log) and tracked.finish(failed=evaluated.status == "failed")
+    return tracked.id if whole else ""
 
 
 def keys(names: Iterable[str]) -> list[str]:
@@ -106,7 +98,7 @@ def keys(names: Iterable[str]) -> list[str]:
 def _config(summary: Summary) -> dict[str, Any]:
     run = summary.run
     names = [variant.name for variant in summary.variants]
-    told: dict[str, Any] = {
+    config: dict[str, Any] = {
         "run": run.id,
         "name": run.name,
         "status": run.status,
@@ -119,7 +111,7 @@ def _config(summary: Summary) -> dict[str, Any]:
         "variants": dict(zip(keys(names), names, strict=True)),
         "plan": run.plan.model_dump(mode="json"),
     }
-    return {name: redact_json(value) for name, value in told.items()}
+    return {name: redact_json(value) for name, value in config.items()}
 
 
 def _figures(summary: Summary) -> dict[str, float]:
@@ -140,25 +132,25 @@ def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Pat
     """The tables of answers, and the dataset, in one pass."""
     import wandb
 
-    held = summary.run
+    evaluated = summary.run
     results = _Results(run, summary)
     path = folder / "cases.jsonl"
     written = altered = 0
     with path.open("w", encoding="utf-8") as file:
         for answered in rows:
-            results.take(answered)
-            told = answered.case.as_json()
-            redacted = redact_json(told)
+            results.add(answered)
+            plain = answered.case.as_json()
+            redacted = redact_json(plain)
             file.write(json.dumps(redacted) + "\n")
             written += 1
-            altered += redacted != told
-    results.flush()
+            altered += redacted != plain
+    results.write()
     artifact = wandb.Artifact(
-        held.dataset,
+        evaluated.dataset,
         type="dataset",
         metadata={
-            "sha256": held.dataset_sha256,
-            "version": held.dataset_version,
+            "sha256": evaluated.dataset_sha256,
+            "version": evaluated.dataset_version,
             "cases": written,
             # Where there are some, the digest is that of the dataset without its redactions.
             "redacted_cases": altered,
@@ -181,22 +173,21 @@ class _Results:
     def __init__(self, run: Any, summary: Summary) -> None:
         self._run = run
         self._names = [redact(variant.name) for variant in summary.variants]
-        self._measures = [measure.name for measure in summary.measures if measure.name not in NOT_OF_A_CELL]
-        self._rows: list[list[Any]] = []
-        self._tables = 0
+        self._metrics = [metric.name for metric in summary.measures if metric.name not in NOT_OF_A_CELL]
+        self._table = RunTable("results", [*COLUMNS, *self._metrics, *SPENT])
 
-    def take(self, answered: Answered) -> None:
-        """A row for each answer that is there."""
+    def add(self, answered: Answered) -> None:
+        """Add a row for each answer that is there."""
         case = answered.case
         expected = "(a refusal)" if case.must_refuse else "\n".join(case.answers)
-        told = (redact(case.id), _text(case.question, QUESTION_LENGTH), _text(expected, ANSWER_LENGTH))
+        asked = (redact(case.id), _text(case.question, QUESTION_LENGTH), _text(expected, ANSWER_LENGTH))
         for cell in answered.there:
             scores = cell.scores or {}
-            known = (scores.get(name) for name in self._measures)
-            self._rows.append(
+            known = (scores.get(name) for name in self._metrics)
+            self._table.rows.append(
                 [
                     answered.position,
-                    *told,
+                    *asked,
                     self._names[cell.variant],
                     cell.status,
                     _text(cell.answer, ANSWER_LENGTH),
@@ -205,36 +196,13 @@ class _Results:
                     *(getattr(cell, name) for name in SPENT),
                 ]
             )
-        if len(self._rows) >= CHUNK:
-            self.flush()
+        if len(self._table.rows) >= CHUNK:
+            self.write()
 
-    def flush(self) -> None:
+    def write(self) -> None:
         """Log what waits as a table of its own."""
-        import wandb
-
-        if not self._rows:
-            return
-        name = f"results_{self._tables}" if self._tables else "results"
-        table = wandb.Table(columns=[*COLUMNS, *self._measures, *SPENT], data=self._rows)
-        self._run.log({name: table})
-        self._tables += 1
-        self._rows = []
+        self._table.write(self._run)
 
 
 def _text(text: str, limit: int) -> str:
     return str(clipped(redact(text), limit))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _abandon(run: Any) -> None:
-    """End a run that failed; a service that died with it must not print at exit."""
-    if forget_dead_service():
-        return
-    try:
-        run.finish(exit_code=1)
-    except Exception as error:  # noqa: BLE001 - the first failure has been told
-        _log.debug("The failed W&B run could not be ended: %s", error)
-    forget_dead_service()

@@ -6,13 +6,13 @@ refusal weighs 1, and its numerator is 1 where it was right to refuse.
 
 Intervals are those of the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
 chapter 13): cases are drawn with replacement, as many as there are, and the interval holds the middle of what the
-draws give. Two runs are compared on the same draws, so that what is hard for both does not widen the interval.
-The same seed gives the same interval.
+draws give; scipy draws them. Two runs are compared on the same draws, so that what is hard for both does not widen
+the interval. The same seed gives the same interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,13 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-    # Cases drawn, resamples × cases → the figure of each resample, NaN where it has none.
-    Statistic = Callable[[NDArray[np.intp]], NDArray[np.float64]]
+    Column = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-# Drawn at once: numbers and values of so many cases take 16 to 24 MB.
-CELLS = 1_000_000
+# Drawn at once: the numbers of so many cases, and up to four columns of their values, take 20 MB.
+CELLS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +60,15 @@ def mean(
         numerators: One for each case; where the weight is 0 it does not count and may be NaN.
         weights: One for each case, 0 or more.
         confidence: Share of the resamples in the interval, between 0 and 1.
-        resamples: At least 1; those whose weights are 0 in sum are left out.
+        resamples: At least 2; those whose weights are 0 in sum are left out.
         seed: Of the draws.
 
     Raises:
         ValueError: The lengths differ, a weight is negative, or a number is not finite.
     """
     ratio = _Ratio.of(numerators, weights)
-    return _Bootstrap(confidence, resamples, seed).estimate(
-        ratio.value, ratio.resampled, ratio.weights.size, ratio.weighing(ratio)
-    )
+    (figures,) = _resampled_ratios([ratio], resamples, seed)
+    return _estimate(ratio.value, figures, confidence, ratio.weighing(ratio))
 
 
 def difference(
@@ -94,13 +92,9 @@ def difference(
         ValueError: The lengths differ, a weight is negative, or a number is not finite.
     """
     first, second = _Ratio.of(*one), _Ratio.of(*other)
-    cases = _paired(first.weights, second.weights)
-    return _Bootstrap(confidence, resamples, seed).estimate(
-        second.value - first.value,
-        lambda drawn: second.resampled(drawn) - first.resampled(drawn),
-        cases,
-        first.weighing(second),
-    )
+    _check_paired(first.weights, second.weights)
+    before, after = _resampled_ratios([first, second], resamples, seed)
+    return _estimate(second.value - first.value, after - before, confidence, first.weighing(second))
 
 
 def quantile(
@@ -126,13 +120,7 @@ def quantile(
     import numpy as np
 
     column = _values(values)
-    known = column[~np.isnan(column)]
-    return _Bootstrap(confidence, resamples, seed).estimate(
-        float(_quantiles(known[None].copy(), q)[0]),
-        lambda drawn: _quantiles(known[drawn], q),
-        known.size,
-        known.size,
-    )
+    return _quantile_estimate([column[~np.isnan(column)]], q, confidence, resamples, seed)
 
 
 def quantile_difference(
@@ -159,17 +147,9 @@ def quantile_difference(
     import numpy as np
 
     first, second = _values(one), _values(other)
-    _paired(first, second)
+    _check_paired(first, second)
     both = ~(np.isnan(first) | np.isnan(second))
-    first, second = first[both], second[both]
-
-    def gained(drawn: NDArray[np.intp]) -> NDArray[np.float64]:
-        return _quantiles(second[drawn], q) - _quantiles(first[drawn], q)
-
-    every = np.arange(first.size)[None]
-    return _Bootstrap(confidence, resamples, seed).estimate(
-        float(gained(every)[0]), gained, first.size, first.size
-    )
+    return _quantile_estimate([first[both], second[both]], q, confidence, resamples, seed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,8 +162,8 @@ class _Ratio:
         constant: Whether every case that weighs something has this same figure.
     """
 
-    numerators: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    numerators: Column
+    weights: Column
     value: float
     constant: bool
 
@@ -192,7 +172,7 @@ class _Ratio:
         import numpy as np
 
         given, weighed = np.asarray(numerators, dtype=np.float64), _values(weights)
-        _paired(given, weighed)
+        _check_paired(given, weighed)
         counted = np.where(weighed == 0, 0.0, given)
         if not np.isfinite(counted).all() or not (weighed >= 0).all():
             raise ValueError("numerators and weights want finite numbers, and no weight below 0")
@@ -204,77 +184,88 @@ class _Ratio:
             return cls(counted, weighed, float(each[0]), constant=True)
         return cls(counted, weighed, float(counted.sum() / weighed.sum()), constant=False)
 
-    def resampled(self, drawn: NDArray[np.intp]) -> NDArray[np.float64]:
+    def figures(self, numerators: Column, weights: Column) -> Column:
+        """Return the figure of each resample from its sums, NaN where nothing in it weighs anything."""
         import numpy as np
 
-        weights = self._weights(drawn)
-        some = weights > 0
-        found = np.full(len(drawn), np.nan)
+        found = np.full(weights.shape, np.nan)
         if self.constant:
             # Sums of equal numbers are rounded, and their ratio would not be quite the number.
-            found[some] = self.value
+            found[weights > 0] = self.value
         else:
-            np.divide(self.numerators[drawn].sum(axis=1), weights, out=found, where=some)
+            np.divide(numerators, weights, out=found, where=weights > 0)
         return found
-
-    def _weights(self, drawn: NDArray[np.intp]) -> NDArray[np.float64]:
-        import numpy as np
-
-        first = self.weights[0]
-        # Mostly every case weighs the same, and its sum need not be gathered.
-        if (self.weights == first).all():
-            return np.full(len(drawn), first * drawn.shape[1])
-        summed: NDArray[np.float64] = self.weights[drawn].sum(axis=1)
-        return summed
 
     def weighing(self, other: _Ratio) -> int:
         """The number of cases that weigh something here or there."""
         return int(((self.weights > 0) | (other.weights > 0)).sum())
 
 
-@dataclass(frozen=True, slots=True)
-class _Bootstrap:
-    """How intervals are made."""
-
-    confidence: float
-    resamples: int
-    seed: int
-
-    def estimate(self, value: float, statistic: Statistic, cases: int, n: int) -> Estimate | None:
-        """The interval around a value; None where it is NaN, or every resample is."""
-        import numpy as np
-
-        if np.isnan(value):
-            return None
-        figures = np.concatenate([statistic(drawn) for drawn in self._draws(cases)])
-        figures = figures[~np.isnan(figures)]
-        if not figures.size:
-            return None
-        outside = (1 - self.confidence) / 2
-        low, high = np.quantile(figures, (outside, 1 - outside))
-        return Estimate(value, float(low), float(high), n)
-
-    def _draws(self, cases: int) -> Iterator[NDArray[np.intp]]:
-        """Cases by their number, resamples × cases, in parts that fit in memory."""
-        import numpy as np
-
-        chance = np.random.default_rng(self.seed)
-        at_once = max(1, CELLS // cases)
-        for begun in range(0, self.resamples, at_once):
-            yield chance.integers(cases, size=(min(at_once, self.resamples - begun), cases))
-
-
-def _quantiles(rows: NDArray[np.float64], q: float) -> NDArray[np.float64]:
-    """The quantile of each row, NaN where rows are empty; the rows are not left as they were."""
+def _resampled_ratios(ratios: Sequence[_Ratio], resamples: int, seed: int) -> list[Column]:
+    """Return the figures of each ratio, all on the same draws."""
     import numpy as np
 
-    if not rows.shape[1]:
-        return np.full(len(rows), np.nan)
-    found: NDArray[np.float64] = np.quantile(rows, q, axis=1, overwrite_input=True)
-    return found
+    def sums(*drawn: Column, axis: int) -> Column:
+        return np.stack([column.sum(axis=axis) for column in drawn])
+
+    columns = [column for ratio in ratios for column in (ratio.numerators, ratio.weights)]
+    found = _resampled(columns, sums, resamples, seed)
+    return [ratio.figures(*found[2 * number : 2 * number + 2]) for number, ratio in enumerate(ratios)]
 
 
-def _values(given: ArrayLike) -> NDArray[np.float64]:
+def _quantile_estimate(
+    columns: Sequence[Column], q: float, confidence: float, resamples: int, seed: int
+) -> Estimate | None:
+    """Estimate the quantile of the last column, less that of the first where there are two."""
+    import numpy as np
+
+    def gain(*drawn: Column, axis: int) -> Column:
+        found: list[Column] = [np.quantile(column, q, axis=axis) for column in drawn]
+        return found[-1] if len(found) == 1 else found[-1] - found[0]
+
+    cases = columns[0].size
+    if not cases:
+        return None
+    figures = _resampled(columns, gain, resamples, seed)
+    return _estimate(float(gain(*columns, axis=-1)), figures, confidence, cases)
+
+
+def _resampled(columns: Sequence[Column], statistic: Callable[..., Column], resamples: int, seed: int) -> Column:
+    """Return what a statistic gives for each resample of the cases, along the last axis."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    cases = columns[0].size
+    if cases < 2:
+        # scipy wants two cases; of one there is a single resample, and of none an empty one.
+        return statistic(*columns, axis=-1)[..., None]
+    drawn: Column = bootstrap(
+        columns,
+        statistic,
+        paired=True,
+        vectorized=True,
+        axis=-1,
+        n_resamples=resamples,
+        batch=max(1, CELLS // cases),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).bootstrap_distribution
+    return drawn
+
+
+def _estimate(value: float, figures: Column, confidence: float, n: int) -> Estimate | None:
+    """Return the interval around a value; None where it is NaN, or every resample is."""
+    import numpy as np
+
+    figures = figures[~np.isnan(figures)]
+    if np.isnan(value) or not figures.size:
+        return None
+    outside = (1 - confidence) / 2
+    low, high = np.quantile(figures, (outside, 1 - outside))
+    return Estimate(value, float(low), float(high), n)
+
+
+def _values(given: ArrayLike) -> Column:
     import numpy as np
 
     values = np.asarray(given, dtype=np.float64)
@@ -283,8 +274,6 @@ def _values(given: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def _paired(one: NDArray[np.float64], other: NDArray[np.float64]) -> int:
-    """The number of cases."""
+def _check_paired(one: Column, other: Column) -> None:
     if one.shape != other.shape:
         raise ValueError(f"the same cases are wanted on both sides: {one.shape} and {other.shape} are not")
-    return one.size

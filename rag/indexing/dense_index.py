@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from rag.errors import SettingsError, StorageFull, VectorStoreError
+from rag.errors import SettingsError, StorageFull, VectorStoreError, first_line
 from rag.redaction import redact, without_password
 from rag.workspace import Workspace
 
@@ -352,7 +352,7 @@ def _store_errors(where: str) -> Iterator[None]:
 
 
 def _translated(error: Exception, where: str) -> VectorStoreError | StorageFull:
-    reason = redact((str(error).splitlines() or [type(error).__name__])[0].rstrip("."))
+    reason = redact(first_line(error))
     if "disk is full" in reason or "No space left" in reason:
         return StorageFull(
             f"Cannot write to Chroma ({where}): the disk is full.",

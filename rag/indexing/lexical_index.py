@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.errors import StorageFull, StoreError
+from rag.errors import StorageFull, StoreError, first_line
 
 ANALYZER = "english"
 # tantivy's least for one writing thread is 15 MB; a batch of an ingestion is far below it.
@@ -181,7 +181,7 @@ def _store_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         if "No space left" in reason or "os error 28" in reason:
             raise StorageFull(
                 f"Cannot write to the lexical index {folder}: the disk is full.",

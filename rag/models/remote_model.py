@@ -19,7 +19,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
 from pydantic import model_validator
 
-from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
+from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable, first_line
 from rag.models.bounded_stream import bound
 from rag.redaction import MASK, redact, without_password
 from rag.tracing.cost import token_count
@@ -177,7 +177,7 @@ class RemoteModel(ChatOpenAI):
 
     def _reason(self, error: BaseException) -> str:
         """The first line of what an error says, without the key: some servers repeat it."""
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         key = self.openai_api_key
         if key is not None and not callable(key) and len(key.get_secret_value()) >= 4:
             reason = reason.replace(key.get_secret_value(), MASK)

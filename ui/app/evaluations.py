@@ -312,9 +312,7 @@ class Evaluations:
     def _publish(self, run_id: str) -> None:
         """Write the report, and deliver the run to W&B; a failure there leaves the run as it is."""
         from rag.evaluation.publish import publish
-        from rag.tracing.wandb_tracker import prepare_wandb
 
-        prepare_wandb(self._stores.workspace)
         run = self.runs.get(run_id)
         tracked = publish(
             self._settings.tracking,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from rag.errors import ModelError, ModelUnavailable
+from rag.errors import ModelError, ModelUnavailable, first_line
 from rag.models.local.token_sampling import GREEDY, Sampling
 from rag.models.local.token_text import StopFilter, TextStream
 
@@ -230,7 +230,7 @@ class Batcher:
             except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a model does
                 _log.exception("The local model failed")
                 failure = ModelError(
-                    f"The local model failed: {type(error).__name__}: {_first_line(error)}.",
+                    f"The local model failed: {type(error).__name__}: {first_line(error)}.",
                     fix="Ask again; if it fails again, choose another model, local.device or local.dtype.",
                 )
             for row in rows:
@@ -267,7 +267,3 @@ def _kind(row: Row) -> Hashable:
 
 def _closed() -> ModelUnavailable:
     return ModelUnavailable("The local model has been closed.", fix="Start ragsmith again.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0].rstrip(".")

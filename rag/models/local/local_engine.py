@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from langchain_core.messages import BaseMessage
 
 from rag.encoders.own_code import FIX, needs_own_code, refusal_of
-from rag.errors import ModelError, ModelUnavailable, SettingsError
+from rag.errors import ModelError, ModelUnavailable, SettingsError, first_line
 from rag.models.local.batching import Backend, Batcher, Request, Row, Sink
 from rag.models.local.chat_template import render
 from rag.models.local.export_card import check_export
@@ -225,7 +225,7 @@ def _load_tokenizer(files: LocalFiles) -> Any:
         if needs_own_code(error):
             raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
         raise ModelUnavailable(
-            f"The tokenizer of the model {files.name} cannot be loaded: {str(error).strip().splitlines()[0]}",
+            f"The tokenizer of the model {files.name} cannot be loaded: {first_line(error)}.",
             fix="Copy the tokenizer's files into the model's folder, or download the model again.",
         ) from error
 

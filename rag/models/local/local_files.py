@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rag.encoders.adapters import CONFIG as ADAPTER_CONFIG
-from rag.errors import ModelUnavailable
+from rag.errors import ModelUnavailable, first_line
 from rag.models.local.export_card import CARD, FORMAT
 
 Kind = Literal["transformers", "ctranslate2"]
@@ -173,7 +173,7 @@ def _from_hub(name: str) -> Path:
                 snapshot_download(name, allow_patterns=[*_TEXTS, "*.bin"], ignore_patterns=_OTHER_WEIGHTS)
             )
     except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        reason = first_line(error)
         raise ModelUnavailable(
             f"The model {name} is not on this machine, and the hub does not give it: {reason}.",
             fix=_how_to_get(name),

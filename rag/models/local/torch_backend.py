@@ -10,7 +10,7 @@ from threading import Lock
 from typing import Any
 
 from rag.encoders.own_code import FIX, needs_own_code, refusal_of
-from rag.errors import ModelError, ModelUnavailable
+from rag.errors import ModelError, ModelUnavailable, first_line
 from rag.models.local.batching import Row
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
 from rag.models.local.local_device import TORCH_NAMES, Place
@@ -236,11 +236,6 @@ def window_of(config: Any) -> int | None:
     """Tokens that a model reads at most, by its configuration; None where it has no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return limit if isinstance(limit, int) and limit > 0 else None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, without its full stop."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _handing_out(rows: Sequence[Row]) -> Any:
