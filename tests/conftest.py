@@ -26,7 +26,13 @@ if TYPE_CHECKING:
     from ui.wiring import Workbench
 
 # Longest first.
-SLOW = ("tuning_runs", "prompts_page", "browser", "evaluate_page", "junk", "lab_page", "browser_real", "encoder")
+SLOW = (
+    "prompts_page tuning_runs browser evaluate_page junk lab_page browser_real tuning_generator encoder "
+    "evaluation_real generator_chain index_repair crash evaluation_crash commands_terminal rerank generator "
+    "server tuning_troubles reading_converted ingest_hostile tuning_reranker"
+).split()
+# Fixtures that put every test with them into a tier.
+TIERS = {"browser": "browser", "converted_models": "real_model"}
 FOREIGN = ("RAGSMITH_", "WANDB_", "OPENAI_")
 # Read by the libraries when they are imported, so they stand before any test is collected.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -57,8 +63,16 @@ def keep_to_own_cores() -> None:
             os.sched_setaffinity(0, own)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first, so that at the end no process is left alone with one of them."""
+    """Mark the tests whose fixtures put them into a tier, and run the longest files first.
+
+    Otherwise one process would be left alone with a long file at the end. It comes before the hook of pytest that
+    selects by markers.
+    """
+    for item in items:
+        for fixture in TIERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(TIERS[fixture])
     places = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
 

@@ -52,6 +52,7 @@ def kept_copies(bench: ScriptedBench) -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 def test_no_event_takes_a_file_that_was_not_uploaded(
     bench: ScriptedBench, client: httpx.Client, secret: Path
 ) -> None:

@@ -28,7 +28,7 @@ from rag.tracing.wandb_run import Pace, clipped, step_seconds, trace_tree
 from rag.tracing.wandb_tracker import NullTracker, open_tracker
 from rag.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("isolated_wandb")
+pytestmark = [pytest.mark.usefixtures("isolated_wandb"), pytest.mark.slow]
 
 
 def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspace, store: TraceStore) -> None:

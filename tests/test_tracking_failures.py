@@ -34,7 +34,7 @@ from rag.tracing.wandb_run import Pace, WandbRun, service_process
 from rag.tracing.wandb_tracker import TrackerStatus, WandbTracker
 from rag.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("isolated_wandb")
+pytestmark = [pytest.mark.usefixtures("isolated_wandb"), pytest.mark.slow]
 
 
 def failed(
