@@ -9,6 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 # By content and not by time: a checkout or a copied environment changes times and nothing else.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
@@ -16,7 +17,7 @@ TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 .DEFAULT_GOAL := help
 # Two pips in one environment would spoil it.
 .NOTPARALLEL:
-.PHONY: help run test check fix bench models install constraints
+.PHONY: help run test quick check fix bench models install constraints
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do \
@@ -29,7 +30,11 @@ run: $(STAMPS)/run-$(KEY) ## Open the chat page (ARGS="--port 8000" is passed on
 # Half of a run waits for processes: two at a time fill two cores. A file stays together, since its tests share what
 # is dear to make; the files that take longest come first (tests/conftest.py).
 test: install ## Run the tests (ARGS="-k settings" is passed on)
-	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
+	$(PYTEST) $(ARGS)
+
+# The tests for work in progress; the markers are explained in pyproject.toml.
+quick: install ## Run the tests without a browser, a real model or a long wait
+	$(PYTEST) -m "not browser and not slow and not real_model" $(ARGS)
 
 check: install ## Look for faults of style and types
 	$(BIN)/ruff check

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 from hypothesis import settings as hypothesis_settings
 
@@ -26,7 +28,16 @@ if TYPE_CHECKING:
     from ui.app.app import App
 
 # Longest first.
-SLOW = ("tuning_runs", "prompts_page", "browser", "evaluate_page", "junk", "lab_page", "browser_real", "encoder")
+SLOW = (
+    "prompts_page tuning_runs browser evaluate_page junk lab_page browser_real tuning_generator encoder "
+    "evaluation_real generator_chain index_repair crash evaluation_crash commands_terminal rerank generator "
+    "server tuning_troubles reading_converted ingest_hostile tuning_reranker"
+).split()
+# Fixtures that put every test with them into a tier.
+TIERS = {"browser": "browser", "converted_models": "real_model"}
+# Bytes by which a process may grow before its garbage is collected.
+GROWTH = 300_000_000
+_settled_at = 0
 FOREIGN = ("RAGSMITH_", "WANDB_", "OPENAI_")
 # Read by the libraries when they are imported, so they stand before any test is collected.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "GRADIO_ANALYTICS_ENABLED": "False"}
@@ -57,10 +68,31 @@ def keep_to_own_cores() -> None:
             os.sched_setaffinity(0, own)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest come first, so that at the end no process is left alone with one of them."""
+    """Mark the tests whose fixtures put them into a tier, and run the longest files first.
+
+    Otherwise one process would be left alone with a long file at the end. It comes before the hook of pytest that
+    selects by markers.
+    """
+    for item in items:
+        for fixture in TIERS.keys() & set(getattr(item, "fixturenames", ())):
+            item.add_marker(TIERS[fixture])
     places = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
+
+
+def pytest_runtest_logfinish() -> None:
+    """Collect garbage when the process has grown.
+
+    Parts of the app refer to each other, and with them go networks and stores of up to a hundred megabytes, which
+    Python counts as a few small objects: left to itself, it lets gigabytes of them wait.
+    """
+    global _settled_at
+    process = psutil.Process()
+    if process.memory_info().rss > _settled_at + GROWTH:
+        gc.collect()
+        _settled_at = process.memory_info().rss
 
 
 def foreign_variables() -> list[str]:

@@ -49,7 +49,8 @@ def test_an_empty_password_is_none(field: str, monkeypatch: pytest.MonkeyPatch) 
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home = tmp_path_factory.mktemp("access")
     app = ScriptedApp(home, Settings(home=home, host="0.0.0.0", access={"password": PASSWORD, "api_key": "key-1"}))
-    with running(app) as at:
+    with pytest.MonkeyPatch.context() as patched, running(app) as at:
+        patched.setattr("ui.access.WRONG_S", 0.1)
         yield at
     app.close()
 
@@ -119,16 +120,19 @@ def test_without_a_key_of_its_own_the_api_takes_the_password(tmp_path: Path) -> 
     app.close()
 
 
-def test_a_wrong_password_waits_and_gets_no_cookie(address: str) -> None:
+def test_a_wrong_password_waits_and_gets_no_cookie(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.access.WRONG_S", 0.5)
     for user, password in (("ragsmith", "wrong"), ("somebody", PASSWORD), ("ragsmith", "key-1")):
         begun = time.monotonic()
         response = httpx.post(f"{address}/login", data={"username": user, "password": password})
         assert response.status_code == 400
         assert not response.cookies
-        assert time.monotonic() - begun > 0.9
+        assert time.monotonic() - begun > 0.45
 
 
-def test_guessing_keeps_nobody_else_out(address: str) -> None:
+@pytest.mark.slow
+def test_guessing_keeps_nobody_else_out(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ui.access.WRONG_S", 1.0)
     headers = {"authorization": "Bearer wrong"}
 
     def guess(_number: int) -> int:

@@ -173,6 +173,7 @@ def test_the_interaction_of_three_that_need_each_other_is_shared_by_their_pairs(
     assert [float(column[0]) for column in interactions_of(values).values()] == [0.5, 0.5, 0.5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("some", [TWO, ALL])
 def test_of_noise_it_says_that_it_cannot_tell(some: tuple[Factor, ...]) -> None:
     draws = 200

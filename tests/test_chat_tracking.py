@@ -122,6 +122,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_after_sigterm_in_the_middle_of_an_answer_the_run_holds_the_whole_chat(home: Workspace) -> None:
     variables = environment() | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
     with subprocess.Popen(

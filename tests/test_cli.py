@@ -182,6 +182,7 @@ def test_options_before_the_command_reach_its_settings(command: Callable[..., No
     assert (overridden.port, overridden.retrieval.k, overridden.retrieval.mode) == (8111, 9, "dense")
 
 
+@pytest.mark.slow
 def test_doctor_finds_a_fresh_workspace_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGSMITH_PORT", "0")
     result = run("doctor", "--json")

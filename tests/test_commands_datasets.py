@@ -182,6 +182,7 @@ def test_candidates_are_shown_accepted_and_rejected(root: Path, engine: Engine) 
         assert call(root, "datasets", "accept", "faq", *arguments).exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_encoder")
 def test_the_generator_writes_questions_about_a_corpus(home: Path, tmp_path: Path) -> None:
     page = tmp_path / "tides.md"

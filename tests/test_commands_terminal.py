@@ -104,6 +104,7 @@ def drips(reply: Reply, _: Received) -> None:
     reply.drip("drop ", 0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_stopped_answer_is_traced_and_delivered(harbour: Path, number: signal.Signals, status: int) -> None:
     with scripted_openai(drips) as server:
@@ -125,6 +126,7 @@ def test_a_stopped_answer_is_traced_and_delivered(harbour: Path, number: signal.
     assert trace["tracked"]
 
 
+@pytest.mark.slow
 def test_a_stopped_ingestion_keeps_what_was_finished(home: Path, tmp_path: Path) -> None:
     many = {f"{n:03}.md": f"Stone number {n} lies in the river {n % 7}." for n in range(400)}
     pages = written(tmp_path / "many", many)

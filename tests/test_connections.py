@@ -19,6 +19,8 @@ from tracked import wait_for
 
 from rag.settings import Settings
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\ncontent-length: 100\r\n"
 HALF_HEAD = HEAD

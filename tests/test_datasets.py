@@ -193,6 +193,7 @@ def test_removing_takes_all_or_nothing(datasets: DatasetStore) -> None:
 NUMBERS = st.lists(st.integers(0, 5), unique=True)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(["save", "add", "remove"]), NUMBERS), max_size=8))
 def test_any_sequence_of_changes_leaves_what_it_says(

@@ -198,6 +198,7 @@ def test_a_filter_too_long_for_the_database_finds_the_same(
     assert numbers(index.search(query, limit, [7, 8, 9], page)) == numbers(expected)
 
 
+@pytest.mark.slow
 def test_more_than_the_largest_batch_goes_through_in_parts(index: DenseIndex) -> None:
     count = 2 * index._most + 10
     index.add(entries(count), vectors(count))

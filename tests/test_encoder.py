@@ -32,6 +32,8 @@ from rag.errors import EncoderError
 from rag.settings import EncoderSettings
 from rag.workspace import Workspace
 
+pytestmark = pytest.mark.real_model
+
 ROOT = Path(__file__).resolve().parent.parent
 ON_CPU = EncoderSettings(device="cpu")
 FLOOR = 0.99

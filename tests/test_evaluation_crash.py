@@ -17,6 +17,8 @@ from rag.evaluation.run_store import Cell, RunStore
 from rag.evaluation.summary import Summary, VariantSummary, summarise
 from rag.workspace import open_workspace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 CASES = 1000
 KILLS = 4

@@ -52,6 +52,7 @@ def test_the_same_answers_pass_in_every_draw_of_cases(strict: bool) -> None:
         assert gate(held, held, margins, strict=strict).passed
 
 
+@pytest.mark.slow
 def test_what_is_as_good_in_truth_passes_as_often_as_the_confidence_promises() -> None:
     draws, confidence = 400, 0.9
     passed = sum(

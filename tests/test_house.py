@@ -219,6 +219,7 @@ def test_help_imports_no_library_but_click(tmp_path: Path) -> None:
     assert not {name for name in loaded if name.startswith(("ui.commands", "rag.settings"))}
 
 
+@pytest.mark.slow
 def test_importing_a_module_does_no_work(tmp_path: Path) -> None:
     here, home = tmp_path / "here", tmp_path / "home"
     here.mkdir()

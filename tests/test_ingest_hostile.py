@@ -62,6 +62,7 @@ print(json.dumps({"added": report.added, "problems": problems, "peak_mb": peak /
 """
 
 
+@pytest.mark.slow
 def test_all_hostile_files_together_are_named_and_the_others_taken_in(home: Path, tmp_path: Path) -> None:
     made = hostile.files()
     folder = write(tmp_path / "all", {name: content for name, (content, _) in made.items()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,19 +19,32 @@ from nasty import BLANK, STRINGS, UNPAIRED
 from terminal import ROOT, assert_harmless, assert_one_line, call, jsonl, objects, one_object
 from tiny import written
 
+from rag.workspace import open_workspace
+
 EARLIER = {"fish.md": "# Fish\n\nThe herring swims in the North Sea and is eaten with onions.\n"}
 QUESTION = "What is the herring eaten with?"
 NOBODY = "http://127.0.0.1:1"
 pytestmark = pytest.mark.usefixtures("one_encoder")
 
+# Bytes in one line: what is not done in linear time takes minutes with them.
+SOLID = 15_000_000
 TEXT_FORMATS = ("txt", "md", "rst", "html", "csv", "tsv", "json", "jsonl", "ipynb", "py", "js", "log")
 
 
+@pytest.fixture(scope="module")
+def earlier(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a workspace with a corpus: tests work in copies of it."""
+    folder = open_workspace(tmp_path_factory.mktemp("earlier") / "home").root
+    (folder / "models").symlink_to(converted_models)
+    pages = written(folder.parent / "earlier", EARLIER)
+    assert call(folder, "ingest", pages, "--corpus", "earlier").exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def home(home: Path, tmp_path: Path) -> Path:
+def home(earlier: Path, tmp_path: Path) -> Path:
     """A workspace with a corpus that has to outlive whatever comes."""
-    assert call(home, "ingest", written(tmp_path / "earlier", EARLIER), "--corpus", "earlier").exit_code == 0
-    return home
+    return shutil.copytree(earlier, tmp_path / "home", symlinks=True)
 
 
 @pytest.fixture
@@ -147,9 +161,10 @@ def test_a_time_that_no_calendar_has_is_no_obstacle(
     assert one_object(call(home, "ingest", page, "--corpus", "far", "--json"))["added"] == 1
 
 
-def test_fifty_megabytes_in_one_line(home: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_many_megabytes_in_one_line(home: Path, tmp_path: Path) -> None:
     solid = tmp_path / "solid.txt"
-    solid.write_bytes(b"a" * 50_000_000)
+    solid.write_bytes(b"a" * SOLID)
     refused = call(home, "ingest", solid, "--corpus", "long")
     assert refused.exit_code == 1
     assert "without a space" in refused.stderr
@@ -157,16 +172,17 @@ def test_fifty_megabytes_in_one_line(home: Path, tmp_path: Path) -> None:
     # Long words, so that the passages are few and the test is quick; every byte goes the whole way all the same.
     word = "Donaudampfschifffahrtsgesellschaftskapitänskajütentürschlüsselloch" * 15
     words = tmp_path / "words.txt"
-    words.write_text(" ".join([word] * (50_000_000 // len(f"{word} ".encode()))), encoding="utf-8")
+    words.write_text(" ".join([word] * (SOLID // len(f"{word} ".encode()))), encoding="utf-8")
     result = call(home, "ingest", words, "--corpus", "long", "--json")
     report = one_object(result)
     assert (report["added"], report["problems"]) == (1, [])
-    assert report["passages"] > 200
+    assert report["passages"] > 60
     (found,) = objects(call(home, "search", "Schiff", "--corpus", "long", "--json", "--mode", "dense"))
     assert word in found["results"][0]["text"]
     assert_earlier_answers(home)
 
 
+@pytest.mark.slow
 def test_nasty_strings_as_contents_of_files(home: Path, tmp_path: Path) -> None:
     folder = tmp_path / "nasty"
     folder.mkdir()
@@ -202,6 +218,7 @@ def test_nasty_strings_as_contents_of_files(home: Path, tmp_path: Path) -> None:
 # Questions
 
 
+@pytest.mark.slow
 def test_nasty_strings_as_queries_and_questions_of_a_file(home: Path, tmp_path: Path) -> None:
     asked = (*STRINGS, *UNPAIRED)
     file = jsonl(tmp_path / "q.jsonl", [{"id": n, "text": text} for n, text in enumerate((*asked, *BLANK))])
@@ -231,11 +248,11 @@ def test_nasty_strings_as_arguments(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "A", "", "-x", "a b", "a\x1b[31m", "é", "x" * 61, "../../etc"])
-def test_a_nasty_name_of_a_corpus_is_refused(home: Path, bread: Path, name: str) -> None:
+def test_a_nasty_name_of_a_corpus_is_refused(earlier: Path, bread: Path, name: str) -> None:
     for arguments in (["ingest", bread], ["search", "x"], ["ask", "x"]):
         if not name:
             continue
-        result = call(home, *arguments, f"--corpus={name}")
+        result = call(earlier, *arguments, f"--corpus={name}")
         assert_one_line(result)
         assert_harmless(result.output)
 
@@ -351,19 +368,18 @@ from click.testing import CliRunner
 import rag.indexing.dense_index, rag.indexing.corpus_index, rag.indexing.lexical_index
 from ui.cli import cli
 
-stage, home, earlier, later = sys.argv[1], *map(Path, sys.argv[2:])
-owner, name = {
+stages = {
     "dense": (rag.indexing.dense_index.DenseIndex, "add"),
     "lexical": (rag.indexing.lexical_index.LexicalIndex, "write"),
     "database": (rag.indexing.corpus_index.CorpusIndex, "_set_state"),
-}[stage]
-filler = home / "filler"
+}
+disks, earlier, later = map(Path, sys.argv[1:])
 
-def call(*arguments):
+def call(home, *arguments):
     result = CliRunner().invoke(cli, ["--home", str(home), *map(str, arguments)])
     return [result.exit_code, result.stdout, result.stderr]
 
-def fill():
+def fill(filler):
     with filler.open("ab", buffering=0) as file:
         try:
             while True:
@@ -371,17 +387,24 @@ def fill():
         except OSError:
             pass
 
-told = [call("ingest", earlier, "--corpus", "earlier")]
-real = getattr(owner, name)
-setattr(owner, name, lambda *given, **named: (fill(), real(*given, **named))[1])
-told.append(call("ingest", later, "--corpus", "later"))
-setattr(owner, name, real)
-filler.unlink()
-told.append(call("ask", "What is the herring eaten with?", "--corpus", "earlier", "--json"))
-told.append(call("ingest", later, "--corpus", "later", "--json"))
-told.append(call("search", "rye bread", "--corpus", "later", "--json"))
-print(json.dumps(told))
+def fills_up(stage):
+    home = disks / stage / "home"
+    told = [call(home, "ingest", earlier, "--corpus", "earlier")]
+    owner, name = stages[stage]
+    real = getattr(owner, name)
+    filler = home / "filler"
+    setattr(owner, name, lambda *given, **named: (fill(filler), real(*given, **named))[1])
+    told.append(call(home, "ingest", later, "--corpus", "later"))
+    setattr(owner, name, real)
+    filler.unlink()
+    told.append(call(home, "ask", "What is the herring eaten with?", "--corpus", "earlier", "--json"))
+    told.append(call(home, "ingest", later, "--corpus", "later", "--json"))
+    told.append(call(home, "search", "rye bread", "--corpus", "later", "--json"))
+    return told
+
+print(json.dumps({stage: fills_up(stage) for stage in stages}))
 """
+STAGES = ("dense", "lexical", "database")
 
 
 def own_disks() -> bool:
@@ -392,27 +415,38 @@ def own_disks() -> bool:
         return False
 
 
-@pytest.mark.skipif(not own_disks(), reason="needs user namespaces, to mount a small disk")
-@pytest.mark.parametrize("stage", ["dense", "lexical", "database"])
-def test_a_disk_that_fills_up_in_the_middle(stage: str, tmp_path: Path, converted_models: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
+@pytest.fixture(scope="module")
+def full_disks(
+    converted_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[tuple[int, str, str]]]:
+    """What commands said in one process, for each stage on a small disk of its own that fills up there."""
+    folder = tmp_path_factory.mktemp("disks")
     words = "amber basalt cedar dune ember fjord granite harbour island jungle kelp lagoon".split()
     filling = "\n\n".join(" ".join(words[(n * k) % 12] for k in range(1, 160)) + f" {n}." for n in range(60))
-    earlier = written(tmp_path / "earlier", EARLIER)
-    later = written(tmp_path / "later", {"bread.md": f"Rye bread is baked at five.\n\n{filling}"})
-    prepared = f'mount -t tmpfs -o size=6m none "{disk}" && mkdir "{disk}/home"'
-    linked = f'ln -s "{converted_models}" "{disk}/home/models"'
-    inside = [sys.executable, "-c", IN_A_SMALL_WORLD, stage, str(disk / "home"), str(earlier), str(later)]
+    earlier = written(folder / "earlier", EARLIER)
+    later = written(folder / "later", {"bread.md": f"Rye bread is baked at five.\n\n{filling}"})
+    prepared = [
+        f'mkdir "{disk}" && mount -t tmpfs -o size=6m none "{disk}" && mkdir "{disk}/home" '
+        f'&& ln -s "{converted_models}" "{disk}/home/models"'
+        for disk in (folder / stage for stage in STAGES)
+    ]
+    inside = [sys.executable, "-c", IN_A_SMALL_WORLD, str(folder), str(earlier), str(later)]
     done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", f'{prepared} && {linked} && exec "$@"', "sh", *inside],
+        ["unshare", "-rm", "sh", "-c", f'{" && ".join(prepared)} && exec "$@"', "sh", *inside],
         capture_output=True,
         text=True,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), "RAGSMITH_TRACKING__WANDB": "off"},
     )
     assert done.returncode == 0, done.stderr
-    first, failed, answer, again, found = json.loads(done.stdout)
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not own_disks(), reason="needs user namespaces, to mount a small disk")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_disk_that_fills_up_in_the_middle(stage: str, full_disks: dict[str, list[tuple[int, str, str]]]) -> None:
+    first, failed, answer, again, found = full_disks[stage]
     assert first[0] == 0
     assert failed[:2] == [1, ""]
     (line,) = [line for line in failed[2].splitlines() if not line.startswith("0/1 ")]
@@ -426,14 +460,14 @@ def test_a_disk_that_fills_up_in_the_middle(stage: str, tmp_path: Path, converte
 def test_an_index_that_another_process_is_writing(home: Path, tmp_path: Path, bread: Path) -> None:
     import tantivy
 
-    written(tmp_path / "earlier", {"new.md": "A new page about the seal."})
+    new = written(tmp_path / "new", {"new.md": "A new page about the seal."})
     (folder,) = (home / "lexical").iterdir()
     writer = tantivy.Index.open(str(folder)).writer()
-    result = call(home, "ingest", tmp_path / "earlier", "--corpus", "earlier")
+    result = call(home, "ingest", new, "--corpus", "earlier")
     assert_one_line(result, "lexical index", "Another ragsmith process")
     writer.wait_merging_threads()
     assert_earlier_answers(home)
-    assert one_object(call(home, "ingest", tmp_path / "earlier", "--corpus", "earlier", "--json"))["added"] == 1
+    assert one_object(call(home, "ingest", new, "--corpus", "earlier", "--json"))["added"] == 1
     assert_later_is_made_good(home, bread)
 
 
@@ -443,12 +477,10 @@ def test_a_workspace_that_cannot_be_one(tmp_path: Path, bread: Path) -> None:
         assert_one_line(call(home, "ingest", bread), "Cannot use the workspace", "RAGSMITH_HOME")
 
 
-def test_an_index_whose_folder_is_gone(home: Path, tmp_path: Path) -> None:
-    import shutil
-
+def test_an_index_whose_folder_is_gone(home: Path, earlier: Path) -> None:
     shutil.rmtree(home / "lexical")
     result = call(home, "ask", QUESTION, "--corpus", "earlier")
     assert "Traceback" not in result.output
     assert "bug" not in result.output
-    again = call(home, "ingest", tmp_path / "earlier", "--corpus", "earlier")
+    again = call(home, "ingest", earlier.parent / "earlier", "--corpus", "earlier")
     assert again.exit_code == 0

@@ -25,6 +25,8 @@ from rag.models.local.local_adapters import find_lora
 from rag.models.local.local_engine import LocalEngine
 from ui.cli import cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def exported(tiny_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

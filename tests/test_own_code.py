@@ -18,6 +18,8 @@ from rag.errors import EncoderError, ModelUnavailable
 from rag.settings import EncoderSettings
 from rag.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 SENTENCE = "needs Python code of its own, which ragsmith does not run."
 
 # Whoever imports it leaves a mark beside it; transformers copies it first, so the place is written out.

@@ -52,6 +52,7 @@ def kept_copies(app: ScriptedApp) -> list[Path]:
     ]
 
 
+@pytest.mark.slow
 def test_no_event_takes_a_file_that_was_not_uploaded(app: ScriptedApp, client: httpx.Client, secret: Path) -> None:
     asked = [event for event in events(str(client.base_url)) if event["inputs"]]
     assert len(asked) > 50

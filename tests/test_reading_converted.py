@@ -29,6 +29,8 @@ from rag.models.extractive.spans import best_spans
 from rag.settings import EncoderSettings
 from rag.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 CALIBRATION = Calibration(slope=0.5, intercept=-1.0)
 
 

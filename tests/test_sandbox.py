@@ -103,6 +103,7 @@ def test_a_refusal_has_its_message_and_the_child_stays(box: Sandbox) -> None:
     assert pid(box) == first
 
 
+@pytest.mark.slow
 def test_only_waiting_for_the_child_counts() -> None:
     with opened(timeout_s=2.0) as box:
         frames = box.run({"do": "frames"})

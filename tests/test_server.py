@@ -21,6 +21,8 @@ from rag.errors import SettingsError
 from ui.guard import Farewell, is_loopback
 from ui.server import listen
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 HEAVY = ["torch", "transformers", "sentence_transformers", "chromadb", "wandb", "openvino", "langchain"]

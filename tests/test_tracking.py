@@ -29,7 +29,7 @@ from rag.tracing.wandb_traces import clipped, step_seconds, trace_tree
 from rag.tracing.wandb_tracker import NullTracker, Pace, open_tracker
 from rag.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("isolated_wandb")
+pytestmark = [pytest.mark.usefixtures("isolated_wandb"), pytest.mark.slow]
 
 
 def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspace, store: TraceStore) -> None:

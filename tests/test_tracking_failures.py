@@ -36,7 +36,7 @@ from rag.tracing.wandb_run import TrackedRun, TrackerStatus
 from rag.tracing.wandb_tracker import WandbTracker
 from rag.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("isolated_wandb")
+pytestmark = [pytest.mark.usefixtures("isolated_wandb"), pytest.mark.slow]
 
 
 def failed(

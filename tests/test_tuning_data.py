@@ -57,6 +57,7 @@ def assert_sound(row: ReadingRow) -> None:
         assert row.passage[start:end].strip()
 
 
+@pytest.mark.slow
 def test_every_source_gives_rows_whose_answers_stand_in_the_passage(rows: dict[str, list[ReadingRow]]) -> None:
     for name, found in rows.items():
         assert found, name
@@ -140,6 +141,7 @@ def test_validation_rows_of_one_kind_are_refused_before_hours_of_training(
         list(task.validation(tmp_path, 100))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["prose", "sentence-pairs", "negatives", "altered"])
 def test_the_same_seed_gives_the_same_rows_and_another_seed_others(
     name: str, task: ReaderTask, data: Path, rows: dict[str, list[ReadingRow]]

@@ -35,6 +35,8 @@ from rag.models.generator.generator_input import MOST_REPLY
 from rag.settings import TrackingSettings
 from rag.workspace import open_workspace
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 name = "small-generator"
 task = "generator"

@@ -415,6 +415,7 @@ def test_the_result_holds_what_the_training_started_from(trained: Trained) -> No
     assert (made - start).norm() < 0.9 * (bare - start).norm()
 
 
+@pytest.mark.slow
 def test_the_result_answers_as_it_did_in_training(trained: Trained, converted_models: Path) -> None:
     import torch
 

@@ -27,6 +27,8 @@ from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 # One short stage, and no source that has to be embedded.
 TEXT = (
     (RECIPES / "miniature.toml").read_text(encoding="utf-8").partition("[[stages]]")[0]

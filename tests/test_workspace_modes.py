@@ -110,6 +110,7 @@ def test_a_command_leaves_the_umask_as_it_was(tmp_path: Path) -> None:
     assert os.umask(0o022) == 0o022
 
 
+@pytest.mark.slow
 def test_nothing_that_commands_leave_is_open_to_others(converted_models: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     # A copy, not a link: the kernels that are compiled for it belong to what is looked at.
