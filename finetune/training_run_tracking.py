@@ -1,7 +1,7 @@
-"""The W&B run of a training: configuration, curves, and the adapter as an artifact.
+"""W&B tracking of a training run: configuration, curves, and the adapter as an artifact.
 
-Each process that works on a training has a run of its own; they share the training's name as their group. A
-tracker that fails is given up, and never fails the training.
+Every process that trains has a W&B run of its own; they share the name of the training run as their group. A
+tracker that fails is disabled and never fails the training.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ _log = logging.getLogger(__name__)
 
 
 class TuningTracker(Protocol):
-    """Is told how a training goes."""
+    """Receives the progress of a training run."""
 
     def point(self, point: Point) -> None:
-        """A point of the curve."""
+        """Log a point of the curve."""
         ...
 
     def result(self, folder: Path, card: Mapping[str, Any]) -> None:
-        """What came of it."""
+        """Log the result."""
         ...
 
     def finish(self, *, failed: bool = False) -> None:
-        """No more will come; a training that failed is marked as such."""
+        """End the tracked run, marked as failed if training failed."""
         ...
 
 
 class NullTracker:
-    """Tells nobody."""
+    """Tracks nothing."""
 
     def point(self, point: Point) -> None:
         """Nothing."""
@@ -47,15 +47,15 @@ class NullTracker:
 
 
 class WandbTracker:
-    """Tells W&B."""
+    """Tracks to W&B."""
 
     def __init__(self, run: Any, name: str) -> None:
         self._run = run
         self._name = name
-        self._broken = False
+        self._disabled = False
 
     def point(self, point: Point) -> None:
-        """Loss, pace and learning rate; the figures of the validation rows where there are some."""
+        """Log loss, throughput, learning rate and, if there are any, the validation metrics."""
         values: dict[str, Any] = {
             f"{point.stage}/loss": point.loss,
             f"{point.stage}/learning_rate": point.learning_rate,
@@ -67,7 +67,7 @@ class WandbTracker:
         self._try(lambda: self._run.log(values))
 
     def result(self, folder: Path, card: Mapping[str, Any]) -> None:
-        """The adapter's folder as an artifact, with its card."""
+        """Log the adapter's folder as an artifact, with its card as metadata."""
 
         def log() -> None:
             import wandb
@@ -79,26 +79,26 @@ class WandbTracker:
         self._try(log)
 
     def finish(self, *, failed: bool = False) -> None:
-        """End the run; waits until W&B has written."""
+        """Finish the W&B run; waits until it is written."""
         self._try(lambda: self._run.finish(exit_code=int(failed)))
 
-    def _try(self, tell: Callable[[], object]) -> None:
-        if self._broken:
+    def _try(self, log: Callable[[], object]) -> None:
+        if self._disabled:
             return
         try:
-            tell()
-        except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
-            self._broken = True
-            _log.warning("W&B is given up: %s", error)
+            log()
+        except Exception as error:  # noqa: BLE001 - whatever W&B raises, training continues
+            self._disabled = True
+            _log.warning("W&B tracking is disabled for the rest of this run: %s", error)
 
 
 def open_tracker(settings: TrackingSettings, root: Path, name: str, config: Mapping[str, Any]) -> TuningTracker:
-    """A W&B run as the settings say; nobody where there can be none.
+    """Open a W&B run as configured, or a null tracker if tracking is off or fails to start.
 
     Args:
         settings: Project and mode.
-        root: The workspace.
-        name: Of the training.
+        root: The workspace folder.
+        name: Name of the training run.
         config: Recipe and data version.
     """
     if settings.wandb == "off":
@@ -109,8 +109,8 @@ def open_tracker(settings: TrackingSettings, root: Path, name: str, config: Mapp
         run, mode = init_run(settings, root, config, job_type="tune", group=name)
     except SwitchedOffError:
         return NullTracker()
-    except Exception as error:  # noqa: BLE001 - whatever W&B raises, the training goes on
-        _log.warning("W&B does not start: %s", error)
+    except Exception as error:  # noqa: BLE001 - whatever W&B raises, training continues
+        _log.warning("W&B cannot start: %s", error)
         return NullTracker()
     _log.info("W&B %s: %s", mode, run.settings.sync_dir if mode == "offline" else run.url)
     return WandbTracker(run, name)

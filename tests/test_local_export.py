@@ -195,12 +195,12 @@ def test_a_tokenizer_without_a_first_token_is_exported_as_it_is(tmp_path: Path) 
 
 def test_what_exists_is_not_overwritten(tiny_lm: Path, tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
-    with pytest.raises(SettingsError, match="exists already"):
+    with pytest.raises(SettingsError, match="already exists"):
         export_int8(str(tiny_lm), [], tmp_path / "kept")
 
 
 def test_an_export_is_not_exported_again(exported: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="is an export already"):
+    with pytest.raises(SettingsError, match="is already an export"):
         export_int8(str(exported), [], tmp_path / "again")
 
 
@@ -279,7 +279,7 @@ def test_the_command_makes_an_export_and_says_how_to_serve_it(tiny_lm: Path, tmp
     assert result.stderr == "Merging the adapters.\nConverting to int8.\n"
     assert result.stdout.splitlines()[-1] == f"Serve it with: ragsmith --model local:{target} serve"
     assert read_card(target).adapters == ("citer",)
-    assert_one_line(call(tmp_path / "home", *told), "exists already")
+    assert_one_line(call(tmp_path / "home", *told), "already exists")
 
 
 def test_the_command_refuses_an_adapter_that_is_not_there(tiny_lm: Path, tmp_path: Path) -> None:
