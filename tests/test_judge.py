@@ -356,7 +356,7 @@ def test_judges_are_told_apart_by_model_and_prompt() -> None:
 async def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_asked(
     prompt: PromptTemplate, repair: PromptTemplate
 ) -> None:
-    with pytest.raises(PromptError, match="do not fit the prompt") as caught:
+    with pytest.raises(PromptError, match="do not match the prompt") as caught:
         ModelJudge(replies(), prompt, "x", repair=repair)
     assert "judge-answer" in caught.value.fix
     with pytest.raises(PromptError):
