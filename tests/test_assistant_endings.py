@@ -244,7 +244,7 @@ async def test_an_unknown_corpus_fails_with_the_fix_and_a_trace(bench: Workbench
     assert answer.status == "failed"
     assert answer.error == (
         f"There is no corpus nowhere. The corpora are: {CORPUS}. "
-        "Make it with `ragsmith ingest PATH --corpus nowhere`."
+        "Create it with `ragsmith ingest PATH --corpus nowhere`."
     )
     trace = bench.traces.get(answer.trace_id)
     assert (trace.status, trace.question, trace.error) == ("error", QUESTION, answer.error)
