@@ -138,7 +138,7 @@ async def test_a_reply_that_was_mended_counts() -> None:
     asked, again = texts_sent(model, 0), texts_sent(model, 1)
     assert again[:-2] == asked
     assert again[-2] == ("ai", "Five points!")
-    assert "it is no JSON" in again[-1][1]
+    assert "invalid JSON" in again[-1][1]
     assert '"enum"' in again[-1][1]
 
 

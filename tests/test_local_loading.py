@@ -70,7 +70,7 @@ def test_a_hub_that_refuses_is_told_with_its_reason(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     told = refusal("org/tiny")
-    assert told.message.endswith("the hub does not give it: 401: gated.")
+    assert told.message.endswith("cannot be downloaded from the hub: 401: gated.")
     assert "hf auth login" in told.fix
 
 
@@ -127,7 +127,7 @@ def test_a_download_that_was_broken_off_counts_as_missing(
     ("gone", "words"),
     [
         ("config.json", "holds no config.json"),
-        ("model.safetensors", "holds no model.safetensors"),
+        ("model.safetensors", "contains no model.safetensors"),
         ("tokenizer.json", "The tokenizer of the model"),
     ],
 )

@@ -466,7 +466,7 @@ def test_a_start_may_be_a_folder_and_must_be_whole(tmp_path: Path) -> None:
         open_network(recipe, RerankerTask(recipe).files, plain=False)
     assert "\n" not in str(raised.value)
     (folder / MATRICES).unlink()
-    with pytest.raises(AdapterError, match=f"mine is not whole: {MATRICES} is missing"):
+    with pytest.raises(AdapterError, match=f"mine is incomplete: {MATRICES} is missing"):
         open_task(recipe)
 
 

@@ -1,4 +1,4 @@
-"""What a chat model replies, streamed to its end."""
+"""Complete replies of chat models."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 async def reply_of(
     model: BaseChatModel, messages: Sequence[BaseMessage], config: RunnableConfig
 ) -> AIMessageChunk:
-    """The whole reply; its pieces go to the listeners of ``config`` as they come."""
+    """Stream a reply to the callbacks of ``config`` and return it as a whole."""
     pieces = [chunk async for chunk in model.astream(list(messages), config=config)]
-    # Together: one by one, each would copy all that came before it.
+    # Adding chunks one by one would copy the text every time.
     return add_ai_message_chunks(AIMessageChunk(content=""), *pieces)
 
 
 def usage_of(reply: AIMessageChunk) -> Usage:
-    """The tokens of a reply, as far as its model said."""
+    """Return the token usage that the model reported."""
     return read_usage(reply.usage_metadata or {})
 
 
 def was_cut(reply: AIMessageChunk) -> bool:
-    """Whether the token limit ended it."""
+    """Whether the token limit truncated the reply."""
     return reply.response_metadata.get("finish_reason") == "length"
 
 
 def unread_of(reply: AIMessageChunk) -> int:
-    """How many passages the model's window had no room for."""
+    """Return the number of passages that did not fit the model's window."""
     return int(reply.response_metadata.get("unread", 0))
