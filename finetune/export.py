@@ -21,7 +21,7 @@ from rag.encoders.own_code import FIX, needs_own_code, refusal_of
 from rag.errors import ModelUnavailable, RagsmithError, SettingsError
 from rag.models.local.export_card import CARD, ExportCard, describe_files
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
-from rag.models.local.local_device import Place, check_memory
+from rag.models.local.local_device import Device, check_memory
 from rag.models.local.local_files import LocalFiles, locate_local
 from rag.models.local.torch_backend import first_line, stored_end_tokens, window_of
 from rag.models.local.tune_libraries import need_library
@@ -90,7 +90,7 @@ def export_int8(
     if files.kind == "ctranslate2":
         raise SettingsError(f"The model {model} is already an export.", fix="Name the model it was exported from.")
     # The conversion keeps two copies of the weights in memory.
-    check_memory(files, Place("cpu", "f32"), fix="Free some memory, or export on a machine with more of it.")
+    check_memory(files, Device("cpu", "f32"), fix="Free some memory, or export on a machine with more of it.")
     with disk_errors(f"write {target}"), _atomic_folder(target) as folder, _scratch(target) as prepared:
         on_step("Merging the adapters." if adapters else "Reading the model.")
         window = _prepare(files, adapters, prepared)

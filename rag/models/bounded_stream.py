@@ -37,7 +37,7 @@ async def _ask_plainly(request: Any) -> None:
 
 async def _bound_response(response: Any) -> None:
     # The stream must be an instance of the client library's class, of which there are two.
-    base = next(each for each in type(response.stream).__mro__ if each.__name__ == "AsyncByteStream")
+    base = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
     packed = response.headers.get("content-encoding", "identity").strip().lower()
     response.stream = _bounded(base)(response.stream, packed)
 
