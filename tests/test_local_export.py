@@ -253,7 +253,7 @@ def spoil(file: Path) -> None:
             "card.json cannot be read",
         ),
         (lambda folder: (folder / "model.bin").unlink(), "model.bin is missing"),
-        (lambda folder: (folder / "model.bin").write_bytes(b"x" * 100), "model.bin has 100 bytes, and"),
+        (lambda folder: (folder / "model.bin").write_bytes(b"x" * 100), "model.bin has 100 bytes instead of"),
         (lambda folder: spoil(folder / "model.bin"), "model.bin has changed"),
         (lambda folder: spoil(folder / "tokenizer.json"), "tokenizer.json has changed"),
     ],
