@@ -1,1 +1,1 @@
-"""Tuning: data, recipes, runs, and the adapters that come of them."""
+"""Fine-tuning: data, recipes, runs, and the adapters they produce."""

@@ -1,4 +1,4 @@
-"""What a training leaves behind: a folder with adapter, head and card."""
+"""The result of a training run: a folder with adapter, head and card."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def new_card(
     files: ModelFiles,
     data: Mapping[str, Any],
     licences: Iterable[str],
-    figures: Mapping[str, float],
+    metrics: Mapping[str, float],
 ) -> AdapterCard:
-    """The card of a result.
+    """Build the card of a trained adapter.
 
     Args:
-        recipe: Of the training.
-        files: Of the base.
-        data: Rows and version of the features of each stage.
-        licences: Of the data; each is named once.
-        figures: Of the validation rows.
+        recipe: The recipe it was trained by.
+        files: The files of the base model.
+        data: Row counts and feature version per stage.
+        licences: Licences of the data; duplicates are dropped.
+        metrics: Metrics on the validation rows.
     """
     if recipe.start is not None:
         data = {**data, "start": find_start(recipe.start).identity}
@@ -47,20 +47,20 @@ def new_card(
         recipe=recipe.model_dump(),
         data=data,
         licences=tuple(sorted(set(licences))),
-        figures={f"validation/{name}": value for name, value in figures.items()},
+        figures={f"validation/{name}": value for name, value in metrics.items()},
     )
 
 
 def write_result(network: torch.nn.Module, card: AdapterCard, result: Path) -> None:
-    """Write adapter, head and card: the folder is there whole, or not at all.
+    """Write adapter, head and card atomically.
 
     Args:
-        network: With ``base`` (wrapped in its adapter) and ``head``.
-        card: What is known of it.
-        result: The folder to make; one that is there is replaced.
+        network: A module with ``base`` (wrapped in its adapter) and ``head``.
+        card: The card of the adapter.
+        result: The folder to create; an existing one is replaced.
 
     Raises:
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
     """
     from safetensors.torch import save_file
 
@@ -80,17 +80,17 @@ def write_result(network: torch.nn.Module, card: AdapterCard, result: Path) -> N
 
 
 def _tidy(config: Path, base: str) -> None:
-    """Name the base as the card does, not by its folder on this machine, and put what is a set in order."""
-    held = json.loads(config.read_text(encoding="utf-8"))
-    held |= {"base_model_name_or_path": base, "target_modules": sorted(held["target_modules"])}
-    config.write_text(json.dumps(held, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    """Replace the local path of the base by its name, and sort sets so that the file is deterministic."""
+    content = json.loads(config.read_text(encoding="utf-8"))
+    content |= {"base_model_name_or_path": base, "target_modules": sorted(content["target_modules"])}
+    config.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def copy_result(result: Path, target: Path) -> None:
-    """Copy a result to where it is used from: whole, or not at all; what is there is replaced.
+    """Copy a result to the folder it is served from, atomically; an existing folder is replaced.
 
     Raises:
-        StorageFull, WorkspaceError: It cannot be written.
+        StorageFull, WorkspaceError: The folder cannot be written.
     """
     work = target.with_name(f".{target.name}.{os.getpid()}")
     try:

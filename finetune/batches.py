@@ -1,4 +1,4 @@
-"""Which rows are trained on together, in which order (decided by the seed alone), and as which tensors."""
+"""Batches: rows grouped by length in a seeded order, and their tensors."""
 
 from __future__ import annotations
 
@@ -12,47 +12,47 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-# Rows of like length go together; they are looked for among so many, so that batches still differ.
+# Rows of similar length are grouped within a pool of this many, so that batches still vary between epochs.
 POOL = 2048
-# Padding is rounded up to so many tokens: fewer shapes are met.
+# Padding is rounded up to a multiple of this many tokens, to keep the number of shapes low.
 LENGTH_STEP = 8
 
 
 def plan(lengths: NDArray[np.int64], batch_tokens: int, seed: int) -> list[NDArray[np.int64]]:
-    """One epoch: each row once, in batches of like length.
+    """Plan one epoch: every row once, in batches of similar length.
 
     Args:
         lengths: Tokens of each row.
-        batch_tokens: Tokens of a batch at most, padding included; a row that is longer stands alone.
+        batch_tokens: Maximum tokens of a batch, padding included; a longer row gets a batch of its own.
         seed: Equal seeds give equal plans.
 
     Returns:
-        Row numbers of each batch.
+        The row indices of each batch.
     """
     import numpy as np
 
-    chance = np.random.default_rng(seed)
-    order = chance.permutation(len(lengths))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(lengths))
     batches: list[NDArray[np.int64]] = []
     for at in range(0, len(order), POOL):
         pool = order[at : at + POOL]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         begin = 0
         for end in range(1, len(pool) + 1):
-            # Ascending: the row that would come next decides the width.
+            # Lengths ascend, so the next row decides the width.
             if end == len(pool) or padded(int(lengths[pool[end]])) * (end + 1 - begin) > batch_tokens:
                 batches.append(pool[begin:end])
                 begin = end
-    return [batches[number] for number in chance.permutation(len(batches))]
+    return [batches[number] for number in rng.permutation(len(batches))]
 
 
 def padded(length: int) -> int:
-    """A length rounded up to the next step."""
+    """Return a length rounded up to the next multiple of ``LENGTH_STEP``."""
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def as_tensors(features: Sequence[Feature]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token numbers, token types and mask of a batch, each of shape ``(rows, tokens)``."""
+    """Return token ids, token types and mask of a batch, each of shape ``(rows, tokens)``."""
     import torch
 
     width = padded(max(len(feature.ids) for feature in features))

@@ -1,4 +1,4 @@
-"""Checkpoints: a folder each, written whole or not at all, without pickles."""
+"""Checkpoints: one folder each, written atomically, without pickles."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from finetune.disk import saving
 if TYPE_CHECKING:
     import torch
 
-# The last one, and the one before it in case the last turns out to be damaged.
+# The last two, in case the last one is damaged.
 KEPT = 2
-STATE, PLACE = "state.safetensors", "place.json"
+STATE, PROGRESS = "state.safetensors", "place.json"
 _NAME = re.compile(r"\d+-\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a training stands.
+class Progress:
+    """Progress of a training run.
 
     Attributes:
-        stage: Number of the stage, from 0.
-        step: Steps finished in it.
-        seconds: Computing time so far, all stages and all processes together.
+        stage: Index of the stage, from 0.
+        step: Steps finished in this stage.
+        seconds: Computing time so far, over all stages and processes.
     """
 
     stage: int = 0
@@ -36,22 +36,22 @@ class Place:
     seconds: float = 0.0
 
 
-def save(folder: Path, place: Place, tensors: dict[str, torch.Tensor]) -> None:
-    """Write a checkpoint and clear away all but this one and the one before it.
+def save(folder: Path, progress: Progress, tensors: dict[str, torch.Tensor]) -> None:
+    """Write a checkpoint and delete all but this one and its predecessor.
 
     Raises:
-        StorageFull: The disk has no room left; the earlier checkpoints stay.
+        StorageFull: The disk is full; earlier checkpoints stay.
     """
     from safetensors.torch import save_file
 
-    target = folder / f"{place.stage}-{place.step:07d}"
+    target = folder / f"{progress.stage}-{progress.step:07d}"
     work = folder / f".writing-{os.getpid()}"
     try:
         with saving(f"write the checkpoint {target}"):
             work.mkdir(parents=True)
             save_file(tensors, work / STATE)
-            (work / PLACE).write_text(json.dumps(asdict(place)), encoding="utf-8")
-            for path in (work / STATE, work / PLACE):
+            (work / PROGRESS).write_text(json.dumps(asdict(progress)), encoding="utf-8")
+            for path in (work / STATE, work / PROGRESS):
                 with path.open("rb") as file:
                     os.fsync(file.fileno())
             shutil.rmtree(target, ignore_errors=True)
@@ -60,13 +60,13 @@ def save(folder: Path, place: Place, tensors: dict[str, torch.Tensor]) -> None:
         shutil.rmtree(work, ignore_errors=True)
     known = _all(folder)
     end = known.index(target) + 1
-    # Those behind it were damaged, and passed over when the training went on.
+    # Later ones were damaged and skipped when training resumed.
     for other in (*known[: max(end - KEPT, 0)], *known[end:]):
         shutil.rmtree(other, ignore_errors=True)
 
 
-def load(folder: Path) -> tuple[Place, dict[str, torch.Tensor]] | None:
-    """The newest checkpoint that is whole; None where there is none."""
+def load(folder: Path) -> tuple[Progress, dict[str, torch.Tensor]] | None:
+    """Load the newest intact checkpoint, or return None when there is none."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -74,15 +74,15 @@ def load(folder: Path) -> tuple[Place, dict[str, torch.Tensor]] | None:
         shutil.rmtree(left_over, ignore_errors=True)
     for path in reversed(_all(folder)):
         try:
-            held: dict[str, Any] = json.loads((path / PLACE).read_text(encoding="utf-8"))
-            return Place(**held), load_file(path / STATE)
+            values: dict[str, Any] = json.loads((path / PROGRESS).read_text(encoding="utf-8"))
+            return Progress(**values), load_file(path / STATE)
         except (OSError, ValueError, TypeError, SafetensorError):
-            # A power cut may damage the newest: the one before it stands in.
+            # A power cut may damage the newest; fall back to the one before.
             continue
     return None
 
 
 def _all(folder: Path) -> list[Path]:
-    """In the order of training: a tenth stage comes after the ninth."""
+    """Return the checkpoint folders in training order, compared as numbers so that stage 10 follows stage 9."""
     found = [path for path in folder.glob("*-*") if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=lambda path: tuple(map(int, path.name.split("-"))))

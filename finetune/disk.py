@@ -1,4 +1,4 @@
-"""Writing large files: what the libraries say of a full disk, in words that a person can use."""
+"""Writing large files: translate how libraries report a full disk."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextmanager
 def saving(what: str) -> Iterator[None]:
-    """As ``rag.workspace.disk_errors``, for safetensors and numpy too.
+    """Translate disk errors as ``rag.workspace.disk_errors`` does, including those of safetensors and numpy.
 
-    safetensors raises an error of its own that quotes the system's (``I/O error: No space left on device``).
+    safetensors raises its own error that quotes the system's (``I/O error: No space left on device``).
 
     Raises:
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
         WorkspaceError: Any other failure to write.
     """
     with disk_errors(what):

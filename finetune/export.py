@@ -1,8 +1,8 @@
-"""From a language model and its adapters to a folder of int8 weights that CTranslate2 serves on the processor.
+"""Export of a language model and its adapters to int8 weights that CTranslate2 serves on the CPU.
 
     export_int8("org/model", [Path("models/adapters/citer")], Path("models/citer-int8"))
 
-The folder is served with ``model = "local:FOLDER"``. It appears whole or not at all.
+The folder is written atomically and served with ``model = "local:FOLDER"``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from rag.encoders.own_code import FIX, needs_own_code, refusal_of
 from rag.errors import ModelUnavailable, RagsmithError, SettingsError, first_line
 from rag.models.local.export_card import CARD, ExportCard, describe_files
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
-from rag.models.local.local_device import Place, check_memory
+from rag.models.local.local_device import Device, check_memory
 from rag.models.local.local_files import LocalFiles, locate_local
 from rag.models.local.torch_backend import stored_end_tokens, window_of
 from rag.models.local.tune_libraries import need_library
 from rag.workspace import disk_errors
 
 QUANTIZATION = "int8"
-# What of a model's folder is copied to the export as it is, so that the tokenizer and its template are the same.
+# Files that are copied unchanged, so that the tokenizer and its template stay the same.
 _TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -47,8 +47,8 @@ class Export:
     """A finished export.
 
     Attributes:
-        folder: What ``local:`` may name.
-        card: What is in it.
+        folder: The folder to name after ``local:``.
+        card: The description of its content.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class Export:
 
     @property
     def bytes(self) -> int:
-        """The size of all files."""
+        """Total size of all files."""
         return sum(file.bytes for file in self.card.files.values())
 
 
@@ -70,30 +70,28 @@ def export_int8(
 
     Args:
         model: A folder or a name on the hub.
-        adapters: Merged in this order.
-        target: The folder to make; its parent is made where it is missing.
-        on_step: Told what is done next.
+        adapters: The adapters to merge, in this order.
+        target: The folder to create; missing parents are created too.
+        on_step: Called with a message before each step.
 
     Raises:
-        SettingsError: The target exists, or the model is an export already.
+        SettingsError: The target exists, or the model is already an export.
         ModelUnavailable: The model or an adapter is missing, does not fit, or is of a kind that CTranslate2 does
-            not know.
-        StorageFull: The disk has no room left.
+            not support.
+        StorageFull: The disk is full.
     """
     target = target.expanduser().absolute()
     if target.exists():
-        raise SettingsError(f"{target} exists already.", fix="Name a folder that does not, or remove it.")
+        raise SettingsError(f"{target} already exists.", fix="Choose a new folder, or remove this one.")
     need_library("ctranslate2", f"model {model}")
     for adapter in adapters:
         need_library("peft", f"adapter {adapter.name}")
     files = locate_local(model)
     if files.kind == "ctranslate2":
-        raise SettingsError(
-            f"The model {model} is an export already.", fix="Name the model that it was made from."
-        )
-    # Converting holds the weights once as they are and once as CTranslate2 takes them.
-    check_memory(files, Place("cpu", "f32"), fix="Free some memory, or export on a machine with more of it.")
-    with disk_errors(f"write {target}"), _made_whole(target) as folder, _scratch(target) as prepared:
+        raise SettingsError(f"The model {model} is already an export.", fix="Name the model it was exported from.")
+    # The conversion keeps two copies of the weights in memory.
+    check_memory(files, Device("cpu", "f32"), fix="Free some memory, or export on a machine with more of it.")
+    with disk_errors(f"write {target}"), _atomic_folder(target) as folder, _scratch(target) as prepared:
         on_step("Merging the adapters." if adapters else "Reading the model.")
         window = _prepare(files, adapters, prepared)
         on_step("Converting to int8.")
@@ -108,8 +106,8 @@ def export_int8(
 
 
 @contextmanager
-def _made_whole(target: Path) -> Iterator[Path]:
-    """A new folder beside the target that takes its name at the end, and is removed where that does not come."""
+def _atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside the target; rename it to the target on success, remove it on failure."""
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:
@@ -121,16 +119,16 @@ def _made_whole(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _scratch(target: Path) -> Iterator[Path]:
-    """A folder for the merged model, on the disk of the target: it may be larger than the one for such files."""
+    """Yield a temporary folder for the merged model on the target's disk, which may be larger than /tmp."""
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", suffix=".merged", dir=target.parent) as folder:
         yield Path(folder)
 
 
 def _prepare(files: LocalFiles, adapters: Sequence[AdapterFiles], prepared: Path) -> int | None:
-    """Save the model with its adapters merged, and a tokenizer that has what CTranslate2 asks for.
+    """Save the merged model, and a tokenizer with the special tokens that CTranslate2 requires.
 
     Returns:
-        Tokens that the model reads at most; None where it has no limit.
+        The context window in tokens; None if the model has no limit.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -150,13 +148,13 @@ def _prepare(files: LocalFiles, adapters: Sequence[AdapterFiles], prepared: Path
             raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
         raise ModelUnavailable(
             f"The model {files.name} cannot be prepared: {first_line(error)}.",
-            fix="Name a causal language model that transformers knows, and adapters that were trained on it.",
+            fix="Use a causal language model that transformers supports, and adapters that were trained on it.",
         ) from error
     window = window_of(model.config)
     model.save_pretrained(prepared)
     del model
     gc.collect()
-    # Neither is ever written by the conversion: a prompt brings its first token along, and every token is known.
+    # The conversion requires both tokens but never uses them: a prompt includes its own first token.
     stand_in = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     tokenizer.bos_token = tokenizer.bos_token or stand_in
     tokenizer.unk_token = tokenizer.unk_token or stand_in
@@ -169,7 +167,7 @@ def _merged(model: Any, adapter: AdapterFiles) -> Any:
 
     with quiet_peft():
         wrapped = PeftModel.from_pretrained(model, str(adapter.folder))
-    # Safe: it refuses weights that are no numbers.
+    # safe_merge refuses weights that are NaN.
     return wrapped.merge_and_unload(safe_merge=True)
 
 
@@ -177,19 +175,19 @@ def _convert(prepared: Path, folder: Path, name: str) -> None:
     from ctranslate2.converters import TransformersConverter
 
     try:
-        # The folder exists, and is ours.
+        # force: the folder exists, and is ours.
         TransformersConverter(str(prepared)).convert(str(folder), quantization=QUANTIZATION, force=True)
     except OSError:
         raise
     except Exception as error:
         raise ModelUnavailable(
             f"CTranslate2 cannot convert the model {name}: {first_line(error)}.",
-            fix="Serve it as it is with `local:`, or choose a Llama, Mistral, Qwen, Gemma or Phi model.",
+            fix="Serve it unconverted with `local:`, or choose a Llama, Mistral, Qwen, Gemma or Phi model.",
         ) from error
 
 
 def _source_of(name: str, files: LocalFiles, adapters: Sequence[AdapterFiles]) -> Path | None:
-    """Where a file of the tokenizer comes from: an adapter may bring a chat template of its own."""
+    """Find a tokenizer file; an adapter may have its own chat template."""
     folders = [files.folder]
     if name == "chat_template.jinja":
         folders = [*(adapter.folder for adapter in reversed(adapters)), files.folder]

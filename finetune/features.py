@@ -1,4 +1,4 @@
-"""Rows turned into numbers, held in a few arrays and one file."""
+"""Training rows as numbers, packed into a few arrays and one file."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ NAMES = ("ids", "second", "targets", "ends", "target_ends")
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One sequence.
+    """One tokenized sequence.
 
     Attributes:
-        ids: Token numbers.
-        second: Where the second segment begins.
-        target: What the task wants of it, as numbers that the task understands.
+        ids: Token ids.
+        second: Index of the first token of the second segment.
+        target: Training target, encoded as numbers by the task.
     """
 
     ids: tuple[int, ...]
@@ -36,14 +36,14 @@ class Feature:
 
 
 class Features:
-    """Many sequences, packed: 2 bytes a token."""
+    """Many sequences, packed into 2 bytes per token."""
 
     def __init__(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         self._arrays = arrays
 
     @classmethod
     def pack(cls, features: Iterable[Feature]) -> Features:
-        """Pack sequences in the order given."""
+        """Pack sequences in the given order."""
         from array import array
 
         import numpy as np
@@ -71,7 +71,7 @@ class Features:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each sequence."""
+        """Lengths of all sequences, in tokens."""
         ends: NDArray[np.int64] = self._arrays["ends"]  # type: ignore[assignment]
         return ends[1:] - ends[:-1]
 
@@ -88,12 +88,12 @@ class Features:
 
     @property
     def version(self) -> dict[str, int | str]:
-        """Rows, tokens and hash, for a card."""
+        """Row count, token count and hash, for the card."""
         return {"rows": len(self), "tokens": int(self.lengths.sum()), "sha256": self.sha256}
 
     @property
     def sha256(self) -> str:
-        """Of all numbers, hexadecimal: the version of the data."""
+        """Hexadecimal hash of all arrays, which identifies the version of the data."""
         digest = hashlib.sha256()
         for name in sorted(self._arrays):
             digest.update(name.encode())
@@ -101,10 +101,10 @@ class Features:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write a file, whole or not at all.
+        """Write a file atomically.
 
         Raises:
-            StorageFull: The disk has no room left.
+            StorageFull: The disk is full.
         """
         import numpy as np
 
@@ -113,11 +113,11 @@ class Features:
 
     @classmethod
     def load(cls, path: Path) -> Features | None:
-        """Read a file that ``save`` wrote; None where there is none, or a power cut has damaged it."""
+        """Read a file that ``save`` wrote; returns None if it is missing or damaged by a power cut."""
         import numpy as np
 
         try:
-            with path.open("rb") as file, np.load(file) as held:
-                return cls({name: held[name] for name in NAMES})
+            with path.open("rb") as file, np.load(file) as arrays:
+                return cls({name: arrays[name] for name in NAMES})
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             return None

@@ -1,4 +1,4 @@
-"""The training loop: stages, steps, checkpoints. It can be stopped at any step and goes on where it was."""
+"""The training loop: stages, steps, checkpoints. It can stop after any step and resume there."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetune import checkpoint, lora
 from finetune.batches import plan
-from finetune.checkpoint import Place
+from finetune.checkpoint import Progress
 from finetune.features import Features
 from finetune.recipe import Recipe, Stage
 from finetune.tasks import Task
@@ -21,22 +21,22 @@ from rag.errors import TuningError
 if TYPE_CHECKING:
     import torch
 
-# Steps between two points of the curve.
+# Steps between two points of the loss curve.
 POINT_STEPS = 10
 CLIP = 1.0
-# Of the names of tensors in a checkpoint: the weights that a stage began with.
-BEGINNING = "beginning/"
+# Prefix of the tensors in a checkpoint that hold the initial weights of the stage.
+INITIAL = "beginning/"
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point of the curve.
+    """A point of the loss curve.
 
     Attributes:
-        loss: Mean of the steps since the last point.
-        figures: Of the validation rows, where they were looked at.
-        seconds: Computing time since the beginning of the training.
-        tokens_per_s: Since the last point, padding included.
+        loss: Mean over the steps since the last point.
+        figures: Metrics on the validation rows, at the steps that validate.
+        seconds: Computing time since training began.
+        tokens_per_s: Throughput since the last point, padding included.
     """
 
     stage: str
@@ -50,18 +50,18 @@ class Point:
 
 
 class Stopped(Exception):
-    """The training was asked to stop, and wrote a checkpoint."""
+    """Training stopped on request, after a checkpoint was written."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """What one training needs.
+    """Runs the stages of one training.
 
     Attributes:
-        features: Of each stage, and ``validation``.
+        features: Features by stage name, and ``validation``.
         checkpoints: Folder of the checkpoints.
-        on_point: Told of every point.
-        stopping: Asked after every step.
+        on_point: Called with every point of the curve.
+        stopping: Returns whether to stop; checked after every step.
     """
 
     recipe: Recipe
@@ -72,44 +72,44 @@ class Trainer:
     stopping: Callable[[], bool]
 
     def train(self) -> torch.nn.Module:
-        """All stages, from the newest checkpoint on.
+        """Train all stages, resuming from the newest checkpoint.
 
         Returns:
             The network, its base wrapped in the adapter.
 
         Raises:
-            Stopped: It was asked to stop.
-            TuningError: The loss is no number.
-            StorageFull: A checkpoint could not be written; the one before it stays.
+            Stopped: A stop was requested.
+            TuningError: The loss is not finite.
+            StorageFull: A checkpoint could not be written; the previous one stays.
         """
         found = checkpoint.load(self.checkpoints)
-        place, tensors = found or (Place(), {})
+        progress, tensors = found or (Progress(), {})
         network: Any = self.task.network()
         for number, stage in enumerate(self.recipe.stages):
-            if number < place.stage:
+            if number < progress.stage:
                 continue
             if stage.method == "lora" and not _is_wrapped(network):
-                network = self._wrapped(network, tensors if number == place.stage else {})
-            if number > place.stage:
-                place, tensors = replace(place, stage=number, step=0), {}
-            place = self._stage(network, stage, place, tensors)
+                network = self._wrapped(network, tensors if number == progress.stage else {})
+            if number > progress.stage:
+                progress, tensors = replace(progress, stage=number, step=0), {}
+            progress = self._stage(network, stage, progress, tensors)
             tensors = {}
         if not _is_wrapped(network):
             network = self._wrapped(network, {})
         return network
 
     def _wrapped(self, network: Any, tensors: Mapping[str, torch.Tensor]) -> Any:
-        # An adapter holds all that came to the base, what the training started from included.
+        # The adapter contains every change to the base, including the adapter that training started from.
         fresh = self.task.network(plain=True)
         if tensors:
-            # The checkpoint holds the adapter: nothing has to be cut.
+            # The adapter's weights are restored from the checkpoint.
             fresh.base = lora.wrap(fresh.base, self.recipe.lora.rank)
         else:
-            fresh.base, _ = lora.cut(network.base, fresh.base, self.recipe.lora.rank)
+            fresh.base, _ = lora.extract(network.base, fresh.base, self.recipe.lora.rank)
             fresh.head.load_state_dict(network.head.state_dict())
         return fresh
 
-    def _stage(self, network: Any, stage: Stage, place: Place, tensors: dict[str, torch.Tensor]) -> Place:
+    def _stage(self, network: Any, stage: Stage, progress: Progress, tensors: dict[str, torch.Tensor]) -> Progress:
         import torch
 
         trained = trainable(network, stage)
@@ -117,26 +117,26 @@ class Trainer:
             trained.values(), lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True
         )
         _restore(trained, optimizer, tensors)
-        before_it = _beginning(trained, tensors) if stage.average else {}
+        initial = _initial(trained, tensors) if stage.average else {}
         features = self.features[stage.name]
         steps = count_steps(features, stage, self.recipe.seed)
-        batches = _batches(features, stage, self.recipe.seed, skip=place.step)
+        batches = _batches(features, stage, self.recipe.seed, skip=progress.step)
         started = saved = time.monotonic()
-        before = place.seconds
-        # Of the steps since the last point, so that the curve is the same however often it was stopped.
+        before = progress.seconds
+        # Losses since the last point are restored too, so that interruptions do not change the curve.
         losses: list[float] = tensors["losses"].tolist() if "losses" in tensors else []
         tokens, since = 0, started
-        for step in range(place.step + 1, steps + 1):
+        for step in range(progress.step + 1, steps + 1):
             rows = next(batches)
-            rate = stage.learning_rate * pace(step, steps, stage.warmup)
+            rate = stage.learning_rate * learning_rate_factor(step, steps, stage.warmup)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             with self._precision():
                 loss = self.task.loss(network, features, rows)
             if not torch.isfinite(loss):
                 raise TuningError(
-                    f"The loss of step {step} of {stage.name} is no number: the training has come apart.",
-                    fix="Lower the stage's learning_rate, and begin anew.",
+                    f"The loss is not finite at step {step} of stage {stage.name}: training has diverged.",
+                    fix="Lower the stage's learning_rate and start a new run.",
                 )
             loss.backward()
             torch.nn.utils.clip_grad_norm_(trained.values(), CLIP)
@@ -145,34 +145,31 @@ class Trainer:
             losses.append(float(loss.detach()))
             tokens += len(rows) * int(features.lengths[rows].max())
             now = time.monotonic()
-            place = replace(place, step=step, seconds=before + now - started)
-            looks = step % stage.validate_every == 0 or step == steps
-            if step % POINT_STEPS == 0 or looks:
-                figures = self._look(network) if looks else None
-                pace_now = tokens / max(now - since, 1e-9)
-                self.on_point(
-                    Point(
-                        stage.name, step, steps, sum(losses) / len(losses), rate, place.seconds, pace_now, figures
-                    )
-                )
+            progress = replace(progress, step=step, seconds=before + now - started)
+            validates = step % stage.validate_every == 0 or step == steps
+            if step % POINT_STEPS == 0 or validates:
+                metrics = self._validate(network) if validates else None
+                speed = tokens / max(now - since, 1e-9)
+                loss_mean = sum(losses) / len(losses)
+                self.on_point(Point(stage.name, step, steps, loss_mean, rate, progress.seconds, speed, metrics))
                 losses, tokens, since = [], 0, time.monotonic()
             stopping = self.stopping()
             if stopping or step == steps or time.monotonic() - saved > self.recipe.checkpoint_s:
-                checkpoint.save(self.checkpoints, place, _state(trained, optimizer, losses) | before_it)
+                checkpoint.save(self.checkpoints, progress, _state(trained, optimizer, losses) | initial)
                 saved = time.monotonic()
             if stopping and step < steps:
                 raise Stopped
         with torch.no_grad():
             for name, parameter in trained.items():
                 if stage.average:
-                    parameter.lerp_(before_it[f"{BEGINNING}{name}"], 0.5)
-        return place
+                    parameter.lerp_(initial[f"{INITIAL}{name}"], 0.5)
+        return progress
 
-    def _look(self, network: Any) -> Mapping[str, float]:
+    def _validate(self, network: Any) -> Mapping[str, float]:
         import torch
 
         with torch.no_grad(), self._precision():
-            return self.task.figures(network, self.features["validation"])
+            return self.task.metrics(network, self.features["validation"])
 
     def _precision(self) -> AbstractContextManager[Any]:
         import torch
@@ -183,20 +180,20 @@ class Trainer:
         return context
 
 
-def pace(step: int, steps: int, warmup: float) -> float:
-    """The share of the learning rate at a step: up in a straight line, then down to 0.
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the factor of the learning rate at a step: linear warm-up, then linear decay to 0.
 
     Args:
-        step: From 1 to ``steps``.
-        steps: Of the whole stage.
-        warmup: Share of the steps in which it rises, 0 to 1.
+        step: The step, 1 to ``steps``.
+        steps: Total steps of the stage.
+        warmup: Share of the steps that warm up, 0 to 1.
     """
     rising = warmup * steps
     return min(step / rising if rising else 1.0, (steps - step + 1) / max(steps - rising, 1.0), 1.0)
 
 
 def count_steps(features: Features, stage: Stage, seed: int) -> int:
-    """The steps of a stage."""
+    """Return the number of steps of a stage."""
     whole = int(stage.epochs)
     count = sum(len(_epoch(features, stage, seed, epoch)) for epoch in range(whole))
     if stage.epochs > whole:
@@ -205,14 +202,14 @@ def count_steps(features: Features, stage: Stage, seed: int) -> int:
 
 
 def trainable(network: Any, stage: Stage) -> dict[str, torch.nn.Parameter]:
-    """What a stage moves: the head, and the matrices of the layers or the adapter; the rest gets no gradient."""
+    """Freeze all parameters but those that a stage trains: the head, and the layers' matrices or the adapter."""
     found = {}
     for name, parameter in network.named_parameters():
-        moves = name.startswith("head.") or (
+        trains = name.startswith("head.") or (
             "lora_" in name if stage.method == "lora" else _is_target(name) and "lora_" not in name
         )
-        parameter.requires_grad_(moves)
-        if moves:
+        parameter.requires_grad_(trains)
+        if trains:
             found[name] = parameter
     return found
 
@@ -252,11 +249,11 @@ def _state(
     return state
 
 
-def _beginning(
+def _initial(
     trained: Mapping[str, torch.nn.Parameter], tensors: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """The weights that the stage began with: as the checkpoint tells, or as they are."""
-    names = {name: f"{BEGINNING}{name}" for name in trained}
+    """Return the initial weights of the stage, from the checkpoint or else the current ones."""
+    names = {name: f"{INITIAL}{name}" for name in trained}
     return {key: tensors[key] if key in tensors else trained[name].detach().clone() for name, key in names.items()}
 
 
@@ -275,5 +272,5 @@ def _restore(
             optimizer.state[parameter] = {
                 key.partition("/")[0]: value
                 for key, value in tensors.items()
-                if key.partition("/")[2] == name and not key.startswith(("weight/", BEGINNING))
+                if key.partition("/")[2] == name and not key.startswith(("weight/", INITIAL))
             }

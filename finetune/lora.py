@@ -1,7 +1,7 @@
-"""Adapters: a low-rank difference to the base, in peft's format.
+"""LoRA adapters: low-rank differences to the base, in peft's format.
 
-A difference that full training has made is cut down to a low rank by its singular values, which gives the
-nearest matrix of that rank (Eckart and Young, Psychometrika 1936).
+The result of full training is reduced to a low rank by singular value decomposition, which gives the nearest
+matrix of that rank (Eckart and Young, Psychometrika 1936).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def wrap(base: torch.nn.Module, rank: int) -> torch.nn.Module:
-    """The base with an empty adapter on every matrix of its layers; only the adapter can be trained."""
+    """Wrap the base in an empty adapter on every matrix of its layers; only the adapter is trainable."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=list(TARGETS), bias="none")
@@ -24,22 +24,22 @@ def wrap(base: torch.nn.Module, rank: int) -> torch.nn.Module:
     return wrapped
 
 
-def cut(trained: torch.nn.Module, fresh: torch.nn.Module, rank: int) -> tuple[torch.nn.Module, float]:
-    """An adapter on a fresh base that comes as near to a trained one as its rank allows.
+def extract(trained: torch.nn.Module, fresh: torch.nn.Module, rank: int) -> tuple[torch.nn.Module, float]:
+    """Extract the adapter that best approximates a fully trained base.
 
     Args:
         trained: The base after full training.
-        fresh: The base before it; it is wrapped.
-        rank: Of the adapter, 1 to 384.
+        fresh: The base before training; it is wrapped in place.
+        rank: Rank of the adapter, 1 to 384.
 
     Returns:
-        The wrapped base, and the share of the difference (squared) that the adapter holds, 0 to 1.
+        The wrapped base, and the share of the squared difference that the adapter captures, 0 to 1.
     """
     import torch
 
     wrapped = wrap(fresh, rank)
     moved = dict(trained.named_parameters())
-    whole = held = 0.0
+    whole = captured = 0.0
     with torch.no_grad():
         for name, module in wrapped.named_modules():
             if not hasattr(module, "lora_A"):
@@ -48,18 +48,18 @@ def cut(trained: torch.nn.Module, fresh: torch.nn.Module, rank: int) -> tuple[to
             weight = moved[f"{name.removeprefix('base_model.model.')}.weight"]
             left, values, right = torch.linalg.svd((weight - layer.base_layer.weight).float(), full_matrices=False)
             if not values[0]:
-                # Nothing has moved: both factors would be 0, and a product of zeros never gets a gradient.
+                # Unchanged: both factors would be 0, and a product of zeros never gets a gradient.
                 continue
             root = values[:rank].sqrt()
             layer.lora_B["default"].weight.copy_(left[:, :rank] * root)
             layer.lora_A["default"].weight.copy_(root[:, None] * right[:rank])
             whole += float(values.square().sum())
-            held += float(values[:rank].square().sum())
-    return wrapped, held / whole if whole else 1.0
+            captured += float(values[:rank].square().sum())
+    return wrapped, captured / whole if whole else 1.0
 
 
 def save(wrapped: torch.nn.Module, folder: Path) -> None:
-    """Write the adapter in peft's format, its numbers in 16 bits."""
+    """Write the adapter in peft's format, with 16-bit weights."""
     import torch
 
     model: Any = wrapped

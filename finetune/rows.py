@@ -1,4 +1,4 @@
-"""The rows that tasks are trained on."""
+"""Training rows."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ Kind = Literal["short", "sentence", "refusal", "condense", "question", "prose"]
 
 @dataclass(frozen=True, slots=True)
 class ReadingRow:
-    """A question and a passage that answers it, or does not.
+    """A question and a passage that may answer it.
 
     Attributes:
         place: Title and headings above the passage, outermost first.
-        answers: First and one past the last character of each place in the passage that answers; none where
-            the passage does not answer.
-        exact: Whether each of ``answers`` is an answer; otherwise the answer lies somewhere inside.
+        answers: Character spans (start, end) of the answers in the passage; empty if it does not answer.
+        exact: Whether the spans are the answers; otherwise the answer lies somewhere inside.
     """
 
     question: str
@@ -28,12 +27,12 @@ class ReadingRow:
 
 @dataclass(frozen=True, slots=True)
 class WritingRow:
-    """A prompt and the reply that it should get.
+    """A prompt and its expected reply.
 
     Attributes:
-        kind: What is asked for; decides what is counted apart.
-        texts: Of the messages, in order.
-        passages: What of the last message are passages, best first.
+        kind: Kind of reply; metrics are reported per kind.
+        texts: Texts of the messages, in order.
+        passages: The passages contained in the last message, best first.
     """
 
     kind: Kind

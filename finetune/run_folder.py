@@ -1,15 +1,15 @@
-"""A training run as files: what was asked for, how far it is, what came of it.
+"""A training run as a folder of files: configuration, progress and result.
 
-``recipe.toml``      the recipe, as it was given
-``run.json``         data folder, hash of the recipe, adapter it starts from, when it began, how it is tracked
-``status.json``      state, place, process; replaced whole
-``curve.jsonl``      a point a line
+``recipe.toml``      the recipe, unchanged
+``run.json``         data folder, hash of the recipe, adapter it starts from, start time, tracking
+``status.json``      state, progress, process; replaced atomically
+``curve.jsonl``      one point of the loss curve per line
 ``features/``        the rows of each stage as numbers
 ``checkpoints/``     see ``finetune.checkpoint``
-``log.txt``          what the process printed
-``stop``             there while somebody wants it to stop
-``lock``             held while a process trains
-``result/``          the adapter, the head and the card; there when the run is done
+``log.txt``          output of the process
+``stop``             exists while a stop is requested
+``lock``             locked while a process trains
+``result/``          adapter, head and card of a finished run
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ RESULT = "result"
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How far a run is.
+    """State and progress of a run.
 
     Attributes:
-        pid: Of the process that computes.
-        stage, step, steps: Where it stands.
-        loss: Of the last point.
-        left_s: Computing time still needed, in seconds; None while unknown.
-        message: Why it failed.
+        pid: Id of the training process.
+        stage, step, steps: Current stage, steps done and total steps in it.
+        loss: Loss at the last point.
+        left_s: Estimated computing time left, in seconds; None if unknown.
+        message: The reason of a failure.
     """
 
     state: State
@@ -70,73 +70,73 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Name of the run."""
         return self.path.name
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe.
+        """Recipe of the run.
 
         Raises:
-            TuningError: It is missing or malformed, or not what the run began with.
+            TuningError: The recipe is missing, malformed, or has changed since the run started.
         """
         file = self.path / "recipe.toml"
         try:
             text = file.read_text(encoding="utf-8")
         except OSError as error:
             raise TuningError(
-                f"There is no run in {self.path}.", fix="`ragsmith tune status` lists the runs."
+                f"There is no run in {self.path}.", fix="List the runs with `ragsmith tune status`."
             ) from error
         recipe = parse_recipe(text, str(file))
-        # The rows and the checkpoints that are there were made by the recipe as it was.
-        if _hash(text) != self._told["recipe_sha256"]:
+        # Existing features and checkpoints belong to the original recipe.
+        if _hash(text) != self._config["recipe_sha256"]:
             raise TuningError(
-                f"{file} was changed since the run began.", fix="Undo the change, or begin a new run with it."
+                f"{file} has changed since the run started.", fix="Undo the change, or start a new run."
             )
         return recipe
 
     @property
     def data(self) -> Path:
-        """The folder of data."""
-        return Path(str(self._told["data"]))
+        """Folder of the training data."""
+        return Path(str(self._config["data"]))
 
     @property
     def tracking(self) -> TrackingSettings:
-        """How the run is told to W&B."""
-        return TrackingSettings(**self._told["tracking"])
+        """W&B settings of the run."""
+        return TrackingSettings(**self._config["tracking"])
 
     @property
-    def _told(self) -> dict[str, Any]:
+    def _config(self) -> dict[str, Any]:
         try:
-            held: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
-            told = {name: held[name] for name in ("data", "recipe_sha256", "tracking")}
-            return {**told, "start": held.get("start")}
+            stored: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            config = {name: stored[name] for name in ("data", "recipe_sha256", "tracking")}
+            return {**config, "start": stored.get("start")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TuningError(
-                f"The run in {self.path} is damaged: run.json cannot be read.", fix="Begin a new one."
+                f"The run in {self.path} is damaged: run.json cannot be read.", fix="Start a new run."
             ) from error
 
     @property
     def status(self) -> Status:
-        """As last written; a run whose process is gone counts as stopped."""
+        """Status as last written; a run whose process is gone counts as stopped."""
         try:
             found = Status(**json.loads((self.path / "status.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return Status("stopped")
-        if found.state in ("preparing", "running") and not self.is_worked_on:
+        if found.state in ("preparing", "running") and not self.is_active:
             return replace(found, state="stopped", left_s=None)
         return found
 
     @property
     def lock(self) -> FileLock:
-        """Held by the process that trains; it dies with it."""
+        """Lock of the training process; the system releases it when the process dies."""
         from filelock import FileLock
 
         return FileLock(self.path / "lock")
 
     @property
-    def is_worked_on(self) -> bool:
-        """Whether a process trains at this moment."""
+    def is_active(self) -> bool:
+        """Whether a process is training now."""
         from filelock import Timeout
 
         try:
@@ -146,30 +146,30 @@ class RunFolder:
             return True
 
     def write_status(self, status: Status) -> None:
-        """Replace the status, whole."""
+        """Replace the status atomically."""
         _write(self.path / "status.json", json.dumps(asdict(status)))
 
     @property
-    def stop_asked(self) -> bool:
-        """Whether somebody wants it to stop."""
+    def stop_requested(self) -> bool:
+        """Whether a stop is requested."""
         return (self.path / "stop").exists()
 
-    def ask_to_stop(self) -> None:
-        """Let the process write a checkpoint and end."""
+    def request_stop(self) -> None:
+        """Ask the process to write a checkpoint and exit."""
         with disk_errors(f"stop the run {self.name}"):
             (self.path / "stop").touch()
 
-    def forget_stop(self) -> None:
-        """Before it goes on."""
+    def clear_stop(self) -> None:
+        """Withdraw a stop request."""
         (self.path / "stop").unlink(missing_ok=True)
 
     def clear_left_overs(self) -> None:
-        """Delete what a killed process did not finish writing; for the process that holds the lock."""
+        """Delete the partial files of a killed process; the caller must own the lock."""
         for path in (*self.path.glob(".*.[0-9]*"), *(self.path / "features").glob(".*.[0-9]*")):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def points(self) -> Iterator[Point]:
-        """The curve so far; a line that a crash left unfinished is left out."""
+        """Yield the curve so far, without a line that a crash left incomplete."""
         try:
             lines = (self.path / "curve.jsonl").read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
@@ -180,35 +180,35 @@ class RunFolder:
             except (ValueError, TypeError):
                 return
 
-    def cut_curve(self, stages: list[str], stage: int, step: int) -> None:
-        """Take out what came after a checkpoint: it is computed again."""
+    def truncate_curve(self, stages: list[str], stage: int, step: int) -> None:
+        """Drop the points after a checkpoint, which are computed again."""
         kept = [point for point in self.points() if (stages.index(point.stage), point.step) <= (stage, step)]
         _write(self.path / "curve.jsonl", "".join(_line(point) for point in kept))
 
     def add_point(self, point: Point) -> None:
-        """Lengthen the curve."""
+        """Append a point to the curve."""
         with disk_errors("write the curve"), (self.path / "curve.jsonl").open("a", encoding="utf-8") as file:
             file.write(_line(point))
 
 
 def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: TrackingSettings) -> RunFolder:
-    """Make the folder of a run.
+    """Create the folder of a run.
 
     Args:
-        runs: Where the runs of the workspace are.
+        runs: The folder of all runs.
         recipe: The recipe.
-        text: The same, as it was given.
-        data: The folder of data.
-        tracking: How the run is told to W&B.
+        text: The text that the recipe was parsed from.
+        data: The folder of the training data.
+        tracking: The W&B settings.
 
     Raises:
-        AdapterError: There is no adapter such as the recipe starts from.
+        AdapterError: The adapter that the recipe starts from is missing.
         StorageFull, WorkspaceError: The folder cannot be written.
     """
     started = time.time()
-    asked = _asked(recipe, text, data)
+    inputs = _inputs(recipe, text, data)
     stem = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}"
-    with disk_errors("begin a run"):
+    with disk_errors("start a run"):
         runs.mkdir(parents=True, exist_ok=True)
         for number in range(1, 1000):
             path = runs / (stem if number == 1 else f"{stem}-{number}")
@@ -217,65 +217,62 @@ def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: Trackin
                 break
             except FileExistsError:
                 continue
-        told = {**asked, "started": started, "tracking": tracking.model_dump()}
-        (path / "run.json").write_text(json.dumps(told), encoding="utf-8")
+        config = {**inputs, "started": started, "tracking": tracking.model_dump()}
+        (path / "run.json").write_text(json.dumps(config), encoding="utf-8")
         (path / "recipe.toml").write_text(text, encoding="utf-8")
     return RunFolder(path)
 
 
 def run_like(runs: Path, recipe: Recipe, text: str, data: Path) -> RunFolder | None:
-    """The newest run that was asked for the same: recipe, the adapter it starts from, and data.
-
-    Args:
-        runs, recipe, text, data: See ``new_run``.
+    """Find the newest run with the same recipe, starting adapter and data; arguments as for ``new_run``.
 
     Raises:
-        AdapterError: There is no adapter such as the recipe starts from.
+        AdapterError: The adapter that the recipe starts from is missing.
     """
-    asked = _asked(recipe, text, data)
+    inputs = _inputs(recipe, text, data)
     for run in all_runs(runs):
         try:
-            told = run._told
+            config = run._config
         except TuningError:
-            # Whatever it was asked for, it cannot go on.
+            # A damaged run cannot be resumed.
             continue
-        if {name: told[name] for name in asked} == asked:
+        if {name: config[name] for name in inputs} == inputs:
             return run
     return None
 
 
 def find_run(runs: Path, name: str | None) -> RunFolder:
-    """The run of that name; the newest one without a name.
+    """Find a run by name, or the newest one if no name is given.
 
     Raises:
-        TuningError: There is none.
+        TuningError: There is no such run.
     """
     if name and _is_run(runs / name):
         return RunFolder(runs / name)
     found = all_runs(runs)
     if name or not found:
-        known = ", ".join(each.name for each in found[:5]) or "none yet"
+        known = ", ".join(run.name for run in found[:5]) or "none yet"
         raise TuningError(
-            f"There is no run {name}." if name else "There is no run yet.",
-            fix=f"Runs: {known}." if name else "Begin one with `ragsmith tune run RECIPE --data FOLDER`.",
+            f"There is no run {name}." if name else "There are no runs yet.",
+            fix=f"Runs: {known}." if name else "Start one with `ragsmith tune run RECIPE --data FOLDER`.",
         )
     return found[0]
 
 
 def all_runs(runs: Path) -> list[RunFolder]:
-    """Every run, the newest first."""
+    """Return all runs, newest first."""
     found = [path for path in runs.glob("*") if _is_run(path)]
     found.sort(key=lambda path: (path / "run.json").stat().st_mtime, reverse=True)
     return [RunFolder(path) for path in found]
 
 
 def _is_run(path: Path) -> bool:
-    # `Path.is_file` raises where a name is too long for a file.
+    # `Path.is_file` raises if a name is too long.
     return all(os.path.isfile(path / name) for name in ("recipe.toml", "run.json"))
 
 
-def _asked(recipe: Recipe, text: str, data: Path) -> dict[str, Any]:
-    """What decides what a training makes, beside the code."""
+def _inputs(recipe: Recipe, text: str, data: Path) -> dict[str, Any]:
+    """Return everything but the code that determines the result of a run."""
     return {
         "recipe_sha256": _hash(text),
         "start": find_start(recipe.start).identity if recipe.start is not None else None,
@@ -288,8 +285,7 @@ def _hash(text: str) -> str:
 
 
 def _line(point: Point) -> str:
-    held: dict[str, Any] = asdict(point)
-    return json.dumps(held) + "\n"
+    return json.dumps(asdict(point)) + "\n"
 
 
 def _write(path: Path, text: str) -> None:

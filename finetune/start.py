@@ -1,4 +1,4 @@
-"""The network that a training begins with."""
+"""The network that training starts from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 
 def open_network(recipe: Recipe, files: ModelFiles, *, plain: bool) -> torch.nn.Module:
-    """The base, with the adapter that the recipe starts from, and a fresh head.
+    """Open the base with the recipe's starting adapter merged into it, and a fresh head.
 
     Args:
-        recipe: Names task, seed and start.
-        files: Of the base.
-        plain: Without the adapter.
+        recipe: Names task, seed and starting adapter.
+        files: The files of the base model.
+        plain: Whether to leave out the adapter.
 
     Raises:
-        AdapterError: There is no such adapter, or it was made for other weights.
+        AdapterError: There is no such adapter, or it belongs to other weights.
     """
     import torch
 
@@ -40,16 +40,16 @@ def open_network(recipe: Recipe, files: ModelFiles, *, plain: bool) -> torch.nn.
 
 
 def find_start(name: str) -> Adapter:
-    """The adapter that a recipe starts from: a folder, or the name of one that ships.
+    """Find the adapter that a recipe starts from, by folder or by the name of a shipped one.
 
     Raises:
-        AdapterError: There is none, or it is damaged.
+        AdapterError: There is no such adapter, or it is damaged.
     """
     folder = next((place for place in places_of(name, SHIPPED) if os.path.isfile(place / CARD)), None)
     if folder is None:
         shipped = ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{CARD}")))
         raise AdapterError(
             f"There is no adapter {name} to start from.",
-            fix=f"Give a folder with a card.json, or one of: {shipped}.",
+            fix=f"Name a folder with a card.json, or one of: {shipped}.",
         )
     return read_adapter(folder)

@@ -1,7 +1,7 @@
-"""The W&B run of a training: configuration, curves, and the adapter as an artifact.
+"""W&B tracking of a training run: configuration, curves, and the adapter as an artifact.
 
-Each process that works on a training has a run of its own; they share the training's name as their group. A
-tracker that fails is given up, and never fails the training.
+Every process that trains has a W&B run of its own; they share the name of the training run as their group. A
+tracker that fails is disabled and never fails the training.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TrainingTracker:
         )
 
     def point(self, point: Point) -> None:
-        """Log loss, pace and learning rate; the figures of the validation rows where there are some."""
+        """Log loss, throughput, learning rate and, if there are any, the validation metrics."""
         values: dict[str, Any] = {
             f"{point.stage}/loss": point.loss,
             f"{point.stage}/learning_rate": point.learning_rate,
@@ -44,7 +44,7 @@ class TrainingTracker:
         self.run.attempt(lambda run: run.log(values))
 
     def result(self, folder: Path, card: Mapping[str, Any]) -> None:
-        """Log the adapter's folder as an artifact, with its card."""
+        """Log the adapter's folder as an artifact, with its card as metadata."""
 
         def log(run: Any) -> None:
             import wandb

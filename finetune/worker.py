@@ -1,4 +1,4 @@
-"""The process that trains: ``python -m finetune.worker RUN_FOLDER``."""
+"""The training process: ``python -m finetune.worker RUN_FOLDER``."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _log = logging.getLogger(__name__)
 
 
 def main(folder: Path) -> int:
-    """Train to the end, or until somebody wants it to stop.
+    """Train until done, or until a stop is requested.
 
     Returns:
-        The exit status: 0 done or stopped, 1 failed.
+        The exit status: 0 if done or stopped, 1 if failed.
     """
     from filelock import Timeout
 
@@ -40,27 +40,27 @@ def main(folder: Path) -> int:
     logging.getLogger("rag").setLevel(logging.WARNING)
     run = RunFolder(folder)
     try:
-        # Whoever looks whether it is held, holds it for a moment.
+        # A process that checks the lock takes it for a moment, so wait briefly.
         with private_files(), run.lock.acquire(timeout=LOCK_S):
-            return _Work(run).finished()
+            return _Job(run).run()
     except Timeout:
-        _log.error("Another process works on %s.", run.name)
+        _log.error("Another process is already training %s.", run.name)
         return 1
 
 
-class _Work:
+class _Job:
     """Trains, and keeps the files of the run up to date."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
-        # How far it was is known before the next point.
+        # Keep the previous progress until the first point.
         self._status = replace(run.status, state="preparing", pid=os.getpid(), left_s=None, message="")
-        self._stop = False
+        self._interrupted = False
         self._steps: dict[str, int] = {}
         self._tracker: TrainingTracker
 
-    def finished(self) -> int:
-        """Do it all; the exit status."""
+    def run(self) -> int:
+        """Train and return the exit status."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         try:
@@ -70,11 +70,11 @@ class _Work:
         except Stopped:
             _log.info("Stopped.")
             return self._ended("stopped")
-        except Exception as error:  # noqa: BLE001 - nobody is there to see it: the traceback goes to the log
+        except Exception as error:  # noqa: BLE001 - a background process: the traceback goes to the log
             known = isinstance(error, RagsmithError)
-            told = str(error) if known else f"This is a bug in ragsmith: {type(error).__name__}: {error}"
-            _log.error("%s", told, exc_info=not known)
-            return self._ended("failed", told)
+            message = str(error) if known else f"This is a bug in ragsmith: {type(error).__name__}: {error}"
+            _log.error("%s", message, exc_info=not known)
+            return self._ended("failed", message)
         _log.info("Done: %s", self._run.path / RESULT)
         return self._ended("done")
 
@@ -82,7 +82,7 @@ class _Work:
         try:
             self._run.write_status(replace(self._status, state=state, left_s=None, message=message))
         except RagsmithError as error:
-            # A full disk may refuse even this: a run that no process works on counts as stopped.
+            # A full disk may prevent even this; a run without a process counts as stopped.
             _log.error("%s", error)
             return 1
         return int(state == "failed")
@@ -94,18 +94,18 @@ class _Work:
         features = prepare(run, recipe, task, self._check_stop)
         found = checkpoint.load(run.path / "checkpoints")
         stages = [stage.name for stage in recipe.stages]
-        run.cut_curve(stages, *((found[0].stage, found[0].step) if found else (-1, 0)))
+        run.truncate_curve(stages, *((found[0].stage, found[0].step) if found else (-1, 0)))
         self._steps = {
             stage.name: count_steps(features[stage.name], stage, recipe.seed) for stage in recipe.stages
         }
         self._status = replace(self._status, state="running")
         run.write_status(self._status)
-        data = {name: each.version for name, each in features.items()}
+        data = {name: stage.version for name, stage in features.items()}
         config = {"recipe": recipe.model_dump(), "data": data}
         self._tracker = TrainingTracker(run.tracking, run.path.parent.parent, run.name, config)
         try:
             trainer = Trainer(
-                recipe, task, features, run.path / "checkpoints", self._on_point, lambda: self._asked_to_stop
+                recipe, task, features, run.path / "checkpoints", self._on_point, lambda: self._stop_requested
             )
             network = trainer.train()
             card = task.finish(network, features[VALIDATION], run.path / RESULT, data)
@@ -117,18 +117,18 @@ class _Work:
             self._tracker.finish(failed=True)
             raise
         self._tracker.finish()
-        # The result is whole: nothing will go on from them, and each holds more than a hundred megabytes.
+        # No longer needed once the result is written, and over a hundred megabytes each.
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        self._stop = True
+        self._interrupted = True
 
     @property
-    def _asked_to_stop(self) -> bool:
-        return self._stop or self._run.stop_asked
+    def _stop_requested(self) -> bool:
+        return self._interrupted or self._run.stop_requested
 
     def _check_stop(self) -> None:
-        if self._asked_to_stop:
+        if self._stop_requested:
             raise Stopped
 
     def _on_point(self, point: Point) -> None:
@@ -146,25 +146,25 @@ class _Work:
         )
         self._run.write_status(self._status)
         self._tracker.point(point)
-        told = "".join(f", {name} {value:.4f}" for name, value in (point.figures or {}).items())
+        metrics = "".join(f", {name} {value:.4f}" for name, value in (point.figures or {}).items())
         _log.info(
             "%s %d/%d: loss %.4f, %.0f tokens/s%s",
-            *(point.stage, point.step, point.steps, point.loss, point.tokens_per_s, told),
+            *(point.stage, point.step, point.steps, point.loss, point.tokens_per_s, metrics),
         )
 
 
 def prepare(run: RunFolder, recipe: Recipe, task: Task, between: Callable[[], None]) -> Mapping[str, Features]:
-    """The features of every stage and of the validation rows: read where they are there, else made.
+    """Load or build the features of every stage and of the validation rows.
 
     Args:
-        run: Keeps them.
+        run: The run that stores them.
         recipe: Names the sources.
-        task: Makes them.
-        between: Called before each source.
+        task: Builds the features.
+        between: Called before each source and every 1000 rows; may raise to stop.
 
     Raises:
         TuningError: The data are missing or malformed, or a stage has no rows.
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
     """
     folder = run.path / "features"
     with disk_errors(f"write {folder}"):
@@ -174,27 +174,27 @@ def prepare(run: RunFolder, recipe: Recipe, task: Task, between: Callable[[], No
     for name, sources in ((VALIDATION, ()), *((stage.name, stage.sources) for stage in recipe.stages)):
         path = folder / f"{name}.npz"
         between()
-        kept = Features.load(path)
-        if kept is not None:
-            made = kept
+        stored = Features.load(path)
+        if stored is not None:
+            built = stored
         elif sources in same:
-            made = same[sources]
-            made.save(path)
+            built = same[sources]
+            built.save(path)
         elif not sources:
-            made = Features.pack(task.validation(run.data, recipe.validation_rows))
-            made.save(path)
+            built = Features.pack(task.validation(run.data, recipe.validation_rows))
+            built.save(path)
         else:
-            made = Features.pack(
+            built = Features.pack(
                 feature
                 for source in sources
                 for turn in range(source.repeat)
                 for feature in _watched(task.features(source, run.data, recipe.seed + turn), between)
             )
-            made.save(path)
-        if not len(made):
-            raise TuningError(f"The rows of {name} are none: {run.data} holds nothing for it.")
-        found[name] = same[sources] = made
-        _log.info("%s: %d rows, %d tokens", name, len(made), int(made.lengths.sum()))
+            built.save(path)
+        if not len(built):
+            raise TuningError(f"{run.data} contains no rows for {name}.")
+        found[name] = same[sources] = built
+        _log.info("%s: %d rows, %d tokens", name, len(built), int(built.lengths.sum()))
     return found
 
 

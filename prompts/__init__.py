@@ -1,4 +1,4 @@
-"""Versioned prompt templates: strict data, kept as YAML files that a person can read, diff and commit."""
+"""Versioned prompt templates: strict data, stored as YAML files that can be read, diffed and committed."""
 
 from __future__ import annotations
 

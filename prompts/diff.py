@@ -1,4 +1,4 @@
-"""What differs between two versions: part by part, and word by word inside a part."""
+"""Differences between two versions of a prompt: part by part, and word by word within a part."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from prompts.template import PromptTemplate
 
 Kind = Literal["same", "removed", "added"]
 _WORD = re.compile(r"\s+|\w+|[^\w\s]")
-# Not part of what a person compares.
+# Fields that are not compared.
 _ASIDE = frozenset({"name", "version", "saved"})
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of words."""
+    """A run of words that are the same, removed or added."""
 
     kind: Kind
     text: str
@@ -30,9 +30,9 @@ class Change:
     """A part that differs.
 
     Attributes:
-        where: Its place, such as ``messages 1 content``.
-        old, new: Its text; None where a version has no such part.
-        pieces: The way from one to the other.
+        where: Path of the part, such as ``messages 1 content``.
+        old, new: Text of the part; None if the version lacks it.
+        pieces: The word-by-word difference.
     """
 
     where: str
@@ -42,36 +42,36 @@ class Change:
 
 
 def diff(old: PromptTemplate, new: PromptTemplate) -> tuple[Change, ...]:
-    """The parts that differ, in the order of the file; name, version and who saved it are left out."""
+    """Return the parts that differ, in file order; name, version and save record are not compared."""
     before, after = parts(old), parts(new)
     order = [*before, *(where for where in after if where not in before)]
     return tuple(
         Change(where, before.get(where), after.get(where), words(before.get(where, ""), after.get(where, "")))
-        for where in sorted(order, key=_place)
+        for where in sorted(order, key=_file_order)
         if before.get(where) != after.get(where)
     )
 
 
 def apply(old: PromptTemplate, changes: Sequence[Change]) -> dict[str, str]:
-    """The parts of the newer version, made of the older one and the pieces of the changes.
+    """Apply changes to a version and return the parts of the newer one.
 
     Raises:
-        ValueError: The changes are of another version.
+        ValueError: The changes belong to another version.
     """
     found = parts(old)
     for change in changes:
-        kept = "".join(each.text for each in change.pieces if each.kind != "added")
+        kept = "".join(piece.text for piece in change.pieces if piece.kind != "added")
         if kept != found.get(change.where, ""):
-            raise ValueError(f"The change of {change.where} is none of {old.label}.")
+            raise ValueError(f"The change of {change.where} does not apply to {old.label}.")
         if change.new is None:
             found.pop(change.where)
         else:
-            found[change.where] = "".join(each.text for each in change.pieces if each.kind != "removed")
+            found[change.where] = "".join(piece.text for piece in change.pieces if piece.kind != "removed")
     return found
 
 
 def words(old: str, new: str) -> tuple[Piece, ...]:
-    """The way from one text to another, words, spaces and signs taken whole."""
+    """Diff two texts by words, spaces and punctuation marks."""
     before, after = _WORD.findall(old), _WORD.findall(new)
     pieces: list[Piece] = []
     for kind, first, last, begin, end in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
@@ -86,30 +86,30 @@ def words(old: str, new: str) -> tuple[Piece, ...]:
 
 
 def parts(prompt: PromptTemplate) -> dict[str, str]:
-    """A version as texts by their place; what is no text is written as JSON."""
+    """Return the parts of a version as texts by path; values other than text as JSON."""
     found: dict[str, str] = {}
     for name, value in prompt.model_dump(mode="json", exclude={"settings"}).items():
         if name not in _ASIDE:
             _spread(name, value, found)
-    # Each setting is one part, also where it is a whole schema.
+    # A setting is one part, even if it is a whole schema.
     given = prompt.settings.given
-    return found | {f"settings {name}": json.dumps(each, ensure_ascii=False) for name, each in given.items()}
+    return found | {f"settings {name}": json.dumps(item, ensure_ascii=False) for name, item in given.items()}
 
 
 def _spread(where: str, value: Any, found: dict[str, str]) -> None:
     if isinstance(value, str):
         found[where] = value
     elif isinstance(value, Mapping):
-        for name, each in value.items():
-            _spread(f"{where} {name}", each, found)
+        for name, item in value.items():
+            _spread(f"{where} {name}", item, found)
     elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-        for number, each in enumerate(value, 1):
-            _spread(f"{where} {number}", each, found)
+        for number, item in enumerate(value, 1):
+            _spread(f"{where} {number}", item, found)
     elif value not in (None, []):
         found[where] = json.dumps(value, ensure_ascii=False)
 
 
-def _place(where: str) -> tuple[int, list[int]]:
-    """The order of the fields, and of what is numbered in them; sorting leaves the rest as it was."""
+def _file_order(where: str) -> tuple[int, list[int]]:
+    """Return a sort key: the order of the fields, then the numbers within a path."""
     first, *rest = where.split(" ")
-    return list(PromptTemplate.model_fields).index(first), [int(each) for each in rest if each.isdecimal()]
+    return list(PromptTemplate.model_fields).index(first), [int(step) for step in rest if step.isdecimal()]

@@ -1,4 +1,4 @@
-"""One version as a YAML file that a person can read, compare and commit."""
+"""Prompt versions as YAML files that can be read, compared and committed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import ValidationError
 
 from prompts import plain_yaml
-from prompts.template import PromptTemplate, PromptTemplateError, told_of
+from prompts.template import PromptTemplate, PromptTemplateError, first_problem
 
 if TYPE_CHECKING:
     import yaml
 
-# YAML reads these as ends of lines: unless they are escaped, a text would lose which one it was.
+# YAML reads these as line breaks: unless they are escaped, a text does not survive a round trip.
 _OTHER_LINE_ENDS = frozenset("\x85\u2028\u2029")
 
-# What a new prompt begins with.
+# The initial draft of a new prompt.
 SKELETON = """\
-# A place is written {{name}}, and each is one of the variables.
+# Write placeholders as {{name}}, and list every name under variables.
 description: What it is for, and when to use it.
 variables: [question]
 messages:
@@ -35,10 +35,10 @@ messages:
 
 
 def load_prompt(path: Path) -> PromptTemplate:
-    """Read one version, what it includes not yet in its place.
+    """Read one version, with its includes unresolved.
 
     Raises:
-        PromptTemplateError: The file is missing, is no YAML, has unknown keys, lies under another name, or was
+        PromptTemplateError: The file is missing, is not YAML, has unknown keys, is at the wrong path, or has
             changed since it was saved.
     """
     import yaml
@@ -50,41 +50,41 @@ def load_prompt(path: Path) -> PromptTemplate:
     try:
         prompt = parse_prompt(text)
     except ValidationError as error:
-        raise PromptTemplateError(f"The prompt {path} is malformed: {told_of(error)}.") from error
+        raise PromptTemplateError(f"The prompt {path} is malformed: {first_problem(error)}.") from error
     except yaml.YAMLError as error:
-        raise PromptTemplateError(f"The prompt {path} is no YAML: {_reason(error)}.") from error
+        raise PromptTemplateError(f"The prompt {path} must be valid YAML: {_reason(error)}.") from error
     if (path.parent.name, path.stem) != (prompt.name, str(prompt.version)):
         raise PromptTemplateError(
-            f"The prompt {path} says that it is {prompt.label}: it belongs in {prompt.name}/{prompt.version}.yaml."
+            f"The prompt {path} says that it is {prompt.label}: move it to {prompt.name}/{prompt.version}.yaml."
         )
     if prompt.saved and prompt.saved.sha256 != prompt.sha256:
         raise PromptTemplateError(
-            f"The prompt {path} was changed since it was saved, and a version never changes: undo the change, and "
+            f"The prompt {path} has changed since it was saved, but versions are immutable: undo the change and "
             f"save a new version (`ragsmith prompts edit {prompt.name}`)."
         )
     return prompt
 
 
 def parse_prompt(text: str) -> PromptTemplate:
-    """A version from its YAML.
+    """Parse a version from YAML.
 
     Raises:
-        yaml.YAMLError: It is none.
-        ValidationError: It is no prompt.
+        yaml.YAMLError: The text is not YAML.
+        ValidationError: The data is not a prompt.
     """
     return PromptTemplate.model_validate(plain_yaml.load(text))
 
 
 def as_draft(prompt: PromptTemplate) -> str:
-    """What a person edits: the YAML without name, version and who saved it."""
+    """Return the editable YAML, without name, version and save record."""
     return _dumped(prompt.model_dump(mode="json", exclude_defaults=True, exclude={"name", "version", "saved"}))
 
 
 def parse_draft(text: str, name: str, version: int) -> PromptTemplate:
-    """What ``as_draft`` wrote, changed by a person; its own name and version do not count.
+    """Parse an edited draft; a name or version in the text is ignored.
 
     Raises:
-        PromptTemplateError: It is no prompt.
+        PromptTemplateError: The text is not a prompt.
     """
     import yaml
 
@@ -93,17 +93,13 @@ def parse_draft(text: str, name: str, version: int) -> PromptTemplate:
         fields = loaded if isinstance(loaded, dict) else {}
         return PromptTemplate.model_validate(fields | {"name": name, "version": version, "saved": None})
     except ValidationError as error:
-        raise PromptTemplateError(f"This is no prompt: {told_of(error)}.") from error
+        raise PromptTemplateError(f"The prompt is invalid: {first_problem(error)}.") from error
     except yaml.YAMLError as error:
-        raise PromptTemplateError(f"This is no YAML: {_reason(error)}.") from error
+        raise PromptTemplateError(f"The prompt must be valid YAML: {_reason(error)}.") from error
 
 
 def write_prompt(path: Path, prompt: PromptTemplate) -> None:
-    """Write one version, whole or not at all.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Write one version atomically; raises OSError if it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         file.write(as_yaml(prompt).encode())
@@ -128,27 +124,27 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def as_yaml(prompt: PromptTemplate) -> str:
-    """What ``parse_prompt`` reads; parts that are empty are left out."""
+    """Return a version as YAML for ``parse_prompt``, without empty parts."""
     return _dumped(prompt.model_dump(mode="json", exclude_defaults=True))
 
 
 def _reason(error: yaml.YAMLError) -> str:
-    told = getattr(error, "problem", None) or str(error).splitlines()[0]
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     mark = getattr(error, "problem_mark", None)
-    return f"line {mark.line + 1}: {told}" if mark else told
+    return f"line {mark.line + 1}: {problem}" if mark else problem
 
 
-def _dumped(told: Any) -> str:
+def _dumped(data: Any) -> str:
     import yaml
 
-    return str(yaml.dump(told, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=110))
+    return str(yaml.dump(data, Dumper=_dumper(), sort_keys=False, allow_unicode=True, width=110))
 
 
 def _dumper() -> type[yaml.SafeDumper]:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Writes texts of several lines as blocks."""
+        """Writes multi-line texts as blocks."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
         escaped = '"' if _OTHER_LINE_ENDS & set(value) else None

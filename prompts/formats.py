@@ -1,7 +1,7 @@
-"""Prompts from and for other programs: LangChain's JSON, OpenAI's messages, plain text.
+"""Import and export of prompts: LangChain's JSON, OpenAI's messages, plain text.
 
-What they hold are messages: examples stand among them, and fragments, tags and who saved a version stay behind.
-Nothing is instantiated from a file; what cannot be taken over as it is meant is refused.
+These formats hold messages only: examples become messages, and fragments, tags and the save record are dropped.
+Nothing is instantiated from a file; what cannot be imported faithfully is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from prompts.template import Message, PromptTemplate, PromptTemplateError, Role, places, split_places, told_of
+from prompts.template import (
+    Message,
+    PromptTemplate,
+    PromptTemplateError,
+    Role,
+    first_problem,
+    placeholders,
+    split_placeholders,
+)
 
 Format = Literal["langchain", "openai", "text"]
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -25,60 +33,61 @@ _OPENAI_ROLES: Mapping[str, Role] = {
     "assistant": "assistant",
 }
 _LANGCHAIN_ROLES: Mapping[str, Role] = {"System": "system", "Human": "user", "AI": "assistant"}
+_LITERAL_BRACES = "Text in double braces cannot be imported: it would become a variable."
 
 
 def read_prompt(text: str, name: str, *, description: str = "", form: Format | None = None) -> PromptTemplate:
-    """A draft of what another program wrote.
+    """Import a prompt of another program as a draft.
 
     Args:
         text: The content of its file.
-        name: How the prompt is to be called here.
-        description: What it is for.
-        form: None to find out: JSON with messages is OpenAI's, other JSON LangChain's, and anything else text.
+        name: The name of the draft.
+        description: The description of the draft.
+        form: The format; None to detect it: JSON with messages is OpenAI's, other JSON is LangChain's, and
+            anything else is text.
 
     Raises:
-        PromptTemplateError: It is malformed, or has parts that have no like here.
+        PromptTemplateError: The text is malformed, or has parts that cannot be imported.
     """
-    told = None if form == "text" else _json(text)
-    if told is None and form in ("langchain", "openai"):
-        raise PromptTemplateError("This is no JSON.")
+    data = None if form == "text" else _json(text)
+    if data is None and form in ("langchain", "openai"):
+        raise PromptTemplateError("The prompt must be valid JSON.")
     try:
-        messages = _messages(text, told, form)
+        messages = _messages(text, data, form)
         return PromptTemplate(
-            name=name, version=1, description=description, variables=places(messages), messages=messages
+            name=name, version=1, description=description, variables=placeholders(messages), messages=messages
         )
     except ValidationError as error:
-        raise PromptTemplateError(f"This cannot become the prompt {name}: {told_of(error)}.") from error
+        raise PromptTemplateError(f"The prompt {name} cannot be imported: {first_problem(error)}.") from error
 
 
-def _messages(text: str, told: Any, form: Format | None) -> tuple[Message, ...]:
-    if told is None:
+def _messages(text: str, data: Any, form: Format | None) -> tuple[Message, ...]:
+    if data is None:
         return _from_text(text)
-    if form == "openai" or (form is None and isinstance(_openai_list(told), list)):
-        return _from_openai(_openai_list(told))
-    return _from_langchain(told)
+    if form == "openai" or (form is None and isinstance(_openai_list(data), list)):
+        return _from_openai(_openai_list(data))
+    return _from_langchain(data)
 
 
 def write_prompt_as(prompt: PromptTemplate, form: Format) -> str:
-    """A prompt for another program, its places unfilled.
+    """Export a prompt for another program, with its placeholders unfilled.
 
     Raises:
-        PromptTemplateError: A text of it would be read as something else.
+        PromptTemplateError: A text in it would be misread in this format.
     """
     if form == "langchain":
         return _to_langchain(prompt)
     messages = prompt.render({name: f"{{{{{name}}}}}" for name in prompt.variables})
     if form == "openai":
-        told = json.dumps([message.model_dump() for message in messages], ensure_ascii=False, indent=2) + "\n"
+        exported = json.dumps([message.model_dump() for message in messages], ensure_ascii=False, indent=2) + "\n"
     else:
-        told = "".join(f"## {message.role}\n{message.content}\n" for message in messages)
-    # The text of an example may look like a place, and any text like a heading.
-    if places(prompt.shown_examples) or read_prompt(told, prompt.name, form=form).messages != messages:
+        exported = "".join(f"## {message.role}\n{message.content}\n" for message in messages)
+    # The text of an example may look like a placeholder, and any text like a heading.
+    if placeholders(prompt.shown_examples) or read_prompt(exported, prompt.name, form=form).messages != messages:
         raise PromptTemplateError(
-            f"The prompt {prompt.label} has text that would be read as something else in this format: take "
-            "`langchain`."
+            f"The prompt {prompt.label} contains text that this format would misread: use `langchain` instead."
         )
-    return told
+    return exported
 
 
 def _json(text: str) -> Any:
@@ -91,24 +100,24 @@ def _json(text: str) -> Any:
 # OpenAI's messages
 
 
-def _openai_list(told: Any) -> Any:
-    return told.get("messages") if isinstance(told, dict) and "lc" not in told else told
+def _openai_list(data: Any) -> Any:
+    return data.get("messages") if isinstance(data, dict) and "lc" not in data else data
 
 
-def _from_openai(told: Any) -> tuple[Message, ...]:
-    if not isinstance(told, list) or not told:
-        raise PromptTemplateError("These are no messages of OpenAI: a list of `role` and `content` is.")
-    return tuple(_openai_message(number, each) for number, each in enumerate(told, 1))
+def _from_openai(data: Any) -> tuple[Message, ...]:
+    if not isinstance(data, list) or not data:
+        raise PromptTemplateError("OpenAI messages must be a non-empty list of objects with `role` and `content`.")
+    return tuple(_openai_message(number, item) for number, item in enumerate(data, 1))
 
 
-def _openai_message(number: int, told: Any) -> Message:
-    role = _OPENAI_ROLES.get(str(told.get("role"))) if isinstance(told, dict) else None
-    content = told.get("content") if role else None
-    if isinstance(content, list) and all(_is_text(each) for each in content):
-        content = "".join(str(each["text"]) for each in content)
+def _openai_message(number: int, data: Any) -> Message:
+    role = _OPENAI_ROLES.get(str(data.get("role"))) if isinstance(data, dict) else None
+    content = data.get("content") if role else None
+    if isinstance(content, list) and all(_is_text(part) for part in content):
+        content = "".join(str(part["text"]) for part in content)
     if role is None or not isinstance(content, str):
         raise PromptTemplateError(
-            f"Message {number} is no text of one of the roles {', '.join(_OPENAI_ROLES)}: it cannot be taken over."
+            f"Message {number} cannot be imported: it must be text with a role of {', '.join(_OPENAI_ROLES)}."
         )
     return Message(role=role, content=content)
 
@@ -121,99 +130,100 @@ def _is_text(part: Any) -> bool:
 
 
 def _from_text(text: str) -> tuple[Message, ...]:
-    """Messages under headings such as ``## user``; without one at its beginning it is one message of a user."""
+    """Parse messages under headings such as ``## user``; text without a leading heading is one user message."""
     headings = list(_HEADING.finditer(text))
     if not headings or headings[0].start() > 0:
         return (Message(role="user", content=text),)
-    ends = [*(each.start() for each in headings[1:]), len(text)]
+    starts = [heading.end() + 1 for heading in headings]
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
     return tuple(
-        Message.model_validate({"role": each[1], "content": text[each.end() + 1 : max(end - 1, each.end() + 1)]})
-        for each, end in zip(headings, ends, strict=True)
+        Message.model_validate({"role": heading[1], "content": text[start : max(end - 1, start)]})
+        for heading, start, end in zip(headings, starts, ends, strict=True)
     )
 
 
 # LangChain's JSON
 
 
-def _from_langchain(told: Any) -> tuple[Message, ...]:
-    kind, held = _constructor(told)
-    if kind == "ChatPromptTemplate" and isinstance(held.get("messages"), list):
-        return tuple(_langchain_message(each) for each in held["messages"])
-    if kind == "PromptTemplate" or (isinstance(told, dict) and told.get("_type") == "prompt"):
-        return (Message(role="user", content=_langchain_text(held or told)),)
+def _from_langchain(data: Any) -> tuple[Message, ...]:
+    kind, arguments = _constructor(data)
+    if kind == "ChatPromptTemplate" and isinstance(arguments.get("messages"), list):
+        return tuple(_langchain_message(message) for message in arguments["messages"])
+    if kind == "PromptTemplate" or (isinstance(data, dict) and data.get("_type") == "prompt"):
+        return (Message(role="user", content=_langchain_text(arguments or data)),)
     raise PromptTemplateError(
-        f"This is no prompt of LangChain that can be taken over{f': {kind}' if kind else ''}; `dumps` of a "
-        "ChatPromptTemplate or a PromptTemplate is."
+        f"This LangChain object cannot be imported{f': {kind}' if kind else ''}; it must be the `dumps` of a "
+        "ChatPromptTemplate or a PromptTemplate."
     )
 
 
-def _constructor(told: Any) -> tuple[str, Mapping[str, Any]]:
-    """The class that LangChain would make, and what of; empty where it is none."""
-    if not isinstance(told, dict) or not isinstance(told.get("id"), list) or not told["id"]:
+def _constructor(data: Any) -> tuple[str, Mapping[str, Any]]:
+    """Return the class and arguments that a LangChain constructor record names; empty if it is not one."""
+    if not isinstance(data, dict) or not isinstance(data.get("id"), list) or not data["id"]:
         return "", {}
-    held = told.get("kwargs")
-    return str(told["id"][-1]), held if isinstance(held, dict) else {}
+    arguments = data.get("kwargs")
+    return str(data["id"][-1]), arguments if isinstance(arguments, dict) else {}
 
 
-def _langchain_message(told: Any) -> Message:
-    kind, held = _constructor(told)
+def _langchain_message(data: Any) -> Message:
+    kind, arguments = _constructor(data)
     role = _LANGCHAIN_ROLES.get(kind.removesuffix("PromptTemplate").removesuffix("Message"))
     if role and kind.endswith("MessagePromptTemplate"):
-        return Message(role=role, content=_langchain_text(_constructor(held.get("prompt"))[1]))
-    if role and isinstance(held.get("content"), str):
-        return Message(role=role, content=_as_text(held["content"]))
-    raise PromptTemplateError(f"A message of the kind {kind or 'unknown'} cannot be taken over.")
+        return Message(role=role, content=_langchain_text(_constructor(arguments.get("prompt"))[1]))
+    if role and isinstance(arguments.get("content"), str):
+        return Message(role=role, content=_as_text(arguments["content"]))
+    raise PromptTemplateError(f"Messages of type {kind or 'unknown'} cannot be imported.")
 
 
-def _langchain_text(held: Mapping[str, Any]) -> str:
-    template, form = held.get("template"), held.get("template_format", "f-string")
+def _langchain_text(arguments: Mapping[str, Any]) -> str:
+    template, form = arguments.get("template"), arguments.get("template_format", "f-string")
     if not isinstance(template, str):
-        raise PromptTemplateError("A template of LangChain has no text.")
-    if held.get("partial_variables"):
-        raise PromptTemplateError("Variables that are filled in beforehand cannot be taken over: write them out.")
+        raise PromptTemplateError("A LangChain template must have text.")
+    if arguments.get("partial_variables"):
+        raise PromptTemplateError("Partial variables cannot be imported: write their values into the template.")
     if form == "f-string":
         return _from_f_string(template)
-    if form == "mustache" and "{{" not in "".join(text for text, _ in split_places(template)):
+    if form == "mustache" and "{{" not in "".join(text for text, _ in split_placeholders(template)):
         return template
     raise PromptTemplateError(
-        f"A template of the format {form} cannot be taken over, unless all it has are variables."
+        f"Templates of the format {form} cannot be imported if they contain more than variables."
     )
 
 
 def _from_f_string(template: str) -> str:
-    told, end = "", 0
+    content, end = "", 0
     for found in _FIELD.finditer(template):
-        told += _as_text(template[end : found.start()])
+        content += _as_text(template[end : found.start()])
         end = found.end()
         if found[0] in ("{{", "}}"):
-            told += found[0][0]
+            content += found[0][0]
             continue
         if found[1] is None or not re.fullmatch(r"[a-z][a-z0-9_]*", found[1]):
             raise PromptTemplateError(
-                f"The variable {found[0]} cannot be taken over: a name is lower-case letters, digits, underscores."
+                f"The variable {found[0]} cannot be imported: use lower-case letters, digits and underscores."
             )
-        told += f"{{{{{found[1]}}}}}"
-    told += _as_text(template[end:])
+        content += f"{{{{{found[1]}}}}}"
+    content += _as_text(template[end:])
     wanted = [found[1] for found in _FIELD.finditer(template) if found[1] is not None]
-    if [name for _, name in split_places(told) if name] != wanted:
-        raise PromptTemplateError("Text in double braces would become a variable here: it cannot be taken over.")
-    return told
+    if [name for _, name in split_placeholders(content) if name] != wanted:
+        raise PromptTemplateError(_LITERAL_BRACES)
+    return content
 
 
 def _as_text(text: str) -> str:
-    if any(name for _, name in split_places(text)):
-        raise PromptTemplateError("Text in double braces would become a variable here: it cannot be taken over.")
+    if any(name for _, name in split_placeholders(text)):
+        raise PromptTemplateError(_LITERAL_BRACES)
     return text
 
 
 def _to_langchain(prompt: PromptTemplate) -> str:
-    *first, last = [(each.role, _f_string(each.content)) for each in prompt.messages]
-    shown = [(each.role, _escaped(each.content)) for each in prompt.shown_examples]
+    *first, last = [(message.role, _f_string(message.content)) for message in prompt.messages]
+    shown = [(message.role, _escaped(message.content)) for message in prompt.shown_examples]
     return json.dumps(_chat([*first, *shown, last]), ensure_ascii=False, indent=2) + "\n"
 
 
 def _f_string(content: str) -> str:
-    return "".join(_escaped(text) + (f"{{{name}}}" if name else "") for text, name in split_places(content))
+    return "".join(_escaped(text) + (f"{{{name}}}" if name else "") for text, name in split_placeholders(content))
 
 
 def _escaped(text: str) -> str:
@@ -222,11 +232,11 @@ def _escaped(text: str) -> str:
 
 def _chat(messages: Sequence[tuple[Role, str]]) -> dict[str, Any]:
     kinds = {role: kind for kind, role in _LANGCHAIN_ROLES.items()}
-    made = [
-        _made(
+    records = [
+        _record(
             ("chat", f"{kinds[role]}MessagePromptTemplate"),
             {
-                "prompt": _made(
+                "prompt": _record(
                     ("prompt", "PromptTemplate"),
                     {"input_variables": _fields(text), "template": text, "template_format": "f-string"},
                 )
@@ -235,11 +245,11 @@ def _chat(messages: Sequence[tuple[Role, str]]) -> dict[str, Any]:
         for role, text in messages
     ]
     names = sorted({name for _, text in messages for name in _fields(text)})
-    return _made(("chat", "ChatPromptTemplate"), {"input_variables": names, "messages": made})
+    return _record(("chat", "ChatPromptTemplate"), {"input_variables": names, "messages": records})
 
 
-def _made(path: tuple[str, str], held: Mapping[str, Any]) -> dict[str, Any]:
-    return {"lc": 1, "type": "constructor", "id": ["langchain", "prompts", *path], "kwargs": dict(held)}
+def _record(path: tuple[str, str], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {"lc": 1, "type": "constructor", "id": ["langchain", "prompts", *path], "kwargs": dict(arguments)}
 
 
 def _fields(template: str) -> list[str]:

@@ -1,6 +1,6 @@
-"""Labels: movable names of versions. Every move is a line of a file, and a label points where its last move says.
+"""Labels: movable names of versions. A file records every move; the last move of a label is its current target.
 
-``NAME/labels.jsonl``      one move a line, oldest first
+``NAME/labels.jsonl``      one move per line, oldest first
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from pydantic import Field, ValidationError
 from prompts.parts import Part
 from prompts.template import NAME, PromptTemplateError
 
-# What the chat runs.
+# The label that the chat uses.
 PRODUCTION = "production"
 FILE = "labels.jsonl"
 
 
 class Move(Part):
-    """A label that was moved.
+    """One move of a label.
 
     Attributes:
-        version: Where to; None takes the label away.
-        message: Why.
+        version: The new target; None removes the label.
+        by: The person who moved it.
+        at: The time of the move.
+        message: The reason.
     """
 
     label: str = Field(pattern=rf"^{NAME}$")
@@ -36,10 +38,10 @@ class Move(Part):
 
 
 def read_moves(folder: Path) -> tuple[Move, ...]:
-    """The moves of one prompt, oldest first.
+    """Read the moves of one prompt, oldest first.
 
     Raises:
-        PromptTemplateError: The file cannot be read, or a line of it is no move.
+        PromptTemplateError: The file cannot be read, or a line of it is malformed.
     """
     path = folder / FILE
     try:
@@ -48,7 +50,7 @@ def read_moves(folder: Path) -> tuple[Move, ...]:
         return ()
     except OSError as error:
         raise PromptTemplateError(f"The labels in {path} cannot be read: {error.strerror}.") from error
-    # What stands behind the last line end was not finished.
+    # Text after the last line end is an incomplete write.
     moves = []
     for number, line in enumerate(lines[:-1], 1):
         if not line.strip():
@@ -57,22 +59,18 @@ def read_moves(folder: Path) -> tuple[Move, ...]:
             moves.append(Move.model_validate_json(line))
         except ValidationError as error:
             raise PromptTemplateError(
-                f"The labels in {path} are damaged at line {number}: take the line out."
+                f"The labels in {path} are damaged at line {number}: remove that line."
             ) from error
     return tuple(moves)
 
 
 def add_move(folder: Path, move: Move) -> None:
-    """Write a move behind the others; whoever calls it holds the library's lock.
-
-    Raises:
-        OSError: It cannot be written.
-    """
+    """Append a move; the caller must hold the library's lock. Raises OSError if it cannot be written."""
     path = folder / FILE
     folder.mkdir(parents=True, exist_ok=True)
     with path.open("ab") as file:
         before = path.read_bytes()
-        # A crash in the middle of a line: it is cut off, as reading does.
+        # Drop an incomplete line left by a crash, as reading does.
         file.truncate(before.rfind(b"\n") + 1)
         file.write(move.model_dump_json().encode() + b"\n")
         file.flush()
@@ -80,16 +78,14 @@ def add_move(folder: Path, move: Move) -> None:
 
 
 def labels_of(moves: tuple[Move, ...]) -> dict[str, int]:
-    """Where each label points now."""
+    """Return the current version of every label."""
     last = {move.label: move.version for move in moves}
     return {label: version for label, version in sorted(last.items()) if version is not None}
 
 
 def check_label(label: str) -> None:
-    """Refuse what is no label.
-
-    Raises:
-        PromptTemplateError: It is none.
-    """
+    """Raise PromptTemplateError unless the text is a valid label."""
     if not re.fullmatch(NAME, label):
-        raise PromptTemplateError(f"{label!r} is no label: lower-case letters, digits and dashes, a letter first.")
+        raise PromptTemplateError(
+            f"The label {label!r} is invalid: use lower-case letters, digits and dashes, a letter first."
+        )

@@ -1,4 +1,4 @@
-"""The prompts of a workspace, over those that ship: versions that never change, and labels that move.
+"""The prompts of a workspace, layered over the shipped ones: immutable versions and movable labels.
 
 ``NAME/VERSION.yaml``      one version
 ``NAME/labels.jsonl``      see ``prompts.labels``
@@ -25,7 +25,7 @@ class PromptLibrary:
     """Finds, saves and labels prompts.
 
     Args:
-        folder: Of the workspace, whose own files win; None for what ships alone, which is never written.
+        folder: The workspace's prompts, which take precedence; None for the shipped ones only, read-only.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -33,36 +33,36 @@ class PromptLibrary:
         self._loaded: dict[Path, tuple[tuple[int, int], PromptTemplate]] = {}
 
     def find(self, reference: str) -> PromptTemplate:
-        """The prompt that a reference names, ready to be rendered.
+        """Find a prompt by reference, with its includes resolved.
 
         Args:
-            reference: ``NAME``, ``NAME@VERSION`` or ``NAME@LABEL``. A name alone is its label ``production``;
-                where that was never moved, the newest version that ships, else the newest one.
+            reference: ``NAME``, ``NAME@VERSION`` or ``NAME@LABEL``. A name alone means its label ``production``;
+                if that was never moved, the newest shipped version, or else the newest version.
 
         Raises:
-            PromptTemplateError: There is none, or it is malformed.
+            PromptTemplateError: There is no such prompt, or it is malformed.
         """
         return self.load(reference).resolved(self.load)
 
     def load(self, reference: str) -> PromptTemplate:
-        """The same as it was written, what it includes not yet in its place."""
+        """Load a prompt by reference, with its includes unresolved."""
         name, at, wanted = reference.partition("@")
         label = wanted if at else PRODUCTION
-        # The folder is listed once: a question asks for its prompts, and there may be thousands of versions.
+        # The folder is listed once, because every question loads prompts and there may be thousands of versions.
         versions = self._versions(name) if at else self._known(name)
         labels = self._labels(name, versions) if versions else {}
-        number = {str(each): each for each in versions}.get(label, labels.get(label))
+        number = {str(version): version for version in versions}.get(label, labels.get(label))
         if number is None:
             raise _no_version(reference, name, versions, labels)
         return self._read(versions[number])
 
     def names(self) -> list[str]:
-        """All prompts, by name."""
+        """Return the names of all prompts, sorted."""
         folders = {path.name for folder in self._folders if folder.is_dir() for path in folder.iterdir()}
         return sorted(name for name in folders if self._versions(name))
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a prompt, oldest first.
+        """Return the versions of a prompt, oldest first.
 
         Raises:
             PromptTemplateError: There is no such prompt.
@@ -70,7 +70,7 @@ class PromptLibrary:
         return sorted(self._known(name))
 
     def labels(self, name: str) -> dict[str, int]:
-        """Where the labels of a prompt point; ``production`` always does.
+        """Return the labels of a prompt and their versions; ``production`` is always among them.
 
         Raises:
             PromptTemplateError: There is no such prompt, or its labels are damaged.
@@ -78,7 +78,7 @@ class PromptLibrary:
         return self._labels(name, self._known(name))
 
     def moves(self, name: str) -> tuple[Move, ...]:
-        """Every move of its labels, oldest first.
+        """Return every move of a prompt's labels, oldest first.
 
         Raises:
             PromptTemplateError: The labels are damaged.
@@ -86,17 +86,15 @@ class PromptLibrary:
         return read_moves(self._folder / name) if self._folder else ()
 
     def save(self, draft: PromptTemplate, *, by: str, message: str) -> PromptTemplate:
-        """Keep a draft as the next version of its name; its own number does not count.
-
-        What others saved in the meantime stays as it is, with numbers of its own.
+        """Save a draft as the next version of its name; versions saved concurrently get numbers of their own.
 
         Args:
-            draft: What to keep.
-            by: Who.
-            message: Why.
+            draft: The draft, whose version number is ignored.
+            by: The author.
+            message: The reason for the change.
 
         Raises:
-            PromptTemplateError: It includes what is not there, or it cannot be written.
+            PromptTemplateError: An included prompt is missing, or the file cannot be written.
         """
         draft.resolved(self.load)
         with self._writing(draft.name) as folder:
@@ -106,15 +104,15 @@ class PromptLibrary:
             prompt = PromptTemplate.model_validate(draft.model_dump() | changes)
             write_prompt(folder / f"{prompt.version}.yaml", prompt)
             if not newest:
-                # Later versions are tried out before they are what the chat runs.
+                # Only the first version goes to production by itself; later ones are tried out first.
                 add_move(folder, Move(label=PRODUCTION, version=1, by=by, at=saved.at, message=message))
         return prompt
 
     def keep_draft(self, name: str, text: str) -> Path:
-        """Keep a text that is no version yet, so that nobody has to write it again.
+        """Save the text of an invalid draft, so that it is not lost.
 
         Raises:
-            PromptTemplateError: It cannot be written.
+            PromptTemplateError: The file cannot be written.
         """
         with self._writing(name) as folder:
             folder.mkdir(parents=True, exist_ok=True)
@@ -123,17 +121,17 @@ class PromptLibrary:
         return path
 
     def move(self, name: str, label: str, version: int | None, *, by: str, message: str) -> Move:
-        """Let a label point to a version; None takes it away, and ``production`` back to where it began.
+        """Move a label to a version; None removes the label, and resets ``production`` to its default.
 
         Raises:
-            PromptTemplateError: There is no such version, it is no label, or it cannot be written.
+            PromptTemplateError: There is no such version, the label is invalid, or it cannot be written.
         """
         check_label(label)
         versions = self.versions(name)
         if version is not None and version not in versions:
             raise _no_version(f"{name}@{version}", name, versions)
         if version is None and label not in labels_of(self.moves(name)):
-            raise PromptTemplateError(f"The prompt {name} has no label {label} that was set.")
+            raise PromptTemplateError(f"The prompt {name} has no label {label} to remove.")
         with self._writing(name) as folder:
             move = Move(label=label, version=version, by=by, at=_now(), message=message)
             add_move(folder, move)
@@ -144,7 +142,7 @@ class PromptLibrary:
         return (SHIPPED, self._folder) if self._folder else (SHIPPED,)
 
     def _versions(self, name: str) -> dict[int, Path]:
-        # What comes later replaces what came before: the workspace's own files win.
+        # Later folders override earlier ones, so the workspace takes precedence.
         return {int(path.stem): path for folder in self._folders for path in _files(folder, name)}
 
     def _known(self, name: str) -> dict[int, Path]:
@@ -159,7 +157,7 @@ class PromptLibrary:
         return {PRODUCTION: max(shipped or versions)} | moved
 
     def _read(self, path: Path) -> PromptTemplate:
-        # A question asks for its prompts several times, and reading one takes two milliseconds.
+        # Cached, because a question loads its prompts several times and reading one takes two milliseconds.
         try:
             found = path.stat()
         except OSError:
@@ -171,12 +169,12 @@ class PromptLibrary:
 
     @contextmanager
     def _writing(self, name: str) -> Iterator[Path]:
-        """The folder of a prompt, for one writer at a time."""
+        """Lock the library and yield the folder of a prompt."""
         if self._folder is None:
-            raise PromptTemplateError("The prompts that ship are not written: a workspace is needed.")
+            raise PromptTemplateError("The shipped prompts are read-only: open a workspace to save prompts.")
         if not re.fullmatch(NAME, name):
             raise PromptTemplateError(
-                f"{name!r} is no name of a prompt: lower-case letters, digits and dashes, a letter first."
+                f"The prompt name {name!r} is invalid: use lower-case letters, digits and dashes, a letter first."
             )
         from filelock import FileLock
 
@@ -193,30 +191,31 @@ class PromptLibrary:
 
 @cache
 def find_prompt(reference: str) -> PromptTemplate:
-    """One of the prompts that ship; what ships never changes, so it is read once.
+    """Find a shipped prompt, cached.
 
     Raises:
-        PromptTemplateError: There is none.
+        PromptTemplateError: There is no such prompt.
     """
     return PromptLibrary().find(reference)
 
 
 def _files(folder: Path, name: str) -> list[Path]:
-    # What is no name is no pattern either.
-    inside = [folder / name] if re.fullmatch(NAME, name) else []
-    return [path for each in inside for path in each.glob("*.yaml") if path.stem.isdecimal()]
+    # Other strings could traverse folders.
+    if not re.fullmatch(NAME, name):
+        return []
+    return [path for path in (folder / name).glob("*.yaml") if path.stem.isdecimal()]
 
 
 def _no_version(
     reference: str, name: str, versions: Iterable[int], labels: Iterable[str] = ()
 ) -> PromptTemplateError:
-    told = f"versions of {name}: {_ranges(versions) or 'none'}"
+    known = f"versions of {name}: {_ranges(versions) or 'none'}"
     named = ", ".join(labels)
-    return PromptTemplateError(f"There is no prompt {reference}; {told}{f'; labels: {named}' if named else ''}.")
+    return PromptTemplateError(f"There is no prompt {reference}; {known}{f'; labels: {named}' if named else ''}.")
 
 
 def _ranges(numbers: Iterable[int]) -> str:
-    """``1, 2, 4–900``."""
+    """Format numbers compactly, such as ``1, 2, 4–900``."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

@@ -1,4 +1,4 @@
-"""What the parts of a template are made of, and the settings that a version asks for."""
+"""The base of all parts of a template, and the settings of a version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CitationStyle = Literal["inline", "end", "none"]
 
 
 class Part(BaseModel):
-    """A part of a template: frozen, strict, without unknown keys, and nothing that no file takes."""
+    """A part of a template: frozen, strict, without unknown keys, and serializable as UTF-8."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -21,26 +21,27 @@ class Part(BaseModel):
         try:
             self.model_dump_json()
         except PydanticSerializationError as error:
-            raise ValueError("it holds half of a character (a lone surrogate)") from error
+            raise ValueError("text must not contain lone surrogates") from error
         return self
 
 
 class PromptSettings(Part):
-    """How a version wants to be answered; None leaves it to the settings of the process.
+    """Answer settings of a version; None leaves a setting to the process.
 
     Attributes:
-        temperature: 0 always takes the most probable token, 2 is the wildest.
-        top_p: Tokens are drawn from the most probable ones that make up this share, above 0 and at most 1.
-        top_k: Tokens are drawn from so many most probable ones.
-        repetition_penalty: Above 1 what was written already becomes less probable.
-        seed: The same tokens are drawn each time.
-        max_tokens: After so many tokens the answer ends.
-        stop: Texts before which it ends.
-        json_schema: What an answer in JSON has to fit.
-        style: Of the embedded reader: up to three sentences, the best one, or only the words that answer.
-        citations: Where the markers stand: in the text, after it, or nowhere.
-        passages: How many are retrieved.
-        refuse_below: Probability or support under which the answer is that the documents do not tell, 0 to 1.
+        temperature: Sampling temperature, 0 (greedy) to 2.
+        top_p: Probability mass that nucleus sampling draws from, above 0 and at most 1.
+        top_k: Number of most probable tokens to sample from.
+        repetition_penalty: Penalty on repeated tokens; above 1 makes them less probable.
+        seed: Seed of the sampler, for reproducible answers.
+        max_tokens: Maximum tokens of an answer.
+        stop: Texts that end the answer; they are not part of it.
+        json_schema: The JSON schema that the answer must match.
+        style: Answer length of the extractive reader: up to three sentences, the best one, or only the words
+            that answer.
+        citations: Position of the citation markers: in the text, after it, or nowhere.
+        passages: Number of passages to retrieve.
+        refuse_below: Probability or support, 0 to 1, below which the answer is "not in these documents".
     """
 
     temperature: float | None = Field(default=None, ge=0, le=2, strict=False)
@@ -58,5 +59,5 @@ class PromptSettings(Part):
 
     @property
     def given(self) -> dict[str, Any]:
-        """What is not left to the process, by name, as plain data."""
+        """The settings that this version sets, by name, as plain data."""
         return self.model_dump(mode="json", exclude_none=True)

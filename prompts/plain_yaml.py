@@ -1,8 +1,8 @@
-"""Read YAML that means no more than it says: without aliases, and only so deeply nested.
+"""Safe YAML parsing, without aliases or deep nesting.
 
-Ten lines of aliases can stand for gigabytes, and libyaml's composer calls itself for every level of nesting, so
-that a few kilobytes of brackets end the process. Both are refused from the stream of events, which is read
-without recursion, before anything is built.
+Ten lines of aliases can expand to gigabytes, and libyaml's composer recurses once per level of nesting, so that a
+few kilobytes of brackets crash the process. Both are refused on the event stream, which is parsed without
+recursion, before any data is built.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import yaml
 
 MAX_DEPTH = 64
-"""Lists and mappings inside one another; a JSON schema seldom has ten."""
+"""Maximum nesting of lists and mappings; JSON schemas rarely exceed ten."""
 _LONGEST_NAME = 40
 
 
@@ -21,20 +21,20 @@ def load(text: str) -> Any:
     """Return the plain data of one YAML document; None for an empty one.
 
     Raises:
-        yaml.YAMLError: It is malformed, uses an alias, is nested too deeply, or holds a value that cannot be.
+        yaml.YAMLError: It is malformed, uses an alias, is nested too deeply, or contains an impossible value.
     """
     import yaml
 
     check(text)
     try:
         return yaml.load(text, Loader=_loader())  # noqa: S506 - both loaders are safe
-    # PyYAML lets through what int(), float() and date() say of a number or a day that cannot be.
+    # PyYAML does not translate the errors of int(), float() and date() for impossible values.
     except (ValueError, OverflowError) as error:
         raise yaml.YAMLError(f"a value cannot be read: {error}") from error
 
 
 def compose(text: str) -> yaml.Node | None:
-    """Return the tree of nodes with their places in the text; None for an empty document.
+    """Return the tree of nodes with their positions in the text; None for an empty document.
 
     Raises:
         yaml.YAMLError: It is malformed, uses an alias, or is nested too deeply.
@@ -42,16 +42,16 @@ def compose(text: str) -> yaml.Node | None:
     import yaml
 
     check(text)
-    # PyYAML's own loader: libyaml counts places in bytes.
+    # The pure Python loader, because libyaml counts positions in bytes.
     root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
     return root
 
 
 def check(text: str) -> None:
-    """Refuse aliases and deep nesting, in time that grows with the length of the text.
+    """Refuse aliases and deep nesting, in linear time.
 
     Raises:
-        yaml.YAMLError: There is one of them, or the text is malformed.
+        yaml.YAMLError: The text contains one of them, or is malformed.
     """
     import yaml
 
@@ -59,11 +59,11 @@ def check(text: str) -> None:
     for event in yaml.parse(text, Loader=_loader()):
         if isinstance(event, yaml.AliasEvent):
             name = str(event.anchor)[:_LONGEST_NAME]
-            raise _refused(f"the alias *{name} is not allowed: write out what it stands for", event)
+            raise _refused(f"the alias *{name} is not allowed: write out its value", event)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
-                raise _refused(f"lists and mappings may be nested {MAX_DEPTH} levels deep, not deeper", event)
+                raise _refused(f"lists and mappings must be nested at most {MAX_DEPTH} levels deep", event)
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -77,5 +77,5 @@ def _refused(problem: str, event: Any) -> yaml.YAMLError:
 def _loader() -> Any:
     import yaml
 
-    # libyaml's is ten times as fast, and not everywhere.
+    # libyaml's loader is ten times as fast, but not always available.
     return getattr(yaml, "CSafeLoader", yaml.SafeLoader)

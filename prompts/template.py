@@ -1,4 +1,4 @@
-"""A prompt template: messages with named places, filled in one pass, so that no value can change its shape."""
+"""Prompt templates: messages with named placeholders, filled in one pass so that no value can inject another."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from prompts.parts import Part, PromptSettings
 Role = Literal["system", "user", "assistant"]
 
 NAME = r"[a-z][a-z0-9-]*"
-_PLACE = re.compile(r"\{\{\s*([a-z][a-z0-9_]*)\s*\}\}")
-PlaceName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+_PLACEHOLDER = re.compile(r"\{\{\s*([a-z][a-z0-9_]*)\s*\}\}")
+PlaceholderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _INCLUDE = re.compile(rf"\{{\{{>\s*({NAME}(?:@[a-z0-9-]+)?)\s*\}}\}}")
-# What is not part of the identity of a version.
+# Fields that are not part of the identity of a version.
 _ASIDE = frozenset({"name", "version", "description", "tags", "variables", "saved"})
 
 
 class PromptTemplateError(ValueError):
-    """A template is malformed or missing, or the values do not fit its variables."""
+    """A template is malformed or missing, or the values do not match its variables."""
 
 
 class Message(Part):
@@ -35,11 +35,13 @@ class Message(Part):
 
 
 class Saved(Part):
-    """When a version came to be.
+    """The save record of a version.
 
     Attributes:
-        message: Why.
-        sha256: ``PromptTemplate.sha256`` at that time: a version that was changed afterwards is told by it.
+        by: The author.
+        at: The time of saving.
+        message: The reason for the change.
+        sha256: ``PromptTemplate.sha256`` at that time, to detect later changes.
     """
 
     by: str
@@ -51,17 +53,17 @@ class Saved(Part):
 class PromptTemplate(Part):
     """One immutable version of a named prompt.
 
-    A place is written ``{{name}}``; ``{{> NAME@VERSION}}`` or ``{{> NAME@LABEL}}`` stands for the text of another
-    prompt, which has one message.
+    A placeholder is written ``{{name}}``; ``{{> NAME@VERSION}}`` or ``{{> NAME@LABEL}}`` includes the text of
+    another prompt, which must have a single message.
 
     Attributes:
-        variables: The places of ``messages``, those of what they include among them.
-        example: How one of ``examples`` is shown: before the last message, with places of its own.
-        examples: Few-shot examples, a value for each place of ``example``.
-        fragments: Pieces with places of their own, filled by the caller as often as it needs, such as one
-            retrieved passage.
-        settings: How it wants to be answered.
-        saved: None where a person wrote the file.
+        variables: The placeholders of ``messages``, including those of included prompts.
+        example: Template of one few-shot example, shown before the last message.
+        examples: Few-shot examples: values for the placeholders of ``example``.
+        fragments: Named snippets with placeholders of their own that the caller fills as often as needed, such as
+            a retrieved passage.
+        settings: Answer settings.
+        saved: Save record; None for a hand-written file.
     """
 
     name: str = Field(pattern=rf"^{NAME}$")
@@ -71,17 +73,17 @@ class PromptTemplate(Part):
     variables: tuple[str, ...] = Field(strict=False)
     messages: tuple[Message, ...] = Field(min_length=1, strict=False)
     example: tuple[Message, ...] = Field(default=(), strict=False)
-    examples: tuple[Mapping[PlaceName, str], ...] = Field(default=(), strict=False)
-    fragments: Mapping[PlaceName, str] = Field(default_factory=dict)
+    examples: tuple[Mapping[PlaceholderName, str], ...] = Field(default=(), strict=False)
+    fragments: Mapping[PlaceholderName, str] = Field(default_factory=dict)
     settings: PromptSettings = PromptSettings()
     saved: Saved | None = None
 
     @model_validator(mode="after")
-    def _places_are_variables(self) -> PromptTemplate:
-        used = set(places(self.messages))
+    def _placeholders_are_variables(self) -> PromptTemplate:
+        used = set(placeholders(self.messages))
         declared = set(self.variables)
         undeclared = used - declared
-        # What is included brings places of its own.
+        # Included prompts add placeholders of their own.
         unused = set() if self.includes else declared - used
         if undeclared or unused:
             missing = ", ".join(sorted(undeclared)) or "none"
@@ -92,12 +94,12 @@ class PromptTemplate(Part):
     @model_validator(mode="after")
     def _examples_can_be_shown(self) -> PromptTemplate:
         if bool(self.example) != bool(self.examples):
-            raise ValueError("example, which says how one is shown, and examples belong together")
-        wanted = set(places(self.example))
-        for number, each in enumerate(self.examples, 1):
-            told = _unfit(wanted, each)
-            if told and not _included(self.example):
-                raise ValueError(f"examples {number} does not fit example: {told}")
+            raise ValueError("example and examples must be given together")
+        wanted = set(placeholders(self.example))
+        for number, values in enumerate(self.examples, 1):
+            mismatch = _mismatch(wanted, values)
+            if mismatch and not _included(self.example):
+                raise ValueError(f"examples {number} does not match example: {mismatch}")
         return self
 
     @property
@@ -107,26 +109,26 @@ class PromptTemplate(Part):
 
     @property
     def includes(self) -> tuple[str, ...]:
-        """References to what stands in it, in order."""
+        """References to the included prompts, in order."""
         return _included((*self.messages, *self.example))
 
     @property
     def sha256(self) -> str:
-        """The identity of what is sent, 64 hexadecimal digits; descriptions and tags do not count."""
-        told = self.model_dump(mode="json", exclude=set(_ASIDE)) | {"settings": self.settings.given}
-        told = {key: value for key, value in told.items() if value or key == "fragments"}
-        return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+        """Hexadecimal hash of the content that is sent, without descriptions and tags."""
+        content = self.model_dump(mode="json", exclude=set(_ASIDE)) | {"settings": self.settings.given}
+        content = {key: value for key, value in content.items() if value or key == "fragments"}
+        return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
     def resolved(self, find: Callable[[str], PromptTemplate], path: Sequence[str] = ()) -> PromptTemplate:
-        """The same with what it includes in its place.
+        """Return the prompt with its includes replaced by their text.
 
         Args:
             find: Finds a prompt by its reference.
-            path: Labels of those that include this one.
+            path: Labels of the prompts that include this one.
 
         Raises:
-            PromptTemplateError: One includes itself, has more than one message, or brings places that are no
-                variables.
+            PromptTemplateError: A prompt includes itself, or an included one has several messages or undeclared
+                placeholders.
         """
         if not self.includes:
             return self
@@ -135,7 +137,9 @@ class PromptTemplate(Part):
         def text(found: re.Match[str]) -> str:
             prompt = find(found[1])
             if prompt.label in path:
-                raise PromptTemplateError(f"A prompt includes itself: {' > '.join((*path, prompt.label))}.")
+                raise PromptTemplateError(
+                    f"A prompt must not include itself: {' > '.join((*path, prompt.label))}."
+                )
             if len(prompt.messages) != 1:
                 raise PromptTemplateError(
                     f"The prompt {self.label} includes {prompt.label}, which has {len(prompt.messages)} messages: "
@@ -143,22 +147,22 @@ class PromptTemplate(Part):
                 )
             return prompt.resolved(find, path).messages[0].content
 
-        def whole(messages: Sequence[Message]) -> list[dict[str, str]]:
-            return [{"role": each.role, "content": _INCLUDE.sub(text, each.content)} for each in messages]
+        def expand(messages: Sequence[Message]) -> list[dict[str, str]]:
+            return [{"role": one.role, "content": _INCLUDE.sub(text, one.content)} for one in messages]
 
-        changes = {"messages": whole(self.messages), "example": whole(self.example)}
+        changes = {"messages": expand(self.messages), "example": expand(self.example)}
         try:
             return PromptTemplate.model_validate(self.model_dump() | changes)
         except ValidationError as error:
             raise PromptTemplateError(
-                f"The prompt {self.label} does not fit what it includes: {told_of(error)}."
+                f"The prompt {self.label} does not match its includes: {first_problem(error)}."
             ) from error
 
     def render(self, values: Mapping[str, str]) -> tuple[Message, ...]:
-        """Fill the places of all messages; the examples stand before the last one.
+        """Fill the placeholders of all messages and insert the examples before the last one.
 
         Args:
-            values: One for each variable, no more and no less.
+            values: Exactly one value per variable.
 
         Raises:
             PromptTemplateError: A value is missing or unknown; the message names it.
@@ -170,10 +174,10 @@ class PromptTemplate(Part):
     @property
     def shown_examples(self) -> tuple[Message, ...]:
         """The few-shot examples as messages."""
-        return tuple(message for each in self.examples for message in _filled_all(self.example, each))
+        return tuple(message for values in self.examples for message in _filled_all(self.example, values))
 
     def fragment(self, name: str, values: Mapping[str, str]) -> str:
-        """Fill the places of one fragment.
+        """Fill the placeholders of a fragment.
 
         Raises:
             PromptTemplateError: There is no such fragment, or a value is missing or unknown.
@@ -181,25 +185,25 @@ class PromptTemplate(Part):
         if name not in self.fragments:
             raise PromptTemplateError(f"The prompt {self.label} has no fragment {name}.")
         text = self.fragments[name]
-        _check(f"{self.label}, fragment {name}", set(_PLACE.findall(text)), values)
+        _check(f"{self.label}, fragment {name}", set(_PLACEHOLDER.findall(text)), values)
         return _filled(text, values)
 
 
-def told_of(error: ValidationError) -> str:
-    """The first thing that is wrong, with its place."""
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a validation error, with its location."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in first["loc"])
     return f"{f'at {where}: ' if where else ''}{first['msg']}"
 
 
-def places(messages: Sequence[Message]) -> tuple[str, ...]:
-    """The names of the places of messages, each once, in order."""
-    return tuple(dict.fromkeys(name for message in messages for name in _PLACE.findall(message.content)))
+def placeholders(messages: Sequence[Message]) -> tuple[str, ...]:
+    """Return the distinct placeholder names of messages, in order."""
+    return tuple(dict.fromkeys(name for message in messages for name in _PLACEHOLDER.findall(message.content)))
 
 
-def split_places(text: str) -> list[tuple[str, str]]:
-    """A text in pieces, each with the place behind it; the last one has none."""
-    *pieces, last = _PLACE.split(text)
+def split_placeholders(text: str) -> list[tuple[str, str]]:
+    """Split a text at its placeholders into pairs of a text and the name after it; the last name is empty."""
+    *pieces, last = _PLACEHOLDER.split(text)
     return [*zip(pieces[::2], pieces[1::2], strict=True), (last, "")]
 
 
@@ -208,12 +212,12 @@ def _included(messages: Sequence[Message]) -> tuple[str, ...]:
 
 
 def _check(where: str, wanted: set[str], values: Mapping[str, Any]) -> None:
-    told = _unfit(wanted, values)
-    if told:
-        raise PromptTemplateError(f"The values do not fit the prompt {where}: {told}.")
+    mismatch = _mismatch(wanted, values)
+    if mismatch:
+        raise PromptTemplateError(f"The values do not match the prompt {where}: {mismatch}.")
 
 
-def _unfit(wanted: set[str], values: Mapping[str, Any]) -> str:
+def _mismatch(wanted: set[str], values: Mapping[str, Any]) -> str:
     missing = sorted(wanted - set(values))
     unknown = sorted(set(values) - wanted)
     return "; ".join(
@@ -222,8 +226,8 @@ def _unfit(wanted: set[str], values: Mapping[str, Any]) -> str:
 
 
 def _filled_all(messages: Sequence[Message], values: Mapping[str, str]) -> list[Message]:
-    return [Message(role=each.role, content=_filled(each.content, values)) for each in messages]
+    return [Message(role=one.role, content=_filled(one.content, values)) for one in messages]
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    return _PLACE.sub(lambda place: values[place.group(1)], text)
+    return _PLACEHOLDER.sub(lambda place: values[place.group(1)], text)

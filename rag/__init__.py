@@ -1,1 +1,1 @@
-"""From documents to a grounded answer: loading, indexing, retrieval, the chain, and its traces."""
+"""Grounded answers over documents: loading, indexing, retrieval, the answer chain, and traces."""

@@ -1,42 +1,42 @@
-"""Every error that ragsmith raises on purpose.
+"""The errors of ragsmith.
 
 RagsmithError
 ├── SettingsError          a setting is unknown, malformed or out of range
 ├── WorkspaceError         the workspace folder cannot be used
 │   ├── WorkspaceBusy      another process is writing to it
-│   └── StorageFull        the disk has no room left
-├── StoreError             a store refuses its work
+│   └── StorageFull        the disk is full
+├── StoreError             a store reports an error
 │   ├── DatabaseError      SQLite or PostgreSQL
 │   │   └── DatabaseTooNew migrated by a newer version of ragsmith
 │   └── VectorStoreError   Chroma
 ├── CorpusError            a corpus is missing, empty, or indexed under another fingerprint
 ├── LoadError              a file cannot be turned into documents
 ├── EncoderError           the embedding model, or a network converted from it, is missing, altered or cannot run
-├── AdapterError           an adapter is missing, damaged, or made for another base
-├── PromptError            a prompt is missing or does not fit its variables
-├── ModelError             a chat model gives no answer
+├── AdapterError           an adapter is missing, damaged, or trained on another base
+├── PromptError            a prompt is missing or does not match its variables
+├── ModelError             a chat model fails to answer
 │   ├── ModelUnavailable   no connection, or refused
 │   ├── ModelTimeout       too slow
-│   └── ModelProtocolError what came back cannot be understood
-├── EvaluationError        what is to be measured cannot be read
+│   └── ModelProtocolError the response cannot be understood
+├── EvaluationError        an evaluation or its data cannot be used
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
-├── TuningError            a training's recipe, data or result cannot be used
+├── TuningError            the recipe, data or result of a training run cannot be used
 ├── TraceNotFound          no trace has that id
-├── QuestionTooLong        a question has more characters than are taken
-└── Busy                   as many questions as are taken are being answered or wait
+├── QuestionTooLong        a question has too many characters
+└── Busy                   too many questions are being answered or waiting
 
-The message says what is wrong and where; ``fix`` says what to do about it.
+The message says what is wrong and where; ``fix`` says what to do.
 """
 
 from __future__ import annotations
 
 
 class RagsmithError(Exception):
-    """The root: catching it catches everything that a user can fix.
+    """The base class of all errors that a user can fix.
 
     Args:
-        message: What is wrong, and where, in one sentence.
-        fix: What to do about it, in one sentence; empty where nothing can be done.
+        message: The problem and its location, in one sentence.
+        fix: The remedy, in one sentence; empty if there is none.
     """
 
     def __init__(self, message: str, *, fix: str = "") -> None:
@@ -61,15 +61,15 @@ class WorkspaceBusy(WorkspaceError):
 
 
 class StorageFull(WorkspaceError):
-    """The disk has no room left."""
+    """The disk is full."""
 
 
 class StoreError(RagsmithError):
-    """A store refuses its work."""
+    """A store reports an error."""
 
 
 class DatabaseError(StoreError):
-    """SQLite or PostgreSQL refuses its work."""
+    """SQLite or PostgreSQL reports an error."""
 
 
 class DatabaseTooNew(DatabaseError):
@@ -77,7 +77,7 @@ class DatabaseTooNew(DatabaseError):
 
 
 class VectorStoreError(StoreError):
-    """Chroma refuses its work."""
+    """Chroma reports an error."""
 
 
 class CorpusError(RagsmithError):
@@ -93,15 +93,15 @@ class EncoderError(RagsmithError):
 
 
 class AdapterError(RagsmithError):
-    """An adapter is missing, damaged, or made for another base."""
+    """An adapter is missing, damaged, or trained on another base."""
 
 
 class PromptError(RagsmithError):
-    """A prompt is missing or does not fit its variables."""
+    """A prompt is missing or does not match its variables."""
 
 
 class ModelError(RagsmithError):
-    """A chat model gives no answer."""
+    """A chat model fails to answer."""
 
 
 class ModelUnavailable(ModelError):
@@ -113,11 +113,11 @@ class ModelTimeout(ModelError):
 
 
 class ModelProtocolError(ModelError):
-    """What the model sent back cannot be understood."""
+    """The response of the model cannot be understood."""
 
 
 class EvaluationError(RagsmithError):
-    """What is to be measured cannot be read."""
+    """An evaluation or its data cannot be used."""
 
 
 class DatasetError(EvaluationError):
@@ -125,7 +125,7 @@ class DatasetError(EvaluationError):
 
 
 class TuningError(RagsmithError):
-    """A training's recipe, data or result cannot be used."""
+    """The recipe, data or result of a training run cannot be used."""
 
 
 class TraceNotFound(RagsmithError):
@@ -137,7 +137,7 @@ class QuestionTooLong(RagsmithError):
 
 
 class Busy(RagsmithError):
-    """As many questions as are taken are being answered or wait.
+    """Too many questions are being answered or waiting.
 
     Attributes:
         retry_after: Seconds after which to ask again.

@@ -1,7 +1,7 @@
-"""Secrets out of text, before it is written anywhere.
+"""Redaction of secrets in text before it is stored or shown.
 
-The rules aim at what a secret looks like rather than at what it is called, so that ordinary prose about
-passwords, tokens and keys stays as it is. What they cannot know is a secret without a shape or a name.
+The rules match the form of secrets rather than their names, so that ordinary prose about passwords, tokens and
+keys is not changed. A secret without a typical form or name is not recognized.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORD_AFTER_COLON = r"(?!https?:)(?=\S{0,60}\d)[^\s\"',;<>(){}\[\]]{6,}+(?![(\[]
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """A pattern and what it becomes; ``hints`` are words of which a match holds one, in lower case."""
+    """A pattern and its replacement; every match contains one of the lower-case ``hints``."""
 
     hints: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -40,7 +40,7 @@ def _rule(hints: str, pattern: str, replacement: str = MASK, *, any_case: bool =
 
 _NAME_HINTS = "passw passphrase pwd secret key token credential"
 
-# Every repetition has a bound or is possessive: a long hostile line must not cost more than its length.
+# Every repetition is bounded or possessive, so that hostile lines take linear time.
 _RULES = (
     _rule(
         "-----begin",
@@ -56,7 +56,7 @@ _RULES = (
     _rule("gh github_pat_ glpat-", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}+|github_pat_\w{20,}+|glpat-[\w-]{20,}+)"),
     _rule("hf_", r"\bhf_[A-Za-z0-9]{30,}+"),
     _rule("wandb_v", r"\bwandb_v\d_\w{20,}+"),
-    # A W&B key is forty hexadecimal digits, and so is a Git commit: only a word before it tells them apart.
+    # A W&B key is forty hexadecimal digits, like a Git commit: only a word before it distinguishes them.
     _rule(
         "wandb key token login secret password",
         r"((?:wandb|key|token|login|secret|password)(?:\sis)?[\"']?\s{0,3}[:=]?\s{0,3}[\"']?)"
@@ -67,7 +67,7 @@ _RULES = (
     _rule("xox", r"\bxox[abeprs]-(?=[\w-]{0,60}\d)[\w-]{10,}+"),
     _rule("aiza", r"\bAIza[\w-]{35}"),
     _rule("eyj", r"\beyJ[\w-]{10,}+\.[\w-]{10,}+\.[\w-]{5,}+"),
-    # A password may hold a slash or an @. What is a port, and not a password, ends where a port does.
+    # A password may contain a slash or an @. A port, unlike a password, is followed by a delimiter.
     _rule(
         "://",
         r"(?i)\b([a-z][a-z0-9+.-]{1,20}://[^\s/:@\[\"'<>]{0,100}:)(?!\d{1,5}(?:[\s/?#,;:\"'<>()\[\]{}|\\]|$))"
@@ -97,7 +97,7 @@ _RULES = (
 _SECRET_KEY = re.compile(rf"(?:.*[_-])?(?:{_NAME}|authorization)", re.IGNORECASE)
 
 
-# What a password that was typed with its name has, and an ordinary word behind ``password=`` has not.
+# Distinguishes a real password from an ordinary word after ``password=``.
 _LIKE_A_PASSWORD = re.compile(r"(?=.*\d).{6,}|.{12,}", re.DOTALL)
 _QUERY_SECRET = re.compile(
     r"([?&;#][^=&;#]*(?:key|token|secret|pass|pwd|auth|sig|credential)[^=&;#]*=)[^&;#]*", re.IGNORECASE
@@ -105,39 +105,36 @@ _QUERY_SECRET = re.compile(
 
 
 def without_password(url: str) -> str:
-    """Return a URL fit to be shown: user and password, and what a key-like parameter holds, are masked.
+    """Return a URL that is safe to show: user, password and values of key-like parameters are masked.
 
     Args:
-        url: A whole URL and nothing else; in running text ``redact`` finds what is certain to be one.
+        url: A URL and nothing else; use ``redact`` for running text.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
         scheme, rest = "", url
     user, at, host = rest.rpartition("@")
-    # An @ behind a slash may belong to a path, unless a colon says that a password comes before it.
+    # An @ after a slash may belong to a path, unless a colon before it indicates a password.
     if at and (":" in user or not any(sign in user for sign in "/?#")):
         rest = f"{MASK}@{host}"
     return redact(scheme + separator + _QUERY_SECRET.sub(rf"\1{MASK}", rest))
 
 
 def secrets_in(text: str) -> frozenset[str]:
-    """Return the secrets that ``redact`` masks in a text, each as it stands there.
-
-    Ordinary words that happen to stand behind ``password=`` are left out: they may stand anywhere else as well.
-    """
+    """Return the secrets that ``redact`` masks in a text, but no ordinary words after ``password=``."""
     found: set[str] = set()
     lowered = text.lower()
     for rule in _RULES:
         if any(hint in lowered for hint in rule.hints):
             for match in rule.pattern.finditer(text):
                 kept = match.expand(rule.replacement.removesuffix(MASK))
-                # The end of the sentence is no part of it.
+                # Punctuation at the end of a sentence is not part of the secret.
                 found.add(match[0][len(kept) :].rstrip(".,;:!?)"))
-    return frozenset(each for each in found if _LIKE_A_PASSWORD.fullmatch(each) and MASK not in each)
+    return frozenset(secret for secret in found if _LIKE_A_PASSWORD.fullmatch(secret) and MASK not in secret)
 
 
 def without_secrets(value: JSON, secrets: Collection[str]) -> JSON:
-    """Return ``value`` with these secrets masked in its strings, wherever they stand as words of their own."""
+    """Return ``value`` with these secrets masked in its strings, wherever they occur as whole words."""
     if not secrets:
         return value
     longest_first = sorted(secrets, key=len, reverse=True)
@@ -156,17 +153,17 @@ def _without(value: JSON, pattern: re.Pattern[str]) -> JSON:
 
 
 def redact(text: str) -> str:
-    """``text`` with every secret that is recognised replaced by ``[redacted]``."""
+    """Replace every recognized secret in a text by ``[redacted]``."""
     lowered = text.lower()
     for rule in _RULES:
-        # Searching for a plain word is a hundred times cheaper than the pattern, and most text holds none.
+        # Searching for a plain word is a hundred times cheaper than the pattern, and most texts contain none.
         if any(hint in lowered for hint in rule.hints):
             text = rule.pattern.sub(rule.replacement, text)
     return text
 
 
 def redact_json(value: JSON) -> JSON:
-    """The same for all strings inside ``value``; what a key such as ``password`` holds is masked whole."""
+    """Redact all strings in a JSON value; values of keys such as ``password`` are masked completely."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, list):
@@ -180,5 +177,5 @@ def redact_json(value: JSON) -> JSON:
 
 
 def is_secret_key(name: str) -> bool:
-    """Whether a field of this name holds a secret: ``password``, ``OPENAI_API_KEY``, ``authorization``."""
+    """Whether a field of this name contains a secret: ``password``, ``OPENAI_API_KEY``, ``authorization``."""
     return _SECRET_KEY.fullmatch(name) is not None

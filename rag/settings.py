@@ -1,6 +1,6 @@
-"""Every setting, in small frozen sections, read once at the entry of the program.
+"""All settings, in small frozen sections, read once at the entry of the program.
 
-Order, later wins: the defaults below, ``ragsmith.toml`` in the current folder (or the file that
+Precedence, later wins: the defaults below, ``ragsmith.toml`` in the current folder (or the file that
 ``RAGSMITH_CONFIG`` or ``--config`` names), the environment, flags. In the environment a section and its
 field are joined by two underscores: ``RAGSMITH_RETRIEVAL__K=8``.
 """
@@ -35,9 +35,9 @@ CONFIG_VARIABLE = "RAGSMITH_CONFIG"
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and strict about names it does not know."""
+    """A group of settings: frozen, and strict about unknown keys."""
 
-    # What is refused may be a password: an error does not repeat it.
+    # Errors must not repeat a refused value, which may be a password.
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
@@ -48,145 +48,146 @@ class EncoderSettings(Section):
     """A folder, or the name of a sentence-transformers model."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "bf16", "f32"] = "auto"
-    """``auto`` is bf16 where the processor computes in it, else f32."""
+    """``auto`` is bf16 if the CPU supports it, else f32."""
     batch_size: int = Field(default=8, ge=1, le=1024)
 
 
 class ChunkingSettings(Section):
-    """How documents are cut into passages."""
+    """Chunking of documents into passages."""
 
     tokens: int = Field(default=200, ge=16, le=8192)
-    """Tokens of the encoder that a passage aims at; never above what the encoder reads."""
+    """Target size of a passage in tokens of the encoder, capped by the encoder's window."""
 
 
 class IngestSettings(Section):
-    """What is accepted into a corpus."""
+    """Limits on files to ingest."""
 
     max_file_mb: int = Field(default=200, ge=1)
     max_text_mb: int = Field(default=50, ge=1)
-    """Megabytes of UTF-8 text that one file may hold, its records together."""
+    """Maximum megabytes of UTF-8 text of a file, over all its records."""
     parse_memory_mb: int = Field(default=768, ge=256)
-    """Memory of the child process that parses files; a file that needs more is reported and skipped."""
+    """Memory limit of the child process that parses files; a file that needs more is reported and skipped."""
     parse_timeout_s: float = Field(default=120.0, gt=0)
-    """Seconds that parsing one file may take; a file that takes longer is reported and skipped."""
+    """Time limit of parsing a file in seconds; a file that takes longer is reported and skipped."""
     folder_roots: tuple[Path, ...] = ()
     """Folders of this machine from which the chat page may add files; empty turns that off."""
 
 
 class AccessSettings(Section):
-    """Who may use the page and the API."""
+    """Access control of the page and the API."""
 
     user: str = Field(default="ragsmith", min_length=1)
-    """The name to sign in with on the page."""
+    """The user name to sign in with on the page."""
     password: SecretStr | None = None
-    """The password of the page; without one nobody signs in."""
+    """The password of the page; without one, there is no sign-in."""
     api_key: SecretStr | None = None
-    """The bearer key of the API; without one the password is the key."""
+    """The bearer key of the API; by default, the password."""
     no_auth: bool = False
-    """Serve other machines without a password, because something in front of ragsmith asks for one."""
+    """Serve other machines without a password, because a proxy in front of ragsmith authenticates users."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names, each with a port if it is not the usual one, under which a proxy passes requests on."""
+    """Host names (with a non-default port) under which a proxy forwards requests."""
 
     @field_validator("password", "api_key")
     @classmethod
     def _is_not_empty(cls, value: SecretStr | None) -> SecretStr | None:
-        # A variable that a script meant to fill must not open the door.
+        # An environment variable that a script failed to fill must not disable authentication.
         if value is not None and not value.get_secret_value().strip():
-            raise ValueError("it is empty; leave it out to have none")
+            raise ValueError("it must not be empty; leave it out to have none")
         return value
 
 
 class LimitSettings(Section):
-    """What one request, and all requests together, may take."""
+    """Limits on requests."""
 
     question_chars: int = Field(default=8_000, ge=1)
-    """Characters of one question."""
+    """Maximum characters of a question."""
     answers_at_once: int = Field(default=8, ge=1)
-    """Answers that are written at the same time."""
+    """Maximum concurrent answers."""
     answers_waiting: int = Field(default=32, ge=0)
-    """Questions that wait for their turn; further ones are turned away."""
+    """Maximum queued questions; further ones are refused."""
     connections: int = Field(default=400, ge=8)
-    """Open connections; beyond them, those go first that have not sent their request."""
+    """Maximum open connections; beyond them, connections that have not sent their request are closed first."""
     request_s: float = Field(default=10.0, gt=0)
-    """Seconds that a client may take for the head of its request, and for each further piece of it."""
+    """Time limit for the head of a request, and for every further piece of it, in seconds."""
 
 
 class RetrievalSettings(Section):
-    """How passages are found for a question."""
+    """Retrieval of passages for a question."""
 
     mode: SearchMode = "hybrid"
     k: int = Field(default=5, ge=1, le=1000)
-    """Passages that reach the prompt."""
+    """Number of passages in the prompt."""
     candidates: int = Field(default=100, ge=1, le=10_000)
-    """Passages that each side contributes to the fusion."""
+    """Number of passages that either side contributes to the fusion."""
     rrf_k: float = Field(default=10.0, gt=0)
     """The constant of reciprocal rank fusion; this and the weight were the best on SciFact's training queries."""
     dense_weight: float = Field(default=0.45, ge=0, le=1)
-    """Share of the dense side in the fusion; the rest is the lexical side's."""
+    """Weight of the dense side in the fusion; the lexical side has the rest."""
     reranker: str = ""
-    """An adapter that reads each passage with the question and puts the best first, ``reranker`` for the one that
-    ships. Empty: none, which is several times faster."""
+    """Adapter that reranks passages by reading them with the question; ``reranker`` is the shipped one. Empty:
+    no reranking, which is several times faster."""
     rerank_depth: int = Field(default=30, ge=1, le=1000)
-    """Passages that the reranker reads."""
+    """Number of passages that the reranker reads."""
     condenser: Literal["auto", "words", "generator"] = "auto"
-    """Who makes a follow-up stand alone. ``auto``: the model that answers, or where it only reads, words of the
-    conversation are carried over. ``words``: they always are. ``generator``: the small generator."""
+    """How follow-ups are rewritten as standalone questions. ``auto``: by the answering model, or by adding words
+    of the conversation if that model cannot write. ``words``: always by adding words. ``generator``: by the small
+    generator."""
 
 
 class DecodingSettings(Section):
-    """How a chat model writes. What a model does not honour, its answers say."""
+    """Decoding of a chat model. Answers report settings that their model does not support."""
 
     temperature: float = Field(default=0.0, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    """Tokens are drawn from the most probable ones that make up this share; None leaves it to the model."""
+    """Probability mass of nucleus sampling; None leaves it to the model."""
     top_k: int | None = Field(default=None, ge=1)
-    """Tokens are drawn from so many most probable ones; None leaves it to the model."""
+    """Number of most probable tokens to sample from; None leaves it to the model."""
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
-    """Above 1 what was written already becomes less probable; None leaves it to the model."""
+    """Penalty on repeated tokens; above 1 makes them less probable; None leaves it to the model."""
     seed: int | None = Field(default=None, ge=0, lt=2**31)
-    """Draws the same tokens each time, as far as the model can; None draws anew."""
+    """Seed of the sampler, if the model supports one; None for a random one."""
     max_tokens: int = Field(default=512, ge=1)
     stop: tuple[str, ...] = ()
-    """Texts before which the answer ends."""
+    """Texts that end the answer; they are not part of it."""
     json_schema: dict[str, Any] | None = None
-    """A JSON schema that the answer has to fit; None is free text."""
+    """JSON schema that the answer must match; None for free text."""
     context_tokens: int = Field(default=3000, ge=64)
-    """Tokens of retrieved passages that fit the prompt; passages are cut, never the question."""
+    """Token budget for passages in the prompt; passages are truncated, the question never is."""
 
 
 class AnswerSettings(Section):
-    """What an answer looks like."""
+    """Form of an answer."""
 
     style: AnswerStyle = "full"
-    """Of the embedded reader: up to three sentences, the best one, or only the words that answer. Any other model
-    writes as its prompt tells it to."""
+    """Answers of the extractive reader: up to three sentences, the best one, or only the words that answer. Other
+    models follow their prompt."""
     citations: CitationStyle = "inline"
-    """Where the markers stand: in the text, after it, or nowhere (the sources are listed all the same)."""
+    """Position of the citation markers: in the text, after it, or nowhere (sources are listed anyway)."""
 
 
 class GroundingSettings(Section):
-    """When an answer counts as supported."""
+    """Thresholds for supported answers."""
 
     min_support: float = Field(default=0.35, ge=0, le=1)
-    """Support of a model's best sentence under which the reply says that the documents do not answer."""
+    """Minimum support of a model's best sentence; below it, the reply says that the documents do not answer."""
     min_confidence: float | None = Field(default=None, ge=0, le=1)
-    """Probability that its best sentence answers under which the embedded reader refuses; None leaves it to the
-    reader, whose measure depends on how it ranks."""
+    """Minimum probability of the extractive reader's best sentence; below it, the reader refuses. None for the
+    default of its ranking."""
 
 
 class ReaderSettings(Section):
-    """The embedded reader: ``model = "embedded"``."""
+    """The extractive reader: ``model = "embedded"``."""
 
     adapter: str = "reader"
-    """The tuned reader: a folder, or a name below ``models/adapters`` or of one that ships. Empty: sentences are
-    ranked by likeness alone."""
+    """The tuned reader: a folder, a name below ``models/adapters``, or a shipped one. Empty: rank sentences by
+    similarity alone."""
 
 
 class GeneratorSettings(Section):
     """The small generator: ``model = "generator"``."""
 
     adapter: str = "generator"
-    """The tuned generator: a folder, or a name below ``models/adapters`` or of one that ships."""
+    """The tuned generator: a folder, a name below ``models/adapters``, or a shipped one."""
 
 
 class OpenAISettings(Section):
@@ -195,9 +196,9 @@ class OpenAISettings(Section):
     base_url: str | None = None
     api_key: SecretStr | None = None
     timeout_s: float = Field(default=60.0, gt=0)
-    """Seconds until an answer begins, and between two pieces of it."""
+    """Time-out in seconds until an answer starts, and between two pieces of it."""
     total_timeout_s: float | None = Field(default=None, gt=0)
-    """Seconds for a whole answer, thinking included; None is five times ``timeout_s``."""
+    """Time limit of a whole answer in seconds, thinking included; None is five times ``timeout_s``."""
     max_retries: int = Field(default=2, ge=0, le=10)
 
     @field_validator("base_url")
@@ -206,34 +207,34 @@ class OpenAISettings(Section):
         try:
             parts = urlsplit(url or "")
         except ValueError:
-            # Doctor, and the first answer, say that nothing is there.
+            # Reported by doctor, and by the first answer.
             return url
         try:
             _ = parts.port
         except ValueError as error:
             if "out of range" in str(error):
                 return url
-            # What stands in its place may be half of a password, and is not repeated.
+            # The invalid port may be part of a password, so it is not repeated.
             raise ValueError("the port must be a number, and a / in a password must be written %2F") from None
         return url
 
 
 class LocalSettings(Section):
-    """A language model that runs in this process: ``model = "local:…"``."""
+    """A language model in this process: ``model = "local:…"``."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "bf16", "f16", "f32"] = "auto"
-    """``auto`` is bf16 on a GPU and on a processor that computes in it, else f32."""
+    """``auto`` is bf16 on a GPU and on a CPU that supports it, else f32."""
     adapters: tuple[str, ...] = ()
-    """LoRA adapters that are loaded: folders, or names below the workspace's ``models/adapters``."""
+    """LoRA adapters to load: folders, or names below the workspace's ``models/adapters``."""
     adapter: str | None = None
-    """The adapter that answers; None is the model as it is."""
+    """The active adapter; None for the base model."""
     max_batch: int = Field(default=8, ge=1, le=256)
-    """Questions that are answered in one batch, at most; each takes memory of its own."""
+    """Maximum questions per batch; more of them need more memory."""
 
 
 class TrackingSettings(Section):
-    """The projection of traces to Weights & Biases."""
+    """Export of traces to Weights & Biases."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """``auto`` is online when logged in, else offline."""
@@ -242,12 +243,12 @@ class TrackingSettings(Section):
 
 
 class CostSettings(Section):
-    """What an answer costs."""
+    """Cost of answers."""
 
     machine_usd_per_hour: float | None = Field(default=None, ge=0)
-    """Rate of this machine for local models; without one the rate in ``prices.toml`` holds."""
+    """Hourly rate of this machine for local models; by default, the rate in ``prices.toml``."""
     prices: Path | None = None
-    """A price list to use instead of the one that ships."""
+    """A price list to use instead of the shipped one."""
 
 
 class Settings(BaseSettings):
@@ -261,16 +262,16 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
     corpus: str = "handbook"
-    """The corpus that questions go to when none is named."""
+    """The default corpus of questions."""
     model: str = "embedded"
     """``embedded`` (the reader), ``generator`` (the small generator), ``local:PATH-OR-NAME`` (a language model in
     this process), or ``openai:NAME`` (any OpenAI-compatible server)."""
     chroma_url: str | None = None
-    """``http://host:port`` of a Chroma server; without one Chroma runs in the workspace."""
+    """URL of a Chroma server, ``http://host:port``; by default, Chroma runs in the workspace."""
     database_url: SecretStr | None = None
-    """An SQLAlchemy URL, which may hold a password; without one SQLite runs in the workspace."""
+    """An SQLAlchemy URL, which may contain a password; by default, SQLite in the workspace."""
     prompt: str = "answer"
-    """The prompt that answers, ``NAME`` (its label ``production``), ``NAME@VERSION`` or ``NAME@LABEL``."""
+    """The prompt for answers: ``NAME`` (its label ``production``), ``NAME@VERSION`` or ``NAME@LABEL``."""
     encoder: EncoderSettings = EncoderSettings()
     chunking: ChunkingSettings = ChunkingSettings()
     ingest: IngestSettings = IngestSettings()
@@ -296,7 +297,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags above the environment above the file that ``load_settings`` read."""
+        """Return the sources by precedence: flags, environment, and the file that ``load_settings`` read."""
         flags = init_settings()
         table = flags.pop(_FILE_TABLE, {})
         return (
@@ -313,8 +314,8 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
     """Read the settings: file, then environment, then flags.
 
     Args:
-        flags: Values given on the command line, nested as the sections are; None values count as not given.
-        config: The TOML file; by default what ``RAGSMITH_CONFIG`` names, else ``ragsmith.toml`` if it exists.
+        flags: Values from the command line, nested like the sections; None values are ignored.
+        config: The TOML file; by default the one in ``RAGSMITH_CONFIG``, else ``ragsmith.toml`` if it exists.
 
     Raises:
         SettingsError: A file cannot be read, or a value is unknown, malformed or out of range.
@@ -332,8 +333,8 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         return Settings(**given)
     except UnreadableVariable as error:
         raise SettingsError(
-            f"The environment holds a section that is no JSON object: {redact(str(error))}.",
-            fix="Give single fields, as RAGSMITH_RETRIEVAL__K=8.",
+            f"A section in the environment must be a JSON object: {redact(str(error))}.",
+            fix="Set single fields, such as RAGSMITH_RETRIEVAL__K=8.",
         ) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]

@@ -1,4 +1,4 @@
-"""What passes between rooms: documents and passages, questions and answers, and what happens in between."""
+"""Types that pass between rooms: documents and passages, questions and answers, and events."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Metadata = Mapping[str, Scalar]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A piece of a document that its structure sets apart: a paragraph, a heading, a function, a table row.
+    """A structural unit of a document: a paragraph, a heading, a function, a table row.
 
     Attributes:
-        start: First character, an offset into the document's text.
-        end: One past the last character.
-        kind: ``heading`` opens a section, ``row`` is a record of a table, ``code`` keeps its line breaks.
+        start: Offset of the first character in the document's text.
+        end: Offset past the last character.
+        kind: ``heading`` starts a section, ``row`` is a record of a table, ``code`` keeps its line breaks.
         headings: Titles of the sections around the block, outermost first; a heading includes itself.
-        page: Page or slide, counted from 1, where the source has them.
+        page: Page or slide, from 1, if the source has them.
     """
 
     start: int
@@ -33,15 +33,15 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    r"""A loaded source. One file is one document, except JSON and JSONL, where each record is one.
+    r"""A loaded source: a whole file, or one record of a JSON or JSONL file.
 
     Attributes:
         text: The stored text that every offset refers to. Line ends are ``\n``; no NUL, no lone surrogates.
-        blocks: In order of ``start``, without overlap; what they leave out is not indexed.
-        title: The title found inside the source; None where there is none (the file name is not a title).
-        record: Identity inside the file: the ``id`` of a record or its number; empty for whole files.
-        metadata: What else the source says of itself.
-        date: The date that the source carries inside (front matter, PDF information), if any.
+        blocks: Blocks in order of ``start``, without overlap; text outside of them is not indexed.
+        title: Title inside the source; None if there is none (the file name is not a title).
+        record: Id or number of the record in its file; empty for whole files.
+        metadata: Other metadata of the source.
+        date: Date inside the source (front matter, PDF information), if any.
     """
 
     text: str
@@ -54,7 +54,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage before it has a place in an index: offsets into its document's text."""
+    """A passage before it is indexed: offsets into its document's text."""
 
     start: int
     end: int
@@ -65,17 +65,17 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk of a document, as an index holds it.
+    """An indexed chunk of a document.
 
     Attributes:
-        id: Number of the passage in the database.
-        document_id: Number of the stored text that ``start`` and ``end`` refer to.
+        id: Id of the passage in the database.
+        document_id: Id of the stored text that ``start`` and ``end`` refer to.
         source: Absolute path of the file; a record adds ``#`` and its id.
-        name: The source as a person reads it: the path below the folder that was ingested.
+        name: Display name of the source: the path below the ingested folder.
         title: Title inside the source, else the file's name.
         text: Exactly ``stored_text[start:end]``.
         headings: Titles of the sections around it, outermost first.
-        page: Page or slide, from 1, where the source has them.
+        page: Page or slide, from 1, if the source has them.
     """
 
     id: int
@@ -93,14 +93,14 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A passage found for a query, and why.
+    """A passage found for a query, with its ranks and scores.
 
     Attributes:
-        score: What the list is ordered by: the fused score, or that of the only side asked.
-        dense_rank, lexical_rank: Place on each side, from 1; None where that side did not find it.
+        score: Score that orders the list: the fused score, or that of the only side searched.
+        dense_rank, lexical_rank: Rank on either side, from 1; None if that side did not find it.
         dense_score: Cosine similarity, -1 to 1.
         lexical_score: BM25, 0 upwards.
-        rerank_score: The reranker's score, where one ran.
+        rerank_score: The reranker's score, if there is a reranker.
     """
 
     passage: Passage
@@ -148,10 +148,10 @@ class Citation:
     """A marker ``[n]`` in an answer and the evidence behind it.
 
     Attributes:
-        marker: The number in the answer; hit ``marker - 1`` of the answer's hits.
-        start, end: The supporting sentence, offsets into the stored text of the document; both None where
-            the quote could not be found, and then nothing is marked.
-        support: How well the evidence carries the sentences that cite it, 0 to 1.
+        marker: Number in the answer, which refers to hit ``marker - 1`` of the answer's hits.
+        start, end: Offsets of the supporting sentence in the stored text of the document; both None if the quote
+            was not found, so that nothing is highlighted.
+        support: Support of the citing sentences by the evidence, 0 to 1.
     """
 
     marker: int
@@ -163,13 +163,13 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A sentence of an answer as it was checked.
+    """A checked sentence of an answer.
 
     Attributes:
-        markers: The passages that it cites; empty where it cites none, and then all were looked at.
-        support: How well they carry it, 0 to 1.
-        start, end: First and one past the last character of the sentence in ``Answer.text``; both None where the
-            answer is JSON, or was stored by a version that did not keep them.
+        markers: Markers of the cited passages; empty if it cites none, so that all passages were checked.
+        support: Support of the sentence by these passages, 0 to 1.
+        start, end: Offsets of the sentence in ``Answer.text``; both None if the answer is JSON, or was stored by a
+            version that did not record them.
         supported: Whether ``support`` reaches ``grounding.min_support`` of the release.
     """
 
@@ -182,7 +182,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that a model read and wrote; None where the model did not say."""
+    """Token usage of a model; None if the model did not report it."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -193,20 +193,19 @@ class Answer:
     """A finished answer.
 
     Attributes:
-        text: With markers ``[n]``; for ``abstained`` the refusal, for ``failed`` empty or what had been written.
-        hits: All passages that reached the prompt, in order of their markers.
-        citations: The markers that the text uses, in order of first use.
-        claims: Its sentences, in order.
-        support: Support of the least supported sentence, 0 to 1; None where nothing was claimed.
-        standalone: The question as it was searched for.
-        cost_usd: None is unknown, and never shown as 0.
-        error: One sentence, for ``failed``.
-        prompt: ``NAME@VERSION`` of the prompt that wrote it.
-        spans: First and one past the last character in ``text`` of what answers the question, where the model
-            knows more than its sentence.
-        cut: Whether the model was ended by its token limit, and the answer by that.
-        unread: Passages that were found and that the model's window had no room for.
-        unsupported: Settings that were made and that the model does not honour.
+        text: Text with markers ``[n]``; the refusal for ``abstained``, empty or partial for ``failed``.
+        hits: All passages in the prompt, in order of their markers.
+        citations: The markers in the text, in order of first use.
+        claims: The sentences of the text, in order.
+        support: Support of the least supported sentence, 0 to 1; None if there are no claims.
+        standalone: The standalone question used for retrieval.
+        cost_usd: Cost of the answer; None means unknown and is never shown as 0.
+        error: Description of the failure in one sentence, for ``failed``.
+        prompt: ``NAME@VERSION`` of the prompt.
+        spans: Offsets in ``text`` of the words that answer the question, if the model knows them.
+        cut: Whether the token limit truncated the answer.
+        unread: Number of retrieved passages that did not fit the model's window.
+        unsupported: Settings that the model does not support.
     """
 
     text: str
@@ -231,24 +230,24 @@ class Answer:
 
     @property
     def unsupported_claims(self) -> tuple[Claim, ...]:
-        """The sentences that their sources do not support, in order."""
+        """Sentences that their sources do not support, in order."""
         return tuple(claim for claim in self.claims if not claim.supported)
 
     @property
     def support_note(self) -> str:
-        """How many sentences are not supported, for a person; empty where all are."""
+        """Notice about unsupported sentences for users; empty if all are supported."""
         count = len(self.unsupported_claims)
         if not count:
             return ""
         return f"{'1 sentence is' if count == 1 else f'{count} sentences are'} not supported by the sources"
 
     def words_of(self, claim: Claim) -> str:
-        """The sentence as it stands in the text; empty where its place is not known."""
+        """Return the text of a claim; empty if its offsets are unknown."""
         return "" if claim.start is None or claim.end is None else self.text[claim.start : claim.end]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever reads the answer should know of how it came about."""
+        """Notices about the answer for its readers."""
         left = "1 passage" if self.unread == 1 else f"{self.unread} passages"
         told = {
             "cut at the token limit": self.cut,
@@ -260,14 +259,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The first event: the trace that the answer is written to, also when it is stopped."""
+    """The first event, with the id of the answer's trace."""
 
     trace_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step of the chain began."""
+    """A step of the chain started."""
 
     step: Step
 
@@ -282,7 +281,7 @@ class StepFinished:
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """The passages that the answer will be written from."""
+    """The passages for the answer."""
 
     hits: tuple[Hit, ...]
 
@@ -296,14 +295,14 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class Cited:
-    """A citation that was checked."""
+    """A checked citation."""
 
     citation: Citation
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The last event: the answer, already traced."""
+    """The last event: the answer, whose trace is complete."""
 
     answer: Answer
 
@@ -312,5 +311,5 @@ Event = Started | StepStarted | StepFinished | Retrieved | Token | Cited | Done
 
 
 def whole(text: str) -> str:
-    """The text without lone surrogates, which nothing takes: halves of a pair are joined, others become U+FFFD."""
+    """Repair lone surrogates in a text: halves of a pair are joined, others become U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

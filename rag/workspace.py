@@ -1,4 +1,4 @@
-"""The one folder that holds everything a person's ragsmith knows."""
+"""The workspace: the folder with all data of ragsmith."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rag.errors import StorageFull, WorkspaceBusy, WorkspaceError
 
-# What ragsmith and its libraries keep at the top of a workspace; anything else there belongs to the person.
+# Entries of ragsmith and its libraries at the top of a workspace; anything else belongs to the user.
 _OWN = (
     *(".gitignore", ".probe", "writer.lock", "converting.lock"),
     *("chroma", "chroma.damaged-*", "lexical", "ragsmith.db*"),
@@ -23,7 +23,7 @@ _OTHERS = 0o077
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """Where things live below ``root``. Made with ``open_workspace``."""
+    """The layout of a workspace; create it with ``open_workspace``."""
 
     root: Path
 
@@ -34,7 +34,7 @@ class Workspace:
 
     @property
     def lexical(self) -> Path:
-        """The lexical indexes, a folder each."""
+        """The lexical indexes, one folder each."""
         return self.root / "lexical"
 
     @property
@@ -44,7 +44,7 @@ class Workspace:
 
     @property
     def prompts(self) -> Path:
-        """Versions and labels of prompts, a folder each."""
+        """Versions and labels of prompts, one folder per prompt."""
         return self.root / "prompts"
 
     @property
@@ -54,17 +54,17 @@ class Workspace:
 
     @property
     def adapters(self) -> Path:
-        """LoRA adapters, a folder each."""
+        """LoRA adapters, one folder each."""
         return self.models / "adapters"
 
     @property
     def uploads(self) -> Path:
-        """Files that were uploaded in the chat page, a folder each corpus."""
+        """Files uploaded in the chat page, one folder per corpus."""
         return self.root / "uploads"
 
     @property
     def runs(self) -> Path:
-        """Trainings, a folder each."""
+        """Training runs, one folder each."""
         return self.root / "runs"
 
     @property
@@ -74,10 +74,10 @@ class Workspace:
 
     @contextmanager
     def writing(self, what: str, *, wait_s: float = 0.0) -> Iterator[None]:
-        """Hold the workspace's single writing place; the lock dies with the process.
+        """Acquire the workspace's write lock, which the system releases when the process dies.
 
         Raises:
-            WorkspaceBusy: Another process writes, and did not finish within ``wait_s`` seconds.
+            WorkspaceBusy: Another process is writing and did not finish within ``wait_s`` seconds.
         """
         from filelock import FileLock, Timeout
 
@@ -96,10 +96,10 @@ class Workspace:
 
 
 def open_workspace(home: Path) -> Workspace:
-    """Make the folder where it is missing, check that it can be written, and close it to other users.
+    """Create the folder if needed, check that it is writable, and make it private to the user.
 
     Raises:
-        WorkspaceError: It is no folder, or cannot be made or written.
+        WorkspaceError: The path is not a folder, or cannot be created or written.
         StorageFull: The disk has no room left.
     """
     root = home.expanduser().resolve()
@@ -118,10 +118,10 @@ def open_workspace(home: Path) -> Workspace:
 
 @contextmanager
 def disk_errors(what: str) -> Iterator[None]:
-    """Translate what the operating system says of a file into what a person can do.
+    """Translate errors of the operating system about files.
 
     Raises:
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
         WorkspaceError: Any other failure to read or write.
     """
     try:
@@ -130,7 +130,7 @@ def disk_errors(what: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(
                 f"Cannot {what}: the disk is full.",
-                fix="Free some space and run the same command again; what was finished is kept.",
+                fix="Free some space and run the same command again; finished work is kept.",
             ) from error
         raise WorkspaceError(
             f"Cannot {what}: {error.strerror or error}.",
@@ -140,10 +140,7 @@ def disk_errors(what: str) -> Iterator[None]:
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Make what this process writes readable by its owner alone: files 0600, folders 0700.
-
-    That holds for files too which a person exports to a path of their own choosing.
-    """
+    """Make new files readable by their owner only (files 0600, folders 0700), including exported files."""
     before = os.umask(_OTHERS)
     try:
         yield
@@ -152,17 +149,17 @@ def private_files() -> Iterator[None]:
 
 
 def close_to_others(root: Path) -> None:
-    """Take away what modes of an older workspace let other users do.
+    """Remove the permissions of other users in an older workspace; later calls only check the folder's mode.
 
-    A look at the mode of the folder is all that it takes from the second time on. Links are not followed, what
-    somebody else owns is left, and a folder with files beside the workspace's own keeps its own mode.
+    Links are not followed, files of other users are skipped, and a folder that also contains files outside the
+    workspace's layout keeps its own mode.
     """
     if os.name != "posix" or not root.lstat().st_mode & _OTHERS:
         return
     entries = list(root.iterdir())
     own = [path for path in entries if any(path.match(name) for name in _OWN)]
     for path in own:
-        # Contents first: what is broken off is taken up again.
+        # Contents first, so that an interrupted call is resumed by the next one.
         if _open_to_others(path):
             close_below(path)
         _close(path)
@@ -172,7 +169,7 @@ def close_to_others(root: Path) -> None:
 
 
 def close_below(folder: Path) -> None:
-    """Close all files and folders below a folder to other users; links are not followed."""
+    """Make all files and folders below a folder private to the user; links are not followed."""
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
             _close(Path(place, name))
@@ -185,7 +182,7 @@ def _open_to_others(path: Path) -> bool:
 
 
 def _close(path: Path) -> None:
-    # A file that is gone by now, or a disk that knows no modes, is no reason to keep the workspace shut.
+    # A deleted file, or a file system without modes, must not prevent opening the workspace.
     with suppress(OSError):
         if _open_to_others(path):
             path.chmod(stat.S_IMODE(path.lstat().st_mode) & ~_OTHERS)

@@ -200,7 +200,7 @@ class ScriptedApp(App):
 
     def document(self, document_id: int) -> StoredDocument:
         if document_id not in self.documents:
-            raise CorpusError(f"Document {document_id} is not in this workspace any more.", fix="Ask again.")
+            raise CorpusError(f"Document {document_id} is no longer in this workspace.", fix="Ask again.")
         return self.documents[document_id]
 
     def hits(self, corpus: str) -> tuple[Hit, ...]:

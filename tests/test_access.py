@@ -41,7 +41,9 @@ def test_an_address_that_others_reach_needs_a_password(host: str, tmp_path: Path
 def test_an_empty_password_is_none(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for empty in ("", " "):
         monkeypatch.setenv(f"RAGSMITH_ACCESS__{field.upper()}", empty)
-        with pytest.raises(SettingsError, match=f"access.{field} is not usable: it is empty; leave it out"):
+        with pytest.raises(
+            SettingsError, match=f"access.{field} is not usable: it must not be empty; leave it out"
+        ):
             load_settings({"host": "0.0.0.0"})
 
 

@@ -249,7 +249,7 @@ async def test_an_unknown_corpus_fails_with_the_fix_and_a_trace(app: App) -> Non
     assert answer.status == "failed"
     assert answer.error == (
         f"There is no corpus nowhere. The corpora are: {CORPUS}. "
-        "Make it with `ragsmith ingest PATH --corpus nowhere`."
+        "Create it with `ragsmith ingest PATH --corpus nowhere`."
     )
     trace = app.stores.traces.get(answer.trace_id)
     assert (trace.status, trace.question, trace.error) == ("error", QUESTION, answer.error)

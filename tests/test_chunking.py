@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from rag.documents.chunking import (
     CONTEXT_TOKENS,
     SPECIAL_TOKENS,
-    TOKENIZED_AT_ONCE,
+    TOKENIZER_CHARACTERS,
     WIDEST_GAP,
     ChunkingRule,
+    chunk_document,
     context,
-    cut,
     rule_for,
 )
 from rag.documents.loaders import load
@@ -99,7 +99,7 @@ def test_passages_are_in_order_without_overlap_and_lose_nothing(
     tokens: TokenCounter, paragraphs: list[str]
 ) -> None:
     doc = document(*paragraphs)
-    chunks = cut(doc, tokens, SMALL)
+    chunks = chunk_document(doc, tokens, SMALL)
     for chunk in chunks:
         assert 0 <= chunk.start < chunk.end <= len(doc.text)
         assert doc.text[chunk.start : chunk.end] == doc.text[chunk.start : chunk.end].strip()
@@ -112,7 +112,7 @@ def test_passages_are_in_order_without_overlap_and_lose_nothing(
 @given(st.lists(PARAGRAPHS, min_size=1, max_size=6))
 def test_no_passage_begins_or_ends_inside_a_word(tokens: TokenCounter, paragraphs: list[str]) -> None:
     doc = document(*paragraphs)
-    for chunk in cut(doc, tokens, SMALL):
+    for chunk in chunk_document(doc, tokens, SMALL):
         assert not through_a_word(doc.text, chunk.start)
         assert not through_a_word(doc.text, chunk.end)
 
@@ -122,7 +122,7 @@ def test_no_passage_is_above_the_limit_but_for_one_word_that_is(
     tokens: TokenCounter, paragraphs: list[str]
 ) -> None:
     doc = document(*paragraphs)
-    for text in texts(doc, cut(doc, tokens, SMALL)):
+    for text in texts(doc, chunk_document(doc, tokens, SMALL)):
         assert tokens.count([text])[0] <= SMALL.limit or " " not in text
 
 
@@ -139,26 +139,26 @@ def test_no_passage_is_above_the_limit_but_for_one_word_that_is(
 )
 def test_mark_up_between_blocks_counts_towards_the_size(tokens: TokenCounter, name: str, content: str) -> None:
     (doc,) = load(Path(name), content.encode())
-    for text in texts(doc, cut(doc, tokens, USUAL)):
+    for text in texts(doc, chunk_document(doc, tokens, USUAL)):
         assert tokens.count([text])[0] <= USUAL.limit, text
 
 
 def test_the_token_number_of_a_passage_is_that_of_its_text(tokens: TokenCounter) -> None:
     doc = document(("heading", "Rivers"), SENTENCE * 30, ("heading", "Mills"), SENTENCE * 5)
-    chunks = cut(doc, tokens, USUAL)
+    chunks = chunk_document(doc, tokens, USUAL)
     assert [chunk.tokens for chunk in chunks] == tokens.count(texts(doc, chunks))
 
 
 def test_a_word_longer_than_the_limit_stays_whole(tokens: TokenCounter) -> None:
     word = "-".join(["abc"] * 40)
     doc = document(f"before it {word} after it")
-    assert word in " ".join(texts(doc, cut(doc, tokens, SMALL))).split()
+    assert word in " ".join(texts(doc, chunk_document(doc, tokens, SMALL))).split()
 
 
 @pytest.mark.parametrize("text", [CJK * 40, CJK * 9 + SENTENCE * 9])
 def test_scripts_without_spaces_are_cut_between_characters(tokens: TokenCounter, text: str) -> None:
     doc = document(text)
-    chunks = cut(doc, tokens, SMALL)
+    chunks = chunk_document(doc, tokens, SMALL)
     assert len(chunks) > 1
     assert all(tokens.count([part])[0] <= SMALL.limit for part in texts(doc, chunks))
     assert "".join("".join(texts(doc, chunks)).split()) == "".join(text.split())
@@ -166,12 +166,12 @@ def test_scripts_without_spaces_are_cut_between_characters(tokens: TokenCounter,
 
 def test_scripts_without_spaces_are_cut_after_a_sentence_where_one_ends(tokens: TokenCounter) -> None:
     doc = document(CJK * 40)
-    assert {part[-1] for part in texts(doc, cut(doc, tokens, ChunkingRule(60, 66)))} == {"。"}
+    assert {part[-1] for part in texts(doc, chunk_document(doc, tokens, ChunkingRule(60, 66)))} == {"。"}
 
 
 def test_no_passage_begins_with_a_mark_of_the_character_before_it(tokens: TokenCounter) -> None:
     doc = document("山か\u3099" * 120)
-    chunks = cut(doc, tokens, SMALL)
+    chunks = chunk_document(doc, tokens, SMALL)
     assert len(chunks) > 3
     assert not any(part.startswith("\u3099") for part in texts(doc, chunks))
 
@@ -181,34 +181,34 @@ def test_no_passage_begins_with_a_mark_of_the_character_before_it(tokens: TokenC
 
 def test_small_paragraphs_are_packed_together(tokens: TokenCounter) -> None:
     doc = document(*[SENTENCE.strip()] * 60)
-    sizes = [chunk.tokens for chunk in cut(doc, tokens, USUAL)]
+    sizes = [chunk.tokens for chunk in chunk_document(doc, tokens, USUAL)]
     assert all(size > USUAL.size * 0.9 for size in sizes[:-1])
 
 
 def test_a_long_paragraph_is_cut_into_pieces_of_about_equal_size(tokens: TokenCounter) -> None:
     doc = document(SENTENCE * 50)
-    sizes = [chunk.tokens for chunk in cut(doc, tokens, USUAL)]
+    sizes = [chunk.tokens for chunk in chunk_document(doc, tokens, USUAL)]
     assert len(sizes) == 4
     assert min(sizes) > 0.7 * max(sizes)
 
 
 def test_a_long_paragraph_is_cut_at_the_ends_of_sentences(tokens: TokenCounter) -> None:
     doc = document(SENTENCE * 80)
-    parts = texts(doc, cut(doc, tokens, USUAL))
+    parts = texts(doc, chunk_document(doc, tokens, USUAL))
     assert len(parts) > 3
     assert all(part.startswith("The river") and part.endswith("old mill.") for part in parts)
 
 
 def test_long_code_is_cut_at_the_ends_of_lines(tokens: TokenCounter) -> None:
     doc = document(("code", "\n".join(f"level_{n} = river({n}, mill) * stones" for n in range(150))))
-    parts = texts(doc, cut(doc, tokens, USUAL))
+    parts = texts(doc, chunk_document(doc, tokens, USUAL))
     assert len(parts) > 3
     assert all(part.startswith("level_") and part.endswith("stones") for part in parts)
 
 
 def test_a_sentence_longer_than_a_passage_is_cut_at_white_space(tokens: TokenCounter) -> None:
     doc = document("river " * 500)
-    parts = texts(doc, cut(doc, tokens, USUAL))
+    parts = texts(doc, chunk_document(doc, tokens, USUAL))
     assert len(parts) > 2
     assert set(" ".join(parts).split()) == {"river"}
 
@@ -227,14 +227,14 @@ def test_an_encoder_that_reads_little_still_gets_passages(encoder: Encoder) -> N
     rule = rule_for(Narrow(), 200)  # type: ignore[arg-type]
     assert rule.size == rule.limit == 16
     doc = document(SENTENCE * 5)
-    assert len(cut(doc, encoder.tokens, rule)) > 3
+    assert len(chunk_document(doc, encoder.tokens, rule)) > 3
 
 
 def test_passage_and_context_fit_into_what_the_encoder_reads(encoder: Encoder) -> None:
     rule = rule_for(encoder, 10_000)
     title = "An uncommonly long title, as reports of committees tend to have, with subtitle and year"
     (doc,) = load(Path("a.md"), f"# {title}\n\n## Of the rivers and of the mills\n\n{SENTENCE * 60}".encode())
-    for chunk in cut(doc, encoder.tokens, rule):
+    for chunk in chunk_document(doc, encoder.tokens, rule):
         where = context(doc.title, chunk.headings)
         told = f"{where}\n{doc.text[chunk.start : chunk.end]}"
         assert encoder.tokens.count([told])[0] + SPECIAL_TOKENS <= encoder.card.max_tokens
@@ -246,12 +246,12 @@ def test_passage_and_context_fit_into_what_the_encoder_reads(encoder: Encoder) -
 def test_a_heading_opens_a_new_passage_once_the_current_one_is_half_full(tokens: TokenCounter) -> None:
     half = SENTENCE * 8
     doc = document(("heading", "Rivers"), half, ("heading", "Mills"), half)
-    assert [part.split()[0] for part in texts(doc, cut(doc, tokens, USUAL))] == ["Rivers", "Mills"]
+    assert [part.split()[0] for part in texts(doc, chunk_document(doc, tokens, USUAL))] == ["Rivers", "Mills"]
 
 
 def test_short_sections_share_a_passage(tokens: TokenCounter) -> None:
     doc = document(("heading", "Rivers"), SENTENCE, ("heading", "Mills"), SENTENCE)
-    assert len(cut(doc, tokens, USUAL)) == 1
+    assert len(chunk_document(doc, tokens, USUAL)) == 1
 
 
 @given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40)), min_size=1, max_size=6))
@@ -261,14 +261,14 @@ def test_a_heading_stays_with_what_follows_it(tokens: TokenCounter, sections: li
         parts += [("heading", f"Section {number}, level {level}") for level in range(depth)]
         parts += [("text", "stone " * length)]
     doc = document(*parts)
-    for text in texts(doc, cut(doc, tokens, ChunkingRule(40, 44))):
+    for text in texts(doc, chunk_document(doc, tokens, ChunkingRule(40, 44))):
         assert text.endswith("stone"), text
 
 
 @pytest.mark.parametrize("words", range(195, 230, 5))
 def test_a_heading_stays_with_a_paragraph_that_fills_a_passage(tokens: TokenCounter, words: int) -> None:
     doc = document(SENTENCE, ("heading", "Of the rivers, of the mills and of the stones"), "stone " * words)
-    parts = texts(doc, cut(doc, tokens, USUAL))
+    parts = texts(doc, chunk_document(doc, tokens, USUAL))
     assert all(part.endswith(("stone", "mill.")) for part in parts)
     assert all(tokens.count([part])[0] <= USUAL.limit for part in parts)
 
@@ -276,16 +276,16 @@ def test_a_heading_stays_with_a_paragraph_that_fills_a_passage(tokens: TokenCoun
 def test_the_headings_of_a_passage_are_those_that_all_of_it_shares(tokens: TokenCounter) -> None:
     text = f"# Water\n\n## Rivers\n\n{SENTENCE}\n\n## Mills\n\n{SENTENCE}"
     (doc,) = load(Path("a.md"), text.encode())
-    (chunk,) = cut(doc, tokens, USUAL)
+    (chunk,) = chunk_document(doc, tokens, USUAL)
     assert chunk.headings == ("Water",)
-    assert [c.headings for c in cut(doc, tokens, SMALL)] == [("Water", "Rivers"), ("Water", "Mills")]
+    assert [c.headings for c in chunk_document(doc, tokens, SMALL)] == [("Water", "Rivers"), ("Water", "Mills")]
 
 
 def test_pages_are_never_mixed(tokens: TokenCounter) -> None:
     doc = on_pages(
         document("one river", "two rivers", "a mill", ("heading", "Stones"), "a stone"), [1, 1, 2, 2, 3]
     )
-    chunks = cut(doc, tokens, USUAL)
+    chunks = chunk_document(doc, tokens, USUAL)
     assert [(chunk.page, text) for chunk, text in zip(chunks, texts(doc, chunks), strict=True)] == [
         (1, "one river\n\ntwo rivers"),
         (2, "a mill\n\nStones"),
@@ -296,13 +296,13 @@ def test_pages_are_never_mixed(tokens: TokenCounter) -> None:
 def test_a_passage_does_not_reach_across_text_that_was_left_out(tokens: TokenCounter) -> None:
     encoded = "QUJD" * 600
     (doc,) = load(Path("a.md"), f"A river.\n\n{encoded}\n\nA mill.".encode())
-    assert texts(doc, cut(doc, tokens, USUAL)) == ["A river.", "A mill."]
+    assert texts(doc, chunk_document(doc, tokens, USUAL)) == ["A river.", "A mill."]
 
 
 def test_a_passage_reaches_across_a_gap_of_mark_up(tokens: TokenCounter) -> None:
     gap = "\n" * WIDEST_GAP
-    assert len(cut(document("A river.", "A mill.", gap=gap), tokens, USUAL)) == 1
-    assert len(cut(document("A river.", "A mill.", gap=gap + "\n"), tokens, USUAL)) == 2
+    assert len(chunk_document(document("A river.", "A mill.", gap=gap), tokens, USUAL)) == 1
+    assert len(chunk_document(document("A river.", "A mill.", gap=gap + "\n"), tokens, USUAL)) == 2
 
 
 @pytest.mark.parametrize(
@@ -329,10 +329,10 @@ def test_the_context_is_short_however_long_the_headings_are() -> None:
 def test_a_huge_paragraph_is_read_by_the_tokenizer_in_few_parts(
     tokens: TokenCounter, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rag.documents.chunking.TOKENIZED_AT_ONCE", 20_000)
+    monkeypatch.setattr("rag.documents.chunking.TOKENIZER_CHARACTERS", 20_000)
     text = (unit * (100_000 // len(unit))).strip()
     counting = CountingTokens(tokens)
-    chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)
+    chunks = chunk_document(Document(text, (Block(0, len(text)),)), counting, USUAL)
     # The last part may be so short that it is counted before it is cut.
     assert counting.characters <= 1.1 * len(text)
     assert counting.calls <= 20
@@ -344,17 +344,17 @@ def test_a_huge_paragraph_is_read_by_the_tokenizer_in_few_parts(
 def test_a_paragraph_of_a_megabyte_is_read_once(tokens: TokenCounter) -> None:
     text = (SENTENCE * (1_000_000 // len(SENTENCE))).strip()
     counting = CountingTokens(tokens)
-    chunks = cut(Document(text, (Block(0, len(text)),)), counting, USUAL)
+    chunks = chunk_document(Document(text, (Block(0, len(text)),)), counting, USUAL)
     assert counting.characters <= len(text)
-    assert counting.calls <= 3 * (len(text) // TOKENIZED_AT_ONCE + 1)
+    assert counting.calls <= 3 * (len(text) // TOKENIZER_CHARACTERS + 1)
     assert chunks[-1].end == len(text)
 
 
 def test_many_small_blocks_go_through_the_tokenizer_together(tokens: TokenCounter) -> None:
     counting = CountingTokens(tokens)
-    cut(document(*["A river."] * 5_000), counting, USUAL)
+    chunk_document(document(*["A river."] * 5_000), counting, USUAL)
     assert counting.calls <= 4
 
 
 def test_a_document_without_blocks_gives_no_passage(tokens: TokenCounter) -> None:
-    assert cut(Document("only what is left out", ()), tokens, USUAL) == []
+    assert chunk_document(Document("only what is left out", ()), tokens, USUAL) == []

@@ -94,7 +94,7 @@ def test_what_was_written_in_the_editor_is_kept_where_it_is_no_prompt(
     result = call(home, "prompts", "edit", "answer-short")
     assert result.exit_code == 1
     *_, kept, told = result.stderr.splitlines()
-    assert told == "Error: This is no prompt: at variables: Field required."
+    assert told == "Error: The prompt is invalid: at variables: Field required."
     (draft,) = (home / "prompts" / "answer-short").glob("draft-*.yaml")
     assert str(draft) in kept
     assert "three words" in draft.read_text()
@@ -149,12 +149,12 @@ def test_an_export_as_yaml_is_a_version_that_another_workspace_reads(home: Path,
         (["edit", "answer", "--file", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
         (["log", "nothing"], "There is no prompt nothing"),
         (["label", "answer", "production", "7"], "There is no prompt answer@7"),
-        (["label", "answer", "Big", "1"], "'Big' is no label"),
+        (["label", "answer", "Big", "1"], "The label 'Big' is invalid"),
         (["label", "answer", "staging", "--remove"], "has no label staging"),
         (["render", "answer", "--set", "question=Why?"], "missing passages, refusal"),
         (["render", "answer", "--values", "CHANGED"], "is no JSON"),
         (["render", "answer", "--values", "LIST"], "is no JSON object of texts"),
-        (["import", "LIST", "--name", "x"], "no messages of OpenAI"),
+        (["import", "LIST", "--name", "x"], "OpenAI messages must be"),
         (["import", "CHANGED", "--name", "Big"], "at name"),
         (["export", "answer", "--to", "nowhere/x"], "cannot be written: No such file"),
     ],

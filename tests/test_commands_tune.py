@@ -62,15 +62,15 @@ def done(workspace: Workspace) -> RunFolder:
 
 @pytest.mark.parametrize("name", ["show", "stop", "resume"])
 def test_without_a_run_each_command_says_how_to_begin_one(name: str, workspace: Workspace) -> None:
-    told = "Begin one with `ragsmith tune run RECIPE --data FOLDER`"
-    assert_one_line(call(workspace.root, "tune", name), "There is no run yet.", told)
+    told = "Start one with `ragsmith tune run RECIPE --data FOLDER`"
+    assert_one_line(call(workspace.root, "tune", name), "There are no runs yet.", told)
     assert_one_line(call(workspace.root, "tune", name, "mine"), "There is no run mine.", "Runs: none yet.")
 
 
 def test_without_a_run_the_list_is_empty(workspace: Workspace) -> None:
     result = call(workspace.root, "tune", "status")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert result.stderr == "There is no run yet. Begin one with `ragsmith tune run RECIPE --data FOLDER`.\n"
+    assert result.stderr == "There are no runs yet. Start one with `ragsmith tune run RECIPE --data FOLDER`.\n"
     assert objects(call(workspace.root, "tune", "status", "--json")) == []
 
 
@@ -122,7 +122,7 @@ def test_a_training_wants_a_recipe_and_data_that_are_there(workspace: Workspace,
     [
         (TEXT.replace("rank = 8", "rank = 0").encode(), "lora.rank: Input should be greater than or equal to 1"),
         (TEXT.replace("seed = 3", "sead = 3").encode(), "sead: Extra inputs are not permitted"),
-        (b"name = ", "is no TOML"),
+        (b"name = ", "must be valid TOML"),
         (b"\xff\xfe", "cannot be read"),
         (b"", "name: Field required"),
     ],
@@ -165,7 +165,7 @@ def test_a_run_whose_files_are_damaged(workspace: Workspace, done: RunFolder) ->
     assert result.exit_code == 1
     assert "run.json cannot be read" in result.stderr.splitlines()[-1]
     (done.path / "run.json").unlink()
-    assert_one_line(call(workspace.root, "tune", "show"), "There is no run yet.")
+    assert_one_line(call(workspace.root, "tune", "show"), "There are no runs yet.")
 
 
 def test_a_run_does_not_go_on_with_another_recipe(workspace: Workspace) -> None:
@@ -173,7 +173,7 @@ def test_a_run_does_not_go_on_with_another_recipe(workspace: Workspace) -> None:
     (run.path / "recipe.toml").write_text(TEXT.replace("rank = 8", "rank = 4"), encoding="utf-8")
     result = call(workspace.root, "tune", "resume")
     assert result.exit_code == 1
-    assert "recipe.toml was changed since the run began. Undo the change" in result.stderr.splitlines()[-1]
+    assert "recipe.toml has changed since the run started. Undo the change" in result.stderr.splitlines()[-1]
     (run.path / "recipe.toml").write_text(TEXT, encoding="utf-8")
     assert run.recipe.lora.rank == 8
 
@@ -226,7 +226,7 @@ def test_a_run_without_result_is_shown_without_card(workspace: Workspace) -> Non
 def test_stopping_what_does_not_run_leaves_nothing_behind(workspace: Workspace, done: RunFolder) -> None:
     result = call(workspace.root, "tune", "stop")
     assert (result.exit_code, result.stdout, result.stderr) == (0, "", f"{done.name} is not running.\n")
-    assert not done.stop_asked
+    assert not done.stop_requested
 
 
 def test_going_on_with_what_is_done_tells_where_it_is(workspace: Workspace, done: RunFolder) -> None:
@@ -301,7 +301,7 @@ def test_a_run_that_somebody_works_on_is_followed_and_ctrl_c_stops_it(
         f"Stopped. {again} goes on.",
     ]
     assert not (workspace.root / "target").exists()
-    assert run.stop_asked
+    assert run.stop_requested
 
 
 def test_a_training_that_cannot_start_points_to_its_log(

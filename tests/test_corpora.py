@@ -44,7 +44,7 @@ def test_a_name_of_letters_digits_and_dashes_is_accepted(corpora: Corpora, name:
     "name", ["", " ", "Handbook", "a b", "-a", "a-", ".a", "../a", "a/b", "ä", "a\n", "x" * 61, "a\x00b", "🙂"]
 )
 def test_any_other_name_is_refused_and_nothing_is_made(corpora: Corpora, workspace: Workspace, name: str) -> None:
-    with pytest.raises(CorpusError, match="cannot be the name of a corpus") as raised:
+    with pytest.raises(CorpusError, match=r"The corpus name .* is invalid") as raised:
         corpora.ensure(name)
     assert "lower-case" in raised.value.fix
     assert corpora.summaries() == []
@@ -61,9 +61,9 @@ def test_a_corpus_is_opened_once(corpora: Corpora) -> None:
 
 
 def test_a_corpus_that_is_not_there_is_named_with_those_that_are(corpora: Corpora) -> None:
-    with pytest.raises(CorpusError, match=r"There is no corpus notes\. There is none yet\.") as raised:
+    with pytest.raises(CorpusError, match=r"There is no corpus notes\. There are no corpora yet\.") as raised:
         corpora.find("notes")
-    assert raised.value.fix == "Make it with `ragsmith ingest PATH --corpus notes`."
+    assert raised.value.fix == "Create it with `ragsmith ingest PATH --corpus notes`."
     corpora.ensure("b")
     corpora.ensure("a")
     with pytest.raises(CorpusError, match=r"There is no corpus notes\. The corpora are: a, b\."):
@@ -215,6 +215,6 @@ def test_a_stored_document_tells_its_text_and_where_it_came_from(
 
 
 def test_a_document_that_is_gone_is_an_error(corpora: Corpora) -> None:
-    with pytest.raises(CorpusError, match="Document 77 is not in this workspace any more") as raised:
+    with pytest.raises(CorpusError, match="Document 77 is no longer in this workspace") as raised:
         corpora.document(77)
     assert raised.value.fix

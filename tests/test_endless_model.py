@@ -120,7 +120,7 @@ async def test_an_event_without_an_end_does_not_take_the_memory(
     monkeypatch.setattr(bounded_stream, "LONGEST_EVENT", 1_000_000)
     error, took, server = await failure(script, timeout_s=30.0)
     assert isinstance(error, ModelProtocolError)
-    assert "more than an answer can hold" in error.message
+    assert "more data than an answer may have" in error.message
     assert took < 5
     assert len(server.received) == 1
 
@@ -129,7 +129,7 @@ async def test_an_event_without_an_end_does_not_take_the_memory(
 async def test_all_bytes_of_an_answer_are_counted(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_stream, "MOST_BYTES", 300_000)
     error, _, _ = await failure(script, timeout_s=30.0)
-    assert "more than an answer can hold" in error.message
+    assert "more data than an answer may have" in error.message
 
 
 def errs(reply: Reply, _: Received) -> None:
@@ -141,7 +141,7 @@ def errs(reply: Reply, _: Received) -> None:
 async def test_the_body_of_an_error_is_counted_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded_stream, "LONGEST_EVENT", 300_000)
     error, _, _ = await failure(errs, timeout_s=30.0)
-    assert "more than an answer can hold" in error.message
+    assert "more data than an answer may have" in error.message
 
 
 async def test_what_is_packed_could_unpack_to_anything_and_is_refused() -> None:

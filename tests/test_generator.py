@@ -380,7 +380,7 @@ def test_leaving_the_stream_stops_the_work(generator: Generator) -> None:
 
 
 def test_an_adapter_of_another_task_is_refused(converted: Path, tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="is no generator, but a reader"):
+    with pytest.raises(AdapterError, match="must be a generator, not a reader"):
         Generator(converted, find_adapter("reader", Workspace(tmp_path)), precision="f32")
 
 

@@ -152,7 +152,7 @@ def test_the_doctor_knows_the_generator(harbour: Path, adapter: Adapter, monkeyp
     monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", str(adapter.folder))
     assert f"generator, adapter {adapter.identity}, no server needed" in call(harbour, "doctor").stdout
     monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "reader")
-    assert "is no generator, but a reader." in " ".join(call(harbour, "doctor").stdout.split())
+    assert "must be a generator, not a reader." in " ".join(call(harbour, "doctor").stdout.split())
 
 
 @pytest.mark.usefixtures("one_encoder")
@@ -160,4 +160,4 @@ def test_a_generator_that_is_not_there_is_told_in_one_line(harbour: Path, monkey
     monkeypatch.setenv("RAGSMITH_MODEL", "generator")
     monkeypatch.setenv("RAGSMITH_GENERATOR__ADAPTER", "riddles")
     result = call(harbour, "ask", QUESTION, "--corpus", CORPUS)
-    assert_one_line(result, "There is no adapter riddles.", "Give a folder with a card.json, or one of:")
+    assert_one_line(result, "There is no adapter riddles.", "Name a folder with a card.json, or one of:")

@@ -109,7 +109,7 @@ def test_a_file_that_is_named_is_read_whatever_its_format(index: CorpusIndex, tm
 def test_a_path_that_does_not_exist_is_an_error_and_changes_nothing(index: CorpusIndex, folder: Path) -> None:
     take_in(index, folder)
     before = places(index)
-    with pytest.raises(LoadError, match="There is no file or folder") as raised:
+    with pytest.raises(LoadError, match="does not exist") as raised:
         take_in(index, folder, folder / "missing.md")
     assert raised.value.fix
     assert places(index) == before

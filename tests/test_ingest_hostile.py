@@ -124,7 +124,7 @@ def test_a_record_with_too_much_text_is_named_and_the_others_go_on(index: Corpus
     with IsolatedLoader(limits(text_bytes=5_000)) as loader:
         report = take_in(index, path / "a.jsonl", loader=loader)
     assert (report.added, report.passages, len(report.problems)) == (1, 2, 1)
-    assert "record large holds more than" in report.problems[0].reason
+    assert "record large contains more than" in report.problems[0].reason
     assert "ingest.max_text_mb" in report.problems[0].reason
 
 
@@ -160,7 +160,7 @@ def test_an_archive_that_deceives_is_refused_while_it_is_counted(name: str) -> N
 def test_an_archive_that_lies_below_the_limit_is_called_what_it_is() -> None:
     for honest_checksum in (False, True):
         content = hostile.lying_word_file(1, honest_checksum=honest_checksum)
-        with pytest.raises(LoadError, match=r"not what it says, word/document\.xml"):
+        with pytest.raises(LoadError, match=r"inconsistent part, word/document\.xml"):
             list(load(Path("a.docx"), content))
 
 

@@ -138,7 +138,7 @@ async def test_a_reply_that_was_mended_counts() -> None:
     asked, again = texts_sent(model, 0), texts_sent(model, 1)
     assert again[:-2] == asked
     assert again[-2] == ("ai", "Five points!")
-    assert "it is no JSON" in again[-1][1]
+    assert "invalid JSON" in again[-1][1]
     assert '"enum"' in again[-1][1]
 
 
@@ -356,7 +356,7 @@ def test_judges_are_told_apart_by_model_and_prompt() -> None:
 async def test_a_prompt_that_does_not_fit_is_refused_before_anything_is_asked(
     prompt: PromptTemplate, repair: PromptTemplate
 ) -> None:
-    with pytest.raises(PromptError, match="do not fit the prompt") as caught:
+    with pytest.raises(PromptError, match="do not match the prompt") as caught:
         ModelJudge(replies(), prompt, "x", repair=repair)
     assert "judge-answer" in caught.value.fix
     with pytest.raises(PromptError):

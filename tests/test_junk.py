@@ -74,7 +74,7 @@ def test_each_bad_file_is_named_once_and_the_good_ones_are_in(home: Path, tmp_pa
         "empty.md": "is empty",
         "blank.txt": "is empty",
         "binary.txt": "is binary",
-        "broken.pdf": "not a PDF that can be read",
+        "broken.pdf": "not a readable PDF",
         "cut.docx": "cut.docx",
         "cut.pptx": "cut.pptx",
         "broken.json": "not valid JSON",
@@ -85,7 +85,7 @@ def test_each_bad_file_is_named_once_and_the_good_ones_are_in(home: Path, tmp_pa
         "dangling.md": "No such file",
         "pipe.txt": "pipe",
         "endless.txt": "leads out of the folder",
-        "\udcff.txt": "not valid UTF-8",
+        "\udcff.txt": "must be valid UTF-8",
     }
     (folder / "empty.md").touch()
     (folder / "blank.txt").write_bytes(b" \n\t\r\n" * 1000)

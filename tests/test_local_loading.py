@@ -14,7 +14,7 @@ from tiny_lm import MESSAGES, chat, make_adapter, make_model, opened
 from rag.errors import ModelUnavailable
 from rag.models.local import local_device as device
 from rag.models.local.local_adapters import find_lora
-from rag.models.local.local_device import Place, check_memory, choose_place, free_memory, memory_needed
+from rag.models.local.local_device import Device, check_memory, choose_device, free_memory, memory_needed
 from rag.models.local.local_engine import open_local_engine
 from rag.models.local.local_files import locate_local, weight_files
 from rag.settings import LocalSettings, Settings
@@ -70,7 +70,7 @@ def test_a_hub_that_refuses_is_told_with_its_reason(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     told = refusal("org/tiny")
-    assert told.message.endswith("the hub does not give it: 401: gated.")
+    assert told.message.endswith("cannot be downloaded from the hub: 401: gated.")
     assert "hf auth login" in told.fix
 
 
@@ -116,7 +116,7 @@ def test_a_download_that_was_broken_off_counts_as_missing(
 ) -> None:
     (hub_cache(tiny_lm, tmp_path / "cache") / "model.safetensors").unlink()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(ModelUnavailable, match="is not on this machine yet"):
+    with pytest.raises(ModelUnavailable, match="is not on this machine"):
         locate_local("org/tiny", download=False)
 
 
@@ -126,8 +126,8 @@ def test_a_download_that_was_broken_off_counts_as_missing(
 @pytest.mark.parametrize(
     ("gone", "words"),
     [
-        ("config.json", "holds no config.json"),
-        ("model.safetensors", "holds no model.safetensors"),
+        ("config.json", "contains no config.json"),
+        ("model.safetensors", "contains no model.safetensors"),
         ("tokenizer.json", "The tokenizer of the model"),
     ],
 )
@@ -149,9 +149,9 @@ def test_a_missing_part_of_the_weights_is_named(copy: Path) -> None:
 def test_weights_that_were_cut_off_are_told_before_they_are_loaded(copy: Path) -> None:
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
-    assert "its end is missing" in refusal(copy).message
+    assert "it is truncated" in refusal(copy).message
     weights.write_bytes(b"\xff" * 100)
-    assert "its header has no end" in refusal(copy).message
+    assert "its header is too long" in refusal(copy).message
 
 
 def test_a_model_without_some_of_its_weights_is_not_filled_with_chance(copy: Path) -> None:
@@ -165,7 +165,7 @@ def test_a_model_without_some_of_its_weights_is_not_filled_with_chance(copy: Pat
 
 def test_an_adapter_is_no_model(tiny_lm: Path) -> None:
     told = refusal(tiny_lm.parent / "citer")
-    assert "holds an adapter and no model" in told.message
+    assert "contains an adapter, not a model" in told.message
     assert "local.adapter" in told.fix
 
 
@@ -191,11 +191,11 @@ def test_a_model_that_does_not_fit_is_refused_with_both_figures(
     monkeypatch.setattr(device, "memory_needed", lambda *_: 16_100_000_000)
     monkeypatch.setattr(device, "free_memory", lambda _: 9_240_000_000)
     told = refusal(tiny_lm)
-    assert "needs about 16.1 GB in f32, and 9.2 GB of this machine's memory are free" in told.message
+    assert "needs about 16.1 GB in f32, but only 9.2 GB of this machine's memory are free" in told.message
     for way in ("local.dtype to bf16", "ragsmith tune export", "a smaller model"):
         assert way in told.fix
     with pytest.raises(ModelUnavailable, match=r"9\.2 GB of the GPU's memory are free") as caught:
-        check_memory(locate_local(str(tiny_lm)), Place("cuda", "bf16"))
+        check_memory(locate_local(str(tiny_lm)), Device("cuda", "bf16"))
     assert "set local.device to cpu" in caught.value.fix
     assert "local.dtype" not in caught.value.fix
 
@@ -221,8 +221,8 @@ def test_the_best_place_is_chosen(monkeypatch: pytest.MonkeyPatch, gpu: bool, bf
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
-    assert str(choose_place(LocalSettings())) == expected
-    assert str(choose_place(LocalSettings(device="cpu", dtype="f16"))) == "cpu, f16"
+    assert str(choose_device(LocalSettings())) == expected
+    assert str(choose_device(LocalSettings(device="cpu", dtype="f16"))) == "cpu, f16"
 
 
 def test_a_device_that_is_not_there_is_told(tiny_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +247,7 @@ def test_an_adapter_is_a_folder_or_a_name_in_the_workspace(tiny_lm: Path) -> Non
 
 def test_a_missing_adapter_is_told_with_both_places(tiny_lm: Path) -> None:
     told = refusal(tiny_lm, adapters=("gone",))
-    assert "neither gone nor no-adapters/gone holds an adapter_config.json" in told.message
+    assert "neither gone nor no-adapters/gone contains an adapter_config.json" in told.message
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": 32}, {"num_hidden_layers": 4}])
@@ -256,7 +256,7 @@ def test_an_adapter_of_another_base_is_refused_before_it_touches_the_model(
 ) -> None:
     other = make_adapter(make_model(tmp_path / "other", **change), tmp_path / "foreign")
     told = refusal(tiny_lm, adapter=str(other))
-    assert f"The adapter {other} does not fit the model {tiny_lm}" in told.message
+    assert f"The adapter {other} does not match the model {tiny_lm}" in told.message
     assert f"It was trained on {tmp_path / 'other'}" in told.message
 
 
@@ -274,7 +274,7 @@ def test_only_lora_with_safetensors_is_served(tiny_lm: Path, tmp_path: Path) -> 
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     assert "has no adapter_model.safetensors" in refusal(tiny_lm, adapter=str(adapter)).message
     (adapter / "adapter_config.json").write_text('{"peft_type": "IA3"}')
-    assert "of the kind IA3" in refusal(tiny_lm, adapter=str(adapter)).message
+    assert "must be of type LORA, not IA3" in refusal(tiny_lm, adapter=str(adapter)).message
 
 
 def test_an_adapter_brings_its_own_chat_template(tiny_lm: Path, tmp_path: Path) -> None:
@@ -315,5 +315,5 @@ def test_doctor_tells_where_a_model_would_run(tiny_lm: Path) -> None:
 
 
 def test_doctor_downloads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelUnavailable, match="The model org/tiny is not on this machine yet"):
+    with pytest.raises(ModelUnavailable, match="The model org/tiny is not on this machine"):
         check_model(Settings(model="local:org/tiny"))

@@ -51,14 +51,14 @@ def test_a_name_that_stands_for_a_model(name: str) -> None:
     "name", ["", "openai:", "local:", "local", "gpt-4o", "Embedded", "anthropic:claude", "embedded:x"]
 )
 def test_a_name_that_stands_for_nothing_is_refused_with_those_that_do(name: str) -> None:
-    with pytest.raises(SettingsError, match="is not known") as caught:
+    with pytest.raises(SettingsError, match="is unknown") as caught:
         check_model_name(name)
     assert "local:PATH-OR-NAME" in caught.value.fix
     assert "openai:NAME" in caught.value.fix
 
 
 def test_openai_itself_needs_a_key_and_a_server_of_ones_own_does_not() -> None:
-    with pytest.raises(ModelUnavailable, match="openai:gpt-4o needs a key") as caught:
+    with pytest.raises(ModelUnavailable, match="openai:gpt-4o needs an API key") as caught:
         open_remote_model(Settings(model="openai:gpt-4o"))
     assert "OPENAI_API_KEY" in caught.value.fix
     open_remote_model(Settings(model="openai:x", openai={"base_url": "http://127.0.0.1:1/v1"}))

@@ -101,7 +101,7 @@ def test_places_are_counted_in_characters() -> None:
 @pytest.mark.parametrize("text", [DRAFT, DEEP])
 def test_a_draft_is_refused_with_the_reason(text: str) -> None:
     started = time.perf_counter()
-    with pytest.raises(PromptTemplateError, match=r"This is no YAML: line .*(alias|levels deep)"):
+    with pytest.raises(PromptTemplateError, match=r"must be valid YAML: line .*(alias|levels deep)"):
         parse_draft(text, "bomb", 1)
     assert settings_in(text) is None
     with pytest.raises(PromptError, match="cannot be read"):
@@ -120,7 +120,7 @@ def test_commands_name_the_file_and_go_no_further(tmp_path: Path, text: str) -> 
     foreign.write_text(text, encoding="utf-8")
     assert_one_line(
         call(tmp_path / "home", "prompts", "new", "other", "--file", foreign, "-m", "Try.", "--by", "Ada"),
-        "no YAML",
+        "must be valid YAML",
     )
 
 

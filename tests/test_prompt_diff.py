@@ -11,7 +11,7 @@ from test_prompts import ANY_TEXT, template
 
 from prompts import find_prompt
 from prompts.diff import Piece, apply, diff, parts, words
-from prompts.template import split_places
+from prompts.template import split_placeholders
 
 # Texts that have much in common, and ones that have nothing.
 WORDS = st.lists(st.sampled_from(["answer", "briefly", " ", "\n", ", ", "{{who}}", "Answer", "."])).map("".join)
@@ -22,7 +22,7 @@ TEXTS = st.one_of(WORDS, ANY_TEXT)
 def prompts(draw: st.DrawFn) -> Any:
     contents = draw(st.lists(TEXTS, min_size=1, max_size=4))
     shown = draw(st.lists(TEXTS, max_size=3))
-    names = {name for content in contents for _, name in split_places(content) if name}
+    names = {name for content in contents for _, name in split_placeholders(content) if name}
     return template(
         description=draw(TEXTS),
         tags=draw(st.lists(TEXTS, max_size=2)),
@@ -83,5 +83,5 @@ def test_name_version_and_who_saved_it_are_no_difference() -> None:
 
 def test_a_diff_of_another_version_is_refused() -> None:
     one, two, three = (template(description=text) for text in ("one", "two", "three"))
-    with pytest.raises(ValueError, match="description is none of greeting@1"):
+    with pytest.raises(ValueError, match="description does not apply to greeting@1"):
         apply(three, diff(one, two))

@@ -16,7 +16,7 @@ from test_prompts import ANY_TEXT, template
 
 from prompts import PromptTemplateError, find_prompt
 from prompts.formats import Format, read_prompt, write_prompt_as
-from prompts.template import split_places
+from prompts.template import split_placeholders
 
 ROLES = {"system": "system", "user": "human", "assistant": "ai"}
 SHOWN: dict[str, Any] = {
@@ -50,7 +50,7 @@ MESSAGES = messages_of()
 @pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
 @given(content=ANY_TEXT, shown=ANY_TEXT, value=ANY_TEXT)
 def test_langchain_renders_an_export_as_it_is_rendered_here(content: str, shown: str, value: str) -> None:
-    names = {name for _, name in split_places(content) if name}
+    names = {name for _, name in split_placeholders(content) if name}
     prompt = template(
         messages=[{"role": "system", "content": content}, {"role": "user", "content": "Hello {{who}}!"}],
         variables=sorted(names | {"who"}),
@@ -97,7 +97,7 @@ def test_examples_go_out_among_the_messages(form: Format) -> None:
     ],
 )
 def test_an_export_that_would_be_read_otherwise_is_refused(form: Format, changes: dict[str, Any]) -> None:
-    with pytest.raises(PromptTemplateError, match="read as something else"):
+    with pytest.raises(PromptTemplateError, match="this format would misread"):
         write_prompt_as(template(**changes), form)
 
 
@@ -162,24 +162,27 @@ def chat(*messages: Any, **told: Any) -> str:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (chat(MessagesPlaceholder("history")), "A message of the kind MessagesPlaceholder"),
-        (chat(("human", "{Who}")), "The variable {Who} cannot be taken over"),
+        (chat(MessagesPlaceholder("history")), "Messages of type MessagesPlaceholder"),
+        (chat(("human", "{Who}")), "The variable {Who} cannot be imported"),
         (chat(("human", "{a:>10}")), "The variable {a:>10}"),
-        (chat(("human", "{{{{who}}}}")), "Text in double braces would become a variable"),
+        (chat(("human", "{{{{who}}}}")), "Text in double braces cannot be imported: it would become a variable"),
         (dumps(ChatPromptTemplate.from_messages([HumanMessage("{{who}}")])), "would become a variable"),
         (dumps(ChatPromptTemplate.from_messages([AIMessage([{"type": "image"}])])), "AIMessage cannot"),  # type: ignore[list-item]
-        (chat(("human", "{{#a}}x{{/a}}"), template_format="mustache"), "unless all it has are variables"),
-        (dumps(StringPrompt.from_template("{a} {b}").partial(a="x")), "filled in beforehand"),
-        ('{"lc": 1, "type": "constructor", "id": ["langchain", "x", "Run"], "kwargs": {}}', ": Run; `dumps`"),
-        ('{"lc": 1}', "This is no prompt of LangChain"),
-        ("{}", "This is no prompt of LangChain"),
-        ("3", "This is no prompt of LangChain"),
-        ("[]", "no messages of OpenAI"),
-        ("[3]", "Message 1 is no text of one of the roles"),
-        ('[{"role": "tool", "content": "x"}]', "Message 1 is no text"),
-        ('[{"role": "user"}]', "Message 1 is no text"),
-        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Message 1 is no text"),
-        ('[{"role": "user", "content": "\\ud800"}]', "half of a character"),
+        (chat(("human", "{{#a}}x{{/a}}"), template_format="mustache"), "if they contain more than variables"),
+        (dumps(StringPrompt.from_template("{a} {b}").partial(a="x")), "Partial variables"),
+        (
+            '{"lc": 1, "type": "constructor", "id": ["langchain", "x", "Run"], "kwargs": {}}',
+            ": Run; it must be the `dumps`",
+        ),
+        ('{"lc": 1}', "This LangChain object cannot be imported"),
+        ("{}", "This LangChain object cannot be imported"),
+        ("3", "This LangChain object cannot be imported"),
+        ("[]", "OpenAI messages must be a non-empty list"),
+        ("[3]", "Message 1 cannot be imported: it must be text with a role of"),
+        ('[{"role": "tool", "content": "x"}]', "Message 1 cannot be imported"),
+        ('[{"role": "user"}]', "Message 1 cannot be imported"),
+        ('{"messages": [{"role": "user", "content": [{"type": "image"}]}]}', "Message 1 cannot be imported"),
+        ('[{"role": "user", "content": "\\ud800"}]', "must not contain lone surrogates"),
     ],
 )
 def test_what_has_no_like_here_is_refused_by_name(text: str, told: str) -> None:
@@ -190,7 +193,7 @@ def test_what_has_no_like_here_is_refused_by_name(text: str, told: str) -> None:
 
 @pytest.mark.parametrize("form", ["langchain", "openai"])
 def test_a_form_that_it_does_not_have_is_refused(form: Format) -> None:
-    with pytest.raises(PromptTemplateError, match="This is no JSON"):
+    with pytest.raises(PromptTemplateError, match="must be valid JSON"):
         read_prompt("Hello!", "taken", form=form)
     assert read_prompt("[]", "taken", form="text").messages[0].content == "[]"
 

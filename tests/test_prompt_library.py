@@ -142,7 +142,7 @@ def test_a_version_that_was_changed_afterwards_is_refused(folder: Path, library:
     saved(library)
     path = folder / "greeting" / "11.yaml"
     path.write_text(path.read_text().replace("Hello", "Good day"))
-    with pytest.raises(PromptTemplateError, match="changed since it was saved, and a version never changes"):
+    with pytest.raises(PromptTemplateError, match="changed since it was saved, but versions are immutable"):
         library.find("greeting@11")
     # What does not count for the identity may be corrected.
     path.write_text(path.read_text().replace("Good day", "Hello").replace("Says hello", "Greets"))
@@ -150,14 +150,14 @@ def test_a_version_that_was_changed_afterwards_is_refused(folder: Path, library:
 
 
 def test_what_ships_alone_is_not_written() -> None:
-    with pytest.raises(PromptTemplateError, match="a workspace is needed"):
+    with pytest.raises(PromptTemplateError, match="open a workspace to save"):
         saved(PromptLibrary())
 
 
 @pytest.mark.parametrize("name", ["../answer", "Big", "a/b", ""])
 def test_nothing_is_written_outside_the_folder(library: PromptLibrary, folder: Path, name: str) -> None:
     before = sorted(folder.parent.rglob("*"))
-    with pytest.raises(PromptTemplateError, match="is no name of a prompt"):
+    with pytest.raises(PromptTemplateError, match=r"The prompt name .* is invalid"):
         library.keep_draft(name, "text")
     assert sorted(folder.parent.rglob("*")) == before
 
@@ -249,10 +249,10 @@ def test_production_of_what_ships_is_its_newest_until_it_is_moved(library: Promp
     ("label", "version", "told"),
     [
         ("production", 3, "There is no prompt greeting@3"),
-        ("Production", 1, "is no label"),
-        ("7", 1, "is no label"),
-        ("a b", 1, "is no label"),
-        ("staging", None, "has no label staging that was set"),
+        ("Production", 1, "The label .* is invalid"),
+        ("7", 1, "The label .* is invalid"),
+        ("a b", 1, "The label .* is invalid"),
+        ("staging", None, "has no label staging to remove"),
     ],
 )
 def test_a_move_to_nowhere_is_refused(library: PromptLibrary, label: str, version: int | None, told: str) -> None:
@@ -304,9 +304,9 @@ def test_what_is_written_is_read_again(text: str, message: str) -> None:
 
 
 def find_places(text: str) -> list[str]:
-    from prompts.template import split_places
+    from prompts.template import split_placeholders
 
-    return [name for _, name in split_places(text) if name]
+    return [name for _, name in split_placeholders(text) if name]
 
 
 @given(
@@ -328,12 +328,12 @@ def test_a_text_of_several_lines_is_written_as_a_person_would(folder: Path) -> N
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("a: [", "This is no YAML"),
+        ("a: [", "must be valid YAML"),
         ("just words", "at description: Field required"),
         ("", "at description: Field required"),
         (yaml.safe_dump(GREETING | {"messages": 3}), "at messages"),
         (yaml.safe_dump(GREETING | {"temperature": 3}), "at temperature"),
-        ("!!python/object/apply:os.getcwd []", "This is no YAML"),
+        ("!!python/object/apply:os.getcwd []", "must be valid YAML"),
     ],
 )
 def test_a_draft_that_is_no_prompt_is_told_by_its_place(text: str, told: str) -> None:

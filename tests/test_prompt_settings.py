@@ -18,7 +18,7 @@ from prompts import PromptLibrary, PromptSettings, PromptTemplate, PromptTemplat
 from prompts.diff import apply, diff, parts
 from prompts.files import as_draft, as_yaml, parse_draft, parse_prompt, write_prompt
 from prompts.library import SHIPPED
-from prompts.template import _ASIDE, split_places
+from prompts.template import _ASIDE, split_placeholders
 from rag.evaluation.variants import Variant
 from ui.app.app import App
 
@@ -103,7 +103,7 @@ def test_changed_settings_of_a_saved_version_are_told(tmp_path: Path) -> None:
     library.save(template(settings={"seed": 1}), by="Ada", message="First.")
     path = tmp_path / "greeting" / "1.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("seed: 1", "seed: 2"), encoding="utf-8")
-    with pytest.raises(PromptTemplateError, match="was changed since it was saved"):
+    with pytest.raises(PromptTemplateError, match="has changed since it was saved"):
         library.find("greeting")
 
 
@@ -158,7 +158,7 @@ def test_any_text_without_settings_keeps_the_hash_that_it_had(text: str) -> None
 
 
 def _variables(text: str) -> list[str]:
-    return sorted({name for _, name in split_places(f"{text} {{{{who}}}}") if name})
+    return sorted({name for _, name in split_placeholders(f"{text} {{{{who}}}}") if name})
 
 
 @pytest.mark.parametrize(("name", "value"), WANTED.items())

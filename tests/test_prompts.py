@@ -179,7 +179,7 @@ def test_a_file_under_another_name_is_refused_and_told_where_it_belongs(tmp_path
     path = tmp_path / place
     path.parent.mkdir()
     written(tmp_path / "elsewhere").rename(path)
-    with pytest.raises(PromptTemplateError, match=r"it belongs in greeting/1\.yaml"):
+    with pytest.raises(PromptTemplateError, match=r"move it to greeting/1\.yaml"):
         load_prompt(path)
 
 
@@ -277,11 +277,11 @@ def test_examples_stand_before_the_last_message_and_are_filled_like_any_other() 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"examples": [{"name": "Ida"}]}, "belong together"),
-        ({"example": [{"role": "user", "content": "{{name}}"}]}, "belong together"),
+        ({"examples": [{"name": "Ida"}]}, "must be given together"),
+        ({"example": [{"role": "user", "content": "{{name}}"}]}, "must be given together"),
         (
             {"example": [{"role": "user", "content": "{{name}}"}], "examples": [{"name": "x"}, {"nam": "x"}]},
-            "examples 2 does not fit example: missing name; unknown nam",
+            "examples 2 does not match example: missing name; unknown nam",
         ),
         ({"fragments": {"a part": "x"}}, "fragments.a part"),
     ],
@@ -313,8 +313,8 @@ def test_what_is_included_stands_in_its_place_with_its_own_places() -> None:
     [
         ("{{> a}}", {"a": ["{{missing}}"]}, "used but not declared: missing"),
         ("{{> a}}", {"a": ["one", "two"]}, "only a prompt with a single message can be included"),
-        ("{{> a}}", {"a": ["{{> a}}"]}, "includes itself"),
-        ("{{> a}}", {"a": ["{{> b}}"], "b": ["{{> a}}"]}, "includes itself: whole@1 > a@1 > b@1 > a@1"),
+        ("{{> a}}", {"a": ["{{> a}}"]}, "must not include itself"),
+        ("{{> a}}", {"a": ["{{> b}}"], "b": ["{{> a}}"]}, "must not include itself: whole@1 > a@1 > b@1 > a@1"),
     ],
 )
 def test_what_cannot_be_included_is_told(content: str, parts: dict[str, list[str]], told: str) -> None:

@@ -446,7 +446,7 @@ def test_a_version_that_was_changed_is_listed_with_what_is_wrong(tmp_path: Path)
     path = tmp_path / "spoiled" / f"{made.version}.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("one to four", "five"), encoding="utf-8")
     (point,) = Shelf(library, tmp_path).line("spoiled", "", 9).points
-    assert "was changed since it was saved" in point.error
+    assert "has changed since it was saved" in point.error
 
 
 @given(TEXTS, TEXTS)

@@ -28,7 +28,7 @@ from ui.pages.prompts.lab_columns import Column
 LIMIT = 60
 LONG = f"{QUESTION} {'x' * LIMIT}"
 DEFAULT = Settings().limits.question_chars
-TOLD = f"{len(LONG)} characters, and {LIMIT} are allowed"
+TOLD = f"{len(LONG)} characters, but at most {LIMIT} are allowed"
 
 
 def limited(app: App, model: ScriptedChat, **changes: Any) -> Assistant:
@@ -56,7 +56,7 @@ async def test_a_question_of_exactly_the_limit_is_answered(app: App) -> None:
 
 def test_the_limit_is_checked_in_one_place() -> None:
     check_question("x" * LIMIT, LIMIT)
-    with pytest.raises(QuestionTooLong, match="The question has 61 characters, and 60 are allowed"):
+    with pytest.raises(QuestionTooLong, match="The question has 61 characters, but at most 60 are allowed"):
         check_question("x" * (LIMIT + 1), LIMIT)
 
 

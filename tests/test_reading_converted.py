@@ -198,17 +198,17 @@ def copied(adapter: Adapter, tmp_path: Path) -> Path:
 @pytest.mark.parametrize("name", [CARD, CONFIG, WEIGHTS])
 def test_a_missing_file_of_an_adapter_is_named(name: str, copied: Path) -> None:
     (copied / name).unlink()
-    with pytest.raises(AdapterError, match=f"copied is not whole: {name} is missing"):
+    with pytest.raises(AdapterError, match=f"copied is incomplete: {name} is missing"):
         read_adapter(copied)
 
 
 def test_a_reader_without_head_or_calibration_is_none(copied: Path, tmp_path: Path) -> None:
     found = read_adapter(copied)
     bare = replace(found, card=found.card.model_copy(update={"calibration": None}))
-    with pytest.raises(AdapterError, match="is no reader: its card has no calibration"):
+    with pytest.raises(AdapterError, match="must have a calibration in its card"):
         SpanReader(copied, bare, precision="f32")
     (copied / HEAD).unlink()
-    with pytest.raises(AdapterError, match=f"not whole: {HEAD} is missing"):
+    with pytest.raises(AdapterError, match=f"incomplete: {HEAD} is missing"):
         converted_network(found, tmp_path / "models")
 
 
@@ -231,7 +231,7 @@ def test_a_malformed_card_is_told_by_what_is_wrong(text: str, reason: str, copie
 
 def test_an_adapter_for_other_weights_is_refused(adapter: Adapter, tmp_path: Path) -> None:
     other = replace(adapter, card=adapter.card.model_copy(update={"base_sha256": "0" * 64}))
-    with pytest.raises(AdapterError, match=r"made for other weights of .*MiniLM.*Train it again"):
+    with pytest.raises(AdapterError, match=r"trained on other weights of .*MiniLM.*Train it again"):
         converted_network(other, tmp_path / "models")
     assert not (tmp_path / "models").exists()
 
@@ -267,7 +267,7 @@ def test_a_damaged_conversion_is_told_with_what_to_do(
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     else:
         file.unlink()
-    with pytest.raises(EncoderError, match=r"Delete that folder; it is made again") as raised:
+    with pytest.raises(EncoderError, match=r"Delete that folder; it is created again") as raised:
         SpanReader(damaged, adapter, precision="f32").read("Who?", [ReadPassage("Ida did.")])
     assert str(damaged) in str(raised.value)
     assert "\n" not in str(raised.value)

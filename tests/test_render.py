@@ -15,6 +15,7 @@ from prompts.diff import Change, Piece
 from rag.answering.conversation_store import ConversationPage, ConversationSummary
 from rag.tracing.trace_store import Feedback, Span, Trace, TracePage
 from rag.types import Answer, AnswerStatus, Citation, Hit, Passage, Usage
+from ui.app.health import Health
 from ui.pages.chat.answer_html import (
     answer_html,
     cost,
@@ -42,7 +43,6 @@ from ui.pages.prompts.prompts_view import (
 )
 from ui.pages.safe_markup import Reference, markdown, note, plain, plain_with_citations
 from ui.pages.traces.trace_view import list_html, trace_html
-from ui.app.health import Health
 
 TEXT = "Before it. The cited sentence. After it."
 PASSAGE = Passage(1, 7, "/d/guide.md", "guide.md", "Guide", TEXT, 100, 100 + len(TEXT), ("Top", "Sub"))

@@ -199,7 +199,7 @@ def test_an_adapter_of_another_task_is_refused(ready_workspace: Workspace, conve
     reader = find_adapter("reader", ready_workspace)
     with pytest.raises(AdapterError) as raised:
         CrossReranker(converted, reader, precision="f32", depth=30)
-    assert str(raised.value) == f"The adapter {reader.folder} is no reranker, but a reader."
+    assert str(raised.value) == f"The adapter {reader.folder} must be a reranker, not a reader."
 
 
 @pytest.mark.parametrize("name", [GRAPH, "model.bin", TOKENIZER])
@@ -214,7 +214,7 @@ def test_a_damaged_conversion_is_told_with_what_to_do(
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     else:
         file.unlink()
-    with pytest.raises(EncoderError, match=r"Delete that folder; it is made again") as raised:
+    with pytest.raises(EncoderError, match=r"Delete that folder; it is created again") as raised:
         CrossReranker(folder, adapter, precision="f32", depth=30).rerank(ASKED, HITS[:1])
     assert str(folder) in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -304,10 +304,10 @@ def test_a_reranker_that_is_not_there_is_told_in_one_line(
 ) -> None:
     monkeypatch.setenv(VARIABLE, name)
     result = call(harbour, "search", QUESTION, "--corpus", CORPUS)
-    assert_one_line(result, f"There is no adapter {name}.", "Give a folder with a card.json, or one of:", "reader")
+    assert_one_line(result, f"There is no adapter {name}.", "Name a folder with a card.json, or one of:", "reader")
 
 
 @pytest.mark.usefixtures("one_encoder")
 def test_a_reader_in_its_place_is_told_in_one_line(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "reader")
-    assert_one_line(call(harbour, "search", QUESTION, "--corpus", CORPUS), "is no reranker, but a reader.")
+    assert_one_line(call(harbour, "search", QUESTION, "--corpus", CORPUS), "must be a reranker, not a reader.")

@@ -23,7 +23,7 @@ from rag.models.local.export_card import CARD
 from rag.models.local.local_chat import LocalChatModel
 from rag.models.local.local_engine import LocalEngine
 from rag.models.local.token_sampling import Sampling
-from rag.models.local.torch_sampling import Recommended, choosing
+from rag.models.local.torch_sampling import Recommended, sampling_processors
 from rag.settings import DecodingSettings, Settings
 
 EVERYTHING: dict[str, Any] = {
@@ -218,7 +218,7 @@ def kept(sampling: Sampling, recommended: Recommended) -> int:
     """How many of 50 equally probable tokens may be drawn."""
     import torch
 
-    *chain, _ = choosing(sampling, recommended, 1, "cpu")
+    *chain, _ = sampling_processors(sampling, recommended, 1, "cpu")
     scores = torch.linspace(0, 1e-4, 50)[None]
     for process in chain:
         scores = process(torch.tensor([[0]]), scores)

@@ -115,7 +115,7 @@ def test_a_file_that_is_gone_is_told_and_its_text_shown(
 def test_a_document_that_was_removed_is_a_clear_page(client: TestClient) -> None:
     response = client.get("/documents/999")
     assert response.status_code == 404
-    assert "is not in this workspace any more" in response.text
+    assert "is no longer in this workspace" in response.text
 
 
 def test_a_long_text_is_shown_around_its_place(client: TestClient, app: ScriptedApp) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tuning_data import facts, write_data
 
-from finetune.data.altered import AROUND, OPPOSITES, SHORTEST, TAKEN_OUT, altered_rows
+from finetune.data.altered import AROUND, OPPOSITES, REMOVED, SHORTEST, altered_rows
 from finetune.recipe import Source, load_recipe
 from finetune.rows import ReadingRow
 from finetune.tasks.reader_task import NONE, ReaderTask
@@ -109,7 +109,7 @@ def test_every_altered_row_differs_from_its_original_in_one_place_and_has_no_ans
         kinds += [assert_altered(each, rows) for each in made]
     assert set(kinds) == {"taken out", "negated", "name", "rare"}
     # Builder and stuff are told of twice: only of the other half of the questions the sentence can go.
-    assert kinds.count("taken out") / len(kinds) == pytest.approx(TAKEN_OUT / 2, abs=0.1)
+    assert kinds.count("taken out") / len(kinds) == pytest.approx(REMOVED / 2, abs=0.1)
 
 
 WORDS = """the a mill tower was is built burned before largest most old north Ida Brandt Kelm Varnby of Jonas Weir

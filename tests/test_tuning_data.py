@@ -137,7 +137,7 @@ def test_validation_rows_of_one_kind_are_refused_before_hours_of_training(
         for paragraph in each["paragraphs"]:
             paragraph["qas"] = [asked for asked in paragraph["qas"] if asked["answers"]]
     (tmp_path / splits.SQUAD).write_text(json.dumps(held), encoding="utf-8")
-    with pytest.raises(TuningError, match=r"all have an answer, or none has.*validation_rows"):
+    with pytest.raises(TuningError, match=r"must include answered and unanswered.*validation_rows"):
         list(task.validation(tmp_path, 100))
 
 
@@ -325,7 +325,7 @@ def test_a_missing_or_damaged_file_is_named(name: str, task: ReaderTask, tmp_pat
 
 
 def test_a_source_that_nobody_knows_is_refused(task: ReaderTask, data: Path) -> None:
-    with pytest.raises(TuningError, match=r"no source riddles\. It knows prose, negatives, altered, squad"):
+    with pytest.raises(TuningError, match=r"no source riddles\. Use one of: prose, negatives, altered, squad"):
         task.rows("riddles", data, 1)
 
 

@@ -234,7 +234,7 @@ def test_every_source_gives_rows_and_no_held_out_text(name: str, task: Generator
 
 
 def test_a_source_that_nobody_knows_is_refused(task: GeneratorTask, data: Path) -> None:
-    with pytest.raises(TuningError, match=r"no source riddles\. It knows cloze, squad"):
+    with pytest.raises(TuningError, match=r"no source riddles\. Use one of: cloze, squad"):
         list(task.features(Source(name="riddles"), data, 1))
 
 
@@ -376,7 +376,7 @@ def test_a_few_rows_can_be_learnt_by_heart(task: GeneratorTask) -> None:
     moved = [parameter for name, parameter in network.named_parameters() if "embeddings" not in name]
     optimizer = torch.optim.AdamW(moved, lr=5e-4)
     with torch.no_grad():
-        before = task.figures(network, features)
+        before = task.metrics(network, features)
     after = before
     for step in range(60):
         for batch in plan(features.lengths, 4096, step):
@@ -384,7 +384,7 @@ def test_a_few_rows_can_be_learnt_by_heart(task: GeneratorTask) -> None:
             optimizer.step()
             optimizer.zero_grad()
         with torch.no_grad():
-            after = task.figures(network, features)
+            after = task.metrics(network, features)
         if after["exact_short"] == 1 and after["loss"] < before["loss"] / 10:
             break
     assert before["exact_short"] == 0

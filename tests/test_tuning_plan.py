@@ -18,9 +18,9 @@ from tracked import ROOT
 
 from finetune import checkpoint
 from finetune.batches import LENGTH_STEP, padded, plan
-from finetune.checkpoint import Place
+from finetune.checkpoint import Progress
 from finetune.features import Feature, Features
-from finetune.loop import count_steps, pace
+from finetune.loop import count_steps, learning_rate_factor
 from finetune.recipe import RECIPES, load_recipe, parse_recipe
 from rag.errors import StorageFull, TuningError, WorkspaceError
 
@@ -64,7 +64,7 @@ def test_lengths_are_rounded_up_to_the_next_step(length: int) -> None:
 
 @given(st.integers(1, 500), st.floats(0, 0.99))
 def test_the_learning_rate_rises_to_its_height_and_falls_nearly_to_0(steps: int, warmup: float) -> None:
-    rates = [pace(step, steps, warmup) for step in range(1, steps + 1)]
+    rates = [learning_rate_factor(step, steps, warmup) for step in range(1, steps + 1)]
     assert all(0 < rate <= 1 for rate in rates)
     top = max(range(steps), key=lambda at: rates[at])
     assert all(one <= other + 1e-12 for one, other in pairwise(rates[: top + 1]))
@@ -74,7 +74,7 @@ def test_the_learning_rate_rises_to_its_height_and_falls_nearly_to_0(steps: int,
 
 
 def test_the_learning_rate_of_a_hundred_steps() -> None:
-    assert [round(pace(step, 100, 0.1), 4) for step in (1, 5, 10, 11, 56, 100)] == [
+    assert [round(learning_rate_factor(step, 100, 0.1), 4) for step in (1, 5, 10, 11, 56, 100)] == [
         0.1,
         0.5,
         1.0,
@@ -82,7 +82,7 @@ def test_the_learning_rate_of_a_hundred_steps() -> None:
         0.5,
         0.0111,
     ]
-    assert pace(1, 100, 0.0) == 1.0
+    assert learning_rate_factor(1, 100, 0.0) == 1.0
 
 
 @pytest.mark.parametrize(("epochs", "expected"), [(1.0, 10), (2.0, 20), (0.25, 2), (1.5, 15), (0.01, 1)])
@@ -110,15 +110,15 @@ def test_every_recipe_that_ships_can_be_read(name: str) -> None:
         ('task = "reader"', 'task = "writer"', "task: Input should be 'reader'"),
         ("seed = 3", "sead = 3", "sead: Extra inputs are not permitted"),
         ('name = "prose", rows = 12', 'name = "prose", rows = "all"', "stages.0.sources.0.rows: Input should be"),
-        ('name = "settle"', 'name = "cloze"', "stages: Value error, each stage wants a name of its own"),
-        ('name = "settle"', 'name = "validation"', "stages: Value error, each stage wants a name of its own"),
+        ('name = "settle"', 'name = "cloze"', "stages: Value error, stage names must be unique"),
+        ('name = "settle"', 'name = "validation"', "stages: Value error, stage names must be unique"),
         ('method = "lora"', 'method = "all"', "stages.2.method: Input should be 'full' or 'lora'"),
         ('name = "miniature"', 'name = "../up"', "name: String should match"),
-        ("seed = 3", "seed 3", "is no TOML"),
+        ("seed = 3", "seed 3", "must be valid TOML"),
     ],
 )
 def test_a_wrong_recipe_is_told_by_its_first_wrong_field(old: str, new: str, told: str) -> None:
-    with pytest.raises(TuningError, match=r"The recipe my\.toml is") as raised:
+    with pytest.raises(TuningError, match=r"The recipe my\.toml ") as raised:
         parse_recipe(MINIATURE.replace(old, new, 1), "my.toml")
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -147,14 +147,20 @@ def tensors(value: float) -> dict[str, Any]:
     return {"weight/a": torch.full((3, 2), value), "step/a": torch.tensor(value)}
 
 
-def value(found: tuple[Place, dict[str, Any]] | None) -> tuple[Place, float]:
+def value(found: tuple[Progress, dict[str, Any]] | None) -> tuple[Progress, float]:
     assert found is not None
     return found[0], float(found[1]["step/a"])
 
 
 def test_a_checkpoint_comes_back_as_it_was_and_two_are_kept(tmp_path: Path) -> None:
     assert checkpoint.load(tmp_path) is None
-    places = [Place(0, 5, 1.5), Place(0, 10, 3.0), Place(1, 2, 3.25), Place(10, 1, 9.0), Place(11, 1, 9.5)]
+    places = [
+        Progress(0, 5, 1.5),
+        Progress(0, 10, 3.0),
+        Progress(1, 2, 3.25),
+        Progress(10, 1, 9.0),
+        Progress(11, 1, 9.5),
+    ]
     for number, place in enumerate(places):
         checkpoint.save(tmp_path, place, tensors(number))
         assert value(checkpoint.load(tmp_path)) == (place, number)
@@ -167,16 +173,16 @@ def test_a_checkpoint_comes_back_as_it_was_and_two_are_kept(tmp_path: Path) -> N
 
 def test_the_same_place_is_written_anew(tmp_path: Path) -> None:
     for number in (1, 2):
-        checkpoint.save(tmp_path, Place(0, 5), tensors(number))
-    assert value(checkpoint.load(tmp_path)) == (Place(0, 5), 2)
+        checkpoint.save(tmp_path, Progress(0, 5), tensors(number))
+    assert value(checkpoint.load(tmp_path)) == (Progress(0, 5), 2)
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("name", [checkpoint.STATE, checkpoint.PLACE])
+@pytest.mark.parametrize("name", [checkpoint.STATE, checkpoint.PROGRESS])
 @pytest.mark.parametrize("damage", ["cut", "emptied", "deleted", "scrambled"])
 def test_where_the_newest_is_damaged_the_one_before_it_stands_in(name: str, damage: str, tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, Place(0, 1), tensors(1))
-    checkpoint.save(tmp_path, Place(0, 2), tensors(2))
+    checkpoint.save(tmp_path, Progress(0, 1), tensors(1))
+    checkpoint.save(tmp_path, Progress(0, 2), tensors(2))
     file = tmp_path / "0-0000002" / name
     whole = file.read_bytes()
     if damage == "deleted":
@@ -184,27 +190,27 @@ def test_where_the_newest_is_damaged_the_one_before_it_stands_in(name: str, dama
     else:
         changed = {"cut": whole[:-5], "emptied": b"", "scrambled": whole[:3] + b"\xff" * 30 + whole[33:]}
         file.write_bytes(changed[damage])
-    assert value(checkpoint.load(tmp_path)) == (Place(0, 1), 1)
+    assert value(checkpoint.load(tmp_path)) == (Progress(0, 1), 1)
     # Nor does the damaged one drive out those that are written after it.
-    checkpoint.save(tmp_path, Place(0, 1, 9.0), tensors(3))
-    assert value(checkpoint.load(tmp_path)) == (Place(0, 1, 9.0), 3)
+    checkpoint.save(tmp_path, Progress(0, 1, 9.0), tensors(3))
+    assert value(checkpoint.load(tmp_path)) == (Progress(0, 1, 9.0), 3)
     assert not file.parent.exists()
 
 
 def test_where_all_are_damaged_it_begins_anew_and_keeps_what_it_writes(tmp_path: Path) -> None:
     for step in (20, 30):
-        checkpoint.save(tmp_path, Place(0, step), tensors(step))
+        checkpoint.save(tmp_path, Progress(0, step), tensors(step))
         (tmp_path / f"0-00000{step}" / checkpoint.STATE).write_bytes(b"")
     assert checkpoint.load(tmp_path) is None
-    checkpoint.save(tmp_path, Place(0, 1), tensors(1))
-    assert value(checkpoint.load(tmp_path)) == (Place(0, 1), 1)
+    checkpoint.save(tmp_path, Progress(0, 1), tensors(1))
+    assert value(checkpoint.load(tmp_path)) == (Progress(0, 1), 1)
 
 
 def test_what_a_killed_process_was_writing_is_never_read(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, Place(0, 1), tensors(1))
-    checkpoint.save(tmp_path, Place(0, 2), tensors(2))
+    checkpoint.save(tmp_path, Progress(0, 1), tensors(1))
+    checkpoint.save(tmp_path, Progress(0, 2), tensors(2))
     (tmp_path / "0-0000002").rename(tmp_path / ".writing-4711")
-    assert value(checkpoint.load(tmp_path)) == (Place(0, 1), 1)
+    assert value(checkpoint.load(tmp_path)) == (Progress(0, 1), 1)
     assert not (tmp_path / ".writing-4711").exists()
 
 
@@ -220,8 +226,8 @@ def test_what_a_killed_process_was_writing_is_never_read(tmp_path: Path) -> None
 def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
     error: Exception, kind: type[Exception], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint.save(tmp_path, Place(0, 1), tensors(1))
-    checkpoint.save(tmp_path, Place(0, 2), tensors(2))
+    checkpoint.save(tmp_path, Progress(0, 1), tensors(1))
+    checkpoint.save(tmp_path, Progress(0, 2), tensors(2))
 
     def broken(_tensors: object, path: Path) -> None:
         Path(path).write_bytes(b"half")
@@ -230,9 +236,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
     with monkeypatch.context() as patched:
         patched.setattr("safetensors.torch.save_file", broken)
         with pytest.raises(kind, match=told):
-            checkpoint.save(tmp_path, Place(0, 3), tensors(3))
+            checkpoint.save(tmp_path, Progress(0, 3), tensors(3))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0-0000001", "0-0000002"]
-    assert value(checkpoint.load(tmp_path)) == (Place(0, 2), 2)
+    assert value(checkpoint.load(tmp_path)) == (Progress(0, 2), 2)
 
 
 def own_disks() -> bool:
@@ -248,15 +254,15 @@ import json, sys
 from pathlib import Path
 import torch
 from finetune import checkpoint
-from finetune.checkpoint import Place
+from finetune.checkpoint import Progress
 from finetune.features import Feature, Features
 from rag.errors import StorageFull
 
 folder = Path(sys.argv[1])
-checkpoint.save(folder / "checkpoints", Place(0, 1), {"a": torch.ones(50_000)})
+checkpoint.save(folder / "checkpoints", Progress(0, 1), {"a": torch.ones(50_000)})
 told = []
 for write in (
-    lambda: checkpoint.save(folder / "checkpoints", Place(0, 2), {"a": torch.ones(1_000_000)}),
+    lambda: checkpoint.save(folder / "checkpoints", Progress(0, 2), {"a": torch.ones(1_000_000)}),
     lambda: Features.pack(Feature((1,) * 320, 1, ()) for _ in range(5000)).save(folder / "x.npz"),
 ):
     try:

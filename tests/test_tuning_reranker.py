@@ -151,7 +151,9 @@ def test_a_judged_question_that_is_not_there_is_named(data: Path, tmp_path: Path
     folder = write_judged(tmp_path / "judged")
     kept = (folder / "queries.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[1:]
     (folder / "queries.jsonl").write_text("".join(kept), encoding="utf-8")
-    with pytest.raises(TuningError, match=r"train\.tsv judges the query 0, which .*queries\.jsonl does not hold"):
+    with pytest.raises(
+        TuningError, match=r"train\.tsv judges the query 0, which .*queries\.jsonl does not contain"
+    ):
         read_judged(folder, "train")
 
 
@@ -325,7 +327,7 @@ def test_a_source_stops_at_its_number_of_rows_or_questions(task: RerankerTask, d
 
 
 def test_a_source_that_nobody_knows_is_refused(task: RerankerTask, data: Path) -> None:
-    with pytest.raises(TuningError, match=r"no source prose\. It knows scifact, squad"):
+    with pytest.raises(TuningError, match=r"no source prose\. Use one of: scifact, squad"):
         list(task.features(Source(name="prose"), data, 1))
 
 
@@ -465,7 +467,7 @@ def test_a_start_may_be_a_folder_and_must_be_whole(tmp_path: Path) -> None:
         open_network(recipe, RerankerTask(recipe).files, plain=False)
     assert "\n" not in str(raised.value)
     (folder / MATRICES).unlink()
-    with pytest.raises(AdapterError, match=f"mine is not whole: {MATRICES} is missing"):
+    with pytest.raises(AdapterError, match=f"mine is incomplete: {MATRICES} is missing"):
         open_task(recipe)
 
 

@@ -253,7 +253,7 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_been(
                 file.write('{"stage": "clo')
             (begun.path / ".result.4711").mkdir()
             (begun.path / "features" / ".cloze.npz.4711").touch()
-    begun.ask_to_stop()
+    begun.request_stop()
     # What was asked of the process before is not asked of the next.
     target = tmp_path / "target"
     arguments = ("tune", "run", "miniature", "--resume", "--data", data, "--to", target)
@@ -268,13 +268,13 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_been(
 
 def test_a_second_process_is_refused(begun: RunFolder) -> None:
     with begun.lock:
-        assert begun.is_worked_on
+        assert begun.is_active
         with started(begun) as other:
             out, _ = other.communicate(timeout=120)
     assert other.returncode == 1
     assert out.count("\n") == 1
-    assert out.endswith(f"Another process works on {begun.name}.\n")
-    assert not begun.is_worked_on
+    assert out.endswith(f"Another process is already training {begun.name}.\n")
+    assert not begun.is_active
     assert not (begun.path / "status.json").exists()
 
 
@@ -293,11 +293,11 @@ def test_stopped_by_a_signal_and_by_the_command_it_goes_on(begun: RunFolder, who
     gone_on = call(home, "tune", "resume", "--detach")
     assert (gone_on.exit_code, gone_on.stdout) == (0, "")
     assert gone_on.stderr == f"{begun.name} is on its way; `ragsmith tune status` tells how it goes.\n"
-    wait_until(lambda: len(steps_of(begun)) > len(before) or not begun.is_worked_on)
+    wait_until(lambda: len(steps_of(begun)) > len(before) or not begun.is_active)
     stopped = call(home, "tune", "stop")
     assert stopped.exit_code == 0
     assert stopped.stderr.startswith(f"{begun.name} will stop after a checkpoint")
-    wait_until(lambda: not begun.is_worked_on)
+    wait_until(lambda: not begun.is_active)
     assert begun.status.state == "stopped"
     steps = steps_of(begun)
     assert len(steps) > len(before)

@@ -96,7 +96,7 @@ def test_stopped_while_the_data_are_read_it_goes_on(run: RunFolder) -> None:
 
 
 def test_a_stop_that_was_asked_before_it_began_ends_it_at_once(run: RunFolder) -> None:
-    run.ask_to_stop()
+    run.request_stop()
     run.write_status(Status("failed", 1, "settle", 3, 9, 2.5, 4.5, message="The disk is full."))
     assert worker.main(run.path) == 0
     # How far it was stays known.
@@ -129,7 +129,7 @@ def test_a_full_disk_while_the_data_are_read(run: RunFolder, monkeypatch: pytest
 def test_a_stage_without_rows_is_refused(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReaderTask, "features", lambda *_: iter(()))
     assert worker.main(run.path) == 1
-    assert run.status.message.startswith("The rows of settle are none")
+    assert run.status.message.endswith("contains no rows for settle.")
 
 
 # Writing checkpoints and the result
@@ -230,7 +230,7 @@ def test_a_training_that_comes_apart_is_told(data: Path, tmp_path: Path, monkeyp
     import torch
 
     monkeypatch.setattr(ReaderTask, "loss", lambda *_: torch.tensor(float("nan")))
-    with pytest.raises(TuningError, match=r"The loss of step 1 of \S+ is no number: .*learning_rate"):
+    with pytest.raises(TuningError, match=r"The loss is not finite at step 1 of stage \S+: .*learning_rate"):
         trainer(RECIPE, tmp_path / "checkpoints", data, []).train()
     assert not (tmp_path / "checkpoints").exists()
 
@@ -249,7 +249,7 @@ def test_a_whole_difference_of_low_rank_is_held_by_the_adapter() -> None:
     layer: Any = trained.encoder.layer[2].intermediate.dense
     with torch.no_grad():
         layer.weight += torch.randn(1536, 4) @ torch.randn(4, 384) / 50
-    wrapped, share = lora.cut(trained, fresh, 6)
+    wrapped, share = lora.extract(trained, fresh, 6)
     assert share == pytest.approx(1.0, abs=1e-5)
     merged: Any = wrapped.merge_and_unload()
     for name, tensor in trained.named_parameters():

@@ -53,7 +53,7 @@ def python(program: str, *arguments: object) -> subprocess.Popen[str]:
 
 @contextmanager
 def another_writer(workspace: Workspace) -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the writing place until it is killed."""
+    """Start another process that owns the write lock until it is killed."""
     with python(HOLDER, workspace.root) as process:
         assert process.stdout is not None
         try:

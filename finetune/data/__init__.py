@@ -1,1 +1,1 @@
-"""Where training rows come from: one module for each kind of source."""
+"""Sources of training rows, one module per kind."""

@@ -1,11 +1,11 @@
-"""Questions that a passage seems to answer, and does not: made of questions that it answers.
+"""Unanswerable questions that a passage seems to answer, derived from answerable ones.
 
-People who write such questions swap a name or a number, negate, take the opposite, or ask for what the passage
-does not say (Rajpurkar, Jia and Liang, arXiv 1806.03822, table 2). Two ways of making them come near to that:
+People who write such questions swap a name or a number, negate, use an antonym, or ask for something the passage
+does not say (Rajpurkar, Jia and Liang, arXiv 1806.03822, table 2). Two transformations approximate that:
 
-* *reworded*: a name, a number or a rare word that the question shares with the sentence that answers it is
-  replaced by another from nearby, a word by its opposite, or the question is negated;
-* *taken out*: the question stays, and the sentence that answers it is taken out of the passage.
+* *reworded*: a name, number or rare word that the question shares with its answering sentence is replaced by
+  another from nearby or by its antonym, or the question is negated;
+* *removed*: the question stays, and the sentence that answers it is removed from the passage.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import replace
 from finetune.rows import ReadingRow
 from rag.documents.sentences import split_sentences
 
-# Of the rows that can be altered either way, those whose sentence is taken out.
-TAKEN_OUT = 0.4
-# Of the questions, those that are negated where they can be.
+# Share of the rows whose answering sentence is removed, where both transformations apply.
+REMOVED = 0.4
+# Share of the questions that are negated, where they can be.
 NEGATED = 0.05
-# Rows before and after a row whose words may stand in for one of its own: they are about the same thing.
+# Rows before and after that replacement words are drawn from: neighbours share a topic.
 AROUND = 8
-# A passage that is shorter without its sentence shows nothing.
+# Minimum characters of a passage after its sentence is removed.
 SHORTEST = 60
 
 _PAIRS = """first last, largest smallest, most least, more less, before after, north south, east west,
@@ -46,65 +46,65 @@ Span = tuple[int, int]
 
 
 def altered_rows(answered: Sequence[ReadingRow], pieces: Pieces, seed: int) -> Iterator[ReadingRow]:
-    """For each answered row at most one that looks like it and has no answer.
+    """Yield at most one similar row without an answer for every answered row.
 
     Args:
-        answered: Neighbours are about the same thing, as in the files they come from.
-        pieces: Into how many pieces a tokenizer cuts a word; rare words are cut into several.
-        seed: Decides everything that is left to chance.
+        answered: Rows in file order, so that neighbours share a topic.
+        pieces: Returns how many tokens a word is split into; rare words have several.
+        seed: Seed of the random number generator.
     """
-    chance = random.Random(f"{seed} altered")
-    said = [_kinds(row.passage, pieces) for row in answered]
+    rng = random.Random(f"{seed} altered")
+    words = [_words_by_kind(row.passage, pieces) for row in answered]
     for at, row in enumerate(answered):
-        made = _reworded(row, said[max(at - AROUND, 0) : at + AROUND + 1], pieces, chance)
-        if made is None or chance.random() < TAKEN_OUT:
-            made = _taken_out(row) or made
-        if made is not None:
-            yield made
+        altered = _reworded(row, words[max(at - AROUND, 0) : at + AROUND + 1], pieces, rng)
+        if altered is None or rng.random() < REMOVED:
+            altered = _without_answer(row) or altered
+        if altered is not None:
+            yield altered
 
 
-def _taken_out(row: ReadingRow) -> ReadingRow | None:
+def _without_answer(row: ReadingRow) -> ReadingRow | None:
     kept = row.passage
     for sentence in reversed(split_sentences(row.passage)):
         if any(start < sentence.end and end > sentence.start for start, end in row.answers):
             kept = f"{kept[: sentence.start].rstrip()} {kept[sentence.end :].lstrip()}".strip()
-    told = [row.passage[start:end].lower() for start, end in row.answers] if row.exact else []
-    if len(kept) < SHORTEST or any(answer in kept.lower() for answer in told):
+    answers = [row.passage[start:end].lower() for start, end in row.answers] if row.exact else []
+    if len(kept) < SHORTEST or any(answer in kept.lower() for answer in answers):
         return None
     return replace(row, passage=kept, answers=())
 
 
 def _reworded(
-    row: ReadingRow, around: Sequence[dict[str, list[str]]], pieces: Pieces, chance: random.Random
+    row: ReadingRow, nearby: Sequence[dict[str, list[str]]], pieces: Pieces, rng: random.Random
 ) -> ReadingRow | None:
-    asked = row.question
-    if chance.random() < NEGATED and (found := _AUXILIARY.search(asked)):
-        return replace(row, question=f"{asked[: found.end()]} not{asked[found.end() :]}", answers=())
+    question = row.question
+    if rng.random() < NEGATED and (found := _AUXILIARY.search(question)):
+        return replace(row, question=f"{question[: found.end()]} not{question[found.end() :]}", answers=())
     answering = _answering(row).lower()
     shared = [
         (kind, span)
-        for kind, spans in _spans(asked, pieces).items()
+        for kind, spans in _spans(question, pieces).items()
         for span in spans
-        if asked[slice(*span)].lower() in answering
+        if question[slice(*span)].lower() in answering
     ]
-    chance.shuffle(shared)
+    rng.shuffle(shared)
     for kind, (start, end) in shared:
-        old = asked[start:end]
-        others = [each for kinds in around for each in kinds[kind]]
+        old = question[start:end]
+        candidates = [word for words in nearby for word in words[kind]]
         if kind == "opposite":
-            others = [OPPOSITES[old.lower()]]
+            candidates = [OPPOSITES[old.lower()]]
         if kind == "number":
-            others = [each for each in others if len(each) == len(old)]
-        # Neither said where the answer is, nor part of what it replaces.
-        said = f"{answering} {asked.lower()}"
-        fresh = sorted({each for each in others if each.lower() not in said})
+            candidates = [word for word in candidates if len(word) == len(old)]
+        # A replacement must not occur in the answering sentence or in the question.
+        taken = f"{answering} {question.lower()}"
+        fresh = sorted({word for word in candidates if word.lower() not in taken})
         if fresh:
-            return replace(row, question=f"{asked[:start]}{chance.choice(fresh)}{asked[end:]}", answers=())
+            return replace(row, question=f"{question[:start]}{rng.choice(fresh)}{question[end:]}", answers=())
     return None
 
 
 def _spans(text: str, pieces: Pieces) -> dict[str, list[Span]]:
-    """Where the words of each kind stand; one capital at the beginning of a sentence makes no name."""
+    """Find the words of every kind; one capitalised word at the start of a sentence is not taken for a name."""
     names = [
         match.span()
         for match in _NAME.finditer(text)
@@ -119,14 +119,14 @@ def _spans(text: str, pieces: Pieces) -> dict[str, list[Span]]:
     }
 
 
-def _kinds(text: str, pieces: Pieces) -> dict[str, list[str]]:
+def _words_by_kind(text: str, pieces: Pieces) -> dict[str, list[str]]:
     return {kind: [text[slice(*span)] for span in spans] for kind, spans in _spans(text, pieces).items()}
 
 
 def _answering(row: ReadingRow) -> str:
-    """The sentences that hold an answer."""
+    """Return the sentences that contain an answer."""
     return " ".join(
-        each.text
-        for each in split_sentences(row.passage)
-        if any(start < each.end and end > each.start for start, end in row.answers)
+        sentence.text
+        for sentence in split_sentences(row.passage)
+        if any(start < sentence.end and end > sentence.start for start, end in row.answers)
     )

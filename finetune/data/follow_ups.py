@@ -1,4 +1,4 @@
-"""Follow-up questions and what people made of them so that they stand alone (CANARD's format)."""
+"""Follow-up questions and their standalone rewrites by people (CANARD format)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rag.errors import TuningError
 from rag.types import Turn
 
 CANARD = Path("conversational/canard/dev.json")
-# Dialogs are parted by their names: one in eight is only measured, another one in sixteen chooses.
+# Dialogs are split by a hash of their id: two parts in sixteen for testing, one for model selection.
 PARTS, MEASURED, CHOOSING = 16, (0, 1), (2,)
 
 
@@ -26,8 +26,8 @@ class FollowUp:
     """A question of a dialog.
 
     Attributes:
-        about: What the dialog is about, outermost first.
-        rewrite: The same question, as somebody made it stand alone.
+        about: Topic of the dialog, outermost first.
+        rewrite: The standalone form of the question, written by a person.
     """
 
     about: tuple[str, ...]
@@ -37,27 +37,27 @@ class FollowUp:
 
 
 def read_follow_ups(path: Path, part: str) -> list[FollowUp]:
-    """The questions of a part of the dialogs: ``training``, ``choosing`` or ``measured``.
+    """Read the questions of one split: ``training``, ``choosing`` or ``measured``.
 
     Raises:
         TuningError: The file is missing or malformed.
     """
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return [_follow_up(each) for each in held if _part_of(each["QuAC_dialog_id"]) == part]
+        records = json.loads(path.read_text(encoding="utf-8"))
+        return [_follow_up(record) for record in records if _part_of(record["QuAC_dialog_id"]) == part]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise TuningError(f"{path} cannot be read as follow-up questions: {error}.") from error
 
 
 def writing_rows(follow_ups: list[FollowUp], seed: int, *, shipped: bool = False) -> Iterator[WritingRow]:
-    """A prompt for each, worded as the one that ships or otherwise."""
-    chance = random.Random(f"{seed} follow-ups")
-    for each in follow_ups:
-        yield writing_row(each, chance, shipped=shipped or chance.random() < wordings.SHIPPED)
+    """Yield a training row per follow-up, some with the shipped prompt and some with another wording."""
+    rng = random.Random(f"{seed} follow-ups")
+    for follow_up in follow_ups:
+        yield writing_row(follow_up, rng, shipped=shipped or rng.random() < wordings.SHIPPED)
 
 
-def writing_row(follow_up: FollowUp, chance: random.Random, *, shipped: bool) -> WritingRow:
-    """The prompt of one follow-up."""
+def writing_row(follow_up: FollowUp, rng: random.Random, *, shipped: bool) -> WritingRow:
+    """Return the training row of one follow-up."""
     prompt = find_prompt("condense")
     turns = [
         prompt.fragment("turn", {"question": turn.question, "answer": turn.answer})
@@ -68,26 +68,26 @@ def writing_row(follow_up: FollowUp, chance: random.Random, *, shipped: bool) ->
         texts = wordings.shipped_texts("condense", history=history, question=follow_up.question)
     else:
         texts = (
-            chance.choice(wordings.CONDENSE),
+            rng.choice(wordings.CONDENSE),
             f"Conversation:\n\n{history}\n\nLast question: {follow_up.question}",
         )
     return WritingRow("condense", texts, follow_up.rewrite)
 
 
 def opening(follow_up: FollowUp) -> Turn:
-    """A turn that names what the dialog is about: our own conversations have named it in a question."""
+    """Return an opening turn that names the topic, as a question would in a real conversation."""
     title, *rest = follow_up.about
     return Turn(f"What about {title}?", " › ".join((title, *rest)))
 
 
-def _follow_up(held: dict[str, object]) -> FollowUp:
-    told = [str(each) for each in held["History"]]  # type: ignore[attr-defined]
-    pairs = zip(told[2::2], told[3::2], strict=True)
+def _follow_up(record: dict[str, object]) -> FollowUp:
+    history = [str(text) for text in record["History"]]  # type: ignore[attr-defined]
+    pairs = zip(history[2::2], history[3::2], strict=True)
     return FollowUp(
-        (told[0], told[1]),
+        (history[0], history[1]),
         tuple(Turn(question, answer) for question, answer in pairs),
-        str(held["Question"]),
-        str(held["Rewrite"]),
+        str(record["Question"]),
+        str(record["Rewrite"]),
     )
 
 

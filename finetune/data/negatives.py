@@ -1,4 +1,4 @@
-"""Passages that look as if they answered a question, and do not: what a retrieval gives beside the right one."""
+"""Hard negatives: passages near a question that do not answer it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from finetune.rows import ReadingRow
 if TYPE_CHECKING:
     from rag.encoders.encoder_files import ModelFiles
 
-# The passage is drawn from so many that are nearest to the question, without those that hold the answer.
+# A negative is drawn from this many nearest passages, after those that contain the answer are dropped.
 NEAREST = 8
 BLOCK = 512
-# Every passage has to be embedded, some 50 a second on two cores.
+# Every passage has to be embedded, at about 50 per second on two cores.
 MOST_ROWS = 7000
 
 
 def negative_rows(answered: Sequence[ReadingRow], files: ModelFiles, seed: int) -> Iterator[ReadingRow]:
-    """For some answered rows one each with another passage, near to the question and without its answer."""
+    """Yield rows that pair a question with a nearby passage that does not contain its answer."""
     import numpy as np
 
     from rag.encoders.torch_encoder import TorchEncoder
 
     encoder = TorchEncoder(files, device="cpu", precision="bf16", batch_size=64)
-    chance = random.Random(f"{seed} negatives")
-    answered = chance.sample(answered, min(MOST_ROWS, len(answered)))
+    rng = random.Random(f"{seed} negatives")
+    answered = rng.sample(answered, min(MOST_ROWS, len(answered)))
     places = {row.passage: row.place for row in answered}
     passages = list(places)
     bare = [plain(passage) for passage in passages]
@@ -45,5 +45,5 @@ def negative_rows(answered: Sequence[ReadingRow], files: ModelFiles, seed: int) 
                 if bare[number] != own and not any(answer in bare[number] for answer in answers if answer)
             ][:NEAREST]
             if kept:
-                other = passages[chance.choice(kept)]
+                other = passages[rng.choice(kept)]
                 yield ReadingRow(row.question, other, places[other])

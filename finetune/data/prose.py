@@ -1,10 +1,10 @@
-"""Free prose, and questions made of it without anybody's labels.
+"""Unlabelled prose, and cloze questions generated from it.
 
-Two kinds of cloze questions are made, both in the spirit of learning to select spans from plain text (recurring
-spans: Ram and others, arXiv 2101.00438; cloze questions: Lewis, Denoyer and Riedel, arXiv 1906.04980):
+Two kinds of cloze questions teach span selection from plain text (recurring spans: Ram and others,
+arXiv 2101.00438; cloze questions: Lewis, Denoyer and Riedel, arXiv 1906.04980):
 
-* *elsewhere*: a sentence is taken out of its paragraph, and a span of it that also stands in the rest is blanked;
-* *here*: the paragraph stays whole, and the question is a reworded part of the sentence that holds the answer.
+* *elsewhere*: a sentence is removed from its paragraph, and a span of it that also occurs in the rest is blanked;
+* *here*: the paragraph stays whole, and the question is a reworded part of the sentence with the answer.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from finetune.rows import ReadingRow
 from rag.documents.sentences import Sentence, split_sentences
 from rag.errors import TuningError
 
-# Characters of a made passage.
+# Characters of a generated passage.
 SHORTEST, LONGEST = 250, 700
 BLANK = "[MASK]"
 MOST_ANSWER_WORDS = 5
-# Of the questions, those whose passage is another part of the same document, without the answer.
+# Share of the questions that are paired with another part of the same document, without the answer.
 UNANSWERED = 0.15
-# Of the words of a question that keeps its sentence, those left out.
+# Share of the words that are dropped from a question of the *here* kind.
 LEFT_OUT = 0.25
 
 _NAME = re.compile(r"\b[A-Z][\w'’.-]*(?:(?: of| the| de| and| for)? [A-Z0-9][\w'’-]*){0,4}(?<![.'’-])")
@@ -48,22 +48,22 @@ _SMALL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Prose:
-    """One document of the prose."""
+    """One document."""
 
     title: str
     text: str
 
 
 def read_prose(files: Sequence[Path], seed: int) -> Iterator[Prose]:
-    """The documents of several files, a block of each in turn, so that any beginning of it is mixed.
+    """Yield the documents of several files in interleaved blocks, so that any prefix is mixed.
 
     Raises:
         TuningError: A file is missing or malformed.
     """
-    chance = random.Random(f"{seed} prose")
+    rng = random.Random(f"{seed} prose")
     streams = [_documents(path) for path in files]
     while streams:
-        stream = chance.choice(streams)
+        stream = rng.choice(streams)
         block = [document for _, document in zip(range(20), stream, strict=False)]
         if not block:
             streams.remove(stream)
@@ -74,23 +74,23 @@ def _documents(path: Path) -> Iterator[Prose]:
     try:
         with lzma.open(path, "rt", encoding="utf-8") as lines:
             for line in lines:
-                held = json.loads(line)
-                yield Prose(held["title"], held["text"])
+                record = json.loads(line)
+                yield Prose(record["title"], record["text"])
     except (OSError, EOFError, lzma.LZMAError, ValueError, KeyError, TypeError) as error:
         raise TuningError(f"{path} cannot be read as prose: {error}.") from error
 
 
 def cloze_rows(documents: Iterator[Prose], seed: int) -> Iterator[ReadingRow]:
-    """Questions about each document, about one for a paragraph."""
-    chance = random.Random(f"{seed} cloze")
+    """Yield cloze questions about every document, roughly one per paragraph."""
+    rng = random.Random(f"{seed} cloze")
     for document in documents:
         passages = list(_passages(document.text))
         for at, passage in enumerate(passages):
-            row = _elsewhere(document, passage, chance) if chance.random() < 0.5 else None
-            row = row or _here(document, passage, chance)
+            row = _elsewhere(document, passage, rng) if rng.random() < 0.5 else None
+            row = row or _here(document, passage, rng)
             if row is None:
                 continue
-            if len(passages) > 1 and chance.random() < UNANSWERED:
+            if len(passages) > 1 and rng.random() < UNANSWERED:
                 other = passages[at - 1 if at else 1]
                 answer = row.passage[slice(*row.answers[0])]
                 if answer.lower() not in other.lower():
@@ -99,51 +99,51 @@ def cloze_rows(documents: Iterator[Prose], seed: int) -> Iterator[ReadingRow]:
 
 
 def _passages(text: str) -> Iterator[str]:
-    """Paragraphs joined until they are long enough, cut at sentences where they are too long."""
-    held = ""
+    """Join short paragraphs and split long ones at sentences."""
+    pending = ""
     for paragraph in text.split("\n\n"):
-        held = f"{held}\n\n{paragraph}" if held else paragraph
-        while len(held) > LONGEST:
-            ends = [sentence.end for sentence in split_sentences(held) if SHORTEST < sentence.end <= LONGEST]
+        pending = f"{pending}\n\n{paragraph}" if pending else paragraph
+        while len(pending) > LONGEST:
+            ends = [sentence.end for sentence in split_sentences(pending) if SHORTEST < sentence.end <= LONGEST]
             end = ends[-1] if ends else LONGEST
-            yield held[:end]
-            held = held[end:].lstrip()
-        if len(held) >= SHORTEST:
-            yield held
-            held = ""
+            yield pending[:end]
+            pending = pending[end:].lstrip()
+        if len(pending) >= SHORTEST:
+            yield pending
+            pending = ""
 
 
-def _elsewhere(document: Prose, passage: str, chance: random.Random) -> ReadingRow | None:
+def _elsewhere(document: Prose, passage: str, rng: random.Random) -> ReadingRow | None:
     sentences = _whole_sentences(passage)
-    chance.shuffle(sentences)
+    rng.shuffle(sentences)
     for sentence in sentences[:6]:
         rest = f"{passage[: sentence.start].rstrip()} {passage[sentence.end :].lstrip()}".strip()
         spans = _spans(sentence.text)
-        chance.shuffle(spans)
+        rng.shuffle(spans)
         for start, end in spans:
             answer = sentence.text[start:end]
             found = tuple(
                 match.span() for match in re.finditer(rf"\b{re.escape(answer)}(?!\w)", rest, re.IGNORECASE)
             )
             if found:
-                question = _blanked(sentence.text, start, end, chance)
-                # The title often is the answer.
+                question = _blanked(sentence.text, start, end, rng)
+                # The title is often the answer.
                 place = () if answer.lower() in document.title.lower() else (document.title,)
                 return ReadingRow(question, rest, place, found[:8])
     return None
 
 
-def _here(document: Prose, passage: str, chance: random.Random) -> ReadingRow | None:
+def _here(document: Prose, passage: str, rng: random.Random) -> ReadingRow | None:
     sentences = _whole_sentences(passage)
     if len(sentences) < 2:
         return None
-    sentence = chance.choice(sentences)
+    sentence = rng.choice(sentences)
     spans = _spans(sentence.text)
     if not spans:
         return None
-    start, end = chance.choice(spans)
+    start, end = rng.choice(spans)
     answer = sentence.text[start:end]
-    asked = [word for word in _clause(sentence.text, start, end).split() if chance.random() > LEFT_OUT]
+    asked = [word for word in _clause(sentence.text, start, end).split() if rng.random() > LEFT_OUT]
     if sum(word.lower() not in _SMALL for word in asked) < 2:
         return None
     question = f"{_question_word(sentence.text, start, answer)} {' '.join(asked)}?"
@@ -152,16 +152,16 @@ def _here(document: Prose, passage: str, chance: random.Random) -> ReadingRow | 
 
 
 def _whole_sentences(passage: str) -> list[Sentence]:
-    return [each for each in split_sentences(passage) if 40 <= len(each.text) <= 350 and not each.heading]
+    return [s for s in split_sentences(passage) if 40 <= len(s.text) <= 350 and not s.heading]
 
 
 def _spans(sentence: str) -> list[tuple[int, int]]:
-    """Names, figures, dates and closing phrases that may be an answer."""
+    """Return the spans of names, numbers, dates and closing phrases that may be an answer."""
     found = {match.span() for match in _DATE.finditer(sentence)}
     found |= {match.span() for match in _FIGURE.finditer(sentence)}
     found |= {match.span(1) for match in _PHRASE.finditer(sentence)}
     for match in _NAME.finditer(sentence):
-        # One capital at the beginning of a sentence is no name.
+        # A single capitalised word at the start of a sentence is not taken for a name.
         if match.start() or " " in match.group():
             found.add(match.span())
     return [
@@ -173,13 +173,13 @@ def _spans(sentence: str) -> list[tuple[int, int]]:
     ]
 
 
-def _blanked(sentence: str, start: int, end: int, chance: random.Random) -> str:
-    blank = BLANK if chance.random() < 0.5 else _question_word(sentence, start, sentence[start:end]).lower()
+def _blanked(sentence: str, start: int, end: int, rng: random.Random) -> str:
+    blank = BLANK if rng.random() < 0.5 else _question_word(sentence, start, sentence[start:end]).lower()
     return f"{sentence[:start]}{blank}{sentence[end:]}"
 
 
 def _clause(sentence: str, start: int, end: int) -> str:
-    """The words around the answer, cut at the nearest commas that leave enough of them."""
+    """Return the words around the answer, up to the nearest commas that leave enough of them."""
     before, after = sentence[:start], sentence[end:].rstrip(".!? ")
     if len(after.split()) > 6:
         after = re.split(r"[;:]|, (?:and|but|while|which)\b", after)[0]
@@ -189,7 +189,7 @@ def _clause(sentence: str, start: int, end: int) -> str:
 
 
 def _question_word(sentence: str, start: int, answer: str) -> str:
-    """The word that asks for an answer of this kind, guessed from its form and the word before it."""
+    """Guess the question word from the form of the answer and the word before it."""
     before = _WORD.findall(sentence[:start].lower())[-1:]
     if _DATE.fullmatch(answer):
         return "When"

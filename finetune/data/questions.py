@@ -1,4 +1,4 @@
-"""Rows made of questions about paragraphs (SQuAD's format)."""
+"""Rows from questions about paragraphs (SQuAD format)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rag.evaluation.squad import Article
 
 
 def reading_rows(articles: Sequence[Article]) -> Iterator[ReadingRow]:
-    """A row for each question; one whose answer does not stand where the file says is left out."""
+    """Yield a row for every question, except those whose answer is not at its stated offset."""
     for article in articles:
         place = (article.title.replace("_", " "),) if article.title else ()
         for paragraph in article.paragraphs:

@@ -1,4 +1,4 @@
-"""What our own retrieval finds for questions whose answer is known: right passages, and those that look right."""
+"""Passages that our own retrieval finds for questions with known answers, relevant and irrelevant."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rag.retrieval.retriever import Retriever
     from rag.types import Hit, Passage
 
-# Our own data: larger files than people add.
+# Training data files are larger than what users ingest.
 LIMITS = IngestSettings(max_file_mb=1_000, parse_memory_mb=4_000, parse_timeout_s=600)
 TOKENS = 200
 
@@ -32,9 +32,9 @@ class RankedRow:
     """A question and a passage that was found for it.
 
     Attributes:
-        question: Its number; rows of one question belong together.
-        rank: Place that the passage was found at, from 1.
-        relevant: Whether it answers, or was judged to be about it.
+        question: Index of the question; rows of one question belong together.
+        rank: Rank of the passage, from 1.
+        relevant: Whether the passage answers the question or was judged relevant to it.
     """
 
     question: int
@@ -47,14 +47,14 @@ class RankedRow:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A question and the documents that were judged to be about it."""
+    """A question and the documents that were judged relevant to it."""
 
     text: str
     relevant: frozenset[str]
 
 
 def judged_rows(folder: Path, split: str, depth: int) -> Iterator[RankedRow]:
-    """For each judged question of a collection in the BEIR layout the first ``depth`` passages.
+    """Yield the first ``depth`` passages for every judged question of a collection in BEIR layout.
 
     Raises:
         TuningError: A file is missing or malformed.
@@ -70,7 +70,7 @@ def judged_rows(folder: Path, split: str, depth: int) -> Iterator[RankedRow]:
 
 
 def read_judged(folder: Path, split: str) -> list[Judged]:
-    """The questions of one split, in the order of their numbers.
+    """Read the judged questions of one split, ordered by query id.
 
     Raises:
         TuningError: A file is missing or malformed.
@@ -82,10 +82,10 @@ def read_judged(folder: Path, split: str) -> list[Judged]:
             if int(row["score"]) > 0:
                 relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
     with _reading(queries), queries.open(encoding="utf-8") as file:
-        texts = {str(held["_id"]): str(held["text"]) for held in map(json.loads, file)}
-    lost = sorted(relevant.keys() - texts.keys())
-    if lost:
-        raise TuningError(f"{judgements} judges the query {lost[0]}, which {queries} does not hold.")
+        texts = {str(record["_id"]): str(record["text"]) for record in map(json.loads, file)}
+    missing = sorted(relevant.keys() - texts.keys())
+    if missing:
+        raise TuningError(f"{judgements} judges the query {missing[0]}, which {queries} does not contain.")
     return [Judged(texts[query], frozenset(relevant[query])) for query in sorted(relevant)]
 
 
@@ -100,12 +100,12 @@ def _reading(path: Path) -> Iterator[None]:
 
 
 def answered_rows(answered: Sequence[ReadingRow], asked: int, depth: int, seed: int) -> Iterator[RankedRow]:
-    """For some answered questions the first ``depth`` passages, cut out of the passages of all of them.
+    """Yield the first ``depth`` passages for a sample of questions, searched in the passages of all of them.
 
-    A passage that holds the words of the answer, and is not the one that the question was asked about, may or may
-    not answer: it is left out.
+    A passage that contains the answer but is not the one the question was asked about may or may not answer it:
+    it is left out.
     """
-    chance = random.Random(f"{seed} retrieved")
+    rng = random.Random(f"{seed} retrieved")
     known = {row.passage: row for row in answered}
     numbers = {passage: str(number) for number, passage in enumerate(known)}
     with tempfile.TemporaryDirectory(prefix="ragsmith-") as folder:
@@ -115,22 +115,22 @@ def answered_rows(answered: Sequence[ReadingRow], asked: int, depth: int, seed: 
                 record = {"id": numbers[passage], "title": row.place[0] if row.place else "", "text": passage}
                 file.write(json.dumps(record) + "\n")
         with searching(path) as retriever:
-            chosen = chance.sample(answered, min(asked, len(answered)))
+            chosen = rng.sample(answered, min(asked, len(answered)))
             for number, row in enumerate(chosen):
                 answers = [plain(row.passage[start:end]) for start, end in row.answers]
 
                 def kind(hit: Hit, row: ReadingRow = row, answers: list[str] = answers) -> bool | None:
-                    said = plain(hit.passage.text)
-                    holds = any(answer in said for answer in answers if answer)
+                    text = plain(hit.passage.text)
+                    has_answer = any(answer in text for answer in answers if answer)
                     own = _id_of(hit.passage) == numbers[row.passage]
-                    return own if own == holds else None
+                    return own if own == has_answer else None
 
                 yield from _rows(retriever, number, row.question, depth, kind)
 
 
 @contextmanager
 def searching(corpus: Path) -> Iterator[Retriever]:
-    """Search a file as ``ragsmith search`` would; the index goes away afterwards.
+    """Index a file temporarily and yield a retriever over it that searches as ``ragsmith search`` does.
 
     Raises:
         TuningError: The file cannot be read.
@@ -144,7 +144,7 @@ def searching(corpus: Path) -> Iterator[Retriever]:
     from rag.retrieval.retriever import Retriever
 
     if not corpus.is_file():
-        raise TuningError(f"There is no file {corpus}.", fix="Name the data folder.")
+        raise TuningError(f"The file {corpus} does not exist.", fix="Name the data folder.")
     with tempfile.TemporaryDirectory(prefix="ragsmith-") as folder, ExitStack() as closing:
         workspace = Workspace(Path(folder))
         encoder = open_encoder(EncoderSettings(), workspace)

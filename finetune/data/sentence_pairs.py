@@ -1,7 +1,7 @@
-"""Pairs of a sentence and a question asked of it, aligned by line (the NQG files).
+"""Pairs of a sentence and a question about it, aligned by line (the NQG files).
 
-The file has no answers and no paragraphs. Sentences that stand near each other in the file come from the same
-article: a few of them in a row make a passage, and the answer lies somewhere in the right one.
+The files have no answers and no paragraphs. Neighbouring sentences come from the same article, so a few in a row
+form a passage, and the answer lies somewhere in the paired sentence.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from finetune.data.splits import HeldOut
 from finetune.rows import ReadingRow
 from rag.errors import TuningError
 
-# Sentences of a made passage, the right one included.
+# Minimum and maximum sentences of a passage, the paired one included.
 FEWEST, MOST = 2, 4
 _BRACKETS = {"-lrb-": "(", "-rrb-": ")", "-lsb-": "[", "-rsb-": "]", "``": '"', "''": '"'}
 _BEFORE = re.compile(r" ([.,;:!?%)\]]|'s\b|n't\b|'re\b|'ve\b|'ll\b)")
@@ -25,17 +25,17 @@ _AFTER = re.compile(r"([(\[$]) ")
 
 @dataclass(frozen=True, slots=True)
 class SentencePair:
-    """A sentence and a question that it answers."""
+    """A sentence and a question that the sentence answers."""
 
     sentence: str
     question: str
 
 
 def read_pairs(source: Path, target: Path, held_out: HeldOut) -> list[SentencePair]:
-    """The pairs of two aligned files, those of held-out paragraphs left out.
+    """Read the pairs of two aligned files, without those from held-out paragraphs.
 
     Raises:
-        TuningError: A file is missing, or they differ in length.
+        TuningError: A file is missing, or the files differ in length.
     """
     try:
         sentences = source.read_text(encoding="utf-8").splitlines()
@@ -51,20 +51,20 @@ def read_pairs(source: Path, target: Path, held_out: HeldOut) -> list[SentencePa
 
 
 def as_written(tokens: str) -> str:
-    """Text as a person writes it, out of tokens with spaces between."""
+    """Return detokenized text: no spaces around punctuation, brackets and quotes restored."""
     text = " ".join(_BRACKETS.get(token, token) for token in tokens.split())
     return _AFTER.sub(r"\1", _BEFORE.sub(r"\1", text))
 
 
 def reading_rows(pairs: list[SentencePair], seed: int) -> Iterator[ReadingRow]:
-    """A row for each pair, its passage made of neighbouring sentences."""
-    chance = random.Random(f"{seed} sentence pairs")
+    """Yield a row per pair, with neighbouring sentences as its passage."""
+    rng = random.Random(f"{seed} sentence pairs")
     order = list(dict.fromkeys(pair.sentence for pair in pairs))
     place = {sentence: number for number, sentence in enumerate(order)}
     for pair in pairs:
-        count = chance.randint(FEWEST, MOST)
+        count = rng.randint(FEWEST, MOST)
         at = place[pair.sentence]
-        first = max(0, min(at - chance.randrange(count), len(order) - count))
+        first = max(0, min(at - rng.randrange(count), len(order) - count))
         around = order[first : first + count]
         before = sum(len(sentence) + 1 for sentence in around[: at - first])
         yield ReadingRow(

@@ -1,4 +1,4 @@
-"""What is kept out of training, so that figures are measured on text that was never trained on."""
+"""Held-out text: what is never trained on, so that metrics are measured on unseen text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rag.evaluation.squad import read_articles
 
-# Articles of the SQuAD 2.0 questions. The first one chooses (stopping, calibration); the others are only measured.
+# Articles of SQuAD 2.0: one for model selection (stopping, calibration), the others for testing only.
 VALIDATION = ("Scottish_Parliament",)
 TEST = ("Huguenot", "Packet_switching", "Islamism")
 
@@ -21,12 +21,12 @@ _BRACKETS = re.compile(r"-[lr][rsc]b-")
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Knows the text that must not be trained on: XQuAD's paragraphs and the articles above."""
+    """The text that must not be trained on: the paragraphs of XQuAD and of the articles above."""
 
     data: Path
 
     def holds(self, text: str) -> bool:
-        """Whether a paragraph, or a sentence of it however it was tokenised, is held out."""
+        """Whether a text is part of a held-out paragraph, however it was tokenized."""
         return plain(text) in self._texts
 
     @cached_property
@@ -38,10 +38,10 @@ class HeldOut:
             if article.title in VALIDATION + TEST
             for paragraph in article.paragraphs
         ]
-        # One text to look into: letters and digits only, a line break between paragraphs.
+        # One searchable text: letters and digits only, a line break between paragraphs.
         return "\n".join(plain(paragraph) for paragraph in paragraphs)
 
 
 def plain(text: str) -> str:
-    """Letters and digits only, in lower case: equal for every way of tokenising."""
+    """Return letters and digits only, in lower case, so that tokenization makes no difference."""
     return _PLAIN.sub("", _BRACKETS.sub("", text.lower()))

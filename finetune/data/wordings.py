@@ -1,4 +1,4 @@
-"""How prompts may ask for the same thing: a model that has seen one wording only obeys no other."""
+"""Alternative wordings of the prompts: a model trained on a single wording follows no other."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import random
 
 from prompts import Message, find_prompt
 
-# Of the prompts, those that are worded as the ones that ship.
+# Share of the rows that use the shipped prompts.
 SHIPPED = 0.4
-# Of those, the ones that refuse in the words that ship, which stand first below.
+# Share of those that also use the shipped refusal, the first of ``REFUSALS``.
 USUAL = 0.7
 
 SHORT = (
@@ -69,18 +69,18 @@ GO_ON = "Continue the text."
 
 
 def answer_texts(
-    chance: random.Random, *, short: bool, cited: bool, question: str, passages: str, refusal: str
+    rng: random.Random, *, short: bool, cited: bool, question: str, passages: str, refusal: str
 ) -> tuple[str, ...]:
-    """The messages of a prompt for an answer."""
-    form = chance.choice(SHORT if short else SENTENCE)
+    """Compose a randomly worded prompt for an answer; returns its messages."""
+    form = rng.choice(SHORT if short else SENTENCE)
     system = " ".join(
         part
         for part in (
-            f"{' '.join((chance.choice(OPENINGS), form, chance.choice(CITED if cited else BARE))).strip()}.",
-            chance.choice(REFUSING).format(refusal=refusal),
+            f"{' '.join((rng.choice(OPENINGS), form, rng.choice(CITED if cited else BARE))).strip()}.",
+            rng.choice(REFUSING).format(refusal=refusal),
         )
     )
-    user = chance.choice(
+    user = rng.choice(
         (
             f"{passages}\n\nQuestion: {question}",
             f"Passages:\n\n{passages}\n\nQuestion: {question}",
@@ -88,11 +88,11 @@ def answer_texts(
             f"{question}\n\n{passages}",
         )
     )
-    # Servers of one's own often know no system message: all is in one then.
-    return (system, user) if chance.random() < 0.85 else (f"{system}\n\n{user}",)
+    # Some self-hosted servers have no system message: everything then goes into one message.
+    return (system, user) if rng.random() < 0.85 else (f"{system}\n\n{user}",)
 
 
 def shipped_texts(name: str, **values: str) -> tuple[str, ...]:
-    """The messages of a prompt that ships."""
+    """Render a shipped prompt; returns its messages."""
     messages: tuple[Message, ...] = find_prompt(name).render(values)
     return tuple(message.content for message in messages)

@@ -1,4 +1,4 @@
-"""What can be trained: how rows become features, and features a loss."""
+"""Training tasks: how rows become features, and features a loss."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class Task(Protocol):
-    """One kind of training."""
+    """A training task."""
 
     def features(self, source: Source, data: Path, seed: int) -> Iterator[Feature]:
-        """The features of a source, in an order that the seed decides.
+        """Yield the features of a source, in an order determined by the seed.
 
         Raises:
             TuningError: The data are missing or malformed.
@@ -28,48 +28,48 @@ class Task(Protocol):
         ...
 
     def validation(self, data: Path, most: int) -> Iterator[Feature]:
-        """Features that are never trained on."""
+        """Yield at most ``most`` features that are never trained on."""
         ...
 
     def network(self, *, plain: bool = False) -> torch.nn.Module:
-        """A network before the training, the same for the same seed: the base and a fresh head.
+        """Return the untrained network, base and fresh head, the same for the same seed.
 
         Args:
-            plain: Without the adapter that the recipe starts from.
+            plain: Whether to leave out the adapter that the recipe starts from.
         """
         ...
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
-        """The mean loss of some rows."""
+        """Return the mean loss of some rows."""
         ...
 
-    def figures(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
-        """What the validation rows say, ``loss`` among it."""
+    def metrics(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
+        """Compute the metrics on the validation rows, ``loss`` among them."""
         ...
 
     def finish(
         self, network: torch.nn.Module, validation: Features, result: Path, data: Mapping[str, Any]
     ) -> AdapterCard:
-        """Write what came of it: whole, or not at all.
+        """Write the result atomically.
 
         Args:
-            network: Trained.
-            validation: The validation rows, for the figures and the calibration.
-            result: The folder to make.
-            data: Rows and version of the features of each stage, for the card.
+            network: The trained network.
+            validation: The validation rows, for metrics and calibration.
+            result: The folder to create.
+            data: Row counts and feature version per stage, for the card.
         """
         ...
 
 
 def open_task(recipe: Recipe) -> Task:
-    """The task that a recipe names.
+    """Open the task that a recipe names.
 
     Raises:
-        AdapterError: There is no adapter to start from.
+        AdapterError: The adapter to start from is missing.
         EncoderError: The base is missing or altered.
     """
     if recipe.start is not None:
-        # It is told here, and not after the data have been read.
+        # Fail before the data are read.
         find_start(recipe.start)
     if recipe.task == "reranker":
         from finetune.tasks.reranker_task import RerankerTask

@@ -1,4 +1,4 @@
-"""Training the generator: which token comes next, from the vocabulary or out of the prompt?"""
+"""Training of the generator: predict the next token from the vocabulary or by copying from the prompt."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rag.models.generator.generator_input import PromptRenderer
 if TYPE_CHECKING:
     import torch
 
-# Which numbers of a target mean.
+# A target is an index into these.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ANSWERS = ("cloze", "squad", "policyqa", "open-questions", "sentence-pairs", "altered")
 OTHERS = ("prose", "questions", "follow-ups")
@@ -53,11 +53,11 @@ class GeneratorTask:
         self._renderer = PromptRenderer(Tokenizer.from_file(str(self.files.folder / "tokenizer.json")))
 
     def features(self, source: Source, data: Path, seed: int) -> Iterator[Feature]:
-        """The features of one of ``ANSWERS`` or ``OTHERS``."""
+        """Yield the features of one of ``ANSWERS`` or ``OTHERS``."""
         return (self.feature(row) for row in self.rows(source, data, seed))
 
     def rows(self, source: Source, data: Path, seed: int) -> Iterator[WritingRow]:
-        """The prompts of a source, and their replies.
+        """Yield the prompts of a source and their replies.
 
         Raises:
             TuningError: The data are missing or malformed, or there is no such source.
@@ -76,21 +76,21 @@ class GeneratorTask:
             follow_ups = conversations.read_follow_ups(data / conversations.CANARD, "training")
             return islice(conversations.writing_rows(follow_ups, seed), source.rows)
         if name == "prose":
-            files = sorted(each for each in (data / "prose").glob("*.xz") if each.name.startswith(PROSE))
+            files = sorted(path for path in (data / "prose").glob("*.xz") if path.name.startswith(PROSE))
             return islice(writing.prose_rows(prose.read_prose(files, seed + 1), seed), source.rows)
         raise TuningError(
-            f"The generator knows no source {name}.", fix=f"It knows {', '.join((*ANSWERS, *OTHERS))}."
+            f"The generator has no source {name}.", fix=f"Use one of: {', '.join((*ANSWERS, *OTHERS))}."
         )
 
     def validation(self, data: Path, most: int) -> Iterator[Feature]:
-        """Questions about the validation articles, follow-ups of dialogs that choose; half of each."""
-        articles = [each for each in read_articles(data / splits.SQUAD) if each.title in splits.VALIDATION]
-        chance = random.Random(0)
+        """Yield questions about the validation articles and follow-ups for model selection, half of each."""
+        articles = [a for a in read_articles(data / splits.SQUAD) if a.title in splits.VALIDATION]
+        rng = random.Random(0)
         rows = list(questions.reading_rows(articles))
         answers = [
-            writing.answer_row(row, [chance.choice(rows)][: chance.randrange(2)], chance, shipped=shipped)
-            for row in chance.sample(rows, len(rows))
-            for shipped in [chance.choice(("answer-short", "answer-sentence"))]
+            writing.answer_row(row, [rng.choice(rows)][: rng.randrange(2)], rng, shipped=shipped)
+            for row in rng.sample(rows, len(rows))
+            for shipped in [rng.choice(("answer-short", "answer-sentence"))]
         ]
         follow_ups = conversations.read_follow_ups(data / conversations.CANARD, "choosing")
         condensed = list(conversations.writing_rows(follow_ups, 0, shipped=True))
@@ -99,7 +99,7 @@ class GeneratorTask:
         yield from map(self.feature, chain(answers[: 2 * share], condensed[:share], asked[:share]))
 
     def feature(self, row: WritingRow) -> Feature:
-        """A row in numbers."""
+        """Tokenize a row."""
         prompt = self._renderer.prompt(row.texts, row.passages)
         return Feature((*prompt.ids, *self._renderer.reply(row.reply)), len(prompt.ids), (KINDS.index(row.kind),))
 
@@ -108,12 +108,12 @@ class GeneratorTask:
         return open_network(self._recipe, self.files, plain=plain)
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
-        """Cross-entropy of the next token, the mean of all tokens of the replies."""
+        """Return the mean cross-entropy of all reply tokens."""
         batch = _Batch([features[int(row)] for row in rows])
         return batch.losses(batch.drawn(network)).mean()
 
-    def figures(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
-        """Loss, and of each kind the share of replies that greedy writing would give word for word."""
+    def metrics(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
+        """Compute the loss, and per kind the share of replies that greedy decoding reproduces exactly."""
         losses: list[float] = []
         exact: dict[Kind, list[bool]] = {}
         for rows in plan(features.lengths, 8192, 0):
@@ -123,7 +123,7 @@ class GeneratorTask:
             wrong = set(batch.rows[batch.best(drawn) != batch.wanted].tolist())
             for row, feature in enumerate(batch.features):
                 exact.setdefault(KINDS[feature.target[0]], []).append(row not in wrong)
-        shares = {f"exact_{kind}": sum(each) / len(each) for kind, each in sorted(exact.items())}
+        shares = {f"exact_{kind}": sum(hits) / len(hits) for kind, hits in sorted(exact.items())}
         return {"loss": sum(losses) / len(losses), **shares}
 
     def finish(
@@ -136,18 +136,18 @@ class GeneratorTask:
 
         sources = {source.name for stage in self._recipe.stages for source in stage.sources}
         with torch.no_grad():
-            figures = self.figures(network, validation)
+            metrics = self.metrics(network, validation)
         licences = {licence for source in sources for licence in LICENCES[source]}
-        card = new_card(self._recipe, self.files, data, licences, figures)
+        card = new_card(self._recipe, self.files, data, licences, metrics)
         write_result(network, card, result)
         return card
 
 
 class _Batch:
-    """Features as tensors, with the tokens that are to be written, one after the other.
+    """Features as tensors, with the tokens to predict.
 
     Attributes:
-        wanted: The tokens, shape ``(asked,)``, and ``rows`` the row of each.
+        wanted: The tokens, shape ``(asked,)``; ``rows`` has the row of each.
     """
 
     def __init__(self, features: Sequence[Feature]) -> None:
@@ -162,16 +162,16 @@ class _Batch:
         ]
         self.rows, places = torch.tensor(asked).T
         self.wanted = self._inputs[0][self.rows, places]
-        # What a place says is the token behind it.
+        # The output at a position predicts the token after it.
         self._before = places - 1
 
     def drawn(self, network: Any) -> Drawn:
-        """What the head says where the wanted tokens should come; shapes begin with ``(asked,)``."""
+        """Return the head's output before every wanted token; shapes begin with ``(asked,)``."""
         found: Drawn = network.replies(*self._inputs, self.rows, self._before)
-        return Drawn(*(each.float() for each in found))
+        return Drawn(*(tensor.float() for tensor in found))
 
     def losses(self, drawn: Drawn) -> torch.Tensor:
-        """Minus the logarithm of the probability of each wanted token, shape ``(asked,)``."""
+        """Return the negative log-likelihood of every wanted token, shape ``(asked,)``."""
         import torch
         from torch.nn import functional
 
@@ -182,7 +182,7 @@ class _Batch:
         return -torch.logaddexp(share + vocabulary, share - drawn.gate + copied)
 
     def best(self, drawn: Drawn) -> torch.Tensor:
-        """The most probable token at each place, shape ``(asked,)``."""
+        """Return the most probable token at every position, shape ``(asked,)``."""
         share = drawn.gate.sigmoid()[:, None]
         copied = (1 - share) * drawn.copied.softmax(1)
         whole = share * drawn.vocabulary.softmax(1)

@@ -1,4 +1,4 @@
-"""Training the reader: the first and the last token of an answer, or none."""
+"""Training of the extractive reader: predict the first and last token of an answer, or that there is none."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     import torch
 
 
-# Written into a target behind the start of the passage: what the numbers after it are.
+# Kinds of a target: no answer, exact answer spans, spans that contain the answer. See ``target``.
 NONE, EXACT, INSIDE = 0, 1, 2
-# Of the windows of one row that do not hold its answer, as many are kept as show that there is none.
+# Maximum windows without the answer that are kept per row.
 MOST_EMPTY_WINDOWS = 1
-# Of the rows, those that are shown without title and headings.
+# Share of the rows that are shown without title and headings.
 BARE = 0.3
 PAIRS = (("nqg-src-dev.txt", "nqg-tgt-dev.txt"), ("nqg-src-test.txt", "nqg-tgt-test.txt"))
-# The prose that reads like documents; novels and trivia are left out.
+# Prose files that read like documents, without novels and trivia.
 PROSE = ("wiki", "openstax", "gov", "tech", "ms", "aws")
 
 
@@ -51,54 +51,54 @@ class ReaderTask:
         self._recipe = recipe
         self.files = locate_model(EncoderSettings(model=recipe.base))
         self._renderer = Renderer(Tokenizer.from_file(str(self.files.folder / "tokenizer.json")))
-        # Read once, however many sources look into it.
+        # Read once for all sources.
         self._held_out: dict[Path, splits.HeldOut] = {}
 
     def features(self, source: Source, data: Path, seed: int) -> Iterator[Feature]:
-        """The features of ``prose``, ``negatives``, ``altered`` or one of ``ANSWERED``."""
-        chance = random.Random(f"{seed} {source.name}")
+        """Yield the features of ``prose``, ``negatives``, ``altered`` or one of ``ANSWERED``."""
+        rng = random.Random(f"{seed} {source.name}")
         for row in islice(self.rows(source.name, data, seed), source.rows):
-            yield from self._of_row(row if chance.random() > BARE else replace(row, place=()))
+            yield from self._of_row(row if rng.random() > BARE else replace(row, place=()))
 
     def validation(self, data: Path, most: int) -> Iterator[Feature]:
-        """Questions about the validation articles, with answers and without."""
+        """Yield questions about the validation articles, with and without answers."""
         articles = read_articles(data / splits.SQUAD)
-        rows = list(questions.reading_rows([each for each in articles if each.title in splits.VALIDATION]))
+        rows = list(questions.reading_rows([a for a in articles if a.title in splits.VALIDATION]))
         random.Random(0).shuffle(rows)
         if rows and len({bool(row.answers) for row in rows[:most]}) < 2:
             raise TuningError(
-                f"The validation rows of {data / splits.SQUAD} all have an answer, or none has: "
-                "the probability of an answer cannot be fitted to them.",
-                fix="Raise validation_rows in the recipe, or name other data.",
+                f"The validation rows of {data / splits.SQUAD} must include answered and unanswered questions: "
+                "otherwise the probability of an answer cannot be calibrated.",
+                fix="Raise validation_rows in the recipe, or use other data.",
             )
         for row in rows[:most]:
             yield from self._of_row(row)
 
     def rows(self, name: str, data: Path, seed: int) -> Iterator[ReadingRow]:
-        """The rows of a source.
+        """Yield the rows of a source.
 
         Raises:
             TuningError: The data are missing or malformed, or there is no such source.
         """
         if name == "prose":
-            files = sorted(each for each in (data / "prose").glob("*.xz") if each.name.startswith(PROSE))
+            files = sorted(path for path in (data / "prose").glob("*.xz") if path.name.startswith(PROSE))
             if not files:
-                raise TuningError(f"There is no prose in {data / 'prose'}.", fix="Name the data folder.")
+                raise TuningError(f"{data / 'prose'} contains no prose files.", fix="Name the data folder.")
             return prose.cloze_rows(prose.read_prose(files, seed), seed)
         if name == "negatives":
             from finetune.data.negatives import negative_rows
 
-            answered = [row for each in ANSWERED for row in self.rows(each, data, seed) if row.answers]
+            answered = [row for other in ANSWERED for row in self.rows(other, data, seed) if row.answers]
             return negative_rows(answered, self.files, seed)
         if name == "altered":
-            answered = [row for each in ALTERED for row in self.rows(each, data, seed) if row.answers]
+            answered = [row for other in ALTERED for row in self.rows(other, data, seed) if row.answers]
             return altered.altered_rows(answered, self._renderer.pieces, seed)
         held_out = self._held_out_of(data)
         if name == "squad":
             kept = [
-                each
-                for each in read_articles(data / splits.SQUAD)
-                if each.title not in splits.VALIDATION + splits.TEST
+                article
+                for article in read_articles(data / splits.SQUAD)
+                if article.title not in splits.VALIDATION + splits.TEST
             ]
             return (row for row in questions.reading_rows(kept) if not held_out.holds(row.passage))
         if name == "policyqa":
@@ -109,12 +109,12 @@ class ReaderTask:
         if name == "sentence-pairs":
             return sentence_pairs.reading_rows(self.pairs(data), seed)
         raise TuningError(
-            f"The reader knows no source {name}.",
-            fix=f"It knows prose, negatives, altered, {', '.join(ANSWERED)}.",
+            f"The reader has no source {name}.",
+            fix=f"Use one of: prose, negatives, altered, {', '.join(ANSWERED)}.",
         )
 
     def pairs(self, data: Path) -> list[sentence_pairs.SentencePair]:
-        """Sentences and a question asked of each.
+        """Read pairs of a sentence and a question.
 
         Raises:
             TuningError: The data are missing or malformed.
@@ -132,7 +132,7 @@ class ReaderTask:
     def _of_row(self, row: ReadingRow) -> Iterator[Feature]:
         empty = 0
         for window in self._renderer.windows(row.question, row.place, row.passage):
-            found = [span for span in (tokens_of(window, *each) for each in row.answers) if span]
+            found = [span for span in (tokens_of(window, *answer) for answer in row.answers) if span]
             empty += not found
             if found or empty <= MOST_EMPTY_WINDOWS:
                 yield Feature(window.ids, window.second, target(window, found, exact=row.exact))
@@ -142,12 +142,12 @@ class ReaderTask:
         return open_network(self._recipe, self.files, plain=plain)
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
-        """Cross-entropy of the first and of the last token, summed over all that are right."""
+        """Return the mean cross-entropy of first and last token; see ``_Batch.losses``."""
         batch = _Batch([features[int(row)] for row in rows])
         return batch.losses(batch.scores(network)).mean()
 
-    def figures(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
-        """Loss, token F1 of the answered, and how often the best span beats none where it should."""
+    def metrics(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
+        """Compute the loss, token F1 of answered rows, and accuracy of the decision whether there is an answer."""
         losses, overlaps, decided = [], [], []
         for rows in plan(features.lengths, 8192, 0):
             batch = _Batch([features[int(row)] for row in rows])
@@ -177,17 +177,17 @@ class ReaderTask:
         recipe = self._recipe
         sources = {source.name for stage in recipe.stages for source in stage.sources}
         with torch.no_grad():
-            figures = self.figures(network, validation)
+            metrics = self.metrics(network, validation)
             calibration = calibrate(list(self._margins(network, validation)))
         licences = {licence for source in sources for licence in LICENCES[source]}
-        card = new_card(recipe, self.files, data, licences, figures).model_copy(
+        card = new_card(recipe, self.files, data, licences, metrics).model_copy(
             update={"calibration": calibration}
         )
         write_result(network, card, result)
         return card
 
     def _margins(self, network: torch.nn.Module, features: Features) -> Iterator[tuple[float, bool]]:
-        """How far the best span beats "no answer", and whether there is one, of every row."""
+        """Yield per row the margin of the best span over "no answer", and whether there is an answer."""
         for rows in plan(features.lengths, 8192, 0):
             batch = _Batch([features[int(row)] for row in rows])
             scores = batch.scores(network)
@@ -196,7 +196,7 @@ class ReaderTask:
 
 
 ANSWERED = ("squad", "policyqa", "open-questions", "sentence-pairs")
-# What neighbours are about the same thing in.
+# Sources whose neighbouring rows share a topic.
 ALTERED = ("squad", "sentence-pairs")
 
 LICENCES = {
@@ -210,21 +210,24 @@ LICENCES = {
 }
 
 
-def calibrate(told: Sequence[tuple[float, bool]]) -> Calibration:
-    """Fit the probability of an answer to margins (Platt scaling: a logistic regression of one variable).
+def calibrate(margins: Sequence[tuple[float, bool]]) -> Calibration:
+    """Fit the probability of an answer to margins (Platt scaling: logistic regression of one variable).
 
-    How many of the rows have an answer is an accident of the article: both kinds count alike.
+    Both classes have equal weight, because their ratio in the validation articles means nothing.
+
+    Args:
+        margins: Pairs of a margin and whether there is an answer.
     """
     from sklearn.linear_model import LogisticRegression
 
     fitted = LogisticRegression(C=1e6, class_weight="balanced").fit(
-        [[margin] for margin, _ in told], [right for _, right in told]
+        [[margin] for margin, _ in margins], [right for _, right in margins]
     )
     return Calibration(slope=float(fitted.coef_[0, 0]), intercept=float(fitted.intercept_[0]))
 
 
 def tokens_of(window: Window, start: int, end: int) -> tuple[int, int] | None:
-    """First and last token of the characters ``start`` to ``end``; None where they are not all in the window."""
+    """Return the first and last token of a character span, or None if the window does not contain all of it."""
     inside = [number for number, (begin, stop) in enumerate(window.offsets) if begin < end and stop > start]
     if not inside or window.offsets[inside[0]][0] > start or window.offsets[inside[-1]][1] < end:
         return None
@@ -232,17 +235,17 @@ def tokens_of(window: Window, start: int, end: int) -> tuple[int, int] | None:
 
 
 def target(window: Window, spans: Iterable[tuple[int, int]], *, exact: bool) -> tuple[int, ...]:
-    """Where the passage begins, the kind, and first and last token of each span."""
+    """Encode a target: first token of the passage, kind, and first and last token of every span."""
     numbers = [number for span in dict.fromkeys(spans) for number in span]
     kind = NONE if not numbers else EXACT if exact else INSIDE
     return (window.body, kind, *numbers)
 
 
 def best_span(scores: torch.Tensor, feature: Feature) -> tuple[int, int, float]:
-    """The best span of one row: first token, last token, and how far it beats "no answer".
+    """Return the best span of one row: first token, last token, and margin over "no answer".
 
     Args:
-        scores: Shape ``(tokens, 2)``.
+        scores: Scores of shape ``(tokens, 2)``.
     """
     body = feature.target[0]
     first, last, score = best_pair(scores[body : len(feature.ids) - 1].numpy())
@@ -264,7 +267,7 @@ class _Batch:
         self._inputs = as_tensors(features)
         shape = self._inputs[0].shape
         self._open = torch.zeros((*shape, 1), dtype=torch.bool)
-        # Rows, tokens, first or last.
+        # Shape (rows, tokens, first or last).
         self.right = torch.zeros((*shape, 2), dtype=torch.bool)
         for row, feature in enumerate(features):
             length = len(feature.ids)
@@ -281,13 +284,13 @@ class _Batch:
                     self.right[row, first : last + 1] = True
 
     def scores(self, network: torch.nn.Module) -> torch.Tensor:
-        """Shape ``(rows, tokens, 2)``; what cannot be an answer is far below the rest."""
+        """Return scores of shape ``(rows, tokens, 2)``; tokens that cannot be an answer are masked."""
         found: torch.Tensor = network(*self._inputs).float()
         return found.masked_fill(~self._open, -1e4)
 
     def losses(self, scores: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of the first and of the last token, summed over all that are right: ``(rows, 2)``."""
+        """Return the cross-entropy of first and last token, marginalized over all correct spans: ``(rows, 2)``."""
         import torch
 
-        held = scores.log_softmax(1).masked_fill(~self.right, float("-inf"))
-        return -torch.logsumexp(held, 1)
+        correct = scores.log_softmax(1).masked_fill(~self.right, float("-inf"))
+        return -torch.logsumexp(correct, 1)

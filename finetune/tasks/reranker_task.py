@@ -1,4 +1,4 @@
-"""Training the reranker: does a passage that was found go with the question?"""
+"""Training of the reranker: predict whether a retrieved passage is relevant to the question."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from rag.retrieval.reranking import WINDOW, place_score
 if TYPE_CHECKING:
     import torch
 
-# Passages that are found for a question, as many as are reranked.
+# Passages retrieved per question, as many as are reranked.
 DEPTH = 30
-# Of the passages that do not go with a question so many are trained on for each that does.
+# Irrelevant passages per relevant one in the training rows.
 WRONG = 6
-# Of the passages of a question that has an answer, so many are looked at, and so many wrong ones kept.
+# Passages retrieved for a question with a known answer, and irrelevant ones kept per relevant one.
 ANSWER_DEPTH, ANSWER_WRONG = 10, 2
-# One in so many judged questions is only validated on.
+# One in this many judged questions is held out for validation.
 HELD_OUT = 8
-# What the place before the reranking may add.
+# Candidate weights of the rank before reranking.
 WEIGHTS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 20.0)
 
 QUESTIONS = ("squad", "policyqa", "open-questions", "sentence-pairs")
@@ -58,24 +58,24 @@ class RerankerTask:
         self._judged: list[RankedRow] = []
 
     def features(self, source: Source, data: Path, seed: int) -> Iterator[Feature]:
-        """The features of ``scifact`` or one of ``QUESTIONS``."""
-        chance = random.Random(f"{seed} {source.name}")
+        """Yield the features of ``scifact`` or one of ``QUESTIONS``."""
+        rng = random.Random(f"{seed} {source.name}")
         if source.name == "scifact":
             rows = [row for row in self._scifact(data) if not _is_held_out(row)]
-            yield from islice((self._of_row(row) for row in thinned(rows, WRONG, chance)), source.rows)
+            yield from islice((self._of_row(row) for row in thinned(rows, WRONG, rng)), source.rows)
         elif source.name in QUESTIONS:
             answered = [row for row in self._reading.rows(source.name, data, seed) if row.answers]
             asked = source.rows or len(answered)
             found = list(answered_rows(answered, asked, ANSWER_DEPTH, seed))
-            yield from (self._of_row(row) for row in thinned(found, ANSWER_WRONG, chance))
+            yield from (self._of_row(row) for row in thinned(found, ANSWER_WRONG, rng))
         else:
             raise TuningError(
-                f"The reranker knows no source {source.name}.",
-                fix=f"It knows scifact, {', '.join(QUESTIONS)}.",
+                f"The reranker has no source {source.name}.",
+                fix=f"Use one of: scifact, {', '.join(QUESTIONS)}.",
             )
 
     def validation(self, data: Path, most: int) -> Iterator[Feature]:
-        """Judged questions that are not trained on, each with all passages that were found for it."""
+        """Yield the held-out judged questions with all passages retrieved for them."""
         rows = [row for row in self._scifact(data) if _is_held_out(row)]
         known = {row.question for row in rows if row.relevant}
         yield from islice((self._of_row(row) for row in rows if row.question in known), most)
@@ -94,7 +94,7 @@ class RerankerTask:
         return open_network(self._recipe, self.files, plain=plain)
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
-        """Cross-entropy of relevant or not."""
+        """Return the binary cross-entropy of relevance."""
         import torch
 
         batch = [features[int(row)] for row in rows]
@@ -102,8 +102,8 @@ class RerankerTask:
         scores = network(*as_tensors(batch)).float()[:, 0]
         return torch.nn.functional.binary_cross_entropy_with_logits(scores, right)
 
-    def figures(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
-        """Loss, and nDCG@10 before, by the network alone, and with the place before mixed in."""
+    def metrics(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
+        """Compute the loss, and nDCG@10 before reranking, of the network alone, and of both mixed."""
         scores = self._scores(network, features)
         rights = [feature.target[0] for feature in features]
         # log(1 + e^x) without overflow.
@@ -135,17 +135,17 @@ class RerankerTask:
 
         sources = {source.name for stage in self._recipe.stages for source in stage.sources}
         with torch.no_grad():
-            figures = self.figures(network, validation)
+            metrics = self.metrics(network, validation)
             weight = best_weight(self._scores(network, validation), validation)
         licences = {licence for source in sources for licence in LICENCES[source]}
-        card = new_card(self._recipe, self.files, data, licences, figures)
+        card = new_card(self._recipe, self.files, data, licences, metrics)
         card = card.model_copy(update={"rank_weight": weight})
         write_result(network, card, result)
         return card
 
 
-def thinned(rows: Sequence[RankedRow], wrong: int, chance: random.Random) -> Iterator[RankedRow]:
-    """Questions with a right passage among those found: the right ones, and some wrong ones for each."""
+def thinned(rows: Sequence[RankedRow], wrong: int, rng: random.Random) -> Iterator[RankedRow]:
+    """Yield, per question with a relevant passage, the relevant ones and a sample of ``wrong`` others for each."""
     by_question: dict[int, list[RankedRow]] = {}
     for row in rows:
         by_question.setdefault(row.question, []).append(row)
@@ -154,26 +154,26 @@ def thinned(rows: Sequence[RankedRow], wrong: int, chance: random.Random) -> Ite
         others = [row for row in found if not row.relevant]
         if right:
             yield from right
-            yield from chance.sample(others, min(wrong * len(right), len(others)))
+            yield from rng.sample(others, min(wrong * len(right), len(others)))
 
 
 def best_weight(scores: Sequence[float], features: Features) -> float:
-    """What the place before the reranking should add, by nDCG@10."""
+    """Return the weight of the previous rank with the highest nDCG@10."""
     return max(WEIGHTS, key=lambda weight: mixed_ndcg(scores, features, weight))
 
 
 def mixed_ndcg(scores: Sequence[float], features: Features, weight: float) -> float:
-    """Mean nDCG@10 of the questions, each relevant passage counting 1, among the passages that were found."""
+    """Return the mean nDCG@10 over questions with binary relevance, among the retrieved passages."""
     by_question: dict[int, list[tuple[float, int]]] = {}
     for score, feature in zip(scores, features, strict=True):
         right, question, rank = feature.target
         by_question.setdefault(question, []).append((score + weight * place_score(rank), right))
-    told = []
+    gains = []
     for found in by_question.values():
         order = [right for _, right in sorted(found, key=lambda pair: -pair[0])]
         best = _gain(sorted(order, reverse=True))
-        told.append(_gain(order) / best if best else 0.0)
-    return sum(told) / len(told)
+        gains.append(_gain(order) / best if best else 0.0)
+    return sum(gains) / len(gains)
 
 
 def _gain(order: Sequence[int]) -> float:
@@ -181,5 +181,5 @@ def _gain(order: Sequence[int]) -> float:
 
 
 def _is_held_out(row: RankedRow) -> bool:
-    """By the words of the question, so that the same ones are held out wherever they stand."""
+    """Decide by a hash of the question, so that the same questions are held out everywhere."""
     return zlib.crc32(row.text.encode()) % HELD_OUT == 0

@@ -1,1 +1,1 @@
-"""From a file to passages with exact offsets."""
+"""Loading of files and chunking into passages with exact offsets."""

@@ -1,8 +1,8 @@
-"""Documents to passages: cut along the structure, measured in the encoder's own tokens.
+"""Chunking: split documents into passages along their structure, measured in the encoder's own tokens.
 
-Blocks of a section are packed until a passage has about the size asked for. A heading opens a new passage once
-the current one is at least half full, and always stays with what follows it. A block that is too long is cut
-into pieces of equal size at the nearest sentence end, else at white space; never through a word.
+Blocks of a section are packed until a passage has about the requested size. A heading starts a new passage once
+the current one is at least half full, and always stays with the text after it. A block that is too long is split
+into pieces of equal size at the nearest sentence end, or else at white space; never inside a word.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from rag.encoders.encoder import Encoder
 from rag.encoders.encoder_tokens import TokenCounter
 from rag.types import Block, Chunk, Document
 
-# Tokens kept free for the title and headings that are embedded together with a passage.
+# Tokens reserved for the title and headings that are embedded together with a passage.
 CONTEXT_TOKENS = 32
 SPECIAL_TOKENS = 2
-# A passage may exceed the size asked for by this share before its block is cut.
+# A passage may exceed the requested size by this factor before its block is split.
 SLACK = 1.1
-# Text between two blocks that is more than mark-up was left out on purpose: no passage reaches across it.
+# A longer gap between two blocks is text that was left out on purpose, so no passage spans it.
 WIDEST_GAP = 200
-# The tokenizer needs about 100 bytes for a token, so that text goes through it in parts of this many characters.
-TOKENIZED_AT_ONCE = 500_000
-# And so many texts: each takes about a kilobyte, however short it is.
-TEXTS_AT_ONCE = 20_000
-# Characters of a token, hardly ever more: what is longer than a passage of such tokens has to be cut.
+# Maximum characters per call of the tokenizer, which needs about 100 bytes per token.
+TOKENIZER_CHARACTERS = 500_000
+# Maximum texts per call of the tokenizer: each takes about a kilobyte, however short it is.
+TOKENIZER_TEXTS = 20_000
+# Characters of a long token; a block longer than a passage of such tokens has to be split.
 WIDEST_TOKEN = 10
 
 _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+|[。！？]|\n\s*\n")
 _LINE_END = re.compile(r"\n")
 _SPACE = re.compile(r"\s+")
-# Scripts without spaces between words: there every character may begin a passage.
+# Scripts without spaces between words, where any character may start a passage.
 _UNSPACED = re.compile(
     "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -42,11 +42,11 @@ _UNSPACED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ChunkingRule:
-    """How passages are cut.
+    """Sizes of passages.
 
     Attributes:
-        size: Tokens that a passage aims at.
-        limit: Tokens that it never exceeds, a single word longer than that excepted.
+        size: Target size in tokens.
+        limit: Maximum size in tokens; only a single longer word may exceed it.
     """
 
     size: int
@@ -54,11 +54,11 @@ class ChunkingRule:
 
 
 def rule_for(encoder: Encoder, tokens: int) -> ChunkingRule:
-    """The rule that keeps passage and context within what the encoder reads.
+    """Return the rule that keeps a passage and its context within the encoder's window.
 
     Args:
-        encoder: Whose limit counts.
-        tokens: The size asked for.
+        encoder: The encoder that embeds the passages.
+        tokens: The requested size.
     """
     room = max(encoder.card.max_tokens - SPECIAL_TOKENS - CONTEXT_TOKENS, 16)
     size = min(tokens, room)
@@ -66,19 +66,19 @@ def rule_for(encoder: Encoder, tokens: int) -> ChunkingRule:
 
 
 def context(title: str | None, headings: Sequence[str]) -> str:
-    """What is embedded in front of a passage: where it stands, at most some 30 tokens; may be empty."""
+    """Return the title and headings to embed in front of a passage, about 30 tokens at most; may be empty."""
     parts = list(dict.fromkeys(part for part in (title or "", *headings) if part))
     return " › ".join(part[:80] for part in parts)[:120]
 
 
-def cut(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> list[Chunk]:
-    """Cut a document into passages, in order of their place."""
+def chunk_document(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> list[Chunk]:
+    """Split a document into chunks, in document order."""
     return list(_pack(_pieces(document, tokens, rule), rule))
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A block, or as much of it as the tokenizer takes at once; ``gap`` characters lie before it."""
+    """A block, or as much of it as one tokenizer call takes; ``gap`` characters precede it."""
 
     block: Block
     start: int
@@ -88,7 +88,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part that fits a passage; ``mark_up`` is the tokens between the piece before and this one."""
+    """A part that fits into a passage; ``mark_up`` counts the tokens between the previous piece and this one."""
 
     block: Block
     start: int
@@ -102,16 +102,16 @@ def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Ite
     headed = 0
     for group in _grouped(_bounded(document)):
         texts = [text[part.start : part.end] for part in group]
-        # Where the tokens of a part stand tells how many they are: what will be cut is tokenized once.
-        found = [tokens.starts(each) if len(each) > rule.limit * WIDEST_TOKEN else None for each in texts]
-        counts = iter(tokens.count([each for each, known in zip(texts, found, strict=True) if known is None]))
+        # Long parts need token offsets, which also give the count: so they are tokenized only once.
+        found = [tokens.starts(part) if len(part) > rule.limit * WIDEST_TOKEN else None for part in texts]
+        counts = iter(tokens.count([part for part, known in zip(texts, found, strict=True) if known is None]))
         gaps = [text[part.start - min(part.gap, WIDEST_GAP) : part.start].strip() for part in group]
         for part, known, mark_up in zip(group, found, tokens.count(gaps), strict=True):
             count = next(counts) if known is None else len(known)
             piece = _Piece(part.block, part.start, part.end, count, mark_up)
             before = headed + mark_up if headed else 0
             headed = before + count if part.block.kind == "heading" else 0
-            # Room for the headings before it, which must not be left alone; not for an absurd pile of them.
+            # Leave room for the headings before it, which must stay with it, unless they fill most of a passage.
             taken = before if before <= rule.limit * 2 // 3 and not headed else 0
             if count + taken <= rule.limit:
                 yield piece
@@ -121,12 +121,12 @@ def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Ite
 
 
 def _bounded(document: Document) -> Iterator[_Part]:
-    """Blocks, the longest ones in parts that the tokenizer can take at once."""
+    """Yield the blocks, splitting those that are too long for one tokenizer call."""
     before = 0
     for block in document.blocks:
         start = block.start
-        while block.end - start > TOKENIZED_AT_ONCE:
-            middle = _last_break(document.text, start, start + TOKENIZED_AT_ONCE)
+        while block.end - start > TOKENIZER_CHARACTERS:
+            middle = _last_break(document.text, start, start + TOKENIZER_CHARACTERS)
             yield _Part(block, start, middle, start - before)
             start = before = middle
             while start < block.end and document.text[start].isspace():
@@ -137,33 +137,33 @@ def _bounded(document: Document) -> Iterator[_Part]:
 
 
 def _last_break(text: str, start: int, end: int) -> int:
-    """The last place up to ``end`` that is inside no word; ``end`` where there is none."""
+    """Return the last position up to ``end`` between two words, or ``end`` if there is none."""
     inside = (at for at in range(end, start, -1) if text[at].isspace() or _UNSPACED.match(text, at))
     return next(inside, end)
 
 
 def _grouped(parts: Iterator[_Part]) -> Iterator[list[_Part]]:
     group: list[_Part] = []
-    held = 0
+    size = 0
     for part in parts:
         group.append(part)
-        held += part.end - part.start
-        if held >= TOKENIZED_AT_ONCE or len(group) >= TEXTS_AT_ONCE:
+        size += part.end - part.start
+        if size >= TOKENIZER_CHARACTERS or len(group) >= TOKENIZER_TEXTS:
             yield group
-            group, held = [], 0
+            group, size = [], 0
     if group:
         yield group
 
 
 def _split(text: str, whole: _Piece, places: list[int], rule: ChunkingRule, taken: int) -> Iterator[_Piece]:
-    """Cut a long piece into some of about equal size.
+    """Split a long piece into pieces of about equal size.
 
     Args:
-        text: Of the document.
-        whole: The piece.
-        places: Where its tokens begin.
-        rule: How passages are cut.
-        taken: The first is to have so many tokens less than the limit.
+        text: Text of the document.
+        whole: The piece to split.
+        places: Offsets of its tokens.
+        rule: Sizes of passages.
+        taken: Tokens to subtract from the limit of the first piece.
     """
     part = text[whole.start : whole.end]
     good = _breaks(part, _LINE_END if whole.block.kind in ("code", "row") else _SENTENCE_END)
@@ -182,8 +182,8 @@ def _split(text: str, whole: _Piece, places: list[int], rule: ChunkingRule, take
                 places[min(first + room, len(places) - 1)],
             )
             chosen = _choose(window, (good, possible, unspaced), at)
-            # Else one word fills the whole passage: it stays whole, up to the next place where it may end.
-            beyond = (next_after(places_, window[2]) for places_ in (possible, unspaced))
+            # Otherwise one word fills the whole passage and stays whole, up to the next possible break.
+            beyond = (next_after(breaks, window[2]) for breaks in (possible, unspaced))
             ends = (place for place in beyond if place is not None)
             stop = min(ends, default=len(part)) if chosen is None else chosen
         piece_start, piece_end = _trimmed(part, at, stop)
@@ -201,15 +201,15 @@ def _breaks(text: str, pattern: re.Pattern[str]) -> list[int]:
 
 
 def _is_mark(character: str) -> bool:
-    """Whether it belongs to the character before it, as the vowels of Thai do."""
+    """Whether a character combines with the one before it, like the vowels of Thai."""
     return unicodedata.category(character).startswith("M")
 
 
 def _choose(window: tuple[int, int, int], kinds: Sequence[list[int]], after: int) -> int | None:
-    """The place nearest to the middle of the window, of the best kind that has one in it."""
+    """Return the break nearest to the middle of the window, of the best kind that has one there."""
     low, aim, high = window
     for number, places in enumerate(kinds):
-        # Only a sentence end may make a passage much shorter than it could be.
+        # Only a sentence end justifies a passage that is much shorter than possible.
         lowest = low if number == 0 else after + 1
         inside = places[bisect.bisect_left(places, max(lowest, after + 1)) : bisect.bisect_right(places, high)]
         if inside:
@@ -218,7 +218,7 @@ def _choose(window: tuple[int, int, int], kinds: Sequence[list[int]], after: int
 
 
 def next_after(places: list[int], after: int) -> int | None:
-    """The first of the ascending places that is beyond ``after``."""
+    """Return the first of the ascending positions beyond ``after``."""
     at = bisect.bisect_right(places, after)
     return places[at] if at < len(places) else None
 
@@ -232,30 +232,30 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _pack(pieces: Iterable[_Piece], rule: ChunkingRule) -> Iterator[Chunk]:
-    held: list[_Piece] = []
+    pending: list[_Piece] = []
     count = 0
     for piece in pieces:
-        if held and _breaks_before(held, count, piece, rule):
-            done, held = _without_trailing_headings(held, piece)
+        if pending and _breaks_before(pending, count, piece, rule):
+            done, pending = _without_trailing_headings(pending, piece)
             if done:
                 yield _chunk(done)
-            count = _size(held)
-            if held and count + piece.mark_up + piece.tokens > rule.limit:
-                yield _chunk(held)
-                held, count = [], 0
-        count += piece.tokens + (piece.mark_up if held else 0)
-        held.append(piece)
-    if held:
-        yield _chunk(held)
+            count = _size(pending)
+            if pending and count + piece.mark_up + piece.tokens > rule.limit:
+                yield _chunk(pending)
+                pending, count = [], 0
+        count += piece.tokens + (piece.mark_up if pending else 0)
+        pending.append(piece)
+    if pending:
+        yield _chunk(pending)
 
 
 def _size(pieces: Sequence[_Piece]) -> int:
-    """The tokens of a passage of these pieces, with the mark-up between them."""
+    """Return the tokens of a passage of these pieces, including the mark-up between them."""
     return sum(piece.tokens + (piece.mark_up if number else 0) for number, piece in enumerate(pieces))
 
 
-def _breaks_before(held: list[_Piece], count: int, piece: _Piece, rule: ChunkingRule) -> bool:
-    last = held[-1]
+def _breaks_before(pending: list[_Piece], count: int, piece: _Piece, rule: ChunkingRule) -> bool:
+    last = pending[-1]
     if piece.block.page != last.block.page or piece.start - last.end > WIDEST_GAP:
         return True
     if count + piece.mark_up + piece.tokens > rule.limit:
@@ -263,19 +263,19 @@ def _breaks_before(held: list[_Piece], count: int, piece: _Piece, rule: Chunking
     return piece.block.kind == "heading" and last.block.kind != "heading" and count >= rule.size / 2
 
 
-def _without_trailing_headings(held: list[_Piece], piece: _Piece) -> tuple[list[_Piece], list[_Piece]]:
-    """Split off the headings at the end: they belong to what follows, where that stands beside them."""
-    if piece.block.page != held[-1].block.page or piece.start - held[-1].end > WIDEST_GAP:
-        return held, []
-    at = len(held)
-    while at and held[at - 1].block.kind == "heading":
+def _without_trailing_headings(pending: list[_Piece], piece: _Piece) -> tuple[list[_Piece], list[_Piece]]:
+    """Split off the headings at the end, which belong to the next piece if that is adjacent."""
+    if piece.block.page != pending[-1].block.page or piece.start - pending[-1].end > WIDEST_GAP:
+        return pending, []
+    at = len(pending)
+    while at and pending[at - 1].block.kind == "heading":
         at -= 1
-    return held[:at], held[at:]
+    return pending[:at], pending[at:]
 
 
 def _chunk(pieces: list[_Piece]) -> Chunk:
-    told = [piece.block.headings for piece in pieces if piece.block.kind != "heading"]
-    shared = _common(told or [pieces[0].block.headings])
+    paths = [piece.block.headings for piece in pieces if piece.block.kind != "heading"]
+    shared = _common(paths or [pieces[0].block.headings])
     return Chunk(pieces[0].start, pieces[-1].end, shared, pieces[0].block.page, _size(pieces))
 
 

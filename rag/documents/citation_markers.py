@@ -1,25 +1,25 @@
-"""The markers of citations in a text, such as ``[1]``: where they stand, and a text without them."""
+"""Citation markers such as ``[1]``: find them in a text, and remove them."""
 
 from __future__ import annotations
 
 import re
 
-# In code brackets are an index and no citation.
+# In code, brackets are an index and not a citation.
 CODE = r"```.*?```|`[^`\n]*`"
-# White space is looked at from its beginning only: from each place in it, a long stretch would take hours.
+# White space only matches from its start: trying every position in a long run would take quadratic time.
 SPACED = re.compile(rf"(?P<code>{CODE})|(?:(?<!\s)\s+)?\[(?P<number>\d{{1,3}})\]_?", re.DOTALL)
 RUNS = re.compile(rf"(?P<code>{CODE})|(?:(?<!\s)\s+)?\[\d{{1,3}}\]_?(?:\s*\[\d{{1,3}}\]_?)*", re.DOTALL)
-# What could become a marker, or code, when what stands between two of them goes away.
+# Characters that could form a new marker or code when the text between them is removed.
 _JOINING = frozenset("[]`0123456789")
 
 
 def without_markers(text: str) -> str:
-    """A text without what would be read as a citation, such as the footnote marks of a quoted source."""
+    """Remove everything that reads like a citation, such as the footnote marks of a quoted source."""
     return RUNS.sub(lambda found: found["code"] or left_of(found), text)
 
 
 def left_of(run: re.Match[str]) -> str:
-    """What stays of a run of markers: nothing, or what keeps its two sides from becoming a marker or code."""
+    """Return the replacement of a run of markers: empty, or white space to keep its neighbours from joining."""
     if "`" in run.string and "\n" in run[0]:
         return "\n"
     sides = (run.string[max(run.start() - 1, 0) : run.start()], run.string[run.end() : run.end() + 1])

@@ -1,11 +1,10 @@
-"""A child process for work that a hostile file could turn against the process that does it.
+"""Child processes for work on hostile files.
 
 The work is a generator function that takes a request, a JSON object, and yields frames of bytes. It runs in a
-child with a limit on its memory and on its time, so that a file that takes either too far costs one child and
-nothing else. Nothing but bytes comes back, and never a pickle: code that a file smuggled into the child must
-not reach the parent.
+child with limited memory and time, so that a file that exceeds them costs one child and nothing else. Only bytes
+come back, never a pickle: code that a file smuggled into the child must not reach the parent.
 
-``python -m rag.documents.sandbox MODULE:FUNCTION MEMORY CPU_SECONDS`` is the child; ``Sandbox`` is the parent's
+``python -m rag.documents.sandbox MODULE:FUNCTION MEMORY CPU_SECONDS`` runs the child; ``Sandbox`` is the parent's
 side.
 """
 
@@ -36,19 +35,19 @@ Reason = Literal["memory", "time", "crash", "protocol", "start"]
 
 MEGABYTE = 1_000_000
 START_S = 30.0
-"""Seconds for a child to be ready; it takes about 0.2."""
+"""Seconds until a child must be ready; it usually takes about 0.2."""
 LONGEST_FAILURE = 65_536
 _NEARLY_ALL = 0.85
-"""Share of its memory at which a child that fails is taken to have failed for want of more."""
+"""Share of the memory limit from which a failure is attributed to lack of memory."""
 WATCH_S = 0.1
-"""Seconds between two looks at the memory of a child that is being waited for."""
+"""Seconds between two checks of the child's memory."""
 
 _FRAME, _END, _READY, _REFUSED, _FAILED, _NO_MEMORY = b"F", b"E", b"R", b"X", b"C", b"M"
 _HEAD = struct.Struct(">cQ")
 _SIZE = struct.Struct(">Q")
-# The child gets these and no others: what a program needs to run, and never a key or a password.
+# The only environment variables that the child gets: what a program needs to run, but no secrets.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-# Libraries in C and C++ end their process in these ways when there is no memory left.
+# Signals by which C and C++ libraries abort when memory runs out.
 _ABORTED = (signal.SIGABRT, signal.SIGTRAP, signal.SIGILL)
 
 
@@ -56,8 +55,8 @@ class SandboxError(Exception):
     """The child did not finish a request.
 
     Attributes:
-        reason: The limit that it ran into, or what else went wrong.
-        detail: More about it, for a message; may be empty.
+        reason: The limit that it exceeded, or the kind of failure.
+        detail: Details for a message; may be empty.
     """
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -67,15 +66,15 @@ class SandboxError(Exception):
 
 
 class Sandbox:
-    """Runs requests in a child process, one at a time, and replaces a child that failed.
+    """Runs requests in a child process, one at a time, and replaces a failed child.
 
-    Safe to use from several threads: a request waits for the one before it.
+    Safe to use from several threads: a request waits for the previous one.
 
     Args:
-        target: ``module:function``, the generator function that the child runs.
-        memory_mb: Megabytes that the child may take, the interpreter included.
-        timeout_s: Seconds that one request may keep its caller waiting, and seconds of processor time.
-        longest_frame: Bytes of a frame; a child that announces a longer one is ended.
+        target: The generator function that the child runs, as ``module:function``.
+        memory_mb: Memory limit of the child in megabytes, including the interpreter.
+        timeout_s: Limit of one request in seconds, of both waiting time and CPU time.
+        longest_frame: Maximum bytes of a frame; a child that announces a longer one is killed.
     """
 
     def __init__(self, target: str, *, memory_mb: int, timeout_s: float, longest_frame: int) -> None:
@@ -94,19 +93,19 @@ class Sandbox:
         self.close()
 
     def start(self) -> None:
-        """Start the child without waiting for it, so that it gets ready beside other work."""
-        # Whatever keeps it from starting, the first request says so.
+        """Start the child in the background."""
+        # The first request reports a failure to start.
         with self._lock, contextlib.suppress(SandboxError):
             self._running()
 
     def run(self, request: Request) -> Generator[bytes, None, None]:
         """Run one request and yield its frames as they come.
 
-        A caller that stops early ends the child, since what it still does is of no use.
+        A caller that stops early kills the child, whose remaining work is of no use.
 
         Raises:
-            LoadError: The work refused, with its own message.
-            SandboxError: The child died, ran into a limit, or sent what cannot be understood.
+            LoadError: The work refused the request, with its own message.
+            SandboxError: The child died, exceeded a limit, or violated the protocol.
         """
         with self._lock:
             child = self._running()
@@ -120,14 +119,14 @@ class Sandbox:
                 done = True
                 raise
             finally:
-                # What a large file leaves behind is given back to the system with the process.
+                # After a large file, ending the process returns its memory to the system.
                 if not done or child.memory() > self._memory // 4:
                     self._end()
 
     def close(self) -> None:
-        """End the child; a later request starts another.
+        """End the child without waiting, together with a request that is still running.
 
-        It never waits: a request that runs still, or whose caller has left it, ends with its child.
+        A later request starts another child.
         """
         if self._lock.acquire(blocking=False):
             try:
@@ -142,7 +141,7 @@ class Sandbox:
             return self._child
         self._end()
         child = _Child(self._target, self._memory, self._timeout_s)
-        # Also where nobody closes it: at the end of the program, or when it is forgotten.
+        # Ends the child even if the sandbox is never closed.
         self._ending = weakref.finalize(self, child.end)
         self._child = child
         return child
@@ -155,7 +154,7 @@ class Sandbox:
 
 
 class _Child:
-    """A running child, as its parent sees it."""
+    """The parent's view of a running child."""
 
     def __init__(self, target: str, memory: int, timeout_s: float) -> None:
         command = [
@@ -172,16 +171,16 @@ class _Child:
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                # What a dying parser prints is of no use to a person.
+                # The output of a crashing parser is of no use to users.
                 stderr=subprocess.DEVNULL,
                 env=_environment(),
-                # Ctrl-C in a terminal stops the parent, which then closes the child in good order.
+                # Ctrl-C in a terminal goes to the parent only, which then closes the child.
                 start_new_session=True,
                 bufsize=0,
             )
         except OSError as error:
             raise SandboxError("start", error.strerror or str(error)) from error
-        assert self._process.stdin is not None  # noqa: S101 - asked for above
+        assert self._process.stdin is not None  # noqa: S101 - requested above
         assert self._process.stdout is not None  # noqa: S101
         self._into = self._process.stdin.fileno()
         self._out_of = self._process.stdout.fileno()
@@ -191,14 +190,14 @@ class _Child:
         self._left_s = START_S
         self._read = bytearray()
         self._ready = False
-        self._seen = 0
+        self._peak_memory = 0
 
     def alive(self) -> bool:
-        """Whether it runs still."""
+        """Whether the child is running."""
         return self._process.returncode is None and not self._reaped(os.WNOHANG)
 
     def memory(self) -> int:
-        """Bytes of memory that it takes now; 0 when it is gone."""
+        """Return the bytes of memory that the child uses now; 0 when it has ended."""
         import psutil
 
         try:
@@ -207,15 +206,15 @@ class _Child:
             return 0
 
     def expect(self, seconds: float) -> None:
-        """Set the seconds that may be spent waiting for the frames that come now."""
+        """Set the seconds to wait for the next frames."""
         self._left_s = seconds
-        self._seen = 0
+        self._peak_memory = 0
 
     def send(self, request: bytes) -> None:
-        """Hand over a request.
+        """Send a request.
 
         Raises:
-            SandboxError: It is not ready in time, or dies.
+            SandboxError: The child is not ready in time, or dies.
         """
         if not self._ready:
             kind, payload = self._frame(LONGEST_FAILURE)
@@ -235,8 +234,8 @@ class _Child:
         """Yield the frames of a request.
 
         Raises:
-            LoadError: The work refused.
-            SandboxError: It died, ran into a limit, or sends nonsense.
+            LoadError: The work refused the request.
+            SandboxError: The child died, exceeded a limit, or violated the protocol.
         """
         while True:
             kind, payload = self._frame(longest)
@@ -255,12 +254,12 @@ class _Child:
                 raise SandboxError("protocol")
 
     def kill(self) -> None:
-        """Kill it, with all that it started."""
+        """Kill the child and everything it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def end(self) -> None:
-        """Kill it and let go of its pipes."""
+        """Kill the child and close its pipes."""
         if self._process.returncode is None:
             self.kill()
             self._reaped(0)
@@ -275,7 +274,7 @@ class _Child:
         return kind, self._bytes(size)
 
     def _bytes(self, size: int) -> bytes:
-        # It grows by what has come, and not by what was announced.
+        # The buffer grows by received bytes, not by the announced size.
         while len(self._read) < size:
             try:
                 piece = os.read(self._out_of, 1 << 17)
@@ -291,9 +290,9 @@ class _Child:
         return taken
 
     def _wait(self, file: int, event: int) -> None:
-        """Wait until a pipe is ready, with an eye on the time and on the child's memory.
+        """Wait until a pipe is ready, checking time and the child's memory.
 
-        The system bounds the memory as well, but for macOS, which does not know that limit.
+        The system limits the memory as well, except on macOS, which does not support that limit.
         """
         poller = select.poll()
         poller.register(file, event)
@@ -305,12 +304,12 @@ class _Child:
                 return
             if self._left_s <= 0:
                 raise SandboxError("time" if self._ready else "start", "")
-            self._seen = max(self._seen, self.memory())
-            if self._seen > self._memory:
+            self._peak_memory = max(self._peak_memory, self.memory())
+            if self._peak_memory > self._memory:
                 raise SandboxError("memory")
 
     def _death(self) -> SandboxError:
-        """Tell from how it ended what it ran into."""
+        """Derive the cause from the exit status."""
         deadline = time.monotonic() + 1
         while not self._reaped(os.WNOHANG):
             if time.monotonic() > deadline:
@@ -321,16 +320,16 @@ class _Child:
             return SandboxError("start", f"it ended with status {status}")
         if status == -signal.SIGXCPU:
             return SandboxError("time")
-        if -status in (*_ABORTED, signal.SIGKILL) or self._seen > self._memory // 2:
+        if -status in (*_ABORTED, signal.SIGKILL) or self._peak_memory > self._memory // 2:
             return SandboxError("memory")
         return SandboxError("crash", signal.Signals(-status).name if status < 0 else f"status {status}")
 
     def _reaped(self, options: int) -> bool:
-        """Whether it has ended; its status is known then."""
+        """Whether the child has ended; sets its return code."""
         try:
             number, status = os.waitpid(self._process.pid, options)
         except ChildProcessError:
-            # Someone else has waited for it, as a handler of SIGCHLD may.
+            # Something else has reaped it, such as a SIGCHLD handler.
             self._process.returncode = 0
             return True
         if not number:
@@ -340,7 +339,7 @@ class _Child:
 
 
 def _environment() -> dict[str, str]:
-    """What the child gets to know: where our packages are, and how to run."""
+    """Return the environment of the child, including the path of our packages."""
     found = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     places = [place for place in sys.path if place]
     ours = str(Path(__file__).resolve().parents[2])
@@ -348,7 +347,7 @@ def _environment() -> dict[str, str]:
         **found,
         "PYTHONPATH": os.pathsep.join(places if ours in places else [*places, ours]),
         "PYTHONUTF8": "1",
-        # One arena: each further one would reserve address space, which is what the limit counts.
+        # Further arenas would reserve address space, which counts towards the limit.
         "MALLOC_ARENA_MAX": "1",
         "OMP_NUM_THREADS": "1",
     }
@@ -372,7 +371,7 @@ def _storable(value: object) -> str:
 
 def main(target: str, memory: str, cpu_seconds: str) -> None:
     """Answer requests until the parent closes the pipe."""
-    # Whatever a parser prints must not get between the frames.
+    # Output printed by a parser must not mix with the frames.
     output = os.dup(1)
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
@@ -383,7 +382,7 @@ def main(target: str, memory: str, cpu_seconds: str) -> None:
         module, _, name = target.partition(":")
         work: Work = getattr(import_module(module), name)
     except Exception as error:  # noqa: BLE001 - the parent reports whatever it is
-        _write(output, _FAILED, _told(f"{type(error).__name__}: {error}"))
+        _write(output, _FAILED, _failure_payload(f"{type(error).__name__}: {error}"))
         return
     _write(output, _READY)
     while (request := _request()) is not None:
@@ -402,23 +401,23 @@ def _answer(output: int, work: Work, request: dict[str, object], memory: int) ->
     except MemoryError:
         _give_up(output)
     except RagsmithError as error:
-        # Libraries in C report memory that is missing as whatever failed for want of it.
+        # C libraries report lack of memory as an unspecific failure.
         if error.__cause__ is not None and before < _NEARLY_ALL * memory <= _peak():
             _give_up(output)
-        _write(output, _REFUSED, _told(error.message, error.fix))
+        _write(output, _REFUSED, _failure_payload(error.message, error.fix))
     except Exception as error:  # noqa: BLE001 - the parent reports whatever it is
-        _write(output, _FAILED, _told(f"{type(error).__name__}: {error}"))
+        _write(output, _FAILED, _failure_payload(f"{type(error).__name__}: {error}"))
 
 
 def _give_up(output: int) -> NoReturn:
-    """Say that there is not enough memory, and end: tidying up might need more of it."""
+    """Report lack of memory and exit at once, because cleanup might need more of it."""
     _write(output, _NO_MEMORY)
     os._exit(1)
 
 
 def _peak() -> int:
-    """The most bytes of memory that this process has taken."""
-    # On Linux the usage begins with what the parent had when it started this process.
+    """Return the peak memory of this process in bytes."""
+    # On Linux, rusage starts at the parent's value when it started this process.
     with contextlib.suppress(OSError), open("/proc/self/status", encoding="ascii", errors="replace") as status:
         for line in status:
             if line.startswith("VmHWM:"):
@@ -426,8 +425,8 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _told(message: str, fix: str = "") -> bytes:
-    # Six bytes a character at most, so that both fit a failure.
+def _failure_payload(message: str, fix: str = "") -> bytes:
+    # At most six bytes per character, so that both fit into LONGEST_FAILURE.
     return json.dumps([message[:4_000], fix[:4_000]]).encode()
 
 
@@ -443,7 +442,7 @@ def _write(output: int, kind: bytes, payload: bytes = b"") -> None:
 
 
 def _request() -> dict[str, object] | None:
-    """Read the next request; None when the parent has closed the pipe, or has died."""
+    """Read the next request, or None when the parent has closed the pipe or died."""
     head = sys.stdin.buffer.read(_SIZE.size)
     if len(head) < _SIZE.size:
         return None
@@ -453,16 +452,16 @@ def _request() -> dict[str, object] | None:
 
 
 def _limit_cpu(seconds: int) -> None:
-    """Let the system end this process after so many seconds more: nobody may be left who would."""
+    """Limit the CPU time from now on, in case the parent is gone and cannot kill this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime) + seconds + 1)
 
 
 def _limit(which: int, value: int) -> None:
-    """Set a soft limit, as far as the hard one lets it."""
+    """Set a soft limit, capped by the hard one."""
     _, hard = resource.getrlimit(which)
     bounded = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    # macOS refuses limits on the address space; there the parent's look at the memory is all.
+    # macOS refuses limits on the address space; there, only the parent checks the memory.
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(which, (bounded, hard))
 

@@ -1,4 +1,4 @@
-"""Cutting text into sentences that keep their exact places."""
+"""Sentence splitting with exact offsets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# A line of its own: blank, heading, list item, table row, fence, directive. What stands in such a line is not
-# run together with its neighbours.
+# Lines that never join their neighbours: blank lines, headings, list items, table rows, fences, directives.
 _BREAK = re.compile(
     r"\n[ \t]*\n"
     r"|\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+)"
@@ -22,16 +21,16 @@ _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st jr sr vs etc e.g i.e cf fig figs eq no vol pp ca approx dept est inc ltd co corp "
     "gen col lt sgt rev hon u.s u.k a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec".split()
 )
-# A sentence may begin in lower case, with a name as ragsmith's; then the word before it must be too long for an
-# abbreviation that the list above does not know.
+# A sentence may start in lower case, with a name such as ragsmith; the word before it must then have this many
+# letters, because a shorter one may be an abbreviation that is not listed above.
 _LONG_WORD = 4
-# Of the text before a full stop no more is looked at: a sentence may hold any number of abbreviations.
+# Characters before a full stop that are inspected, which keeps splitting linear in long sentences.
 _LONGEST_WORD = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence and its place: ``text`` is exactly ``source[start:end]``."""
+    """A sentence with its offsets: ``text`` is exactly ``source[start:end]``."""
 
     text: str
     start: int
@@ -40,7 +39,7 @@ class Sentence:
 
 
 def split_sentences(text: str) -> list[Sentence]:
-    """Cut a text into sentences, list items and table rows; mark-up in front of them is left out."""
+    """Split a text into sentences, list items and table rows, without the mark-up in front of them."""
     return [sentence for start, end in _units(text) for sentence in _sentences(text, start, end)]
 
 
@@ -50,7 +49,6 @@ def _units(text: str) -> Iterator[tuple[int, int]]:
         if match.start() > at:
             yield at, match.start()
         at = max(match.end(), at)
-    # A Markdown heading ends with its line even where no blank line follows.
     if at < len(text):
         yield at, len(text)
 

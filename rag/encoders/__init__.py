@@ -1,4 +1,4 @@
-"""Texts to vectors: one encoder behind one seam, whichever runtime carries it."""
+"""Text encoders, behind one interface for all runtimes."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Adapters: folders that training makes and answering uses.
+"""Adapters: folders produced by training and used for answering.
 
-An adapter folder holds ``adapter_config.json`` and ``adapter_model.safetensors`` (peft's format), the head's
-``head.safetensors`` where the task has one, and ``card.json``.
+An adapter folder contains ``adapter_config.json`` and ``adapter_model.safetensors`` (peft's format), the head's
+``head.safetensors`` if the task has one, and ``card.json``.
 """
 
 from __future__ import annotations
@@ -33,18 +33,17 @@ class Calibration(BaseModel):
 
 
 class AdapterCard(BaseModel):
-    """What is known of an adapter without running it.
+    """Description of an adapter.
 
     Attributes:
-        task: What its head does: ``reader`` and so on.
-        base: Name of the base model, and ``base_sha256`` of its weights.
-        recipe: The training's recipe, whole.
-        data: Rows, tokens and sha256 of the features of each stage.
-        licences: Of the data.
-        calibration: Of a reader.
-        rank_weight: Of a reranker: what the place before the reranking adds to its score, see
-            ``rag.retrieval.reranking``.
-        figures: What was measured, each with its command.
+        task: The task of its head, such as ``reader``.
+        base: Name of the base model; ``base_sha256`` is the hash of its weights.
+        recipe: The complete training recipe.
+        data: Rows, tokens and sha256 of the features per stage.
+        licences: Licences of the training data.
+        calibration: Calibration of a reader.
+        rank_weight: Weight of the previous rank in a reranker's score, see ``rag.retrieval.reranking``.
+        figures: Measured metrics, with the command that measured them.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,7 +69,7 @@ class Adapter:
 
     @property
     def identity(self) -> str:
-        """Name and weights, as ``reader@1a2b3c4d``: two adapters of one name may differ."""
+        """Name and hash of the weights, such as ``reader@1a2b3c4d``."""
         digest = hashlib.sha256()
         for name in (WEIGHTS, HEAD):
             if (self.folder / name).is_file():
@@ -78,36 +77,32 @@ class Adapter:
         return f"{self.card.name}@{digest.hexdigest()[:8]}"
 
     def check_task(self, task: str) -> None:
-        """Refuse an adapter that does something else.
-
-        Raises:
-            AdapterError: It was trained for another task.
-        """
+        """Raise AdapterError if the adapter was trained for another task."""
         if self.card.task != task:
-            raise AdapterError(f"The adapter {self.folder} is no {task}, but a {self.card.task}.")
+            raise AdapterError(f"The adapter {self.folder} must be a {task}, not a {self.card.task}.")
 
 
 def places_of(name: str, adapters: Path) -> tuple[Path, Path]:
-    """Where an adapter may lie that a person names: in a folder, or below the workspace's ``models/adapters``."""
-    # `Path.expanduser` raises where there is no such user.
+    """Return the possible folders of an adapter: the name as a path, or below the given folder."""
+    # `Path.expanduser` raises if there is no such user.
     return Path(os.path.expanduser(name)), adapters / name
 
 
 def find_adapter(name: str, workspace: Workspace) -> Adapter:
-    """The adapter of that name: a folder, one of the workspace's, or one that ships.
+    """Find an adapter by folder, or by name in the workspace or among the shipped ones.
 
     Raises:
-        AdapterError: There is none, or it is damaged.
+        AdapterError: There is no such adapter, or it is damaged.
     """
     places = (*places_of(name, workspace.adapters), SHIPPED / name)
-    # `Path.is_file` raises where a name is too long for a file.
+    # `Path.is_file` raises if a name is too long.
     folder = next((place for place in places if os.path.isfile(place / CARD)), None)
     if folder is None:
         roots = (workspace.adapters, SHIPPED)
         known = sorted({path.parent.name for root in roots for path in root.glob(f"*/{CARD}")})
         raise AdapterError(
             f"There is no adapter {name}.",
-            fix=f"Give a folder with a card.json, or one of: {', '.join(known) or 'none yet'}.",
+            fix=f"Name a folder with a card.json, or one of: {', '.join(known) or 'none yet'}.",
         )
     return read_adapter(folder)
 
@@ -120,7 +115,7 @@ def read_adapter(folder: Path) -> Adapter:
     """
     missing = [name for name in (CARD, CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
-        raise AdapterError(f"The adapter {folder} is not whole: {', '.join(missing)} is missing.")
+        raise AdapterError(f"The adapter {folder} is incomplete: {', '.join(missing)} is missing.")
     try:
         return Adapter(folder, AdapterCard(**json.loads((folder / CARD).read_text(encoding="utf-8"))))
     except (OSError, ValueError, TypeError, ValidationError) as error:

@@ -1,4 +1,4 @@
-"""A network compiled by OpenVINO, for the processor; torch is not imported."""
+"""Networks compiled by OpenVINO for the CPU, without torch."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Lengths are rounded up: OpenVINO keeps a compiled kernel for each shape that it has met, and with every length
-# of its own the process grew from 320 MB to 670 MB. Questions are short and wait for their answer: theirs are
-# rounded less (24 tokens in place of 32 take two thirds of the time).
+# Lengths are rounded up, because OpenVINO keeps a compiled kernel per shape: without rounding, the process grew
+# from 320 MB to 670 MB. Short texts, such as questions, are rounded less, for lower latency (24 tokens instead of
+# 32 take two thirds of the time).
 LENGTH_STEP = 16
 SHORT = 64
 SHORT_STEP = 8
-# Values that share a scale where the weights have 8 bits. With all 384 of a token one passage took 0.72 of the
-# time, at a cosine of 0.996.
+# Values that share a scale with 8-bit weights. A single scale for all 384 values of a token took 0.72 of the time,
+# but reduced the cosine to 0.996.
 GROUP_SIZE = 128
 
 
 class CompiledNetwork:
-    """One compiled form of a network; safe to use from several threads.
+    """A compiled network; safe to use from several threads.
 
     Args:
-        path: The graph, an ``.xml`` file with its weights beside it.
-        precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
-        streams: Batches computed at once. With one stream all cores work on a batch: a question is answered
-            soonest so. With a stream for each core and a batch in each, passages took 1.2 times less processor
-            time.
+        path: The graph, an ``.xml`` file next to its weights.
+        precision: ``bf16`` or ``f32``; bf16 needs a CPU that supports it.
+        streams: Batches computed concurrently. With one stream, all cores work on a batch, for the lowest latency.
+            With a stream per core, passages took 1.2 times less CPU time.
 
     Raises:
         EncoderError: OpenVINO refuses the graph.
@@ -49,23 +48,23 @@ class CompiledNetwork:
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
             "NUM_STREAMS": str(streams),
-            # Counts only where the weights have 8 bits.
+            # Only relevant with 8-bit weights.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(GROUP_SIZE),
             "CACHE_DIR": str(path.parent / "cache"),
         }
         try:
-            # Of two processes that fill the cache of kernels at once, one may find the other's file half written.
+            # Without the lock, a process could read a cache file that another one is still writing.
             with FileLock(path.parent / "compiling.lock"):
                 model = openvino.Core().compile_model(path, "CPU", options)
-            # OpenVINO sets the modes of its cache itself, whatever the process wants.
+            # OpenVINO ignores the umask for its cache.
             close_below(path.parent / "cache")
         except RuntimeError as error:
             raise EncoderError(
                 f"OpenVINO cannot load the network in {path.parent}: {_reason(error)}.",
-                fix="Delete that folder; it is made again at the next start.",
+                fix="Delete that folder; it is created again at the next start.",
             ) from error
-        # The first array that OpenVINO meets sets up its bridge to numpy, and two threads doing that at once
-        # wait for each other for ever: it is met here, where there is one.
+        # The first array initializes OpenVINO's bridge to numpy. Two threads that do so concurrently deadlock,
+        # so it is done here.
         openvino.Tensor(np.zeros((1, 1), np.int64))
         self._model: Any = model
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -74,22 +73,22 @@ class CompiledNetwork:
         self._pool = ThreadPoolExecutor(streams, thread_name_prefix="network")
 
     def run(self, batches: Sequence[Mapping[str, NDArray[np.int64]]]) -> Iterator[NDArray[np.float32]]:
-        """What the network gives for each batch of named inputs, in order."""
-        # A question is one batch: it is spared the way through another thread.
+        """Yield the first output for every batch of named inputs, in order."""
+        # A question is a single batch and does not need another thread.
         return map(self._infer, batches) if len(batches) == 1 else self._pool.map(self._infer, batches)
 
     def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """All that the network gives for named inputs."""
-        # A question waits for one batch of an ingestion at most, not for all.
+        """Return all outputs for named inputs."""
+        # During an ingestion, a question waits for at most one batch.
         request = self._requests.get()
         try:
-            told = request.infer(dict(inputs), share_inputs=True)
-            return [told[at].copy() for at in range(len(told))]
+            outputs = request.infer(dict(inputs), share_inputs=True)
+            return [outputs[at].copy() for at in range(len(outputs))]
         finally:
             self._requests.put(request)
 
     def shape(self, at: int) -> tuple[int, ...]:
-        """The sizes of an output, -1 where it may have any."""
+        """Return the shape of an output, with -1 for dynamic sizes."""
         shape = self._model.output(at).partial_shape
         return tuple(size.get_length() if size.is_static else -1 for size in shape)
 
@@ -98,12 +97,12 @@ class CompiledNetwork:
 
 
 def _reason(error: RuntimeError) -> str:
-    """What OpenVINO says went wrong, without the places in its own source that stand before it."""
+    """Return OpenVINO's error message without its source locations."""
     lines = [line.strip() for line in str(error).splitlines()]
     return " ".join(line for line in lines if line and not line.startswith("Exception from")).rstrip(".")
 
 
 def padded_width(longest: int, most: int) -> int:
-    """The width of a batch whose longest row has ``longest`` tokens; not above ``most`` unless the row is."""
+    """Return the padded width of a batch whose longest row has ``longest`` tokens, capped at ``most``."""
     step = SHORT_STEP if longest <= SHORT else LENGTH_STEP
     return min(-(-longest // step) * step, max(most, longest))

@@ -1,4 +1,4 @@
-"""What every encoder can do."""
+"""The encoder interface."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EncoderCard:
-    """What is known of an encoder without running it.
+    """Description of an encoder.
 
     Attributes:
-        name: As the settings name it.
-        sha256: Of the weights, hexadecimal: two encoders with the same weights make the same index.
+        name: Its name in the settings.
+        sha256: Hexadecimal hash of the weights: encoders with the same weights build the same index.
         dimensions: Length of a vector.
-        max_tokens: Tokens that are read of a text, the special ones included; the rest is cut off.
+        max_tokens: Maximum tokens of a text, special tokens included; longer texts are truncated.
     """
 
     name: str
@@ -31,42 +31,42 @@ class EncoderCard:
 
 
 class Encoder(Protocol):
-    """Turns texts into vectors of unit length, so that a dot product is a cosine."""
+    """Embeds texts as vectors of unit length, so that a dot product is a cosine."""
 
     @property
     def card(self) -> EncoderCard:
-        """What it is."""
+        """Description of the encoder."""
         ...
 
     @property
     def runtime(self) -> str:
-        """What carries it, as ``OpenVINO bf16``."""
+        """Runtime and precision, such as ``OpenVINO bf16``."""
         ...
 
     @property
     def notice(self) -> str:
-        """Why it runs slower than it could, in one sentence; empty when it does not."""
+        """One sentence on why the encoder is slower than it could be; empty if it is not."""
         ...
 
     @property
     def tokens(self) -> TokenCounter:
-        """Its own tokenizer, for measuring texts."""
+        """The encoder's tokenizer, for measuring texts."""
         ...
 
     def embed(self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None) -> NDArray[np.float32]:
-        """Embed texts as exactly as the runtime can; safe to call from several threads.
+        """Embed texts with full precision; safe to call from several threads.
 
         Args:
-            texts: Any number of them, in any order; equal texts are computed once.
+            texts: Any number of texts; equal ones are computed once.
             on_progress: Called with the number of texts finished since the last call.
 
         Returns:
-            Shape ``(len(texts), dimensions)``, rows of unit length.
+            Vectors of shape ``(len(texts), dimensions)``, of unit length.
         """
         ...
 
     def embed_passages(
         self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
     ) -> NDArray[np.float32]:
-        """The same for passages that go into an index: as fast as a cosine of 0.99 to float32 allows."""
+        """Embed passages for an index, faster than ``embed``, with a cosine of at least 0.99 to float32."""
         ...

@@ -1,6 +1,7 @@
-"""Convert a sentence-transformers model to OpenVINO, once; ``network_conversion`` says why in its own process.
+"""One-time conversion of a sentence-transformers model to OpenVINO.
 
-That process is ``python -m rag.encoders.encoder_conversion NAME FOLDER SHA256 TARGET``.
+It runs in a process of its own (see ``network_conversion``):
+``python -m rag.encoders.encoder_conversion NAME FOLDER SHA256 TARGET``.
 """
 
 from __future__ import annotations
@@ -22,36 +23,36 @@ from rag.errors import EncoderError
 
 CARD = "card.json"
 PASSAGES_GRAPH = "passages.xml"
-# Raise when the converted graph changes, so that workspaces convert anew.
+# Increment when the converted graph changes, so that workspaces convert again.
 FORMAT = 2
 
 
 def converted_folder(files: ModelFiles, models: Path) -> Path:
-    """Where the conversion of these files belongs, known without reading the weights."""
+    """Return the folder of the conversion of these files, without reading the weights."""
     return models / f"encoder-{FORMAT}-{file_key(files.weights)}"
 
 
 def read_card(folder: Path) -> EncoderCard:
-    """The card of a converted encoder.
+    """Read the card of a converted encoder.
 
     Raises:
-        EncoderError: It is damaged.
+        EncoderError: The card is damaged.
     """
     try:
         return EncoderCard(**json.loads((folder / CARD).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise EncoderError(
             f"The converted encoder in {folder} is damaged: {error}.",
-            fix="Delete that folder; it is made again at the next start.",
+            fix="Delete that folder; it is created again at the next start.",
         ) from error
 
 
 def convert(files: ModelFiles, target: Path) -> None:
-    """Check the weights and convert them into ``target``: whole, or not at all.
+    """Check the weights and convert the model into the folder ``target``, atomically.
 
     Raises:
         EncoderError: The weights are not the expected ones, or the model cannot be converted.
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
     """
     arguments = [files.name, str(files.folder), files.sha256()]
     fix = "Choose another encoder.model."
@@ -71,12 +72,12 @@ def _convert_here(name: str, folder: str, sha256: str, target: Path) -> None:
         model = SentenceTransformer(folder, device="cpu", local_files_only=True, trust_remote_code=False).eval()
     except ValueError as error:
         if needs_own_code(error):
-            # The last line is what a person is shown.
+            # The parent shows the last line to the user.
             sys.exit(refusal_of(folder).rstrip("."))
         raise
 
     class Sentences(torch.nn.Module):  # type: ignore[misc]
-        """Pooling and normalising included, so that the graph gives finished vectors."""
+        """The model with pooling and normalization, so that the graph returns final vectors."""
 
         def __init__(self) -> None:
             super().__init__()

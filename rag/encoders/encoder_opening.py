@@ -1,4 +1,4 @@
-"""Choose the runtime for the encoder that the settings name."""
+"""Opening the configured encoder on the best runtime."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rag.workspace import Workspace
 
 
 def open_encoder(settings: EncoderSettings, workspace: Workspace) -> Encoder:
-    """Load the encoder: on the GPU where there is one, else through OpenVINO, else on torch.
+    """Load the encoder: on the GPU if there is one, else through OpenVINO, else on torch.
 
-    The first time on a machine the model is converted for OpenVINO, which takes some ten seconds.
+    The first call on a machine converts the model for OpenVINO, which takes about ten seconds.
 
     Raises:
-        EncoderError: The model is missing, altered or cannot run.
+        EncoderError: The model is missing or altered, or cannot run.
     """
     files = locate_model(settings)
     if settings.device == "cuda" or (settings.device == "auto" and gpu_present()):
@@ -44,10 +44,10 @@ def open_encoder(settings: EncoderSettings, workspace: Workspace) -> Encoder:
 
 
 def choose_precision(settings: EncoderSettings) -> tuple[str, str]:
-    """The precision on this processor, and a sentence when it is not the one that was hoped for.
+    """Return the precision for this CPU, and a notice if it is slower than bf16.
 
     Raises:
-        EncoderError: bf16 is demanded, and the processor does not compute in it.
+        EncoderError: The settings demand bf16, but the CPU does not support it.
     """
     if settings.precision == "f32":
         return "f32", ""
@@ -57,14 +57,14 @@ def choose_precision(settings: EncoderSettings) -> tuple[str, str]:
         return "bf16", ""
     if settings.precision == "bf16":
         raise EncoderError(
-            "encoder.precision is bf16, but this processor does not compute in bf16.",
+            "encoder.precision is bf16, but this CPU does not support bf16.",
             fix="Set encoder.precision to auto.",
         )
-    return "f32", "This processor does not compute in bf16: the encoder runs in f32, about half as fast."
+    return "f32", "This CPU does not support bf16: the encoder runs in f32, about half as fast."
 
 
 def gpu_present() -> bool:
-    """Whether there may be an NVIDIA GPU: cheap, without torch."""
+    """Whether there may be an NVIDIA GPU, checked without torch."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/nvidia0").exists()
 
 

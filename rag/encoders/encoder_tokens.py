@@ -1,4 +1,4 @@
-"""Counting and placing the tokens of a text, with the encoder's own tokenizer."""
+"""Token counts and offsets, by the encoder's own tokenizer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class TokenCounter:
         self._tokenizer.no_padding()
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """The number of tokens of each text."""
+        """Return the number of tokens of every text."""
         found = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
         return [len(encoding) for encoding in found]
 
     def starts(self, text: str) -> list[int]:
-        """Where each token begins, as offsets into the text, ascending."""
+        """Return the start offsets of all tokens, ascending."""
         return [start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets]

@@ -1,6 +1,6 @@
-"""Converting a network for OpenVINO, once, in a process of its own.
+"""One-time conversion of a network for OpenVINO, in a process of its own.
 
-The conversion needs torch, and the process that answers must not carry torch's memory and start-up time.
+The conversion needs torch, whose memory and start-up time the answering process avoids.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ TOKENIZER = "tokenizer.json"
 
 
 def file_key(*paths: Path) -> str:
-    """Changes when one of the files does, known without reading them: 16 hexadecimal digits."""
-    told = "".join(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in paths)
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+    """Return a key that changes with the files, by their size and time: 16 hexadecimal digits."""
+    states = "".join(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in paths)
+    return hashlib.sha256(states.encode()).hexdigest()[:16]
 
 
 def convert_once(target: Path, what: str, module: str, arguments: Sequence[str], fix: str) -> None:
-    """Make the folder ``target`` where it is missing: whole, or not at all.
+    """Create the folder ``target`` atomically, if it is missing.
 
     Args:
-        target: Its parent is the folder of models.
-        what: For messages, as ``the encoder NAME``.
-        module: Run as ``python -m module *arguments FOLDER``, to write into the folder.
-        arguments: For the module.
-        fix: What to do where the conversion fails.
+        target: A folder in the folder of models.
+        what: Description for messages, such as ``the encoder NAME``.
+        module: The module to run as ``python -m module *arguments FOLDER``; it writes into that folder.
+        arguments: Arguments of the module.
+        fix: The remedy for a failed conversion.
 
     Raises:
         EncoderError: The conversion fails.
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
     """
     from filelock import FileLock
 
     with disk_errors(f"convert {what} into {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
-    # The lock dies with its process: whoever holds it may clear away what a killed conversion left.
+    # The system releases the lock of a dead process, so its owner may delete what a killed conversion left.
     with FileLock(target.parent.with_name("converting.lock")):
         if target.is_dir():
             return

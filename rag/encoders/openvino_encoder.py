@@ -1,4 +1,4 @@
-"""An encoder on the processor, compiled by OpenVINO; torch is not imported."""
+"""Encoder on the CPU, compiled by OpenVINO, without torch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-# Each stream holds buffers of its own, about 40 MB.
+# Every stream allocates about 40 MB of buffers.
 MOST_STREAMS = 8
 
 
 class OpenVINOEncoder:
-    """A converted encoder; its graphs are compiled when they are first used.
+    """A converted encoder whose graphs are compiled at first use.
 
     Args:
-        folder: What ``rag.encoders.encoder_conversion`` made.
-        precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
-        batch_size: Texts computed together.
-        notice: Why it runs slower than it could; empty when it does not.
+        folder: The folder written by ``rag.encoders.encoder_conversion``.
+        precision: ``bf16`` or ``f32``; bf16 needs a CPU that supports it.
+        batch_size: Texts per batch.
+        notice: See ``Encoder.notice``.
 
     Raises:
         EncoderError: The folder is damaged.
@@ -92,10 +92,10 @@ class OpenVINOEncoder:
         return vectors[[place[text] for text in texts]]
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """The numbers of texts to compute together, of one padded width each.
+        """Group the indices of texts into batches of equal padded width.
 
-        Little is computed for padding so, and a text has the same vector whatever it is embedded beside: with
-        8-bit weights another width moved the vector of a passage (cosine down to 0.9995), the neighbours did not.
+        This saves padding, and makes the vector of a text independent of the other texts: with 8-bit weights,
+        another width changed the vector of a passage (cosine down to 0.9995), while its neighbours did not.
         """
         widths: dict[int, list[int]] = {}
         for number, length in enumerate(lengths):

@@ -1,7 +1,7 @@
-"""A question and a passage as the reader sees them: the same for training and for answering.
+"""Tokenization of a question and a passage for tuned models, shared by training and answering.
 
-``[CLS] question [SEP] place [SEP] passage [SEP]``, where the place is what stands above the passage: its title and
-headings. A passage that is too long is read in windows that overlap.
+``[CLS] question [SEP] place [SEP] passage [SEP]``, where the place consists of title and headings above the
+passage. A passage that is too long is read in overlapping windows.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tokenizers import Tokenizer
 
-# Tokens of a window, the special ones included. Most passages of an index have 200, so that most need one window.
+# Tokens of a window, special tokens included. Passages usually have 200 tokens, so that one window suffices.
 WINDOW = 320
-# Tokens that two windows share: an answer at the edge of one stands whole in the other.
+# Tokens that two windows share, so that an answer at the edge of one is complete in the other.
 OVERLAP = 96
 MOST_QUESTION = 64
 MOST_PLACE = 24
@@ -30,10 +30,10 @@ class Window:
     """A part of a passage with the question in front.
 
     Attributes:
-        ids: Token numbers, special ones included.
-        second: Where the second segment begins (token type 1): right after the question.
-        body: Where the passage's own tokens begin; they end before the last token.
-        offsets: First and one past the last character of each token of the passage.
+        ids: Token ids, special tokens included.
+        second: Index of the first token of the second segment (token type 1), right after the question.
+        body: Index of the first token of the passage, whose tokens end before the last one.
+        offsets: Character spans (start, end) of the passage's tokens.
     """
 
     ids: tuple[int, ...]
@@ -43,11 +43,11 @@ class Window:
 
 
 class Renderer:
-    """Makes windows with one tokenizer.
+    """Renders windows with a tokenizer.
 
     Args:
-        tokenizer: A BERT tokenizer; its own truncation and padding are switched off.
-        window: Tokens of a window at most.
+        tokenizer: A BERT tokenizer, whose truncation and padding are switched off.
+        window: Maximum tokens of a window.
     """
 
     def __init__(self, tokenizer: Tokenizer, window: int = WINDOW) -> None:
@@ -58,12 +58,12 @@ class Renderer:
         self._cls, self._sep = tokenizer.encode("", add_special_tokens=True).ids
 
     def windows(self, question: str, place: Sequence[str], passage: str) -> list[Window]:
-        """All windows of a passage, in order; at least one.
+        """Return the windows of a passage, in order; at least one.
 
         Args:
-            question: Its first 64 tokens are read.
-            place: Title and headings, outermost first; repetitions are left out. The last 24 tokens are read,
-                since the innermost heading says most.
+            question: The question, truncated to its first 64 tokens.
+            place: Title and headings, outermost first, without repetitions; truncated to the last 24 tokens,
+                because the innermost heading is the most informative.
             passage: The text that offsets refer to.
         """
         asked = self._ids(question)[:MOST_QUESTION]
@@ -88,7 +88,7 @@ class Renderer:
         ]
 
     def pieces(self, word: str) -> int:
-        """Into how many tokens a word is cut; rare words into several."""
+        """Return the number of tokens of a word; rare words have several."""
         return len(self._ids(word))
 
     def _ids(self, text: str) -> list[int]:
@@ -96,7 +96,7 @@ class Renderer:
 
 
 def as_inputs(windows: Sequence[Window]) -> dict[str, NDArray[np.int64]]:
-    """A batch as a compiled network takes it: ``ids``, ``types`` and ``mask``, each of shape (rows, tokens)."""
+    """Return the inputs of a compiled network: ``ids``, ``types`` and ``mask``, each of shape (rows, tokens)."""
     import numpy as np
 
     width = padded_width(max(len(window.ids) for window in windows), WINDOW)

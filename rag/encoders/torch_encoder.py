@@ -1,4 +1,4 @@
-"""An encoder on torch: for a GPU, and where OpenVINO is missing."""
+"""Encoder on torch, for GPUs and without OpenVINO."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ GPU_BATCH = 128
 
 
 class TorchEncoder:
-    """A sentence-transformers model as it is.
+    """An unconverted sentence-transformers model.
 
     Args:
         files: The model's files; their hash is checked before they are loaded.
         device: ``cpu`` or ``cuda``.
         precision: ``bf16`` or ``f32``.
-        batch_size: Texts computed together on the processor.
-        notice: Why it runs slower than it could; empty when it does not.
+        batch_size: Texts per batch on the CPU.
+        notice: See ``Encoder.notice``.
 
     Raises:
         EncoderError: The weights are not the expected ones, or the model cannot be loaded.
@@ -84,5 +84,5 @@ class TorchEncoder:
     def embed_passages(
         self, texts: Sequence[str], on_progress: Callable[[int], None] | None = None
     ) -> NDArray[np.float32]:
-        """The same as ``embed``: torch has one form of the model."""
+        """Embed passages like any texts, since torch has only one form of the model."""
         return self.embed(texts, on_progress)

@@ -1,4 +1,4 @@
-"""The networks of tuned models, for training and for conversion; answering runs the converted graph."""
+"""Networks of tuned models, for training and conversion; answering uses the converted graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# The matrices that training moves, by the ends of their names: all of the layers, none of the embeddings.
+# Suffixes of the names of trainable matrices: all matrices of the layers, but no embeddings.
 TARGETS = (
     "attention.self.query",
     "attention.self.key",
@@ -20,12 +20,12 @@ TARGETS = (
 
 
 def open_base(folder: Path, *, attention: str = "eager") -> torch.nn.Module:
-    """The base model without its pooling.
+    """Load the base model without its pooling.
 
     Args:
-        folder: In the sentence-transformers or transformers layout.
-        attention: ``eager`` trains faster than ``sdpa`` on a processor: its backward pass took 80 ms in place of
-            125 for 32 rows of 192 tokens.
+        folder: A folder in sentence-transformers or transformers layout.
+        attention: ``eager`` trains faster than ``sdpa`` on a CPU: its backward pass took 80 ms instead of 125 for
+            32 rows of 192 tokens.
     """
     from transformers import BertModel
     from transformers.utils import logging
@@ -39,11 +39,11 @@ def open_base(folder: Path, *, attention: str = "eager") -> torch.nn.Module:
 
 
 def network_for(task: str, base: torch.nn.Module) -> torch.nn.Module:
-    """The network of a task; its head is fresh.
+    """Build the network of a task, with a fresh head.
 
     Args:
-        task: ``reader`` scores each token as the first and as the last of an answer, ``reranker`` how well a
-            passage goes with the question, ``generator`` which token comes next.
+        task: ``reader`` scores every token as the first and the last of an answer, ``reranker`` the relevance of a
+            passage to the question, ``generator`` the next token.
         base: See ``open_base``.
     """
     from rag.encoders.prefix_network import generator_network
@@ -53,17 +53,17 @@ def network_for(task: str, base: torch.nn.Module) -> torch.nn.Module:
 
 
 def span_network(base: torch.nn.Module) -> torch.nn.Module:
-    """The base with a head that gives two scores for each token: ``(rows, tokens, 2)``."""
+    """Add a head with two scores per token: ``(rows, tokens, 2)``."""
     return _scoring_network(base, 2, first_only=False)
 
 
 def pair_network(base: torch.nn.Module) -> torch.nn.Module:
-    """The base with a head that gives one score for each row, at its first token: ``(rows, 1)``."""
+    """Add a head with one score per row, at its first token: ``(rows, 1)``."""
     return _scoring_network(base, 1, first_only=True)
 
 
 def _scoring_network(base: torch.nn.Module, scores: int, *, first_only: bool) -> torch.nn.Module:
-    """Its ``forward(ids, types, mask)`` takes whole numbers of shape ``(rows, tokens)``."""
+    """Add a linear head; ``forward(ids, types, mask)`` takes integers of shape ``(rows, tokens)``."""
     import torch
 
     class ScoringNetwork(torch.nn.Module):  # type: ignore[misc]
@@ -77,7 +77,7 @@ def _scoring_network(base: torch.nn.Module, scores: int, *, first_only: bool) ->
             return self.head(found[:, 0] if first_only else found)
 
         def example(self) -> dict[str, torch.Tensor]:
-            """Inputs for the conversion to follow."""
+            """Return example inputs for tracing."""
             return {name: torch.ones(2, 7, dtype=torch.long) for name in ("ids", "types", "mask")}
 
     return ScoringNetwork()

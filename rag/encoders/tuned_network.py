@@ -1,4 +1,4 @@
-"""A tuned model in the form that answers: its tokenizer, and its graph, compiled when it is first used."""
+"""Converted tuned models: a tokenizer, and a graph that is compiled at first use."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class ConvertedModel:
-    """Safe to use from several threads.
+    """A converted model; safe to use from several threads.
 
     Attributes:
-        folder: What ``rag.encoders.tuned_conversion`` made.
-        adapter: What it was made from.
-        precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
+        folder: The folder written by ``rag.encoders.tuned_conversion``.
+        adapter: The adapter it was converted from.
+        precision: ``bf16`` or ``f32``; bf16 needs a CPU that supports it.
     """
 
     folder: Path
@@ -33,7 +33,7 @@ class ConvertedModel:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def tokenizer(self) -> Tokenizer:
-        """The base's tokenizer, one for whoever asks.
+        """Return a new instance of the base's tokenizer.
 
         Raises:
             EncoderError: Its file is damaged.
@@ -42,15 +42,15 @@ class ConvertedModel:
 
         try:
             return Tokenizer.from_file(str(self.folder / TOKENIZER))
-        # What the library raises is a plain `Exception`.
+        # The library raises a plain `Exception`.
         except Exception as error:
             raise EncoderError(
                 f"The converted {self.adapter.card.task} in {self.folder} is damaged: {TOKENIZER} cannot be read.",
-                fix="Delete that folder; it is made again at the next start.",
+                fix="Delete that folder; it is created again at the next start.",
             ) from error
 
     def network(self) -> CompiledNetwork:
-        """The graph.
+        """Return the compiled graph.
 
         Raises:
             EncoderError: OpenVINO refuses it.

@@ -1,1 +1,1 @@
-"""The index of a corpus: vectors, words, and what keeps them in step."""
+"""Indexes of corpora: dense and lexical, kept consistent with the database."""

@@ -1,4 +1,4 @@
-"""The corpora of a workspace, and the index of each under the fingerprint that holds now."""
+"""The corpora of a workspace, and their indexes under the current fingerprint."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
-# Raise when passages are cut or embedded differently, so that old indexes are not mixed with new ones.
+# Increment when passages are chunked or embedded differently, so that old and new indexes are not mixed.
 CHUNKING_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusSummary:
-    """What is in a corpus.
+    """Counts of a corpus.
 
     Attributes:
-        current: Whether it is indexed under the fingerprint that the settings give now.
+        current: Whether it is indexed under the current fingerprint.
     """
 
     name: str
@@ -49,11 +49,11 @@ class CorpusSummary:
 
 @dataclass(frozen=True, slots=True)
 class StoredDocument:
-    """A stored text and where it came from; every offset of its passages refers to ``text``.
+    """A stored text and its source; the offsets of its passages refer to ``text``.
 
     Attributes:
-        path: Absolute path of the file, which may be gone by now.
-        pages: Page number and the first character of each page, for sources that have pages.
+        path: Absolute path of the file, which may no longer exist.
+        pages: Numbers and start offsets of the pages, for sources that have pages.
     """
 
     id: int
@@ -66,25 +66,25 @@ class StoredDocument:
 
 
 def fingerprint(encoder: Encoder, tokens: int) -> str:
-    """The identity of an index: weights of the encoder and the way of cutting, 64 hexadecimal digits."""
+    """Return the fingerprint of an index, from the encoder's weights and the chunking: 64 hexadecimal digits."""
     return fingerprint_of(encoder.card.sha256, tokens)
 
 
 def fingerprint_of(weights_sha256: str, tokens: int) -> str:
-    """The same from the hash of the encoder's weights, so that the encoder need not be loaded."""
+    """Return the fingerprint from the hash of the encoder's weights, without loading the encoder."""
     return hashlib.sha256(f"{weights_sha256} {tokens} {CHUNKING_VERSION}".encode()).hexdigest()
 
 
 def stored_states(
     workspace: Workspace, engine: Engine, client: ClientAPI, fingerprint: str | None
 ) -> dict[str, IndexState]:
-    """Compare the stores of every corpus, without the encoder and without making anything that is missing.
+    """Compare the stores of every corpus, without loading the encoder and without creating anything.
 
     Args:
-        workspace: Where the lexical indexes live.
+        workspace: The workspace with the lexical indexes.
         engine: The database.
-        client: Of Chroma.
-        fingerprint: Of the indexes that count; None for all.
+        client: The Chroma client.
+        fingerprint: Fingerprint of the indexes to compare; None for all.
 
     Raises:
         StoreError: A store refuses.
@@ -92,7 +92,7 @@ def stored_states(
     wanted = select(db.indexes.c.id, db.indexes.c.collection, db.corpora.c.name).join(db.corpora)
     if fingerprint is not None:
         wanted = wanted.where(db.indexes.c.fingerprint == fingerprint)
-    collections = {each.name for each in client.list_collections()}
+    collections = {collection.name for collection in client.list_collections()}
     found: dict[str, IndexState] = {}
     with reading(engine) as connection:
         for row in connection.execute(wanted.order_by(db.corpora.c.name, db.indexes.c.id)).all():
@@ -108,15 +108,15 @@ def stored_states(
 
 
 class Corpora:
-    """Opens indexes, each once in a process; safe from several threads.
+    """Opens indexes, once per process; safe to use from several threads.
 
     Args:
-        workspace: Where the lexical indexes and the embedded Chroma live.
+        workspace: The workspace with the lexical indexes and the embedded Chroma.
         engine: The database.
-        encoder: Of the fingerprint that holds now.
-        tokens: Size of passages that holds now.
-        chroma: The vectors; connected when an index is first opened, so that a Chroma server which is down
-            does not keep the list of corpora from being read.
+        encoder: The encoder of the current fingerprint.
+        tokens: The passage size of the current fingerprint.
+        chroma: The vector store, connected when an index is first opened, so that corpora can be listed while a
+            Chroma server is down.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class Corpora:
         self.fingerprint = fingerprint(encoder, tokens)
 
     def summaries(self) -> list[CorpusSummary]:
-        """All corpora, by name."""
+        """Return all corpora, sorted by name."""
         with reading(self._engine) as connection:
             rows = connection.execute(select(db.corpora.c.id, db.corpora.c.name).order_by(db.corpora.c.name)).all()
             found = []
@@ -155,7 +155,7 @@ class Corpora:
         return found
 
     def find(self, name: str) -> CorpusIndex:
-        """The index of a corpus, for asking.
+        """Return the index of a corpus for searching.
 
         Raises:
             CorpusError: There is no such corpus, or it is indexed under another fingerprint.
@@ -180,7 +180,7 @@ class Corpora:
             return index
 
     def notices(self) -> tuple[str, ...]:
-        """What is damaged in the indexes that are open, and what repairs it."""
+        """Return what is damaged in the open indexes, and how to repair it."""
         with self._lock:
             found = [index.notice for index in self._open.values()]
         return tuple(notice for notice in (self._chroma.notice, *found) if notice)
@@ -191,27 +191,27 @@ class Corpora:
         if name in names:
             return CorpusError(
                 f"The corpus {name} was indexed with another encoder or passage size.",
-                fix=f"Run `ragsmith ingest PATH --corpus {name}` once more, or set encoder and chunking back.",
+                fix=f"Run `ragsmith ingest PATH --corpus {name}` again, or restore encoder and chunking.",
             )
-        others = f"The corpora are: {', '.join(names)}." if names else "There is none yet."
+        others = f"The corpora are: {', '.join(names)}." if names else "There are no corpora yet."
         return CorpusError(
             f"There is no corpus {name}. {others}",
-            fix=f"Make it with `ragsmith ingest PATH --corpus {name}`.",
+            fix=f"Create it with `ragsmith ingest PATH --corpus {name}`.",
         )
 
     def ensure(self, name: str) -> CorpusIndex:
-        """The index of a corpus, for ingesting; made when missing.
+        """Return the index of a corpus for ingestion, creating it if needed.
 
-        Files that cannot be opened any more are replaced by empty ones, which the ingestion fills again from the
-        database. The caller holds the workspace's writing place.
+        Stores that can no longer be opened are replaced by empty ones, which the ingestion fills again from the
+        database. The caller must own the workspace's write lock.
 
         Raises:
-            CorpusError: The name cannot be one.
-            StoreError: A store refuses for a reason that is no damage.
+            CorpusError: The name is invalid.
+            StoreError: A store refuses for a reason other than damage.
         """
         if not _NAME.fullmatch(name):
             raise CorpusError(
-                f"{name!r} cannot be the name of a corpus.",
+                f"The corpus name {name!r} is invalid.",
                 fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
             )
         with writing(self._engine) as connection:
@@ -234,7 +234,7 @@ class Corpora:
                     )
                 )
         with self._lock:
-            # A process that was killed may have written without telling.
+            # A killed process may have written without publishing its changes.
             self._reopen_chroma()
             self._replace_lexical(name)
             found = self.find(name)
@@ -257,7 +257,7 @@ class Corpora:
             index.look()
 
     def _replace_lexical(self, name: str) -> None:
-        """Begin a lexical index anew that cannot be opened: the database has all that was in it."""
+        """Replace a lexical index that cannot be opened; the database has all of its content."""
         with reading(self._engine) as connection:
             collection = connection.scalar(
                 select(db.indexes.c.collection)
@@ -270,11 +270,11 @@ class Corpora:
         except StorageFull:
             raise
         except StoreError as error:
-            _log.warning("The lexical index %s is written anew: %s", folder, error.message)
+            _log.warning("The lexical index %s is being rebuilt: %s", folder, error.message)
             drop_lexical(folder)
 
     def _replace_unusable(self, index: CorpusIndex) -> None:
-        """Begin a side anew that opens and cannot be read."""
+        """Replace a side that can be opened but not read."""
         state = index.look()
         if state.words is None:
             drop_lexical(index.lexical.folder)
@@ -287,7 +287,7 @@ class Corpora:
                     raise
                 self._set_chroma_aside()
         if None in (state.words, state.vectors):
-            # Another process may still have open what was replaced.
+            # Another process may still use the replaced files.
             index.publish(force=True)
             index.look()
 
@@ -299,7 +299,7 @@ class Corpora:
         return index
 
     def remove(self, name: str) -> None:
-        """Remove a corpus with all its indexes; the files that were ingested stay where they are.
+        """Remove a corpus with all its indexes; the ingested files stay.
 
         Raises:
             CorpusError: There is no such corpus.
@@ -311,12 +311,12 @@ class Corpora:
             ).all()
         if corpus_id is None:
             raise CorpusError(f"There is no corpus {name}.", fix="See `ragsmith corpora list`.")
-        # Before anything is removed: with a server that is down the corpus stays whole.
+        # Connect before anything is removed, so that the corpus stays intact if the server is down.
         client = self._chroma.client
         for index_id, collection in rows:
             with self._lock:
                 self._open.pop(index_id, None)
-            # Broken off after this, the corpus is empty and not one whose files seem to be in.
+            # Interrupted after this, the corpus is empty instead of claiming to contain the files.
             with writing(self._engine) as connection:
                 held = select(db.sources.c.id).where(db.sources.c.index_id == index_id)
                 connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(held)))
@@ -333,10 +333,10 @@ class Corpora:
             connection.execute(delete(db.corpora).where(db.corpora.c.id == corpus_id))
 
     def document(self, document_id: int) -> StoredDocument:
-        """A stored text.
+        """Return a stored text.
 
         Raises:
-            CorpusError: It is not there, or not any more.
+            CorpusError: The document does not exist, or no longer exists.
         """
         with reading(self._engine) as connection:
             row = connection.execute(
@@ -360,7 +360,7 @@ class Corpora:
             ).all()
         if row is None:
             raise CorpusError(
-                f"Document {document_id} is not in this workspace any more.",
+                f"Document {document_id} is no longer in this workspace.",
                 fix="Ask again to get current sources.",
             )
         source = f"{row.path}#{row.record}" if row.record else row.path

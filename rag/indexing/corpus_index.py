@@ -1,9 +1,9 @@
-"""The index of one corpus under one fingerprint: three stores that are kept in step.
+"""The index of one corpus under one fingerprint: three stores that are kept consistent.
 
-The database is the truth. A text is written there as ``pending`` first, then to Chroma and to the lexical
-index, then marked ``ready``; on its way out it is ``leaving`` until both have forgotten it. Whatever a crash
-leaves in between, ``recover`` takes back, and the next ingestion does again. What one side has lost of texts that
-are ready, ``recover`` embeds and writes again from the database; the files that they came from are not needed.
+The database is the source of truth. A text is first written there as ``pending``, then to Chroma and the lexical
+index, then marked ``ready``; a text to delete is ``leaving`` until both have removed it. ``recover`` rolls back
+what a crash left unfinished, and the next ingestion repeats it. If a side has lost passages of ready texts,
+``recover`` rebuilds them from the database, without the original files.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from sqlalchemy import Connection
 
-# SQLite takes 32,766 variables in a statement; lists of numbers go through in parts.
+# Ids per statement: SQLite allows 32,766 variables.
 PART = 10_000
-# Passages that are written, embedded and kept in memory together: a document may have hundreds of thousands.
+# Passages processed together: a document may have hundreds of thousands.
 SLICE = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedText:
-    """A document that was cut and waits for a place in the index.
+    """A chunked document that is ready to be indexed.
 
     Attributes:
-        digest: Identity of the text: equal digests are stored once.
+        digest: Hash of the content: equal texts are stored once.
     """
 
     digest: str
@@ -57,21 +57,21 @@ class PreparedText:
     chunks: tuple[Chunk, ...]
 
     def embedded(self, chunk: Chunk) -> str:
-        """What the encoder reads of a chunk: where it stands, then its text."""
+        """Return the text to embed for a chunk: title and headings, then its text."""
         where = context(self.document.title, chunk.headings)
         text = self.document.text[chunk.start : chunk.end]
         return f"{where}\n{text}" if where else text
 
 
 def digest_of(document: Document) -> str:
-    """The identity of what is indexed of a document: its text, its own title, its structure."""
+    """Hash the indexed content of a document: its text, title and structure."""
     shape = [(block.start, block.end, block.kind, block.headings, block.page) for block in document.blocks]
-    told = json.dumps([document.title, shape], ensure_ascii=True)
-    return hashlib.sha256(f"{told}\0{document.text}".encode("utf-8", "replace")).hexdigest()
+    structure = json.dumps([document.title, shape], ensure_ascii=True)
+    return hashlib.sha256(f"{structure}\0{document.text}".encode("utf-8", "replace")).hexdigest()
 
 
 class CorpusIndex:
-    """Adds and removes texts, and opens both sides for searching.
+    """Adds and removes texts, and provides both sides for searching.
 
     Args:
         engine: The workspace's database.
@@ -79,12 +79,12 @@ class CorpusIndex:
         dense: The Chroma collection.
         lexical: The tantivy index.
         encoder: The encoder of the fingerprint.
-        tokens: The size of passages of the fingerprint.
-        generation: Of the row in ``indexes``, as it was when the sides were opened.
+        tokens: The passage size of the fingerprint.
+        generation: Generation of the row in ``indexes`` when the sides were opened.
 
     Attributes:
-        name: Of the corpus, for messages.
-        state: What the stores held when they were last compared.
+        name: Name of the corpus, for messages.
+        state: Result of the last comparison of the stores.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class CorpusIndex:
         self.state = IndexState(0)
 
     def known(self, digests: Iterable[str]) -> dict[str, int]:
-        """Which of these texts the index holds, and their numbers."""
+        """Return the ids of those texts that are in the index, by digest."""
         wanted = list(digests)
         found: dict[str, int] = {}
         with reading(self.engine) as connection:
@@ -127,17 +127,17 @@ class CorpusIndex:
     def add(
         self, texts: Sequence[PreparedText], on_progress: Callable[[int], None] | None = None
     ) -> dict[str, int]:
-        """Index texts that are not there yet.
+        """Index new texts.
 
         Args:
-            texts: With distinct digests.
+            texts: Texts with distinct digests.
             on_progress: Called with the number of passages embedded since the last call.
 
         Returns:
-            The number of each text, by digest.
+            The ids of the texts, by digest.
 
         Raises:
-            StoreError: A store refuses; what was begun is taken back by ``recover``.
+            StoreError: A store refuses; ``recover`` rolls back the unfinished part.
         """
         self._changed = True
         with writing(self.engine) as connection:
@@ -160,11 +160,11 @@ class CorpusIndex:
     def _write_vectors(
         self, passages: Sequence[StoredPassage], on_progress: Callable[[int], None] | None = None
     ) -> None:
-        vectors = self.encoder.embed_passages([each.words for each in passages], on_progress)
-        self.dense.add([DenseEntry(each.id, each.text_id, each.page) for each in passages], vectors)
+        vectors = self.encoder.embed_passages([passage.words for passage in passages], on_progress)
+        self.dense.add([DenseEntry(p.id, p.text_id, p.page) for p in passages], vectors)
 
     def _write_words(self, passages: Sequence[StoredPassage]) -> None:
-        self.lexical.write(add=[LexicalEntry(each.id, each.text_id, each.page, each.words) for each in passages])
+        self.lexical.write(add=[LexicalEntry(p.id, p.text_id, p.page, p.words) for p in passages])
 
     def _new_text(self, connection: Connection, text: PreparedText) -> int:
         return insert_row(
@@ -190,10 +190,10 @@ class CorpusIndex:
             connection.execute(update(db.texts).where(db.texts.c.id.in_(some)).values(state=state))
 
     def look(self) -> IndexState:
-        """Compare the stores; what is found stays in ``state``.
+        """Compare the stores and update ``state``.
 
         Raises:
-            StoreError: A store refuses for a reason that is no damage.
+            StoreError: A store refuses for a reason other than damage.
         """
         with reading(self.engine) as connection:
             self.state = look_at(connection, self.id, self.dense, self.lexical)
@@ -201,23 +201,23 @@ class CorpusIndex:
 
     @property
     def notice(self) -> str:
-        """What was damaged when the stores were last compared, and what repairs it; empty where nothing is."""
+        """Damage found by the last comparison, and how to repair it; empty if there is none."""
         return self.state.notice(self.name)
 
     def recover(
         self, on_progress: Callable[[int], None] | None = None, stop: threading.Event | None = None
     ) -> int:
-        """Take back what a crash left half-way in or out, and bring back what one side has lost.
+        """Roll back what a crash left unfinished, and rebuild what one side has lost.
 
         Args:
             on_progress: Called with the number of passages embedded since the last call.
-            stop: Set it to stop after the current slice; the next call goes on there.
+            stop: Set it to stop after the current slice; the next call continues there.
 
         Returns:
-            How many texts were taken back.
+            The number of texts that were rolled back.
 
         Raises:
-            StoreError: A store refuses; what was repaired until then is kept.
+            StoreError: A store refuses; repairs up to then are kept.
         """
         with reading(self.engine) as connection:
             unfinished = list(
@@ -232,10 +232,10 @@ class CorpusIndex:
         return len(unfinished)
 
     def _repair(self, on_progress: Callable[[int], None] | None, stop: threading.Event) -> None:
-        """Embed and write again what the database has and a side has not, and remove what it does not know."""
+        """Rebuild what a side lacks, and remove what the database does not know."""
         self._changed = True
         with reading(self.engine) as connection:
-            # The next ingestion takes them in again, if their file is still there.
+            # The next ingestion indexes them again, if their file still exists.
             untitled = untitled_texts(connection, self.id)
         self._forget(untitled)
         with reading(self.engine) as connection:
@@ -257,11 +257,7 @@ class CorpusIndex:
             return stored_passages(connection, ids)
 
     def remove_orphans(self) -> int:
-        """Remove the texts that no file holds any more.
-
-        Returns:
-            How many there were.
-        """
+        """Remove the texts that no file contains any more, and return their number."""
         with writing(self.engine) as connection:
             held = select(db.documents.c.text_id)
             orphans = list(
@@ -288,7 +284,7 @@ class CorpusIndex:
                 connection.execute(delete(db.texts).where(db.texts.c.id.in_(some)))
 
     def publish(self, *, force: bool = False) -> None:
-        """Let other processes know that something changed, if it did; ``force`` says that it did."""
+        """Notify other processes of changes, if there were any or if ``force`` is set."""
         if not (self._changed or force):
             return
         with writing(self.engine) as connection:
@@ -298,13 +294,13 @@ class CorpusIndex:
         self._changed = False
 
     def reopen(self, client: ClientAPI, generation: int) -> None:
-        """See what another process has written."""
+        """Reload what another process has written."""
         self.dense.use(client)
         self.lexical.refresh()
         self.generation = generation
 
     def passage_count(self) -> int:
-        """Passages that are ready to be found."""
+        """Return the number of searchable passages."""
         with reading(self.engine) as connection:
             found = connection.scalar(
                 select(func.count())

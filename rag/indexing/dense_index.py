@@ -1,4 +1,4 @@
-"""The dense side of an index: a Chroma collection with the vectors of the passages."""
+"""The dense side of an index: a Chroma collection of passage vectors."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# Of the graph's candidates that a query looks at: recall at 10 was 0.999 with 200 on real embeddings.
+# Candidates of a graph search: 200 gave a recall at 10 of 0.999 on real embeddings.
 EF_SEARCH = 200
-# A filter with more numbers than this is applied after the search: SQLite takes 32,766 variables in a statement.
+# A filter with more ids is applied after the search, because SQLite allows 32,766 variables in a statement.
 LARGEST_FILTER = 10_000
 PAGE = 5_000
-# No document has more pages; Chroma and tantivy refuse a number beyond 64 bits.
+# Page numbers beyond this match nothing; Chroma and tantivy refuse numbers beyond 64 bits.
 LARGEST_PAGE = 2**31
-# Of a Chroma server: for a sign of life, and for one request.
+# Time-outs of a Chroma server in seconds: for the heartbeat, and for a request.
 PROBE_S = 10.0
 TIMEOUT_S = 120.0
 
 
-# What Chroma says of files that are not what they were; not of a locked, full or unreachable store.
+# Chroma's messages about damaged files, as opposed to a locked, full or unreachable store.
 _DAMAGE = re.compile(
     r"not a database|malformed|code: (?:11|26)\)|[Ee]rror (?:finding id|getting embedding)"
     r"|hnsw|pickle|deserializ|corrupt"
@@ -44,7 +44,7 @@ _DAMAGE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class DenseEntry:
-    """What a vector belongs to: the passage's number, that of its text, its page (0: none)."""
+    """Ids of passage and text that a vector belongs to, and the page (0: none)."""
 
     passage_id: int
     text_id: int
@@ -56,7 +56,7 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
 
     Raises:
         VectorStoreError: The server does not answer, or the store is damaged.
-        SettingsError: The URL is none.
+        SettingsError: The URL is invalid.
     """
     import chromadb
     from chromadb.config import Settings
@@ -67,7 +67,7 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
             try:
                 return chromadb.PersistentClient(path=str(workspace.chroma), settings=options)
             except Exception:
-                # Chroma would keep what it could not start, and fail on that the next time.
+                # Otherwise Chroma would keep the failed instance and fail again the next time.
                 forget_chroma()
                 raise
     shown = without_password(url)
@@ -75,40 +75,40 @@ def open_chroma(workspace: Workspace, url: str | None) -> ClientAPI:
         parts = urlsplit(url)
         given = parts.port
     except ValueError:
-        # What stands for the port may be half of a password: it is not repeated, and nor is its error.
-        raise _no_address(shown) from None
+        # The invalid port may be part of a password: do not repeat it, nor the error that quotes it.
+        raise _invalid_url(shown) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise _no_address(shown)
+        raise _invalid_url(shown)
     secure = parts.scheme == "https"
     port = given or (443 if secure else 8000)
     with _store_errors(shown):
-        _see_that_it_answers(f"{parts.scheme}://{parts.hostname}:{port}")
+        _check_heartbeat(f"{parts.scheme}://{parts.hostname}:{port}")
         client = chromadb.HttpClient(host=parts.hostname, port=port, ssl=secure, settings=options)
-    # Chroma's client waits for ever, and has no setting for it.
+    # Chroma's client has no time-out, and no setting for one.
     client._server._session.timeout = TIMEOUT_S  # type: ignore[attr-defined]
     return client
 
 
-def _no_address(shown: str) -> SettingsError:
+def _invalid_url(shown: str) -> SettingsError:
     return SettingsError(
-        f"The chroma_url {shown} is no http(s) address.", fix="Write it as http://host:8000, or leave it out."
+        f"chroma_url must be an http(s) URL, not {shown}.", fix="Write it as http://host:8000, or leave it out."
     )
 
 
 def forget_chroma() -> None:
-    """Let the next client of an embedded store read it anew; clients that are there go on."""
+    """Make the next client of an embedded store reload it; existing clients are not affected."""
     from chromadb.api.shared_system_client import SharedSystemClient
 
     SharedSystemClient.clear_system_cache()
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether Chroma's files are not what they were; after any other failure it may work the next time."""
+    """Whether an error means damaged files, as opposed to a temporary failure."""
     return _DAMAGE.search(str(error)) is not None
 
 
-def _see_that_it_answers(address: str) -> None:
-    """Ask for a sign of life, with a time-out that Chroma's client does not have while it is made."""
+def _check_heartbeat(address: str) -> None:
+    """Check that the server answers, with a time-out that the constructor of Chroma's client lacks."""
     import httpx
 
     try:
@@ -118,17 +118,17 @@ def _see_that_it_answers(address: str) -> None:
 
 
 class ChromaStore:
-    """The client of a workspace's Chroma, opened at the first use, and anew when another process has written.
+    """The Chroma client of a workspace, opened at first use and reopened when another process has written.
 
-    Chroma keeps the graph of a collection in memory: a process does not notice what another one adds, and its
-    next own write would leave that out of the graph for good.
+    Chroma caches the graph of a collection in memory: a process does not notice the writes of another one, and
+    its own next write would permanently lose them.
 
     Args:
-        workspace: Where the embedded store lives.
-        url: Of a Chroma server; None for the embedded store.
+        workspace: The workspace with the embedded store.
+        url: URL of a Chroma server; None for the embedded store.
 
     Attributes:
-        notice: What a person should know of it; empty where there is nothing.
+        notice: A notice for the user; empty if there is none.
     """
 
     def __init__(self, workspace: Workspace, url: str | None) -> None:
@@ -140,11 +140,11 @@ class ChromaStore:
 
     @property
     def client(self) -> ClientAPI:
-        """The client.
+        """The open client.
 
         Raises:
             VectorStoreError: The server does not answer, or the store is damaged.
-            SettingsError: The URL is none.
+            SettingsError: The URL is invalid.
         """
         with self._lock:
             if self._client is None:
@@ -157,9 +157,9 @@ class ChromaStore:
         return self._url is None
 
     def set_aside(self) -> ClientAPI:
-        """Rename the workspace's Chroma folder, which is kept, and begin a new one; ``notice`` tells of it.
+        """Rename the damaged Chroma folder, create a new one, and set ``notice``.
 
-        The caller holds the workspace's writing place.
+        The caller must own the workspace's write lock.
 
         Raises:
             VectorStoreError: The folder cannot be renamed, or a new one cannot be opened.
@@ -172,13 +172,13 @@ class ChromaStore:
             folder.rename(aside)
         self.notice = (
             f"The folder {folder} was damaged and is now named {aside.name}. The next ingestion into each corpus "
-            "builds its vectors anew; delete the old folder when nothing is missing."
+            "rebuilds its vectors; delete the old folder when nothing is missing."
         )
         _log.warning("%s", self.notice)
         return self.reopen()
 
     def reopen(self) -> ClientAPI:
-        """A client that sees what other processes have written; raises as ``client`` does."""
+        """Return a client that sees the writes of other processes; raises as ``client`` does."""
         if self._url is None:
             with self._lock:
                 forget_chroma()
@@ -186,7 +186,7 @@ class ChromaStore:
         return self.client
 
     def close(self) -> None:
-        """Let go of the store or the connection; a later use opens it again."""
+        """Close the store or the connection; a later use opens it again."""
         with self._lock:
             if self._client is not None:
                 self._client.close()  # type: ignore[attr-defined]  # missing in its interface only
@@ -194,7 +194,7 @@ class ChromaStore:
 
 
 class DenseIndex:
-    """One Chroma collection; made when missing.
+    """A Chroma collection, created if missing.
 
     Raises:
         VectorStoreError: Chroma refuses.
@@ -205,26 +205,26 @@ class DenseIndex:
         self.use(client)
 
     def use(self, client: ClientAPI) -> None:
-        """Go on with another client; it sees what other processes have written since the last was made."""
+        """Switch to another client, which sees the later writes of other processes."""
         self._client = client
         with _store_errors(self._name):
             self._collection: Any = client.get_or_create_collection(
                 self._name,
                 configuration={"hnsw": {"space": "cosine", "ef_search": EF_SEARCH}},
-                # Chroma would fetch a model of its own; vectors are always given.
+                # Otherwise Chroma would download a model of its own.
                 embedding_function=None,
             )
             self._most = client.get_max_batch_size()
 
     def add(self, entries: Sequence[DenseEntry], vectors: NDArray[np.float32]) -> None:
-        """Add passages, or replace those with the same number.
+        """Add passages, or replace those with the same ids.
 
         Args:
-            entries: One for each vector.
-            vectors: Shape ``(len(entries), dimensions)``, unit length.
+            entries: The passages of the vectors.
+            vectors: Vectors of shape ``(len(entries), dimensions)``, of unit length.
 
         Raises:
-            StorageFull: The disk has no room left.
+            StorageFull: The disk is full.
             VectorStoreError: Chroma refuses.
         """
         for at in range(0, len(entries), self._most):
@@ -237,7 +237,7 @@ class DenseIndex:
                 )
 
     def remove(self, passage_ids: Sequence[int]) -> None:
-        """Remove passages; unknown numbers are no error."""
+        """Remove passages; unknown ids are ignored."""
         for at in range(0, len(passage_ids), self._most):
             with _store_errors(self._name):
                 self._collection.delete(ids=[str(number) for number in passage_ids[at : at + self._most]])
@@ -249,16 +249,16 @@ class DenseIndex:
         text_ids: Sequence[int] | None = None,
         page: int | None = None,
     ) -> list[tuple[int, float]]:
-        """The passages nearest to a vector.
+        """Return the passages nearest to a vector.
 
         Args:
-            vector: Shape ``(dimensions,)``, unit length.
-            limit: How many at most.
+            vector: A vector of shape ``(dimensions,)``, of unit length.
+            limit: Maximum number of passages.
             text_ids: Only passages of these texts.
             page: Only passages of this page.
 
         Returns:
-            Pairs of passage number and cosine similarity, best first; ties by number.
+            Pairs of passage id and cosine similarity, best first; ties by id.
         """
         if text_ids is not None and not text_ids:
             return []
@@ -300,7 +300,7 @@ class DenseIndex:
             asked *= 4
 
     def passage_ids(self) -> list[int]:
-        """The numbers of all passages, ascending."""
+        """Return the ids of all passages, ascending."""
         numbers: list[int] = []
         while True:
             with _store_errors(self._name):
@@ -310,28 +310,28 @@ class DenseIndex:
             numbers.extend(int(number) for number in got)
 
     def vectors(self, passage_ids: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-        """The stored vectors of these passages."""
-        held: dict[int, NDArray[np.float32]] = {}
+        """Return the stored vectors of passages, by id."""
+        vectors: dict[int, NDArray[np.float32]] = {}
         for at in range(0, len(passage_ids), PAGE):
             ids = [str(number) for number in passage_ids[at : at + PAGE]]
             with _store_errors(self._name):
                 got = self._collection.get(ids=ids, include=["embeddings"])
-            held.update(
+            vectors.update(
                 (int(number), vector) for number, vector in zip(got["ids"], got["embeddings"], strict=True)
             )
-        return held
+        return vectors
 
     def __len__(self) -> int:
         with _store_errors(self._name):
             return int(self._collection.count())
 
     def drop(self) -> None:
-        """Remove the collection with everything in it."""
+        """Delete the collection."""
         with _store_errors(self._name):
             self._client.delete_collection(self._name)
 
     def empty(self) -> None:
-        """Replace the collection by an empty one, whatever state its files are in."""
+        """Replace the collection by an empty one, even if its files are damaged."""
         self.drop()
         self.use(self._client)
 
@@ -342,7 +342,7 @@ def _store_errors(where: str) -> Iterator[None]:
 
     try:
         yield
-    # Chroma's Rust side raises plain RuntimeErrors, its client httpx's, its checks ValueErrors.
+    # Chroma's Rust code raises RuntimeError, its client httpx errors, its checks ValueError.
     except (ChromaError, RuntimeError, ValueError, OSError) as error:
         raise _translated(error, where) from error
     except Exception as error:
@@ -356,7 +356,7 @@ def _translated(error: Exception, where: str) -> VectorStoreError | StorageFull:
     if "disk is full" in reason or "No space left" in reason:
         return StorageFull(
             f"Cannot write to Chroma ({where}): the disk is full.",
-            fix="Free some space and run the same command again; what was finished is kept.",
+            fix="Free some space and run the same command again; finished work is kept.",
         )
     if "connect" in reason.lower():
         return VectorStoreError(
@@ -366,9 +366,9 @@ def _translated(error: Exception, where: str) -> VectorStoreError | StorageFull:
     if is_damage(error):
         return VectorStoreError(
             f"Chroma's files are damaged ({where}): {reason}.",
-            fix="The next `ragsmith ingest` into this corpus, or Add documents, builds the vectors anew.",
+            fix="The next `ragsmith ingest` into this corpus, or Add documents, rebuilds the vectors.",
         )
     return VectorStoreError(
-        f"Chroma refuses ({where}): {reason}.",
-        fix="Check its server or the folder chroma/ with `ragsmith doctor`.",
+        f"Chroma reports an error ({where}): {reason}.",
+        fix="Check the server or the folder chroma/ with `ragsmith doctor`.",
     )

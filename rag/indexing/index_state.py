@@ -1,7 +1,7 @@
-"""Whether the two sides of an index hold what the database says is ready, and the texts that are embedded again.
+"""Consistency of an index: comparison of both sides with the database, and the passages to rebuild.
 
-The counts of three stores and a few vectors are compared: a lost or emptied folder, a graph whose files are gone
-while Chroma's own tables are whole, and an older copy of one store beside newer ones all show in them.
+Comparing the counts of three stores and probing a few vectors detects a lost or emptied folder, missing graph
+files next to intact Chroma tables, and an old copy of one store next to newer ones.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from rag.indexing.dense_index import DenseIndex, is_damage
 if TYPE_CHECKING:
     from rag.indexing.lexical_index import LexicalIndex
 
-# A passage's vector is looked for at so many places; one look takes about a millisecond.
+# Number of vectors to probe, at about a millisecond each.
 PROBES = 8
 
 
 @dataclass(frozen=True, slots=True)
 class IndexState:
-    """What the three stores of an index hold.
+    """Counts of the three stores of an index.
 
     Attributes:
-        passages: Ready, as the database says.
-        unfinished: On their way in or out; either side may hold them.
-        vectors: In Chroma; None where they cannot be read.
-        words: Passages in the lexical index; None where it cannot be read.
+        passages: Ready passages in the database.
+        unfinished: Passages that are being added or removed, which a side may or may not contain.
+        vectors: Vectors in Chroma; None if they cannot be read.
+        words: Passages in the lexical index; None if it cannot be read.
     """
 
     passages: int
@@ -43,34 +43,34 @@ class IndexState:
 
     @property
     def ok(self) -> bool:
-        """Whether both sides hold what they should."""
+        """Whether both sides are consistent with the database."""
         return all(
-            held is not None and self.passages <= held <= self.passages + self.unfinished
-            for held in (self.vectors, self.words)
+            count is not None and self.passages <= count <= self.passages + self.unfinished
+            for count in (self.vectors, self.words)
         )
 
     def notice(self, corpus: str) -> str:
-        """Say what is wrong and what repairs it; empty where nothing is."""
+        """Describe the damage and its repair; empty if there is none."""
         if self.ok:
             return ""
         sides = (("Chroma", "vectors", self.vectors), ("the lexical index", "passages", self.words))
-        parts = [part for side, what, held in sides if (part := self._fault(side, what, held))]
+        parts = [part for side, what, count in sides if (part := self._fault(side, what, count))]
         return (
             f"The index of the corpus {corpus} is damaged: {'; '.join(parts)}. "
             f"The next `ragsmith ingest PATH --corpus {corpus}`, or Add documents, repairs it."
         )
 
-    def _fault(self, side: str, what: str, held: int | None) -> str:
-        if held is None:
+    def _fault(self, side: str, what: str, count: int | None) -> str:
+        if count is None:
             return f"the {self.passages:,} {what} in {side} cannot be read"
-        if held < self.passages:
-            return f"{self.passages - held:,} of {self.passages:,} {what} are missing from {side}"
-        surplus = held - self.passages - self.unfinished
-        return f"{side} holds {surplus:,} {what} that belong to no document" if surplus > 0 else ""
+        if count < self.passages:
+            return f"{self.passages - count:,} of {self.passages:,} {what} are missing from {side}"
+        surplus = count - self.passages - self.unfinished
+        return f"{side} contains {surplus:,} {what} that belong to no document" if surplus > 0 else ""
 
 
 class StoredPassage(NamedTuple):
-    """A passage as the database has it, with the words that are embedded and searched."""
+    """A passage from the database, with the text that is embedded and searched."""
 
     id: int
     text_id: int
@@ -84,14 +84,14 @@ def look_at(
     """Compare the stores, in a few milliseconds once Chroma has loaded the collection.
 
     Args:
-        connection: To the database.
+        connection: Connection to the database.
         index_id: The row in ``indexes``.
-        dense: None where there is no collection, so that it holds nothing.
-        lexical: None where there is no folder.
+        dense: The collection; None if it does not exist.
+        lexical: The lexical index; None if it does not exist.
 
     Raises:
-        StoreError: The database refuses, or Chroma for a reason that is no damage.
-        StorageFull: The disk has no room left.
+        StoreError: The database refuses, or Chroma for a reason other than damage.
+        StorageFull: The disk is full.
     """
     passages, unfinished, probes = _expected(connection, index_id)
     vectors = 0 if dense is None else _vectors(dense, passages, probes)
@@ -101,13 +101,13 @@ def look_at(
 
 def _vectors(dense: DenseIndex, passages: int, probes: Sequence[int]) -> int | None:
     try:
-        held = len(dense)
-        if held < passages or len(dense.vectors(probes)) == len(probes):
-            return held
+        count = len(dense)
+        if count < passages or len(dense.vectors(probes)) == len(probes):
+            return count
     except VectorStoreError as error:
         if not is_damage(error):
             raise
-    # As many as there should be, but not those; or files that are not what they were.
+    # The count is right but the probed vectors are missing, or the files are damaged.
     return None
 
 
@@ -122,7 +122,7 @@ def _words(lexical: LexicalIndex) -> int | None:
 
 
 def _expected(connection: Connection, index_id: int) -> tuple[int, int, list[int]]:
-    """Passages that are ready, those that are on their way, and the numbers of some that are ready."""
+    """Return the counts of ready and unfinished passages, and the ids of some ready ones."""
     mine = db.passages.join(db.texts)
     rows = connection.execute(
         select(db.texts.c.state, func.count(), func.min(db.passages.c.id), func.max(db.passages.c.id))
@@ -146,7 +146,7 @@ def _expected(connection: Connection, index_id: int) -> tuple[int, int, list[int
 
 
 def ready_ids(connection: Connection, index_id: int) -> list[int]:
-    """The numbers of all passages that are ready, ascending."""
+    """Return the ids of all ready passages, ascending."""
     rows = connection.scalars(
         select(db.passages.c.id)
         .join(db.texts)
@@ -157,7 +157,7 @@ def ready_ids(connection: Connection, index_id: int) -> list[int]:
 
 
 def untitled_texts(connection: Connection, index_id: int) -> list[int]:
-    """The texts that no file holds: what they were embedded with is not known any more."""
+    """Return the texts that no file contains, whose title for the embedding is no longer known."""
     return list(
         connection.scalars(
             select(db.texts.c.id).where(
@@ -168,7 +168,7 @@ def untitled_texts(connection: Connection, index_id: int) -> list[int]:
 
 
 def stored_passages(connection: Connection, ids: Sequence[int]) -> list[StoredPassage]:
-    """Passages with the words that they were first embedded with."""
+    """Return passages with the text they were originally embedded with."""
     rows = connection.execute(
         select(
             db.passages.c.id,
@@ -191,10 +191,10 @@ def stored_passages(connection: Connection, ids: Sequence[int]) -> list[StoredPa
 
 
 def _own_titles(connection: Connection, text_ids: Sequence[int]) -> dict[int, str]:
-    """The titles that stand inside the sources.
+    """Return the titles that come from the content of sources.
 
-    A document carries its file's name where it has no title. All documents of one text share its own title, so
-    that a title which is not the name of its file is the text's own.
+    A document has the file name as title if its source has none. All documents of a text share its own title, so
+    that any title other than the file name is the text's own.
     """
     rows = connection.execute(
         select(db.documents.c.text_id, db.documents.c.title, db.sources.c.path)

@@ -1,9 +1,8 @@
-"""Files and folders into a corpus: only what changed, and nothing lost when it is broken off.
+"""Incremental ingestion of files and folders into a corpus, which can be interrupted and resumed.
 
-A file is hashed; one with a known hash is done. The others are parsed in a child process, their documents are
-cut, and the texts that the index does not hold yet are embedded in batches. A file gets its new documents in one
-transaction, when all of its texts are in; until then its old ones answer. Whatever stops an ingestion, the same
-command again goes on where it was.
+Files with a known hash are skipped. The others are parsed in a child process and chunked, and texts that are new
+to the index are embedded in batches. When all texts of a file are indexed, its documents are replaced in one
+transaction; until then its old ones stay searchable. After an interruption, the same command resumes the work.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from sqlalchemy import delete, insert, select
 
 from rag import tables as db
 from rag.database import insert_row, reading, writing
-from rag.documents.chunking import cut, rule_for
+from rag.documents.chunking import chunk_document, rule_for
 from rag.documents.loaders import LOADER_VERSION, kind_of
 from rag.documents.loaders.isolated import IsolatedLoader
 from rag.errors import LoadError
 from rag.indexing.corpus_index import CorpusIndex, PreparedText, digest_of
 from rag.types import Document
 
-# Passages embedded and written together: large enough for sorting by length and for cheap commits,
-# small enough that little is done again after a crash.
+# Passages per batch: large enough for sorting by length and for cheap commits, small enough that little is
+# repeated after a crash.
 BATCH = 768
-# Characters of texts and rows that wait together: a batch of passages may come from very long texts.
+# Maximum characters of pending texts and documents, because a batch may contain very long texts.
 MOST_WAITING = 4_000_000
 ROWS_AT_ONCE = 5_000
 MEGABYTE = 1_000_000
@@ -46,7 +45,7 @@ _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A file, or a part of one, that could not be read, and why."""
+    """A file, or a part of one, that could not be read, and the reason."""
 
     path: str
     reason: str
@@ -54,12 +53,12 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """How far an ingestion is.
+    """Progress of an ingestion.
 
     Attributes:
-        passages: Embedded so far.
-        passages_per_s: Over the whole ingestion up to now.
-        seconds_left: By the bytes still to be read; None while nothing can be said.
+        passages: Passages embedded so far.
+        passages_per_s: Average rate so far.
+        seconds_left: Estimate by the remaining bytes; None while unknown.
     """
 
     files_done: int
@@ -71,11 +70,11 @@ class IngestProgress:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What an ingestion did, in files.
+    """Result of an ingestion; counts are of files.
 
     Attributes:
-        skipped: Files of formats that are not read.
-        passages: Embedded in this ingestion.
+        skipped: Files of unsupported formats.
+        passages: Passages embedded in this ingestion.
         stopped: Whether it was stopped before the end.
     """
 
@@ -98,23 +97,23 @@ class _Found:
 
 
 class _DocumentRows:
-    """The rows of a file's documents until all of its texts are in, on disk where they are many."""
+    """The document rows of a file until all of its texts are indexed, on disk if there are many."""
 
     def __init__(self) -> None:
         self._file = SpooledTemporaryFile(max_size=MEGABYTE)  # noqa: SIM115 - `close` closes it
 
     def add(self, digest: str, row: dict[str, Any]) -> int:
-        """Keep a row; returns the bytes that it takes."""
+        """Add a document and return its size in bytes."""
         return self._file.write(json.dumps([digest, row]).encode() + b"\n")
 
     def parts(self) -> Iterator[list[tuple[str, dict[str, Any]]]]:
-        """Yield digests and rows, some at a time."""
+        """Yield digests and rows in batches."""
         self._file.seek(0)
         while lines := list(islice(self._file, ROWS_AT_ONCE)):
             yield [json.loads(line) for line in lines]
 
     def close(self) -> None:
-        """Forget them."""
+        """Discard the entries."""
         self._file.close()
 
 
@@ -133,24 +132,24 @@ def ingest(
     on_progress: Callable[[IngestProgress], None] = lambda _: None,
     stop: threading.Event | None = None,
 ) -> IngestReport:
-    """Bring files and folders into an index, and take out what is gone below those folders.
+    """Ingest files and folders, and remove files that no longer exist below those folders.
 
-    The caller holds the workspace's writing place.
+    The caller must own the workspace's write lock.
 
     Args:
-        index: Where they go.
-        paths: Files and folders; of folders every file of a known format, hidden ones left out.
-        loader: Loads the files; one that exceeds its limits is named as a problem.
-        on_progress: Called some times a second.
+        index: The index to update.
+        paths: Files and folders; in folders, all files of supported formats but hidden ones.
+        loader: Loads the files; a file that exceeds its limits is reported as a problem.
+        on_progress: Called several times a second.
         stop: Set it to stop after the current batch.
 
     Returns:
-        What was done; files that could not be read are in ``problems``.
+        The result; files that could not be read are in ``problems``.
 
     Raises:
         LoadError: A path does not exist.
         StoreError: A store refuses.
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
     """
     try:
         return _Ingestion(index, paths, loader, on_progress, stop or threading.Event()).run()
@@ -187,10 +186,10 @@ class _Ingestion:
         self._files_done = self._bytes_total = self._bytes_read = self._bytes_embedded = 0
         self._files: list[_Found] = []
         self._started = time.monotonic()
-        self._told = 0.0
+        self._reported_at = 0.0
 
     def run(self) -> IngestReport:
-        """Do all of it; whatever stops it, nothing is left on the disk but what the index has taken."""
+        """Run the ingestion and clean up temporary files."""
         try:
             return self._run()
         finally:
@@ -208,16 +207,16 @@ class _Ingestion:
             before = self._bytes_read
             unchanged = self._take(found, known.get(str(found.path)))
             self._files_done += 1
-            # Bytes that need no embedding would make the time left look shorter than it is.
+            # Unchanged files need no embedding, so they do not count for the time left.
             self._bytes_total -= found.size if unchanged else 0
             self._bytes_read = before + (0 if unchanged else found.size)
-            self._tell()
+            self._report_progress()
         self._embed()
-        # No document refers yet to the texts of a file that was interrupted: the next ingestion needs them.
+        # After a stop, texts of an unfinished file have no documents yet, but the next ingestion needs them.
         if not self._stop.is_set():
             self._remove_missing(known)
             self._index.remove_orphans()
-        self._tell(force=True)
+        self._report_progress(force=True)
         return IngestReport(
             **self._counts,
             passages=self._passages,
@@ -227,13 +226,13 @@ class _Ingestion:
         )
 
     def _walk(self) -> Iterator[_Found]:
-        seen: set[Path] = set()
+        known_paths: set[Path] = set()
         for root in self._roots:
             listed = self._files_below(root) if root.is_dir() else iter([root])
             for path in listed:
-                if path in seen:
+                if path in known_paths:
                     continue
-                seen.add(path)
+                known_paths.add(path)
                 if root.is_dir() and kind_of(path) is None:
                     self._counts["skipped"] += 1
                     continue
@@ -248,8 +247,8 @@ class _Ingestion:
     def _files_below(self, root: Path) -> Iterator[Path]:
         """Yield the files below a folder in a fixed order.
 
-        Links to folders are not followed, so that a loop cannot trap it, and a link that leads out of the folder
-        is named as a problem: whoever can write into a folder must not choose what else is read.
+        Links to folders are not followed, which could loop. A link that leads out of the folder is reported as a
+        problem, so that write access to a folder does not give read access to other files.
         """
 
         def failed(error: OSError) -> None:
@@ -264,16 +263,16 @@ class _Ingestion:
                 self._stays_below(real, Path(folder) / name)
             for name in sorted(names):
                 path = Path(folder) / name
-                # A file that would not be read anyway is not worth a word.
+                # Only report links to files that would be read.
                 if not name.startswith(".") and (kind_of(path) is None or self._stays_below(real, path)):
                     yield path
 
     def _stays_below(self, real: str, path: Path) -> bool:
-        """Whether a path is no link, or a link to something below the folder; one that is not is noted."""
+        """Whether a path is not a link, or links to something below the folder; reports a problem otherwise."""
         if not path.is_symlink() or Path(os.path.realpath(path)).is_relative_to(real):
             return True
         self._leads_out.add(str(path))
-        self._problem(path, "It is a link that leads out of the folder. Add what it leads to by its own path.")
+        self._problem(path, "It is a link that leads out of the folder. Add its target by its own path.")
         return False
 
     def _known_files(self) -> dict[str, tuple[int, str, int]]:
@@ -286,7 +285,7 @@ class _Ingestion:
             return {path: (number, sha256, loader) for path, number, sha256, loader in rows}
 
     def _take(self, found: _Found, known: tuple[int, str, int] | None) -> bool:
-        """Take in one file; whether it was there already, as it is."""
+        """Load a file if needed, and return whether it was unchanged."""
         try:
             if found.size > self._loader.limits.file_bytes:
                 raise LoadError(f"larger than ingest.max_file_mb allows ({found.size / MEGABYTE:.0f} MB)")
@@ -302,7 +301,7 @@ class _Ingestion:
         return False
 
     def _load(self, found: _Found) -> bool:
-        """Cut a file's documents; whether it was taken in to its end."""
+        """Load and chunk a file's documents, and return whether it was completed."""
         day = _day_of(found.path)
         loading = self._loader.load(found.path, on_problem=lambda reason: self._problem(found.path, reason))
         file = _LoadedFile(found, loading.sha256, _DocumentRows())
@@ -316,7 +315,7 @@ class _Ingestion:
                 self._waiting_characters += file.rows.add(digest, _document_row(document, found, day))
                 self._prepare(digest, document)
                 self._bytes_read += len(document.text)
-                # The next document may be as large as this one: there should be one of them at a time.
+                # Keep only one document in memory at a time.
                 del document
                 if self._waiting_passages >= BATCH or self._waiting_characters >= MOST_WAITING:
                     self._embed()
@@ -329,11 +328,11 @@ class _Ingestion:
     def _prepare(self, digest: str, document: Document) -> None:
         if digest in self._text_ids or digest in self._waiting:
             return
-        held = self._index.known([digest])
-        if held:
-            self._text_ids.update(held)
+        known = self._index.known([digest])
+        if known:
+            self._text_ids.update(known)
             return
-        chunks = cut(document, self._index.encoder.tokens, self._rule)
+        chunks = chunk_document(document, self._index.encoder.tokens, self._rule)
         self._waiting[digest] = PreparedText(digest, document, tuple(chunks))
         self._waiting_passages += len(chunks)
         self._waiting_characters += len(document.text)
@@ -351,10 +350,10 @@ class _Ingestion:
     def _embedded(self, count: int) -> None:
         self._passages += count
         self._batch_done += count
-        self._tell()
+        self._report_progress()
 
     def _record_loaded(self) -> None:
-        """Record the files whose texts are all in, with their new documents in place of the old ones."""
+        """Replace the documents of the files whose texts are all indexed."""
         index_id = self._index.id
         if not self._loaded:
             return
@@ -395,8 +394,8 @@ class _Ingestion:
             number
             for path, (number, _, _) in known.items()
             if path not in present
-            # What cannot be read now keeps what was read before.
-            and not any(path == each or path.startswith(each + os.sep) for each in failed)
+            # What cannot be read now keeps its old entries.
+            and not any(path == problem or path.startswith(problem + os.sep) for problem in failed)
             and any(Path(path).is_relative_to(root) for root in self._roots)
         ]
         if not gone:
@@ -410,16 +409,16 @@ class _Ingestion:
     def _problem(self, path: Path, reason: str) -> None:
         self._problems.append(Problem(str(path), reason))
 
-    def _tell(self, *, force: bool = False) -> None:
+    def _report_progress(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if not force and now - self._told < 0.1:
+        if not force and now - self._reported_at < 0.1:
             return
-        self._told = now
+        self._reported_at = now
         passed = max(now - self._started, 1e-6)
-        # Reading is quick: what counts is how far the bytes that were read have been embedded.
+        # Embedding takes most of the time, so progress counts the embedded bytes.
         share = self._batch_done / self._waiting_passages if self._waiting_passages else 0.0
         done = self._bytes_embedded + share * (self._bytes_read - self._bytes_embedded)
-        # The first few passages say nothing yet.
+        # The first few passages are not representative.
         known = done > self._bytes_total / 1000
         left = passed * max(self._bytes_total - done, 0) / done if known else None
         self._on_progress(
@@ -428,16 +427,16 @@ class _Ingestion:
 
 
 def existing_path(path: Path) -> Path:
-    """The absolute path of a file or folder, with the links in it left as they are.
+    """Return the absolute path of an existing file or folder, with its links unresolved.
 
     Raises:
-        LoadError: There is none.
+        LoadError: The path does not exist.
     """
     full = Path(os.path.abspath(path.expanduser()))
     if not full.exists():
         raise LoadError(
-            f"There is no file or folder {path}.",
-            fix="Check the path; what an earlier ingestion took from it is kept.",
+            f"The path {path} does not exist.",
+            fix="Check the path; documents from an earlier ingestion are kept.",
         )
     return full
 
@@ -448,10 +447,10 @@ def _sha256_of(path: Path) -> str:
 
 
 def _size_of(path: Path) -> int:
-    """The bytes of a file.
+    """Return the size of a file in bytes.
 
     Raises:
-        LoadError: It cannot be read as a file.
+        LoadError: The path is not a readable regular file.
     """
     try:
         found = path.stat()
@@ -459,15 +458,15 @@ def _size_of(path: Path) -> int:
     except OSError as error:
         raise LoadError(error.strerror or str(error)) from error
     except UnicodeEncodeError as error:
-        raise LoadError("The name is not valid UTF-8.", fix="Rename it, or the folder it is in.") from error
-    # Reading a pipe would wait for ever, and a device may never end.
+        raise LoadError("The name must be valid UTF-8.", fix="Rename the file, or the folder it is in.") from error
+    # A pipe could block forever, and a device may be endless.
     if not stat.S_ISREG(found.st_mode):
-        raise LoadError("It is a pipe, a socket or a device, and no file.")
+        raise LoadError("It must be a regular file, not a pipe, a socket or a device.")
     return found.st_size
 
 
 def _day_of(path: Path) -> str | None:
-    """The day of the last change; None for one that no calendar has."""
+    """Return the day of the last change; None if it is out of range."""
     try:
         return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
     except (ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""The lexical side of an index: BM25 over the same passages, kept by tantivy."""
+"""The lexical side of an index: BM25 over the passages, by tantivy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 from rag.errors import StorageFull, StoreError, first_line
 
 ANALYZER = "english"
-# tantivy's least for one writing thread is 15 MB; a batch of an ingestion is far below it.
+# tantivy requires at least 15 MB per writing thread; a batch of an ingestion needs far less.
 WRITER_BYTES = 32_000_000
-# Words beyond this are no words; they would only fill the dictionary.
+# Longer tokens are not words and would only fill the dictionary.
 LONGEST_WORD = 60
-# No document has more pages, and tantivy refuses a number beyond 64 bits.
+# Page numbers beyond this match nothing; tantivy refuses numbers beyond 64 bits.
 LARGEST_PAGE = 2**31
 
 
 @dataclass(frozen=True, slots=True)
 class LexicalEntry:
-    """A passage as the lexical index takes it: its number, that of its text, its page (0: none), its words."""
+    """A passage to index: ids of passage and text, page (0: none), text to search."""
 
     passage_id: int
     text_id: int
@@ -30,13 +30,13 @@ class LexicalEntry:
 
 
 class LexicalIndex:
-    """One tantivy index in one folder; safe to search from several threads, written by one.
+    """A tantivy index in a folder; safe to search from several threads, with a single writer.
 
     Args:
-        folder: Where it is kept; made when missing.
+        folder: The folder of the index, created if missing.
 
     Raises:
-        StoreError: The folder holds something else, or is damaged.
+        StoreError: The folder contains something else, or is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class LexicalIndex:
 
         self.folder = folder
         fields = tantivy.SchemaBuilder()
-        # Signed: an unsigned field makes the writer of tantivy 0.27 fail.
+        # Signed, because unsigned fields make the writer of tantivy 0.27 fail.
         fields.add_integer_field("passage", stored=False, indexed=True, fast=True)
         fields.add_integer_field("text", stored=False, indexed=True, fast=True)
         fields.add_integer_field("page", stored=False, indexed=True, fast=True)
@@ -66,10 +66,10 @@ class LexicalIndex:
             self._index.register_tokenizer(ANALYZER, self._analyzer)
 
     def write(self, add: Sequence[LexicalEntry] = (), remove: Sequence[int] = ()) -> None:
-        """Add and remove passages in one commit: all of it is kept, or nothing.
+        """Add and remove passages in one atomic commit.
 
         Raises:
-            StorageFull: The disk has no room left.
+            StorageFull: The disk is full.
             StoreError: tantivy refuses.
         """
         import tantivy
@@ -94,16 +94,16 @@ class LexicalIndex:
     def search(
         self, query: str, limit: int, text_ids: Sequence[int] | None = None, page: int | None = None
     ) -> list[tuple[int, float]]:
-        """The passages with the highest BM25 score for any of the query's words.
+        """Return the passages with the highest BM25 scores for any of the query's words.
 
         Args:
             query: Free text; nothing in it is query syntax.
-            limit: How many at most.
+            limit: Maximum number of passages.
             text_ids: Only passages of these texts.
             page: Only passages of this page.
 
         Returns:
-            Pairs of passage number and score, best first; ties by number.
+            Pairs of passage id and score, best first; ties by id.
         """
         from tantivy import Occur, Query
 
@@ -131,15 +131,15 @@ class LexicalIndex:
         return sorted(found, key=lambda pair: (-pair[1], pair[0]))
 
     def words(self, text: str) -> list[str]:
-        """The distinct words of a text as the index knows them: lower case, stemmed, no stop words."""
+        """Return the distinct index terms of a text: lower case, stemmed, without stop words."""
         return list(dict.fromkeys(self._analyzer.analyze(text)))
 
     def frequency(self, word: str) -> int:
-        """In how many passages a word of ``words`` occurs."""
+        """Return the number of passages that contain a word of ``words``."""
         return int(self._index.searcher().doc_freq("words", word))
 
     def passage_ids(self) -> list[int]:
-        """The numbers of all passages, ascending."""
+        """Return the ids of all passages, ascending."""
         from tantivy import Query
 
         searcher = self._index.searcher()
@@ -149,10 +149,10 @@ class LexicalIndex:
         return sorted(int(n) for n in searcher.fast_field_values("passage", [at for _, at in hits]))
 
     def probe(self) -> None:
-        """Read one passage, so that damaged files show.
+        """Read one passage to detect damaged files.
 
         Raises:
-            StoreError: They are damaged.
+            StoreError: The files are damaged.
         """
         from tantivy import Query
 
@@ -166,13 +166,13 @@ class LexicalIndex:
             return int(self._index.searcher().num_docs)
 
     def refresh(self) -> None:
-        """See what another process has written."""
+        """Reload what another process has written."""
         with _store_errors(self.folder):
             self._index.reload()
 
 
 def drop_lexical(folder: Path) -> None:
-    """Remove an index from the disk."""
+    """Delete an index from disk."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -185,11 +185,11 @@ def _store_errors(folder: Path) -> Iterator[None]:
         if "No space left" in reason or "os error 28" in reason:
             raise StorageFull(
                 f"Cannot write to the lexical index {folder}: the disk is full.",
-                fix="Free some space and run the same command again; what was finished is kept.",
+                fix="Free some space and run the same command again; finished work is kept.",
             ) from error
         fix = (
             "Another ragsmith process is writing to it: wait until it has finished."
             if "LockBusy" in reason or "Lockfile" in reason
-            else "The next `ragsmith ingest` into this corpus, or Add documents, writes it anew."
+            else "The next `ragsmith ingest` into this corpus, or Add documents, rebuilds it."
         )
-        raise StoreError(f"The lexical index {folder} refuses: {reason}.", fix=fix) from error
+        raise StoreError(f"The lexical index {folder} reports an error: {reason}.", fix=fix) from error

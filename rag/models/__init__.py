@@ -1,1 +1,1 @@
-"""Chat models behind one seam: the extractive reader, local models, remote servers."""
+"""Chat models behind one interface: the extractive reader, local models, remote servers."""

@@ -1,7 +1,7 @@
-"""A limit on the bytes of a response that is streamed.
+"""A size limit for streamed responses.
 
-Libraries that read a stream of events gather a line until it ends. One line without an end would take all memory,
-and no time-out and no count of pieces would see it.
+Libraries that read an event stream buffer a line until it ends. An endless line would fill the memory, unnoticed
+by time-outs and counts of pieces.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from typing import Any
 from rag.errors import ModelProtocolError
 
 MOST_BYTES = 256_000_000
-"""Bytes of one response: half a million pieces of some five hundred bytes each."""
+"""Maximum bytes of a response: half a million pieces of about five hundred bytes."""
 LONGEST_EVENT = 4_000_000
-"""Bytes of one event. The largest in use, a whole reply with its log-probabilities, has some hundred thousand."""
+"""Maximum bytes of an event; a complete reply with log-probabilities has about a hundred thousand."""
 
 _ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _LONGEST_END = max(map(len, _ENDS))
 
 
 def bound(client: Any) -> None:
-    """Limit the responses of an asynchronous client of httpx, or of a library with its interface, once."""
+    """Limit the responses of an asynchronous httpx-like client; repeated calls have no effect."""
     hooks = client.event_hooks
     if _bound_response not in hooks["response"]:
         client.event_hooks = {
@@ -36,15 +36,15 @@ async def _ask_plainly(request: Any) -> None:
 
 
 async def _bound_response(response: Any) -> None:
-    # The stream has to be one of its library, of which there are two.
-    base = next(each for each in type(response.stream).__mro__ if each.__name__ == "AsyncByteStream")
+    # The stream must be an instance of the client library's class, of which there are two.
+    base = next(kind for kind in type(response.stream).__mro__ if kind.__name__ == "AsyncByteStream")
     packed = response.headers.get("content-encoding", "identity").strip().lower()
     response.stream = _bounded(base)(response.stream, packed)
 
 
 @cache
 def _bounded(base: type) -> type:
-    """A stream that ends in an error where it holds too much."""
+    """Return a subclass of a stream class that raises an error beyond the limits."""
 
     class Bounded(base):  # type: ignore[misc]
         def __init__(self, stream: Any, packed: str) -> None:
@@ -53,10 +53,10 @@ def _bounded(base: type) -> type:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             if self._packed not in ("", "identity"):
-                # A thousandth of its size may be what is sent of it.
+                # The decompressed size would be unbounded.
                 raise ModelProtocolError(
                     f"The model server sends a compressed answer ({self._packed[:20]}), which was not asked for.",
-                    fix="Turn compression off on the server, or on the proxy before it.",
+                    fix="Turn off compression on the server, or on the proxy in front of it.",
                 )
             size = event = 0
             tail = b""
@@ -67,7 +67,7 @@ def _bounded(base: type) -> type:
                 event = len(seen) - end if end else event + len(piece)
                 if size > MOST_BYTES or event > LONGEST_EVENT:
                     raise ModelProtocolError(
-                        "The model server sends more than an answer can hold.",
+                        "The model server sends more data than an answer may have.",
                         fix="Check that openai.base_url points at an OpenAI-compatible server.",
                     )
                 tail = seen[1 - _LONGEST_END :]

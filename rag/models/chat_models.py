@@ -1,8 +1,8 @@
-"""Chat models behind one seam: what a model name stands for.
+"""Chat models by name.
 
 ``embedded`` is the reader of ``rag.models.extractive``, ``generator`` the small one of ``rag.models.generator``.
-``local:PATH-OR-NAME`` is a language model that runs in this process: a folder or a name on the hub.
-``openai:NAME`` is any server that speaks OpenAI's chat completions: OpenAI itself, vLLM, Ollama, llama.cpp.
+``local:PATH-OR-NAME`` is a language model in this process, by folder or name on the hub.
+``openai:NAME`` is any server with OpenAI's chat completions API: OpenAI itself, vLLM, Ollama, llama.cpp.
 """
 
 from __future__ import annotations
@@ -25,31 +25,27 @@ EMBEDDED = "embedded"
 GENERATOR = "generator"
 OPENAI = "openai:"
 LOCAL = "local:"
-# A whole answer may take so many times as long as its beginning.
+# Default time limit of a whole answer, as a multiple of the time-out for its first piece.
 TOTAL_TIMES = 5
 
 
 def check_model_name(name: str) -> None:
-    """Refuse a model name that stands for nothing.
-
-    Raises:
-        SettingsError: It is none of those above.
-    """
+    """Raise SettingsError unless a model name has one of the forms above."""
     if name not in (EMBEDDED, GENERATOR) and not any(
         name.startswith(kind) and len(name) > len(kind) for kind in (LOCAL, OPENAI)
     ):
         raise SettingsError(
-            f"The model {name!r} is not known.",
+            f"The model {name!r} is unknown.",
             fix="Use `embedded`, `generator`, `local:PATH-OR-NAME` for a model on this machine, or `openai:NAME` "
             "with openai.base_url for a server of your own.",
         )
 
 
 def open_engine(settings: Settings, workspace: Workspace) -> LocalEngine:
-    """Load the model that ``local:PATH-OR-NAME`` stands for; chat models share it, and whoever opens it closes it.
+    """Load the model of ``local:PATH-OR-NAME``; chat models share it, and the caller must close it.
 
     Raises:
-        ModelUnavailable: The model or an adapter is missing, damaged, too large or does not fit.
+        ModelUnavailable: The model or an adapter is missing, damaged, too large or incompatible.
     """
     from rag.models.local.local_engine import open_local_engine
 
@@ -57,7 +53,7 @@ def open_engine(settings: Settings, workspace: Workspace) -> LocalEngine:
 
 
 def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
-    """A chat model on a loaded engine, with the adapter and the decoding of the settings."""
+    """Create a chat model on a loaded engine, with the configured adapter and decoding."""
     from rag.models.local.local_chat import LocalChatModel
 
     decoding = settings.decoding
@@ -76,7 +72,7 @@ def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
 
 
 def open_generator_model(settings: Settings, generator: Generator) -> BaseChatModel:
-    """A chat model on a generator, with what it honours of the decoding."""
+    """Create a chat model on a generator, with the decoding settings that it supports."""
     from rag.models.generator.generator_chat import GeneratorChatModel
 
     decoding = settings.decoding
@@ -90,32 +86,32 @@ def open_generator_model(settings: Settings, generator: Generator) -> BaseChatMo
 
 
 def open_remote_model(settings: Settings) -> BaseChatModel:
-    """The chat model that ``openai:NAME`` stands for; nothing is sent yet.
+    """Create the chat model of ``openai:NAME`` without connecting to the server.
 
     Raises:
-        ModelUnavailable: It is OpenAI's own server, and there is no key.
+        ModelUnavailable: OpenAI's own server is used without a key.
     """
     server = settings.openai
     if server.api_key is None and server.base_url is None:
         raise ModelUnavailable(
-            f"The model {settings.model} needs a key.",
+            f"The model {settings.model} needs an API key.",
             fix="Set OPENAI_API_KEY, or openai.base_url for a server of your own.",
         )
     from rag.models.remote_model import RemoteModel
 
     decoding = settings.decoding
-    beside = _response_format(decoding)
+    extra_body = _response_format(decoding)
     given: dict[str, Any] = {}
-    # OpenAI's newer models refuse the name `max_tokens`; most servers of one's own know no other.
+    # OpenAI's newer models refuse the name `max_tokens`, but most other servers support no other.
     if server.base_url is None:
         given["max_tokens"] = decoding.max_tokens
     else:
         given["use_responses_api"] = False
-        beside |= {"max_tokens": decoding.max_tokens} | _beside_openai(decoding)
+        extra_body |= {"max_tokens": decoding.max_tokens} | _server_options(decoding)
     return RemoteModel(
         model=settings.model.removeprefix(OPENAI),
         base_url=server.base_url,
-        # Servers of one's own ask for none, but the client insists on one.
+        # Other servers need no key, but the client requires one.
         api_key=server.api_key or SecretStr("none"),
         timeout=server.timeout_s,
         total_timeout_s=server.total_timeout_s or TOTAL_TIMES * server.timeout_s,
@@ -127,24 +123,24 @@ def open_remote_model(settings: Settings) -> BaseChatModel:
         stop_sequences=[text for text in decoding.stop if text] or None,
         streaming=True,
         stream_usage=True,
-        extra_body=beside or None,
+        extra_body=extra_body or None,
         **given,
     )
 
 
 def _response_format(decoding: DecodingSettings) -> dict[str, Any]:
-    """The schema as OpenAI takes it. The client would stream it in another way, if it knew of it."""
+    """Return OpenAI's response format, sent as extra body because the client's own option changes streaming."""
     if decoding.json_schema is None:
         return {}
-    held = {"name": "answer", "schema": decoding.json_schema, "strict": True}
-    return {"response_format": {"type": "json_schema", "json_schema": held}}
+    schema = {"name": "answer", "schema": decoding.json_schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
-def _beside_openai(decoding: DecodingSettings) -> dict[str, Any]:
-    """What OpenAI's own server does not know, under the names of other servers."""
+def _server_options(decoding: DecodingSettings) -> dict[str, Any]:
+    """Return options that OpenAI's own server does not support, by the names of other servers."""
     sent = {
         "top_k": decoding.top_k,
-        # Of vLLM; and of llama.cpp and Ollama.
+        # The names of vLLM, and of llama.cpp and Ollama.
         "repetition_penalty": decoding.repetition_penalty,
         "repeat_penalty": decoding.repetition_penalty,
     }

@@ -1,20 +1,20 @@
-"""Which of the settings of an answer the model that writes it honours.
+"""Support of answer settings by the different kinds of models.
 
-``context_tokens`` and ``answer.citations`` are of no concern to a model: the chain sees to them. ``answer.style``
-and ``grounding.min_confidence`` are the embedded reader's. Beside these two, what is not honoured is:
+The chain itself applies ``context_tokens`` and ``answer.citations``. Only the embedded reader supports
+``answer.style`` and ``grounding.min_confidence``. Beyond that, these settings are not supported:
 
 ============  =========================================================================================
 model         settings under ``decoding``
 ============  =========================================================================================
-embedded      all: it quotes, and writes nothing of its own
-generator     ``top_p``, ``top_k``, ``repetition_penalty``; ``json_schema``: it has learned sentences only
+embedded      all: it only quotes
+generator     ``top_p``, ``top_k``, ``repetition_penalty``; ``json_schema``: it writes sentences only
 transformers  none
-ctranslate2   ``seed``: its threads go on with the random numbers that they began with
-openai        ``top_k``, ``repetition_penalty``: OpenAI's own server knows neither
-server        none: what a server of one's own does not know, it refuses or passes over
+ctranslate2   ``seed``: its threads keep their initial random state
+openai        ``top_k``, ``repetition_penalty``: not supported by OpenAI's own server
+server        none: other servers refuse or ignore what they do not support
 ============  =========================================================================================
 
-A local model is held to ``json_schema`` once it is done (``structured_output``), a server also while it writes.
+``json_schema`` is checked after generation (``structured_output``); a server may also constrain generation by it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _NOT_HONOURED: dict[ModelKind, tuple[str, ...]] = {
 
 
 def kind_of(settings: Settings) -> ModelKind:
-    """What kind of model the settings name, told without loading it.
+    """Return the kind of the configured model, without loading it.
 
     Raises:
         ModelUnavailable: The card of an exported model cannot be read.
@@ -60,13 +60,14 @@ def kind_of(settings: Settings) -> ModelKind:
 
 
 def unsupported(settings: Settings, kind: ModelKind | None = None) -> tuple[str, ...]:
-    """What was set to something else than its default and does not reach the answer.
+    """Return the settings that differ from their defaults but have no effect on the answer.
 
     Args:
-        kind: Of the model, where it is known.
+        settings: The settings.
+        kind: Kind of the model, if known.
 
     Returns:
-        Names as in ``decoding.top_k``, in the order of the settings.
+        Names such as ``decoding.top_k``, in the order of the settings.
 
     Raises:
         ModelUnavailable: The card of an exported model cannot be read.
@@ -75,10 +76,7 @@ def unsupported(settings: Settings, kind: ModelKind | None = None) -> tuple[str,
 
 
 def without_form(settings: Settings) -> Settings:
-    """The same settings for what a model writes beside the answer, such as a follow-up that stands alone.
-
-    The texts that end an answer and the schema that it has to fit are no concern of it.
-    """
+    """Return the settings without stop texts and schema, for auxiliary output such as a rewritten follow-up."""
     free = settings.decoding.model_copy(update={"stop": (), "json_schema": None})
     return settings.model_copy(update={"decoding": free})
 
@@ -87,7 +85,7 @@ def _is_set(settings: Settings, name: str) -> bool:
     section, _, field = name.partition(".")
     grounding = settings.grounding
     if name == "grounding.min_confidence" and grounding.min_confidence == grounding.min_support:
-        # A prompt version's threshold is both: whoever knows no probability is held to the support.
+        # A prompt version sets both thresholds: models without a probability are checked by support.
         return False
     values = getattr(settings, section)
     return bool(getattr(values, field) != getattr(type(values)(), field))

@@ -1,12 +1,12 @@
-"""Fencing text that others wrote, so that nothing in it can pass for a part of the prompt it goes into.
+"""Fencing of untrusted text, so that it cannot imitate parts of the prompt it is inserted into.
 
-A prompt is text: the lines of a template, and between them passages, a question, earlier answers. A document may
-hold a line such as ``[2] Official notice`` or ``Question: …``, or the tokens with which a chat model separates
-roles. The fence is put around values in code, and not in templates, so that every version of a prompt has it:
+A prompt consists of the lines of a template and, between them, passages, a question and earlier answers. A
+document may contain a line such as ``[2] Official notice`` or ``Question: …``, or the tokens that separate roles
+in a chat model. The fence is applied in code and not in templates, so that it protects every version of a prompt:
 
-- each line of a passage begins with ``> ``, so that it begins as no line of a template does;
-- what stands above a passage is one line without numbers in brackets;
-- of a question or an earlier answer, further lines begin with ``> `` as well;
+- every line of a passage starts with ``> ``, unlike any line of a template;
+- title and headings above a passage are one line without numbers in brackets;
+- further lines of a question or an earlier answer start with ``> `` as well;
 - tokens of chat templates get a space after their first character: ``<|im_start|>`` becomes ``< |im_start|>``.
 """
 
@@ -16,10 +16,9 @@ import re
 
 PREFIX = "> "
 LONGEST_PLACE = 300
-"""Characters of what stands above a passage: titles come from documents, and no token budget counts them."""
+"""Maximum characters of title and headings above a passage, which no token budget includes."""
 
-# Tokens of chat templates and of training that common models know. Inside of them stands no white space, so that a
-# space takes them apart for good: a second pass finds nothing.
+# Special tokens of common models. They contain no white space, so that an inserted space breaks them for good.
 _NAMED = (
     r"s|bos|eos|pad|unk|mask|cls|sep|bot|eot|eop|sop|eod|eoh|eoa|eos_token|bos_token|pad_token|"
     r"start_of_turn|end_of_turn|start_of_image|end_of_image|begin_of_text|end_of_text|endoftext|"
@@ -37,9 +36,9 @@ _TOKEN = re.compile(
     r"|◁(?=/?\w{1,40}▷)",
     re.IGNORECASE,
 )
-# How a citation looks, with brackets of any width.
+# Citations, with brackets of any width.
 _NUMBER = re.compile(r"[\[［【]\s*(\d+(?:\s*[,;]\s*\d+)*)\s*[\]］】]")
-# How lines of templates begin: a heading, a passage's number, a tag, or a word or two that name what follows.
+# Typical starts of template lines: a heading, a passage's number, a tag, or a label of one or two words.
 _LIKE_A_TEMPLATE = re.compile(
     r"\W*(?:(?:last|earlier|next|new|standalone|current|user|final)[\s_-]{1,4})?"
     r"(?:questions?|answers?|passages?|sources?|documents?|context|conversation|history|system|user|assistant|human|"
@@ -50,23 +49,23 @@ _LIKE_A_TEMPLATE = re.compile(
 
 
 def without_tokens(text: str) -> str:
-    """The text with the tokens of chat templates taken apart; applied again, it changes nothing."""
+    """Break the special tokens of chat templates in a text; the function is idempotent."""
     return _TOKEN.sub(r"\g<0> ", text)
 
 
 def quoted(text: str) -> str:
-    """A text of several lines as a quotation: every line begins with ``> ``.
+    """Return a text as a quotation, with ``> `` before every line.
 
-    Lines end wherever ``str.splitlines`` ends them, so also at form feeds and Unicode's separators.
+    Lines are split as by ``str.splitlines``, which includes form feeds and Unicode separators.
     """
     return "\n".join(f"{PREFIX}{line}".rstrip() for line in without_tokens(text).splitlines())
 
 
 def beside(text: str) -> str:
-    """A text that stands behind a label, as a question does: its first line as it is, further ones quoted.
+    """Fence a text that follows a label, such as a question: quote all lines but the first.
 
-    A first line that looks like a line of a template is quoted too, for a template may put it at the beginning of
-    a line.
+    A first line that looks like a line of a template is quoted too, because a template may place it at the start
+    of a line.
     """
     first, *rest = without_tokens(text).splitlines() or [""]
     opening = f"{PREFIX}{first}" if _LIKE_A_TEMPLATE.match(first) else first
@@ -74,7 +73,7 @@ def beside(text: str) -> str:
 
 
 def above(place: str) -> str:
-    """What stands above a passage, on one line of at most 300 characters and without numbers in brackets."""
+    """Fence title and headings above a passage: one line of at most 300 characters without bracketed numbers."""
     line = " ".join(place.split())
     if len(line) > LONGEST_PLACE:
         line = f"{line[: LONGEST_PLACE - 1]}…"

@@ -1,8 +1,8 @@
-"""A chat model behind an OpenAI-compatible server, with its failures told in our words.
+"""Chat model on an OpenAI-compatible server, with its errors translated.
 
-An answer of a server has an end, whatever the server does: in time, in pieces, in characters and in bytes.
+Answers are limited in time, pieces, characters and bytes, whatever the server does.
 
-It imports LangChain's OpenAI client; import it where a model is opened, not above.
+This module imports LangChain's OpenAI client; import it where a model is opened, not at the top of a module.
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ from rag.models.bounded_stream import bound
 from rag.redaction import MASK, redact, without_password
 from rag.tracing.cost import token_count
 
-# No answer is as long as a book. A server that ignores `max_tokens` may never come to an end.
+# Maximum characters of a reply, because a server that ignores `max_tokens` may never stop.
 LONGEST_REPLY = 1_000_000
-# Pieces of one answer, those without text among them, such as thoughts. Most servers send a token in each, and no
-# answer is asked for that has as many.
+# Maximum pieces of a reply, including those without text, such as thoughts; most servers send a token per piece.
 MOST_PIECES = 500_000
 _LONGEST_REASON = 300
 
 _BROKEN_OFF = "The model server broke off in the middle of its answer."
 _LOOK = "Ask again, and look into the server's log."
-# What to do about a status; any other one is a matter for the server's log.
+# Remedies by HTTP status; for any other status, see the server's log.
 _FIXES = {
     400: "Check the model's name and the settings under decoding.",
     401: "Set openai.api_key, or OPENAI_API_KEY, to a key that this server takes.",
@@ -44,21 +43,21 @@ _FIXES = {
 
 
 class RemoteModel(ChatOpenAI):
-    """Streams a reply, and raises nothing but ``ModelError``.
+    """Streams replies, and raises only ``ModelError``.
 
-    ``ModelUnavailable``: there is no connection, or the server refuses. ``ModelTimeout``: it has not begun to
-    answer within the time-out, retries included, or paused for longer, or has not finished within the total
-    time-out. ``ModelProtocolError``: what came back is no chat completion, only a part of one, or has no end.
+    ``ModelUnavailable``: there is no connection, or the server refuses. ``ModelTimeout``: the server has not
+    started to answer within the time-out, including retries, paused for longer, or has not finished within the
+    total time-out. ``ModelProtocolError``: the response is not a complete chat completion, or does not end.
 
     Attributes:
-        total_timeout_s: Seconds for a whole answer, thoughts included; None for no limit.
+        total_timeout_s: Time limit of a whole answer in seconds, thinking included; None for no limit.
     """
 
     total_timeout_s: float | None = None
 
     @model_validator(mode="after")
     def _bytes_have_an_end(self) -> RemoteModel:
-        # The client is shared by all models of one server, and is bound once.
+        # Models of one server share a client, which is limited once.
         bound(self.root_async_client._client)
         return self
 
@@ -77,9 +76,9 @@ class RemoteModel(ChatOpenAI):
             async with aclosing(super()._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
                 limit = self.request_timeout if isinstance(self.request_timeout, float) else None
                 while True:
-                    # The client counts its time-out anew for every retry; a person waits only once. A pause
-                    # is limited here too: the client's own limit may swallow a cancellation on Python 3.11.
-                    # Neither limits the whole: a piece that comes in time begins both anew.
+                    # The client restarts its time-out for every retry, so the wait for the first piece is limited
+                    # here. So are pauses, because the client's own limit may swallow a cancellation on Python
+                    # 3.11. Both restart with every piece, so the total is limited separately.
                     left = None if total is None else total - (time.monotonic() - begun)
                     try:
                         async with asyncio.timeout(_shorter(limit, left)):
@@ -99,9 +98,9 @@ class RemoteModel(ChatOpenAI):
                             fix="Check that it honours max_tokens, and that the model knows its own end.",
                         )
                     if left is not None and left <= 0:
-                        # Pieces that come at full speed leave a time-out no moment to fire.
+                        # Pieces in rapid succession never let the time-out fire.
                         raise self._too_long(length, pieces)
-                    # What says nothing would only be kept, a hundred thousand times, by all that listen.
+                    # Empty pieces would only be stored by all callbacks.
                     if chunk.text or chunk.generation_info or getattr(chunk.message, "usage_metadata", None):
                         yield chunk
             self._check_end(length, ending)
@@ -113,12 +112,12 @@ class RemoteModel(ChatOpenAI):
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
     ) -> ChatGenerationChunk | None:
-        # Counts that are none would be read as 1, or break the answer.
+        # The client would read invalid counts as 1, or fail.
         counted = chunk | {"usage": _counts(chunk.get("usage"))}
         return super()._convert_chunk_to_generation_chunk(counted, default_chunk_class, base_generation_info)
 
     def _too_long(self, length: int, pieces: int) -> ModelTimeout:
-        """The error of an answer that has used up its time; ``length`` is of what it had written."""
+        """Return the error of an answer that exceeded its time, by the characters and pieces so far."""
         seconds = f"{self.total_timeout_s:g} s"
         fix = "Raise openai.total_timeout_s, or lower decoding.max_tokens."
         if length:
@@ -143,9 +142,9 @@ class RemoteModel(ChatOpenAI):
 
     def _translated(self, error: Exception, *, begun: bool) -> ModelError:
         names = {
-            each.__name__
-            for each in type(error).__mro__
-            if each.__module__.partition(".")[0] in ("openai", "httpx", "builtins")
+            kind.__name__
+            for kind in type(error).__mro__
+            if kind.__module__.partition(".")[0] in ("openai", "httpx", "builtins")
         }
         if names & {"APITimeoutError", "TimeoutException", "TimeoutError"}:
             return ModelTimeout(
@@ -176,7 +175,7 @@ class RemoteModel(ChatOpenAI):
         return f" at {without_password(self.openai_api_base)}" if self.openai_api_base else ""
 
     def _reason(self, error: BaseException) -> str:
-        """The first line of what an error says, without the key: some servers repeat it."""
+        """Return the first line of an error message, without the key, which some servers repeat."""
         reason = first_line(error)
         key = self.openai_api_key
         if key is not None and not callable(key) and len(key.get_secret_value()) >= 4:
@@ -185,11 +184,11 @@ class RemoteModel(ChatOpenAI):
 
 
 def _shorter(limit: float | None, left: float | None) -> float | None:
-    return min((each for each in (limit, left) if each is not None), default=None)
+    return min((seconds for seconds in (limit, left) if seconds is not None), default=None)
 
 
 def _counts(usage: object) -> dict[str, int] | None:
-    """The two counts of a reply as its server reports them; None unless both can be believed."""
+    """Return the token counts that the server reported; None unless both are plausible."""
     if not isinstance(usage, Mapping):
         return None
     read, written = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
@@ -197,5 +196,5 @@ def _counts(usage: object) -> dict[str, int] | None:
 
 
 def _root(error: BaseException) -> BaseException:
-    """What a failure began with: the client says no more of it than "Connection error"."""
+    """Return the root cause, because the client only reports "Connection error"."""
     return _root(error.__cause__) if error.__cause__ else error

@@ -12,9 +12,9 @@ from langchain_core.outputs import ChatResult
 
 
 class StreamedChatModel(BaseChatModel):
-    """A chat model whose whole reply is its streamed one, read to the end.
+    """A chat model whose complete reply is its collected stream.
 
-    A subclass writes ``_stream``.
+    Subclasses implement ``_stream``.
     """
 
     def _generate(

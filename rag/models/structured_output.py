@@ -1,7 +1,7 @@
-"""Answers as JSON: whether one fits its schema, what it claims, and how it is asked for again.
+"""JSON answers: validation against a schema, extraction of claims, and the request for a corrected answer.
 
-Schemas are of Draft 2020-12 (https://json-schema.org/draft/2020-12), and nothing is fetched for them. Text and
-schema may come from outside: how long a check may take and how deep it may go is limited.
+Schemas follow Draft 2020-12 (https://json-schema.org/draft/2020-12); nothing is fetched for them. Text and schema
+may be untrusted, so time and depth of a check are limited.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
 LONGEST = 100_000
-"""Characters of an answer, and of a schema."""
+"""Maximum characters of an answer, and of a schema."""
 PATIENCE_S = 2.0
-"""How long a check may take."""
+"""Maximum seconds of a check."""
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 _LONGEST_REASON = 300
@@ -30,10 +30,10 @@ _FENCE = "```"
 
 
 class NotTheSchema(ValueError):
-    """A text is no JSON, or does not fit its schema.
+    """A text is not JSON, or does not match its schema.
 
     Args:
-        reason: The first thing that is wrong, with its place; without a full stop.
+        reason: The first problem with its location, without a full stop.
     """
 
     def __init__(self, reason: str) -> None:
@@ -42,20 +42,20 @@ class NotTheSchema(ValueError):
 
 
 class _TooLong(Exception):
-    """The check has taken all of its time."""
+    """The check has exceeded its time."""
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """See that answers can be held to a schema.
+    """Check that a schema can be used to validate answers.
 
     Raises:
-        SettingsError: It is no JSON schema, it refers to what is not in it, or it uses what could take for ever.
+        SettingsError: It is not a JSON schema, has external references, or uses features of unbounded cost.
     """
     from jsonschema import Draft202012Validator, SchemaError
 
     try:
         if len(json.dumps(schema, allow_nan=False)) > LONGEST:
-            _refuse(f"it is longer than {LONGEST:,} characters")
+            _refuse(f"it must have at most {LONGEST:,} characters")
         Draft202012Validator.check_schema(schema)
         _check_parts(dict(schema))
     except SchemaError as error:
@@ -67,41 +67,41 @@ def check_schema(schema: Mapping[str, Any]) -> None:
 
 
 def parse(text: str, schema: Mapping[str, Any]) -> Any:
-    """Read an answer.
+    """Parse and validate an answer.
 
     Args:
-        text: JSON; white space around it and a fence of Markdown are passed over.
-        schema: One that ``check_schema`` lets pass.
+        text: JSON; surrounding white space and a Markdown fence are ignored.
+        schema: A schema that ``check_schema`` accepts.
 
     Returns:
-        What ``json.loads`` makes of it.
+        The parsed value.
 
     Raises:
-        NotTheSchema: It is no JSON, does not fit, or the check takes too long.
+        NotTheSchema: The text is not JSON or does not match the schema, or the check takes too long.
     """
     if len(text) > LONGEST:
-        raise NotTheSchema(f"it is longer than {LONGEST:,} characters")
+        raise NotTheSchema(f"it must have at most {LONGEST:,} characters")
     from referencing.exceptions import Unresolvable
 
     try:
         value = _read(_unfenced(text.strip()))
         violation = next(_validator(schema).iter_errors(value), None)
-        told = violation and f"at {violation.json_path}: {violation.message}"
+        problem = violation and f"at {violation.json_path}: {violation.message}"
     except RecursionError as error:
         raise NotTheSchema("it, or its schema, is nested too deeply") from error
     except Unresolvable as error:
-        raise NotTheSchema(_shortened(f"its schema refers to what is not there: {error}")) from error
+        raise NotTheSchema(_shortened(f"its schema has an unresolvable reference: {error}")) from error
     except _TooLong as error:
         raise NotTheSchema(f"checking it takes more than {PATIENCE_S:g} seconds") from error
-    if told:
-        raise NotTheSchema(_shortened(told))
+    if problem:
+        raise NotTheSchema(_shortened(problem))
     return value
 
 
 def claims_of(value: Any) -> str:
-    """All texts of a JSON value in order, a paragraph each, so that they can be checked as sentences are.
+    """Return all strings of a JSON value as paragraphs, in order, so that their claims can be checked.
 
-    Names of properties, numbers and the like claim nothing of themselves.
+    Property names, numbers and other values make no claims.
     """
     texts: list[str] = []
     waiting = [value]
@@ -119,25 +119,26 @@ def claims_of(value: Any) -> str:
 def repair_messages(
     messages: Sequence[BaseMessage], reply: str, reason: str, prompt: PromptTemplate, schema: Mapping[str, Any]
 ) -> list[BaseMessage]:
-    """The conversation that asks a model for its answer again.
+    """Return the conversation that asks a model to correct its answer.
 
     Args:
-        messages: What it was asked.
-        reply: What it wrote; what is longer than an answer may be is left out.
-        reason: Of ``NotTheSchema``.
-        prompt: Says what is wrong, with the variables ``reason`` and ``schema``.
+        messages: The original messages.
+        reply: The model's reply, which is truncated to the maximum length.
+        reason: The reason of ``NotTheSchema``.
+        prompt: The prompt for a correction, with the variables ``reason`` and ``schema``.
+        schema: The schema.
 
     Raises:
         PromptError: The prompt has other variables.
     """
     from langchain_core.messages import AIMessage, HumanMessage
 
-    # The reason quotes what the model wrote, which may have it from a document.
+    # The reason quotes the reply, which may contain text of a document.
     values = {"reason": beside(f"{reason}."), "schema": json.dumps(schema, ensure_ascii=False, indent=2)}
     try:
         asked = "\n\n".join(message.content for message in prompt.render(values))
     except PromptTemplateError as error:
-        raise PromptError(str(error), fix="A prompt that asks again is given reason and schema.") from error
+        raise PromptError(str(error), fix="Declare exactly the variables reason and schema in it.") from error
     return [*messages, AIMessage(without_tokens(reply[:LONGEST])), HumanMessage(asked)]
 
 
@@ -151,41 +152,41 @@ def _unfenced(text: str) -> str:
 def _read(text: str) -> Any:
     try:
         value = json.loads(text, object_pairs_hook=_properties, parse_constant=_no_constant, parse_float=_finite)
-        # Half of a character can be escaped, but nothing that keeps the answer takes it.
+        # Lone surrogates can be escaped in JSON, but not stored.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise NotTheSchema(f"it is no JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise NotTheSchema(f"invalid JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
     except UnicodeEncodeError as error:
-        raise NotTheSchema("it holds half of a character (a lone surrogate)") from error
+        raise NotTheSchema("text must not contain lone surrogates") from error
     except NotTheSchema:
         raise
     except ValueError as error:
-        raise NotTheSchema(_shortened(f"it is no JSON: {error}")) from error
+        raise NotTheSchema(_shortened(f"invalid JSON: {error}")) from error
     return value
 
 
 def _properties(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
     for name, value in pairs:
-        if name in made:
-            raise NotTheSchema(_shortened(f"it is no JSON: the property {name!r} stands there twice"))
-        made[name] = value
-    return made
+        if name in properties:
+            raise NotTheSchema(_shortened(f"invalid JSON: the property {name!r} occurs twice"))
+        properties[name] = value
+    return properties
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise NotTheSchema(f"it is no JSON: {name} is no number")
+    raise NotTheSchema(f"invalid JSON: {name} is not allowed")
 
 
 def _finite(number: str) -> float:
     read = float(number)
     if not math.isfinite(read):
-        raise NotTheSchema(_shortened(f"it is no JSON that can be read: {number} is too large"))
+        raise NotTheSchema(_shortened(f"invalid JSON: the number {number} is too large"))
     return read
 
 
 def _validator(schema: Mapping[str, Any]) -> Any:
-    """A validator that gives up in time, fetches nothing, and cannot be held up by an expression."""
+    """Build a validator with a time limit for all checks, including regular expressions, that fetches nothing."""
     from jsonschema import Draft202012Validator
     from jsonschema.validators import extend
     from referencing import Registry
@@ -195,7 +196,7 @@ def _validator(schema: Mapping[str, Any]) -> Any:
     timed = extend(  # type: ignore[no-untyped-call]
         Draft202012Validator, {name: _timed(check, end) for name, check in checks.items()}
     )
-    # A part that names its dialect would be checked by a validator of the library's own.
+    # With its $schema, the library would choose its own validator.
     plain = {name: value for name, value in schema.items() if name != "$schema"}
     return timed(plain, registry=Registry())
 
@@ -225,54 +226,54 @@ def _pattern(end: float) -> Callable[..., Iterator[Any]]:
 
 
 def _unique_items(validator: Any, wanted: bool, value: Any, schema: Any) -> Iterator[Any]:
-    # The library compares each with each where they cannot be sorted.
+    # The library compares all pairs of unsortable items.
     from jsonschema import ValidationError
 
     if wanted and isinstance(value, list):
-        told = {json.dumps(_comparable(each), sort_keys=True) for each in value}
-        if len(told) < len(value):
+        distinct = {json.dumps(_comparable(item), sort_keys=True) for item in value}
+        if len(distinct) < len(value):
             yield ValidationError("it has non-unique elements")
 
 
 def _comparable(value: Any) -> Any:
-    """The same value wherever JSON schema calls two values equal: 1.0 is 1."""
+    """Normalize a value so that values that JSON schema considers equal compare equal: 1.0 is 1."""
     if isinstance(value, dict):
-        return {name: _comparable(each) for name, each in value.items()}
+        return {name: _comparable(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_comparable(each) for each in value]
+        return [_comparable(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _check_parts(schema: dict[str, Any]) -> None:
-    """Look at every part of a schema, and at what its references lead to."""
+    """Check every part of a schema, including the targets of references."""
     import regex
     from referencing import Registry
     from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT202012
 
     if schema.pop("$schema", DIALECT).rstrip("#") != DIALECT:
-        _refuse("its $schema is not of Draft 2020-12")
+        _refuse("its $schema must be Draft 2020-12")
     resolver = Registry().resolver_with_root(DRAFT202012.create_resource(schema))
     waiting: list[Any] = [schema]
-    seen: set[int] = set()
+    checked: set[int] = set()
     while waiting:
         part = waiting.pop()
-        if not isinstance(part, dict) or id(part) in seen:
+        if not isinstance(part, dict) or id(part) in checked:
             continue
-        seen.add(id(part))
+        checked.add(id(part))
         if "$schema" in part:
-            _refuse("a part of it has a $schema of its own")
+            _refuse("only the root may have a $schema")
         if "patternProperties" in part:
-            _refuse("it has patternProperties, whose expressions could take for ever")
+            _refuse("it must not use patternProperties, whose expressions have no time limit")
         if isinstance(expression := part.get("pattern"), str):
             _compile(expression, regex)
         for reference in (part[name] for name in ("$ref", "$dynamicRef") if name in part):
             if not reference.startswith("#"):
-                _refuse(f"it refers to {reference}, and only references within it (#…) are followed")
+                _refuse(f"the reference {reference} must point into the schema (#…)")
             try:
                 waiting.append(resolver.lookup(reference).contents)
             except Unresolvable as error:
-                _refuse(f"it refers to {reference}, which is not there", error)
+                _refuse(f"the reference {reference} has no target", error)
         waiting.extend(DRAFT202012.subresources_of(part))
 
 
@@ -280,13 +281,13 @@ def _compile(expression: str, regex: Any) -> None:
     try:
         regex.compile(expression)
     except regex.error as error:
-        _refuse(f"its pattern {expression!r} is no regular expression: {error}", error)
+        _refuse(f"the pattern {expression!r} must be a valid regular expression: {error}", error)
 
 
 def _refuse(reason: str, cause: Exception | None = None) -> NoReturn:
     raise SettingsError(
         f"decoding.json_schema cannot be used: {_shortened(reason)}.",
-        fix="Correct it: a JSON schema of Draft 2020-12 without references to elsewhere.",
+        fix="Use a JSON schema of Draft 2020-12 without external references.",
     ) from cause
 
 

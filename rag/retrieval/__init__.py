@@ -1,1 +1,1 @@
-"""Passages for a query: search, filters, reranking."""
+"""Retrieval of passages: search, filters, reranking."""

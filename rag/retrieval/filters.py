@@ -1,4 +1,4 @@
-"""Narrowing a search to some sources, in the same way on both sides."""
+"""Search filters, applied alike to the dense and the lexical side."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from rag import tables as db
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a passage must fulfil; None demands nothing.
+    """Conditions on a passage; None means no condition.
 
     Attributes:
-        source: The source's path or name, or the file name alone.
-        title: The title, upper and lower case alike.
-        glob: A pattern for the path or the name, as ``*/guides/*.md``.
-        page: The page, from 1.
-        after, before: The date of the document, both ends included.
+        source: Path or name of the source, or the file name alone.
+        title: Title, compared case-insensitively.
+        glob: Pattern for the path or the name, such as ``*/guides/*.md``.
+        page: Page, from 1.
+        after, before: Range of the document's date, both ends included.
     """
 
     source: str | None = None
@@ -32,17 +32,17 @@ class Filters:
 
     @property
     def by_document(self) -> bool:
-        """Whether anything but the page is demanded."""
+        """Whether there is a condition on the document, beyond the page."""
         return any((self.source, self.title, self.glob, self.after, self.before))
 
     def matches(self, path: str, name: str, record: str, title: str, day: str | None) -> bool:
-        """Whether a document fulfils everything but the page."""
+        """Whether a document of a file matches all conditions but the page."""
         full, short = (f"{path}#{record}", f"{name}#{record}") if record else (path, name)
         if self.source and self.source not in (full, short, path, name, path.rpartition("/")[2]):
             return False
         if self.title and self.title.casefold() != title.casefold():
             return False
-        if self.glob and not any(fnmatch.fnmatchcase(each, self.glob) for each in (path, name, full, short)):
+        if self.glob and not any(fnmatch.fnmatchcase(text, self.glob) for text in (path, name, full, short)):
             return False
         if (self.after or self.before) and day is None:
             return False
@@ -52,7 +52,7 @@ class Filters:
 
 
 def matching_texts(connection: Connection, index_id: int, filters: Filters) -> list[int]:
-    """The numbers of the texts of documents that match, ascending."""
+    """Return the ids of the texts with a matching document, ascending."""
     rows = connection.execute(
         select(
             db.documents.c.text_id,

@@ -1,4 +1,4 @@
-"""How long a question may be, whoever asks it."""
+"""The length limit of questions."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ from rag.errors import QuestionTooLong
 
 
 def check_question(text: str, limit: int) -> None:
-    """Refuse a question that is too long.
-
-    Searching takes time for every word, and no document answers a question of many pages.
+    """Refuse a question that is too long, because every word takes search time.
 
     Args:
-        limit: Characters that a question may have.
+        text: The question.
+        limit: Maximum characters.
 
     Raises:
-        QuestionTooLong: It has more.
+        QuestionTooLong: The question exceeds the limit.
     """
     if len(text) > limit:
         raise QuestionTooLong(
-            f"The question has {len(text):,} characters, and {limit:,} are allowed.",
+            f"The question has {len(text):,} characters, but at most {limit:,} are allowed.",
             fix="Shorten it, or raise limits.question_chars.",
         )

@@ -1,4 +1,4 @@
-"""The last word on the order of what was found: none, or a tuned cross-encoder that reads question and passage."""
+"""Reranking of hits by a tuned cross-encoder, or not at all."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ from rag.encoders.question_passage_pair import Renderer, as_inputs
 from rag.encoders.tuned_network import ConvertedModel
 from rag.types import Hit
 
-# Tokens of question, place and passage together that are read; most passages have 200 of their own.
+# Maximum tokens of question, place and passage together; most passages have 200 tokens.
 WINDOW = 256
 BATCH = 8
 
 
 class Reranker(Protocol):
-    """Puts hits into a better order."""
+    """Reorders hits."""
 
     depth: int
-    """Hits that it wants to see at least, however few are wanted of it."""
+    """Minimum number of hits to retrieve for reranking."""
     identity: str
-    """Name and weights of its adapter; empty without one."""
+    """Identity of its adapter; empty without one."""
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """The same hits, best first, with ``rerank_score`` set."""
+        """Return the hits, best first, with ``rerank_score`` set."""
         ...
 
 
 class NullReranker:
-    """Keeps the order."""
+    """Keeps the order of hits."""
 
     depth = 0
     identity = ""
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """The same hits in the same order."""
+        """Return the hits in the same order."""
         return list(hits)
 
 
 class CrossReranker:
-    """A tuned network that reads the question with each passage; its score is mixed with the place before it.
+    """Reranks by a tuned cross-encoder, mixing its score with the previous rank.
 
     Args:
-        folder: What ``rag.encoders.tuned_conversion`` made.
-        adapter: Whose card has the mixture.
-        precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
-        depth: Hits that are read; those behind them keep their order.
+        folder: The folder written by ``rag.encoders.tuned_conversion``.
+        adapter: The adapter, whose card has the weight of the previous rank.
+        precision: ``bf16`` or ``f32``; bf16 needs a CPU that supports it.
+        depth: Number of hits to rerank; later ones keep their order.
 
     Raises:
-        AdapterError: The adapter is no reranker.
+        AdapterError: The adapter is not a reranker.
         EncoderError: The folder is damaged.
     """
 
@@ -64,24 +64,24 @@ class CrossReranker:
         self.depth = depth
 
     def rerank(self, query: str, hits: Sequence[Hit]) -> list[Hit]:
-        """The same hits, best first; ``rerank_score`` is set on those that were read."""
-        seen, rest = list(hits[: self.depth]), list(hits[self.depth :])
-        logits = self.logits(query, seen)
+        """Return the hits, best first; ``rerank_score`` is set on the first ``depth`` ones."""
+        scored_hits, rest = list(hits[: self.depth]), list(hits[self.depth :])
+        logits = self.logits(query, scored_hits)
         weight = self.adapter.card.rank_weight
         scored = [
             replace(hit, rerank_score=logit + weight * place_score(rank))
-            for rank, (hit, logit) in enumerate(zip(seen, logits, strict=True), 1)
+            for rank, (hit, logit) in enumerate(zip(scored_hits, logits, strict=True), 1)
         ]
         return sorted(scored, key=lambda hit: -(hit.rerank_score or 0.0)) + rest
 
     def logits(self, query: str, hits: Sequence[Hit]) -> list[float]:
-        """How well each passage goes with the question, by the network alone."""
-        # The beginning of a passage that is too long stands for it.
+        """Score the relevance of every passage by the network alone."""
+        # Only the first window of a long passage is scored.
         windows = [
             self._renderer.windows(query, (hit.passage.title, *hit.passage.headings), hit.passage.text)[0]
             for hit in hits
         ]
-        # Like lengths go together, so that little is computed for padding.
+        # Sorted by length, to save padding.
         order = sorted(range(len(windows)), key=lambda at: len(windows[at].ids))
         batches = [order[at : at + BATCH] for at in range(0, len(order), BATCH)]
         found = [0.0] * len(windows)
@@ -93,5 +93,5 @@ class CrossReranker:
 
 
 def place_score(rank: int) -> float:
-    """What the place before the reranking says, 0 to 1: much at the top, and ever less below."""
+    """Return the score of a previous rank, from 1 at the top down towards 0."""
     return 10.0 / (9.0 + rank)

@@ -1,7 +1,7 @@
-"""Passages for a query: both sides searched at once, fused by rank, without near-duplicates.
+"""Hybrid search: dense and lexical results, fused by rank, without near-duplicates.
 
-Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): a passage at rank r on a side adds
-weight / (k + r) to its score. Ranks compare across sides where cosine and BM25 do not.
+Reciprocal rank fusion (Cormack, Clarke and Büttcher, SIGIR 2009): rank r on a side adds weight / (k + r) to the
+score of a passage. Ranks are comparable across sides, while cosine and BM25 are not.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rag.retrieval.reranking import NullReranker, Reranker
 from rag.settings import RetrievalSettings, SearchMode
 from rag.types import Hit, Passage
 
-# Of two passages that share this part of their words only the better one is kept.
+# Of two passages that share this much of their words (Jaccard index), only the better one is kept.
 NEAR_DUPLICATE = 0.9
 
 Ranked = Sequence[tuple[int, float]]
@@ -33,10 +33,10 @@ Ranked = Sequence[tuple[int, float]]
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What one search asks for; the defaults come from the settings.
+    """Options of a search.
 
     Attributes:
-        k: Hits wanted.
+        k: Number of hits.
         mode: One side, or both.
     """
 
@@ -50,9 +50,9 @@ class Retriever:
 
     Args:
         index: The corpus.
-        settings: Depth and weights of the fusion, and the defaults of ``options``.
-        reranker: Has the last word on the order.
-        question_chars: Characters that a query may have; None for no limit.
+        settings: Depth and weights of the fusion, and default options.
+        reranker: Reorders the fused hits.
+        question_chars: Maximum characters of a query; None for no limit.
     """
 
     def __init__(
@@ -69,21 +69,21 @@ class Retriever:
         self._lexical_side = ThreadPoolExecutor(1, thread_name_prefix="lexical")
 
     def using(self, settings: RetrievalSettings, reranker: Reranker) -> Retriever:
-        """The same index searched in another way; closing either closes both."""
+        """Return a retriever of the same index with other settings; closing either closes both."""
         other = copy(self)
         other._settings, other._reranker = settings, reranker
         return other
 
     def options(self, k: int | None = None, mode: SearchMode | None = None) -> SearchOptions:
-        """The settings' options, with what is given in place of them."""
+        """Return the default options, overridden by the arguments."""
         return SearchOptions(k or self._settings.k, mode or self._settings.mode)
 
     def search(self, query: str, options: SearchOptions | None = None) -> list[Hit]:
-        """The best passages for a query.
+        """Return the best passages for a query.
 
         Args:
             query: Free text; nothing in it is query syntax.
-            options: By default those of the settings.
+            options: Search options; by default those of the settings.
 
         Returns:
             At most ``k`` hits, best first.
@@ -117,21 +117,21 @@ class Retriever:
             return matching_texts(connection, self._index.id, filters)
 
     def _chosen(self, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
-        """The first ``k`` that are neither near-duplicates nor left-overs of a crash."""
+        """Return the first ``k`` hits that are neither near-duplicates nor left over from a crash."""
         kept: list[Hit] = []
         bags: list[frozenset[str]] = []
-        # Most often nothing falls out, so that one look at the database is enough.
+        # Few hits are dropped, so that one query of the database is usually enough.
         for at in range(0, len(fused), k + 5):
             some = fused[at : at + k + 5]
-            passages = self._passages([each.passage_id for each in some], filters)
-            for each in some:
-                passage = passages.get(each.passage_id)
+            passages = self._passages([candidate.passage_id for candidate in some], filters)
+            for candidate in some:
+                passage = passages.get(candidate.passage_id)
                 if passage is None:
                     continue
                 bag = frozenset(passage.text.lower().split())
                 if any(_alike(bag, other) for other in bags):
                     continue
-                kept.append(each.hit(passage))
+                kept.append(candidate.hit(passage))
                 bags.append(bag)
                 if len(kept) == k:
                     return kept
@@ -147,13 +147,13 @@ class Retriever:
             }
 
     def close(self) -> None:
-        """End the thread of the lexical side."""
+        """End the thread of the lexical search."""
         self._lexical_side.shutdown(wait=False)
 
 
 @cache
 def _fetch() -> Select[Any]:
-    """The statement that fetches passages by their numbers, built once."""
+    """Return the statement that fetches passages by id, built once."""
     return (
         select(
             db.passages.c.id,
@@ -173,13 +173,13 @@ def _fetch() -> Select[Any]:
         .join(db.documents, db.documents.c.text_id == db.passages.c.text_id)
         .join(db.sources, db.sources.c.id == db.documents.c.source_id)
         .where(db.passages.c.id.in_(bindparam("ids", expanding=True)))
-        # Of several files with the same text the first by path that was asked for speaks for it.
+        # Of several matching files with the same text, the first by path is kept.
         .order_by(db.sources.c.path.desc(), db.documents.c.id.desc())
     )
 
 
 class Fused(NamedTuple):
-    """A passage number with its place on each side; a tuple, since a query makes some two hundred."""
+    """A passage id with its ranks and scores; a tuple for speed, since a query creates about two hundred."""
 
     passage_id: int
     score: float
@@ -189,17 +189,17 @@ class Fused(NamedTuple):
     lexical_score: float | None = None
 
     def hit(self, passage: Passage) -> Hit:
-        """The hit on that passage."""
+        """Return the hit for the loaded passage."""
         return Hit(passage, self.score, self.dense_rank, self.dense_score, self.lexical_rank, self.lexical_score)
 
 
 def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fused]:
-    """Fuse two rankings, best first; a ranking that stands alone keeps its own scores.
+    """Fuse two rankings, best first; a single ranking keeps its scores.
 
     Args:
-        dense: Passage numbers and cosines, best first.
-        lexical: Passage numbers and BM25 scores, best first.
-        settings: ``rrf_k`` and ``dense_weight``.
+        dense: Passage ids and cosines, best first.
+        lexical: Passage ids and BM25 scores, best first.
+        settings: Provides ``rrf_k`` and ``dense_weight``.
     """
     nowhere: tuple[None, None] = (None, None)
     dense_places = {number: (rank, score) for rank, (number, score) in enumerate(dense, 1)}
@@ -220,14 +220,14 @@ def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fu
     return sorted(found, key=_order)
 
 
-def _order(each: Fused) -> tuple[float, int, int]:
-    """By score; of equals the one that is nearer in meaning, and not the one that was ingested first."""
-    return (-each.score, each.dense_rank or sys.maxsize, each.passage_id)
+def _order(fused: Fused) -> tuple[float, int, int]:
+    """Return a sort key: by score, then by dense rank, then by id."""
+    return (-fused.score, fused.dense_rank or sys.maxsize, fused.passage_id)
 
 
 def _alike(one: frozenset[str], other: frozenset[str]) -> bool:
     small, large = sorted((len(one), len(other)))
-    # The shares can only be alike when the sizes are: a cheap test that spares most intersections.
+    # Comparing the sizes first avoids most intersections.
     if small < NEAR_DUPLICATE * large:
         return False
     shared = len(one & other)

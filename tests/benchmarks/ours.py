@@ -83,8 +83,7 @@ def ingest(home: str, corpus: str, paths: Sequence[str]) -> dict[str, Any]:
 
 def cut(home: str, paths: Sequence[str]) -> dict[str, float]:
     """Cut files into passages and embed nothing: how many tokens a passage has on average."""
-    from rag.documents.chunking import cut as cut_document
-    from rag.documents.chunking import rule_for
+    from rag.documents.chunking import chunk_document, rule_for
     from rag.documents.loaders import load
     from ui.app.app import open_app
 
@@ -94,7 +93,7 @@ def cut(home: str, paths: Sequence[str]) -> dict[str, float]:
         chunk
         for path in paths
         for document in load(Path(path), Path(path).read_bytes())
-        for chunk in cut_document(document, app.stores.encoder.tokens, rule)
+        for chunk in chunk_document(document, app.stores.encoder.tokens, rule)
     ]
     return {"chunks": len(chunks), "tokens_per_chunk": sum(chunk.tokens for chunk in chunks) / len(chunks)}
 

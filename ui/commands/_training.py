@@ -29,7 +29,7 @@ def launch(run: RunFolder) -> None:
     """
     from rag.errors import TuningError
 
-    run.forget_stop()
+    run.clear_stop()
     with (run.path / "log.txt").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own module and paths
             [sys.executable, "-m", "finetune.worker", str(run.path)],
@@ -44,11 +44,11 @@ def launch(run: RunFolder) -> None:
     threading.Thread(target=process.wait, name="training", daemon=True).start()
     until = time.monotonic() + START_S
     try:
-        while not run.is_worked_on and process.poll() is None and time.monotonic() < until:
+        while not run.is_active and process.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
     except KeyboardInterrupt:
         # It has a session of its own, and would go on without anybody.
-        run.ask_to_stop()
+        run.request_stop()
         raise
     if process.poll() not in (None, 0) and run.status.state != "failed":
         raise TuningError("The training does not start.", fix=f"{run.path / 'log.txt'} says why.")
@@ -65,7 +65,7 @@ def follow(run: RunFolder) -> Status:
     note(f"{run.name}: {run.path}")
     while True:
         try:
-            if not run.is_worked_on:
+            if not run.is_active:
                 break
             now = run.status
             if time.monotonic() - told_at >= (POLL_S if sys.stderr.isatty() else LINE_EVERY_S):
@@ -74,7 +74,7 @@ def follow(run: RunFolder) -> Status:
             time.sleep(POLL_S)
         except KeyboardInterrupt:
             asked = True
-            run.ask_to_stop()
+            run.request_stop()
     if sys.stderr.isatty():
         sys.stderr.write("\n")
     return run.status

@@ -97,10 +97,10 @@ def resume(context: Context, run: str | None, detach: bool) -> None:
 def stop(context: Context, run: str | None) -> None:
     """Stop RUN, or the newest, after a checkpoint."""
     found = _find(context, run)
-    if not found.is_worked_on:
+    if not found.is_active:
         note(f"{found.name} is not running.")
         return
-    found.ask_to_stop()
+    found.request_stop()
     note(f"{found.name} will stop after a checkpoint; `ragsmith tune resume {found.name}` goes on.")
 
 
@@ -120,7 +120,7 @@ def status(context: Context, as_json: bool) -> None:
             print_json({"run": each.name, **asdict(each.status)})
         return
     if not runs:
-        note("There is no run yet. Begin one with `ragsmith tune run RECIPE --data FOLDER`.")
+        note("There are no runs yet. Start one with `ragsmith tune run RECIPE --data FOLDER`.")
         return
     from rich.table import Table
     from rich.text import Text
@@ -186,7 +186,7 @@ def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
     if run.status.state == "done":
         note(f"{run.name} is done: {run.path / 'result'}")
         return
-    if run.is_worked_on:
+    if run.is_active:
         note(f"{run.name} is running already.")
     else:
         launch(run)

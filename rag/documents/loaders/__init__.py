@@ -1,9 +1,9 @@
-"""From a file's bytes to documents: one module for each family of formats, all of the same shape.
+"""Loaders from bytes to documents, one module per family of formats.
 
-``load`` works in the process that calls it; what comes from outside goes through the module ``isolated``.
-Nothing here opens a file: the caller reads the bytes, having checked their number, and the path only gives
-the suffix and the name for messages. Each loader is a function ``(path, data, on_problem)`` that yields
-documents; text-like formats store the decoded file as it is, the others a plain rendering of it.
+``load`` works in the calling process; untrusted files go through the module ``isolated``. Nothing here opens a
+file: the caller checks the size and reads the bytes, and the path only provides the suffix and the name for
+messages. Every loader is a function ``(path, data, on_problem)`` that yields documents; text-like formats store
+the decoded file unchanged, the others a plain rendering of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rag.types import Document
 
 __all__ = ["LOADER_VERSION", "OnProblem", "kind_of", "load", "suffixes"]
 
-# Raise it whenever a loader's output changes, so that files that have not changed are loaded anew.
+# Increment when a loader's output changes, so that unchanged files are loaded again.
 LOADER_VERSION = 1
 
 _LOADERS: dict[str, Loader] = {
@@ -66,7 +66,7 @@ _SUFFIXES: dict[str, str] = {
     **dict.fromkeys(code.SUFFIXES, "code"),
 }
 
-# Files that go by a name without a suffix.
+# File names without a suffix.
 _NAMES: dict[str, str] = {
     **dict.fromkeys(("readme", "license", "licence", "copying", "notice", "authors", "changelog"), "text"),
     **dict.fromkeys(("makefile", "dockerfile"), "code"),
@@ -74,46 +74,46 @@ _NAMES: dict[str, str] = {
 
 
 def kind_of(path: Path) -> str | None:
-    """The name of the loader for a path, by its suffix or name; None for a format that is not read."""
+    """Return the name of the loader for a path, by suffix or name; None for an unsupported format."""
     return _SUFFIXES.get(path.suffix.lower()) or _NAMES.get(path.name.lower())
 
 
 def suffixes() -> list[str]:
-    """Every suffix that is read, with its dot, in alphabetical order."""
+    """Return all supported suffixes, with their dots, sorted."""
     return sorted(_SUFFIXES)
 
 
 def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> Iterator[Document]:
     """Turn the bytes of a file into documents.
 
-    A path whose suffix is unknown is read as plain text. The work is linear in the bytes, and errors come
-    while the documents are iterated, not at the call.
+    A path with an unknown suffix is read as plain text. The work is linear in the bytes, and errors are raised
+    while the documents are iterated, not by the call.
 
     Args:
-        path: Names the file: the suffix chooses the loader, the name goes into messages. It is not opened.
+        path: The suffix selects the loader, the name goes into messages. The file is not opened.
         data: The whole content.
-        on_problem: Called with one sentence for each thing that was left out or repaired without giving up the
-            file: a bad record, bytes that are not valid in the encoding, pages without text.
+        on_problem: Called with a sentence about every part that was skipped or repaired: a bad record, bytes
+            that are not valid in the encoding, pages without text.
 
     Yields:
-        One document, or for JSON and JSONL one for each record. Each has at least one block.
+        One document, or for JSON and JSONL one per record, with at least one block each.
 
     Raises:
-        LoadError: The file holds nothing that can be read: empty, binary, broken, encrypted, or without text.
+        LoadError: The file contains nothing readable: it is empty, binary, broken, encrypted, or without text.
     """
     if not data or data.isspace():
         raise refused(path, "is empty", "Leave it out, or add it again once it has content.")
     try:
         documents = _LOADERS[kind_of(path) or "text"](path, data, on_problem)
-        # Whoever decodes them, the bytes are not needed while the documents are taken one by one.
+        # Let the bytes be freed while the documents are iterated.
         del data
         yield from documents
-    # Memory that is missing says nothing about the file: whoever limits it knows what to say.
+    # Lack of memory is reported by the caller that limits it.
     except (RagsmithError, MemoryError):
         raise
     except RecursionError as error:
         raise refused(path, "is nested too deeply to be read", "Flatten it, or leave it out.") from error
-    # Parsers meet hostile bytes with exceptions that no list covers (IndexError, KeyError, struct.error ...).
+    # Parsers raise arbitrary exceptions on hostile bytes (IndexError, KeyError, struct.error ...).
     except Exception as error:
         problem = f"cannot be read: {type(error).__name__}: {error}"
-        raise refused(path, problem, "It seems to be damaged: save it anew, or leave it out.") from error
+        raise refused(path, problem, "It seems to be damaged: save it again, or leave it out.") from error

@@ -1,6 +1,6 @@
-"""The rules that the blocks of every format keep, in one place.
+"""Rules for the blocks of all formats.
 
-Blocks are in order, do not overlap, neither begin nor end in white space, and show something to a reader.
+Blocks are in order, do not overlap, neither start nor end with white space, and contain visible characters.
 """
 
 from __future__ import annotations
@@ -14,30 +14,30 @@ from rag.documents.loaders._text import clean, refused
 from rag.types import Block, BlockKind
 
 LONGEST_RUN = 2_000
-"""Characters without white space beyond which a run is data (base64, minified code) and not words."""
+"""Maximum characters of a run without white space; a longer one is data (base64, minified code)."""
 LONGEST_HEADING = 200
 LONGEST_WRAPPED_LINE = 200
-"""Characters beyond which nobody wraps by hand, so that the line is a paragraph of its own."""
+"""Maximum characters of a hand-wrapped line; a longer one is a paragraph of its own."""
 MUCH, TOO_MUCH = 1_000, 2_000
-"""Characters of a paragraph beyond which it is cut after a sentence, and after any line."""
+"""Characters of a paragraph after which it is split at the next sentence end, and at any line end."""
 ENDINGS = (".", "!", "?", ":", ";", "。", "\uff01", "\uff1f")
 
-# Thai to Myanmar, Khmer, CJK and its signs, Yi, Javanese, Hangul: they write without spaces.
+# Scripts without spaces: Thai to Myanmar, Khmer, CJK and its punctuation, Yi, Javanese, Hangul.
 _UNSPACED = (
     "\u0e00-\u109f\u1780-\u17ff\u2e80-\u9fff\ua000-\ua4cf\ua980-\ua9df"
     "\uac00-\ud7af\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff"
 )
-# The look-behind lets a match begin only where a run begins, which keeps the search linear.
+# The look-behind lets a match start only at the start of a run, which keeps the search linear.
 _OPAQUE = re.compile(rf"(?<![^\s{_UNSPACED}])[^\s{_UNSPACED}]{{{LONGEST_RUN + 1},}}")
 _VISIBLE = re.compile(r"\S")
 
 
 class Sections:
-    """The headings that are open at a place of a document.
+    """The current heading path during a scan of a document.
 
     Attributes:
-        path: Their titles, outermost first.
-        title: The first heading of level 1 (or 0), which is what titles a document from inside.
+        path: Titles of the open headings, outermost first.
+        title: The first heading of level 0 or 1, which serves as the document's title.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Sections:
         self.title: str | None = None
 
     def enter(self, level: int, title: str) -> tuple[str, ...]:
-        """Open a section, closing those of its level and below; returns the path with it."""
+        """Open a section, closing those of the same or a deeper level, and return the new path."""
         while self._open and self._open[-1][0] >= level:
             self._open.pop()
         title = one_line(title)
@@ -58,7 +58,7 @@ class Sections:
 
 
 class Builder:
-    """Writes the stored text of a format that is not text itself, remembering each piece as a block."""
+    """Composes the stored text of a binary format and records a block for every piece."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
@@ -73,7 +73,7 @@ class Builder:
         page: int | None = None,
         gap: str = "\n\n",
     ) -> int | None:
-        """Append a piece after ``gap``; returns where it begins, None for one that is blank and left out."""
+        """Append a piece after ``gap`` and return its offset; a blank piece is skipped and returns None."""
         piece = clean(piece).strip()
         if not piece:
             return None
@@ -91,31 +91,31 @@ class Builder:
 
 
 def one_line(text: str) -> str:
-    """A heading or title on one line, at most ``LONGEST_HEADING`` characters."""
-    # The first cut keeps the split from walking through megabytes for two hundred characters.
+    """Return a heading or title on one line, truncated to ``LONGEST_HEADING`` characters."""
+    # Truncate first, so that huge texts are not split for two hundred characters.
     return " ".join(clean(text[: LONGEST_HEADING * 10]).split())[:LONGEST_HEADING].rstrip()
 
 
 def finished(path: Path, text: str, blocks: Iterable[Block]) -> tuple[Block, ...]:
-    """Bring blocks under the rules: trimmed, without overlap, without unreadable runs.
+    """Make blocks conform to the rules: trimmed, without overlap, without opaque runs.
 
     Raises:
-        LoadError: Nothing readable is left.
+        LoadError: Nothing readable remains.
     """
     kept, opaque = tidy(text, blocks)
     if kept:
         return kept
     if opaque:
-        problem = f"holds only runs of more than {LONGEST_RUN:,} characters without a space (encoded data)"
-        raise refused(path, problem, "Leave it out, or add the source that it was made from.")
+        problem = f"contains only runs of more than {LONGEST_RUN:,} characters without a space (encoded data)"
+        raise refused(path, problem, "Leave it out, or add its original source.")
     raise refused(path, "has no text to read", "Leave it out.")
 
 
 def tidy(text: str, blocks: Iterable[Block]) -> tuple[tuple[Block, ...], bool]:
-    """The blocks under the rules, and whether the text holds unreadable runs."""
+    """Return the conforming blocks, and whether the text contains opaque runs."""
     opaque = [match.span() for match in _OPAQUE.finditer(text)]
     kept: list[Block] = []
-    free = 0  # Everything before it is taken by an earlier block.
+    free = 0  # Everything before this offset belongs to an earlier block.
     for block in blocks:
         for start, end in _outside(max(block.start, free), min(block.end, len(text)), opaque):
             trimmed = _trimmed(text, start, end)
@@ -129,8 +129,8 @@ def tidy(text: str, blocks: Iterable[Block]) -> tuple[tuple[Block, ...], bool]:
 
 
 def _outside(start: int, end: int, spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The parts of ``[start, end)`` that no span covers."""
-    # Bisection, because a file may hold both many blocks and many such runs.
+    """Yield the parts of ``[start, end)`` that no span covers."""
+    # Bisection, because a file may contain many blocks and many such runs.
     low, high = 0, len(spans)
     while low < high:
         middle = (low + high) // 2
@@ -148,7 +148,7 @@ def _outside(start: int, end: int, spans: list[tuple[int, int]]) -> Iterator[tup
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """The part without white space around it; None when it shows nothing (blank, zero-width)."""
+    """Return the range without surrounding white space; None if nothing in it is visible (blank, zero-width)."""
     first = _VISIBLE.search(text, start, end)
     if first is None:
         return None
@@ -160,16 +160,16 @@ def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def _characters(text: str, start: int, end: int) -> Iterator[str]:
-    """Character by character without a copy: the first one nearly always decides."""
+    """Iterate over a range without copying it, since the first character nearly always decides."""
     return (text[i] for i in range(start, end))
 
 
 def paragraphs(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-    """Start and end of each paragraph, which is cut at a blank line.
+    """Yield start and end of every paragraph.
 
-    Files with a paragraph or an item on each line have no blank lines: there the cut is after a line too long
-    to be hand-wrapped, after a line that ends a sentence once there is much, and after any line once there
-    is too much.
+    Paragraphs end at blank lines. Files with one paragraph or item per line have none: there, a paragraph also
+    ends after a line too long to be hand-wrapped, after a sentence end beyond ``MUCH`` characters, and after any
+    line beyond ``TOO_MUCH``.
     """
     stop = len(text) if end is None else end
     first = -1
@@ -191,7 +191,7 @@ def paragraphs(text: str, start: int = 0, end: int | None = None) -> Iterator[tu
 
 
 def lines(text: str, start: int, stop: int) -> Iterator[tuple[int, int]]:
-    """Start and end of each line, without its line end."""
+    """Yield start and end of every line, without its line end."""
     while start < stop:
         newline = text.find("\n", start, stop)
         end = stop if newline < 0 else newline

@@ -1,4 +1,4 @@
-"""What a source says of itself: metadata, dates and titles, brought into plain scalars."""
+"""Metadata, dates and titles of a source, as plain scalars."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rag.documents.loaders._text import clean
 from rag.types import Scalar
 
 LONGEST_VALUE = 2_000
-"""Characters beyond which a value is content, not metadata: every passage carries its document's metadata."""
+"""Maximum characters of a metadata value, because every passage carries its document's metadata."""
 
 _DATE_KEYS = ("date", "created", "published", "publication_date", "published_at", "created_at")
 _ISO = re.compile(r"(?:D:)?(\d{4})-?(\d{2})-?(\d{2})(?!\d{2}-)")
@@ -27,16 +27,16 @@ _INT64 = 2**63
 
 
 def scalars(fields: Mapping[str, object]) -> dict[str, Scalar]:
-    """Metadata from arbitrary fields: scalars as they are, lists of scalars joined, the rest as JSON.
+    """Convert arbitrary fields to metadata: scalars unchanged, lists of scalars joined, the rest as JSON.
 
-    Empty values, and values longer than ``LONGEST_VALUE``, are left out.
+    Empty values and values longer than ``LONGEST_VALUE`` are dropped.
     """
     found = ((clean(str(key)), scalar(value)) for key, value in fields.items())
     return {key: value for key, value in found if value is not None and key}
 
 
 def scalar(value: object) -> Scalar | None:
-    """A value as metadata may hold it; None for one that is empty or too long."""
+    """Convert a value for metadata; None if it is empty or too long."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int) and -_INT64 <= value < _INT64:
@@ -58,13 +58,13 @@ def _as_text(value: object) -> str:
 
 
 def date_in(fields: Mapping[str, object]) -> date | None:
-    """The first date among fields whose names, in any case, say that they hold one."""
+    """Return the first date among fields with the name of a date, in any case."""
     lowered = {str(key).lower(): value for key, value in fields.items()}
     return next((day for key in _DATE_KEYS if (day := to_date(lowered.get(key)))), None)
 
 
 def to_date(value: object) -> date | None:
-    """A date from what sources write: ISO, PDF (``D:20230817…``), ``05-Jul-2001``, ``July 5, 2001``."""
+    """Parse a date: ISO, PDF (``D:20230817…``), ``05-Jul-2001``, ``July 5, 2001``."""
     if isinstance(value, datetime):
         return value.date()
     if isinstance(value, date):
@@ -80,23 +80,23 @@ def to_date(value: object) -> date | None:
         if found := _MONTH_FIRST.match(text):
             return date(int(found[3]), _MONTHS.get(found[1].lower(), 0), int(found[2]))
     except ValueError:
-        return None  # 2023-02-31, or a word that is no month.
+        return None  # 2023-02-31, or a word that is not a month.
     return None
 
 
 def take_title(fields: dict[str, object]) -> str | None:
-    """Remove the field ``title``, in any case, and give it as a title."""
+    """Remove and return the field ``title``, in any case."""
     name = next((key for key in fields if key.lower() == "title"), None)
     return title_or_none(fields.pop(name)) if name is not None else None
 
 
 def title_or_none(value: object) -> str | None:
-    """A title on one line, or None when there is none; a year may be one."""
+    """Return a title on one line, or None; a number is allowed, since a year may be a title."""
     return (one_line(str(value)) or None) if isinstance(value, str | int) else None
 
 
 def written_title(value: object) -> str | None:
-    """The title in a file's properties, unless a program put it there: file names, numbers, placeholders."""
+    """Return the title in a file's properties, unless it was generated: file names, numbers, placeholders."""
     title = title_or_none(value)
     if title is None or title.lower() in _PLACEHOLDERS or not any(c.isalpha() for c in title):
         return None

@@ -1,7 +1,7 @@
-"""Documents as frames of bytes, and back: what passes from the process that parses to the one that asked.
+"""Serialization of documents to frames of bytes, from the parsing process to the requesting one.
 
-A document is a head in JSON, its blocks as columns of numbers, and its text in slices. Whoever reads them
-believes nothing: the sender may have been taken over by the file that it parsed.
+A document is a JSON head, its blocks as columns of numbers, and its text in slices. The reader validates
+everything, because a hostile file may have taken over the sender.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Any, get_args
 from rag.types import Block, BlockKind, Document, Scalar
 
 SLICE = 1_000_000
-"""Characters of text in a frame; four bytes each at most."""
+"""Characters of text per frame, at most four bytes each."""
 MOST_BLOCKS = 1_000_000
-"""Blocks of one document: 50 MB of text in lines of 50 characters."""
+"""Maximum blocks of a document: 50 MB of text in lines of 50 characters."""
 DEEPEST = 64
-"""Headings that a block may stand under."""
+"""Maximum depth of a heading path."""
 LONGEST_FRAME = 128_000_000
 
 _KINDS: tuple[BlockKind, ...] = get_args(BlockKind)
@@ -28,15 +28,15 @@ _COLUMNS = 5  # Start, end, kind, headings, page.
 
 
 class FrameError(Exception):
-    """Frames are not what a document is made of."""
+    """The frames are not a valid document."""
 
 
 class TooLarge(Exception):
-    """A document has more than may pass.
+    """A document exceeds a limit.
 
     Args:
-        problem: What it has, to follow its name.
-        fix: What to do about it.
+        problem: The problem, as a predicate after the document's name.
+        fix: The remedy.
     """
 
     def __init__(self, problem: str, fix: str) -> None:
@@ -46,21 +46,22 @@ class TooLarge(Exception):
 
 
 def frames_of(document: Document, longest: int) -> Iterator[bytes]:
-    """Turn a document into frames.
+    """Serialize a document.
 
     Args:
-        longest: Bytes of UTF-8 that its text may have.
+        document: The document.
+        longest: Maximum bytes of its text in UTF-8.
 
     Raises:
-        TooLarge: It has more; no frame has been given then.
+        TooLarge: The document is too large; raised before the first frame.
     """
     text = document.text
     slices = range(0, len(text), SLICE)
     if text_bytes(text) > longest:
-        problem = f"holds more than {longest / 1e6:,.0f} MB of text (ingest.max_text_mb)"
+        problem = f"contains more than {longest / 1e6:,.0f} MB of text (ingest.max_text_mb)"
         raise TooLarge(problem, "Split it, or raise the setting.")
     if len(document.blocks) > MOST_BLOCKS:
-        raise TooLarge(f"holds more than {MOST_BLOCKS:,} paragraphs or rows", "Split it.")
+        raise TooLarge(f"contains more than {MOST_BLOCKS:,} paragraphs or rows", "Split it.")
     paths = _Paths()
     columns = [array("Q") for _ in range(_COLUMNS)]
     kinds = {kind: number for number, kind in enumerate(_KINDS)}
@@ -86,12 +87,12 @@ def frames_of(document: Document, longest: int) -> Iterator[bytes]:
 
 
 def text_bytes(text: str) -> int:
-    """Return the bytes of a text in UTF-8, without a copy of all of it."""
+    """Return the size of a text in UTF-8, without encoding all of it at once."""
     return sum(len(text[at : at + SLICE].encode()) for at in range(0, len(text), SLICE))
 
 
 class _Paths:
-    """Numbers for the paths of headings, each of which is the path above it and a title."""
+    """Numbers heading paths; a path is stored as the number of its parent and a title."""
 
     def __init__(self) -> None:
         self.parents: list[int] = []
@@ -99,7 +100,7 @@ class _Paths:
         self._numbers: dict[tuple[str, ...], int] = {(): 0}
 
     def number(self, path: tuple[str, ...]) -> int:
-        """The number of a path, from 1; 0 is no heading."""
+        """Return the number of a path, from 1; 0 is the empty path."""
         known = self._numbers.get(path)
         if known is not None:
             return known
@@ -110,10 +111,10 @@ class _Paths:
 
 
 def document_of(head: dict[str, Any], frames: Iterator[bytes], longest: int) -> Document:
-    """Read a document whose head has come; its other frames follow.
+    """Deserialize a document from its head and the frames that follow.
 
     Raises:
-        FrameError: They are none, or the text is longer than ``longest`` bytes.
+        FrameError: The frames are invalid, or the text is longer than ``longest`` bytes.
     """
     try:
         columns = _columns(next(frames), _count(head["blocks"], MOST_BLOCKS))
@@ -126,21 +127,21 @@ def document_of(head: dict[str, Any], frames: Iterator[bytes], longest: int) -> 
             metadata={_string(name): _scalar(value) for name, value in head["metadata"].items()},
             date=None if head["date"] is None else date.fromisoformat(head["date"]),
         )
-    # Whatever a strange frame sets off on its way into a document says the same.
+    # Every error that an invalid frame can cause.
     except (ValueError, TypeError, LookupError, AttributeError, StopIteration, RecursionError) as error:
         raise FrameError(f"{type(error).__name__}: {error}") from error
 
 
 def _count(value: object, most: int) -> int:
     if type(value) is not int or not 0 <= value <= most:
-        raise FrameError(f"a number of {value!r} where {most} is the most")
+        raise FrameError(f"a count must be a number from 0 to {most}, not {value!r}")
     return value
 
 
 def _string(value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
-        raise FrameError("a text that is none")
-    value.encode()  # A lone surrogate is an error here, and not in the database.
+        raise FrameError("a text must be a string without NUL")
+    value.encode()  # Lone surrogates must fail here, not in the database.
     return value
 
 
@@ -155,7 +156,7 @@ def _scalar(value: object) -> Scalar:
 def _columns(data: bytes, count: int) -> list[array[int]]:
     size = count * 8
     if len(data) != size * _COLUMNS:
-        raise FrameError("blocks of another number")
+        raise FrameError("the blocks do not match their count")
     return [array("Q", data[size * at : size * (at + 1)]) for at in range(_COLUMNS)]
 
 
@@ -165,19 +166,19 @@ def _text(frames: Iterator[bytes], slices: int, longest: int) -> str:
         piece = next(frames)
         longest -= len(piece)
         if longest < 0:
-            raise FrameError("more text than is allowed")
+            raise FrameError("the text exceeds the limit")
         pieces.append(_string(piece.decode()))
     return "".join(pieces)
 
 
 def _paths(parents: object, titles: object) -> list[tuple[str, ...]]:
     if not isinstance(parents, list) or not isinstance(titles, list):
-        raise FrameError("headings that are no list")
+        raise FrameError("headings must be lists")
     paths: list[tuple[str, ...]] = [()]
     for parent, title in zip(parents, titles, strict=True):
         path = (*paths[_count(parent, len(paths) - 1)], _string(title))
         if len(path) > DEEPEST:
-            raise FrameError("headings that go too deep")
+            raise FrameError("headings are nested too deeply")
         paths.append(path)
     return paths
 
@@ -186,6 +187,6 @@ def _blocks(columns: list[array[int]], paths: list[tuple[str, ...]], length: int
     free = 0
     for start, end, kind, path, page in zip(*columns, strict=True):
         if not free <= start < end <= length:
-            raise FrameError("blocks that overlap, or lie outside of the text")
+            raise FrameError("blocks must not overlap or lie outside of the text")
         free = end
         yield Block(start, end, _KINDS[kind], paths[path], page or None)

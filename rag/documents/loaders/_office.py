@@ -1,4 +1,4 @@
-"""What Word and PowerPoint files share: a guarded opening of their zip archive, and their properties."""
+"""Shared parts of the Word and PowerPoint loaders: safe opening of the zip archive, and properties."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from rag.errors import LoadError
 from rag.types import Scalar
 
 _UNPACKED_LIMIT = 500_000_000
-"""Bytes that an archive may hold once unpacked."""
+"""Maximum bytes of an unpacked archive."""
 _RATIO_LIMIT = 100
-"""How many times its size an archive may unpack to; XML of an honest document reaches about 20."""
+"""Maximum compression ratio of an archive; real documents reach about 20."""
 _RATIO_FLOOR = 20_000_000
-"""Bytes below which the ratio does not matter."""
+"""Unpacked bytes below which the ratio is not checked."""
 _MOST_PARTS = 10_000
-"""A presentation of a thousand slides has about 5,000 parts."""
+"""Maximum parts of an archive; a presentation of a thousand slides has about 5,000."""
 _MOST_ELEMENTS = 2_000_000
-"""Elements in all XML parts, each of which takes about 250 bytes once parsed; a page of text has about 500."""
+"""Maximum XML elements in all parts, at about 250 bytes each once parsed; a page of text has about 500."""
 _PIECE = 65_536
-"""Bytes that are unpacked at once."""
+"""Bytes to unpack at a time."""
 _LOCAL_HEAD = struct.Struct("<4s22xHH")
-"""The signature of a local file header, and the lengths of the name and the extra field that follow it."""
-_DAMAGED = "It seems to be damaged, or made to deceive: save it anew in its program, or leave it out."
+"""Signature of a local file header, and the lengths of the name and the extra field after it."""
+_DAMAGED = "It seems to be damaged or malicious: save it again in its program, or leave it out."
 
 
 class Properties(Protocol):
@@ -46,29 +46,30 @@ class Properties(Protocol):
 
 
 def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
-    """The archive as a stream, once it is known to be of the right kind and no bomb.
+    """Return the archive as a stream, after checking its kind and that it is not a zip bomb.
 
-    No size that the archive states is believed: everything is unpacked once, piece by piece, and counted. What
-    is read from the stream later is what was counted.
+    The sizes stated by the archive are not trusted: everything is unpacked once, piece by piece, and counted.
 
     Args:
-        part: A file that the archive must hold, such as ``word/document.xml``.
+        path: Path of the file, for messages.
+        data: Bytes of the file.
+        part: A file that the archive must contain, such as ``word/document.xml``.
 
     Raises:
-        LoadError: It is no such archive, is not what it says, or would unpack to too much.
+        LoadError: It is not such an archive, is inconsistent, or would unpack to too many bytes.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             items = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        fix = "Save it anew in its program (old .doc and .ppt as .docx and .pptx), or leave it out."
-        raise refused(path, f"is not an Office file that can be read ({error})", fix) from error
+        fix = "Save it again in its program (old .doc and .ppt as .docx and .pptx), or leave it out."
+        raise refused(path, f"is not a readable Office file ({error})", fix) from error
     if any(item.flag_bits & 1 for item in items):
         raise refused(path, "is encrypted", "Save a copy without the password and add that.")
     if all(item.filename != part for item in items):
         raise refused(path, f"is an archive without {part}", "Check what kind of file it is.")
     if len(items) > _MOST_PARTS:
-        raise refused(path, f"holds {len(items):,} parts, and {_MOST_PARTS:,} are the most", "Leave it out.")
+        raise refused(path, f"contains {len(items):,} parts, but the limit is {_MOST_PARTS:,}", "Leave it out.")
     most = min(_UNPACKED_LIMIT, max(_RATIO_FLOOR, len(data) * _RATIO_LIMIT))
     total = sum(item.file_size for item in items)
     if total > most:
@@ -82,10 +83,10 @@ def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
 
 
 def _counted(path: Path, data: bytes, item: zipfile.ZipInfo, most: int, most_elements: int) -> tuple[int, int]:
-    """Unpack a part and forget it; its bytes and, for XML, its elements.
+    """Unpack a part to count its bytes and, for XML, its elements.
 
     Raises:
-        LoadError: It has more of them, or is not what the archive says of it.
+        LoadError: It exceeds a limit, or does not match its entry in the archive.
     """
     is_xml = item.filename.lower().endswith((".xml", ".rels"))
     size = elements = checksum = 0
@@ -97,12 +98,12 @@ def _counted(path: Path, data: bytes, item: zipfile.ZipInfo, most: int, most_ele
         checksum = zlib.crc32(piece, checksum)
         if not is_xml:
             continue
-        # A tag may begin at the end of one piece and close at the start of the next.
+        # A tag may span two pieces.
         both = before + piece
         elements += both.count(b"<") - both.count(b"</") - before.count(b"<") + before.count(b"</")
         if elements > most_elements:
             raise refused(
-                path, f"holds more than {_MOST_ELEMENTS:,} elements of XML", "Split it, or leave it out."
+                path, f"contains more than {_MOST_ELEMENTS:,} XML elements", "Split it, or leave it out."
             )
         before = both[-1:]
     if size != item.file_size or checksum != item.CRC:
@@ -113,11 +114,10 @@ def _counted(path: Path, data: bytes, item: zipfile.ZipInfo, most: int, most_ele
 def _pieces(path: Path, data: bytes, item: zipfile.ZipInfo) -> Iterator[bytes]:
     """Unpack a part in pieces.
 
-    ``zipfile`` stops at the size that the archive states, although its own ``read`` has unpacked all of it by
-    then: a part that goes on beyond that size would not be noticed.
+    ``zipfile`` stops at the size that the archive states, so that it would not notice a longer part.
 
     Raises:
-        LoadError: It is damaged, or packed in a way that Office programs do not use.
+        LoadError: The part is damaged, or uses a compression method that Office programs do not.
     """
     head = data[item.header_offset : item.header_offset + _LOCAL_HEAD.size]
     if len(head) < _LOCAL_HEAD.size:
@@ -131,7 +131,7 @@ def _pieces(path: Path, data: bytes, item: zipfile.ZipInfo) -> Iterator[bytes]:
         yield from (bytes(packed[at : at + _PIECE]) for at in range(0, len(packed), _PIECE))
         return
     if item.compress_type != zipfile.ZIP_DEFLATED:
-        raise refused(path, f"packs {item.filename} in a way that Office programs do not use", _DAMAGED)
+        raise refused(path, f"uses an unsupported compression method for {item.filename}", _DAMAGED)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         for at in range(0, len(packed), _PIECE):
@@ -151,15 +151,15 @@ def _pieces(path: Path, data: bytes, item: zipfile.ZipInfo) -> Iterator[bytes]:
 
 
 def _damaged(path: Path, item: zipfile.ZipInfo) -> LoadError:
-    return refused(path, f"holds a part that is not what it says, {item.filename[:100]}", _DAMAGED)
+    return refused(path, f"contains an inconsistent part, {item.filename[:100]}", _DAMAGED)
 
 
 def _too_much(path: Path, total: str) -> LoadError:
-    problem = f"would unpack to {total} bytes, which is more than a document holds"
+    problem = f"would unpack to {total} bytes, which exceeds the limit"
     return refused(path, problem, "Leave it out, or save its text as a smaller file.")
 
 
 def described(properties: Properties) -> dict[str, Scalar]:
-    """Metadata from the core properties."""
+    """Return metadata from the core properties."""
     names = ("author", "subject", "keywords", "category")
     return scalars({name: getattr(properties, name) for name in names})

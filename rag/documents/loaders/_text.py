@@ -1,4 +1,4 @@
-"""From bytes to the characters that are stored, and what every loader shares about them."""
+"""Decoding of bytes to stored text, shared by all loaders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Loader = Callable[[Path, bytes, OnProblem], Iterator[Document]]
 
 REPLACEMENT = "\ufffd"
 
-# UTF-32 stands before UTF-16 because its little-endian mark begins with that of UTF-16.
+# UTF-32 precedes UTF-16, because its little-endian mark starts with that of UTF-16.
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -25,15 +25,15 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
 _HIGH = bytes(range(128, 256))
-# What text does not hold: control characters but for tab, line ends, form feed and escape (terminal colours).
+# Control characters that text does not contain: all but tab, line ends, form feed and escape (terminal colours).
 _CONTROLS = bytes([*range(9), *range(14, 27), *range(28, 32), 127])
 _BINARY_SAMPLE = 1_000_000
-# charset_normalizer grows slow on long input, and 64 KiB tell a language as well as a megabyte does.
+# charset_normalizer is slow on long input, and 64 KiB identify a language as well as a megabyte.
 _CHARSET_SAMPLE = 65_536
-_TELLING = 64  # Bytes outside ASCII that a guess needs at least.
+_ENOUGH = 64  # Minimum bytes outside ASCII for a guess.
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
-# A Windows-1252 character with a reason to stand in Western text: a letter beside a letter, or a usual sign.
+# Windows-1252 characters that are plausible in Western text: a letter next to a letter, or a common symbol.
 _WESTERN = re.compile(
     "(?<=[A-Za-zÀ-ÖØ-öø-ÿ])[À-ÖØ-öø-ÿŒœŠšŽžŸ]|[À-ÖØ-öø-ÿŒœŠšŽžŸ](?=[A-Za-zÀ-ÖØ-öø-ÿ])"
     "|[€‚„…†‡‰‹›‘’“”•–—™©®«»°±²³·¼½¾¿¡¢£¥§¶×÷ªº\xa0]"
@@ -41,25 +41,28 @@ _WESTERN = re.compile(
 
 
 def clean(text: str) -> str:
-    r"""The text as it may be stored: ``\n`` line ends; NUL and lone surrogates become U+FFFD."""
+    r"""Normalize text for storage: ``\n`` line ends, U+FFFD for NUL and lone surrogates."""
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     return _UNSTORABLE.sub(REPLACEMENT, text)
 
 
 def refused(path: Path, problem: str, fix: str = "") -> LoadError:
-    """The error for a file: ``NAME problem.``, and what to do about it."""
+    """Return the error for a file: ``NAME problem.``, and the fix."""
     return LoadError(f"{clean(path.name)} {problem}.", fix=fix)
 
 
 def decode(path: Path, data: bytes, on_problem: OnProblem, declared: str | None = None) -> str:
     r"""Decode a text file, without its byte order mark and with ``\n`` line ends.
 
-    The order of trust: a byte order mark; UTF-8; ``declared``; UTF-8 with a few damaged bytes; an encoding
-    that the bytes suggest. Anything but clean UTF-8, UTF-16 and UTF-32 is told to ``on_problem``.
+    Candidates in order: a byte order mark; UTF-8; ``declared``; UTF-8 with a few damaged bytes; a guessed
+    encoding. Anything but clean UTF-8, UTF-16 and UTF-32 is reported to ``on_problem``.
 
     Args:
-        declared: The encoding that the file itself names, if any.
+        path: Path of the file, for messages.
+        data: Bytes of the file.
+        on_problem: Called with a description of what was repaired or guessed.
+        declared: The encoding that the file itself declares, if any.
 
     Raises:
         LoadError: The bytes are binary.
@@ -79,7 +82,7 @@ def decode(path: Path, data: bytes, on_problem: OnProblem, declared: str | None 
 
 
 def _checked(path: Path, text: str, data: bytes, codec: str, on_problem: OnProblem) -> str:
-    """Report what decoding could not read; refuse what it could hardly read at all."""
+    """Report invalid bytes, and refuse the file if there are too many."""
     bad = text.count(REPLACEMENT)
     if codec == "utf-8":
         bad -= data.count(REPLACEMENT.encode())
@@ -93,11 +96,11 @@ def _checked(path: Path, text: str, data: bytes, codec: str, on_problem: OnProbl
 
 
 def _refuse_binary(path: Path, data: bytes, *, valid: bool) -> None:
-    """Raise for bytes with more control characters than text has."""
+    """Raise LoadError for bytes with more control characters than text has."""
     sample = data[:_BINARY_SAMPLE]
     controls = len(sample) - len(sample.translate(None, _CONTROLS))
     share = controls / len(sample) if sample else 0.0
-    # A stray NUL or two in a short note is damage, not a sign of a binary.
+    # A stray NUL or two in a short text is damage, not a sign of a binary file.
     if share > 0.3 or (share > 0.02 and (controls > 4 or not valid)):
         raise _binary(path)
 
@@ -107,9 +110,9 @@ def _binary(path: Path) -> LoadError:
 
 
 def _decode_legacy(data: bytes, declared: str | None) -> tuple[str, str]:
-    """Text and encoding of bytes that are not UTF-8."""
+    """Decode bytes that are not UTF-8, and return text and encoding."""
     if declared:
-        # A name that Python does not know says nothing about the bytes.
+        # Ignore an encoding that Python does not know.
         with suppress(LookupError):
             return data.decode(declared, "replace"), declared
     text = data.decode("utf-8", "replace")
@@ -117,9 +120,9 @@ def _decode_legacy(data: bytes, declared: str | None) -> tuple[str, str]:
     high = len(data) - len(data.translate(None, _HIGH))
     if bad * 4 <= high:
         return text, "utf-8"
-    # Short or mostly ASCII text gives a guesser nothing to go by: there Windows-1252 is the best bet.
-    telling = high >= _TELLING and high * 5 > len(data)
-    guess = _guess(data[:_CHARSET_SAMPLE]) if telling else None
+    # Short or mostly ASCII text is too little for a guess: there, Windows-1252 is the best bet.
+    enough = high >= _ENOUGH and high * 5 > len(data)
+    guess = _guess(data[:_CHARSET_SAMPLE]) if enough else None
     if guess:
         return data.decode(guess, "replace"), guess
     try:

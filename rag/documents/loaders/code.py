@@ -1,4 +1,4 @@
-"""Source code and configuration: cut where a definition or a section begins at the start of a line."""
+"""Source code and configuration files, split at definitions and sections that start a line."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _LANGUAGES = {
     ".proto": "proto", ".ps1": "powershell", ".py": "python", ".pyi": "python", ".r": "r", ".rb": "ruby",
     ".rs": "rust", ".scala": "scala", ".sol": "sol", ".swift": "swift",
 }  # fmt: skip
-# Formats without a language of their own in the splitter, cut by blank lines and by [sections].
+# Formats that the splitter does not know, split at blank lines and [sections].
 _PLAIN = (".toml", ".yaml", ".yml", ".ini", ".cfg", ".sh", ".bash", ".sql", ".css")
 _SECTIONED = (".toml", ".ini", ".cfg")
 
 SUFFIXES = tuple(sorted({*_LANGUAGES, *_PLAIN} - {".py", ".pyi"}))
 
 WHOLE = 1_500
-"""Characters up to which a definition stays one block; a longer one is cut at its blank lines."""
+"""Maximum characters of a definition that stays one block; a longer one is split at blank lines."""
 
 _SECTION = re.compile(r"^\[{1,2}([^\[\]\n]{1,200})\]{1,2}[ \t]*(?:[#;].*)?$", re.MULTILINE)
-# Words that begin a statement and not a definition; the splitter lists both.
+# Keywords of statements, which the splitter lists together with those of definitions.
 _STATEMENTS = {
     "begin", "break", "case", "catch", "cond", "const", "continue", "default", "do", "else", "elseif",
     "elsif", "finally", "for", "foreach", "if", "import", "in", "let", "library", "loop", "match", "option",
     "param", "pragma", "qualified", "repeat", "require", "rescue", "return", "static", "switch", "syntax",
     "try", "unless", "using", "val", "var", "when", "where", "while", "with",
 }  # fmt: skip
-# Words that stand before what is defined, which the splitter lists without them.
+# Modifiers before a definition's keyword, which the splitter does not list.
 _MODIFIERS = (
     r"(?:(?:export|default|pub(?:\([a-z]+\))?|async|unsafe|extern|public|private|protected|internal|static|final"
     r"|abstract|sealed|data|open|override|inline|virtual|constexpr)[ \t]+){0,6}"
@@ -55,13 +55,13 @@ _NAME = re.compile(
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is the decoded file."""
+    """Yield one document; the stored text is the decoded file."""
     text = decode(path, data, on_problem)
     yield Document(text, finished(path, text, scan(text, path.suffix.lower())))
 
 
 def scan(text: str, suffix: str) -> Iterator[Block]:
-    """The blocks of source code, not yet trimmed, by the language of a suffix."""
+    """Yield the untrimmed blocks of source code in the language of a suffix."""
     cuts: list[tuple[int, tuple[str, ...]]] = []
     if suffix in _SECTIONED:
         cuts = [(found.start(), (found[1].strip(),)) for found in _SECTION.finditer(text)]
@@ -75,7 +75,7 @@ def scan(text: str, suffix: str) -> Iterator[Block]:
 
 
 def pieces(text: str, start: int, end: int, path: tuple[str, ...], *, whole: bool) -> Iterator[Block]:
-    """The blocks of ``text[start:end]``: one when it may stay ``whole`` and is short, else its paragraphs."""
+    """Yield the blocks of ``text[start:end]``: one if it may stay ``whole`` and is short, else its paragraphs."""
     if whole and end - start <= WHOLE:
         yield Block(start, end, "code", path)
         return
@@ -93,7 +93,7 @@ def pieces(text: str, start: int, end: int, path: tuple[str, ...], *, whole: boo
 
 @cache
 def _pattern(language: str | None) -> re.Pattern[str] | None:
-    """What begins a definition at the start of a line, from the splitter's separators for a language."""
+    """Build the pattern of a definition at the start of a line from the splitter's separators for a language."""
     if language is None:
         return None
     from langchain_text_splitters import Language, RecursiveCharacterTextSplitter
@@ -105,6 +105,6 @@ def _pattern(language: str | None) -> re.Pattern[str] | None:
 
 
 def _named(text: str, start: int) -> tuple[str, ...]:
-    """The name of what is defined at a place, as a path of headings; empty when it cannot be told."""
+    """Return the name defined at an offset as a heading path; empty if unknown."""
     found = _NAME.match(text, start)
     return (found[1],) if found else ()

@@ -1,4 +1,4 @@
-"""Word: paragraphs, headings by their style, table rows."""
+"""Word documents: paragraphs, headings by style, table rows."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallba
 _PARAGRAPH, _TABLE, _ROW, _CELL = (f"{_MARKUP}{tag}" for tag in ("p", "tbl", "tr", "tc"))
 _BREAKS = {f"{_MARKUP}tab": "\t", f"{_MARKUP}br": "\n", f"{_MARKUP}cr": "\n", f"{_MARKUP}noBreakHyphen": "-"}
 _TEXT = f"{_MARKUP}t"
-# Deleted text, moved text where it was, tab stops, and the second drawing of a text box.
+# Deleted text, moved text at its old position, tab stops, and the fallback drawing of a text box.
 _HIDDEN = {f"{_MARKUP}del", f"{_MARKUP}moveFrom", f"{_MARKUP}pPr", f"{_MARKUP}rPr", _FALLBACK}
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is a rendering: paragraphs apart by blank lines, cells by ``|``."""
+    """Yield one document; the stored text separates paragraphs by blank lines and cells by ``|``."""
     import docx
 
     stream = unpacked(path, data, "word/document.xml")
@@ -31,9 +31,9 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         names = {style.style_id: style.name or "" for style in file.styles}
     except MemoryError:
         raise
-    except Exception as error:  # python-docx lets through whatever its XML parser or a missing part raises.
-        fix = "Open it in a word processor and save it anew, or leave it out."
-        raise refused(path, f"is not a Word file that can be read ({error})", fix) from error
+    except Exception as error:  # python-docx does not translate the errors of its parser.
+        fix = "Open it in a word processor and save it again, or leave it out."
+        raise refused(path, f"is not a readable Word file ({error})", fix) from error
     builder = Builder()
     sections = Sections()
     for element in _content(file.element.body):
@@ -60,7 +60,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def _level(style: str) -> int | None:
-    """The level of a heading style (a title is 0), None for any other style."""
+    """Return the level of a heading style (0 for a title), or None for any other style."""
     if style == "Title":
         return 0
     name, _, number = style.partition(" ")
@@ -68,9 +68,9 @@ def _level(style: str) -> int | None:
 
 
 def _content(body: Any) -> Iterator[Any]:
-    """Paragraphs and table rows in their order, without recursion, also those inside content controls.
+    """Yield paragraphs and table rows in order, including those in content controls, without recursion.
 
-    A row is given whole: what its cells hold is not given again.
+    The content of a row is not yielded again.
     """
     waiting = [body]
     while waiting:
@@ -82,13 +82,13 @@ def _content(body: Any) -> Iterator[Any]:
 
 
 def _row(row: Any) -> str:
-    """The cells of a row; a nested table is read as text of its cell."""
+    """Join the cells of a row; a nested table counts as text of its cell."""
     cells = (" ".join(_text(cell).split()) for cell in row.iterchildren() if cell.tag != f"{_MARKUP}trPr")
     return " | ".join(cell for cell in cells if cell)
 
 
 def _text(element: Any) -> str:
-    """The text as shown, without recursion: tracked insertions count, tracked deletions do not."""
+    """Return the visible text, with tracked insertions and without tracked deletions, without recursion."""
     pieces: list[str] = []
     waiting = [element]
     while waiting:

@@ -1,4 +1,4 @@
-"""HTML: the readable text of a page, with its headings, list items, table rows and preformatted parts."""
+"""HTML: the readable text of a page with headings, list items, table rows and preformatted parts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _META = {"author": "author", "description": "description", "keywords": "keywords
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is the text of the page, blocks apart by blank lines."""
+    """Yield one document; the stored text is the page's text, its blocks separated by blank lines."""
     root = _parse(path, decode(path, data, on_problem, _declared_encoding(data)))
     reader = _Reader()
     fields: dict[str, object] = {}
@@ -49,7 +49,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def _declared_encoding(data: bytes) -> str | None:
-    """What ``<meta charset>`` names; browsers read Latin-1 as Windows-1252, and so do we."""
+    """Return the encoding in ``<meta charset>``, with Latin-1 read as Windows-1252, as browsers do."""
     found = _DECLARED.search(data, 0, 4096)
     if found is None:
         return None
@@ -58,22 +58,22 @@ def _declared_encoding(data: bytes) -> str | None:
 
 
 def _parse(path: Path, text: str) -> Any:
-    """The tree of a page, None for one without any element; nothing is fetched, no entity is defined."""
+    """Parse a page, or return None if it has no elements; nothing is fetched, and no entities are expanded."""
     from lxml import etree  # type: ignore[import-untyped]
 
     parser = etree.HTMLParser(
         encoding="utf-8", no_network=True, huge_tree=True, remove_comments=True, remove_pis=True
     )
-    # As bytes, because lxml refuses characters that come with a declaration of their encoding.
+    # As bytes, because lxml refuses a str with an encoding declaration.
     root = etree.fromstring(text.encode(), parser)
     if any("depth" in entry.message.lower() for entry in parser.error_log):
-        # The parser stops there and would give half the page for the whole.
+        # The parser stops there and would return half of the page.
         raise refused(path, "is nested too deeply to be read", "Save the page as plain text and add that.")
     return root
 
 
 def _meta(root: Any) -> dict[str, object]:
-    """What the page says of itself in ``<meta>`` and ``<html lang>``."""
+    """Return the metadata in ``<meta>`` and ``<html lang>``."""
     fields: dict[str, object] = {}
     for element in root.iter("meta"):
         name = _META.get((element.get("name") or element.get("property") or "").lower())
@@ -87,15 +87,14 @@ def _meta(root: Any) -> dict[str, object]:
 class _Reader:
     """Walks the tree once, without recursion, and writes a block wherever the page starts a new line.
 
-    Inside a table row everything is inline, and cells are joined by ``|``; a table inside a cell is read as
-    a table of its own.
+    Everything inside a table row is inline, with cells joined by ``|``; a nested table is a table of its own.
     """
 
     def __init__(self) -> None:
         self.builder = Builder()
         self.sections = Sections()
         self._inline: list[str] = []
-        self._cells: list[int | None] = [None]  # Cells so far of the row we are in; None outside a row.
+        self._cells: list[int | None] = [None]  # Number of cells in the current row; None outside a row.
         self._pre = 0
         self._bullet = False
 
@@ -162,7 +161,7 @@ class _Reader:
             self._inline.append(piece if keep else _SPACE.sub(" ", piece))
 
     def _flush(self, kind: BlockKind = "text") -> None:
-        """Write what has gathered as one block."""
+        """Write the collected text as one block."""
         joined = "".join(self._inline)
         self._inline.clear()
         if not self._pre:

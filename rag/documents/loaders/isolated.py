@@ -1,7 +1,7 @@
-"""Loads files in a child process, so that a hostile or huge one costs that child and nothing else.
+"""Loading of files in a child process, so that a hostile or huge file cannot harm the application.
 
-The child opens the file, parses it with ``load`` of this package and sends its documents one by one; the parent
-never holds the file. What ends the child is reported as what is wrong with the file.
+The child reads the file, parses it with ``load`` of this package and sends its documents one by one. A failure of
+the child is reported as a problem of the file.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 MEGABYTE = 1_000_000
 MOST_PROBLEMS = 100
-"""Problems of one file that are reported one by one."""
+"""Maximum problems of a file that are reported individually."""
 LONGEST_PROBLEM = 1_000
 MOST_RECORDS = 150_000
-"""Documents of one file. Chroma keeps about 4.3 KB in memory for each passage: with more records, one file alone
-could take more than 1.5 GB."""
+"""Maximum documents of a file. Chroma keeps about 4.3 KB per passage in memory, so that one file with more records
+could take over 1.5 GB."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class ParseLimits:
-    """What a file may take.
+    """Limits on parsing a file.
 
     Attributes:
-        file_bytes: Of the file.
-        text_bytes: Of the text of one document, in UTF-8.
-        memory_mb: Of the child process, in megabytes.
-        timeout_s: Seconds of parsing one file.
+        file_bytes: Maximum size of the file.
+        text_bytes: Maximum size of a document's text in UTF-8.
+        memory_mb: Memory limit of the child process in megabytes.
+        timeout_s: Time limit per file in seconds.
     """
 
     file_bytes: int
@@ -70,8 +70,8 @@ class Loading:
     """A file that is being loaded.
 
     Attributes:
-        sha256: Of the bytes that are parsed.
-        documents: Those that ``rag.documents.loaders.load`` yields, with the errors that it raises.
+        sha256: Hash of the file's bytes.
+        documents: The documents, as yielded (and with the errors raised) by ``rag.documents.loaders.load``.
     """
 
     sha256: str
@@ -79,10 +79,10 @@ class Loading:
 
 
 class IsolatedLoader:
-    """Loads one file after the other in a child process, which starts at once and is replaced when it dies.
+    """Loads files one at a time in a child process, which starts immediately and is replaced when it dies.
 
     Args:
-        limits: For each file.
+        limits: Limits per file.
     """
 
     def __init__(self, limits: ParseLimits) -> None:
@@ -106,21 +106,21 @@ class IsolatedLoader:
         self._sandbox.close()
 
     def load(self, path: Path, *, on_problem: OnProblem = lambda _: None) -> Loading:
-        """Begin to load a file.
+        """Start loading a file.
 
         Args:
-            path: Of the file; its suffix chooses the loader.
-            on_problem: As for ``rag.documents.loaders.load``; called while the documents are iterated.
+            path: Path of the file; its suffix selects the loader.
+            on_problem: See ``rag.documents.loaders.load``; called while the documents are iterated.
 
         Raises:
-            LoadError: The file cannot be read. Later, while the documents are iterated: it cannot be turned into
-                documents, or takes more than a limit allows.
+            LoadError: The file cannot be read or, while the documents are iterated, cannot be parsed or exceeds
+                a limit.
         """
         messages = self._messages(path)
         return Loading(str(next(messages)), self._documents(path, messages, on_problem))
 
     def _messages(self, path: Path) -> Generator[str | Document, None, None]:
-        """Yield the hash, then problems and documents, in the order in which they come."""
+        """Yield the hash, then problems and documents in the order of arrival."""
         limits = self.limits
         request = {"path": str(path), "file_bytes": limits.file_bytes, "text_bytes": limits.text_bytes}
         with explained(path, limits.memory_mb, limits.timeout_s), closing(self._sandbox.run(request)) as frames:
@@ -133,13 +133,13 @@ class IsolatedLoader:
         self, path: Path, messages: Generator[str | Document, None, None], on_problem: OnProblem
     ) -> Generator[Document, None, None]:
         documents = characters = 0
-        left = MOST_PROBLEMS + 1  # The last one says how many more there are.
+        left = MOST_PROBLEMS + 1  # The last one reports how many more there are.
         with closing(messages):
             for message in messages:
                 if isinstance(message, Document):
                     documents += 1
                     characters += len(message.text)
-                    # The child has counted already; one that was taken over may not have.
+                    # The child checks this too, unless the file has taken it over.
                     if documents > MOST_RECORDS or characters > self.limits.text_bytes:
                         raise refused(path, *_NONSENSE)
                     yield message
@@ -150,11 +150,7 @@ class IsolatedLoader:
 
 @contextmanager
 def explained(path: Path, memory_mb: int, timeout_s: float) -> Iterator[None]:
-    """Report what ends the child that works on a file as what is wrong with the file.
-
-    Raises:
-        LoadError: In place of ``SandboxError`` and ``FrameError``.
-    """
+    """Translate ``SandboxError`` and ``FrameError`` to ``LoadError``, as a problem of the file."""
     try:
         yield
     except FrameError as error:
@@ -163,11 +159,11 @@ def explained(path: Path, memory_mb: int, timeout_s: float) -> Iterator[None]:
         raise refused(path, *_explanation(error, memory_mb, timeout_s)) from error
 
 
-_NONSENSE = ("makes its parser send what cannot be understood", "It may be made to do harm: leave it out.")
+_NONSENSE = ("makes its parser send invalid data", "It may be malicious: leave it out.")
 
 
 def _explanation(error: SandboxError, memory_mb: int, timeout_s: float) -> tuple[str, str]:
-    """What is wrong with a file, and what to do about it."""
+    """Return the problem of a file, and the fix."""
     larger = "Split the file, raise the setting, or leave the file out."
     if error.reason == "memory":
         return f"takes more than {memory_mb:,} MB to parse (ingest.parse_memory_mb)", larger
@@ -177,27 +173,27 @@ def _explanation(error: SandboxError, memory_mb: int, timeout_s: float) -> tuple
         return _NONSENSE
     if error.reason == "start":
         problem = (
-            f"was not read, since the process that parses files does not start ({error.detail or 'too slow'})"
+            f"was not read, because the process that parses files does not start ({error.detail or 'too slow'})"
         )
         return problem, "Free some memory, or raise ingest.parse_memory_mb, and add the file again."
     problem = f"makes its parser crash ({error.detail})"
-    return problem, "It seems to be damaged: save it anew, or leave it out."
+    return problem, "It seems to be damaged: save it again, or leave it out."
 
 
 def _object(frame: bytes) -> dict[str, Any]:
     try:
         found = json.loads(frame)
     except (ValueError, RecursionError) as error:
-        raise FrameError("no JSON") from error
+        raise FrameError("a frame must be JSON") from error
     if not isinstance(found, dict):
-        raise FrameError("no JSON object")
+        raise FrameError("a frame must be a JSON object")
     return found
 
 
 def _sha256(frame: bytes) -> str:
     found = _object(frame).get("sha256")
     if not isinstance(found, str) or not _SHA256.fullmatch(found):
-        raise FrameError("no hash")
+        raise FrameError("the hash is missing")
     return found
 
 
@@ -205,10 +201,10 @@ def _sha256(frame: bytes) -> str:
 
 
 def parse(request: dict[str, Any]) -> Iterator[bytes]:
-    """Load a file: its hash, then its documents, and the problems where they come up.
+    """Load a file and yield frames: its hash, then documents and problems as they come up.
 
     Raises:
-        LoadError: As ``rag.documents.loaders.load``; the file cannot be read; a document is larger than its limit.
+        LoadError: The file cannot be read or parsed, or a document exceeds a limit.
     """
     path, longest = Path(request["path"]), int(request["text_bytes"])
     data = _read(path, int(request["file_bytes"]))
@@ -221,11 +217,11 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
         for document in documents:
             yield from problems.taken()
             if sent == MOST_RECORDS:
-                raise refused(path, f"holds more than {MOST_RECORDS:,} records", "Split it.")
+                raise refused(path, f"contains more than {MOST_RECORDS:,} records", "Split it.")
             own = text_bytes(document.text)
             if own <= longest < size + own:
                 problem = (
-                    f"holds more than {longest / MEGABYTE:,.0f} MB of text in its records (ingest.max_text_mb)"
+                    f"contains more than {longest / MEGABYTE:,.0f} MB of text in its records (ingest.max_text_mb)"
                 )
                 raise refused(path, problem, "Split it, or raise the setting.")
             try:
@@ -237,7 +233,7 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
                     raise refused(path, error.problem, error.fix) from error
                 problems.add(f"record {document.record[:100]} {error.problem}")
         if not sent:
-            raise refused(path, "has no record that can be read", "Correct the file, or leave it out.")
+            raise refused(path, "has no readable record", "Fix the file, or leave it out.")
     except LoadError:
         yield from problems.rest()
         raise
@@ -245,7 +241,7 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
 
 
 class _Problems:
-    """Gathers problems until they can be sent, and counts those that are too many to be sent."""
+    """Collects problems to send, and counts those beyond the limit."""
 
     def __init__(self) -> None:
         self._waiting: list[str] = []
@@ -253,7 +249,7 @@ class _Problems:
         self._more = 0
 
     def add(self, reason: str) -> None:
-        """Note a problem."""
+        """Add a problem."""
         if not self._left:
             self._more += 1
             return
@@ -261,13 +257,13 @@ class _Problems:
         self._waiting.append(reason[:LONGEST_PROBLEM])
 
     def taken(self) -> Iterator[bytes]:
-        """Yield what waits, as frames."""
+        """Yield the waiting problems as frames."""
         waiting, self._waiting = self._waiting, []
         for reason in waiting:
             yield json.dumps({"problem": reason}).encode()
 
     def rest(self) -> Iterator[bytes]:
-        """Yield what waits, and then how many more there were."""
+        """Yield the waiting problems, and the number of those that were dropped."""
         if self._more:
             self._waiting.append(f"and {self._more:,} more problems")
         yield from self.taken()
@@ -277,14 +273,14 @@ def _read(path: Path, most: int) -> bytes:
     """Read a whole file.
 
     Raises:
-        LoadError: It cannot be read, is none, or has more bytes.
+        LoadError: It cannot be read, is not a regular file, or has more than ``most`` bytes.
     """
     try:
-        # Without waiting: by now it may be a pipe.
+        # Non-blocking, because the path may have become a pipe.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
-                raise LoadError("It is a pipe, a socket or a device, and no file.")
+                raise LoadError("It must be a regular file, not a pipe, a socket or a device.")
             data = file.read(most + 1) if found.st_size <= most else b""
     except OSError as error:
         raise LoadError(error.strerror or str(error)) from error

@@ -1,7 +1,7 @@
-"""JSON and JSON lines: each record is a document of its own.
+"""JSON and JSON lines: every record is a document.
 
-A record's ``text`` is stored exactly; a record without one is written as ``key: value`` lines. What counts as
-records: the lines of a JSONL file, the items of a list, or the items of the only list that an object holds.
+A record's ``text`` is stored exactly; a record without one is rendered as ``key: value`` lines. Records are the
+lines of a JSONL file, the items of a list, or the items of the only list in an object.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from rag.errors import LoadError
 from rag.types import Block, Document, Scalar
 
 _DEEPEST = 100
-"""Levels of nesting beyond which a value is not a document but an attack or a mistake."""
+"""Maximum levels of nesting."""
 
 Record = tuple[str, str, object]
-"""Where it stands (``line 7``), its number from 1, its value."""
+"""Location (``line 7``), number from 1, value."""
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """The records of a JSON file.
+    """Yield the records of a JSON file.
 
     Raises:
-        LoadError: It is not valid JSON, nested too deeply, or no record has anything to read.
+        LoadError: The file is not valid JSON, is nested too deeply, or has no readable record.
     """
     text = decode(path, data, on_problem)
     del data
@@ -39,9 +39,9 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
             yield from _load_lines(path, text, on_problem)
             return
         problem = f"is not valid JSON in line {error.lineno}, column {error.colno}: {error.msg}"
-        raise refused(path, problem, "Correct that place.") from error
+        raise refused(path, problem, "Fix that line.") from error
     except (RecursionError, ValueError) as error:
-        raise refused(path, f"is not JSON that can be read ({_reason(error)})", "Leave it out.") from error
+        raise refused(path, f"is not readable JSON ({_reason(error)})", "Leave it out.") from error
     del text
     values = _records_in(value)
     if values is None:
@@ -52,10 +52,10 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def load_lines(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """The records of a file with one JSON value in each line; a bad line does not lose the others.
+    """Yield the records of a file with one JSON value per line, skipping bad lines.
 
     Raises:
-        LoadError: No line holds a record that can be read.
+        LoadError: No line contains a readable record.
     """
     text = decode(path, data, on_problem)
     del data
@@ -85,7 +85,7 @@ def _reason(error: Exception) -> str:
 
 
 def _records_in(value: object) -> list[object] | None:
-    """The records that a JSON value holds; None when it is one thing as a whole."""
+    """Return the records in a JSON value; None if it is a single document."""
     if isinstance(value, list):
         return value
     if isinstance(value, dict):
@@ -98,7 +98,7 @@ def _records_in(value: object) -> list[object] | None:
 
 
 def _whole(path: Path, value: object) -> Document:
-    """A single object or scalar as the one document of its file."""
+    """Return a single object or scalar as the only document of its file."""
     fields = _fields_of(value)
     text, blocks = _text_of(path, fields)
     others = {key: item for key, item in fields.items() if key not in ("text", "title")}
@@ -107,7 +107,7 @@ def _whole(path: Path, value: object) -> Document:
 
 
 class _Problems:
-    """Passes on what is wrong with records, and remembers the first for a file without a good one."""
+    """Reports problems of records, and keeps the first one for the error of a file without any good record."""
 
     def __init__(self, on_problem: OnProblem) -> None:
         self.first: str | None = None
@@ -119,7 +119,7 @@ class _Problems:
 
 
 def _documents(path: Path, records: Iterator[Record], problems: _Problems) -> Iterator[Document]:
-    seen: set[str] = set()
+    known: set[str] = set()
     for place, number, value in records:
         try:
             document = _document(path, number, value)
@@ -127,26 +127,26 @@ def _documents(path: Path, records: Iterator[Record], problems: _Problems) -> It
             reason = "nested too deeply" if isinstance(error, RecursionError) else error.message
             problems.add(f"{place}: {reason.removeprefix(clean(path.name)).strip().rstrip('.')}")
             continue
-        if document.record in seen:
-            document = _renamed(document, number, seen)
+        if document.record in known:
+            document = _renamed(document, number, known)
             problems.add(f"{place}: an earlier record has the same id; this one is kept as {document.record}")
-        seen.add(document.record)
+        known.add(document.record)
         yield document
-    if not seen:
-        reason = problems.first or "there is none in it"
-        raise refused(path, f"has no record that can be read ({reason})", "Correct the file, or leave it out.")
+    if not known:
+        reason = problems.first or "it is empty"
+        raise refused(path, f"has no readable record ({reason})", "Fix the file, or leave it out.")
 
 
-def _renamed(document: Document, number: str, seen: set[str]) -> Document:
-    """The same document under an identity that is free."""
+def _renamed(document: Document, number: str, known: set[str]) -> Document:
+    """Return the document with an unused record id."""
     name = f"{document.record}~{number}"
-    while name in seen:
+    while name in known:
         name += "~"
     return replace(document, record=name)
 
 
 def _document(path: Path, number: str, value: object) -> Document:
-    """A record as a document; its identity is its ``id`` or ``_id``, else its number."""
+    """Return a record as a document, identified by its ``id`` or ``_id``, or else its number."""
     fields = _fields_of(value)
     text, blocks = _text_of(path, fields)
     identity = next((found for key in ("id", "_id") if (found := scalar(fields.get(key))) is not None), None)
@@ -163,17 +163,17 @@ def _document(path: Path, number: str, value: object) -> Document:
 
 
 def _fields_of(value: object) -> dict[str, object]:
-    """The fields of an object; any other value is a text."""
+    """Return the fields of an object; any other value becomes the field ``text``."""
     if isinstance(value, dict):
         return value
     return {"text": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
 
 
 def _text_of(path: Path, fields: dict[str, object]) -> tuple[str, tuple[Block, ...]]:
-    """The stored text of a record and its blocks.
+    """Return the stored text of a record and its blocks.
 
     Raises:
-        LoadError: Nothing in it can be read.
+        LoadError: The record contains nothing readable.
     """
     text = fields.get("text")
     if isinstance(text, str) and text.strip():
@@ -186,7 +186,7 @@ def _text_of(path: Path, fields: dict[str, object]) -> tuple[str, tuple[Block, .
 
 
 def _flat(path: Path, fields: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """Every scalar with the keys that lead to it (``paragraphs.0.context``), in order, without recursion."""
+    """Yield every scalar with its key path (``paragraphs.0.context``), in order, without recursion."""
     waiting: list[tuple[str, object, int]] = [("", fields, 0)]
     while waiting:
         name, value, depth = waiting.pop()

@@ -1,4 +1,4 @@
-"""Markdown: markdown-it says on which lines each block stands, so that offsets into the text are exact."""
+"""Markdown: markdown-it reports the lines of every block, so that offsets are exact."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from rag.types import Block, BlockKind, Document
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
-# Structure shows at the start of a line, and the parser walks lines character by character in Python: it is
-# given no more of a line than this.
+# Characters of a line that the parser gets: structure shows at the start of a line, and the parser is slow.
 _LINE_START = 1_000
 _FRONT_MATTER_LIMIT = 65_536
 
@@ -40,7 +39,7 @@ _ANCHOR = re.compile(r"\{[^{}]*\}$")
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is the decoded file, front matter included but outside the blocks."""
+    """Yield one document; the stored text is the decoded file, whose front matter belongs to no block."""
     text = decode(path, data, on_problem)
     fields, body = _front_matter(text, on_problem)
     sections = Sections()
@@ -50,11 +49,11 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def scan(source: str, sections: Sections, base: int = 0) -> Iterator[Block]:
-    r"""The blocks of Markdown source, not yet trimmed.
+    r"""Yield the untrimmed blocks of Markdown source.
 
     Args:
         source: The text, with ``\n`` line ends.
-        sections: The headings open before it; those of the source are opened in it.
+        sections: The current headings, updated during the scan.
         base: Offset of the source in the stored text.
     """
     rows = source.split("\n")
@@ -67,27 +66,27 @@ def scan(source: str, sections: Sections, base: int = 0) -> Iterator[Block]:
             continue
         first, last = token.map
         lines = rows[first:last]
-        if _unseen(token.type, lines):
+        if _is_invisible(token.type, lines):
             continue
         if kind == "heading":
             sections.enter(int(token.tag[1]), _heading(parser, tokens[position + 1].content))
-        # The last line end is the file's, not the block's, and starts[] counts one past the text.
+        # Leave out the block's last line end.
         yield Block(base + starts[first], base + starts[last] - 1, kind, sections.path)
 
 
 @cache
 def _parser() -> MarkdownIt:
-    """A parser of block structure alone: what is inside a paragraph moves no offset and costs most."""
+    """Return a parser of block structure only: inline mark-up moves no offsets and costs most of the time."""
     from markdown_it import MarkdownIt
 
-    # Link definitions are left to _unseen: searching for them can take quadratic time.
+    # _is_invisible handles link definitions, because parsing them can take quadratic time.
     parser = MarkdownIt("commonmark").enable("table").disable("reference")
     parser.core.ruler.enableOnly(["block"])
     return parser
 
 
 def _heading(parser: MarkdownIt, source: str) -> str:
-    """The words of a heading, without its marks, links and anchor (``{#name}``)."""
+    """Return the text of a heading, without mark-up, links and anchor (``{#name}``)."""
     from markdown_it.token import Token
 
     tokens: list[Token] = []
@@ -96,8 +95,8 @@ def _heading(parser: MarkdownIt, source: str) -> str:
     return "".join(" " if t.type in breaks else t.content for t in tokens if t.type != "html_inline")
 
 
-def _unseen(kind: str, lines: list[str]) -> bool:
-    """Whether the rendered page shows nothing of these lines: a comment, bare tags, link definitions."""
+def _is_invisible(kind: str, lines: list[str]) -> bool:
+    """Whether these lines are invisible when rendered: a comment, bare tags, link definitions."""
     if kind == "paragraph_open":
         return all(_DEFINITION.match(line) for line in lines)
     if kind != "html_block":
@@ -109,7 +108,7 @@ def _unseen(kind: str, lines: list[str]) -> bool:
 
 
 def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], int]:
-    """The fields of YAML front matter and the offset where the body begins; no fields and 0 without any."""
+    """Return the fields of YAML front matter and the offset of the body; no fields and 0 without any."""
     if not text.startswith(("---\n", "--- \n")):
         return {}, 0
     start = text.index("\n") + 1

@@ -14,21 +14,21 @@ from rag.documents.loaders.markdown import scan
 from rag.types import Block, Document
 
 _OUTPUT_LIMIT = 1_000
-"""Characters of a cell's output that are kept: its beginning says what it is, the rest is bulk."""
+"""Maximum characters of a cell's output; the rest is dropped."""
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is the cells' sources and outputs, apart by blank lines.
+    """Yield one document; the stored text is the cells' sources and outputs, separated by blank lines.
 
     Raises:
-        LoadError: It is not a notebook.
+        LoadError: The file is not a notebook.
     """
     try:
         value = json.loads(decode(path, data, on_problem))
     except json.JSONDecodeError as error:
         problem = f"is not valid JSON in line {error.lineno}, column {error.colno}: {error.msg}"
-        raise refused(path, problem, "Open it in Jupyter and save it anew.") from error
+        raise refused(path, problem, "Open it in Jupyter and save it again.") from error
     builder = Builder()
     sections = Sections()
     blocks: list[Block] = []
@@ -44,7 +44,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def _cells(path: Path, value: object) -> list[dict[str, object]]:
-    """The cells, in the shape of format 4 (``cells``) or 3 (``worksheets``)."""
+    """Return the cells of format 4 (``cells``) or 3 (``worksheets``)."""
     cells = value.get("cells") if isinstance(value, dict) else None
     if cells is None and isinstance(value, dict) and isinstance(value.get("worksheets"), list):
         sheets = [sheet for sheet in value["worksheets"] if isinstance(sheet, dict)]
@@ -61,7 +61,7 @@ def _language(value: object) -> object:
 
 
 def _write_cell(builder: Builder, blocks: list[Block], sections: Sections, cell: dict[str, object]) -> None:
-    """Append a cell and what it printed, and note its blocks."""
+    """Append a cell and its outputs, and their blocks."""
     source = clean(_joined(cell.get("source", cell.get("input")))).strip()
     kind = cell.get("cell_type")
     code = kind == "code"
@@ -79,14 +79,14 @@ def _write_cell(builder: Builder, blocks: list[Block], sections: Sections, cell:
 
 
 def _joined(value: object) -> str:
-    """Text that a notebook holds whole or as a list of lines."""
+    """Join text that a notebook stores whole or as a list of lines."""
     if isinstance(value, list):
         return "".join(line for line in value if isinstance(line, str))
     return value if isinstance(value, str) else ""
 
 
 def _outputs(cell: dict[str, object]) -> Iterator[str]:
-    """The text that a code cell printed or returned; images and HTML are left out."""
+    """Yield the text outputs of a code cell, without images and HTML."""
     outputs = cell.get("outputs")
     room = _OUTPUT_LIMIT
     for output in outputs if isinstance(outputs, list) else []:

@@ -1,6 +1,6 @@
-"""PDF, through PDFium: the text of each page, cut into paragraphs by the length of its lines.
+"""PDF, through PDFium: the text of every page, split into paragraphs by line length.
 
-PDFium is not thread safe, whatever document it works on: one thread of a process may load PDFs.
+PDFium is not thread-safe, even across documents: only one thread of a process may load PDFs.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from rag.types import Document
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _OUTLINE_LIMIT = 10_000
-# PDFium writes U+FFFE (or U+0002) for the hyphen that joins two lines; it is left in the word as a hyphen.
+# PDFium writes U+FFFE (or U+0002) for a hyphen at a line end; it becomes a plain hyphen.
 _SIGNS = str.maketrans({"\ufffe": "-", "\x02": "-", "\r": None})
 _INFO = {"Author": "author", "Subject": "subject", "Keywords": "keywords"}
 
 Outline = dict[int, dict[str, int]]
-"""Page, from 0, to the levels (from 1) of the titles that begin there."""
+"""Maps pages, from 0, to the titles on them and their levels, from 1."""
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is that of the pages, in their order, paragraphs on lines of their own.
+    """Yield one document; the stored text is that of the pages in order, paragraphs on lines of their own.
 
     Raises:
-        LoadError: The file is broken, locked by a password, or has no text (scanned pages).
+        LoadError: The file is damaged, needs a password, or has no text (scanned pages).
     """
     file = _open(path, data)
     try:
@@ -41,7 +41,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         raise refused(
             path,
             "has no text: its pages seem to be scanned images",
-            "Recognise the text first (OCR, for example with ocrmypdf) and add the result.",
+            "Run text recognition first (OCR, for example with ocrmypdf) and add the result.",
         )
     if scanned:
         shown = ", ".join(map(str, scanned[:20])) + (" and more" if len(scanned) > 20 else "")
@@ -69,12 +69,12 @@ def _open(path: Path, data: bytes) -> Any:
         if getattr(error, "err_code", None) == _PASSWORD_ERROR:
             fix = "Save a copy without the password and add that."
             raise refused(path, "is encrypted with a password", fix) from error
-        fix = "Open it in a PDF viewer and save it anew, or leave it out."
-        raise refused(path, f"is not a PDF that can be read ({error})", fix) from error
+        fix = "Open it in a PDF viewer and save it again, or leave it out."
+        raise refused(path, f"is not a readable PDF ({error})", fix) from error
 
 
 def _read(file: Any) -> tuple[list[str], list[int], dict[str, str], Outline]:
-    """The text of each page, the numbers (from 1) of pages with images only, the information, the outline."""
+    """Return the text of every page, the numbers (from 1) of pages with images only, the info, the outline."""
     info: dict[str, str] = file.get_metadata_dict()
     count = len(file)
     outline = _outline(file)
@@ -89,13 +89,13 @@ def _read(file: Any) -> tuple[list[str], list[int], dict[str, str], Outline]:
 
 
 def _read_page(file: Any, index: int) -> tuple[str, bool]:
-    """The text of a page, and whether it has images in place of text."""
+    """Return the text of a page, and whether it has images instead of text."""
     from pypdfium2 import PdfiumError, raw
 
     try:
         page = file[index]
     except PdfiumError:
-        return "", False  # A page that is listed and not there: the others still count.
+        return "", False  # The page is listed but missing: read the others.
     try:
         content = page.get_textpage()
         try:
@@ -111,7 +111,7 @@ def _read_page(file: Any, index: int) -> tuple[str, bool]:
 
 
 def _outline(file: Any) -> Outline:
-    """The bookmarks; what is broken in them is left out, for they only add headings."""
+    """Return the bookmarks, ignoring broken ones, because they only add headings."""
     from pypdfium2 import PdfiumError
 
     found: Outline = {}
@@ -125,7 +125,7 @@ def _outline(file: Any) -> Outline:
 
 
 def _write_page(builder: Builder, sections: Sections, page: str, number: int, titles: dict[str, int]) -> None:
-    """Write a page's paragraphs; a line that the outline names is a heading."""
+    """Write a page's paragraphs; lines that the outline names are headings."""
     gap = "\n\n"
     for paragraph in _paragraphs(page, titles):
         level = titles.get(one_line(paragraph).casefold())
@@ -136,7 +136,7 @@ def _write_page(builder: Builder, sections: Sections, page: str, number: int, ti
 
 
 def _paragraphs(page: str, titles: dict[str, int]) -> Iterator[str]:
-    """Cut a page after each line that ends well before its full lines do: PDF text has no blank lines."""
+    """Split a page after every line that is much shorter than a full one, since PDF text has no blank lines."""
     rows = [row.rstrip() for row in page.split("\n")]
     lengths = sorted(len(row) for row in rows if row)
     full = lengths[len(lengths) * 9 // 10] if lengths else 0

@@ -1,4 +1,4 @@
-"""Plain text, and any text whose format is not known: a block is a paragraph, in a log a line."""
+"""Plain text, and text of an unknown format: a block is a paragraph, or a line of a log file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag.types import Block, Document
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is the decoded file."""
+    """Yield one document; the stored text is the decoded file."""
     text = decode(path, data, on_problem)
     spans = lines(text, 0, len(text)) if path.suffix.lower() == ".log" else paragraphs(text)
     yield Document(text, finished(path, text, (Block(start, end) for start, end in spans)))

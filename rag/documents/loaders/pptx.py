@@ -1,4 +1,4 @@
-"""PowerPoint: each slide is a page, its title a heading; then its text, table rows and notes."""
+"""PowerPoint: every slide is a page with its title as heading, then text, table rows and notes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rag.types import Document
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is a rendering, slide after slide."""
+    """Yield one document; the stored text is a rendering of all slides."""
     import pptx
 
     stream = unpacked(path, data, "ppt/presentation.xml")
@@ -23,9 +23,9 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         slides = list(file.slides)
     except MemoryError:
         raise
-    except Exception as error:  # python-pptx lets through whatever its XML parser or a missing part raises.
-        fix = "Open it in a presentation program and save it anew, or leave it out."
-        raise refused(path, f"is not a PowerPoint file that can be read ({error})", fix) from error
+    except Exception as error:  # python-pptx does not translate the errors of its parser.
+        fix = "Open it in a presentation program and save it again, or leave it out."
+        raise refused(path, f"is not a readable PowerPoint file ({error})", fix) from error
     builder = Builder()
     for number, slide in enumerate(slides, start=1):
         _write_slide(builder, slide, number)
@@ -61,7 +61,7 @@ def _write_slide(builder: Builder, slide: Any, number: int) -> None:
 
 
 def _shapes(shapes: Any) -> Iterator[Any]:
-    """Shapes in their order, those inside groups included, without recursion."""
+    """Yield shapes in order, including those inside groups, without recursion."""
     waiting = list(reversed(list(shapes)))
     while waiting:
         shape = waiting.pop()

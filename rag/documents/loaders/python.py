@@ -1,4 +1,4 @@
-"""Python source: functions, methods and what stands between them, under the names that lead to them."""
+"""Python source: functions, methods and the code between them, with qualified names as headings."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from rag.documents.loaders._text import OnProblem, decode
 from rag.types import Block, Document
 
 _LARGEST = 2_000_000
-"""Characters beyond which a file is generated data, whose syntax tree would take gigabytes."""
+"""Maximum characters to parse; larger files are generated data, whose syntax tree would take gigabytes."""
 
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is the decoded file. Source that does not parse is cut by its lines."""
+    """Yield one document; the stored text is the decoded file. Source that does not parse is split by lines."""
     text = decode(path, data, on_problem)
     tree = _parse(text)
     blocks = _Scan(text).module(tree) if tree else code.scan(text, ".py")
@@ -28,11 +28,11 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def _parse(text: str) -> ast.Module | None:
-    """The syntax tree; None for text that is not Python of our version, or too much of it."""
+    """Return the syntax tree; None if the text does not parse or is too long."""
     if len(text) > _LARGEST:
         return None
     with warnings.catch_warnings():
-        # The author's invalid escapes are not our concern.
+        # Ignore warnings about the file's invalid escapes.
         warnings.simplefilter("ignore")
         try:
             return ast.parse(text)
@@ -41,7 +41,7 @@ def _parse(text: str) -> ast.Module | None:
 
 
 class _Scan:
-    """Cuts a file at its definitions; lines are counted from 0 and ranges leave out their end."""
+    """Splits a file at its definitions; lines are counted from 0, and ranges exclude their end."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -52,7 +52,7 @@ class _Scan:
         yield from self._body(tree.body, 0, len(self._lines), ())
 
     def _body(self, body: list[ast.stmt], first: int, last: int, path: tuple[str, ...]) -> Iterator[Block]:
-        """The blocks of the lines ``[first, last)``, which hold the statements of a body."""
+        """Yield the blocks of the lines ``[first, last)`` of a body."""
         at = first
         for node in body:
             if not isinstance(node, _Definition) or node.end_lineno is None:
@@ -64,14 +64,14 @@ class _Scan:
         yield from self._between(at, last, path)
 
     def _definition(self, node: _Definition, first: int, last: int, path: tuple[str, ...]) -> Iterator[Block]:
-        holds_more = isinstance(node, ast.ClassDef) and any(isinstance(n, _Definition) for n in node.body)
-        if holds_more:
+        has_definitions = isinstance(node, ast.ClassDef) and any(isinstance(n, _Definition) for n in node.body)
+        if has_definitions:
             yield from self._body(node.body, first, last, path)
         else:
             yield from self._between(first, last, path, whole=True)
 
     def _begin(self, node: _Definition, floor: int) -> int:
-        """The line where a definition begins, with its decorators and the comment right above them."""
+        """Return the first line of a definition, including decorators and the comment right above them."""
         line = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)]) - 1
         while line > floor and self._lines[line - 1].lstrip().startswith("#"):
             line -= 1

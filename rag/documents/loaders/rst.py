@@ -1,7 +1,7 @@
-"""reStructuredText, by a light scan of its lines.
+"""reStructuredText, by a light line scan.
 
-docutils would parse it fully, but takes minutes for a corpus of 14 MB and gives no offsets into the text.
-What retrieval needs shows at the start of lines: section titles, paragraphs, literal blocks, tables.
+docutils would parse it fully, but takes minutes for a corpus of 14 MB and provides no offsets. What retrieval
+needs can be recognized at the start of lines: section titles, paragraphs, literal blocks, tables.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _LIST_MARKER = re.compile(r"\s*(?:[-*+•]|\(?\w{1,3}[.)]|\.\.)[ \t]+(?=\S)")
 _TABLE_BORDER = re.compile(r"\s*(?:\+[-=+]+\+|=+(?: +=+)+|-+(?: +-+)+)\s*$")
 
 _CODE = {"code", "code-block", "sourcecode", "parsed-literal", "math", "doctest", "testcode", "prompt"}
-# Directives that show nothing of their own, or nothing in words.
-_UNSEEN = {
+# Directives without visible text.
+_INVISIBLE = {
     "contents", "currentmodule", "default-role", "highlight", "image", "include", "index", "meta", "module",
     "raw", "role", "sectnum", "toctree",
 }  # fmt: skip
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; the stored text is the decoded file."""
+    """Yield one document; the stored text is the decoded file."""
     text = decode(path, data, on_problem)
     scan = _Scan(text)
     blocks = finished(path, text, scan.blocks())
@@ -44,8 +44,8 @@ class _Scan:
     """One pass over the lines of a file.
 
     Attributes:
-        fields: The header fields at the top (``Title: …`` as in PEPs, or ``:Author: …``), once scanned.
-        sections: The headings open at the place of the scan.
+        fields: Header fields at the top (``Title: …`` as in PEPs, or ``:Author: …``), once scanned.
+        sections: The current headings.
     """
 
     def __init__(self, text: str) -> None:
@@ -53,13 +53,13 @@ class _Scan:
         self.sections = Sections()
         self._lines = text.split("\n")
         self._starts = [0, *accumulate(len(line) + 1 for line in self._lines)]
-        self._styles: list[str] = []  # Adornments in order of appearance: that order is their level.
+        self._styles: list[str] = []  # Adornments in order of appearance, which is their level.
 
     def blocks(self) -> Iterator[Block]:
-        """The blocks of the file, not yet trimmed."""
+        """Yield the untrimmed blocks of the file."""
         at = self._header()
         if at:
-            # The header stays readable: who wrote a proposal, and when, is asked often.
+            # The header stays searchable, because author and date of a proposal are often asked for.
             yield self._block(0, at)
         while at < len(self._lines):
             line = self._lines[at]
@@ -74,11 +74,11 @@ class _Scan:
                 at = yield from self._paragraph(at)
 
     def _block(self, first: int, last: int, kind: BlockKind = "text") -> Block:
-        """A block of the lines ``[first, last)``."""
+        """Return a block of the lines ``[first, last)``."""
         return Block(self._starts[first], self._starts[last] - 1, kind, self.sections.path)
 
     def _header(self) -> int:
-        """Read the header fields at the top; returns the line after them, 0 without any."""
+        """Read the header fields at the top and return the line after them; 0 without any."""
         at = next((i for i, line in enumerate(self._lines) if line.strip()), 0)
         fields: dict[str, list[str]] = {}
         name = ""
@@ -103,7 +103,7 @@ class _Scan:
         return at
 
     def _heading(self, at: int) -> tuple[Block, int] | None:
-        """The heading that begins at a line, and the line after it."""
+        """Return the heading that starts at a line and the line after it, or None."""
         line = self._lines[at].rstrip()
         following = [other.rstrip() for other in self._lines[at + 1 : at + 3]]
         if line[0] == " ":
@@ -122,7 +122,7 @@ class _Scan:
         return self._block(at, at + count, "heading"), at + count
 
     def _markup(self, at: int) -> Generator[Block, None, int]:
-        """Explicit markup (``.. ``): what of it is shown; returns the line after it."""
+        """Yield the visible part of explicit markup (``.. ``), and return the line after it."""
         line = self._lines[at].strip()
         directive = _DIRECTIVE.match(line)
         if directive is None:
@@ -133,7 +133,7 @@ class _Scan:
             empty = line == ".." and at + 1 < len(self._lines) and not self._lines[at + 1].strip()
             return at + 1 if empty else self._body_end(at)
         name = directive[1].lower()
-        if name in _CODE or name in _UNSEEN:
+        if name in _CODE or name in _INVISIBLE:
             end = self._body_end(at)
             if name in _CODE:
                 yield self._block(self._after_options(at + 1), end, "code")
@@ -143,7 +143,7 @@ class _Scan:
         return self._after_options(at + 1)
 
     def _paragraph(self, at: int) -> Generator[Block, None, int]:
-        """A paragraph, table or doctest, and the literal block that it announces; returns the line after."""
+        """Yield a paragraph, table or doctest and the literal block after it, and return the line after them."""
         end = self._paragraph_end(at)
         first = self._lines[at]
         if _TABLE_BORDER.match(first):
@@ -161,7 +161,7 @@ class _Scan:
         return literal_end
 
     def _rows(self, at: int, end: int) -> Iterator[Block]:
-        """The rows of a table: between the borders of a grid, else each line."""
+        """Yield the rows of a table: between the borders of a grid table, otherwise one per line."""
         grid = self._lines[at].lstrip().startswith("+")
         first = at
         for i in range(at, end):
@@ -175,7 +175,7 @@ class _Scan:
             yield self._block(first, end, "row")
 
     def _paragraph_end(self, at: int) -> int:
-        """The line after the paragraph that begins at a line: blank, or explicit markup."""
+        """Return the line after the paragraph that starts at a line: blank, or explicit markup."""
         at += 1
         while at < len(self._lines):
             line = self._lines[at].lstrip()
@@ -185,7 +185,7 @@ class _Scan:
         return at
 
     def _body_end(self, at: int, indent: int | None = None) -> int:
-        """The line after what is indented below a line: deeper than ``indent``, by default than the line."""
+        """Return the line after the body below a line: indented more than ``indent``, by default than the line."""
         base = _indent(self._lines[at]) if indent is None else indent
         end = at + 1
         for i in range(at + 1, len(self._lines)):
@@ -197,7 +197,7 @@ class _Scan:
         return end
 
     def _after_options(self, at: int) -> int:
-        """The first line that is no option (``:name: value``) of a directive."""
+        """Return the first line that is not an option (``:name: value``) of a directive."""
         while at < len(self._lines) and _OPTION.match(self._lines[at]):
             at += 1
         return at
@@ -208,7 +208,7 @@ def _indent(line: str) -> int:
 
 
 def _is_adornment(line: str) -> bool:
-    """Whether a line, without white space at its end, is one punctuation mark repeated."""
+    """Whether a line, without trailing white space, repeats one punctuation mark."""
     if len(line) < 2 or line[0] not in _PUNCTUATION or line in ("..", "::"):
         return False
     return line == line[0] * len(line)

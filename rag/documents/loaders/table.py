@@ -1,4 +1,4 @@
-"""CSV and TSV: each row is rendered with the names of its columns, so that it can be read on its own."""
+"""CSV and TSV: rows are rendered with their column names, so that each can be understood on its own."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _SAMPLE = 16_384
 _SAMPLE_ROWS = 50
 _DELIMITERS = ",;\t|"
 _SHORT_ROW = 300
-"""Characters up to which a row is written on one line."""
+"""Maximum characters of a row that is rendered on one line."""
 _LONGEST_NAME = 100
-"""Characters beyond which a cell of the first row is content and not the name of a column."""
+"""Maximum characters of a column name; a longer cell of the first row is content."""
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """One document; a row becomes ``column: value; …``, a long one a line for each column."""
+    """Yield one document; a row becomes ``column: value; …``, a long one has a line per column."""
     text = decode(path, data, on_problem)
-    if text[:4].lower() == "sep=":  # Excel's note to itself.
+    if text[:4].lower() == "sep=":  # Excel's hint about the delimiter.
         text = text.partition("\n")[2]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else _delimiter(text)
-    # The module's limit of 128 KiB is for the whole process; a completion or an article may well be longer.
+    # The default limit of 128 KiB is too low for cells with whole articles.
     csv.field_size_limit(sys.maxsize)
     builder = Builder()
     names: list[str] | None = None
@@ -43,8 +43,8 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
             count += 1
             builder.add(_render(names, row), "row", gap="\n\n")
     except csv.Error as error:
-        raise refused(path, f"is not a table that can be read ({error})", "Save it anew as CSV.") from error
-    if names and not count:  # Only one row: then it is what there is to read.
+        raise refused(path, f"is not a readable table ({error})", "Save it again as CSV.") from error
+    if names and not count:  # The header is the only row: use it as content.
         builder.add("; ".join(name for name in names if name), "row")
     columns = {"columns": ", ".join(name for name in names or [] if name)[:2_000]}
     yield Document(
@@ -55,7 +55,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    r"""Lines with their ends, found by ``\n`` alone: ``splitlines`` also cuts at U+2028 inside a cell."""
+    r"""Yield lines with their ends, split at ``\n`` only: ``splitlines`` also splits at U+2028 inside a cell."""
     start = 0
     while start < len(text):
         end = text.find("\n", start) + 1 or len(text)
@@ -64,9 +64,9 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _delimiter(text: str) -> str:
-    """The sign that cuts the first rows into the most even columns; a comma when none does.
+    """Return the delimiter that splits the first rows into the most even columns; a comma if none does.
 
-    ``csv.Sniffer`` is not used: its patterns backtrack without bound on long lines.
+    ``csv.Sniffer`` is not used, because its patterns backtrack without bound on long lines.
     """
     sample = text[:_SAMPLE]
     if len(text) > _SAMPLE and "\n" in sample:
@@ -77,14 +77,14 @@ def _delimiter(text: str) -> str:
         widths = Counter(len(row) for row in rows if len(row) > 1)
         if widths:
             width, times = widths.most_common(1)[0]
-            score = times / len(rows) + min(width, 50) / 1_000  # Evenness first, then the number of columns.
+            score = times / len(rows) + min(width, 50) / 1_000  # Evenness counts more than the number of columns.
             if score > best_score:
                 best, best_score = delimiter, score
     return best
 
 
 def _is_header(row: list[str]) -> bool:
-    """Whether a first row names columns: short texts, all different, no numbers."""
+    """Whether a first row contains column names: short texts, all different, no numbers."""
     named = [cell.strip() for cell in row if cell.strip()]
     if len(set(named)) < len(named) or any(len(name) > _LONGEST_NAME for name in named):
         return False
@@ -100,13 +100,13 @@ def _is_number(cell: str) -> bool:
 
 
 def _render(names: list[str], row: list[str]) -> str:
-    """A row with its columns' names; empty cells are left out."""
+    """Render a row with its column names, without empty cells."""
     parts = []
     for index, cell in enumerate(row):
         name = names[index] if index < len(names) else ""
         value = cell.strip()
         if index == 0 and names and not name and value.isdecimal():
-            continue  # The number of the row, as data frames are saved with.
+            continue  # The row number that data frames are saved with.
         if value:
             parts.append(f"{name}: {value}" if name else value)
     short = sum(map(len, parts)) <= _SHORT_ROW and not any("\n" in part for part in parts)

@@ -1,1 +1,1 @@
-"""Reading: the span of a passage that answers a question, and how probably there is one."""
+"""Extractive reading: the sentence or span that answers a question, and the probability that it does."""

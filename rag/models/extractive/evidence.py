@@ -1,4 +1,4 @@
-"""What a reader reads."""
+"""Input of the extractive reader."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class EvidencePassage:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the reader reads, beside the rendered prompt: the same, not yet turned into text.
+    """The structured content of a rendered prompt.
 
     Attributes:
-        messages: The texts of the prompt's messages without the fence around passages, for a model that was tuned
-            on such prompts and knows neither roles nor lines; empty where the messages themselves have none.
+        messages: Texts of the prompt's messages without the fence around passages, for a model that was tuned on
+            such prompts and has no roles; empty if the messages have no fence.
     """
 
     question: str

@@ -1,8 +1,7 @@
-"""The embedded reader: an answer without a language model.
+"""The extractive reader as a chat model: answers without a language model.
 
-It ranks the sentences of the retrieved passages for the question and answers with the best one to three of them,
-word for word and cited. It cannot combine, count or conclude. When even the best sentence is unlikely to answer,
-it says that the documents do not.
+It ranks the sentences of the retrieved passages and answers with the best one to three of them, quoted and cited.
+It cannot combine, count or infer. If even the best sentence is unlikely to answer the question, it refuses.
 """
 
 from __future__ import annotations
@@ -29,15 +28,15 @@ _SPACE = re.compile(r"\s+")
 
 
 class EmbeddedReader(EvidenceChatModel):
-    """The reader behind LangChain's seam for chat models.
+    """The extractive reader as a LangChain chat model.
 
-    It reads the ``Evidence`` beside the prompt, and streams sentence by sentence.
+    It reads the ``Evidence`` beside the prompt and streams sentence by sentence.
 
     Attributes:
         ranking: Ranks the sentences, see ``rag.models.extractive.sentence_ranking.Ranking``.
-        tokens: Counts what is read and written, see ``rag.encoders.encoder_tokens.TokenCounter``.
-        min_confidence: Probability of the best sentence under which it refuses, 0 to 1.
-        style: Up to three sentences, the best one, or only the words that answer, as far as they are known.
+        tokens: Counts tokens, see ``rag.encoders.encoder_tokens.TokenCounter``.
+        min_confidence: Minimum probability of the best sentence, 0 to 1; below it, the reader refuses.
+        style: Up to three sentences, the best one, or only the words that answer if they are known.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -61,7 +60,7 @@ class EmbeddedReader(EvidenceChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         if evidence is None:
             raise ModelProtocolError(
-                "The embedded reader was given no passages.", fix="Use it as the model of the chain only."
+                "The embedded reader needs passages.", fix="Use it only as the model of the chain."
             )
         ranked = self.ranking.rank(evidence)
         confidence = self.ranking.confidence(ranked)
@@ -70,10 +69,10 @@ class EmbeddedReader(EvidenceChatModel):
             pieces = [evidence.refusal]
         else:
             chosen = self.ranking.choose(ranked)[: None if self.style == "full" else 1]
-            pieces = [f"{_quoted(self._words(each))} [{each.passage.number}]" for each in chosen]
+            pieces = [f"{_quoted(self._text_of(one))} [{one.passage.number}]" for one in chosen]
             if self.style == "full":
                 spans = tuple(_spans(chosen, pieces))
-        read = sum(self.tokens.count([evidence.question, *(each.text for each in evidence.passages)]))
+        read = sum(self.tokens.count([evidence.question, *(passage.text for passage in evidence.passages)]))
         written = self.tokens.count(pieces)
         for number, (piece, tokens) in enumerate(zip(pieces, written, strict=True)):
             usage = UsageMetadata(
@@ -93,7 +92,7 @@ class EmbeddedReader(EvidenceChatModel):
                 run_manager.on_llm_new_token(str(message.content), chunk=chunk)
             yield chunk
 
-    def _words(self, chosen: Candidate) -> str:
+    def _text_of(self, chosen: Candidate) -> str:
         if self.style == "brief" and chosen.span is not None:
             start, end = chosen.span
             return str(chosen.passage.text[start:end])
@@ -101,19 +100,19 @@ class EmbeddedReader(EvidenceChatModel):
 
 
 def _quoted(text: str) -> str:
-    """The text on one line, without marks that would be taken for citations of this answer."""
+    """Return the text on one line, without markers that would read as citations of this answer."""
     return _SPACE.sub(" ", without_markers(text)).strip()
 
 
 def _spans(chosen: Sequence[Candidate], pieces: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """Where in the joined pieces the answers themselves stand."""
+    """Yield the offsets of the answer spans in the joined pieces."""
     before = 0
-    for each, piece in zip(chosen, pieces, strict=True):
-        if each.span is not None:
-            start, end = each.span
-            answer = _quoted(each.passage.text[start:end])
-            # The same words may stand in the sentence twice: it is the one that so much text goes before.
-            lead = _quoted(each.passage.text[each.sentence.start : start])
+    for one, piece in zip(chosen, pieces, strict=True):
+        if one.span is not None:
+            start, end = one.span
+            answer = _quoted(one.passage.text[start:end])
+            # The words may occur twice in the sentence, so search from the length of the text before the span.
+            lead = _quoted(one.passage.text[one.sentence.start : start])
             at = piece.find(answer, max(len(lead) - 1, 0))
             if answer and at >= 0:
                 yield before + at, before + at + len(answer)

@@ -1,7 +1,7 @@
-"""Which sentences of the passages answer a question, and how probably the best one does.
+"""Ranking of the sentences that may answer a question, and the probability that the best one does.
 
-Two rankings: by likeness of sentence and question alone, and with the tuned reader, which knows what an answer
-looks like. Both weigh a few features of each sentence; the weights are logistic regressions.
+There are two rankings: by similarity of sentence and question alone, and with the tuned reader, which recognizes
+answers. Both weight a few features of a sentence; the weights come from logistic regressions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rag.models.extractive.evidence import Evidence, EvidencePassage
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 from rag.models.extractive.spans import Span
 
-# Sentences beyond this length are lists or code that no sentence end was found in.
+# Longer sentences are lists or code without sentence ends.
 LONGEST = 600
 MOST_SENTENCES = 3
 _SPACE = re.compile(r"\s+")
@@ -31,12 +31,12 @@ _ASKS_NUMBER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A sentence that may answer.
+    """A sentence that may answer the question.
 
     Attributes:
-        features: In the order of the ranking's ``FEATURES``.
-        score: Weighted sum of the features; only its order counts.
-        span: The answer itself, offsets into the passage's text; None where only the sentence is known.
+        features: Features in the order of the ranking's ``FEATURES``.
+        score: Weighted sum of the features; only the order of scores is meaningful.
+        span: Offsets of the answer in the passage's text; None if only the sentence is known.
     """
 
     passage: EvidencePassage
@@ -47,43 +47,43 @@ class Candidate:
 
 
 class Ranking(Protocol):
-    """Ranks sentences, and knows how far it can be believed."""
+    """Ranks sentences and estimates its confidence."""
 
     min_confidence: float
-    """Probability of the best sentence under which it is better not told."""
+    """Default minimum probability of the best sentence for an answer."""
 
     def rank(self, evidence: Evidence) -> list[Candidate]:
-        """Sentences of the evidence, best first; not all, where the rest cannot matter."""
+        """Rank the sentences of the evidence, best first; irrelevant ones may be dropped."""
         ...
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
-        """The probability that the best sentence answers the question, 0 to 1; 0 without sentences."""
+        """Return the probability that the best sentence answers the question, 0 to 1; 0 without sentences."""
         ...
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
-        """The best sentence and what belongs to its answer, in reading order; ``ranked`` has at least one."""
+        """Choose the best sentence and those that complete the answer, in reading order; needs a candidate."""
         ...
 
 
 class SentenceRanking:
-    """By likeness of sentence and question, in meaning and in words.
+    """Ranks by similarity of sentence and question, in meaning and in words.
 
-    Fitted on questions of the SQuAD 2.0 development set (eight articles; eight others to check), over the passages
-    that our own retrieval gives. WEIGHTS tell sentences that hold the answer from the others: on the articles
-    left out the first sentence held it for 70 % of the questions, one of the first three for 86 %. CONFIDENCE
-    tells questions whose article is in the corpus from questions whose article was taken out, by the first four
-    features of the best sentence.
+    Fitted on questions of the SQuAD 2.0 development set (eight articles for training, eight for testing), over the
+    passages that our own retrieval returns. WEIGHTS separate sentences with the answer from others: on the test
+    articles, the first sentence contained the answer for 70 % of the questions, one of the first three for 86 %.
+    CONFIDENCE separates questions whose article is in the corpus from those whose article was removed, by the
+    first four features of the best sentence.
 
     Args:
-        encoder: For likeness of meaning.
-        lexical: Knows how rare a word is in the corpus.
+        encoder: Measures the similarity of meaning.
+        lexical: Provides the frequency of words in the corpus.
     """
 
     FEATURES = ("cosine", "overlap", "passage_overlap", "passage_cosine", "place", "number", "short")
     WEIGHTS = (4.79, 4.792, 0.483, -4.0, 3.814, 0.446, -1.137)
     CONFIDENCE_WEIGHTS = (8.085, 3.547, 4.436, 6.857)
     CONFIDENCE_INTERCEPT = -9.541
-    # 1.5 sentences on average, and four of five answers are among them.
+    # Selects 1.5 sentences on average, which contain four of five answers.
     NEARLY = 1.0
     min_confidence = 0.12
 
@@ -107,14 +107,14 @@ class SentenceRanking:
         candidates = []
         for (passage, sentence), cosine in zip(found, cosines.tolist(), strict=True):
             features = (cosine, *words.features(passage, sentence))
-            candidates.append(Candidate(passage, sentence, features, _weighed(self.WEIGHTS, features)))
-        return sorted(candidates, key=lambda each: -each.score)
+            candidates.append(Candidate(passage, sentence, features, _weighted(self.WEIGHTS, features)))
+        return sorted(candidates, key=lambda candidate: -candidate.score)
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
         """See ``Ranking.confidence``."""
         if not ranked:
             return 0.0
-        return _logistic(_weighed(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT)
+        return _logistic(_weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """See ``Ranking.choose``."""
@@ -122,26 +122,26 @@ class SentenceRanking:
 
 
 class SpanRanking:
-    """By the tuned reader's span in each sentence, with likeness in words and in meaning beside it.
+    """Ranks by the tuned reader's best span in every sentence, and by similarity in words and meaning.
 
-    Fitted by ``python -m tests.benchmarks --only weights`` on an article that the reader was not trained on, asked
-    of 1,216 paragraphs, and on half of the handbook's questions. WEIGHTS tell sentences that hold the answer from
-    the others, CONFIDENCE tells questions that the corpus answers from those that it does not.
+    Fitted by ``python -m tests.benchmarks --only weights`` on an article that the reader was not trained on, with
+    1,216 paragraphs to search, and on half of the handbook's questions. WEIGHTS separate sentences with the answer
+    from others, CONFIDENCE separates questions that the corpus answers from those that it does not.
 
     Args:
         reader: The tuned reader.
-        encoder: For likeness of meaning.
-        lexical: Knows how rare a word is in the corpus.
-        looked_at: Of so many sentences, the best by all else, the likeness of meaning is computed.
+        encoder: Measures the similarity of meaning.
+        lexical: Provides the frequency of words in the corpus.
+        looked_at: Number of sentences, best by all other features, whose similarity of meaning is computed.
     """
 
     FEATURES = ("margin", "cosine", "overlap", "passage_overlap", "passage_cosine", "place", "number", "short")
     WEIGHTS = (0.283, 1.701, 1.548, -0.25, -1.151, 2.703, -0.027, 0.273)
     CONFIDENCE_WEIGHTS = (0.238, 1.029, -2.456, 1.275, 2.776)
     CONFIDENCE_INTERCEPT = -0.755
-    # 1.7 sentences on average on the handbook's questions.
+    # Selects 1.7 sentences on average on the handbook's questions.
     NEARLY = 1.2
-    # How far below the margin of the best another passage's may lie for both to be told.
+    # Maximum difference of margins at which a different answer from another passage is included too.
     RIVAL = 1.5
     min_confidence = 0.3
 
@@ -152,14 +152,14 @@ class SpanRanking:
         self._looked_at = looked_at
 
     def rank(self, evidence: Evidence) -> list[Candidate]:
-        """The best sentences of the evidence, best first; see ``Ranking.rank``."""
+        """See ``Ranking.rank``."""
         words = _Words(evidence, self._lexical)
         if words.none:
-            # Trained on questions only: to anything else it finds an answer.
+            # The reader is trained on questions only: it finds an answer to anything.
             return []
         read = self._reader.read(
             evidence.question,
-            [ReadPassage(each.text, (each.title, *each.headings)) for each in evidence.passages],
+            [ReadPassage(passage.text, (passage.title, *passage.headings)) for passage in evidence.passages],
         )
         found = [
             self._candidate(passage, span, (span.margin, 0.0, *words.features(passage, span.sentence)))
@@ -167,46 +167,46 @@ class SpanRanking:
             for span in spans
             if _may_answer(span.sentence)
         ]
-        best = sorted(found, key=lambda each: -each.score)[: self._looked_at]
+        best = sorted(found, key=lambda candidate: -candidate.score)[: self._looked_at]
         if not best:
             return []
-        vectors = self._encoder.embed([evidence.question, *(_plain(each.sentence) for each in best)])
+        vectors = self._encoder.embed([evidence.question, *(_plain(candidate.sentence) for candidate in best)])
         cosines = (vectors[1:] @ vectors[0]).tolist()
-        for at, (each, cosine) in enumerate(zip(best, cosines, strict=True)):
-            features = (each.features[0], cosine, *each.features[2:])
-            best[at] = replace(each, features=features, score=_weighed(self.WEIGHTS, features))
-        return sorted(best, key=lambda each: -each.score)
+        for at, (candidate, cosine) in enumerate(zip(best, cosines, strict=True)):
+            features = (candidate.features[0], cosine, *candidate.features[2:])
+            best[at] = replace(candidate, features=features, score=_weighted(self.WEIGHTS, features))
+        return sorted(best, key=lambda candidate: -candidate.score)
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
         """See ``Ranking.confidence``."""
         if not ranked:
             return 0.0
-        return _logistic(_weighed(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT)
+        return _logistic(_weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
-        """See ``Ranking.choose``; where another passage answers differently, as surely, both are told."""
+        """See ``Ranking.choose``; includes a different answer from another passage that is about as certain."""
         best = ranked[0]
         rivals = [
-            each
-            for each in ranked[1:]
-            if each.passage is not best.passage
-            and each.features[0] >= max(best.features[0] - self.RIVAL, 0.0)
-            and not _same_answer(each, best)
+            rival
+            for rival in ranked[1:]
+            if rival.passage is not best.passage
+            and rival.features[0] >= max(best.features[0] - self.RIVAL, 0.0)
+            and not _same_answer(rival, best)
         ]
         return choose(ranked, self.NEARLY, rivals[:1])
 
     def _candidate(self, passage: EvidencePassage, span: Span, features: tuple[float, ...]) -> Candidate:
-        score = _weighed(self.WEIGHTS, features)
+        score = _weighted(self.WEIGHTS, features)
         return Candidate(passage, span.sentence, features, score, (span.start, span.end))
 
 
 def choose(ranked: Sequence[Candidate], nearly: float, rivals: Sequence[Candidate] = ()) -> list[Candidate]:
-    """The best sentence and up to two more that belong to the answer, in reading order.
+    """Choose the best sentence and up to two more that complete the answer, in reading order.
 
     Args:
-        ranked: At least one, best first.
-        nearly: How far below the best another may score.
-        rivals: Told before the others, however they score.
+        ranked: At least one candidate, best first.
+        nearly: Maximum difference to the best score.
+        rivals: Candidates to include before others, regardless of their score.
     """
     best = ranked[0]
     chosen = [best]
@@ -214,21 +214,21 @@ def choose(ranked: Sequence[Candidate], nearly: float, rivals: Sequence[Candidat
     for other in (*rivals, *near):
         if len(chosen) == MOST_SENTENCES:
             break
-        known = {_plain(each.sentence).casefold() for each in chosen}
+        known = {_plain(one.sentence).casefold() for one in chosen}
         if _plain(other.sentence).casefold() not in known:
             chosen.append(other)
-    order = {each.passage.number: at for at, each in reversed(list(enumerate(chosen)))}
-    return sorted(chosen, key=lambda each: (order[each.passage.number], each.sentence.start))
+    order = {one.passage.number: at for at, one in reversed(list(enumerate(chosen)))}
+    return sorted(chosen, key=lambda one: (order[one.passage.number], one.sentence.start))
 
 
 class _Words:
-    """What words say of a sentence: how much of the question it holds, and where it stands."""
+    """Lexical and positional features of sentences."""
 
     def __init__(self, evidence: Evidence, lexical: LexicalIndex) -> None:
         self._lexical = lexical
         self._rarity = {word: _rarity(word, lexical) for word in lexical.words(evidence.question)}
         self._asks_number = bool(_ASKS_NUMBER.search(evidence.question.lower()))
-        # One for all sentences of a passage, so that it is made once.
+        # Shared by all sentences of a passage.
         self._around = {
             passage.number: _overlap(
                 self._rarity, lexical.words(f"{passage.title} {' '.join(passage.headings)} {passage.text}")
@@ -238,11 +238,11 @@ class _Words:
 
     @property
     def none(self) -> bool:
-        """Whether the question has no word that means anything."""
+        """Whether the question has no content words."""
         return not self._rarity
 
     def features(self, passage: EvidencePassage, sentence: Sentence) -> Iterator[float]:
-        """``overlap`` to ``short``."""
+        """Yield the features from ``overlap`` to ``short``."""
         yield _overlap(self._rarity, self._lexical.words(sentence.text))
         yield self._around[passage.number]
         yield passage.cosine or 0.0
@@ -252,9 +252,9 @@ class _Words:
 
 
 def _same_answer(one: Candidate, other: Candidate) -> bool:
-    """Whether the words of one answer are among those of the other."""
-    told = [set(each.passage.text[slice(*each.span)].casefold().split()) for each in (one, other) if each.span]
-    return len(told) == 2 and (told[0] <= told[1] or told[1] <= told[0])
+    """Whether one answer contains the words of the other."""
+    words = [set(c.passage.text[slice(*c.span)].casefold().split()) for c in (one, other) if c.span]
+    return len(words) == 2 and (words[0] <= words[1] or words[1] <= words[0])
 
 
 def _may_answer(sentence: Sentence) -> bool:
@@ -271,14 +271,14 @@ def _rarity(word: str, lexical: LexicalIndex) -> float:
 
 
 def _overlap(weights: Mapping[str, float], words: Sequence[str]) -> float:
-    """The share of the question's words, weighted by how rare they are, that stand among ``words``."""
+    """Return the share of the question's words in ``words``, weighted by rarity."""
     total = sum(weights.values())
     return sum(weights[word] for word in set(words) & weights.keys()) / total if total else 0.0
 
 
-def _weighed(weights: Sequence[float], features: Sequence[float]) -> float:
+def _weighted(weights: Sequence[float], features: Sequence[float]) -> float:
     return sum(weight * value for weight, value in zip(weights, features, strict=False))
 
 
-def _logistic(told: float) -> float:
-    return 1 / (1 + math.exp(-max(min(told, 50.0), -50.0)))
+def _logistic(value: float) -> float:
+    return 1 / (1 + math.exp(-max(min(value, 50.0), -50.0)))

@@ -1,4 +1,4 @@
-"""The tuned reader: for a question and passages, the best span of every sentence and how sure it is."""
+"""The tuned reader: the best span of every sentence for a question, with its margin."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from rag.encoders.tuned_network import ConvertedModel
 from rag.errors import AdapterError
 from rag.models.extractive.spans import Span, best_spans
 
-# Windows computed together: the five passages of a question are one batch.
+# Windows per batch: the five passages of a question are one batch.
 BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class ReadPassage:
-    """What is read: a text, and what stands above it, outermost first."""
+    """A passage to read: its text, and title and headings above it, outermost first."""
 
     text: str
     place: tuple[str, ...] = ()
 
 
 class SpanReader:
-    """A converted reader; its graph is compiled when it is first used.
+    """A converted reader whose graph is compiled at first use.
 
     Args:
-        folder: What ``rag.encoders.tuned_conversion`` made.
-        adapter: Whose card has the calibration.
-        precision: ``bf16`` or ``f32``; bf16 needs a processor that computes in it.
+        folder: The folder written by ``rag.encoders.tuned_conversion``.
+        adapter: The adapter, whose card has the calibration.
+        precision: ``bf16`` or ``f32``; bf16 needs a CPU that supports it.
 
     Raises:
         AdapterError: The card has no calibration.
@@ -42,21 +42,21 @@ class SpanReader:
     def __init__(self, folder: Path, adapter: Adapter, *, precision: str) -> None:
         calibration = adapter.card.calibration
         if calibration is None:
-            raise AdapterError(f"The adapter {adapter.folder} is no reader: its card has no calibration.")
+            raise AdapterError(f"The adapter {adapter.folder} must have a calibration in its card to be a reader.")
         self.adapter = adapter
         self._calibration: Calibration = calibration
         self._model = ConvertedModel(folder, adapter, precision)
         self._renderer = Renderer(self._model.tokenizer())
 
     def read(self, question: str, passages: Sequence[ReadPassage]) -> list[list[Span]]:
-        """The best span of every sentence, by passage.
+        """Find the best span of every sentence.
 
         Args:
-            question: Its first 64 tokens are read.
-            passages: Any number; long ones are read in windows that overlap.
+            question: The question, truncated to its first 64 tokens.
+            passages: Any number of passages; long ones are read in overlapping windows.
 
         Returns:
-            For each passage its sentences in order, without those that have no token of their own.
+            A list per passage with the spans of its sentences in order, without sentences that have no tokens.
 
         Raises:
             EncoderError: OpenVINO refuses the network.
@@ -66,7 +66,7 @@ class SpanReader:
             for number, passage in enumerate(passages)
             for window in self._renderer.windows(question, passage.place, passage.text)
         ]
-        # Like lengths go together, so that little is computed for padding.
+        # Sorted by length, to save padding.
         windows.sort(key=lambda pair: len(pair[1].ids))
         batches = [windows[at : at + BATCH] for at in range(0, len(windows), BATCH)]
         sentences = [split_sentences(passage.text) for passage in passages]
@@ -81,6 +81,6 @@ class SpanReader:
         return [[spans[start] for start in sorted(spans)] for spans in best]
 
     def probability(self, margin: float) -> float:
-        """How probably a passage whose best span has this margin answers the question, 0 to 1."""
-        told = self._calibration.slope * margin + self._calibration.intercept
-        return 1 / (1 + math.exp(-max(min(told, 50.0), -50.0)))
+        """Return the calibrated probability that a passage with this best margin answers the question, 0 to 1."""
+        logit = self._calibration.slope * margin + self._calibration.intercept
+        return 1 / (1 + math.exp(-max(min(logit, 50.0), -50.0)))

@@ -1,4 +1,4 @@
-"""From the scores of tokens to the best span of each sentence."""
+"""Best spans of sentences, from token scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rag.encoders.question_passage_pair import Window
 
-# Tokens of an answer.
+# Maximum tokens of an answer.
 LONGEST = 40
 
 
@@ -23,8 +23,8 @@ class Span:
     """The best answer inside one sentence of a passage.
 
     Attributes:
-        start, end: First and one past the last character, offsets into the passage.
-        margin: How far its score beats that of "no answer" in its window; 0 is even.
+        start, end: Offsets into the passage.
+        margin: Margin of its score over "no answer" in its window.
     """
 
     sentence: Sentence
@@ -34,12 +34,12 @@ class Span:
 
 
 def best_spans(window: Window, scores: NDArray[np.float32], sentences: Sequence[Sentence]) -> list[Span]:
-    """The best span of each sentence that the window holds any of, in the order of the sentences.
+    """Return the best span of every sentence that overlaps the window, in the order of the sentences.
 
     Args:
-        window: What was read.
-        scores: Shape ``(tokens, 2)``, of the first and of the last token; token 0 stands for no answer.
-        sentences: Of the whole passage.
+        window: The window.
+        scores: Start and end scores of shape ``(tokens, 2)``; token 0 stands for no answer.
+        sentences: Sentences of the whole passage.
     """
     nothing = float(scores[0, 0] + scores[0, 1])
     body = scores[window.body : window.body + len(window.offsets)]
@@ -66,10 +66,10 @@ def best_spans(window: Window, scores: NDArray[np.float32], sentences: Sequence[
 
 
 def best_pair(scores: NDArray[np.float32]) -> tuple[int, int, float]:
-    """The best first and last token, the last neither before the first nor too far behind it, and their score.
+    """Return the first and last token of the best span of at most ``LONGEST`` tokens, and its score.
 
     Args:
-        scores: Shape ``(tokens, 2)``, at least one token; of each as the first and as the last.
+        scores: Start and end scores of shape ``(tokens, 2)``, at least one token.
     """
     import numpy as np
 

@@ -1,1 +1,1 @@
-"""Language models that run in this process: any causal model of transformers, and exports for CTranslate2."""
+"""Local language models: causal models of transformers, and exports for CTranslate2."""

@@ -1,4 +1,4 @@
-"""Requests that wait are generated together, one batch after the other, in a thread of their own."""
+"""Batching of generation requests, in a worker thread."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What one answer needs.
+    """A request for one answer.
 
     Attributes:
         prompt: Token ids, at least one.
-        max_tokens: After so many new tokens it ends.
-        sampling: How each is chosen.
-        stops: Texts before which the answer ends.
-        adapter: The adapter's folder; empty for the model as it is.
+        max_tokens: Maximum number of new tokens.
+        sampling: Sampling of the tokens.
+        stops: Texts that end the answer; they are not part of it.
+        adapter: Folder of the adapter; empty for the base model.
     """
 
     prompt: tuple[int, ...]
@@ -42,10 +42,11 @@ class Piece:
     """A part of an answer.
 
     Attributes:
-        text: May be empty.
-        read, written: Tokens of the prompt and of the answer that this piece adds to the count. Every token that
-            the model made is counted, also the one that ends the answer.
-        ending: In the last piece, why it is the last: the model or a stop sequence ended it, or the limit.
+        text: Text of the piece; may be empty.
+        read, written: Prompt and answer tokens that this piece adds to the count. Every generated token is
+            counted, including the end token.
+        ending: Reason of the end, in the last piece: ``stop`` for an end token or stop text, ``length`` for the
+            token limit.
     """
 
     text: str = ""
@@ -58,15 +59,15 @@ Sink = Callable[[Piece | ModelError], None]
 
 
 class Row:
-    """A request on its way, and a row of the batch that it becomes a part of.
+    """A pending or running request, a row of its batch.
 
-    Everything but ``cancel`` is called by the thread of the batches.
+    Everything but ``cancel`` is called by the worker thread.
 
     Args:
-        request: What is asked for.
-        decode: Token ids to text, special tokens left out.
-        ends: Tokens with which the model ends an answer.
-        sink: Gets the pieces, and the error in the place of the last one. What it raises ends the row.
+        request: The request.
+        decode: Decodes token ids to text, without special tokens.
+        ends: Tokens that end an answer.
+        sink: Receives the pieces, or an error instead of the last one. An exception in it ends the row.
     """
 
     def __init__(
@@ -77,50 +78,46 @@ class Row:
         self._stops = StopFilter(request.stops)
         self._ends = ends
         self._sink = sink
-        self._made = 0
+        self._generated = 0
         self._counted = 0
         self._over = threading.Event()
 
     @property
     def over(self) -> bool:
-        """Whether nobody waits for a further token."""
+        """Whether the row is finished or cancelled."""
         return self._over.is_set()
 
     def cancel(self) -> None:
-        """Stop the work. May be called from any thread, and more than once."""
+        """Cancel the row; may be called from any thread, repeatedly."""
         self._over.set()
 
     def begin(self) -> None:
-        """The model reads the prompt from now on."""
+        """Report the prompt tokens when the model starts reading."""
         self._send(Piece(read=len(self.request.prompt)))
 
     def take(self, token: int) -> bool:
-        """Add a token that the model made.
-
-        Returns:
-            Whether the row wants no more.
-        """
+        """Add a generated token, and return whether the row is over."""
         if self.over:
             return True
-        self._made += 1
+        self._generated += 1
         if token in self._ends:
             self.finish("stop")
             return True
         text, stopped = self._stops.add(self._text.add(token))
         if stopped:
             self._last(text, "stop")
-        elif self._made >= self.request.max_tokens:
+        elif self._generated >= self.request.max_tokens:
             self._last_with_rest(text, "length")
         elif text:
             self._send(Piece(text, written=self._uncounted()))
         return self.over
 
     def finish(self, ending: Ending) -> None:
-        """End it with what was held back; nothing happens when it is over."""
+        """End the row with the buffered text; no effect when it is over."""
         self._last_with_rest("", ending)
 
     def fail(self, error: ModelError) -> None:
-        """End it with an error; nothing happens when it is over."""
+        """End the row with an error; no effect when it is over."""
         self._send(error)
         self._over.set()
 
@@ -136,7 +133,7 @@ class Row:
         self._over.set()
 
     def _uncounted(self) -> int:
-        new, self._counted = self._made - self._counted, self._made
+        new, self._counted = self._generated - self._counted, self._generated
         return new
 
     def _send(self, piece: Piece | ModelError) -> None:
@@ -144,18 +141,18 @@ class Row:
             return
         try:
             self._sink(piece)
-        except Exception as error:  # noqa: BLE001 - one listener that is gone must not end the batch of the others
-            _log.debug("Nobody takes an answer any more: %s", error)
+        except Exception as error:  # noqa: BLE001 - a failing listener must not end the batch of others
+            _log.debug("The listener of an answer failed: %s", error)
             self._over.set()
 
 
 class Backend(Protocol):
-    """What generates.
+    """A text generation backend.
 
     Attributes:
-        runtime: Where and how it computes, for a person.
-        spread: By how many tokens the prompts of one batch may differ; None where it does not matter.
-        seeds: Whether it honours a seed.
+        runtime: Description of runtime and device for users.
+        spread: Maximum difference of prompt lengths in a batch, in tokens; None for no limit.
+        seeds: Whether it supports seeds.
     """
 
     runtime: str
@@ -163,27 +160,28 @@ class Backend(Protocol):
     seeds: bool
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Give every row its tokens, until all are over. The rows have one adapter and one sampling,
-        and a row whose seed decides is alone.
+        """Generate tokens for all rows until they are over.
+
+        The rows share adapter and sampling, and a seeded row is the only one.
 
         Raises:
-            ModelError: It cannot go on.
+            ModelError: The generation failed.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         ...
 
 
 class Batcher:
-    """Runs the rows that wait, oldest first, as many at once as fit together.
+    """Runs pending rows in batches of compatible rows, oldest first.
 
-    A row that comes while a batch is running waits for the next one.
+    A row that is submitted while a batch is running waits for the next one.
 
     Args:
-        backend: Used by this object's thread only.
-        max_batch: Rows of one batch, at most.
+        backend: The backend, used by the worker thread only.
+        max_batch: Maximum rows of a batch.
     """
 
     def __init__(self, backend: Backend, max_batch: int) -> None:
@@ -197,10 +195,10 @@ class Batcher:
         self._thread.start()
 
     def submit(self, row: Row) -> None:
-        """Let a row wait for its turn.
+        """Queue a row.
 
         Raises:
-            ModelUnavailable: The batches have ended.
+            ModelUnavailable: The batcher is closed.
         """
         with self._changed:
             if self._closed:
@@ -209,7 +207,7 @@ class Batcher:
             self._changed.notify()
 
     def close(self) -> None:
-        """End what runs and what waits, and let go of the model."""
+        """End all running and pending rows, and close the backend."""
         with self._changed:
             self._closed = True
             rows = [*self._running, *self._waiting]
@@ -227,7 +225,7 @@ class Batcher:
                 failure = ModelError("The local model ended without an answer.", fix="Ask again.")
             except ModelError as error:
                 failure = error
-            except Exception as error:  # noqa: BLE001 - the thread must outlive whatever a model does
+            except Exception as error:  # noqa: BLE001 - the thread must survive any failure of a model
                 _log.exception("The local model failed")
                 failure = ModelError(
                     f"The local model failed: {type(error).__name__}: {first_line(error)}.",
@@ -238,7 +236,7 @@ class Batcher:
         self._backend.close()
 
     def _next(self) -> list[Row]:
-        """Wait for work; nothing when there will be none."""
+        """Wait for the next batch; empty when the batcher is closed."""
         with self._changed:
             self._running = []
             while True:
@@ -249,14 +247,14 @@ class Batcher:
                     break
                 self._changed.wait()
             first = self._waiting[0]
-            fitting = [row for row in self._waiting if self._together(first, row)]
+            fitting = [row for row in self._waiting if self._fits(first, row)]
             self._running = fitting[: self._max_batch]
             self._waiting = [row for row in self._waiting if row not in self._running]
             return self._running
 
-    def _together(self, first: Row, other: Row) -> bool:
-        far = abs(len(first.request.prompt) - len(other.request.prompt))
-        near = self._backend.spread is None or far <= self._backend.spread
+    def _fits(self, first: Row, other: Row) -> bool:
+        difference = abs(len(first.request.prompt) - len(other.request.prompt))
+        near = self._backend.spread is None or difference <= self._backend.spread
         return near and _kind(first) == _kind(other)
 
 

@@ -1,7 +1,7 @@
-"""From messages to the token ids that a model reads.
+"""Rendering of messages to token ids.
 
-A model's chat template is used where it has one. A model without one is given this plain form, and its answer ends
-where it begins to speak for the user:
+The model's chat template is used if it has one. Otherwise messages are rendered in this plain form, and the answer
+ends where the model starts a turn of the user:
 
     System: You answer from passages.
 
@@ -9,8 +9,8 @@ where it begins to speak for the user:
 
     Assistant:
 
-What a message says is never read as a special token: those of common models are taken apart by ``fencing``
-where prompts are filled, and here all that this tokenizer knows, so that only the template writes any.
+Text of a message is never read as a special token: ``fencing`` breaks those of common models when prompts are
+filled, and this module breaks all that the tokenizer knows, so that only the template contains any.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _ROLES = {"system": "system", "human": "user", "ai": "assistant"}
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the model reads.
+    """A rendered prompt.
 
     Attributes:
         ids: Token ids.
-        stops: Texts before which an answer to it ends.
+        stops: Texts that end the answer.
     """
 
     ids: tuple[int, ...]
@@ -44,15 +44,15 @@ class Prompt:
 
 
 def render(tokenizer: Any, messages: Sequence[BaseMessage], template: str | None = None) -> Prompt:
-    """Turn messages into token ids, ready for an answer.
+    """Render messages to token ids, up to the start of the answer.
 
     Args:
-        tokenizer: Of transformers.
-        messages: Their text parts are used.
-        template: A chat template in the place of the tokenizer's own.
+        tokenizer: A tokenizer of transformers.
+        messages: The messages, of which only text is used.
+        template: A chat template to use instead of the tokenizer's own.
 
     Raises:
-        ModelProtocolError: The template does not take these messages.
+        ModelProtocolError: The template does not accept these messages.
     """
     turns = [
         {"role": _ROLES.get(message.type, "user"), "content": without_special(tokenizer, str(message.text))}
@@ -68,7 +68,7 @@ def render(tokenizer: Any, messages: Sequence[BaseMessage], template: str | None
         merged = _without_system(turns)
         if merged == turns:
             raise _refused(error) from error
-    # Some templates know no system role (Gemma's): its words go before those of the user.
+    # Some templates have no system role (Gemma's): put its text in front of the user's.
     try:
         return Prompt(_applied(tokenizer, merged, template))
     except TemplateError as error:
@@ -76,39 +76,38 @@ def render(tokenizer: Any, messages: Sequence[BaseMessage], template: str | None
 
 
 def without_special(tokenizer: Any, text: str) -> str:
-    """The text with each special token of a tokenizer taken apart, as ``fencing.without_tokens`` does it.
+    """Break all special tokens of a tokenizer in a text, as ``fencing.without_tokens`` does.
 
     Raises:
-        ModelProtocolError: One is left in it all the same.
+        ModelProtocolError: A special token cannot be broken.
     """
     text = without_tokens(text)
     names = _special_names(tokenizer)
-    # Beside the names as they are, a tokenizer may know them in other characters, such as those of double width,
-    # or in another case.
+    # A tokenizer may also match normalized characters, such as full-width ones, or ignore case.
     for flags, normalized in ((0, False), (0, True), (re.IGNORECASE, True)):
         if normalized:
             text = unicodedata.normalize("NFKC", text)
-        # What is taken apart may uncover another, but each name once.
+        # Breaking a token may reveal another, but each name only once.
         for _ in range(len(names) + 1):
             found = _special_in(tokenizer, text, names)
             if not found:
                 return text
             pattern = "|".join(f"{re.escape(name[0])}(?={re.escape(name[1:])})" for name in found)
-            apart = re.sub(pattern, r"\g<0> ", text, flags=flags)
-            if apart == text:
+            broken = re.sub(pattern, r"\g<0> ", text, flags=flags)
+            if broken == text:
                 break
-            text = apart
+            text = broken
     raise ModelProtocolError(
-        f"A text holds {', '.join(found)}, which the model takes for a token of its own.",
+        f"A text contains {', '.join(found)}, which the model reads as a special token.",
         fix="Remove it from the document or the question.",
     )
 
 
 def _special_names(tokenizer: Any) -> dict[int, str]:
-    """The tokens that a tokenizer takes out of a text before it reads it, by their ids.
+    """Return the special tokens of a tokenizer by id.
 
-    Left out are runs of white space and single characters, which are text, and the unknown token, which stands for
-    any character that the vocabulary lacks.
+    Runs of white space and single characters are left out, since they are text, as is the unknown token, which
+    stands for any character that the vocabulary lacks.
     """
     added = {number: str(token.content) for number, token in tokenizer.added_tokens_decoder.items()}
     special = dict(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
@@ -121,7 +120,7 @@ def _special_names(tokenizer: Any) -> dict[int, str]:
 
 
 def _special_in(tokenizer: Any, text: str, names: Mapping[int, str]) -> list[str]:
-    """The names of the special tokens that are read in a text, longest first."""
+    """Return the special tokens that the tokenizer finds in a text, longest first."""
     ids = names.keys() & set(tokenizer(text, add_special_tokens=False)["input_ids"])
     return sorted((names[number] for number in ids), key=len, reverse=True)
 
@@ -133,16 +132,15 @@ def _applied(tokenizer: Any, turns: list[dict[str, str]], template: str | None) 
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
-        # Known to templates of models that may think first: the answer stands in the passages, and thoughts
-        # would use up the tokens.
+        # For reasoning models: the answer is in the passages, and thinking would use up the tokens.
         enable_thinking=False,
     )
     return tuple(encoded["input_ids"])
 
 
 def _plain(turns: Sequence[dict[str, str]]) -> str:
-    told = "".join(f"{turn['role'].capitalize()}: {turn['content'].strip()}\n\n" for turn in turns)
-    return f"{told}Assistant:"
+    text = "".join(f"{turn['role'].capitalize()}: {turn['content'].strip()}\n\n" for turn in turns)
+    return f"{text}Assistant:"
 
 
 def _without_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -156,6 +154,6 @@ def _without_system(turns: list[dict[str, str]]) -> list[dict[str, str]]:
 
 def _refused(error: Exception) -> ModelProtocolError:
     return ModelProtocolError(
-        f"The model's chat template does not take these messages: {error}.",
-        fix="Choose a model for chats, or correct its chat_template.jinja.",
+        f"The model's chat template does not accept these messages: {error}.",
+        fix="Choose a chat model, or fix its chat_template.jinja.",
     )

@@ -1,4 +1,4 @@
-"""Generates with CTranslate2: int8 on the processor, from a folder that ``ragsmith tune export`` made."""
+"""Generation with CTranslate2, from an int8 export of ``ragsmith tune export``."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rag.models.local.token_sampling import Sampling
 
 
 class CT2Backend:
-    """An exported model. Made with ``load_ct2``.
+    """An exported model; create it with ``load_ct2``.
 
     Args:
-        generator: Of CTranslate2.
-        tokenizer: Of transformers.
-        card: Of the export.
+        generator: A CTranslate2 generator.
+        tokenizer: A tokenizer of transformers.
+        card: The card of the export.
         device: ``cpu`` or ``cuda``.
     """
 
-    # CTranslate2 reads as many tokens at once as the shortest prompt of a batch has, and the rest of the others
-    # one by one: prompts of 200 and 600 tokens took six times as long together as one after the other.
+    # CTranslate2 reads the tokens beyond the shortest prompt of a batch one by one: prompts of 200 and 600 tokens
+    # took six times as long together as one after the other.
     spread: int | None = 8
-    # A thread of CTranslate2 takes the seed that is set before it draws for the first time, and none later.
+    # A thread of CTranslate2 ignores seeds that are set after it first sampled.
     seeds = False
 
     def __init__(self, generator: Any, tokenizer: Any, card: ExportCard, device: str) -> None:
@@ -37,13 +37,13 @@ class CT2Backend:
         self._tokenizer = tokenizer
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Generate for all rows; it ends as soon as no row wants a further token.
+        """Generate for all rows until they are over.
 
-        A prompt that is being read is read to its end, also when nobody waits for it any more.
+        Reading of a prompt is not interrupted when its row is cancelled.
         """
-        # CTranslate2 lets go of the callback in a thread of its own, and a moment later: were it the last to know
-        # the rows, the generator behind them would end in that thread and wait for itself, which aborts.
-        known = list(rows)
+        # CTranslate2 releases the callback later, in its own thread. If that dropped the last reference to the
+        # rows, the generator behind them would be destroyed in that thread, wait for itself and abort.
+        callback_rows = list(rows)
         try:
             self._generator.generate_batch(
                 [self._tokenizer.convert_ids_to_tokens(list(row.request.prompt)) for row in rows],
@@ -51,23 +51,23 @@ class CT2Backend:
                 include_prompt_in_result=False,
                 end_token=sorted(self.ends),
                 return_end_token=True,
-                callback=lambda step: known[step.batch_id].take(step.token_id),
+                callback=lambda step: callback_rows[step.batch_id].take(step.token_id),
                 **self._configured(rows[0].request.sampling),
             )
         finally:
-            known.clear()
+            callback_rows.clear()
         for row in rows:
             row.finish("length")
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self._generator.unload_model()
 
     def _configured(self, sampling: Sampling) -> dict[str, Any]:
         penalty = 1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty
         if not sampling.drawn:
             return {"repetition_penalty": penalty}
-        # 0 candidates means all of them, 1 the most probable one; more than there are is refused.
+        # 0 means no limit; a number beyond the vocabulary is refused.
         few = sampling.top_k is not None and sampling.top_k < len(self._tokenizer)
         return {
             "repetition_penalty": penalty,
@@ -78,16 +78,16 @@ class CT2Backend:
 
 
 def load_ct2(files: LocalFiles, device: str, tokenizer: Any, card: ExportCard) -> CT2Backend:
-    """Load an export that was compared with its card.
+    """Load an export that was checked against its card.
 
     Args:
-        files: Its folder.
+        files: The export.
         device: ``auto``, ``cpu`` or ``cuda``.
-        tokenizer: Of transformers, from the same folder.
-        card: From the same folder.
+        tokenizer: The tokenizer from its folder.
+        card: The card from its folder.
 
     Raises:
-        ModelUnavailable: The device is not there, or CTranslate2 does not take the files.
+        ModelUnavailable: The device is not available, or CTranslate2 refuses the files.
     """
     import ctranslate2
 
@@ -99,23 +99,23 @@ def load_ct2(files: LocalFiles, device: str, tokenizer: Any, card: ExportCard) -
     except (RuntimeError, ValueError) as error:
         raise ModelUnavailable(
             f"The exported model {files.name} cannot be loaded: {error}.",
-            fix="Make it again with `ragsmith tune export MODEL --to FOLDER`.",
+            fix="Export it again with `ragsmith tune export MODEL --to FOLDER`.",
         ) from error
     return CT2Backend(generator, tokenizer, card, chosen)
 
 
 def choose_ct2_device(device: str) -> str:
-    """``cuda`` where it is there and wanted, else ``cpu``.
+    """Return ``cuda`` if it is available and allowed, else ``cpu``.
 
     Raises:
-        ModelUnavailable: The device that is demanded is not there.
+        ModelUnavailable: The requested device is not available.
     """
     import ctranslate2
 
     found = ctranslate2.get_cuda_device_count() > 0
     if device == "mps" or (device == "cuda" and not found):
         raise ModelUnavailable(
-            f"local.device is {device}, and CTranslate2 cannot use it here.", fix="Set local.device to auto."
+            f"local.device is {device}, but CTranslate2 cannot use it here.", fix="Set local.device to auto."
         )
     return "cuda" if found and device != "cpu" else "cpu"
 

@@ -1,4 +1,4 @@
-"""The card of an exported model: what is in its folder, and whether all of it is there."""
+"""The card of an exported model, and the check of its files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMAT: Literal["ragsmith-ctranslate2"] = "ragsmith-ctranslate2"
 
 
 class ExportedFile(BaseModel):
-    """A file as it was when the export was finished."""
+    """Size and hash of an exported file."""
 
     model_config = ConfigDict(frozen=True)
     bytes: int
@@ -23,14 +23,14 @@ class ExportedFile(BaseModel):
 
 
 class ExportCard(BaseModel):
-    """What an export says of itself. It is written last: a folder without one was broken off.
+    """Description of an export. It is written last: a folder without a card is incomplete.
 
     Attributes:
-        base: The model as it was named, and ``adapters`` what was merged into it, in this order.
-        window: Tokens that the model reads at most; None where it has no limit.
-        end_tokens: Tokens with which it ends an answer.
-        made: The day, as in 2026-03-21.
-        files: By name, every file of the folder but the card.
+        base: Name of the base model; ``adapters`` are those merged into it, in order.
+        window: Context window in tokens; None for no limit.
+        end_tokens: Tokens that end an answer.
+        made: Date of the export, such as 2026-03-21.
+        files: All files of the folder but the card, by name.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -47,7 +47,7 @@ class ExportCard(BaseModel):
 
 
 def describe_files(folder: Path) -> dict[str, ExportedFile]:
-    """Size and hash of each file of a folder, the card left out."""
+    """Return size and hash of all files of a folder but the card."""
     return {
         path.name: ExportedFile(bytes=path.stat().st_size, sha256=_sha256(path))
         for path in sorted(folder.iterdir())
@@ -56,10 +56,10 @@ def describe_files(folder: Path) -> dict[str, ExportedFile]:
 
 
 def read_card(folder: Path) -> ExportCard:
-    """The card of an exported model.
+    """Read the card of an exported model.
 
     Raises:
-        ModelUnavailable: There is none, or it is not one of ours.
+        ModelUnavailable: The card is missing or not one of ours.
     """
     try:
         return ExportCard.model_validate_json((folder / CARD).read_bytes())
@@ -70,11 +70,11 @@ def read_card(folder: Path) -> ExportCard:
 
 
 def check_export(folder: Path, *, thoroughly: bool) -> ExportCard:
-    """Compare an exported model with its card.
+    """Check an exported model against its card.
 
     Args:
-        folder: Of the export.
-        thoroughly: Hash every file too, which takes about a second a gigabyte.
+        folder: Folder of the export.
+        thoroughly: Whether to hash every file too, which takes about a second per gigabyte.
 
     Raises:
         ModelUnavailable: A file is missing or altered.
@@ -86,9 +86,9 @@ def check_export(folder: Path, *, thoroughly: bool) -> ExportCard:
             raise _damaged(folder, f"{name} is missing")
         size = path.stat().st_size
         if size != file.bytes:
-            raise _damaged(folder, f"{name} has {size:,} bytes, and {file.bytes:,} were written")
+            raise _damaged(folder, f"{name} has {size:,} bytes instead of {file.bytes:,}")
         if thoroughly and _sha256(path) != file.sha256:
-            raise _damaged(folder, f"{name} is not what was written")
+            raise _damaged(folder, f"{name} has changed")
     return card
 
 
@@ -99,6 +99,6 @@ def _sha256(path: Path) -> str:
 
 def _damaged(folder: Path, what: str) -> ModelUnavailable:
     return ModelUnavailable(
-        f"The exported model in {folder} is not whole: {what}.",
-        fix="Make it again with `ragsmith tune export MODEL --to FOLDER`.",
+        f"The exported model in {folder} is damaged: {what}.",
+        fix="Export it again with `ragsmith tune export MODEL --to FOLDER`.",
     )

@@ -1,4 +1,4 @@
-"""LoRA adapters: where one lies, and whether it belongs to the model."""
+"""LoRA adapters of local models: location and compatibility."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class AdapterFiles:
     """An adapter in peft's format.
 
     Attributes:
-        name: As it was named: a folder, or the name of one below the workspace's ``models/adapters``.
+        name: The configured name: a folder, or a name below the workspace's ``models/adapters``.
     """
 
     name: str
@@ -31,12 +31,12 @@ class AdapterFiles:
 
     @property
     def base(self) -> str:
-        """The model that it was trained on, as its training named it; empty where it does not say."""
+        """Name of the model that it was trained on; empty if unknown."""
         return str(read_json(self.folder / CONFIG).get("base_model_name_or_path") or "")
 
     @property
     def chat_template(self) -> str | None:
-        """The chat template that it was trained with, where it brings its own."""
+        """Chat template that it was trained with; None if it has none."""
         path = self.folder / "chat_template.jinja"
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
@@ -45,11 +45,11 @@ def find_lora(name: str, adapters: Path) -> AdapterFiles:
     """Find a LoRA adapter of a language model.
 
     Args:
-        name: A folder, or the name of one below ``adapters``.
+        name: A folder, or a name below ``adapters``.
         adapters: The workspace's folder ``models/adapters``.
 
     Raises:
-        ModelUnavailable: There is none, or it is not a LoRA adapter with safetensors weights.
+        ModelUnavailable: The adapter is missing, or is not a LoRA adapter with safetensors weights.
     """
     places = places_of(name, adapters)
     for folder in places:
@@ -57,26 +57,26 @@ def find_lora(name: str, adapters: Path) -> AdapterFiles:
             _check(folder)
             return AdapterFiles(name, folder.resolve())
     raise ModelUnavailable(
-        f"There is no adapter {name}: neither {places[0]} nor {places[1]} holds an {CONFIG}.",
-        fix="Correct local.adapter and local.adapters, or clear them to use the model as it is.",
+        f"There is no adapter {name}: neither {places[0]} nor {places[1]} contains an {CONFIG}.",
+        fix="Fix local.adapter and local.adapters, or clear them to use the base model.",
     )
 
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Load an adapter without the warning that peft 0.21 asks transformers 5.23 by an old name."""
+    """Suppress the warning that peft 0.21 uses a deprecated name of transformers 5.23."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         yield
 
 
 def check_fit(adapter: AdapterFiles, model: Any, model_name: str) -> None:
-    """Compare the shapes of an adapter with the layers that it corrects; the model is not touched.
+    """Check that the shapes of an adapter match the layers of a model, without changing it.
 
     Args:
-        adapter: What is to be loaded.
+        adapter: The adapter to load.
         model: The base model, a torch module.
-        model_name: What it is called.
+        model_name: Name of the model, for messages.
 
     Raises:
         ModelUnavailable: A layer is missing or has another size.
@@ -109,19 +109,19 @@ def _check(folder: Path) -> None:
     kind = read_json(folder / CONFIG).get("peft_type")
     if kind != "LORA":
         raise ModelUnavailable(
-            f"The adapter in {folder} is of the kind {kind}, and only LORA is served.",
+            f"The adapter in {folder} must be of type LORA, not {kind}.",
             fix="Train it again with LoRA, or merge it into its base model and use that.",
         )
     if not (folder / WEIGHTS).is_file():
         raise ModelUnavailable(
             f"The adapter in {folder} has no {WEIGHTS}.",
-            fix="Copy the whole folder; weights of an old peft (adapter_model.bin) must be saved again.",
+            fix="Copy the whole folder; weights of an old peft version (adapter_model.bin) must be saved again.",
         )
 
 
 def _misfit(adapter: AdapterFiles, model_name: str, what: str) -> ModelUnavailable:
     trained = f" It was trained on {adapter.base}." if adapter.base else ""
     return ModelUnavailable(
-        f"The adapter {adapter.name} does not fit the model {model_name}: {what}.{trained}",
+        f"The adapter {adapter.name} does not match the model {model_name}: {what}.{trained}",
         fix="Set model to the base that the adapter was trained on, or clear local.adapter.",
     )

@@ -1,4 +1,4 @@
-"""A local model behind LangChain's seam for chat models."""
+"""Local models as LangChain chat models."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _SAMPLED = fields(Sampling)
 
 
 class LocalChatModel(StreamedChatModel):
-    """Streams a reply of a model in this process, and raises nothing but ``ModelError``.
+    """Streams replies of a model in this process, and raises only ``ModelError``.
 
-    Each piece carries the tokens that it adds to the count, so that an answer that is stopped has a count too.
-    Leaving the stream stops the work. A call may override ``max_tokens`` and all of the sampling.
+    Every piece carries the tokens that it adds to the count, so that a stopped answer has a count too. Closing the
+    stream stops the work. A call may override ``max_tokens`` and the sampling.
 
     Attributes:
         engine: A ``LocalEngine``, shared with other chat models.
-        adapter: The name of an adapter that the engine has loaded; None for the model as it is.
+        adapter: Name of an adapter that the engine has loaded; None for the base model.
         temperature, top_p, top_k, repetition_penalty, seed: See ``token_sampling.Sampling``; an exported model
-            passes over the seed.
-        max_tokens: After so many tokens a reply ends.
-        stop: Texts before which every reply ends, beside those that a call names.
+            ignores the seed.
+        max_tokens: Maximum tokens of a reply.
+        stop: Texts that end every reply, in addition to those of a call.
     """
 
     engine: Any
@@ -60,12 +60,12 @@ class LocalChatModel(StreamedChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        told: queue.SimpleQueue[Piece | ModelError] = queue.SimpleQueue()
+        pieces: queue.SimpleQueue[Piece | ModelError] = queue.SimpleQueue()
         engine: LocalEngine = self.engine
-        row = engine.start(messages, self._decoding(stop, kwargs), told.put, self.adapter)
+        row = engine.start(messages, self._decoding(stop, kwargs), pieces.put, self.adapter)
         try:
             while True:
-                piece = _checked(told.get())
+                piece = _checked(pieces.get())
                 chunk = self._chunk(piece)
                 if run_manager:
                     run_manager.on_llm_new_token(piece.text, chunk=chunk)
@@ -82,17 +82,17 @@ class LocalChatModel(StreamedChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
-        told: asyncio.Queue[Piece | ModelError] = asyncio.Queue()
+        pieces: asyncio.Queue[Piece | ModelError] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
-        def tell(piece: Piece | ModelError) -> None:
-            loop.call_soon_threadsafe(told.put_nowait, piece)
+        def put(piece: Piece | ModelError) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         engine: LocalEngine = self.engine
-        row = engine.start(messages, self._decoding(stop, kwargs), tell, self.adapter)
+        row = engine.start(messages, self._decoding(stop, kwargs), put, self.adapter)
         try:
             while True:
-                piece = _checked(await told.get())
+                piece = _checked(await pieces.get())
                 chunk = self._chunk(piece)
                 if run_manager:
                     await run_manager.on_llm_new_token(piece.text, chunk=chunk)
@@ -114,7 +114,9 @@ class LocalChatModel(StreamedChatModel):
     def _decoding(self, stop: list[str] | None, given: dict[str, Any]) -> Decoding:
         return Decoding(
             max_tokens=int(given.get("max_tokens", self.max_tokens)),
-            sampling=Sampling(**{each.name: given.get(each.name, getattr(self, each.name)) for each in _SAMPLED}),
+            sampling=Sampling(
+                **{option.name: given.get(option.name, getattr(self, option.name)) for option in _SAMPLED}
+            ),
             stops=(*self.stop, *(stop or ())),
         )
 
@@ -122,15 +124,15 @@ class LocalChatModel(StreamedChatModel):
         usage = UsageMetadata(
             input_tokens=piece.read, output_tokens=piece.written, total_tokens=piece.read + piece.written
         )
-        told: dict[str, Any] = {}
+        metadata: dict[str, Any] = {}
         if piece.ending:
-            told = {"finish_reason": piece.ending, "model_name": self.model}
+            metadata = {"finish_reason": piece.ending, "model_name": self.model}
             if self.adapter:
-                told["adapter"] = self.adapter
+                metadata["adapter"] = self.adapter
         message = AIMessageChunk(
             content=piece.text,
             usage_metadata=usage,
-            response_metadata=told,
+            response_metadata=metadata,
             chunk_position="last" if piece.ending else None,
         )
         return ChatGenerationChunk(message=message)
@@ -138,6 +140,6 @@ class LocalChatModel(StreamedChatModel):
 
 def _checked(piece: Piece | ModelError) -> Piece:
     if isinstance(piece, ModelError):
-        # Raised in every row of a batch: each with a traceback of its own.
+        # The error is shared by all rows of a batch, but each needs its own traceback.
         raise type(piece)(piece.message, fix=piece.fix) from piece.__cause__
     return piece

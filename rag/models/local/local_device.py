@@ -1,4 +1,4 @@
-"""Which device a local model runs on, in which number format, and whether it has room there."""
+"""Device and number format of a local model, and the check of its memory."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from rag.settings import LocalSettings
 
 BYTES = {"bf16": 2, "f16": 2, "f32": 4}
 TORCH_NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
-# Beside the weights stand the keys and values of what is read, and what each layer computes: about 0.4 GB for
-# a model of 8 GB at 3,500 tokens.
+# Extra memory for the key-value cache and activations: about 0.4 GB for a model of 8 GB at 3,500 tokens.
 WORKING_SHARE = 0.1
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _LONGEST_HEADER = 100_000_000
@@ -25,27 +24,27 @@ _GIGABYTE = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a model computes: ``cpu``, ``cuda`` or ``mps``, and ``bf16``, ``f16`` or ``f32``."""
+class Device:
+    """Where a model runs: kind (``cpu``, ``cuda`` or ``mps``) and number format (``bf16``, ``f16`` or ``f32``)."""
 
-    device: str
+    kind: str
     dtype: str
 
     def __str__(self) -> str:
-        return f"{self.device}, {self.dtype}"
+        return f"{self.kind}, {self.dtype}"
 
 
-def choose_place(settings: LocalSettings) -> Place:
-    """The device and the number format that the settings name; the best of this machine for ``auto``.
+def choose_device(settings: LocalSettings) -> Device:
+    """Return the configured device and number format; ``auto`` means the best of this machine.
 
     Raises:
-        ModelUnavailable: The device that is demanded is not there.
+        ModelUnavailable: The configured device is not available.
     """
-    device = _choose_device(settings.device)
-    return Place(device, _best_dtype(device) if settings.dtype == "auto" else settings.dtype)
+    kind = _choose_kind(settings.device)
+    return Device(kind, _best_dtype(kind) if settings.dtype == "auto" else settings.dtype)
 
 
-def _choose_device(wanted: str) -> str:
+def _choose_kind(wanted: str) -> str:
     import torch
 
     usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -54,7 +53,7 @@ def _choose_device(wanted: str) -> str:
     if not usable[wanted]:
         raise ModelUnavailable(
             f"local.device is {wanted}, but torch finds no such device.",
-            fix="Install a build of torch that fits the machine, or set local.device to auto.",
+            fix="Install a build of torch for this machine, or set local.device to auto.",
         )
     return wanted
 
@@ -69,37 +68,34 @@ def _best_dtype(device: str) -> str:
     return "f32"
 
 
-def check_memory(files: LocalFiles, place: Place, fix: str = "") -> int:
-    """Compare what a model needs with what is free.
+def check_memory(files: LocalFiles, device: Device, fix: str = "") -> int:
+    """Check that a model fits into the free memory, and return the bytes that it needs.
 
     Args:
         files: The model.
-        place: Where it is to run.
-        fix: What to do where it does not fit; by default what helps to serve it.
-
-    Returns:
-        Bytes that it needs.
+        device: The device to run it on.
+        fix: The remedy if it does not fit; by default, how to serve it with less memory.
 
     Raises:
-        ModelUnavailable: It needs more than there is.
+        ModelUnavailable: The memory is too small.
     """
     if files.kind == "ctranslate2":
         needed = _with_work(sum(file.stat().st_size for file in files.folder.glob("*.bin")))
     else:
-        needed = memory_needed(files.folder, place.dtype)
-    free = free_memory(place.device)
+        needed = memory_needed(files.folder, device.dtype)
+    free = free_memory(device.kind)
     if free is not None and needed > free:
-        where = "the GPU's memory" if place.device == "cuda" else "this machine's memory"
+        where = "the GPU's memory" if device.kind == "cuda" else "this machine's memory"
         raise ModelUnavailable(
-            f"The model {files.name} needs about {needed / _GIGABYTE:.1f} GB in {place.dtype}, "
-            f"and {free / _GIGABYTE:.1f} GB of {where} are free.",
-            fix=fix or _how_to_fit(files, place),
+            f"The model {files.name} needs about {needed / _GIGABYTE:.1f} GB in {device.dtype}, "
+            f"but only {free / _GIGABYTE:.1f} GB of {where} are free.",
+            fix=fix or _how_to_fit(files, device),
         )
     return needed
 
 
 def memory_needed(folder: Path, dtype: str) -> int:
-    """Bytes of a model of transformers: its weights in ``dtype``, and a tenth for its work.
+    """Return the bytes that a model of transformers needs: its weights in ``dtype``, and a tenth for its work.
 
     Raises:
         ModelUnavailable: The weights cannot be read.
@@ -112,7 +108,7 @@ def memory_needed(folder: Path, dtype: str) -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Free bytes on a device; None where nobody can tell."""
+    """Return the free bytes on a device; None if unknown."""
     if device == "cuda":
         import torch
 
@@ -125,33 +121,33 @@ def free_memory(device: str) -> int | None:
 
 
 def _room_in_container(group: Path) -> int | None:
-    """What a container may still take: its limit is lower than the machine's memory, and ends the process."""
+    """Return the free bytes below a container's memory limit, beyond which the process is killed."""
     try:
         limit = (group / "memory.max").read_text(encoding="ascii").strip()
         used = int((group / "memory.current").read_text(encoding="ascii"))
         counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-        # Files that were read are let go as soon as the room is needed.
+        # The page cache of files is reclaimed when needed.
         return None if limit == "max" else int(limit) - used + int(counts.get("inactive_file", 0))
     except (OSError, ValueError):
         return None
 
 
 def _safetensors_bytes(file: Path, width: int) -> int:
-    """Bytes of a file's tensors when its floating-point numbers take ``width`` bytes each.
+    """Return the bytes of a file's tensors if its floating-point numbers take ``width`` bytes each.
 
-    The file begins with the length of its header in eight bytes, little-endian, and the header in JSON:
+    The file starts with the length of its header in eight bytes, little-endian, and the header in JSON:
     https://huggingface.co/docs/safetensors/index#format
     """
     try:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > _LONGEST_HEADER:
-                raise ValueError("its header has no end")
+                raise ValueError("its header is too long")
             header: dict[str, Any] = json.loads(opened.read(length))
         tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
         end = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
         if file.stat().st_size < 8 + length + end:
-            raise ValueError("its end is missing")
+            raise ValueError("it is truncated")
         return sum(_tensor_bytes(tensor, width) for tensor in tensors)
     except (OSError, ValueError, KeyError, struct.error) as error:
         raise ModelUnavailable(
@@ -161,7 +157,7 @@ def _safetensors_bytes(file: Path, width: int) -> int:
 
 def _tensor_bytes(tensor: dict[str, Any], width: int) -> int:
     begin, end = tensor["data_offsets"]
-    # Weights that are packed into integers stay as they are.
+    # Weights packed into integers keep their size.
     return math.prod(tensor["shape"]) * width if tensor["dtype"] in _FLOATS else int(end) - int(begin)
 
 
@@ -175,11 +171,11 @@ def _with_work(weights: int) -> int:
     return int(weights * (1 + WORKING_SHARE))
 
 
-def _how_to_fit(files: LocalFiles, place: Place) -> str:
-    ways: Sequence[str] = (
-        *(["set local.device to cpu"] if place.device == "cuda" else []),
-        *(["set local.dtype to bf16"] if place.dtype == "f32" and files.kind == "transformers" else []),
+def _how_to_fit(files: LocalFiles, device: Device) -> str:
+    options: Sequence[str] = (
+        *(["set local.device to cpu"] if device.kind == "cuda" else []),
+        *(["set local.dtype to bf16"] if device.dtype == "f32" and files.kind == "transformers" else []),
         *(["export it to int8 with `ragsmith tune export`"] if files.kind == "transformers" else []),
         "choose a smaller model",
     )
-    return f"Free some memory, {', '.join(ways[:-1])}{', or ' if ways[:-1] else 'or '}{ways[-1]}."
+    return f"Free some memory, {', '.join(options[:-1])}{', or ' if options[:-1] else 'or '}{options[-1]}."

@@ -1,4 +1,4 @@
-"""One loaded model: its tokenizer, what generates, and the batches that wait for it."""
+"""A loaded model: tokenizer, backend and batcher."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rag.models.local.batching import Backend, Batcher, Request, Row, Sink
 from rag.models.local.chat_template import render
 from rag.models.local.export_card import check_export
 from rag.models.local.local_adapters import AdapterFiles, find_lora
-from rag.models.local.local_device import Place, check_memory, choose_place
+from rag.models.local.local_device import Device, check_memory, choose_device
 from rag.models.local.local_files import LocalFiles, locate_local
 from rag.models.local.token_sampling import GREEDY, Sampling
 from rag.models.local.tune_libraries import need_library
@@ -25,12 +25,12 @@ from rag.settings import LocalSettings
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How an answer is written.
+    """Decoding of an answer.
 
     Attributes:
-        max_tokens: After so many tokens it ends.
-        sampling: How each is chosen.
-        stops: Texts before which it ends.
+        max_tokens: Maximum number of tokens.
+        sampling: Sampling of the tokens.
+        stops: Texts that end the answer; they are not part of it.
     """
 
     max_tokens: int
@@ -44,13 +44,13 @@ class _Model(Backend, Protocol):
 
 
 class LocalEngine:
-    """A model that any number of chat models share. Made with ``open_local_engine``.
+    """A model that several chat models can share; create it with ``open_local_engine``.
 
     Args:
-        name: What the model is called, without ``local:``.
-        tokenizer: Of transformers.
-        backend: The model itself; ``close`` closes it.
-        max_batch: Requests that are generated at once, at most.
+        name: Name of the model, without ``local:``.
+        tokenizer: A tokenizer of transformers.
+        backend: The backend, closed by ``close``.
+        max_batch: Maximum requests of a batch.
     """
 
     def __init__(self, name: str, tokenizer: Any, backend: _Model, max_batch: int) -> None:
@@ -58,51 +58,51 @@ class LocalEngine:
         self.backend = backend
         self._tokenizer = tokenizer
         self._adapters: dict[str, AdapterFiles] = {}
-        # The tokenizer's own state is not made for several threads at once.
+        # The tokenizer is not thread-safe.
         self._tokenizing = Lock()
         self._batches = Batcher(backend, max_batch)
 
     @property
     def runtime(self) -> str:
-        """Where and how it computes, for a person."""
+        """Description of runtime and device for users."""
         return self.backend.runtime
 
     @property
     def seeds(self) -> bool:
-        """Whether a seed decides what it draws."""
+        """Whether it supports seeds."""
         return self.backend.seeds
 
     def load_adapter(self, adapter: AdapterFiles) -> None:
-        """Have an adapter ready, so that a request may name it; waits for the batch that is running.
+        """Load an adapter, so that requests may use it; waits for the running batch.
 
         Raises:
-            ModelUnavailable: It does not fit the model, or a library is missing.
+            ModelUnavailable: The adapter does not match the model, or a library is missing.
         """
         from rag.models.local.torch_backend import TorchBackend
 
         if not isinstance(self.backend, TorchBackend):
-            raise _merged_already(self.name)
+            raise _already_merged(self.name)
         self.backend.load_adapter(adapter)
         self._adapters[adapter.name] = adapter
 
     def start(
         self, messages: Sequence[BaseMessage], decoding: Decoding, sink: Sink, adapter: str | None = None
     ) -> Row:
-        """Put a request among those that wait; ``cancel`` of what is returned stops it.
+        """Queue a request and return its row, whose ``cancel`` stops it.
 
         Args:
             messages: The conversation.
-            decoding: How the answer is written.
-            sink: Gets the pieces of the answer from another thread.
-            adapter: The name of an adapter that was loaded; None for the model as it is.
+            decoding: Decoding of the answer.
+            sink: Receives the pieces of the answer, from another thread.
+            adapter: Name of a loaded adapter; None for the base model.
 
         Raises:
-            ModelError: The prompt is too long, or the engine is closed.
-            SettingsError: No such adapter was loaded.
+            ModelError: The prompt is empty or too long, or the engine is closed.
+            SettingsError: The adapter is not loaded.
         """
         if adapter is not None and adapter not in self._adapters:
             raise SettingsError(
-                f"The adapter {adapter} is not loaded.", fix="Add it to local.adapters, and start ragsmith again."
+                f"The adapter {adapter} is not loaded.", fix="Add it to local.adapters and restart ragsmith."
             )
         files = self._adapters[adapter] if adapter is not None else None
         with self._tokenizing:
@@ -119,20 +119,20 @@ class LocalEngine:
         return row
 
     def close(self) -> None:
-        """Stop what runs, and let go of the memory."""
+        """Stop all requests and release the memory."""
         self._batches.close()
 
     def _room(self, prompt: int, max_tokens: int) -> int:
-        """How many tokens the answer may have."""
+        """Return the maximum tokens of the answer that fit the window."""
         window = self.backend.window
         if not prompt:
-            raise ModelError("There is nothing to answer: the prompt is empty.", fix="Ask a question.")
+            raise ModelError("The prompt is empty.", fix="Ask a question.")
         if window is None or prompt + max_tokens <= window:
             return max_tokens
         if prompt >= window:
             less = prompt - window + min(max_tokens, window // 4)
             raise ModelError(
-                f"The prompt has {prompt:,} tokens, and the model {self.name} reads at most {window:,}.",
+                f"The prompt has {prompt:,} tokens, but the model {self.name} reads at most {window:,}.",
                 fix=f"Lower decoding.context_tokens by {less:,} or more, "
                 "ask a shorter question, or choose a model with a longer window.",
             )
@@ -145,16 +145,16 @@ class LocalEngine:
 
 
 def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, download: bool = True) -> LocalEngine:
-    """Load a model and the adapters that the settings name.
+    """Load a model and the configured adapters.
 
     Args:
         name: A folder or a name on the hub, without ``local:``.
-        settings: Device, number format, adapters, size of a batch.
+        settings: Device, number format, adapters, batch size.
         adapters: The workspace's folder ``models/adapters``.
-        download: Whether the model may be fetched from the hub.
+        download: Whether the model may be downloaded from the hub.
 
     Raises:
-        ModelUnavailable: The model or an adapter is missing, damaged, too large or does not fit.
+        ModelUnavailable: The model or an adapter is missing, damaged, too large or incompatible.
     """
     files = locate_local(name, download=download)
     wanted = wanted_adapters(settings, adapters)
@@ -170,7 +170,7 @@ def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, dow
         from rag.models.local.torch_backend import load_torch
 
         tokenizer = _load_tokenizer(files)
-        backend = load_torch(files, choose_place(settings), tokenizer)
+        backend = load_torch(files, choose_device(settings), tokenizer)
     engine = LocalEngine(name, tokenizer, backend, settings.max_batch)
     try:
         for adapter in wanted:
@@ -182,20 +182,20 @@ def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, dow
 
 
 def wanted_adapters(settings: LocalSettings, adapters: Path) -> list[AdapterFiles]:
-    """The adapters that the settings name, the active one among them, each once.
+    """Return the distinct configured adapters, including the active one.
 
     Raises:
-        ModelUnavailable: One is missing or not usable.
+        ModelUnavailable: An adapter is missing or unusable.
     """
     names = [*settings.adapters, *([settings.adapter] if settings.adapter else [])]
-    return [find_lora(each, adapters) for each in dict.fromkeys(names)]
+    return [find_lora(name, adapters) for name in dict.fromkeys(names)]
 
 
 def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[AdapterFiles]) -> str:
-    """See whether a model could be loaded: cheap, without loading it.
+    """Check cheaply whether a model can be loaded.
 
     Returns:
-        Where it would run and what it needs, for a person.
+        A description of its origin, device and memory for users.
 
     Raises:
         ModelUnavailable: A library is missing, the memory is too small, or the files are damaged.
@@ -204,16 +204,16 @@ def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[A
         from rag.models.local.ct2_backend import choose_ct2_device
 
         if adapters:
-            raise _merged_already(files.name)
+            raise _already_merged(files.name)
         need_library("ctranslate2", f"model {files.name}")
         card = check_export(files.folder, thoroughly=False)
-        place = Place(choose_ct2_device(settings.device), card.quantization)
+        device = Device(choose_ct2_device(settings.device), card.quantization)
     else:
         for adapter in adapters:
             need_library("peft", f"adapter {adapter.name}")
-        place = choose_place(settings)
-    needed = check_memory(files, place)
-    return f"from the {files.origin}, {place}, about {needed / 1e9:.1f} GB"
+        device = choose_device(settings)
+    needed = check_memory(files, device)
+    return f"from the {files.origin}, {device}, about {needed / 1e9:.1f} GB"
 
 
 def _load_tokenizer(files: LocalFiles) -> Any:
@@ -230,8 +230,8 @@ def _load_tokenizer(files: LocalFiles) -> Any:
         ) from error
 
 
-def _merged_already(name: str) -> ModelUnavailable:
+def _already_merged(name: str) -> ModelUnavailable:
     return ModelUnavailable(
-        f"The model {name} is an export, and takes no adapter any more.",
+        f"The model {name} is an export, which cannot load adapters.",
         fix="Clear local.adapter and local.adapters, or export the base again with `--adapter NAME`.",
     )

@@ -1,4 +1,4 @@
-"""Where a local model comes from: a folder, the local hub cache, the hub; the first that has it."""
+"""Locating the files of a local model: in a folder, the local hub cache, or the hub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Kind = Literal["transformers", "ctranslate2"]
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 EXPORT_WEIGHTS = "model.bin"
-# What of a repository is needed: the configuration, the tokenizer, the template; the weights are named apart.
+# Patterns of the files to download: configuration, tokenizer, template; the weights are listed separately.
 _TEXTS = ["*.json", "*.jinja", "*.model", "*.txt"]
 _OTHER_WEIGHTS = ["original/*", "onnx/*", "*/*.safetensors", "*/*.bin"]
 
@@ -26,9 +26,9 @@ class LocalFiles:
     """A folder with a model.
 
     Attributes:
-        name: As it was named, without ``local:``.
+        name: The configured name, without ``local:``.
         origin: ``folder``, ``hub cache`` or ``hub``.
-        kind: ``transformers``, or ``ctranslate2`` for what ``ragsmith tune export`` made.
+        kind: ``transformers``, or ``ctranslate2`` for an export.
     """
 
     name: str
@@ -42,10 +42,10 @@ def locate_local(name: str, *, download: bool = True) -> LocalFiles:
 
     Args:
         name: A folder, or a name on the hub.
-        download: Whether it may be fetched from the hub.
+        download: Whether the model may be downloaded from the hub.
 
     Raises:
-        ModelUnavailable: No place has it, or what is there is no model.
+        ModelUnavailable: The model was not found, or is incomplete.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -53,18 +53,18 @@ def locate_local(name: str, *, download: bool = True) -> LocalFiles:
     if not _may_be_on_hub(name):
         raise ModelUnavailable(
             f"The model folder {folder} does not exist.",
-            fix="Correct the name after `local:`: a folder, or OWNER/NAME on the Hugging Face hub.",
+            fix="Fix the name after `local:`: a folder, or OWNER/NAME on the Hugging Face hub.",
         )
     cached = _in_hub_cache(name)
     if cached:
         return LocalFiles(name, cached, "hub cache")
     if not download:
-        raise ModelUnavailable(f"The model {name} is not on this machine yet.", fix=_how_to_get(name))
+        raise ModelUnavailable(f"The model {name} is not on this machine.", fix=_how_to_get(name))
     return LocalFiles(name, _from_hub(name), "hub")
 
 
 def kind_of_local(name: str) -> Kind:
-    """What a model is run with, from a look at its folder; a name on the hub is one of transformers.
+    """Return the kind of a model by its folder; a name on the hub is a model of transformers.
 
     Raises:
         ModelUnavailable: The folder's card cannot be read.
@@ -73,10 +73,10 @@ def kind_of_local(name: str) -> Kind:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files with a model's weights.
+    """Return the files with a model's weights.
 
     Raises:
-        ModelUnavailable: There are none, or one of several is missing.
+        ModelUnavailable: There are no weights, or a file is missing.
     """
     for index in INDEXES:
         if (folder / index).is_file():
@@ -85,7 +85,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             missing = [file.name for file in files if not file.is_file()]
             if missing or not files:
                 raise ModelUnavailable(
-                    f"The model in {folder} is not whole: {(missing or [index])[0]} is missing.",
+                    f"The model in {folder} is incomplete: {(missing or [index])[0]} is missing.",
                     fix="Download it again, or copy the whole folder.",
                 )
             return files
@@ -93,16 +93,16 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         if (folder / weights).is_file():
             return (folder / weights,)
     raise ModelUnavailable(
-        f"The folder {folder} holds no model.safetensors.",
-        fix="Name the folder of a causal language model, as `save_pretrained` of transformers writes it.",
+        f"The folder {folder} contains no model.safetensors.",
+        fix="Use the folder of a causal language model, as written by `save_pretrained` of transformers.",
     )
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a model's folder.
+    """Read a JSON object from a model's folder.
 
     Raises:
-        ModelUnavailable: It cannot be read.
+        ModelUnavailable: The file cannot be read.
     """
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -116,18 +116,18 @@ def _in_folder(name: str, folder: Path) -> LocalFiles:
         return LocalFiles(name, folder, "folder", "ctranslate2")
     if (folder / EXPORT_WEIGHTS).is_file():
         raise ModelUnavailable(
-            f"The folder {folder} holds an export without its {CARD}: it was broken off, or made elsewhere.",
-            fix="Make it with `ragsmith tune export MODEL --to FOLDER`.",
+            f"The folder {folder} contains an export without {CARD}: it is incomplete, or from another program.",
+            fix="Export it with `ragsmith tune export MODEL --to FOLDER`.",
         )
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
         raise ModelUnavailable(
-            f"The folder {folder} holds an adapter and no model.",
+            f"The folder {folder} contains an adapter, not a model.",
             fix="Set model to `local:` and its base model, and local.adapter to this folder.",
         )
     if not (folder / "config.json").is_file():
         raise ModelUnavailable(
-            f"The folder {folder} holds no config.json, so it is no model of transformers.",
-            fix="Name the folder that holds config.json, the weights and the tokenizer.",
+            f"The folder {folder} contains no config.json, so it is not a model of transformers.",
+            fix="Use the folder with config.json, the weights and the tokenizer.",
         )
     weight_files(folder)
     return LocalFiles(name, folder, "folder")
@@ -154,7 +154,7 @@ def _in_hub_cache(name: str) -> Path | None:
 
     try:
         folder = Path(snapshot_download(name, local_files_only=True))
-        # A download that was broken off leaves a folder without some of its files.
+        # An interrupted download leaves an incomplete folder.
         weight_files(folder)
     except (LocalEntryNotFoundError, ModelUnavailable):
         return None
@@ -175,7 +175,7 @@ def _from_hub(name: str) -> Path:
     except Exception as error:
         reason = first_line(error)
         raise ModelUnavailable(
-            f"The model {name} is not on this machine, and the hub does not give it: {reason}.",
+            f"The model {name} is not on this machine and cannot be downloaded from the hub: {reason}.",
             fix=_how_to_get(name),
         ) from error
     weight_files(folder)
@@ -188,9 +188,9 @@ def _how_to_get(name: str) -> str:
     if is_offline_mode():
         return (
             f"Unset HF_HUB_OFFLINE and run `hf download {name}` once, or set model to `local:` and a folder "
-            "that you copied from a machine with a network."
+            "copied from a machine with network access."
         )
     return (
-        f"Run `hf download {name}` while online (a gated model also wants `hf auth login`), or set model to "
+        f"Run `hf download {name}` while online (a gated model also needs `hf auth login`), or set model to "
         "`local:` and a folder."
     )

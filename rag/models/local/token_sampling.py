@@ -1,24 +1,24 @@
-"""How a local model chooses its tokens."""
+"""Sampling settings of local models."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Below it nothing but the most probable token would be drawn, and the division could overflow.
+# Lower temperatures count as 0: they would draw only the most probable token, and the division could overflow.
 LEAST_TEMPERATURE = 1e-5
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. Rows of one batch have it in common.
+    """Sampling settings, shared by all rows of a batch.
 
     Attributes:
-        temperature: 0 always takes the most probable token.
-        top_p: Tokens are drawn from the most probable ones that make up this share; None leaves it to the model.
-        top_k: They are drawn from so many most probable ones; None leaves it to the model.
-        repetition_penalty: Above 1 what the answer holds already becomes less probable, also at temperature 0.
-            The words of the prompt are left alone: an answer is to quote them.
-        seed: Equal seeds draw equal tokens; None draws anew.
+        temperature: Sampling temperature; 0 is greedy.
+        top_p: Probability mass of nucleus sampling; None leaves it to the model.
+        top_k: Number of most probable tokens to sample from; None leaves it to the model.
+        repetition_penalty: Penalty on tokens of the answer so far, also at temperature 0. Tokens of the prompt are
+            exempt, because answers should quote them.
+        seed: Seed of the random numbers; None for a random one.
     """
 
     temperature: float = 0.0
@@ -29,18 +29,17 @@ class Sampling:
 
     @property
     def drawn(self) -> bool:
-        """Whether tokens are drawn at all."""
+        """Whether tokens are sampled rather than chosen greedily."""
         return self.temperature >= LEAST_TEMPERATURE
 
     @property
     def seeded(self) -> bool:
-        """Whether the seed decides what is written.
+        """Whether the seed determines the answer.
 
-        Such a row has a batch of its own: beside others its numbers are rounded differently, and its random
-        numbers would depend on who they are.
+        A seeded row has a batch of its own, because other rows would change its rounding and its random numbers.
         """
         return self.drawn and self.seed is not None
 
 
 GREEDY = Sampling()
-"""The most probable token each time."""
+"""Always the most probable token."""

@@ -1,4 +1,4 @@
-"""Generates with transformers: one loaded base model, any number of LoRA adapters on top of it."""
+"""Generation with transformers: a base model with any number of LoRA adapters."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from rag.encoders.own_code import FIX, needs_own_code, refusal_of
 from rag.errors import ModelError, ModelUnavailable, first_line
 from rag.models.local.batching import Row
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
-from rag.models.local.local_device import TORCH_NAMES, Place
+from rag.models.local.local_device import TORCH_NAMES, Device
 from rag.models.local.local_files import LocalFiles, read_json
-from rag.models.local.torch_sampling import Recommended, choosing
+from rag.models.local.torch_sampling import Recommended, sampling_processors
 from rag.models.local.tune_libraries import need_library
 
 
-class _NobodyWaits(Exception):
-    """Every row of the batch is over."""
+class _BatchOver(Exception):
+    """All rows of the batch are over."""
 
 
 class TorchBackend:
-    """A causal language model of transformers. Made with ``load_torch``.
+    """A causal language model of transformers; create it with ``load_torch``.
 
     Args:
-        name: What the model is called.
-        model: Of transformers, in evaluation mode.
-        place: Where it is.
-        ends: Tokens with which it ends an answer.
-        pad: The token that fills up shorter rows; it is never looked at.
-        recommended: How its authors would have tokens drawn.
+        name: Name of the model.
+        model: The model of transformers, in evaluation mode.
+        device: The device of the model.
+        ends: Tokens that end an answer.
+        pad: Padding token of shorter rows, which is masked.
+        recommended: Sampling defaults of the model's authors.
     """
 
     spread: int | None = None
     seeds = True
 
     def __init__(
-        self, name: str, model: Any, place: Place, ends: frozenset[int], pad: int, recommended: Recommended
+        self, name: str, model: Any, device: Device, ends: frozenset[int], pad: int, recommended: Recommended
     ) -> None:
         self.name = name
-        self.runtime = f"transformers on {place}"
+        self.runtime = f"transformers on {device}"
         self.ends = ends
         self.window = window_of(model.config)
         self.model = model
-        self._place = place
+        self._device = device
         self._recommended = recommended
         self._pad = pad
         self._rows: Sequence[Row] = ()
-        # The model as peft wraps it, from the first adapter on; and peft's names of the adapters, by folder.
+        # The model wrapped by peft, from the first adapter on; and peft's names of the adapters, by folder.
         self._wrapped: Any = None
         self._adapters: dict[str, str] = {}
-        # The weights are changed between batches only.
+        # Weights change only between batches.
         self._lock = Lock()
         for layer in _layers(model):
-            layer.register_forward_pre_hook(self._look)
+            layer.register_forward_pre_hook(self._check_over)
 
     def load_adapter(self, adapter: AdapterFiles) -> None:
-        """Put an adapter on top of the model; one that is there already is left as it is.
+        """Load an adapter, unless it is already loaded.
 
         Raises:
-            ModelUnavailable: peft is missing, or the adapter does not fit the model.
+            ModelUnavailable: peft is missing, or the adapter does not match the model.
         """
         with self._lock:
             folder = str(adapter.folder)
@@ -70,7 +70,7 @@ class TorchBackend:
                 return
             need_library("peft", f"adapter {adapter.name}")
             check_fit(adapter, self.model, self.name)
-            # A folder's name may hold a point, which torch takes for no name of a module.
+            # A folder's name may contain a dot, which torch does not allow in module names.
             key = f"adapter{len(self._adapters)}"
             from peft import PeftModel
 
@@ -82,14 +82,14 @@ class TorchBackend:
                         self._wrapped.load_adapter(folder, adapter_name=key)
             except (ValueError, RuntimeError, KeyError, OSError) as error:
                 raise ModelUnavailable(
-                    f"The adapter {adapter.name} cannot be put on the model {self.name}: {first_line(error)}.",
+                    f"The adapter {adapter.name} cannot be added to the model {self.name}: {first_line(error)}.",
                     fix="Set model to the base that the adapter was trained on, or clear local.adapter.",
                 ) from error
             self._wrapped.eval()
             self._adapters[folder] = key
 
     def run(self, rows: Sequence[Row]) -> None:
-        """Generate for all rows in one call; it ends as soon as no row wants a further token."""
+        """Generate for all rows in one call until they are over."""
         import torch
 
         first = rows[0].request
@@ -100,10 +100,12 @@ class TorchBackend:
                     input_ids=ids,
                     attention_mask=mask,
                     generation_config=self._configured(rows),
-                    logits_processor=choosing(first.sampling, self._recommended, ids.shape[1], self._place.device),
-                    stopping_criteria=[_handing_out(rows)],
+                    logits_processor=sampling_processors(
+                        first.sampling, self._recommended, ids.shape[1], self._device.kind
+                    ),
+                    stopping_criteria=[_token_handler(rows)],
                 )
-            except _NobodyWaits:
+            except _BatchOver:
                 return
             except RuntimeError as error:
                 if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
@@ -111,15 +113,15 @@ class TorchBackend:
                 raise
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         self.model = self._wrapped = None
         gc.collect()
         self._free()
 
-    def _look(self, *_: Any) -> None:
-        # Before each layer, so that also the reading of a long prompt ends when nobody waits for it.
+    def _check_over(self, *_: Any) -> None:
+        # Runs before every layer, so that cancelling also interrupts the reading of a long prompt.
         if self._rows and all(row.over for row in self._rows):
-            raise _NobodyWaits
+            raise _BatchOver
 
     @contextmanager
     def _watched(self, rows: Sequence[Row]) -> Iterator[None]:
@@ -141,14 +143,14 @@ class TorchBackend:
             yield
 
     def _padded(self, rows: Sequence[Row]) -> tuple[Any, Any]:
-        """Token ids and mask, both of the shape (rows, longest prompt), filled up on the left."""
+        """Return token ids and mask of shape (rows, longest prompt), padded on the left."""
         import torch
 
         longest = max(len(row.request.prompt) for row in rows)
         missing = [longest - len(row.request.prompt) for row in rows]
         ids = [[self._pad] * count + list(row.request.prompt) for count, row in zip(missing, rows, strict=True)]
         mask = [[0] * count + [1] * (longest - count) for count in missing]
-        device = self._place.device
+        device = self._device.kind
         return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
     def _configured(self, rows: Sequence[Row]) -> Any:
@@ -158,30 +160,30 @@ class TorchBackend:
             max_new_tokens=max(row.request.max_tokens for row in rows),
             pad_token_id=self._pad,
             eos_token_id=sorted(self.ends) or None,
-            # What is drawn is the only token that the processors leave.
+            # The processors sample, and leave only the sampled token.
             do_sample=False,
         )
 
     def _full(self, rows: int) -> ModelError:
         self._free()
-        others = f", or local.max_batch: {rows} questions were answered at once" if rows > 1 else ""
+        others = f", or local.max_batch: {rows} questions were answered together" if rows > 1 else ""
         return ModelError(
-            f"The model {self.name} has used up the memory of the device {self._place.device}.",
+            f"The model {self.name} has used up the memory of the device {self._device.kind}.",
             fix=f"Lower decoding.context_tokens or decoding.max_tokens{others}.",
         )
 
     def _free(self) -> None:
-        if self._place.device == "cuda":
+        if self._device.kind == "cuda":
             import torch
 
             torch.cuda.empty_cache()
 
 
-def load_torch(files: LocalFiles, place: Place, tokenizer: Any) -> TorchBackend:
+def load_torch(files: LocalFiles, device: Device, tokenizer: Any) -> TorchBackend:
     """Load a model.
 
     Raises:
-        ModelUnavailable: It is damaged, or no causal language model of transformers.
+        ModelUnavailable: The model is damaged, or is not a causal language model of transformers.
     """
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig
@@ -191,7 +193,7 @@ def load_torch(files: LocalFiles, place: Place, tokenizer: Any) -> TorchBackend:
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             files.folder,
-            dtype=getattr(torch, TORCH_NAMES[place.dtype]),
+            dtype=getattr(torch, TORCH_NAMES[device.dtype]),
             local_files_only=True,
             output_loading_info=True,
             trust_remote_code=False,
@@ -201,31 +203,31 @@ def load_torch(files: LocalFiles, place: Place, tokenizer: Any) -> TorchBackend:
             raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
         raise ModelUnavailable(
             f"The model {files.name} cannot be loaded: {first_line(error)}.",
-            fix="Name a causal language model that transformers knows, or download it again.",
+            fix="Use a causal language model that transformers supports, or download it again.",
         ) from error
     if report["missing_keys"]:
         raise ModelUnavailable(
-            f"The model {files.name} is no causal language model, or not whole: the weights of "
+            f"The model {files.name} is incomplete or not a causal language model: the weights of "
             f"{min(report['missing_keys'])} are missing.",
-            fix="Choose a model that writes text, or download it again.",
+            fix="Choose a model for text generation, or download it again.",
         )
-    model.to(place.device).eval()
+    model.to(device.kind).eval()
     own = model.generation_config
     ends = end_tokens(own.eos_token_id, tokenizer)
     recommended = Recommended(own.top_k, own.top_p, own.min_p)
     model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id)
     pad = tokenizer.pad_token_id
-    return TorchBackend(files.name, model, place, ends, min(ends, default=0) if pad is None else pad, recommended)
+    return TorchBackend(files.name, model, device, ends, min(ends, default=0) if pad is None else pad, recommended)
 
 
 def end_tokens(configured: int | Sequence[int] | None, tokenizer: Any) -> frozenset[int]:
-    """The tokens that end an answer: what the model's generation configuration names, and the tokenizer's own."""
+    """Return the tokens that end an answer: those of the generation configuration, and the tokenizer's own."""
     named = [configured] if isinstance(configured, int) else [*(configured or ())]
     return frozenset(token for token in (*named, tokenizer.eos_token_id) if token is not None)
 
 
 def stored_end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
-    """The same, read from a model's folder."""
+    """Return the end tokens by the configuration in a model's folder."""
     for name in ("generation_config.json", "config.json"):
         if (folder / name).is_file() and (configured := read_json(folder / name).get("eos_token_id")) is not None:
             return end_tokens(configured, tokenizer)
@@ -233,30 +235,30 @@ def stored_end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
 
 
 def window_of(config: Any) -> int | None:
-    """Tokens that a model reads at most, by its configuration; None where it has no limit."""
+    """Return the context window of a model in tokens; None for no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def _handing_out(rows: Sequence[Row]) -> Any:
-    """A stopping criterion that gives each row its newest token, and ends the rows that want no more."""
+def _token_handler(rows: Sequence[Row]) -> Any:
+    """Return a stopping criterion that passes new tokens to their rows and ends the rows that are over."""
     import torch
 
-    def hand_out(input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+    def handle(input_ids: Any, scores: Any, **kwargs: Any) -> Any:
         newest = input_ids[:, -1].tolist()
         over = [row.take(token) for row, token in zip(rows, newest, strict=True)]
         return torch.tensor(over, device=input_ids.device)
 
-    return hand_out
+    return handle
 
 
 def _layers(model: Any) -> list[Any]:
-    """The layers of the model, one after the other: the list of modules nearest to the top, the longest of them.
+    """Return the layers of the model: the longest of the topmost module lists.
 
     Deeper lists are parts of a layer, such as its experts.
     """
     import torch
 
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
-    _, layers = max(lists, key=lambda each: (-each[0].count("."), len(each[1])), default=("", ()))
+    _, layers = max(lists, key=lambda item: (-item[0].count("."), len(item[1])), default=("", ()))
     return list(layers)

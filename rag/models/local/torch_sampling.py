@@ -1,7 +1,7 @@
-"""How a model of transformers chooses its tokens: a chain of processors of their scores.
+"""Sampling for models of transformers, by a chain of score processors.
 
-The last one draws, and leaves the token that it drew. So the random numbers are a request's own, and a seed
-means the same whatever else this process draws.
+The last processor samples and leaves only the sampled token. So every request has its own random numbers, and a
+seed gives the same tokens regardless of other requests.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from rag.models.local.token_sampling import Sampling
 
 @dataclass(frozen=True, slots=True)
 class Recommended:
-    """What a model's authors recommend for drawing; None where they say nothing.
+    """Sampling defaults of a model's authors; None where they give none.
 
-    The rest of their settings is not kept, so that a temperature of 0 gives the most probable tokens and nothing
-    else.
+    Their other settings are ignored, so that a temperature of 0 is exactly greedy.
     """
 
     top_k: int | None = None
@@ -25,13 +24,14 @@ class Recommended:
     min_p: float | None = None
 
 
-def choosing(sampling: Sampling, recommended: Recommended, prompt: int, device: str) -> list[Any]:
-    """The processors that scores go through before the greatest one is taken.
+def sampling_processors(sampling: Sampling, recommended: Recommended, prompt: int, device: str) -> list[Any]:
+    """Return the processors to apply to the scores before the maximum is taken.
 
     Args:
-        sampling: What was asked for; where it says nothing, ``recommended`` holds.
-        prompt: Positions of the prompt, with those that fill it up.
-        device: Where the scores are.
+        sampling: The requested sampling.
+        recommended: Defaults for what ``sampling`` leaves open.
+        prompt: Length of the prompt, including padding.
+        device: The device of the scores.
     """
     from transformers.generation import logits_process as process
 
@@ -53,20 +53,20 @@ def choosing(sampling: Sampling, recommended: Recommended, prompt: int, device: 
         chain.append(process.TopPLogitsWarper(float(top_p)))
     if recommended.min_p is not None:
         chain.append(process.MinPLogitsWarper(recommended.min_p))
-    return [*chain, _drawing(sampling.seed, device)]
+    return [*chain, _sampler(sampling.seed, device)]
 
 
-def _drawing(seed: int | None, device: str) -> Any:
+def _sampler(seed: int | None, device: str) -> Any:
     import torch
 
-    chance = torch.Generator(device)
+    rng = torch.Generator(device)
     if seed is None:
-        chance.seed()
+        rng.seed()
     else:
-        chance.manual_seed(seed)
+        rng.manual_seed(seed)
 
     def draw(input_ids: Any, scores: Any) -> Any:
-        drawn = torch.multinomial(scores.softmax(-1), 1, generator=chance)
+        drawn = torch.multinomial(scores.softmax(-1), 1, generator=rng)
         return torch.full_like(scores, -torch.inf).scatter(-1, drawn, 0.0)
 
     return draw

@@ -1,4 +1,4 @@
-"""Libraries that are installed with ``ragsmith[tune]`` only."""
+"""Optional libraries of ``ragsmith[tune]``."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import importlib.util
 
 from rag.errors import ModelUnavailable
 
-# What a person may do who does not want to install one.
+# The alternative to installing a library.
 _INSTEAD = {"peft": ", or clear local.adapter and local.adapters"}
 
 
 def need_library(library: str, user: str) -> None:
-    """See that a library is installed, without importing it.
+    """Check that a library is installed, without importing it.
 
     Args:
         library: ``peft`` or ``ctranslate2``.
-        user: What needs it, as in ``adapter citer``.
+        user: What needs it, such as ``adapter citer``.
 
     Raises:
-        ModelUnavailable: It is not.
+        ModelUnavailable: The library is not installed.
     """
     if importlib.util.find_spec(library) is None:
         raise ModelUnavailable(
