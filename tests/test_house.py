@@ -258,7 +258,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     [
         "prompts/library/*/*.yaml",
         "rag/tracing/prices.toml",
-        "rag/evaluation/report.css",
+        "rag/evaluation/templates/*",
+        "ui/templates/*.html.jinja",
+        "ui/templates/*.html.jinja",
         "corpora/handbook/**/*.md",
     ],
 )

@@ -189,7 +189,7 @@ def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
 def _print(first: Side, second: Side, compared: Comparison, confidence: float) -> None:
     from rich.table import Table
 
-    from rag.evaluation.figures import told, told_interval
+    from rag.evaluation.metric_formatting import format_interval, format_metric
     from rag.evaluation.summary import change, measures_of
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -201,9 +201,9 @@ def _print(first: Side, second: Side, compared: Comparison, confidence: float) -
         moved = change(compared.one, compared.other, measure, confidence)
         table.add_row(
             measure.title,
-            *(told(measure, each.value if each else None) for each in estimates),
+            *(format_metric(measure, each.value if each else None) for each in estimates),
             change_cell(measure, moved),
-            told_interval(measure, moved),
+            format_interval(measure, moved),
             f"{moved.n:,}" if moved else "",
         )
     open_console().print(table)

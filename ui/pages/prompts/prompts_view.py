@@ -11,7 +11,7 @@ from datetime import datetime
 from prompts import PRODUCTION, Message, Move, PromptTemplate
 from prompts.diff import Change
 from prompts.template import NAME
-from rag.evaluation import figures
+from rag.evaluation.metric_formatting import format_interval, format_metric
 from rag.evaluation.standing import SCORE, Standing
 from rag.tracing.prompt_usage import PromptUse, VersionUse
 from rag.tracing.trace_store import TracePage
@@ -278,10 +278,10 @@ def _use(use: VersionUse, score: Standing | None, chosen: bool) -> str:
 def _score(score: Standing) -> str:
     run, estimate = score.run, score.estimate
     about = (
-        f"{score.variant}: {figures.told_interval(SCORE, estimate)}, {estimate.n:,} cases of "
+        f"{score.variant}: {format_interval(SCORE, estimate)}, {estimate.n:,} cases of "
         f"{run.dataset}@{run.dataset_version}"
     )
-    told = figures.told(SCORE, estimate.value)
+    told = format_metric(SCORE, estimate.value)
     return f'<a href="?tab=evaluate&amp;run={plain(run.id)}" title="{plain(about)}">{told}</a>'
 
 

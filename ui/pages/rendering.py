@@ -1,0 +1,33 @@
+"""HTML of the page from the templates in ``ui/templates``: whatever a text contains, it stays text."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.evaluation.report_rendering import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=printable,
+    )
+
+
+def render(template: str, **values: object) -> str:
+    """Return the HTML of a template, such as ``evaluate_runs.html.jinja``."""
+    return _environment().get_template(template).render(values)
