@@ -191,8 +191,8 @@ def test_ask_prints_answer_sources_and_a_footer(harbour: Path) -> None:
     assert sources.splitlines()[:2] == ["[1] pages/tides.md", f"    “{SENTENCE}”"]
     assert sources.count("[1]") == 1
     seconds, tokens, cost, prompt, trace = footer.strip().split(" · ")
-    assert seconds.endswith(" s")
-    assert tokens.endswith(" tokens")
+    assert seconds.endswith((" s", " ms"))
+    assert tokens.endswith(" tok")
     assert "$" in cost
     assert prompt.startswith("answer@")
     assert call(harbour, "traces", "show", trace.removeprefix("trace ")).exit_code == 0
@@ -318,22 +318,8 @@ def test_pages_and_quotes_that_were_not_found_are_shown_as_such(capsys: pytest.C
 
     asyncio.run(_answers.show(events()))
     told = capsys.readouterr().out
-    assert "[1] a.pdf, p. 3\n    The cited words are not in the passage.\n" in told
+    assert "[1] a.pdf p. 3\n    The cited words are not in the passage.\n" in told
     assert "tokens unknown · cost unknown" in told
-
-
-@pytest.mark.parametrize(
-    ("usd", "told"),
-    [
-        (None, "cost unknown"),
-        (0.0, "$0.0000"),
-        (1.5, "$1.5000"),
-        (0.00004, "$0.000040"),
-        (1e-9, "<$0.000001"),
-    ],
-)
-def test_costs_in_words(usd: float | None, told: str) -> None:
-    assert _answers.cost_of(usd) == told
 
 
 @pytest.mark.parametrize(("verb", "option"), [("ask", "--json"), ("search", "--json")])

@@ -90,8 +90,6 @@ def test_half_a_run_passes_no_gate(workspace: Workspace) -> None:
         (["run", "faq", "--variant", "a: retrieval.k=0"], "retrieval.k"),
         (["run", "faq", "--variant", "a:", "--variant", "a:"], "Two variants are called a"),
         (["run", "faq", "--judge", "embedded"], "embedded"),
-        (["attribute", "faq", "--from", "", "--to", ""], "the same configuration"),
-        (["attribute", "faq", "--measure", "latency_p50"], "latency_p50"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -164,31 +162,6 @@ def test_a_run_is_deleted_by_name_only(workspace: Workspace, run: str) -> None:
     assert call(workspace.root, "eval", "delete").exit_code == 2
     assert call(workspace.root, "eval", "delete", run).exit_code == 0
     assert run not in call(workspace.root, "eval", "list").stdout
-
-
-def test_a_change_is_explained_from_a_run_that_was_made(workspace: Workspace) -> None:
-    engine = open_database(workspace)
-    version = DatasetStore(engine).save("faq", [case(at) for at in range(CASES)], by="a test", message="")
-    a, b = {"prompt": "answer@1", "retrieval.k": 5}, {"prompt": "answer@2", "retrieval.k": 2}
-    turned = ({**a}, {**a, "prompt": "answer@2"}, {**a, "retrieval.k": 2}, {**b})
-    plan = Plan(
-        variants=tuple(Variant(name=str(n), changes=changes) for n, changes in enumerate(turned)),
-        states=("",) * 4,
-        corpus="notes",
-    )
-    store = RunStore(engine)
-    made = store.begin(plan, name="why", dataset="faq", version=version.version, sha256=version.sha256)
-    # The prompt alone spoils two cases of three, whatever the retrieval does.
-    for number in range(4):
-        spoilt = bool(number & 1)
-        store.keep(made.id, [cell(number, at, float(not spoilt or at % 3 == 0)) for at in range(CASES)])
-    store.end(made.id, "finished")
-    engine.dispose()
-    done = call(workspace.root, "eval", "attribute", "--run", made.id)
-    assert "Responsible: prompt" in done.stdout
-    lines = call(workspace.root, "eval", "attribute", "--run", made.id, "--json", "--cases").stdout.splitlines()
-    assert {json.loads(line)["cause"] for line in lines} == {"prompt"}
-    assert len(lines) == 20
 
 
 @WRONG_TYPES

@@ -13,8 +13,6 @@ from typing import Any
 
 import pytest
 from chromium import Chromium
-from hypothesis import given
-from hypothesis import strategies as st
 from nasty import STRINGS
 from run_cells import case, cell, failed
 from sqlalchemy import Engine
@@ -22,7 +20,6 @@ from sqlalchemy import Engine
 from rag.errors import DatabaseError, EvaluationError
 from rag.evaluation.cases import Case
 from rag.evaluation.gate import gate, parse_margin
-from rag.evaluation.html_escaping import plain
 from rag.evaluation.run_report import SHOWN, write_report
 from rag.evaluation.run_store import Cell, CellPassage, Plan, RunStore
 from rag.evaluation.summary import Summary, read_columns, summarise
@@ -240,7 +237,7 @@ def test_a_case_tells_the_question_what_was_expected_and_every_answer(written: W
         "docs/guide.md p.2 cited expected",
         "The guide",
         "A passage aims at 200.",
-        "500 ms · 9 → ? tokens · cost unknown · trace trace-0-0",
+        "500 ms · 9 tok · cost unknown · trace trace-0-0",
         "✓ answered, right",
         "! failed",
         "no connection",
@@ -341,16 +338,6 @@ def test_hostile_texts_become_no_markup(
     assert "[bold red]markup[/bold red]" in page.text
     assert "<script>alert(1)</script><img src=x onerror=alert(2)>" in page.text
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", html)
-
-
-@given(st.text(st.characters(codec=None), max_size=80))
-def test_escaped_text_is_the_text_and_opens_nothing(text: str) -> None:
-    shown = plain(text)
-    assert not set("<>\"'") & set(shown)
-    shown.encode("utf-8")
-    back = unescape(shown)
-    unseen = {letter for letter, after in zip(text.replace("\r\n", "\n"), back, strict=True) if letter != after}
-    assert not {letter for letter in unseen if letter.isprintable()}
 
 
 def test_secrets_are_not_in_a_file_that_is_sent_on(written: Write) -> None:

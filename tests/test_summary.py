@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.database import open_database
-from rag.evaluation.figures import better, told, told_change, told_interval
 from rag.evaluation.measures import BY_NAME, MEASURES
+from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
 from rag.evaluation.run_store import PAGE, Cell, Plan, Run, RunStore, Score, by_case
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Columns, Summary, change, read_columns, summarise
@@ -104,8 +104,8 @@ def test_a_change_is_how_much_larger_it_is_than_the_baseline(keep: Keep) -> None
     faster = better_one["latency_p50"].change
     assert faster is not None
     assert faster.value == pytest.approx(-0.5)
-    assert (better(BY_NAME["f1"], gained), better(BY_NAME["f1"], lost)) == (True, False)
-    assert better(BY_NAME["latency_p50"], faster) is True
+    assert (is_better(BY_NAME["f1"], gained), is_better(BY_NAME["f1"], lost)) == (True, False)
+    assert is_better(BY_NAME["latency_p50"], faster) is True
 
     turned = table(kept, 60, baseline=1)
     back = turned.variants[0].figures["f1"].change
@@ -241,25 +241,26 @@ def test_one_cell_of_each_is_held_at_a_time() -> None:
         ("f1", 0.8123, "81.2 %"),
         ("latency_p50", 0.0854, "85 ms"),
         ("latency_p95", 1.239, "1.24 s"),
+        ("latency_p95", 12.31, "12.3 s"),
         ("words", 38.46, "38.5"),
         ("input_tokens", 12345.6, "12,346"),
         ("cost", 0.0012345, "$0.0012"),
         ("cost", 12.345, "$12.35"),
-        ("cost", 0.0, "$0.00"),
+        ("cost", 0.0, "$0"),
         ("judge", 4.256, "4.26"),
         ("f1", None, "–"),
     ],
 )
 def test_a_figure_is_told_in_its_unit(name: str, value: float | None, text: str) -> None:
-    assert told(BY_NAME[name], value) == text
+    assert format_metric(BY_NAME[name], value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(0.021, "+2.1 %"), (-0.021, "−2.1 %"), (0.0, "±0.0 %")])
 def test_a_change_is_told_with_its_sign(value: float, text: str) -> None:
     estimate = Estimate(value, value - 0.01, value + 0.01, 5)
-    assert told_change(BY_NAME["f1"], estimate) == text
-    assert told_change(BY_NAME["f1"], None) == told_interval(BY_NAME["f1"], None) == ""
-    assert told_interval(BY_NAME["f1"], Estimate(0.5, 0.4, 0.6, 5)) == "40.0 % to 60.0 %"
+    assert format_change(BY_NAME["f1"], estimate) == text
+    assert format_change(BY_NAME["f1"], None) == format_interval(BY_NAME["f1"], None) == ""
+    assert format_interval(BY_NAME["f1"], Estimate(0.5, 0.4, 0.6, 5)) == "40.0 % to 60.0 %"
 
 
 @pytest.mark.parametrize(
@@ -270,16 +271,16 @@ def test_a_change_is_better_or_worse_only_where_that_is_sure(
     low: float, high: float, expected: bool | None
 ) -> None:
     estimate = Estimate((low + high) / 2, low, high, 5)
-    assert better(BY_NAME["f1"], estimate) is expected
+    assert is_better(BY_NAME["f1"], estimate) is expected
     turned = None if expected is None else not expected
-    assert better(BY_NAME["cost"], estimate) is turned
+    assert is_better(BY_NAME["cost"], estimate) is turned
     # Longer is neither.
-    assert better(BY_NAME["words"], estimate) is None
+    assert is_better(BY_NAME["words"], estimate) is None
 
 
 @given(value=st.floats(-1e6, 1e6), measure=st.sampled_from(MEASURES))
 def test_any_figure_is_told_on_one_line_without_an_exponent(value: float, measure: Any) -> None:
-    text = told(measure, value)
+    text = format_metric(measure, value)
     assert text
     assert "\n" not in text
     assert "e" not in text.lower()

@@ -1,4 +1,4 @@
-"""Small plots as SVG text; colours and fonts are those of the page that holds them (``report.css``)."""
+"""The geometry of small plots; ``report_chart.html.jinja`` draws them, in the colours of ``report.css``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rag.evaluation.html_escaping import plain, shortened
+from rag.evaluation.report_rendering import shortened
 from rag.evaluation.statistics import Estimate
 
 # All lengths are units of the drawing, which the page scales to the width that there is.
@@ -41,15 +41,75 @@ class Line:
     values: Sequence[float]
 
 
-def intervals(
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A straight line, with its class in the style sheet."""
+
+    look: str
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A figure on its interval."""
+
+    look: str
+    x: float
+    y: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line through points, as the SVG attribute ``points`` has them."""
+
+    look: str
+    points: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A text; ``whole`` is what the pointer shows where the text may have been shortened."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str = "start"
+    look: str = "note"
+    whole: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A plot. What comes later is painted over what comes before, in the order of the fields.
+
+    Attributes:
+        title: What is measured.
+        description: The figures in words, for those who do not see the plot.
+        height: Of the drawing; its width is ``WIDTH``.
+    """
+
+    title: str
+    description: str
+    height: int
+    segments: tuple[Segment, ...]
+    curves: tuple[Curve, ...]
+    dots: tuple[Dot, ...]
+    captions: tuple[Caption, ...]
+    width: int = WIDTH
+
+
+def draw_intervals(
     title: str,
     bars: Sequence[Bar],
     shown: Callable[[float], str],
     *,
     baseline: int = 0,
     limits: tuple[float, float] = (-math.inf, math.inf),
-) -> str:
-    """A dot with its interval for each variant, and a dashed line where the baseline is.
+) -> Drawing:
+    """Draw a dot with its interval for each variant, and a dashed line where the baseline is.
 
     Args:
         title: What is measured.
@@ -58,47 +118,42 @@ def intervals(
         baseline: Number of the bar that the others are compared with.
         limits: What the measure can be at least and at most: the axis does not go beyond.
     """
-    known = [bar.estimate for bar in bars if bar.estimate is not None]
-    low, high = _domain([end for each in known for end in (each.low, each.value, each.high)], limits)
+    known = [(one.low, one.value, one.high) for bar in bars if (one := bar.estimate) is not None]
+    low, high = _domain([end for ends in known for end in ends], limits)
     height = ROW * len(bars) + AXIS
+    floor = height - AXIS + 4
 
     def x(value: float) -> float:
-        return EDGE + (value - low) / (high - low) * (WIDTH - 2 * EDGE)
+        return round(EDGE + (value - low) / (high - low) * (WIDTH - 2 * EDGE), 1)
 
-    parts = [
-        f'<line class="axis" x1="{EDGE}" y1="{height - AXIS + 4}" x2="{WIDTH - EDGE}" y2="{height - AXIS + 4}"/>',
-        _text(EDGE, height - 8, shown(low)),
-        _text(WIDTH - EDGE, height - 8, shown(high), "end"),
+    segments = [Segment("axis", EDGE, floor, WIDTH - EDGE, floor)]
+    captions = [
+        Caption(EDGE, height - 8, shown(low)),
+        Caption(WIDTH - EDGE, height - 8, shown(high), "end"),
     ]
+    dots: list[Dot] = []
+    words: list[str] = []
     compared = bars[baseline].estimate
     if compared is not None:
-        at = x(compared.value)
-        parts.append(f'<line class="baseline" x1="{at:.1f}" y1="0" x2="{at:.1f}" y2="{height - AXIS + 4}"/>')
+        segments.append(Segment("baseline", x(compared.value), 0, x(compared.value), floor))
     for number, bar in enumerate(bars):
         top = number * ROW
-        parts.append(_text(EDGE, top + 14, bar.name, label=True))
-        if bar.estimate is None:
-            parts.append(_text(WIDTH - EDGE, top + 14, "–", "end"))
+        captions.append(_label(EDGE, top + 14, bar.name))
+        estimate = bar.estimate
+        if estimate is None:
+            captions.append(Caption(WIDTH - EDGE, top + 14, "–", "end"))
+            words.append(f"{bar.name}: no figure")
             continue
-        start, middle, end = (x(value) for value in (bar.estimate.low, bar.estimate.value, bar.estimate.high))
         look = "is-baseline" if number == baseline else "is-variant"
-        y = top + 26
-        parts += [
-            _text(WIDTH - EDGE, top + 14, shown(bar.estimate.value), "end", look="value"),
-            f'<line class="interval {look}" x1="{start:.1f}" y1="{y}" x2="{end:.1f}" y2="{y}"/>',
-            f'<circle class="dot {look}" cx="{middle:.1f}" cy="{y}" r="4.5"/>',
-        ]
-    told = [
-        f"{bar.name}: {shown(bar.estimate.value)} ({shown(bar.estimate.low)} to {shown(bar.estimate.high)})"
-        if bar.estimate
-        else f"{bar.name}: no figure"
-        for bar in bars
-    ]
-    return _drawn(title, "; ".join(told), height, parts)
+        captions.append(Caption(WIDTH - EDGE, top + 14, shown(estimate.value), "end", "value"))
+        segments.append(Segment(f"interval {look}", x(estimate.low), top + 26, x(estimate.high), top + 26))
+        dots.append(Dot(look, x(estimate.value), top + 26))
+        words.append(f"{bar.name}: {shown(estimate.value)} ({shown(estimate.low)} to {shown(estimate.high)})")
+    return Drawing(title, "; ".join(words), height, tuple(segments), (), tuple(dots), tuple(captions))
 
 
-def cumulative(title: str, lines: Sequence[Line], shown: Callable[[float], str]) -> str:
-    """Which share of the values is at most so large, a line for each variant, over a logarithmic axis.
+def draw_cumulative(title: str, lines: Sequence[Line], shown: Callable[[float], str]) -> Drawing:
+    """Draw which share of the values is at most so large, a line for each variant, over a logarithmic axis.
 
     Args:
         title: What is measured.
@@ -111,49 +166,40 @@ def cumulative(title: str, lines: Sequence[Line], shown: Callable[[float], str])
     bottom = HEIGHT - AXIS
 
     def x(value: float) -> float:
-        return LEFT + (math.log10(value) - low) / (high - low) * (WIDTH - LEFT - EDGE)
+        return round(LEFT + (math.log10(value) - low) / (high - low) * (WIDTH - LEFT - EDGE), 1)
 
     def y(share: float) -> float:
-        return EDGE + (1 - share) * (bottom - EDGE)
+        return round(EDGE + (1 - share) * (bottom - EDGE), 1)
 
-    parts: list[str] = []
+    segments: list[Segment] = []
+    captions: list[Caption] = []
+    curves: list[Curve] = []
+    words: list[str] = []
     for share in (0.0, 0.5, 1.0):
-        parts.append(
-            f'<line class="grid" x1="{LEFT}" y1="{y(share):.1f}" x2="{WIDTH - EDGE}" y2="{y(share):.1f}"/>'
-        )
-        parts.append(_text(LEFT - 5, y(share) + 4, f"{share:.0%}", "end"))
+        segments.append(Segment("grid", LEFT, y(share), WIDTH - EDGE, y(share)))
+        captions.append(Caption(LEFT - 5, y(share) + 4, f"{share:.0%}", "end"))
     for value in _ticks(low, high):
-        parts.append(f'<line class="grid" x1="{x(value):.1f}" y1="{EDGE}" x2="{x(value):.1f}" y2="{bottom}"/>')
-        parts.append(_text(x(value), bottom + 15, shown(value), "middle"))
+        segments.append(Segment("grid", x(value), EDGE, x(value), bottom))
+        captions.append(Caption(x(value), bottom + 15, shown(value), "middle"))
     for number, (line, values) in enumerate(zip(lines, ordered, strict=True)):
-        look = f"look-{number % LOOKS}"
+        look = f"curve look-{number % LOOKS}"
         at = HEIGHT + 6 + number * LEGEND
-        if values:
-            points = " ".join(f"{x(value):.1f},{y(share):.1f}" for value, share in _steps(values))
-            parts.append(f'<polyline class="curve {look}" points="{points}"/>')
-        parts.append(f'<line class="curve {look}" x1="{LEFT}" y1="{at}" x2="{LEFT + 26}" y2="{at}"/>')
-        parts.append(_text(LEFT + 34, at + 4, line.name if values else f"{line.name}: no figure", label=True))
-    told = [
-        f"{line.name}: half at most {shown(values[(len(values) - 1) // 2])}, all at most {shown(values[-1])}"
-        if values
-        else f"{line.name}: no figure"
-        for line, values in zip(lines, ordered, strict=True)
-    ]
-    return _drawn(title, "; ".join(told), HEIGHT + LEGEND * len(lines), parts)
+        segments.append(Segment(look, LEFT, at, LEFT + 26, at))
+        if not values:
+            captions.append(_label(LEFT + 34, at + 4, f"{line.name}: no figure"))
+            words.append(f"{line.name}: no figure")
+            continue
+        curves.append(Curve(look, " ".join(f"{x(value)},{y(share)}" for value, share in _steps(values))))
+        captions.append(_label(LEFT + 34, at + 4, line.name))
+        middle = values[(len(values) - 1) // 2]
+        words.append(f"{line.name}: half at most {shown(middle)}, all at most {shown(values[-1])}")
+    height = HEIGHT + LEGEND * len(lines)
+    return Drawing(title, "; ".join(words), height, tuple(segments), tuple(curves), (), tuple(captions))
 
 
-def _drawn(title: str, told: str, height: float, parts: Sequence[str]) -> str:
-    return (
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {height}" role="img">'
-        f"<title>{plain(title)}</title><desc>{plain(told)}</desc>{''.join(parts)}</svg>"
-    )
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", *, label: bool = False, look: str = "note") -> str:
-    """A text; a label, which a person chose, may be too long, and is then told whole by the pointer."""
-    whole = f"<title>{plain(text)}</title>" if label else ""
-    shown = plain(shortened(text, NAME_LENGTH)) if label else plain(text)
-    return f'<text class="{look}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{whole}{shown}</text>'
+def _label(x: float, y: float, text: str) -> Caption:
+    """A name that a person chose, and that may be too long."""
+    return Caption(x, y, shortened(text, NAME_LENGTH), whole=text)
 
 
 def _domain(values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float]:
@@ -181,6 +227,6 @@ def _steps(values: Sequence[float]) -> list[tuple[float, float]]:
     count = len(values)
     chosen = sorted({round(number * (count - 1) / POINTS) for number in range(POINTS + 1)})
     points = [(values[0], 0.0)]
-    for each in chosen:
-        points += [(values[each], points[-1][1]), (values[each], (each + 1) / count)]
+    for index in chosen:
+        points += [(values[index], points[-1][1]), (values[index], (index + 1) / count)]
     return points

@@ -13,8 +13,8 @@ from math import ceil, isfinite, log2
 from typing import TYPE_CHECKING, Literal
 
 from rag.errors import SettingsError
-from rag.evaluation.figures import told
 from rag.evaluation.measures import BY_NAME, MEASURES, Measure
+from rag.evaluation.metric_formatting import format_metric
 from rag.evaluation.statistics import CONFIDENCE, Estimate
 from rag.evaluation.summary import Columns, change
 
@@ -163,16 +163,17 @@ def least_cases(confidence: float) -> int:
     return ceil(log2(2 / (1 - confidence)) - ROUNDING)
 
 
-def told_movement(measure: Measure, before: float, after: float, moved: Estimate, confidence: float) -> str:
+def _movement(measure: Measure, before: float, after: float, moved: Estimate, confidence: float) -> str:
     """``F1 fell from 81.3 % to 73.0 %, by 8.3 % (95 % interval 5.2 % to 11.4 %)``."""
     if moved.low == moved.high == 0:
-        return f"{measure.title} stayed at {told(measure, before)}"
+        return f"{measure.title} stayed at {format_metric(measure, before)}"
     fell = moved.value < 0
     low, high = (-moved.high, -moved.low) if fell else (moved.low, moved.high)
+    values = (before, after, abs(moved.value), low, high)
+    start, end, size, least, most = (format_metric(measure, value) for value in values)
     return (
-        f"{measure.title} {'fell' if fell else 'rose'} from {told(measure, before)} to {told(measure, after)}, by "
-        f"{told(measure, abs(moved.value))} ({100 * confidence:.3g} % interval {told(measure, low)} to "
-        f"{told(measure, high)})"
+        f"{measure.title} {'fell' if fell else 'rose'} from {start} to {end}, by {size} "
+        f"({100 * confidence:.3g} % interval {least} to {most})"
     )
 
 
@@ -203,7 +204,7 @@ def _check(baseline: Columns, candidate: Columns, margin: Margin, confidence: fl
         beyond,
         state,
         state == "not worse" or (state == "unsure" and not strict),
-        f"{told_movement(measure, before.value, after.value, moved, confidence)}: "
+        f"{_movement(measure, before.value, after.value, moved, confidence)}: "
         f"{_judged(state, measure, margin, before)}; {_counted(moved.n, cases, confidence)}.",
     )
 
@@ -248,8 +249,8 @@ def _judged(state: State, measure: Measure, margin: Margin, before: Estimate) ->
     if not margin.margin:
         return how
     if not margin.relative:
-        return f"{how} by more than the {told(measure, margin.margin)} that are allowed"
-    allowed = told(measure, margin.margin * before.value)
+        return f"{how} by more than the {format_metric(measure, margin.margin)} that are allowed"
+    allowed = format_metric(measure, margin.margin * before.value)
     return f"{how} by more than the {100 * margin.margin:g} % of the baseline that are allowed, here {allowed}"
 
 

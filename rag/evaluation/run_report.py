@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
@@ -15,11 +16,11 @@ from typing import IO, TYPE_CHECKING
 from rag.errors import EvaluationError
 from rag.evaluation.case_answers import Answered, Kind, kind_of, side_by_side
 from rag.evaluation.cases import Case
-from rag.evaluation.html_escaping import plain
 from rag.evaluation.report_cases import case_html
-from rag.evaluation.report_figures import plots_html, tables_html, variants_html
-from rag.evaluation.run_store import Cell, Run
-from rag.evaluation.summary import Summary
+from rag.evaluation.report_figures import compared_variants, figure_tables, plots
+from rag.evaluation.report_rendering import report_templates
+from rag.evaluation.run_store import Cell
+from rag.evaluation.summary import CONFIDENCE, Summary
 
 if TYPE_CHECKING:
     from rag.evaluation.gate import Verdict
@@ -29,7 +30,6 @@ SHOWN = 500
 # Characters of each kind of case that are kept in memory, the rest in a temporary file.
 IN_MEMORY = 1_000_000
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-STYLE = Path(__file__).with_name("report.css")
 KINDS = tuple(Kind)
 
 
@@ -63,15 +63,11 @@ def write_report(
                 kind: stack.enter_context(SpooledTemporaryFile(IN_MEMORY, "w+", encoding="utf-8", newline=""))
                 for kind in KINDS
             }
-            gathered = _Gathered(summary, files)
+            gathered = _Gathered([variant.name for variant in summary.variants], files)
             for answered in side_by_side(cases, cells, len(summary.variants)):
                 gathered.take(answered)
             with work.open("w", encoding="utf-8", newline="") as file:
-                file.write(_top(summary, verdict))
-                file.write(variants_html(summary) + tables_html(summary))
-                file.write(plots_html(summary, gathered.latencies))
-                gathered.write(file)
-                file.write("</main>\n</body>\n</html>\n")
+                file.writelines(_report(summary, verdict, gathered))
                 file.flush()
                 os.fsync(file.fileno())
         work.replace(path)
@@ -84,109 +80,93 @@ def write_report(
         work.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """The cases of one kind.
+
+    Attributes:
+        found, shown: How many there are, and how many of them the report has.
+        cases: As HTML, read while the report is written.
+    """
+
+    title: str
+    found: int
+    shown: int
+    cases: Iterator[str]
+
+
 class _Gathered:
     """The cases by their kind, as HTML, and the latencies of each variant in seconds."""
 
-    def __init__(self, summary: Summary, files: Mapping[Kind, IO[str]]) -> None:
-        self._run = summary.run
-        self._names = [variant.name for variant in summary.variants]
+    def __init__(self, names: Sequence[str], files: Mapping[Kind, IO[str]]) -> None:
+        self._names = names
         self._files = files
         # Characters of each case that is kept.
         self._kept: dict[Kind, list[int]] = {kind: [] for kind in KINDS}
-        self._met = dict.fromkeys(KINDS, 0)
-        self._missing = 0
-        self.latencies = [array("d") for _ in self._names]
+        self._found = dict.fromkeys(KINDS, 0)
+        self.missing = 0
+        self.latencies = [array("d") for _ in names]
 
     def take(self, answered: Answered) -> None:
         """Keep what the report may need of a case."""
         if not answered.there:
-            self._missing += 1
+            self.missing += 1
             return
         for cell in answered.there:
             if cell.status != "failed" and cell.latency_s is not None and math.isfinite(cell.latency_s):
                 self.latencies[cell.variant].append(cell.latency_s)
         kind = kind_of(answered)
-        self._met[kind] += 1
+        self._found[kind] += 1
         # What the kinds before it leave no room for is never shown.
-        if sum(len(self._kept[each]) for each in KINDS[: KINDS.index(kind) + 1]) < SHOWN:
-            told = case_html(answered, self._names)
-            self._kept[kind].append(len(told))
-            self._files[kind].write(told)
+        if sum(len(self._kept[earlier]) for earlier in KINDS[: KINDS.index(kind) + 1]) < SHOWN:
+            html = case_html(answered, self._names)
+            self._kept[kind].append(len(html))
+            self._files[kind].write(html)
 
-    def write(self, file: IO[str]) -> None:
-        """The section of the cases."""
-        shown: dict[Kind, int] = {}
+    def shown(self) -> list[_Shown]:
+        """The cases of the report, those first that need a look."""
+        kinds: list[_Shown] = []
         for kind in KINDS:
-            shown[kind] = min(len(self._kept[kind]), SHOWN - sum(shown.values()))
-        file.write(f'<section id="cases"><h2>Cases</h2><p class="lead">{self._told(sum(shown.values()))}</p>\n')
-        for kind in KINDS:
-            if not self._met[kind]:
-                continue
-            count = f"{self._met[kind]:,}"
-            if shown[kind] < self._met[kind]:
-                count = f"{shown[kind]:,} of {count} shown"
-            file.write(f'<h3>{kind.value} <span class="count">{count}</span></h3>\n')
-            self._files[kind].seek(0)
-            for length in self._kept[kind][: shown[kind]]:
-                file.write(self._files[kind].read(length))
-        file.write("</section>\n")
+            if self._found[kind]:
+                count = min(len(self._kept[kind]), SHOWN - sum(earlier.shown for earlier in kinds))
+                kinds.append(_Shown(kind.value, self._found[kind], count, self._read(kind, count)))
+        return kinds
 
-    def _told(self, shown: int) -> str:
-        answered = sum(self._met.values())
-        waiting = f" {_cases(self._missing)} without an answer yet." if self._missing else ""
-        if shown == answered:
-            return f"All {_cases(answered)} with an answer, those that need a look first.{waiting}"
-        return (
-            f"Shown are {shown:,} of {_cases(answered)} with an answer, those that need a look first; all answers "
-            f"are printed by <code>ragsmith eval show {plain(self._run.id)} --json --cells</code>.{waiting}"
+    def _read(self, kind: Kind, count: int) -> Iterator[str]:
+        from markupsafe import Markup
+
+        self._files[kind].seek(0)
+        for length in self._kept[kind][:count]:
+            yield Markup(self._files[kind].read(length))  # noqa: S704 - a template has escaped it
+
+
+def _report(summary: Summary, verdict: Verdict | None, gathered: _Gathered) -> Iterator[str]:
+    """The report in pieces: a large one is never whole in memory."""
+    run, kinds = summary.run, gathered.shown()
+    return (
+        report_templates()
+        .get_template("report.html.jinja")
+        .generate(
+            policy=POLICY,
+            title=run.name or f"Evaluation of {run.dataset}",
+            run=run,
+            begun=_time(run.started),
+            ended="–" if run.ended is None else _time(run.ended),
+            summary=summary,
+            done=sum(variant.done for variant in summary.variants),
+            total=summary.size * len(summary.variants),
+            verdict=verdict,
+            confidence=CONFIDENCE,
+            variants=compared_variants(summary),
+            tables=figure_tables(summary),
+            plots=plots(summary, gathered.latencies),
+            cases=_cases,
+            kinds=kinds,
+            answered=sum(kind.found for kind in kinds),
+            shown=sum(kind.shown for kind in kinds),
+            missing=gathered.missing,
         )
-
-
-def _top(summary: Summary, verdict: Verdict | None) -> str:
-    """The page down to the tables."""
-    run = summary.run
-    title = plain(run.name or f"Evaluation of {run.dataset}")
-    facts = [
-        ("Run", f"<code>{plain(run.id)}</code>"),
-        ("Status", plain(run.status)),
-        ("Begun", _time(run.started)),
-        ("Ended", _time(run.ended) if run.ended is not None else "–"),
-        ("Dataset", f"{plain(run.dataset)}@{run.dataset_version}, {_cases(summary.size)}"),
-        ("SHA-256", f'<code class="hash">{plain(run.dataset_sha256)}</code>'),
-        ("Corpus", plain(run.plan.corpus)),
-        ("Judge", plain(run.plan.judge) or "none"),
-    ]
-    told = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{title}</title>\n<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n</head>\n<body>\n<main>\n"
-        f'<header><p class="brand">ragsmith <span>evaluation</span></p><h1 dir="auto">{title}</h1>'
-        f'{_unfinished(run, summary)}<dl class="run">{told}</dl></header>\n{_gate(verdict) if verdict else ""}'
     )
-
-
-def _unfinished(run: Run, summary: Summary) -> str:
-    if run.status == "finished":
-        return ""
-    done = sum(variant.done for variant in summary.variants)
-    total = summary.size * len(summary.variants)
-    reason = f" {plain(run.error)}" if run.error else ""
-    then = "" if run.status == "running" else f" Go on with <code>ragsmith eval resume {plain(run.id)}</code>."
-    return (
-        f'<p class="notice"><b>This run is {plain(run.status)}.</b> {done:,} of {total:,} answers are '
-        f"there, and the figures are of these.{reason}{then}</p>"
-    )
-
-
-def _gate(verdict: Verdict) -> str:
-    look, said = (
-        ("is-passed", "✓ The gate is passed") if verdict.passed else ("is-barred", "✗ The gate is not passed")
-    )
-    reasons = "".join(f"<li>{'✓' if check.passed else '✗'} {plain(check.reason)}</li>" for check in verdict.checks)
-    return f'<section class="gate {look}"><h2>{said}</h2><ul>{reasons}</ul></section>\n'
 
 
 def _time(seconds: float) -> str:
@@ -194,4 +174,4 @@ def _time(seconds: float) -> str:
 
 
 def _cases(count: int) -> str:
-    return f"{count:,} case" + "s" * (count != 1)
+    return f"{count:,} case{'' if count == 1 else 's'}"

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag.answering.answer_stream import AnswerStream, PartialAnswer
+from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
 from rag.types import Answer, Token
 from ui.app.claims import claims_of
-from ui.commands._terminal_text import counted, note, one_line, print_json, visible
+from ui.commands._terminal_text import note, one_line, print_json, visible
 
 if TYPE_CHECKING:
     from rag.types import Citation, Hit
@@ -74,26 +75,8 @@ def quote_of(citation: Citation) -> str | None:
     return passage.text[citation.start - passage.start : citation.end - passage.start]
 
 
-def cost_of(usd: float | None) -> str:
-    """A cost for a person: what is unknown is never shown as 0."""
-    if usd is None:
-        return "cost unknown"
-    if 0 < usd < 0.000001:
-        return "<$0.000001"
-    return f"${usd:.4f}" if usd == 0 or usd >= 0.01 else f"${usd:.6f}"
-
-
-def tokens_of(read: int | None, written: int | None) -> str:
-    """Tokens for a person."""
-    if read is None and written is None:
-        return "tokens unknown"
-    return counted((read or 0) + (written or 0), "token")
-
-
-def place_of(hit: Hit) -> str:
-    """The name of a passage's source, with the page where there is one."""
-    page = "" if hit.passage.page is None else f", p. {hit.passage.page}"
-    return one_line(hit.passage.name) + page
+def _place(hit: Hit) -> str:
+    return format_place(one_line(hit.passage.name), hit.passage.page)
 
 
 def _finish(streamed: str, answer: Answer) -> None:
@@ -115,14 +98,14 @@ def _finish(streamed: str, answer: Answer) -> None:
     if answer.citations:
         click.echo("\nSources")
         for citation in answer.citations:
-            click.echo(f"[{citation.marker}] {place_of(citation.hit)}")
+            click.echo(f"[{citation.marker}] {_place(citation.hit)}")
             quote = quote_of(citation)
             click.echo("    " + (f"“{one_line(quote)}”" if quote else "The cited words are not in the passage."))
     elif answer.hits:
         click.echo("\nNearest passages")
         for hit in answer.hits[:NEAREST]:
             heading = one_line(hit.passage.headings[-1]) if hit.passage.headings else ""
-            click.echo(f"  - {place_of(hit)}" + (f", {heading}" if heading else ""))
+            click.echo(f"  - {_place(hit)}" + (f", {heading}" if heading else ""))
     click.echo(f"\n{_footer(answer)}")
 
 
@@ -133,9 +116,9 @@ def _words(text: str) -> str:
 
 def _footer(answer: Answer) -> str:
     parts = [
-        f"{answer.latency_s:.1f} s",
-        tokens_of(answer.usage.input_tokens, answer.usage.output_tokens),
-        cost_of(answer.cost_usd),
+        format_seconds(answer.latency_s),
+        format_tokens(answer.usage.input_tokens, answer.usage.output_tokens),
+        format_cost(answer.cost_usd),
         *answer.notes,
         answer.prompt,
         f"trace {answer.trace_id}",

@@ -63,7 +63,7 @@ def print_summary(summary: Summary) -> None:
     """The table of a run: a row for each measure, a column for each variant."""
     from rich.table import Table
 
-    from rag.evaluation.figures import told, told_interval
+    from rag.evaluation.metric_formatting import format_interval, format_metric
 
     console = open_console()
     run = summary.run
@@ -79,7 +79,10 @@ def print_summary(summary: Summary) -> None:
         for number, variant in enumerate(summary.variants):
             figure = variant.figures.get(measure.name)
             estimate = figure.estimate if figure else None
-            cells += [told(measure, estimate.value if estimate else None), told_interval(measure, estimate)]
+            cells += [
+                format_metric(measure, estimate.value if estimate else None),
+                format_interval(measure, estimate),
+            ]
             if number != summary.baseline:
                 cells.append(change_cell(measure, figure.change if figure else None))
         table.add_row(measure.title, *cells)
@@ -124,13 +127,13 @@ def change_cell(measure: Measure, change: Estimate | None) -> Any:
     """A difference with its sign: surely better, surely worse, or neither."""
     from rich.text import Text
 
-    from rag.evaluation.figures import better, told_change
+    from rag.evaluation.metric_formatting import format_change, is_better
 
     if change is None:
         return ""
-    sure = better(measure, change)
+    sure = is_better(measure, change)
     style = {True: "green", False: "red", None: "dim"}[sure]
-    return Text(told_change(measure, change) + {True: " ▲", False: " ▼", None: " ·"}[sure], style=style)
+    return Text(format_change(measure, change) + {True: " ▲", False: " ▼", None: " ·"}[sure], style=style)
 
 
 def chosen_run(evaluations: Evaluations, run: str | None) -> Run:

@@ -10,7 +10,7 @@ from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._runs import as_json, chosen_run, json_option, print_summary, which, work
 from ui.commands._terminal_text import counted, moment, note, one_line, print_json
-from ui.commands.eval_compare_command import attribute, compare, gate, pairs, report
+from ui.commands.eval_compare_command import compare, gate, pairs, report
 from ui.commands.eval_reading_command import reading
 from ui.context import Context, pass_context
 
@@ -27,7 +27,7 @@ def command() -> None:
     """Measure the parts against known answers."""
 
 
-for _each in (reading, compare, pairs, report, gate, attribute):
+for _each in (reading, compare, pairs, report, gate):
     command.add_command(_each)
 
 

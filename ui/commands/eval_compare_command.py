@@ -1,4 +1,4 @@
-"""``ragsmith eval compare|pairs|report|gate|attribute``: what a run says of a change, for a person or for CI."""
+"""``ragsmith eval compare|pairs|report|gate``: what a run says of a change, for a person or for CI."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import click
 
 from ui.commands._app import command_app
 from ui.commands._console import open_console
-from ui.commands._runs import change_cell, chosen_run, json_option, which, work
+from ui.commands._runs import change_cell, chosen_run, json_option, which
 from ui.commands._terminal_text import note, one_line, print_json
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
     from rag.evaluation.compare import Comparison, Side
     from rag.evaluation.gate import Verdict
-    from rag.evaluation.run_store import Run
-    from ui.app.evaluations import Evaluations
 
 # Pairs between two lines of progress.
 TOLD_EVERY = 20
@@ -173,78 +171,6 @@ def gate(
         raise click.exceptions.Exit(1)
 
 
-@click.command()
-@click.argument("dataset", required=False)
-@click.option("--from", "before", metavar="'SETTING=VALUE …'", default="", help="The configuration A.")
-@click.option("--to", "after", metavar="'SETTING=VALUE …'", default="", help="The configuration B.")
-@click.option(
-    "--run", "run_id", default="", metavar="RUN", help="Read a run that was made so, in place of asking."
-)
-@click.option("--measure", default="contains", show_default=True, help="Whose change is explained.")
-@click.option("--corpus", default="", help="The corpus that is asked; by default that of the settings.")
-@click.option("--cases", is_flag=True, help="With --json: a line for every case that changed.")
-@confidence_option
-@json_option
-@pass_context
-def attribute(
-    context: Context,
-    dataset: str | None,
-    before: str,
-    after: str,
-    run_id: str,
-    measure: str,
-    corpus: str,
-    cases: bool,
-    confidence: float,
-    json_wanted: bool,
-) -> None:
-    """Say which of prompt, retrieval and model is to blame, or to thank, for a change from A to B.
-
-    Every combination of what differs answers the cases of DATASET: four for two factors, eight for three.
-    """
-    if bool(dataset) == bool(run_id):
-        raise click.UsageError("Give a DATASET with --from and --to, or a --run.")
-    if cases and not json_wanted:
-        raise click.UsageError("--cases goes with --json.")
-    from rag.evaluation.attribution import attribute as attributed
-    from rag.evaluation.case_attribution import attribute_cases
-    from rag.evaluation.factors import factors
-    from rag.evaluation.shapley import mean_measure
-    from rag.evaluation.summary import read_columns
-
-    mean_measure(measure)
-    with command_app(context) as app:
-        evaluations = app.evaluations
-        run = evaluations.runs.get(run_id) if run_id else _asked(evaluations, dataset or "", before, after, corpus)
-        differing = factors(run.plan.variants[0], run.plan.variants[-1])
-        columns = [read_columns(evaluations.runs, run, number) for number in range(len(run.plan.variants))]
-    if cases:
-        for each in attribute_cases(columns, differing, measure):
-            print_json(asdict(each))
-        return
-    told = attributed(columns, differing, measure, confidence=confidence)
-    if json_wanted:
-        print_json({"run": run.id, **asdict(told)})
-        return
-    click.echo(told.verdict)
-    note(f"Run {run.id}: `ragsmith eval attribute --run {run.id} --json --cases` tells it of every case.")
-
-
-def _asked(evaluations: Evaluations, dataset: str, before: str, after: str, corpus: str) -> Run:
-    from rag.evaluation.factors import combinations
-    from rag.evaluation.variants import Variant, parse_variant
-
-    a, b = (evaluations.pinned(Variant(name="X", changes=parse_variant(text).changes)) for text in (before, after))
-    run = evaluations.begin(dataset, combinations(a, b), name="attribution", corpus=corpus)
-    status = work(evaluations, run, fresh=False)
-    if status != "finished":
-        raise click.ClickException(
-            f"The run {run.id} is {status}: `ragsmith eval resume {run.id}`, then `ragsmith eval attribute --run "
-            f"{run.id}`."
-        )
-    return evaluations.runs.get(run.id)
-
-
 def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
     from rag.evaluation.summary import change, measures_of
 
@@ -263,7 +189,7 @@ def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
 def _print(first: Side, second: Side, compared: Comparison, confidence: float) -> None:
     from rich.table import Table
 
-    from rag.evaluation.figures import told, told_interval
+    from rag.evaluation.metric_formatting import format_interval, format_metric
     from rag.evaluation.summary import change, measures_of
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -275,9 +201,9 @@ def _print(first: Side, second: Side, compared: Comparison, confidence: float) -
         moved = change(compared.one, compared.other, measure, confidence)
         table.add_row(
             measure.title,
-            *(told(measure, each.value if each else None) for each in estimates),
+            *(format_metric(measure, each.value if each else None) for each in estimates),
             change_cell(measure, moved),
-            told_interval(measure, moved),
+            format_interval(measure, moved),
             f"{moved.n:,}" if moved else "",
         )
     open_console().print(table)

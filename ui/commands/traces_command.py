@@ -74,7 +74,7 @@ def _show_list(page: TracePage) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from ui.commands._answers import cost_of
+    from rag.tracing.figures import format_cost, format_seconds
 
     console = open_console()
     if not page.traces:
@@ -83,7 +83,7 @@ def _show_list(page: TracePage) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("id", "started", "status"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("seconds", "tokens", "cost"):
+    for heading in ("time", "tokens", "cost"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
     table.add_column("question")
@@ -96,9 +96,9 @@ def _show_list(page: TracePage) -> None:
             each.id[-8:],
             moment(each.started, "%m-%d %H:%M"),
             Text(each.status, style=_STYLES.get(each.status, "")),
-            "" if each.latency_s is None else f"{each.latency_s:.2f}",
+            "" if each.latency_s is None else format_seconds(each.latency_s),
             _total(each),
-            cost_of(each.cost_usd).removeprefix("cost "),
+            format_cost(each.cost_usd).removeprefix("cost "),
             each.feedback.rating if each.feedback else "",
             question,
         )
@@ -109,7 +109,7 @@ def _show_trace(trace: Trace, full: bool) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
-    from ui.commands._answers import cost_of
+    from rag.tracing.figures import format_cost, format_seconds
 
     console = open_console()
     facts = {
@@ -119,9 +119,9 @@ def _show_trace(trace: Trace, full: bool) -> None:
         "answer": visible(trace.answer),
         "error": visible(trace.error),
         "started": moment(trace.started, "%Y-%m-%d %H:%M:%S"),
-        "seconds": "" if trace.latency_s is None else f"{trace.latency_s:.3f}",
+        "time": "" if trace.latency_s is None else format_seconds(trace.latency_s, digits=3),
         "tokens": _tokens(trace),
-        "cost": cost_of(trace.cost_usd),
+        "cost": format_cost(trace.cost_usd),
         "corpus": trace.corpus,
         "model": trace.model,
         "prompt": trace.prompt,
@@ -145,16 +145,16 @@ def _show_trace(trace: Trace, full: bool) -> None:
 def _label(span: Span, trace: Trace, full: bool) -> Any:
     from rich.text import Text
 
-    from ui.commands._answers import cost_of
+    from rag.tracing.figures import format_cost, format_seconds
 
     label = Text(one_line(span.name), style="bold")
     seconds = None if span.ended is None else max(span.ended - span.started, 0.0)
-    facts = ["no end" if seconds is None else f"{seconds:.3f} s"]
+    facts = ["no end" if seconds is None else format_seconds(seconds, digits=3)]
     if seconds is not None and trace.latency_s:
         facts.append(f"{seconds / trace.latency_s:.0%}")
     if tokens := _tokens(span):
         facts.append(f"{tokens} tokens")
-    facts.append(cost_of(span.cost_usd))
+    facts.append(format_cost(span.cost_usd))
     if span.status != "ok":
         facts.append(span.status)
     label.append(f"  {' · '.join(facts)}", style="dim")

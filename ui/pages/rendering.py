@@ -1,10 +1,12 @@
-"""HTML from the templates of ``ui/templates``, with every value escaped."""
+"""HTML of the page from the templates in ``ui/templates``: whatever a text contains, it stays text."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rag.evaluation.report_rendering import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -13,7 +15,9 @@ TEMPLATES = Path(__file__).parent.parent / "templates"
 
 
 def render(template: str, **values: object) -> str:
-    """Return the HTML of a template; a value is escaped unless it is ``Markup``.
+    """Return the HTML of a template, such as ``evaluate_runs.html.jinja``.
+
+    A value is escaped unless it is ``Markup``.
 
     Raises:
         jinja2.UndefinedError: The template uses a value that is not given.
@@ -31,4 +35,5 @@ def _environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=printable,
     )

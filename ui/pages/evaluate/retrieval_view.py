@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from rag.evaluation.cases import source_name
-from rag.types import Hit
+from rag.tracing.figures import format_seconds
+from rag.types import Hit, Passage
 from ui.pages.chat.answer_html import passage_url
-from ui.pages.safe_markup import plain
+from ui.pages.rendering import render
 
 ASK = '<div class="rs-pick">Ask something to see which passages are found, and why.</div>'
+
+
+@dataclass(frozen=True, slots=True)
+class FoundPassage:
+    """A passage that was found, with its scores as text, and whether a person marked it as relevant."""
+
+    passage: Passage
+    marked: bool
+    source: str
+    score: str
+    scores: tuple[tuple[str, str], ...]
+    url: str
 
 
 def hits_html(hits: Sequence[Hit], relevant: Collection[int], seconds: float) -> str:
@@ -19,37 +33,21 @@ def hits_html(hits: Sequence[Hit], relevant: Collection[int], seconds: float) ->
         relevant: Numbers of the passages that a person marked.
         seconds: How long the search took.
     """
-    if not hits:
-        return '<div class="rs-none">Nothing is found for this.</div>'
-    cards = "".join(_card(number, hit, hit.passage.id in relevant) for number, hit in enumerate(hits, 1))
-    marked = sum(hit.passage.id in relevant for hit in hits)
-    return (
-        f'<div class="rs-count">{len(hits)} passages in {seconds * 1000:.0f} ms, {marked} marked as relevant</div>'
-        f'<div class="rs-hits">{cards}</div>'
-    )
+    found = [_found(hit, hit.passage.id in relevant) for hit in hits]
+    return render("evaluate_hits.html.jinja", hits=found, time=format_seconds(seconds))
 
 
-def _card(number: int, hit: Hit, marked: bool) -> str:
+def _found(hit: Hit, marked: bool) -> FoundPassage:
     passage = hit.passage
-    headings = " › ".join(passage.headings)
     scores = (
         ("dense", hit.dense_rank, hit.dense_score),
         ("lexical", hit.lexical_rank, hit.lexical_score),
         ("rerank", None, hit.rerank_score),
     )
-    told = "".join(
-        f"<span><i>{name}</i> {f'rank {rank}, ' if rank else ''}{score:.3f}</span>"
+    known = tuple(
+        (name, f"{f'rank {rank}, ' if rank else ''}{score:.3f}")
         for name, rank, score in scores
         if score is not None
     )
-    return (
-        f'<div class="rs-hit{" is-on" if marked else ""}"><div class="rs-hit-head">'
-        f'<span class="rs-num">{number}</span>'
-        f'<span class="rs-name">{plain(source_name(passage.name, passage.page))}</span>'
-        f'<span class="rs-score">{hit.score:.4f}</span>'
-        f'<button type="button" data-do="mark-hit" data-value="{passage.id}" aria-pressed="{str(marked).lower()}">'
-        f"{'✓ relevant' if marked else 'relevant?'}</button></div>"
-        f'<div class="rs-facts">{f"<span>{plain(headings)}</span>" if headings else ""}{told}'
-        f'<a class="rs-open" href="{plain(passage_url(passage))}">open</a></div>'
-        f'<div class="rs-passage">{plain(passage.text)}</div></div>'
-    )
+    source = source_name(passage.name, passage.page)
+    return FoundPassage(passage, marked, source, f"{hit.score:.4f}", known, passage_url(passage))

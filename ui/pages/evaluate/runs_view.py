@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rag.evaluation.case_answers import Answered, Outcome, outcome
-from rag.evaluation.figures import better, told, told_change, told_interval
 from rag.evaluation.grid import GridPage
 from rag.evaluation.measures import Measure
+from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
 from rag.evaluation.run_store import Cell, CellPassage, Run
 from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.summary import Figure, Summary, VariantSummary
@@ -132,16 +132,16 @@ def _figure(measure: Measure, figure: Figure | None) -> str:
     estimate, change = figure.estimate, figure.change
     told_of = ""
     if change is not None:
-        sure = better(measure, change)
+        sure = is_better(measure, change)
         kind = {True: "is-better", False: "is-worse", None: ""}[sure]
         sign = {True: "▲ ", False: "▼ ", None: ""}[sure]
-        title = f"{told_interval(measure, change)}, {change.n:,} cases"
+        title = f"{format_interval(measure, change)}, {change.n:,} cases"
         told_of = (
-            f'<span class="rs-delta {kind}" title="{plain(title)}">{sign}{told_change(measure, change)}</span>'
+            f'<span class="rs-delta {kind}" title="{plain(title)}">{sign}{format_change(measure, change)}</span>'
         )
     return (
-        f'<td title="{plain(measure.title)}: {estimate.n:,} cases"><b>{told(measure, estimate.value)}</b>'
-        f"<small>{told_interval(measure, estimate)}</small>{told_of}</td>"
+        f'<td title="{plain(measure.title)}: {estimate.n:,} cases"><b>{format_metric(measure, estimate.value)}</b>'
+        f"<small>{format_interval(measure, estimate)}</small>{told_of}</td>"
     )
 
 
@@ -169,8 +169,8 @@ def _head_scores(summary: Summary, variant: VariantSummary) -> str:
     """The figures that say most of a variant, with their intervals."""
     shown = [measure for measure in summary.measures if measure.name in _HEAD][:HEAD_SCORES]
     return "".join(
-        f'<span class="rs-head-score">{plain(measure.title)} {told(measure, figure.estimate.value)} '
-        f"({told_interval(measure, figure.estimate)})</span>"
+        f'<span class="rs-head-score">{plain(measure.title)} {format_metric(measure, figure.estimate.value)} '
+        f"({format_interval(measure, figure.estimate)})</span>"
         for measure in shown
         if (figure := variant.figures.get(measure.name)) and figure.estimate
     )
@@ -257,7 +257,7 @@ def _scores(cell: Cell) -> list[tuple[str, str]]:
 
     scores = cell.scores or {}
     return [
-        (measure.title, told(measure, scores[measure.name].value))
+        (measure.title, format_metric(measure, scores[measure.name].value))
         for measure in MEASURES
         if measure.name in scores and scores[measure.name].weight
     ]

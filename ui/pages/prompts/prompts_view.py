@@ -12,7 +12,7 @@ from datetime import datetime
 from prompts import PRODUCTION, Message, Move, PromptTemplate
 from prompts.diff import Change
 from prompts.template import NAME
-from rag.evaluation import figures
+from rag.evaluation.metric_formatting import format_interval, format_metric
 from rag.evaluation.standing import SCORE, Standing
 from rag.tracing.prompt_usage import PromptUse, VersionUse
 from rag.tracing.trace_store import TracePage
@@ -222,10 +222,10 @@ def _use_row(use: VersionUse, standing: Standing | None) -> UseRow:
 def _score(standing: Standing) -> Score:
     run, estimate = standing.run, standing.estimate
     about = (
-        f"{standing.variant}: {figures.told_interval(SCORE, estimate)}, {estimate.n:,} cases of "
+        f"{standing.variant}: {format_interval(SCORE, estimate)}, {estimate.n:,} cases of "
         f"{run.dataset}@{run.dataset_version}"
     )
-    return Score(run.id, figures.told(SCORE, estimate.value), about)
+    return Score(run.id, format_metric(SCORE, estimate.value), about)
 
 
 def _time(seconds: float) -> str:

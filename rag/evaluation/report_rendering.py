@@ -1,0 +1,51 @@
+"""The templates of a report: whatever a text contains, it stays text, and it contains no secrets."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rag.redaction import redact
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).with_name("templates")
+
+# Control characters, lone surrogates, and characters that change the direction of the text around them.
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+@cache
+def report_templates() -> Environment:
+    """The templates beside this module; every value is redacted and escaped, because a report is sent on."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_redacted,
+    )
+
+
+def printable(value: object) -> object:
+    """A text with a sign in place of characters that cannot be seen; markup and other values unchanged."""
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    return _INVISIBLE.sub("\ufffd", value.replace("\r\n", "\n"))
+
+
+def shortened(text: str, length: int) -> str:
+    """The text on one line, at most so many characters; an ellipsis is the last where something is missing."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def _redacted(value: object) -> object:
+    return printable(redact(value)) if isinstance(value, str) and not hasattr(value, "__html__") else value

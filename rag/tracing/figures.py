@@ -1,0 +1,43 @@
+"""Time, cost, tokens and place as a person reads them: the same on the page, in reports and in the terminal."""
+
+from __future__ import annotations
+
+from math import floor, log10
+
+
+def format_seconds(seconds: float, *, digits: int = 2) -> str:
+    """``85 ms``, ``1.9 s``, ``12 s``, ``3 min 20 s``.
+
+    Args:
+        digits: Significant digits of a time between a second and a minute; one that is compared needs three.
+    """
+    size = abs(seconds)
+    if size < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if size < 60:
+        return f"{seconds:.{digits - (1 if size < 10 else 2)}f} s"
+    sign = "-" if seconds < 0 else ""
+    return f"{sign}{int(size // 60)} min {int(size % 60)} s"
+
+
+def format_cost(usd: float | None) -> str:
+    """``$1.20``, ``$0.0042``, ``$0.000012``; ``cost unknown`` for None, because that is not free."""
+    if usd is None:
+        return "cost unknown"
+    if usd == 0:
+        return "$0"
+    size = abs(usd)
+    places = 2 if size >= 1 else min(max(4, 1 - floor(log10(size))), 12)
+    return f"{'-' if usd < 0 else ''}${size:.{places}f}"
+
+
+def format_tokens(read: int | None, written: int | None) -> str:
+    """``812 tok``, read and written together; ``tokens unknown`` where neither is known."""
+    if read is None and written is None:
+        return "tokens unknown"
+    return f"{(read or 0) + (written or 0):,} tok"
+
+
+def format_place(name: str, page: int | None) -> str:
+    """``report.pdf p. 3``; the name alone where the source has no pages."""
+    return name if page is None else f"{name} p. {page}"
