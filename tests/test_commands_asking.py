@@ -314,11 +314,14 @@ def test_pages_and_quotes_that_were_not_found_are_shown_as_such(capsys: pytest.C
     hit = Hit(Passage(1, 1, "/a.pdf", "a.pdf", "A", "words", 0, 5, page=3), 0.5)
     answer = Answer("Words. [1]", "answered", (hit,), (Citation(1, hit, None, None, 0.6),))
 
-    async def events() -> AsyncGenerator[Event]:
+    async def events() -> AsyncGenerator[Event, None]:
         yield Retrieved((hit,))
         yield Done(answer)
 
-    asyncio.run(_answers.show(events()))
+    async def shown() -> None:
+        await _answers.show(stream_of(events()))
+
+    asyncio.run(shown())
     told = capsys.readouterr().out
     assert "[1] a.pdf p. 3\n    The cited words are not in the passage.\n" in told
     assert "tokens unknown · cost unknown" in told
