@@ -65,7 +65,7 @@ async def test_a_chat_is_read_back_with_the_tree_of_every_question(home: Workspa
     app.close()
 
     run = only_run(home)
-    store = open_app(settings_at(home.root)).traces
+    store = open_app(settings_at(home.root)).stores.traces
     trees = {tree["span_id"]: tree for tree in run.trees}
     assert list(trees) == [each.trace_id for each in (first, follow_up, refused, failed)]
     for answer in (first, follow_up, refused):
@@ -141,7 +141,7 @@ def test_after_sigterm_in_the_middle_of_an_answer_the_run_holds_the_whole_chat(h
 
     run = only_run(home)
     finished, cut = run.trees
-    store = open_app(settings_at(home.root)).traces
+    store = open_app(settings_at(home.root)).stores.traces
     check_tree(finished, store.get(finished["span_id"]))
     trace = store.get(cut["span_id"])
     assert (trace.status, trace.question) == ("cancelled", "A slow question")
