@@ -14,7 +14,7 @@ from pydantic import BaseModel, SecretStr
 from scripted_chain import Searched
 
 from rag.redaction import MASK
-from rag.tracing.tracer import MAX_ITEMS, MAX_STRING, as_json
+from rag.tracing.span_json import MAX_ITEMS, MAX_STRING, as_json
 
 
 class Colour(enum.Enum):
@@ -48,7 +48,7 @@ def test_any_object_becomes_json() -> None:
         3: "key",
         "text": "a\x00b\ud800c",
     }
-    assert as_json("s", "input", value) == {
+    assert as_json(value) == {
         "dataclass": {"question": "q", "passages": ["p"]},
         "model": {"user": "me", "password": MASK, "key": "**********"},
         "messages": [{"role": "human", "content": "hi"}, {"role": "ai", "content": "yo"}],
@@ -66,20 +66,20 @@ def test_any_object_becomes_json() -> None:
 
 
 def test_long_things_are_clipped_and_say_so() -> None:
-    shown = as_json("s", "input", "x" * (MAX_STRING + 7))
+    shown = as_json("x" * (MAX_STRING + 7))
     assert shown == "x" * MAX_STRING + "… [7 characters left out]"
-    assert as_json("s", "input", "x" * MAX_STRING) == "x" * MAX_STRING
-    items = as_json("s", "input", list(range(MAX_ITEMS + 3)))
+    assert as_json("x" * MAX_STRING) == "x" * MAX_STRING
+    items = as_json(list(range(MAX_ITEMS + 3)))
     assert isinstance(items, list)
     assert items[-1] == "… 3 more left out"
     assert len(items) == MAX_ITEMS + 1
     secret = "x" * (MAX_STRING - 10) + " sk-" + "Ab12Cd34" * 5
-    assert "Ab12" not in str(as_json("s", "input", secret))
+    assert "Ab12" not in str(as_json(secret))
 
 
 def test_showing_never_raises() -> None:
     loop: list[Any] = []
     loop.append(loop)
-    assert "too deep" in str(as_json("s", "input", loop))
-    assert as_json("s", "input", {"ok": 1, "bad": Nasty()}) == "<dict, not shown: RuntimeError>"
-    assert as_json("s", "input", (number for number in range(3))) is not None
+    assert "too deep" in str(as_json(loop))
+    assert as_json({"ok": 1, "bad": Nasty()}) == "<dict, not shown: RuntimeError>"
+    assert as_json(number for number in range(3)) is not None

@@ -38,6 +38,7 @@ from rag.types import Hit, Passage
 from rag.evaluation.cache import AnswerCache
 from rag.evaluation.cases import Case
 from rag.evaluation.dataset_store import DatasetStore
+from streams import stream_of
 from rag.evaluation.runner import Contestant, Evaluation
 from rag.evaluation.run_store import Plan, RunStore
 from rag.evaluation.scoring import NullJudge, Scorer
@@ -68,7 +69,7 @@ def contestant(number):
         if chance % 13 == 0:
             given = Answer("", "failed", error="The model is tired.", trace_id=uuid.uuid4().hex)
         yield Done(given)
-    return Contestant(f"state {number}", answer)
+    return Contestant(f"state {number}", lambda ask: stream_of(answer(ask)))
 
 home, size, repeated = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 engine = open_database(open_workspace(home))
@@ -109,7 +110,7 @@ def start(home: Path, size: int = CASES, repeated: int = 20) -> subprocess.Popen
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
     )
 
 

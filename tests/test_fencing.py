@@ -274,5 +274,5 @@ def test_a_token_that_cannot_be_taken_apart_is_refused() -> None:
         def __call__(self, text: str, **_: Any) -> dict[str, list[int]]:
             return {"input_ids": [7]}
 
-    with pytest.raises(ModelProtocolError, match="takes for a token of its own"):
+    with pytest.raises(ModelProtocolError, match="reads as a special token"):
         without_special(Stubborn(), "whatever")

@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -167,6 +168,26 @@ def test_a_room_imports_only_what_stands_before_it() -> None:
 def imported_modules(path: Path) -> set[str]:
     """The modules that a file imports by their full names, wherever it does."""
     return {str(node.module) for node in ast.walk(tree(path)) if isinstance(node, ast.ImportFrom)}
+
+
+def dotted(path: Path) -> str:
+    """The name by which a file is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for type checkers count as well."""
+    modules = {dotted(path): path for path in sources("prompts", "rag", "finetune", "ui")}
+    graph = {}
+    for name, path in modules.items():
+        imported = {
+            member if (member := f"{node.module}.{alias.name}") in modules else str(node.module)
+            for node in ast.walk(tree(path))
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        graph[name] = imported & modules.keys() - {name}
+    TopologicalSorter(graph).prepare()
 
 
 def test_only_the_entries_see_the_whole_app() -> None:

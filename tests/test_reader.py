@@ -160,7 +160,7 @@ def test_without_the_words_of_any_index_it_still_answers(
 
 
 def test_it_reads_nothing_but_its_evidence(reader: EmbeddedReader) -> None:
-    with pytest.raises(ModelProtocolError, match="no passages") as caught:
+    with pytest.raises(ModelProtocolError, match="needs passages") as caught:
         reader.invoke([HumanMessage("When was the tide gauge installed?")])
     assert caught.value.fix
 

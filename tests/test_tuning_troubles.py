@@ -191,7 +191,7 @@ def test_a_disk_that_takes_not_even_the_status(run: RunFolder, monkeypatch: pyte
         raise OSError(28, os.strerror(28))
 
     with monkeypatch.context() as patched:
-        patched.setattr("finetune.run_folder.Path.write_text", full)
+        patched.setattr("finetune.run_folder.atomic_write", full)
         assert worker.main(run.path) == 1
     assert run.status.state == "stopped"
 

@@ -224,8 +224,8 @@ def whole(chunks: Iterable[Any]) -> AIMessageChunk:
 async def answered(assistant: Assistant | App, question: str, **fields: Any) -> Answer:
     """The answer to a question; its events are checked for their frame on the way."""
     ask = Ask(question, **fields)
-    assistant = assistant if isinstance(assistant, Assistant) else assistant.releases.assistant()
-    events = await told(assistant.start(ask))
+    ready = assistant if isinstance(assistant, Assistant) else assistant.releases.assistant()
+    events = await told(ready.start(ask))
     assert isinstance(events[-1], Done)
     assert sum(isinstance(event, Started | Done) for event in events) == 2
     assert events[-1].answer.trace_id == trace_id_of(events)

@@ -68,7 +68,7 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
     """
     import asyncio
 
-    from ui.app.judging import compare_pairs
+    from ui.app.pair_judging import compare_pairs
 
     with command_app(context) as app:
         evaluations = app.evaluations

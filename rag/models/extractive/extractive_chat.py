@@ -70,7 +70,7 @@ class EmbeddedReader(EvidenceChatModel):
         else:
             chosen = self.ranking.choose(ranked)[: None if self.style == "full" else 1]
             pieces = [f"{_quoted(self._text_of(one))} [{one.passage.number}]" for one in chosen]
-            if self.style == "full":
+            if self.style != "brief":
                 spans = tuple(_spans(chosen, pieces))
         read = sum(self.tokens.count([evidence.question, *(passage.text for passage in evidence.passages)]))
         written = self.tokens.count(pieces)
