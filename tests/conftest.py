@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 # Longest first.
 SLOW = (
-    "prompts_page tuning_runs browser evaluate_page junk lab_page browser_real tuning_generator encoder "
-    "evaluation_real generator_chain index_repair crash evaluation_crash commands_terminal rerank generator "
-    "server tuning_troubles reading_converted ingest_hostile tuning_reranker"
+    "prompts_page tuning_runs browser junk lab_page browser_real index_repair evaluate_page tuning_troubles "
+    "generator evaluation_real tuning_generator rerank encoder access crash commands_terminal generator_chain "
+    "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()
 # Fixtures that put every test with them into a tier.
 TIERS = {"browser": "browser", "converted_models": "real_model"}
@@ -86,8 +86,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_logfinish() -> None:
     """Collect garbage when the process has grown.
 
-    Parts of the app refer to each other, and with them go networks and stores of up to a hundred megabytes, which
-    Python counts as a few small objects: left to itself, it lets gigabytes of them wait.
+    Networks that a training wraps refer to themselves and hold up to a hundred megabytes, which Python counts as a
+    few small objects: left to itself, it lets gigabytes of them wait. An app that is closed frees its own at once.
     """
     global _settled_at
     process = psutil.Process()
