@@ -146,9 +146,9 @@ def test_closing_the_workbench_closes_the_model(harbour: Path, encoder: Encoder,
         chat(engine).invoke(MESSAGES)
 
 
-async def test_a_closed_app_frees_its_models_and_chains_at_once(harbour: Path) -> None:
+def test_a_closed_app_frees_its_models_and_chains_at_once(harbour: Path) -> None:
     app = open_app(settings_at(harbour))
-    await answered(app, QUESTION)
+    asyncio.run(answered(app, QUESTION))
     parts = [
         weakref.ref(part)
         for part in (
