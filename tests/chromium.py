@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from weakref import WeakKeyDictionary
 
 import pytest
 from playwright.sync_api import (
@@ -18,6 +20,7 @@ from playwright.sync_api import (
     ConsoleMessage,
     Page,
     Playwright,
+    Request,
     ViewportSize,
     expect,
     sync_playwright,
@@ -27,6 +30,11 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 SIZE: ViewportSize = {"width": 1440, "height": 900}
 WAIT_MS = 45_000
 ARGUMENTS = ["--no-sandbox"]
+# An input hands its text over a moment after it was typed.
+TYPED_MS = 100
+LOOK_MS = 20
+# The requests of a page's events that have not ended.
+_under_way: WeakKeyDictionary[Page, set[Request]] = WeakKeyDictionary()
 
 Open = Callable[..., Page]
 
@@ -80,15 +88,16 @@ def windows(browser: Chromium, address: str) -> Iterator[Open]:
     complaints: list[str] = []
     with ExitStack() as stack:
 
-        def opened(at: str = address, **options: Any) -> Page:
+        def opened(at: str = address, *, ready: Callable[[Page], None] | None = None, **options: Any) -> Page:
             context = browser.new_context(**options) if options else browser.kept
             page = context.new_page()
             stack.callback(context.close if options else page.close)
             page.on("request", lambda request: asked.append(request.url))
+            watch_events(page)
             page.on("console", lambda line: complaints.append(line.text) if is_complaint(line) else None)
             page.on("pageerror", lambda error: complaints.append(str(error)))
             page.goto(at)
-            wait_until_ready(page)
+            (ready or wait_until_ready)(page)
             return page
 
         yield opened
@@ -101,6 +110,24 @@ def is_complaint(line: ConsoleMessage) -> bool:
     """A page that is left while it listens to the server says that its stream was cut: that is no fault."""
     cut = ("AbortError", "Connection errored out")
     return line.type == "error" and not any(each in line.text for each in cut)
+
+
+def watch_events(page: Page) -> None:
+    """Note which requests of the page's events are under way."""
+    requests = _under_way[page] = set()
+    page.on("request", lambda request: requests.add(request) if "/queue/" in request.url else None)
+    for ended in ("requestfinished", "requestfailed"):
+        page.on(ended, lambda request: requests.discard(request))
+
+
+def settle(page: Page) -> None:
+    """Wait until the events have ended: a page that is left earlier complains, and its parts still move."""
+    page.wait_for_timeout(TYPED_MS)
+    quiet, end = 0, time.monotonic() + WAIT_MS / 1000
+    while quiet < TYPED_MS:
+        assert time.monotonic() < end, "the events of the page do not end"
+        page.wait_for_timeout(LOOK_MS)
+        quiet = 0 if _under_way[page] else quiet + LOOK_MS
 
 
 def wait_until_ready(page: Page) -> None:

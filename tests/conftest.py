@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from rag.encoders import Encoder
+    from rag.encoders.adapters import Adapter
     from rag.indexing.corpora import Corpora
     from rag.indexing.corpus_index import CorpusIndex
     from rag.tracing.trace_store import TraceStore
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
 # Longest first.
 SLOW = (
-    "prompts_page tuning_runs browser evaluate_page junk lab_page browser_real tuning_generator encoder "
-    "evaluation_real generator_chain index_repair crash evaluation_crash commands_terminal rerank generator "
-    "server tuning_troubles reading_converted ingest_hostile tuning_reranker"
+    "prompts_page tuning_runs browser junk lab_page browser_real index_repair evaluate_page tuning_troubles "
+    "generator evaluation_real tuning_generator rerank encoder access crash commands_terminal generator_chain "
+    "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()
 # Fixtures that put every test with them into a tier.
 TIERS = {"browser": "browser", "converted_models": "real_model"}
@@ -85,8 +86,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_logfinish() -> None:
     """Collect garbage when the process has grown.
 
-    Parts of the app refer to each other, and with them go networks and stores of up to a hundred megabytes, which
-    Python counts as a few small objects: left to itself, it lets gigabytes of them wait.
+    Networks that a training wraps refer to themselves and hold up to a hundred megabytes, which Python counts as a
+    few small objects: left to itself, it lets gigabytes of them wait. An app that is closed frees its own at once.
     """
     global _settled_at
     process = psutil.Process()
@@ -168,6 +169,25 @@ def encoder(converted_models: Path) -> Encoder:
     from rag.settings import EncoderSettings
 
     return open_encoder(EncoderSettings(), Workspace(converted_models.parent))
+
+
+@pytest.fixture(scope="session")
+def babbler(converted_models: Path) -> Adapter:
+    """A random generator, made and converted once for all processes."""
+    from chance import adapter_of_chance, network_of_chance
+    from filelock import FileLock
+
+    from rag.encoders.adapters import read_adapter
+    from rag.encoders.tuned_conversion import converted_network
+
+    folder = converted_models.parent / "adapters" / "babbler"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            adapter_of_chance(network_of_chance("generator"), "generator", folder)
+    adapter = read_adapter(folder)
+    converted_network(adapter, converted_models)
+    return adapter
 
 
 @pytest.fixture(scope="session")

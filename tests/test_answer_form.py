@@ -86,12 +86,6 @@ async def test_every_style_cites_and_marks_what_answers(own_app: App, style: str
         assert answer.text[start:end] in answer.text.split(" [")[0]
 
 
-@pytest.mark.parametrize("style", ["full", "sentence", "brief"])
-async def test_every_style_refuses_what_nothing_answers(own_app: App, style: str) -> None:
-    answer = await answered_with(own_app, OFF_TOPIC, answer__style=style)
-    assert (answer.status, answer.text) == ("abstained", REFUSAL)
-
-
 # Where the markers stand
 
 
@@ -140,19 +134,6 @@ def test_markers_stand_where_they_are_wanted(text: str, end: str, none: str) -> 
     assert with_citations(text, "none") == none
 
 
-@pytest.mark.parametrize(
-    ("style", "expected"), [("inline", f"{SENTENCE} [1]"), ("end", f"{SENTENCE} [1]"), ("none", SENTENCE)]
-)
-async def test_the_answer_is_shown_with_its_markers_there(
-    own_app: App, style: CitationStyle, expected: str
-) -> None:
-    answer = await answered_with(own_app, answer__style="sentence", answer__citations=style)
-    assert answer.text == expected
-    # The sources are listed all the same.
-    assert [citation.marker for citation in answer.citations] == [1]
-    assert answer.claims[0].markers == (1,)
-
-
 async def test_a_model_that_cites_in_its_text_is_shown_with_its_markers_at_the_end(app: App) -> None:
     written = f"{SENTENCE} [1] It is read twice a day, at six and at eighteen. [1] [99]"
     steps = steps_of(app, ScriptedChat(reply=(written,)))
@@ -164,7 +145,10 @@ async def test_a_model_that_cites_in_its_text_is_shown_with_its_markers_at_the_e
     assert told["end"].text == f"{plain} [1]"
     assert told["none"].text == plain
     assert told["inline"].text.count("[1]") == 2
+    # The sources are listed all the same.
     assert told["inline"].citations == told["end"].citations == told["none"].citations
+    assert [citation.marker for citation in told["none"].citations] == [1]
+    assert told["none"].claims[0].markers == (1,)
 
 
 # What a version decides
@@ -183,17 +167,12 @@ async def test_a_version_says_how_many_passages_and_when_to_refuse(own_app: App)
 
 
 async def test_an_answer_says_which_settings_its_model_does_not_honour(own_app: App) -> None:
-    answer = await answered_with(own_app, decoding__top_k=5, decoding__stop=["x"], answer__style="brief")
-    assert answer.unsupported == ("decoding.top_k", "decoding.stop")
-    assert answer.notes == ("the model does not honour decoding.top_k, decoding.stop",)
-    assert (await answered(own_app.releases.assistant(), QUESTION)).notes == ()
-
-
-async def test_the_embedded_reader_is_not_asked_for_json(own_app: App) -> None:
-    answer = await answered_with(own_app, decoding__json_schema=SCHEMA)
+    answer = await answered_with(own_app, decoding__top_k=5, decoding__json_schema=SCHEMA, answer__style="brief")
     assert (answer.status, answer.error) == ("answered", "")
     assert "1871" in answer.text
-    assert answer.notes == ("the model does not honour decoding.json_schema",)
+    assert answer.unsupported == ("decoding.top_k", "decoding.json_schema")
+    assert answer.notes == ("the model does not honour decoding.top_k, decoding.json_schema",)
+    assert (await answered(own_app.releases.assistant(), QUESTION)).notes == ()
 
 
 async def test_a_schema_that_cannot_be_used_is_told_before_anything_is_asked(own_app: App) -> None:
@@ -254,9 +233,8 @@ async def test_json_that_does_not_fit_twice_is_no_answer(own_app: App) -> None:
     assert len(server.received) == 2
 
 
-@pytest.mark.parametrize("written", [REFUSAL, f'"{REFUSAL}"', f"**{REFUSAL}**"])
-async def test_a_refusal_need_not_be_json(own_app: App, written: str) -> None:
-    answer, server = await in_json(own_app, says(written))
+async def test_a_refusal_need_not_be_json(own_app: App) -> None:
+    answer, server = await in_json(own_app, says(f"**{REFUSAL}**"))
     assert (answer.status, answer.text, answer.error) == ("abstained", REFUSAL, "")
     assert len(server.received) == 1
 
@@ -390,7 +368,7 @@ def sent(app: App, prompt: PromptTemplate, question: str, hits: tuple[Hit, ...])
 
 
 @pytest.mark.parametrize("name", ["answer", "answer-few-shot"])
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(texts=READ, question=READ.map("".join), title=READ.map("".join).map("A title {}".format))
 def test_no_document_and_no_question_changes_the_shape_of_a_prompt(
     app: App, name: str, texts: list[str], question: str, title: str

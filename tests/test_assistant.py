@@ -135,6 +135,10 @@ async def test_a_follow_up_is_understood_without_a_model(app: App) -> None:
 async def test_an_unsupported_answer_of_a_model_becomes_the_refusal(app: App) -> None:
     answer = await answered(scripted(app, "Aida opened with ", "forty trumpets [1]."), OFF_TOPIC)
     assert (answer.status, answer.text) == ("abstained", "The documents do not answer this question.")
+    assert answer.hits
+    assert answer.citations == ()
+    assert answer.support is not None
+    assert answer.support < app.releases.pipeline().release.grounding.min_support
     trace = app.stores.traces.get(answer.trace_id)
     assert (trace.status, trace.answer) == ("abstained", answer.text)
     # What the model had written can still be read where it was written.
@@ -315,10 +319,9 @@ NASTY = [
 
 @pytest.mark.parametrize("question", NASTY, ids=range(len(NASTY)))
 async def test_any_string_is_answered_or_refused(app: App, question: str) -> None:
-    for history in ((), (Turn(question, question),)):
-        answer: Answer = await answered(app, question, history=history)
-        assert (answer.status, answer.error) in (("answered", ""), ("abstained", ""))
-        assert app.stores.traces.get(answer.trace_id).status in ("ok", "abstained")
+    answer: Answer = await answered(app, question, history=(Turn(question, question),))
+    assert (answer.status, answer.error) in (("answered", ""), ("abstained", ""))
+    assert app.stores.traces.get(answer.trace_id).status in ("ok", "abstained")
 
 
 async def test_any_string_reaches_a_model_without_harm(app: App) -> None:
@@ -326,6 +329,6 @@ async def test_any_string_reaches_a_model_without_harm(app: App) -> None:
         return (str(messages[-1].content)[-300:], " [1] [2]")
 
     assistant = assistant_with(app, ScriptedChat(reply=echo))
-    for question in NASTY[::3]:
+    for question in NASTY[::5]:
         answer = await answered(assistant, question, history=(Turn(question, question),))
         assert answer.error == ""

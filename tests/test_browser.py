@@ -90,9 +90,13 @@ def test_a_notice_does_not_lie_under_the_strip(open_page: Open, app: ScriptedApp
     expect(page.locator("#strip .rs-strip")).to_be_in_viewport()
 
 
-def test_a_click_on_a_citation_opens_the_marked_sentence(page: Page) -> None:
+def test_a_citation_opens_at_the_marked_sentence_in_a_tab_or_over_the_page(page: Page) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
+    with page.context.expect_page() as opened:
+        page.locator("a.rs-cite").first.click(modifiers=["Control"])
+    expect(opened.value.locator("mark#cited")).to_have_text(SENTENCE)
+    assert page.locator("#rs-dialog").count() == 0
     page.locator("a.rs-cite").first.click()
     frame = page.frame_locator("#rs-dialog iframe")
     expect(frame.locator("mark#cited")).to_have_text(SENTENCE)
@@ -111,15 +115,6 @@ def test_a_citation_of_a_pdf_opens_the_image_of_its_page(page: Page, app: Script
     expect(image).to_be_visible()
     assert image.evaluate("image => image.complete && image.naturalWidth > 1000")
     assert app.asked[-1].corpus == "reports"
-
-
-def test_a_citation_can_be_opened_in_a_tab(page: Page) -> None:
-    ask(page, "How long is a passage?")
-    wait_for_answers(page, 1)
-    with page.context.expect_page() as opened:
-        page.locator("a.rs-cite").first.click(modifiers=["Control"])
-    expect(opened.value.locator("mark#cited")).to_have_text(SENTENCE)
-    assert page.locator("#rs-dialog").count() == 0
 
 
 def test_stop_stops_the_work_and_keeps_what_was_written(page: Page, app: ScriptedApp) -> None:
@@ -244,19 +239,19 @@ def test_a_click_on_an_earlier_answer_brings_back_its_sources(page: Page) -> Non
     expect(page.locator("#sources mark")).to_have_text(SENTENCE)
 
 
-@pytest.mark.parametrize(
-    ("question", "look", "text"),
-    [
-        ("please fail", "rs-failed", "The model server did not answer within 60 seconds."),
-        ("please raise", "rs-failed", "The model server does not answer. Start it."),
-        ("an unknown thing", "rs-abstained", "Not in these documents"),
-    ],
-)
-def test_an_answer_looks_like_what_became_of_it(page: Page, question: str, look: str, text: str) -> None:
-    ask(page, question)
-    expect(page.locator(f".{look}")).to_contain_text(text)
+def test_an_answer_looks_like_what_became_of_it(page: Page) -> None:
+    for count, (question, look, text) in enumerate(
+        (
+            ("please fail", "rs-failed", "The model server did not answer within 60 seconds."),
+            ("please raise", "rs-failed", "The model server does not answer. Start it."),
+            ("an unknown thing", "rs-abstained", "Not in these documents"),
+        ),
+        1,
+    ):
+        ask(page, question)
+        wait_for_answers(page, count)
+        expect(page.locator(f".{look}").last).to_contain_text(text)
     assert "Traceback" not in page.content()
-    expect(page.locator("#question .submit-button")).to_be_visible()
 
 
 def test_an_answer_that_a_crash_cut_off_is_shown_as_interrupted(app: ScriptedApp, open_page: Open) -> None:
@@ -300,22 +295,17 @@ def test_copy_takes_the_answer_without_its_footer(open_page: Open) -> None:
     assert "812 tok" not in copied
 
 
-def test_the_trace_of_an_answer_opens_in_its_tab(page: Page) -> None:
-    ask(page, "How long is a passage?")
-    wait_for_answers(page, 1)
-    page.locator("a.rs-trace").click()
-    expect(page.locator(".rs-trace-q")).to_have_text("How long is a passage?")
-    expect(page.locator("tr.rs-row.is-on")).to_have_count(1)
-    page.locator(".rs-span summary", has_text="retrieve").click()
-    expect(page.locator(".rs-span[open] pre").first).to_contain_text('"query": "How long is a passage?"')
-
-
-def test_a_trace_has_an_address(page: Page) -> None:
+def test_the_trace_of_an_answer_has_an_address_and_opens_in_its_tab(page: Page) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
     with page.context.expect_page() as opened:
         page.locator("a.rs-trace").click(modifiers=["Control"])
     expect(opened.value.locator(".rs-trace-q")).to_have_text("How long is a passage?")
+    page.locator("a.rs-trace").click()
+    expect(page.locator(".rs-trace-q")).to_have_text("How long is a passage?")
+    expect(page.locator("tr.rs-row.is-on")).to_have_count(1)
+    page.locator(".rs-span summary", has_text="retrieve").click()
+    expect(page.locator(".rs-span[open] pre").first).to_contain_text('"query": "How long is a passage?"')
 
 
 def test_traces_are_filtered_and_paged_and_counted(page: Page, app: ScriptedApp) -> None:
@@ -404,18 +394,18 @@ def test_a_page_waits_for_its_server_and_goes_on(browser: Chromium, app: Scripte
             wait_for_answers(page, 2)
 
 
-@pytest.mark.parametrize("width", [1440, 1024])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_nothing_is_cut_off_at_usual_widths(open_page: Open, width: int, scheme: str) -> None:
+def test_nothing_is_cut_off_at_usual_widths(open_page: Open, scheme: str) -> None:
     page = open_page(color_scheme=scheme)
-    page.set_viewport_size({"width": width, "height": 768})
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
-    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    assert page.evaluate("document.documentElement.scrollHeight <= window.innerHeight + 1")
-    for part in ("#left", "#centre", "#right", "#question", "#strip"):
-        box = page.locator(part).bounding_box()
-        assert box is not None
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width + 1
+    for width in (1440, 1024):
+        page.set_viewport_size({"width": width, "height": 768})
+        page.wait_for_function("document.documentElement.scrollWidth <= window.innerWidth")
+        page.wait_for_function("document.documentElement.scrollHeight <= window.innerHeight + 1")
+        for part in ("#left", "#centre", "#right", "#question", "#strip"):
+            box = page.locator(part).bounding_box()
+            assert box is not None
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width + 1
     assert "Gradio" not in page.locator("body").inner_text()

@@ -176,11 +176,6 @@ async def test_only_the_last_turns_are_shown_to_the_condenser(steps: Steps) -> N
     assert shown.index("number 3.") < shown.index(f"number {HISTORY + 2}.")
 
 
-async def test_without_a_condenser_the_words_of_the_topic_are_carried_over(steps: Steps) -> None:
-    answer = await run(replace(steps, condenser=None), "And what does it cost?", HISTORY_OF_TWO[:1])
-    assert answer.standalone == "And what does it cost? (ferry leave)"
-
-
 # The budget
 
 
@@ -256,15 +251,6 @@ async def test_a_supported_answer_is_told_with_its_evidence(app: App, steps: Ste
     document = app.stores.corpora.document(citation.hit.passage.document_id)
     assert document.text[citation.start : citation.end] == SENTENCE
     assert (answer.prompt, answer.release, answer.model) == ("answer@1", steps.release.name, "openai:gpt-4o")
-
-
-async def test_an_unsupported_answer_becomes_the_refusal(steps: Steps) -> None:
-    model = ScriptedChat(reply=("Aida opened with elephants and forty trumpets [1].",))
-    answer = await run(replace(steps, model=model), OFF_TOPIC)
-    assert (answer.status, answer.text, answer.citations) == ("abstained", steps.refusal, ())
-    assert answer.hits
-    assert answer.support is not None
-    assert answer.support < steps.release.grounding.min_support
 
 
 async def test_the_limit_of_support_is_a_setting(steps: Steps) -> None:

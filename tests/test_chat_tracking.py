@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, answered, settings_at, written
-from tracked import ROOT, environment, only_run, table_rows
+from tracked import only_run, table_rows
 from wandb_reader import nodes
 
 from rag.tracing.trace_store import Trace
@@ -87,73 +83,3 @@ async def test_a_chat_is_read_back_with_the_tree_of_every_question(home: Workspa
     assert {each.trace_id for each in (first, follow_up, refused, failed)} == table.keys()
     assert table[first.trace_id]["answer"] == first.text
     assert run.exit_code == 0
-
-
-CHAT = """
-import asyncio, signal, sys
-from pathlib import Path
-from rag.types import Ask
-from rag.types import Token
-from tiny import QUESTION, SENTENCE, ScriptedChat, assistant_of, settings_at, steps_of
-from ui.app.app import App, open_app
-
-app = open_app(settings_at(Path(sys.argv[1]), tracking={"wandb": "offline"}))
-
-async def chat():
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
-    async for _ in app.releases.assistant().start(Ask(QUESTION)):
-        pass
-    model = ScriptedChat(reply=("The tide ",) * 3000, pause_s=0.01)
-    steps = steps_of(app, model)
-    slow = assistant_of(steps, app.stores.traces, on_traced=lambda: app.tracking.tracker.wake())
-    count = 0
-    async for event in slow.start(Ask("A slow question")):
-        if isinstance(event, Token):
-            count += 1
-            if count == 10:
-                print("writing", flush=True)
-
-try:
-    asyncio.run(chat())
-except asyncio.CancelledError:
-    print("stopped", flush=True)
-finally:
-    app.close()
-"""
-
-
-@pytest.mark.slow
-def test_after_sigterm_in_the_middle_of_an_answer_the_run_holds_the_whole_chat(home: Workspace) -> None:
-    variables = environment() | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
-    with subprocess.Popen(
-        [sys.executable, "-c", CHAT, str(home.root)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=variables,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "writing\n"
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, "stopped\n", "")
-
-    run = only_run(home)
-    finished, cut = run.trees
-    store = open_app(settings_at(home.root)).stores.traces
-    check_tree(finished, store.get(finished["span_id"]))
-    trace = store.get(cut["span_id"])
-    assert (trace.status, trace.question) == ("cancelled", "A slow question")
-    assert trace.answer.startswith("The tide " * 10)
-    assert cut["attributes"]["status"] == "cancelled"
-    named = {node["name"]: node for node in nodes(cut)}
-    assert named.keys() == {"answer", "condense", "retrieve", "prompt", "generate", "ScriptedChat"}
-    assert all(node["end_time_ms"] >= node["start_time_ms"] for node in named.values())
-    writing = named["ScriptedChat"]
-    assert writing["end_time_ms"] - writing["start_time_ms"] >= 90
-    assert writing["attributes"]["usage_estimated"] is True
-    for step in ("condense", "retrieve", "prompt"):
-        assert named[step]["attributes"]["cost_usd"] > 0
-    assert sorted(row["status"] for row in table_rows(home)) == ["cancelled", "ok"]
-    assert run.exit_code is not None

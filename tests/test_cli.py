@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
 import sys
 import threading
 import tomllib
@@ -145,22 +143,6 @@ def test_an_interrupt_is_told_and_has_its_status(command: Callable[..., None]) -
     result = run("scripted")
     assert result.exit_code == 130
     assert result.stderr.strip() == "Stopped."
-
-
-def test_a_reader_that_left_is_no_failure_to_tell() -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    with os.fdopen(write_end, "w") as closed:
-        ended = subprocess.run(
-            [sys.executable, "-m", "ui.cli", "--help"],
-            stdout=closed,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            text=True,
-            timeout=60,
-            check=False,
-        )
-    assert ended.stderr == ""
 
 
 def test_options_before_the_command_reach_its_settings(command: Callable[..., None], tmp_path: Path) -> None:

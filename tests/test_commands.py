@@ -51,17 +51,6 @@ def test_ingest_gives_its_report_as_json(home: Path, pages: Path) -> None:
     assert first["stopped"] is False
 
 
-def test_every_file_that_cannot_be_read_is_named(home: Path, pages: Path) -> None:
-    for number in range(40):
-        (pages / f"empty-{number}.md").touch()
-    result = call(home, "ingest", pages, "--corpus", CORPUS)
-    assert result.exit_code == 0
-    lines = result.stderr.splitlines()
-    assert len(lines) == 40
-    assert all("is empty" in line for line in lines)
-    assert {Path(line.partition(":")[0]).name for line in lines} == {f"empty-{n}.md" for n in range(40)}
-
-
 def test_where_nothing_can_be_read_the_status_says_so(home: Path, tmp_path: Path) -> None:
     (tmp_path / "a.md").touch()
     (tmp_path / "none").mkdir()
@@ -86,10 +75,6 @@ def test_a_folder_that_was_emptied_is_no_failure(home: Path, pages: Path) -> Non
 def test_a_path_that_is_not_there_makes_no_corpus(home: Path) -> None:
     assert_one_line(call(home, "ingest", "nowhere", "--corpus", CORPUS), "nowhere")
     assert one_object(call(home, "corpora", "list", "--json")) == []
-
-
-def test_a_name_that_cannot_be_a_corpus_is_refused(home: Path, pages: Path) -> None:
-    assert_one_line(call(home, "ingest", pages, "--corpus", "My Notes"), "'My Notes'", "lower-case")
 
 
 def test_without_a_name_the_settings_decide(home: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,7 @@ def drips(reply: Reply, _: Received) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_stopped_answer_is_traced_and_delivered(harbour: Path, number: signal.Signals, status: int) -> None:
     with scripted_openai(drips) as server:
         process = start(

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.answering.condense import CARRIED, carry_topic, points_back
-from rag.settings import RetrievalSettings
 from rag.types import Turn
 
 if TYPE_CHECKING:
@@ -153,16 +152,13 @@ def test_any_conversation_leaves_the_question_whole(question: str, history: list
 
 
 @pytest.fixture(scope="module")
-def retriever(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Retriever]:
+def retriever(handbook: Path) -> Iterator[Retriever]:
     """Searches the handbook."""
     from tiny import settings_at
 
     from ui.app.app import open_app
 
-    home = tmp_path_factory.mktemp("handbook")
-    (home / "models").symlink_to(converted_models)
-    app = open_app(settings_at(home, corpus="handbook", retrieval=RetrievalSettings()))
-    app.stores.ingest("handbook", [HANDBOOK / "pages"])
+    app = open_app(settings_at(handbook, corpus="handbook"))
     yield app.releases.retriever()
     app.close()
 

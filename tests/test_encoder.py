@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,12 +20,14 @@ import huggingface_hub.constants
 import numpy as np
 import pytest
 from filelock import FileLock
+from tuning_data import wait_until
 from unseen import QUERIES, chunks
 
 from rag.encoders import Encoder, ModelFiles, locate_model, open_encoder
 from rag.encoders.encoder_conversion import convert, converted_folder, read_card
 from rag.encoders.encoder_files import PACKAGE, PACKAGED_MODEL, PACKAGED_SHA256
 from rag.encoders.encoder_opening import choose_precision
+from rag.encoders.network_conversion import convert_once
 from rag.encoders.torch_encoder import TorchEncoder
 from rag.errors import EncoderError
 from rag.settings import EncoderSettings
@@ -370,30 +371,38 @@ def test_a_second_start_does_not_convert_again(
     open_encoder(ON_CPU, ready_workspace)
 
 
-def test_a_conversion_that_was_killed_is_not_taken_for_a_model(packaged: ModelFiles, workspace: Workspace) -> None:
-    with opener(workspace) as process:
-        deadline = time.monotonic() + 60
-        while not list(workspace.root.glob("models/.converting-*/*")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert not converted_folder(packaged, workspace.models).exists()
-    assert list(workspace.models.glob("[!.]*")) == []
+# A conversion that writes half of its folder, and then waits or fails.
+CONVERSION = """
+import sys, time
+from pathlib import Path
+(Path(sys.argv[-1]) / "model.xml").write_text("half")
+time.sleep(float(sys.argv[1]))
+sys.exit("Loading weights\\nThe weights are damaged")
+"""
+CONVERT = """
+import sys
+from pathlib import Path
+from rag.encoders.network_conversion import convert_once
+convert_once(Path(sys.argv[1]), "the encoder", "half_a_conversion", ["60"], "")
+"""
 
 
-def test_a_conversion_that_fails_leaves_nothing_and_clears_away_what_a_killed_one_left(
-    tmp_path: Path, workspace: Workspace
+def test_a_conversion_that_was_killed_is_not_taken_for_a_model_and_a_failed_one_leaves_nothing(
+    tmp_path: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_over = workspace.models / ".converting-before"
-    left_over.mkdir(parents=True)
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(EncoderError, match="cannot be converted to OpenVINO") as raised:
-        open_encoder(EncoderSettings(model=str(broken), device="cpu"), workspace)
-    assert "\n" not in str(raised.value)
+    (tmp_path / "half_a_conversion.py").write_text(CONVERSION, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
+    target = workspace.models / "encoder"
+    with subprocess.Popen([sys.executable, "-c", CONVERT, str(target)], start_new_session=True) as process:
+        wait_until(lambda: list(workspace.models.glob(".converting-*/*")) or process.poll() is not None)
+        os.killpg(process.pid, signal.SIGKILL)
+    (left_over,) = workspace.models.iterdir()
+    assert left_over.name.startswith(".converting-")
+    with pytest.raises(EncoderError) as raised:
+        convert_once(target, "the encoder", "half_a_conversion", ["0"], "Choose another.")
+    assert str(raised.value) == (
+        "The encoder cannot be converted to OpenVINO: The weights are damaged. Choose another."
+    )
     assert list(workspace.models.iterdir()) == []
 
 

@@ -209,14 +209,11 @@ def counting(usage: object) -> Script:
 
 
 NO_COUNTS = (-5, 10**30, 2**63, MOST_TOKENS + 1, True, "40", "many", 3.0, 3.5, float("1e300"), None, [1], {"a": 1})
-# The client library makes whole numbers of these before anybody sees them.
-READ_BY_THE_CLIENT = (True, "40", 3.0)
 
 
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings:UserWarning")
-@pytest.mark.parametrize("count", [each for each in NO_COUNTS if each not in READ_BY_THE_CLIENT], ids=str)
-@pytest.mark.parametrize("which", ["prompt_tokens", "completion_tokens"])
-async def test_a_count_that_is_none_is_unknown(app: App, count: object, which: str) -> None:
+@pytest.mark.parametrize(("which", "count"), [("prompt_tokens", -5), ("completion_tokens", [1])])
+async def test_a_count_that_is_none_is_unknown(app: App, which: str, count: object) -> None:
     usage = {"prompt_tokens": 40, "completion_tokens": 3, "total_tokens": 43} | {which: count}
     answer = await answer_of(app, counting(usage))
     assert (answer.status, answer.error) == ("answered", "")

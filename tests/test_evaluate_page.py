@@ -1,4 +1,4 @@
-"""Prompt iteration in a real browser, from a changed version to the numbers that prove it; nothing is scripted."""
+"""Evaluations in a real browser, with everything behind them real."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import ask, wait_for_answers
+from chromium import Open, ask, settle, wait_for_answers
 from playwright.sync_api import Page, expect
 from run_cells import case, cell, failed
 
+from prompts import PromptSettings
 from rag.evaluation.case_files import read_cases
 from rag.evaluation.run_store import Cell, Plan
 from rag.evaluation.variants import Variant
@@ -21,8 +22,7 @@ from ui.app.app import App, open_app
 from ui.pages.evaluate.datasets_tab import SAVED
 
 QUESTIONS = Path(__file__).parent.parent / "corpora" / "handbook" / "questions.jsonl"
-CASES = 60
-SETTLED_MS = 600
+CASES = 12
 QUESTION = "What does the Stop button do?"
 NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> {{question}} **b**"
 
@@ -31,7 +31,7 @@ NASTY = "<img src=x onerror=\"document.title='owned'\"><script>document.title='o
 def app(handbook_home: Path) -> Iterator[App]:
     made = open_app(Settings(home=handbook_home, tracking={"wandb": "off"}))
     cases = random.Random(1).sample(read_cases(QUESTIONS).cases, CASES)
-    made.evaluations.datasets.save("sixty", cases, by="a test", message="sixty questions")
+    made.evaluations.datasets.save("dozen", cases, by="a test", message="a dozen questions")
     yield made
     made.close()
 
@@ -58,32 +58,25 @@ def kept(app: App, name: str, *variants: list[Cell], cases: int = 40) -> str:
     return run.id
 
 
-def show(page: Page, address: str, query: str) -> None:
-    page.goto(f"{address}/?tab=evaluate&{query}")
+def shows_a_run(page: Page) -> None:
     expect(page.locator(".rs-figures")).to_be_visible()
     expect(page.locator(".rs-grid, #grid .rs-none")).to_be_visible()
 
 
-def test_a_better_version_goes_into_production_with_the_numbers_that_prove_it(page: Page, app: App) -> None:
-    # A version is duplicated, changed, compared with what it came from, and saved with a reason.
-    tab(page, "Prompts")
-    page.locator('.rs-prompt[data-value="answer"]').click()
-    expect(page.locator("#prompt-head h2")).to_have_text("answer@1")
-    page.locator("#prompt-edit").click()
-    expect(page.locator("#prompt-verdict")).to_contain_text("This can be saved")
-    draft = page.locator("#prompt-text textarea")
-    draft.fill(draft.input_value() + "settings:\n  style: sentence\n")
-    page.locator("#prompt-review").click()
-    expect(page.locator("#prompt-changes h3", has_text="settings style")).to_be_visible()
-    page.locator("#prompt-why").locator("textarea, input").fill("Answers were too long")
-    page.locator("#prompt-save").click()
-    expect(page.locator("#prompt-head h2")).to_have_text("answer@2")
+def show(open_page: Open, address: str, query: str) -> Page:
+    """Open the page at a run."""
+    return open_page(f"{address}/?tab=evaluate&{query}", ready=shows_a_run)
 
-    # Both answer sixty cases.
+
+@pytest.mark.slow
+def test_two_versions_answer_every_case_and_the_table_shows_what_differs(page: Page, app: App) -> None:
+    prompts = app.stores.prompts
+    shorter = prompts.load("answer@1").model_copy(update={"settings": PromptSettings(style="sentence")})
+    prompts.save(shorter, by="a test", message="Answers were too long")
     tab(page, "Evaluate")
     page.locator("#new-run .label-wrap").click()
     page.locator("#new-run-dataset input").click()
-    page.get_by_role("option", name="sixty@1").click()
+    page.get_by_role("option", name="dozen@1").click()
     page.locator("#new-run-variants textarea").fill("before: prompt=answer@1\nshorter: prompt=answer@2")
     page.locator("#new-run-start").click()
     expect(page.locator("#run-head")).to_contain_text("finished", timeout=180_000)
@@ -93,27 +86,12 @@ def test_a_better_version_goes_into_production_with_the_numbers_that_prove_it(pa
     expect(row.locator("td, th").nth(words).locator(".rs-delta")).to_contain_text("−")
     expect(page.locator("#grid .rs-count")).to_contain_text(f"of {CASES}")
 
-    # It becomes what the chat runs, and is taken back.
-    for answered, (version, why) in enumerate(((2, "shorter"), (1, "roll back")), 1):
-        tab(page, "Prompts")
-        page.locator(f'.rs-point[data-value="{version}"]').click()
-        expect(page.locator("#prompt-head h2")).to_have_text(f"answer@{version}")
-        page.locator("#prompt-to-production").click()
-        page.locator("#prompt-reason").locator("textarea, input").fill(why)
-        page.locator("#prompt-move-it").click()
-        expect(page.locator("#prompt-head .is-production")).to_be_visible()
-        tab(page, "Chat")
-        ask(page, QUESTION)
-        wait_for_answers(page, answered)
-        expect(page.locator(".rs-foot").last).to_contain_text(f"answer@{version}")
-    assert [move.version for move in app.stores.prompts.moves("answer")][-2:] == [2, 1]
 
-
-def test_the_grid_shows_what_fits_and_an_answer_opens(page: Page, app: App, address: str) -> None:
+def test_the_grid_shows_what_fits_and_an_answer_opens(open_page: Open, app: App, address: str) -> None:
     right = [cell(0, at) for at in range(39)]
     mixed = [cell(1, at, float(at % 4 > 0)) for at in range(38)]
     run = kept(app, "filtered", right, [*mixed, failed(1, 38)])
-    show(page, address, f"run={run}")
+    page = show(open_page, address, f"run={run}")
     expect(page.locator("#grid .rs-count")).to_have_text("1–25 of 40")
     page.locator("#grid-on").click()
     expect(page.locator("#grid .rs-count")).to_have_text("26–40 of 40")
@@ -136,10 +114,10 @@ def test_the_grid_shows_what_fits_and_an_answer_opens(page: Page, app: App, addr
     expect(page.locator(".rs-grid .rs-asked-of")).to_have_text("Question 12?")
 
 
-def test_another_run_is_compared_and_a_banner_says_what_differs(page: Page, app: App, address: str) -> None:
+def test_another_run_is_compared_and_a_banner_says_what_differs(open_page: Open, app: App, address: str) -> None:
     bad = kept(app, "earlier", [cell(0, at, float(at % 2)) for at in range(40)])
     good = kept(app, "later", [cell(0, at) for at in range(30)], cases=30)
-    show(page, address, f"run={good}")
+    page = show(open_page, address, f"run={good}")
     expect(page.locator("#run-head .rs-warn")).to_have_count(0)
     page.locator("#run-other input").click()
     page.get_by_role("option", name=bad).click()
@@ -148,15 +126,15 @@ def test_another_run_is_compared_and_a_banner_says_what_differs(page: Page, app:
     expect(contains.locator(".rs-delta")).to_have_text("▲ +50.0 %")
 
 
-def test_a_better_figure_is_better_whatever_its_direction(page: Page, app: App, address: str) -> None:
+def test_a_better_figure_is_better_whatever_its_direction(open_page: Open, app: App, address: str) -> None:
     slow = [cell(0, at, latency_s=2.0) for at in range(40)]
     quick = [cell(1, at, latency_s=1.0) for at in range(40)]
-    show(page, address, f"run={kept(app, 'quick', slow, quick)}")
+    page = show(open_page, address, f"run={kept(app, 'quick', slow, quick)}")
     delta = page.locator(".rs-figures tbody tr").nth(1).locator(".rs-delta", has_text="1.00 s").first
     expect(delta).to_have_text("▲ −1.00 s")
 
 
-def test_mark_up_in_cases_and_answers_is_text(page: Page, app: App, address: str) -> None:
+def test_mark_up_in_cases_and_answers_is_text(open_page: Open, app: App, address: str) -> None:
     store, datasets = app.evaluations.runs, app.evaluations.datasets
     version = datasets.save(
         "marked", [case(0, question=NASTY, answers=(NASTY,), notes=NASTY)], by=NASTY, message=NASTY
@@ -165,7 +143,7 @@ def test_mark_up_in_cases_and_answers_is_text(page: Page, app: App, address: str
     run = store.begin(plan, name=NASTY, dataset="marked", version=version.version, sha256=version.sha256)
     store.keep(run.id, [cell(0, 0, answer=NASTY, rationale=NASTY)])
     store.end(run.id, "finished")
-    show(page, address, f"run={run.id}&cell=0%3A0")
+    page = show(open_page, address, f"run={run.id}&cell=0%3A0")
     expect(page.locator("#run-cell .rs-said")).to_have_text(NASTY)
     tab(page, "Evaluate", "Datasets")
     page.locator('.rs-run[data-value="marked"]').click()
@@ -174,9 +152,9 @@ def test_mark_up_in_cases_and_answers_is_text(page: Page, app: App, address: str
     assert page.locator("#evaluate img, #evaluate script, #datasets img").count() == 0
 
 
-def test_the_report_opens_from_the_run(page: Page, app: App, address: str) -> None:
+def test_the_report_opens_from_the_run(open_page: Open, app: App, address: str) -> None:
     run = kept(app, "reported", [cell(0, at) for at in range(40)])
-    show(page, address, f"run={run}")
+    page = show(open_page, address, f"run={run}")
     href = page.locator("#run-head a", has_text="report").get_attribute("href")
     page.goto(f"{address}{href}")
     expect(page.locator("h1")).to_have_text("reported")
@@ -258,13 +236,13 @@ def test_a_proposed_case_is_accepted_or_rejected(page: Page, app: App) -> None:
     assert store.put("proposed", [case(1)]) == 0
 
 
-def test_what_was_chosen_for_a_new_run_stays(page: Page, app: App, address: str) -> None:
+def test_what_was_chosen_for_a_new_run_stays(open_page: Open, app: App, address: str) -> None:
     run = kept(app, "beside", [cell(0, at) for at in range(40)])
-    show(page, address, f"run={run}")
+    page = show(open_page, address, f"run={run}")
     page.locator("#new-run .label-wrap").click()
     dataset = page.locator("#new-run-dataset input")
     expect(dataset).not_to_have_value("")
-    other = "sixty@1" if dataset.input_value() != "sixty@1" else "beside@1"
+    other = "dozen@1" if dataset.input_value() != "dozen@1" else "beside@1"
     dataset.click()
     page.get_by_role("option", name=other).click()
     tab(page, "Chat")
@@ -272,7 +250,7 @@ def test_what_was_chosen_for_a_new_run_stays(page: Page, app: App, address: str)
         tab(page, "Evaluate")
     page.locator(f'.rs-run[data-value="{run}"]').click()
     expect(page.locator(".rs-figures")).to_be_visible()
-    page.wait_for_timeout(SETTLED_MS)
+    settle(page)
     expect(dataset).to_have_value(other)
 
 
@@ -280,7 +258,7 @@ def test_a_mistake_in_a_new_run_is_one_sentence_and_loses_nothing(page: Page) ->
     tab(page, "Evaluate")
     page.locator("#new-run .label-wrap").click()
     page.locator("#new-run-dataset input").click()
-    page.get_by_role("option", name="sixty@1").click()
+    page.get_by_role("option", name="dozen@1").click()
     page.locator("#new-run-variants textarea").fill("a: retrieval.k=0")
     page.locator("#new-run-start").click()
     expect(page.locator(".toast-body")).to_contain_text("retrieval.k")

@@ -54,7 +54,7 @@ def test_the_same_answers_pass_in_every_draw_of_cases(strict: bool) -> None:
 
 @pytest.mark.slow
 def test_what_is_as_good_in_truth_passes_as_often_as_the_confidence_promises() -> None:
-    draws, confidence = 400, 0.9
+    draws, confidence = 150, 0.9
     passed = sum(
         gate(
             columns(f1=answers(seed, 0.6)),
@@ -64,9 +64,9 @@ def test_what_is_as_good_in_truth_passes_as_often_as_the_confidence_promises() -
         ).passed
         for seed in range(draws)
     )
-    # An interval of 90 % leaves 5 % below it. Of 400 draws the share strays by 1.1 % (one standard deviation):
+    # An interval of 90 % leaves 5 % below it. Of 150 draws the share strays by 1.8 % (one standard deviation):
     # three of them either way, and half a percent because bootstrap intervals of 200 cases are a little narrow.
-    assert abs(passed / draws - 0.95) <= 3 * 0.011 + 0.005
+    assert abs(passed / draws - 0.95) <= 3 * 0.018 + 0.005
 
 
 def test_two_margins_share_the_confidence() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from chance import BASE, adapter_of_chance, network_of_chance
+from chance import BASE, network_of_chance
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, HumanMessage, SystemMessage
@@ -46,8 +46,8 @@ def network() -> Any:
 
 
 @pytest.fixture(scope="module")
-def adapter(network: Any, tmp_path_factory: pytest.TempPathFactory) -> Adapter:
-    return adapter_of_chance(network, "generator", tmp_path_factory.mktemp("adapters") / "babbler")
+def adapter(babbler: Adapter) -> Adapter:
+    return babbler
 
 
 @pytest.fixture(scope="module")

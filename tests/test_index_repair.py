@@ -167,7 +167,8 @@ def test_the_next_ingestion_repairs_any_damage(
     damage: Callable[[Path], None],
     gone: bool,
 ) -> None:
-    synced(filled)
+    if damage.__name__ not in ABOUT_WORDS:
+        synced(filled)
     before = vectors_by_place(filled)
     words = filled.lexical.search("stone grey heading", 50)
     damage(workspace.root)

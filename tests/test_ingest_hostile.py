@@ -50,7 +50,7 @@ def watch():
 threading.Thread(target=watch, daemon=True).start()
 app = open_app(Settings(
     home=Path(sys.argv[1]),
-    ingest={"parse_memory_mb": 256, "parse_timeout_s": 8, "max_text_mb": 2},
+    ingest={"parse_memory_mb": 256, "parse_timeout_s": 3, "max_text_mb": 2},
     tracking={"wandb": "off"},
 ))
 report = app.stores.ingest("all", [Path(sys.argv[2])])

@@ -179,11 +179,11 @@ async def test_who_stops_a_run_is_not_taken_for_a_failure() -> None:
     assert (await asyncio.wait_for(judge.judge(CASE, answer()), 30)).scores["judge"] == Score(5)
 
 
-@pytest.mark.parametrize("reason", ["a" * 10_000, "nul\x00 \x1b[2J", *STRINGS])
-async def test_a_reason_is_one_printable_line(reason: str) -> None:
-    told = (await judged(replies(gives(3, reason)))).reason
-    assert len(told) <= LONGEST_REASON
-    assert told.isprintable()
+async def test_a_reason_is_one_printable_line() -> None:
+    for written in ("a" * 10_000, "nul\x00 \x1b[2J", *STRINGS):
+        reason = (await judged(replies(gives(3, written)))).reason
+        assert len(reason) <= LONGEST_REASON
+        assert reason.isprintable(), written
 
 
 # What no model is asked

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from chromium import Open, hear, taken_back
+from chromium import Open, hear, settle, taken_back
 from playwright.sync_api import Locator, Page, expect
 from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_openai
 from tiny import CORPUS, QUESTION, SENTENCE, open_tiny
@@ -32,12 +32,20 @@ def app(tmp_path_factory: pytest.TempPathFactory, converted_models: Path, model:
     made.close()
 
 
-def show(page: Page, address: str, *variants: str, question: str = QUESTION, fixed: str = "") -> None:
+def address_of(address: str, *variants: str, fixed: str = "") -> str:
+    """The address of the lab with these columns."""
+    query = [("tab", "lab"), ("q", QUESTION), ("fixed", fixed), *(("v", variant) for variant in variants)]
+    return f"{address}/?{urlencode(query)}"
+
+
+def show(open_page: Open, address: str, *variants: str, fixed: str = "") -> Page:
     """Open the lab with these columns."""
-    query = [("tab", "lab"), ("q", question), ("fixed", fixed), *(("v", each) for each in variants)]
-    page.goto(f"{address}/?{urlencode(query)}")
-    expect(page.locator(".rs-lab-column:visible")).to_have_count(len(variants))
-    expect(page.locator("#lab-corpus input")).to_have_value(CORPUS)
+
+    def shows_the_columns(page: Page) -> None:
+        expect(page.locator(".rs-lab-column:visible")).to_have_count(len(variants))
+        expect(page.locator("#lab-corpus input")).to_have_value(CORPUS)
+
+    return open_page(address_of(address, *variants, fixed=fixed), ready=shows_the_columns)
 
 
 def run(page: Page, count: int) -> None:
@@ -59,8 +67,8 @@ def passages(page: Page, letter: str) -> list[str]:
     return names.all_text_contents()
 
 
-def test_two_columns_answer_in_their_own_ways(page: Page, address: str, app: App) -> None:
-    show(page, address, "A:", "short: answer.style=brief retrieval.k=2")
+def test_two_columns_answer_in_their_own_ways(open_page: Open, address: str, app: App) -> None:
+    page = show(open_page, address, "A:", "short: answer.style=brief retrieval.k=2")
     expect(page.locator("#lab-b-name input")).to_have_value("short")
     run(page, 2)
     expect(answer(page, "a").locator(".rs-text")).to_contain_text(SENTENCE)
@@ -75,8 +83,8 @@ def test_two_columns_answer_in_their_own_ways(page: Page, address: str, app: App
     expect(page.locator(".rs-trace-q")).to_have_text(QUESTION)
 
 
-def test_fixed_passages_are_the_same_in_all_columns(page: Page, address: str) -> None:
-    show(page, address, "A: retrieval.k=3", "B: retrieval.k=1", fixed="1")
+def test_fixed_passages_are_the_same_in_all_columns(open_page: Open, address: str) -> None:
+    page = show(open_page, address, "A: retrieval.k=3", "B: retrieval.k=1", fixed="1")
     expect(page.locator("#lab-note")).to_contain_text(
         "All columns read the passages that A finds: search hybrid, 3"
     )
@@ -88,8 +96,8 @@ def test_fixed_passages_are_the_same_in_all_columns(page: Page, address: str) ->
     expect(page.locator("#lab-note")).not_to_contain_text("All columns")
 
 
-def test_a_column_that_fails_stands_beside_one_that_answers(page: Page, address: str, app: App) -> None:
-    show(page, address, "A:", "B: prompt=nowhere", "C: decoding.temperature=9")
+def test_a_column_that_fails_stands_beside_one_that_answers(open_page: Open, address: str, app: App) -> None:
+    page = show(open_page, address, "A:", "B: prompt=nowhere", "C: decoding.temperature=9")
     run(page, 3)
     expect(answer(page, "a").locator(".rs-text")).to_contain_text(SENTENCE)
     expect(answer(page, "b").locator(".rs-error")).to_contain_text("nowhere")
@@ -98,19 +106,21 @@ def test_a_column_that_fails_stands_beside_one_that_answers(page: Page, address:
 
 def test_what_columns_show_is_said_again_for_pages_that_are_slow_to_show_it(page: Page, address: str) -> None:
     hear(page)
-    show(page, address, "A: retrieval.k=3", f"B: model={REMOTE}")
+    page.goto(address_of(address, "A: retrieval.k=3", f"B: model={REMOTE}"))
+    expect(page.locator(".rs-lab-column:visible")).to_have_count(2)
+    expect(page.locator("#lab-corpus input")).to_have_value(CORPUS)
     run(page, 2)
     assert taken_back(page) == []
 
 
-def test_stop_hangs_up_in_all_columns(page: Page, address: str, model: ScriptedOpenAI, app: App) -> None:
+def test_stop_hangs_up_in_all_columns(open_page: Open, address: str, model: ScriptedOpenAI, app: App) -> None:
     def endless(reply: Reply, _: Received) -> None:
         reply.head()
         reply.drip("and so on ", 0.05)
 
     before, model.script = model.script, endless
     try:
-        show(page, address, f"A: model={REMOTE}", f"B: model={REMOTE} retrieval.k=2")
+        page = show(open_page, address, f"A: model={REMOTE}", f"B: model={REMOTE} retrieval.k=2")
         page.locator("#lab-run").click()
         for letter in "ab":
             expect(answer(page, letter).locator(".rs-draft .rs-text")).to_contain_text("and so on and so on")
@@ -123,15 +133,14 @@ def test_stop_hangs_up_in_all_columns(page: Page, address: str, model: ScriptedO
         model.script = before
 
 
-def test_variables_of_a_prompt_become_fields(page: Page, address: str, model: ScriptedOpenAI) -> None:
-    show(page, address, "A:", f"B: model={REMOTE}")
+def test_variables_of_a_prompt_become_fields(open_page: Open, address: str, model: ScriptedOpenAI) -> None:
+    page = show(open_page, address, "A:", f"B: model={REMOTE}")
     page.locator("#lab-b-prompt input").fill("summarise-source@1")
     page.locator("#lab-b-prompt input").press("Enter")
     expect(page.locator("#lab-values label:visible")).to_have_text(["title", "text"])
     page.get_by_label("title", exact=True).fill("Tides & <b>boats</b>")
     page.get_by_label("text", exact=True).fill("The gauge is read twice a day.")
-    # Gradio hands a text over a moment after it was typed.
-    page.wait_for_timeout(500)
+    settle(page)
     run(page, 2)
     expect(answer(page, "b").locator(".rs-text")).to_contain_text("It was in 1871.")
     expect(answer(page, "b").locator(".rs-foot")).to_contain_text("summarise-source@1")
@@ -141,10 +150,8 @@ def test_variables_of_a_prompt_become_fields(page: Page, address: str, model: Sc
     expect(page.locator("#lab-values")).not_to_be_visible()
 
 
-def test_columns_are_added_copied_and_removed_and_the_address_keeps_them(
-    page: Page, open_page: Open, address: str
-) -> None:
-    show(page, address, "first: retrieval.k=3", "B: answer.style=brief")
+def test_columns_are_added_copied_and_removed_and_the_address_keeps_them(open_page: Open, address: str) -> None:
+    page = show(open_page, address, "first: retrieval.k=3", "B: answer.style=brief")
     page.locator("#lab-add").click()
     expect(page.locator("#lab-c-more textarea")).to_have_value("answer.style=brief")
     page.locator("#lab-a-remove").click()
@@ -163,8 +170,8 @@ def test_columns_are_added_copied_and_removed_and_the_address_keeps_them(
     expect(other.locator("#lab-question textarea, #lab-question input").first).to_have_value(QUESTION)
 
 
-def test_settings_tell_where_they_come_from_and_markup_stays_text(page: Page, address: str) -> None:
-    show(page, address, "<i>mine</i>: decoding.seed=7", "B: prompt='<i>no</i>'")
+def test_settings_tell_where_they_come_from_and_markup_stays_text(open_page: Open, address: str) -> None:
+    page = show(open_page, address, "<i>mine</i>: decoding.seed=7", "B: prompt='<i>no</i>'")
     for number in range(2):
         page.locator(".rs-lab-column").nth(number).locator(".rs-lab-fold button").first.click()
     row = page.locator("#lab-a-settings tr", has_text="decoding.seed")
@@ -176,10 +183,10 @@ def test_settings_tell_where_they_come_from_and_markup_stays_text(page: Page, ad
     assert page.locator(".rs-lab-column i").count() == 0
 
 
-def test_columns_run_on_a_dataset(page: Page, address: str, app: App) -> None:
+def test_columns_run_on_a_dataset(open_page: Open, address: str, app: App) -> None:
     cases = [Case(id="gauge", question=QUESTION, answers=("1871",))]
     app.evaluations.datasets.save("harbour", cases, by="me", message="First.")
-    show(page, address, "A:", "B: retrieval.k=2")
+    page = show(open_page, address, "A:", "B: retrieval.k=2")
     page.locator("#lab-dataset input").click()
     page.get_by_role("option", name="harbour@1").click()
     page.locator("#lab-evaluate").click()

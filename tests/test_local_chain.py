@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,6 +144,27 @@ def test_closing_the_workbench_closes_the_model(harbour: Path, encoder: Encoder,
     assert not engine._batches._thread.is_alive()
     with pytest.raises(ModelUnavailable, match="has been closed"):
         chat(engine).invoke(MESSAGES)
+
+
+def test_a_closed_app_frees_its_models_and_chains_at_once(harbour: Path) -> None:
+    app = open_app(settings_at(harbour))
+    asyncio.run(answered(app, QUESTION))
+    parts = [
+        weakref.ref(part)
+        for part in (
+            app.stores.encoder,
+            app.stores.corpora,
+            app.models.reader(app.settings.reader.adapter),
+            app.releases.retriever(),
+            app.releases.pipeline(),
+        )
+    ]
+    gc.disable()
+    try:
+        app.close()
+        assert [part() for part in parts] == [None] * len(parts)
+    finally:
+        gc.enable()
 
 
 def test_the_http_api_serves_it_to_several_at_once(local_app: App) -> None:

@@ -121,3 +121,4 @@ def test_an_encoder_of_its_own_code_is_not_loaded(mark: Path, tmp_path: Path, wo
     with pytest.raises(EncoderError) as raised:
         convert(files, workspace.models / "encoder")
     assert_refused(raised.value, folder, mark)
+    assert list(workspace.models.iterdir()) == []

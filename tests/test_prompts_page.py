@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Open, ask, wait_for_answers
+from chromium import Open, ask, settle, wait_for_answers
 from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Locator, Page, Route, expect
@@ -21,7 +21,6 @@ from ui.pages.prompts.prompts_list import Shelf
 from ui.pages.prompts.prompts_view import changes_html, head_html, template_html
 
 QUESTION = "What does the Stop button do?"
-SETTLED_MS = 600
 NASTY = "<img src=x onerror=\"document.title='owned'\"> </textarea><script>document.title='owned'</script>"
 
 
@@ -41,11 +40,6 @@ def prompts_tab(page: Page) -> Page:
     page.get_by_role("tab", name="Prompts").click()
     expect(page.locator("#prompt-template-pane .rs-message").first).to_be_visible()
     return page
-
-
-def settle(page: Page) -> None:
-    """Until what was begun has ended: a page that is left before that complains, and its buttons still move."""
-    page.wait_for_timeout(SETTLED_MS)
 
 
 def reload(page: Page) -> None:
@@ -100,12 +94,12 @@ def make(app: App, name: str, count: int = 1) -> list[PromptTemplate]:
     return made
 
 
-def make_and_choose(page: Page, app: App, name: str, count: int = 1) -> None:
-    """The newest of these versions, on a page that knows them."""
+def make_and_open(open_page: Open, app: App, name: str, count: int = 1) -> Page:
+    """A page that shows the newest of these versions."""
     make(app, name, count)
-    reload(page)
-    prompts_tab(page)
+    page = prompts_tab(open_page())
     choose(page, name)
+    return page
 
 
 def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Page, app: App) -> None:
@@ -156,8 +150,8 @@ def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Pag
     expect(page.locator(".rs-trace-q")).to_have_text(QUESTION)
 
 
-def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, app: App) -> None:
-    make_and_choose(page, app, "malformed")
+def test_a_malformed_draft_is_told_and_loses_nothing(open_page: Open, app: App) -> None:
+    page = make_and_open(open_page, app, "malformed")
     text = begin(page)
     for broken, told in (
         ("messages: [\n" + text, "must be valid YAML"),
@@ -183,8 +177,10 @@ def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, app: App) -> No
     expect(page.locator("#prompt-bar")).not_to_contain_text("unsaved")
 
 
-def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_version(page: Page, app: App) -> None:
-    make_and_choose(page, app, "quick", 2)
+def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_version(
+    open_page: Open, app: App
+) -> None:
+    page = make_and_open(open_page, app, "quick", 2)
     settle(page)
     held: list[Route] = []
     page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
@@ -198,8 +194,8 @@ def test_a_pane_that_is_opened_while_a_version_is_being_fetched_shows_that_versi
     page.wait_for_url("**prompt=quick@1&pane=settings*")
 
 
-def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, app: App) -> None:
-    make_and_choose(page, app, "late")
+def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(open_page: Open, app: App) -> None:
+    page = make_and_open(open_page, app, "late")
     text = begin(page)
     draft(page).fill("messages: [\n" + text)
     expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("must be valid YAML")
@@ -218,15 +214,16 @@ def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, 
     page.locator("#prompt-discard").click()
 
 
-def test_fields_that_are_changed_at_once_are_all_kept(page: Page, app: App) -> None:
-    make_and_choose(page, app, "hurried")
+def test_fields_that_are_changed_at_once_are_all_kept(open_page: Open, app: App) -> None:
+    page = make_and_open(open_page, app, "hurried")
     begin(page)
     held: list[Route] = []
     page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
     with page.expect_request("**/queue/join*"):
         page.locator("#prompt-max_tokens").locator("textarea, input").fill("77")
     page.locator("#prompt-seed").locator("textarea, input").fill("5")
-    settle(page)
+    # The first change is kept waiting, so its event does not end.
+    page.wait_for_timeout(600)
     held[0].continue_()
     settle(page)
     assert {"max_tokens": 77, "seed": 5}.items() <= settings_in(draft(page).input_value()).items()
@@ -253,15 +250,14 @@ def test_fields_and_draft_follow_each_other(page: Page) -> None:
     page.locator("#prompt-discard").click()
 
 
-def test_mark_up_is_shown_as_text(page: Page, app: App) -> None:
+def test_mark_up_is_shown_as_text(open_page: Open, app: App) -> None:
     base = app.stores.prompts.load("answer-short@1")
     message = base.messages[0].model_copy(update={"content": base.messages[0].content + NASTY})
     made = base.model_copy(
         update={"name": "nasty", "messages": (message, *base.messages[1:]), "description": NASTY}
     )
     app.stores.prompts.save(made, by=NASTY, message=NASTY)
-    reload(page)
-    prompts_tab(page)
+    page = prompts_tab(open_page())
     choose(page, "nasty")
     expect(page.locator("#prompt-template-pane")).to_contain_text(NASTY)
     expect(page.locator(".rs-point").first).to_contain_text(NASTY)
@@ -319,11 +315,8 @@ def test_the_address_names_what_is_shown(page: Page, app: App, address: str) -> 
     settle(page)
 
 
-def test_another_label_is_set_and_taken_away(page: Page, app: App) -> None:
-    make(app, "labelled", 2)
-    reload(page)
-    prompts_tab(page)
-    choose(page, "labelled")
+def test_another_label_is_set_and_taken_away(open_page: Open, app: App) -> None:
+    page = make_and_open(open_page, app, "labelled", 2)
     page.locator("#prompt-to-label").click()
     expect(page.locator("#prompt-move-it")).to_have_text("Move staging to v2")
     page.locator("#prompt-move-it").click()
@@ -352,7 +345,7 @@ def test_a_prompt_of_another_program_is_taken_over_and_given_back(page: Page, ap
     assert "Say it: {{question}}" in Path(download.value.path()).read_text()
 
 
-def test_a_thousand_versions_stay_fluid(page: Page, app: App) -> None:
+def test_a_thousand_versions_stay_fluid(open_page: Open, app: App) -> None:
     (made,) = make(app, "many")
     folder = app.workspace.prompts / "many"
     text = (folder / "1.yaml").read_text(encoding="utf-8")
@@ -360,8 +353,7 @@ def test_a_thousand_versions_stay_fluid(page: Page, app: App) -> None:
         told = text.replace("version: 1\n", f"version: {number}\n").replace("no. 1", f"no. {number}")
         (folder / f"{number}.yaml").write_text(told, encoding="utf-8")
     assert app.stores.prompts.load("many@1000").sha256 == made.sha256
-    reload(page)
-    prompts_tab(page)
+    page = prompts_tab(open_page())
     choose(page, "many")
     expect(page.locator(".rs-point")).to_have_count(60)
     expect(page.locator("#prompt-points .rs-count")).to_contain_text("60 of 1,000")

@@ -41,7 +41,7 @@ from ui.pages.prompts.prompts_view import (
     template_html,
     used_html,
 )
-from ui.pages.safe_markup import Reference, markdown, note, plain, plain_with_citations
+from ui.pages.safe_markup import Reference, markdown, note, plain_with_citations
 from ui.pages.traces.trace_view import list_html, trace_html
 
 TEXT = "Before it. The cited sentence. After it."
@@ -201,17 +201,6 @@ def test_no_markdown_becomes_markup_of_its_own(text: str) -> None:
         assert not attributes.get("style") or re.fullmatch(r"text-align:\w+", attributes["style"] or "")
         if tag == "a":
             assert HREF.match(attributes["href"] or ""), attributes
-
-
-@given(NASTY)
-def test_plain_text_is_shown_as_it_is(text: str) -> None:
-    html = plain(text)
-    seen = Markup(f"<div>{html}</div>")
-    assert [tag for tag, _ in seen.tags] == ["div"]
-    assert not seen.other
-    assert "\n" not in html
-    if text.isprintable():
-        assert seen.text == text
 
 
 @given(NASTY)

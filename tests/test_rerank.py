@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from chance import BASE, adapter_of_chance, network_of_chance
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from nasty import BLANK, STRINGS
 from terminal import assert_one_line, call, objects
@@ -184,6 +184,7 @@ def test_in_bf16_the_scores_are_nearly_the_same(
     assert rough == pytest.approx(reranker.logits(ASKED, HITS), abs=0.5)
 
 
+@settings(max_examples=10)
 @given(st.one_of(st.text(max_size=300), st.sampled_from([*STRINGS, *BLANK])), st.integers(0, 2))
 def test_no_query_and_no_passage_fails(reranker: CrossReranker, text: str, count: int) -> None:
     hits = [hit(1, text, text), *HITS[1 : count + 1]]

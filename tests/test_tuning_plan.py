@@ -276,6 +276,7 @@ print(json.dumps({"told": told, "kept": kept, "step": place.step, "sum": float(t
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not own_disks(), reason="needs user namespaces, to mount a small disk")
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     told = f'mount -t tmpfs -o size=2m none "{tmp_path}" && exec "$@"'

@@ -31,9 +31,7 @@ from rag.encoders import Encoder
 from rag.encoders.adapters import CARD, CONFIG, HEAD, SHIPPED, Adapter, AdapterCard, read_adapter
 from rag.encoders.adapters import WEIGHTS as MATRICES
 from rag.errors import AdapterError, TuningError
-from rag.retrieval.reranking import CrossReranker, place_score
 from rag.settings import TrackingSettings
-from rag.types import Hit, Passage
 from rag.workspace import open_workspace
 
 DEPTH = 12
@@ -418,31 +416,19 @@ def test_the_result_holds_what_the_training_started_from(trained: Trained) -> No
 
 
 @pytest.mark.slow
-def test_the_result_answers_as_it_did_in_training(trained: Trained, converted_models: Path) -> None:
+def test_the_result_answers_as_it_did_in_training(trained: Trained) -> None:
     import torch
 
-    from rag.encoders.tuned_conversion import converted_network
+    from rag.encoders.tuned_architectures import network_for, open_base
+    from rag.encoders.tuned_conversion import merge
 
-    adapter = trained.adapter
-    folder = converted_network(adapter, converted_models)
-    assert folder.name.startswith("reranker-")
-    reranker = CrossReranker(folder, adapter, precision="f32", depth=20)
-    hits = [
-        Hit(Passage(number, 1, "", "", each.town, each.paragraph, 0, len(each.paragraph)), 1.0)
-        for number, each in enumerate(OF_JUDGED[:6])
-    ]
-    found = reranker.rerank(QUESTIONS[2], hits)
-    assert sorted(hit.passage.id for hit in found) == list(range(6))
-    for hit in hits:
-        window = RerankerTask(RECIPE)._renderer.windows(QUESTIONS[2], (hit.passage.title,), hit.passage.text)[0]
-        ids = torch.tensor([window.ids])
-        types = (torch.arange(len(window.ids)) >= window.second).long()[None]
-        with torch.no_grad():
-            expected = float(trained.network(ids, types, torch.ones_like(ids))[0, 0])
-        expected += adapter.card.rank_weight * place_score(hit.passage.id + 1)
-        (other,) = [each for each in found if each.passage == hit.passage]
+    task = RerankerTask(RECIPE)
+    saved: Any = network_for("reranker", open_base(task.files.folder)).eval()
+    merge(saved, trained.adapter.folder)
+    with torch.no_grad():
+        expected = task._scores(trained.network.eval(), trained.features[VALIDATION])
         # The adapter is kept in 16 bits.
-        assert other.rerank_score == pytest.approx(expected, abs=0.02)
+        assert task._scores(saved, trained.features[VALIDATION]) == pytest.approx(expected, abs=0.02)
 
 
 # What it starts from

@@ -114,9 +114,8 @@ def test_a_command_leaves_the_umask_as_it_was(tmp_path: Path) -> None:
 def test_nothing_that_commands_leave_is_open_to_others(converted_models: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     # A copy, not a link: the kernels that are compiled for it belong to what is looked at.
-    (home / "models").mkdir(parents=True)
-    for folder in converted_models.iterdir():
-        shutil.copytree(folder, home / "models" / folder.name, ignore=shutil.ignore_patterns("cache"))
+    (folder,) = converted_models.glob("encoder-*")
+    shutil.copytree(folder, home / "models" / folder.name, ignore=shutil.ignore_patterns("cache"))
     notes = tmp_path / "notes.md"
     notes.write_text("# Mill\n\nThe mill grinds rye.", encoding="utf-8")
     prompt = tmp_path / "prompt.yaml"
@@ -129,7 +128,7 @@ def test_nothing_that_commands_leave_is_open_to_others(converted_models: Path, t
         ("ingest", notes, "--corpus", "notes"),
         ("ask", "What does the mill grind?", "--corpus", "notes"),
     ):
-        with start(home, *arguments, RAGSMITH_TRACKING__WANDB="offline") as process:
+        with start(home, *arguments, RAGSMITH_TRACKING__WANDB="offline", RAGSMITH_READER__ADAPTER="") as process:
             _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors
     assert [path.name for path in home.glob("wandb/offline-run-*")]

@@ -43,7 +43,7 @@ class App:
         return Evaluations(self.settings, self.stores, self.models, self.releases)
 
     def close(self) -> None:
-        """Deliver what waits for W&B, then unload the local model and close the stores."""
+        """Deliver what waits for W&B, then unload the models and close the stores."""
         for part in (self.tracking, self.models, self.releases, self.stores):
             part.close()
 

@@ -192,10 +192,11 @@ class Models:
         return (settings.local.adapter or "") if settings.model.startswith(LOCAL) else ""
 
     def close(self) -> None:
-        """Unload the local model."""
+        """Unload the models, the local one with its memory on the device."""
         for (kind, _), opened in self._opened.items():
             if kind == "engine":
                 opened.close()
+        self._opened.clear()
 
     def _rewriter(self, settings: Settings) -> BaseChatModel:
         from rag.models.generator.generator_chat import GeneratorChatModel

@@ -227,6 +227,8 @@ class Releases:
         )
 
     def close(self) -> None:
-        """End the threads of the retrievers."""
+        """Drop the chains, and end the threads of the retrievers."""
         for retriever in self._retrievers.values():
             retriever.close()
+        self._retrievers.clear()
+        self._pipelines.clear()

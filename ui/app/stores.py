@@ -171,8 +171,11 @@ class Stores:
             self.ingest(SAMPLE_CORPUS, [pages], on_progress)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close what was opened, and unload the encoder and the indexes."""
         self._closing.close()
+        # Parts of an app refer to each other: left in place, they wait for the garbage collector.
+        for name in ("encoder", "corpora", "chroma"):
+            vars(self).pop(name, None)
 
 
 def sample_pages() -> Path | None:
