@@ -13,6 +13,7 @@ from ui.pages.chat.chat_layout import build_bridge
 from ui.pages.chat.chat_tab import chat_tab
 from ui.pages.evaluate.evaluate_tab import EvaluateTab
 from ui.pages.health_strip import notices_html, strip_html
+from ui.pages.html_component import html_component
 from ui.pages.page_events import QUIET, telling
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
@@ -56,8 +57,8 @@ def build_page(app: App) -> Page:
         # Uploads leave their temporary place at once; what is left there was broken off.
         delete_cache=(DAY_S, DAY_S),
     ) as page:
-        strip = gr.HTML(elem_id="strip", js_on_load=None, apply_default_css=False)
-        notices = gr.HTML(elem_id="notices", js_on_load=None, apply_default_css=False)
+        strip = html_component("strip")
+        notices = html_component("notices")
         bridge = build_bridge()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(TABS["chat"], id="chat"):

@@ -18,7 +18,7 @@ from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
-from ui.pages.chat.sources_panel import EMPTY, draft_sources_html, sources_html
+from ui.pages.chat.sources_panel import draft_sources_html, empty_html, sources_html
 from ui.pages.page_events import QUIET, Updates, in_thread, log, told, warn
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Answering:
                 feedback_value=await in_thread(view.thumbs, asked.conversation, self._stores.traces),
             ),
             parts.question: "",
-            parts.sources: EMPTY,
+            parts.sources: empty_html(),
             parts.listing: await in_thread(self._listing, asked.conversation.id),
         }
         async for updates in self._follow(asked, before):

@@ -8,8 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from ui.pages.chat.sources_panel import EMPTY
-from ui.pages.rendering import render
+from ui.pages.chat.sources_panel import empty_html
+from ui.pages.html_component import html_component
+from ui.pages.safe_markup import fragment
 
 EXAMPLES = (
     "Does ragsmith need a GPU?",
@@ -110,10 +111,10 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
     with gr.Row(elem_id="chat", equal_height=True):
         with gr.Column(elem_id="left", min_width=0, scale=0):
             new = gr.Button("New conversation", elem_id="new", size="sm")
-            listing = gr.HTML(elem_id="listing", js_on_load=None, apply_default_css=False)
+            listing = html_component("listing")
             corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
             add = _build_add(folders)
-            release = gr.HTML(elem_id="release", js_on_load=None, apply_default_css=False)
+            release = html_component("release")
         with gr.Column(elem_id="centre", min_width=0, scale=1):
             chatbot = gr.Chatbot(
                 elem_id="chatbot",
@@ -128,7 +129,7 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                 examples=[],
             )
             with gr.Row(elem_id="comment-row", visible=False) as comment_row:
-                comment_for = gr.HTML(elem_id="comment-for", js_on_load=None, apply_default_css=False)
+                comment_for = html_component("comment-for")
                 comment = gr.Textbox(
                     show_label=False,
                     container=False,
@@ -138,8 +139,8 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                     scale=1,
                 )
                 save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
-            editing = render("chat_editing.html.jinja")
-            gr.HTML(editing, elem_id="editing-note", js_on_load=None, apply_default_css=False)
+            editing = fragment("chat_editing.html.jinja")
+            html_component("editing-note", editing)
             question = gr.Textbox(
                 elem_id="question",
                 show_label=False,
@@ -151,8 +152,8 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                 stop_btn=False,
             )
         with gr.Column(elem_id="right", min_width=0, scale=0):
-            gr.HTML(render("chat_sources_head.html.jinja"), js_on_load=None, apply_default_css=False)
-            sources = gr.HTML(EMPTY, elem_id="sources", js_on_load=None, apply_default_css=False)
+            html_component(html=fragment("chat_sources_head.html.jinja"))
+            sources = html_component("sources", empty_html())
     return ChatParts(
         bridge,
         add,
@@ -190,6 +191,6 @@ def _build_add(folders: bool) -> AddParts:
                 min_width=0,
             )
             add_folder = gr.Button("Add", size="sm", scale=0, min_width=48, elem_id="add-folder")
-        progress = gr.HTML(elem_id="progress", js_on_load=None, apply_default_css=False)
+        progress = html_component("progress")
         stop = gr.Button("Stop adding", size="sm", visible=False, elem_id="stop-adding", variant="stop")
     return AddParts(corpus, upload, folder, add_folder, progress, stop)

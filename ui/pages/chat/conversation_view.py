@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rag.answering.conversation_store import Conversation, ConversationPage, Exchange
 from rag.errors import TraceNotFound
 from ui.pages.chat.answer_html import answer_html, draft_html, interrupted_html, question_html
-from ui.pages.chat.sources_panel import EMPTY, sources_html
+from ui.pages.chat.sources_panel import empty_html, sources_html
 from ui.pages.safe_markup import fragment, note
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _thumb(exchange: Exchange, traces: TraceStore) -> str | None:
 def sources(exchange: Exchange | None, min_support: float) -> str:
     """The sources panel for an exchange."""
     if exchange is None or exchange.answer is None:
-        return EMPTY
+        return empty_html()
     return sources_html(exchange.answer, min_support)
 
 

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 
 from rag.types import Answer, Citation, Hit, Passage
 from ui.pages.chat.answer_html import citation_url, passage_url, place
-from ui.pages.safe_markup import fragment
-
-EMPTY = '<div class="rs-sources rs-empty">The sources of an answer appear here.</div>'
+from ui.pages.safe_markup import fragment, note
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +53,21 @@ def sources_html(answer: Answer, min_support: float) -> str:
     )
 
 
+def empty_html() -> str:
+    """The panel before anything was found."""
+    return note("The sources of an answer appear here.", "rs-sources rs-empty")
+
+
 def draft_sources_html(hits: Sequence[Hit]) -> str:
     """The passages that an answer is being written from."""
-    return _panel("Retrieved", _hits(hits, first_opened=False)) if hits else EMPTY
+    return _panel("Retrieved", _hits(hits, first_opened=False)) if hits else empty_html()
 
 
 def _panel(
     head: str, sources: Sequence[_Source], rest: Sequence[_Source] = (), weak_support: float | None = None
 ) -> str:
     if not head and not rest and weak_support is None:
-        return EMPTY
+        return empty_html()
     return fragment("chat_sources.html.jinja", head=head, sources=sources, rest=rest, weak_support=weak_support)
 
 

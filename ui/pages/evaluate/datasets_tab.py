@@ -11,7 +11,9 @@ from rag.errors import DatasetError
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
+from ui.pages.html_component import html_component
 from ui.pages.page_events import BRIDGED, QUIET, in_thread, telling, warn
+from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
     from rag.evaluation.candidates import CandidateStore
@@ -27,6 +29,7 @@ Updates = dict[Any, Any]
 ROWS = 50
 SAVED = "saved"
 """The dataset that answers are kept in with one click."""
+PICK = "Choose a dataset."
 
 
 class CasesTab:
@@ -47,7 +50,7 @@ class CasesTab:
                         elem_id="import-file",
                         file_types=[".jsonl", ".json", ".csv", ".tsv"],
                     )
-                    self._preview = gr.HTML(elem_id="import-preview", js_on_load=None, apply_default_css=False)
+                    self._preview = html_component("import-preview")
                     self._save = gr.Button(
                         "Save the good ones", size="sm", variant="primary", elem_id="import-save", visible=False
                     )
@@ -55,14 +58,14 @@ class CasesTab:
                     self._corpus = gr.Dropdown(label="About corpus", elem_id="propose-corpus", interactive=True)
                     self._count = gr.Number(label="How many", value=10, minimum=1, maximum=200, precision=0)
                     self._propose = gr.Button("Let the small generator write", size="sm", elem_id="propose-start")
-                self._list = gr.HTML(elem_id="dataset-list", js_on_load=None, apply_default_css=False)
+                self._list = html_component("dataset-list")
             with gr.Column(elem_id="datasets-main", min_width=0, scale=1):
-                self._cases = gr.HTML(view.PICK, elem_id="case-list", js_on_load=None, apply_default_css=False)
+                self._cases = html_component("case-list", note(PICK, "rs-pick"))
                 with gr.Row(elem_id="case-pager", visible=False) as self._pager:
                     self._back = gr.Button("‹ Before", size="sm", elem_id="case-back")
                     self._on = gr.Button("After ›", size="sm", elem_id="case-on")
             with gr.Column(elem_id="datasets-case", min_width=0, scale=0):
-                gr.HTML('<div class="rs-head">Case</div>', js_on_load=None, apply_default_css=False)
+                html_component(html=note("Case", "rs-head"))
                 self._into = gr.Textbox(label="Dataset", max_lines=1, elem_id="case-dataset")
                 self._question = gr.Textbox(label="Question", lines=2, elem_id="case-question")
                 self._answers = gr.Textbox(label="Right answers, one a line", lines=2, elem_id="case-answers")
@@ -312,7 +315,7 @@ class CasesTab:
         size = newest.size if newest else 0
         return {
             **self.listing(name),
-            self._cases: html or view.PICK,
+            self._cases: html or note(PICK, "rs-pick"),
             self._pager: gr.Row(visible=size > ROWS),
             self._back: gr.Button(interactive=start > 0),
             self._on: gr.Button(interactive=start + len(cases) < size),

@@ -15,7 +15,9 @@ from rag.types import Hit
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import retrieval_view as view
+from ui.pages.html_component import html_component
 from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling
+from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetStore
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from ui.app.stores import Stores
 
 Updates = dict[Any, Any]
+
+HINT = "Ask something to see which passages are found, and why."
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class RetrievalTab:
                 self._to_chat = gr.Button("Use in chat", size="sm", elem_id="bench-chat")
                 self._dataset = gr.Textbox(label="Dataset", value="saved", max_lines=1, elem_id="bench-dataset")
                 self._save = gr.Button("Save as case", size="sm", elem_id="bench-save")
-            self._hits = gr.HTML(view.ASK, elem_id="bench-hits", js_on_load=None, apply_default_css=False)
+            self._hits = html_component("bench-hits", note(HINT, "rs-pick"))
         with gr.Column(elem_classes="rs-bridge"):
             self._mark = gr.Button(elem_id="do-mark-hit")
             self._address = gr.Textbox()
@@ -114,7 +118,7 @@ class RetrievalTab:
         """Search under these settings."""
         asked = question.strip()
         if not asked:
-            return {self._hits: view.ASK, self._found: _Found(), self._address: ""}
+            return {self._hits: note(HINT, "rs-pick"), self._found: _Found(), self._address: ""}
         retrieval = self._settings.retrieval.model_copy(
             update={"k": int(k), "mode": mode, "dense_weight": float(weight)}
         )

@@ -9,9 +9,7 @@ from rag.evaluation.cases import source_name
 from rag.tracing.figures import format_seconds
 from rag.types import Hit, Passage
 from ui.pages.chat.answer_html import passage_url
-from ui.pages.rendering import render
-
-ASK = '<div class="rs-pick">Ask something to see which passages are found, and why.</div>'
+from ui.pages.safe_markup import fragment
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ def hits_html(hits: Sequence[Hit], relevant: Collection[int], seconds: float) ->
         seconds: How long the search took.
     """
     found = [_found(hit, hit.passage.id in relevant) for hit in hits]
-    return render("evaluate_hits.html.jinja", hits=found, time=format_seconds(seconds))
+    return fragment("evaluate_hits.html.jinja", hits=found, time=format_seconds(seconds))
 
 
 def _found(hit: Hit, marked: bool) -> FoundPassage:

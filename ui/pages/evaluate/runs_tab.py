@@ -12,7 +12,9 @@ from rag.evaluation.grid import Grid, Shown
 from rag.evaluation.run_store import Run
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import runs_view as view
+from ui.pages.html_component import html_component
 from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, in_thread, telling, told, warn
+from ui.pages.safe_markup import note
 from ui.pages.seen import TAB, Seen, seen_in
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ Updates = dict[Any, Any]
 LISTED = 100
 ROWS = 25
 LOOK_S = 2.0
+PICK_CELL = "Choose an answer in the grid to see its passages and scores."
 _VARIANTS = "baseline:\nbrief: answer.style=brief\n"
 _HINT = "NAME: SETTING=VALUE …, one a line. prompt=answer@2, model=…, retrieval.k=8, decoding.temperature=0.5 …"
 
@@ -61,9 +64,9 @@ class RunsTab:
                         elem_id="new-run-judge",
                     )
                     self._begin = gr.Button("Start", variant="primary", size="sm", elem_id="new-run-start")
-                self._list = gr.HTML(elem_id="run-list", js_on_load=None, apply_default_css=False)
+                self._list = html_component("run-list")
             with gr.Column(elem_id="runs-main", min_width=0, scale=1):
-                self._head = gr.HTML(view.PICK_RUN, elem_id="run-head", js_on_load=None, apply_default_css=False)
+                self._head = html_component("run-head", note("Choose a run.", "rs-pick"))
                 with gr.Row(elem_id="run-actions", visible=False) as self._actions:
                     self._baseline = gr.Dropdown(
                         label="Baseline", elem_id="run-baseline", interactive=True, type="index", filterable=False
@@ -73,7 +76,7 @@ class RunsTab:
                     )
                     self._stop = gr.Button("Stop", size="sm", variant="stop", elem_id="run-stop", visible=False)
                     self._resume = gr.Button("Resume", size="sm", elem_id="run-resume", visible=False)
-                self._table = gr.HTML(elem_id="run-figures", js_on_load=None, apply_default_css=False)
+                self._table = html_component("run-figures")
                 with gr.Row(elem_id="grid-filter", visible=False) as self._filter:
                     self._show = gr.Radio(
                         list(get_args(Shown)), value="all", show_label=False, container=False, elem_id="grid-show"
@@ -85,12 +88,12 @@ class RunsTab:
                         max_lines=1,
                         elem_id="grid-search",
                     )
-                self._grid = gr.HTML(elem_id="grid", js_on_load=None, apply_default_css=False)
+                self._grid = html_component("grid")
                 with gr.Row(elem_id="grid-pager", visible=False) as self._pager:
                     self._back = gr.Button("‹ Before", size="sm", elem_id="grid-back")
                     self._on = gr.Button("After ›", size="sm", elem_id="grid-on")
             with gr.Column(elem_id="runs-cell", min_width=0, scale=0):
-                self._cell = gr.HTML(view.PICK_CELL, elem_id="run-cell", js_on_load=None, apply_default_css=False)
+                self._cell = html_component("run-cell", note(PICK_CELL, "rs-pick"))
         with gr.Column(elem_classes="rs-bridge"):
             self._open_run = gr.Button(elem_id="do-open-run")
             self._open_cell = gr.Button(elem_id="do-open-cell")
@@ -295,7 +298,7 @@ class RunsTab:
         variant, _, position = seen.cell.partition(":")
         version = self._runs.dataset_of(run)
         if not (variant.isdecimal() and position.isdecimal() and int(position) < version.size):
-            return view.PICK_CELL
+            return note(PICK_CELL, "rs-pick")
         row = Grid(self._runs.runs, self._runs.datasets, run, version).row(int(position))
         number = min(int(variant), len(run.plan.variants) - 1)
         return view.cell_html(row, number, run.plan.variants[number].name)

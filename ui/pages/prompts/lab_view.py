@@ -11,11 +11,7 @@ from rag.types import Answer
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.sources_panel import draft_sources_html, sources_html
 from ui.pages.prompts.lab_columns import Held, Origin
-from ui.pages.rendering import render
-
-NOT_ASKED = '<div class="rs-none">The answer appears here.</div>'
-NOT_SEARCHED = '<div class="rs-none">The passages of the answer appear here.</div>'
-READS_NONE = '<div class="rs-none">This prompt is sent as it is: no passages are searched.</div>'
+from ui.pages.safe_markup import fragment, note
 
 _ORIGINS: dict[Origin, str] = {
     "process": "The settings of this process",
@@ -37,7 +33,7 @@ def waiting_html() -> str:
 
 def ended_html(answer: Answer | None) -> str:
     """A finished answer with its foot; nothing where none was given."""
-    return NOT_ASKED if answer is None else _answer(answer_html(answer))
+    return note("The answer appears here.") if answer is None else _answer(answer_html(answer))
 
 
 def passages_html(answer: Answer | PartialAnswer | None, min_support: float, *, direct: bool) -> str:
@@ -48,9 +44,9 @@ def passages_html(answer: Answer | PartialAnswer | None, min_support: float, *, 
         direct: Whether the prompt reads none.
     """
     if direct:
-        return READS_NONE
+        return note("This prompt is sent as it is: no passages are searched.")
     if answer is None or not answer.hits:
-        return NOT_SEARCHED
+        return note("The passages of the answer appear here.")
     if isinstance(answer, PartialAnswer):
         return draft_sources_html(answer.hits)
     return sources_html(answer, min_support)
@@ -62,18 +58,18 @@ def settings_html(settings: Sequence[Held], version: str) -> str:
     Args:
         version: The prompt version, ``NAME@VERSION``.
     """
-    return render("lab_settings.html.jinja", settings=settings, version=version, origins=_ORIGINS)
+    return fragment("lab_settings.html.jinja", settings=settings, version=version, origins=_ORIGINS)
 
 
 def problem_html(problem: str) -> str:
     """Why a column cannot be used as it is."""
-    return render("lab_problem.html.jinja", problem=problem)
+    return fragment("lab_problem.html.jinja", problem=problem)
 
 
 def note_html(notes: Sequence[str]) -> str:
     """What holds for the columns together, a line each; empty where there is nothing to say."""
-    return render("lab_notes.html.jinja", notes=notes)
+    return fragment("lab_notes.html.jinja", notes=notes)
 
 
 def _answer(html: str) -> str:
-    return render("lab_answer.html.jinja", answer=Markup(html))  # noqa: S704 - the chat has escaped it
+    return fragment("lab_answer.html.jinja", answer=Markup(html))  # noqa: S704 - the chat has escaped it

@@ -16,6 +16,7 @@ from prompts.files import SKELETON, as_draft, parse_draft
 from prompts.formats import Format, read_prompt
 from rag.errors import PromptError, RagsmithError
 from ui.app.login_name import login_name
+from ui.pages.html_component import html_component
 from ui.pages.page_events import QUIET, telling
 from ui.pages.prompts.prompts_draft import FIELDS, Field, meant, settings_in, shown, with_settings
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
@@ -81,7 +82,7 @@ class Editor:
             self.drop = gr.Button(elem_id="do-prompt-discard")
         with gr.Column(elem_id="prompt-editor", visible=False, min_width=0) as self.column:
             with gr.Column(elem_id="prompt-writing", min_width=0) as self.writing:
-                self.head = _html("prompt-editor-head")
+                self.head = html_component("prompt-editor-head")
                 with gr.Row(elem_id="prompt-new", visible=False) as self.new_row:
                     self._build_new()
                 with gr.Row(elem_id="prompt-draft"):
@@ -96,13 +97,13 @@ class Editor:
                     )
                     with gr.Column(elem_id="prompt-fields", scale=1, min_width=0):
                         self.fields = {field.name: _component(field) for field in FIELDS}
-                self.verdict = _html("prompt-verdict")
+                self.verdict = html_component("prompt-verdict")
                 with gr.Row(elem_id="prompt-writing-actions", elem_classes="rs-actions"):
                     self.review_button = gr.Button("Review", size="sm", variant="primary", elem_id="prompt-review")
                     self.close_button = gr.Button("Close, keep the draft", size="sm", elem_id="prompt-close")
                     self.discard_button = gr.Button("Discard", size="sm", elem_id="prompt-discard")
             with gr.Column(elem_id="prompt-reviewing", visible=False, min_width=0) as self.reviewing:
-                self.changes = _html("prompt-changes")
+                self.changes = html_component("prompt-changes")
                 self.why = gr.Textbox(
                     label="Why (kept with the version)", max_lines=3, max_length=2000, elem_id="prompt-why"
                 )
@@ -438,10 +439,6 @@ def _bad(error: str) -> str:
 
 def _verdict(text: str, *, good: bool) -> str:
     return fragment("prompts_verdict.html.jinja", text=text, good=good)
-
-
-def _html(name: str) -> Any:
-    return gr.HTML(elem_id=name, js_on_load=None, apply_default_css=False)
 
 
 def _component(field: Field) -> Any:

@@ -16,6 +16,7 @@ from rag.evaluation.standing import standings_of
 from rag.tracing.prompt_usage import traces_of, use_of
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
+from ui.pages.html_component import html_component
 from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling, warn
 from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.lab_tab import LabTab
@@ -100,7 +101,7 @@ class PromptsTab:
         with gr.Row(elem_id="prompts", equal_height=True):
             with gr.Column(elem_id="prompt-names", min_width=0, scale=0):
                 self._new = gr.Button("New prompt", size="sm", elem_id="prompt-begin-new")
-                self._entries = _html("prompt-entries")
+                self._entries = html_component("prompt-entries")
             with gr.Column(elem_id="prompt-line", min_width=0, scale=0):
                 self._filter = gr.Textbox(
                     show_label=False,
@@ -110,21 +111,21 @@ class PromptsTab:
                     elem_id="prompt-filter",
                     html_attributes=gr.InputHTMLAttributes(spellcheck=False),
                 )
-                self._line = _html("prompt-points")
+                self._line = html_component("prompt-points")
             with gr.Column(elem_id="prompt-detail", min_width=0, scale=1):
-                self._bar = _html("prompt-bar")
+                self._bar = html_component("prompt-bar")
                 with gr.Column(elem_id="prompt-view", min_width=0) as self._view:
                     self._build_view()
                 self._editor = Editor(self._shelf)
 
     def _build_view(self) -> None:
-        self._head = _html("prompt-head", note("Choose a prompt.", "rs-pick"))
+        self._head = html_component("prompt-head", note("Choose a prompt.", "rs-pick"))
         with gr.Row(elem_id="prompt-actions", elem_classes="rs-actions"):
             self._edit = gr.Button("Duplicate and edit", size="sm", variant="primary", elem_id="prompt-edit")
             self._to_production = gr.Button("Move production here", size="sm", elem_id="prompt-to-production")
             self._to_label = gr.Button("Move a label…", size="sm", elem_id="prompt-to-label")
         with gr.Column(elem_id="prompt-move", visible=False, min_width=0) as self._form:
-            self._notice = _html("prompt-move-told")
+            self._notice = html_component("prompt-move-told")
             with gr.Row(elem_id="prompt-move-row"):
                 self._label = gr.Dropdown(
                     label="Label", allow_custom_value=True, elem_id="prompt-label", min_width=140
@@ -144,7 +145,7 @@ class PromptsTab:
                         self._other = gr.Dropdown(
                             label="Compare with", allow_custom_value=True, elem_id="prompt-other", interactive=True
                         )
-                    self._bodies[pane] = _html(f"prompt-{pane}-pane")
+                    self._bodies[pane] = html_component(f"prompt-{pane}-pane")
 
     def wire(self, page: Any, tabs: Any, tab: Any, bridge: Bridge) -> None:
         """Connect the events.
@@ -411,7 +412,3 @@ class PromptsTab:
             return note("There is one version: nothing to compare it with yet.")
         old, new = self._shelf.load(other), self._shelf.load(at)
         return view.changes_html(self._shelf.changes(old, new), old.label, new.label)
-
-
-def _html(name: str, html: str = "") -> Any:
-    return gr.HTML(html, elem_id=name, js_on_load=None, apply_default_css=False)

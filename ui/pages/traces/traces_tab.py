@@ -8,6 +8,7 @@ import gradio as gr
 
 from rag.tracing.trace_store import Status, TracePage
 from ui.pages.chat.chat_layout import Bridge
+from ui.pages.html_component import html_component
 from ui.pages.page_events import BRIDGED, QUIET, telling
 from ui.pages.safe_markup import note
 from ui.pages.traces.trace_view import list_html, trace_html
@@ -54,13 +55,13 @@ class TracesTab:
                         min_width=130,
                     )
                     self._refresh = gr.Button("Refresh", size="sm", scale=0, min_width=80)
-                self._list = gr.HTML(elem_id="trace-rows", js_on_load=None, apply_default_css=False)
+                self._list = html_component("trace-rows")
                 with gr.Row(elem_id="trace-pager"):
                     self._newer = gr.Button("‹ Newer", size="sm", interactive=False)
                     self._older = gr.Button("Older ›", size="sm", interactive=False)
             with gr.Column(elem_id="trace-detail", min_width=0, scale=1):
                 pick = note("Choose a trace to see its steps.", "rs-pick")
-                self._detail = gr.HTML(pick, elem_id="trace-steps", js_on_load=None, apply_default_css=False)
+                self._detail = html_component("trace-steps", pick)
         self._cursors = gr.State(())
         self._chosen = gr.State("")
 
