@@ -74,8 +74,8 @@ def note(text: str, kind: str = "rs-none") -> str:
     return fragment("page_note.html.jinja", kind=kind, text=text)
 
 
-def plain(text: str) -> str:
-    """The text escaped, on one line of HTML; its own lines stay lines where ``white-space`` keeps them."""
+def _plain(text: str) -> str:
+    # The lines of the text stay lines where ``white-space`` keeps them.
     return _one_line(escape(text))
 
 
@@ -87,22 +87,16 @@ def _visible(text: str) -> str:
     return _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
-def shortened(text: str, length: int) -> str:
-    """The text on one line, at most so long; what is left out is shown as ``…``."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"
-
-
 def plain_with_citations(text: str, resolve: Resolve) -> str:
-    """As ``plain``, with each known marker ``[n]`` as a link."""
+    """Return the text escaped, on one line of HTML, with each known marker ``[n]`` as a link."""
     parts: list[str] = []
     end = 0
     for found in _MARKER.finditer(text):
         link = citation(int(found[1]), resolve)
         if link:
-            parts += (plain(text[end : found.start()]), link)
+            parts += (_plain(text[end : found.start()]), link)
             end = found.end()
-    parts.append(plain(text[end:]))
+    parts.append(_plain(text[end:]))
     return "".join(parts)
 
 
@@ -270,7 +264,7 @@ def _render_marker(_self: RendererHTML, tokens: Tokens, index: int, _options: Op
 
 
 def _render_image(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType) -> str:
-    return plain(tokens[index].content)
+    return _plain(tokens[index].content)
 
 
 def _render_code(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType) -> str:

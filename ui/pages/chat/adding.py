@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ui.pages.chat.answer_html import duration
+from rag.tracing.figures import format_seconds
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.page_events import QUIET, Updates, in_thread, told, warn
 from ui.pages.safe_markup import fragment, note
@@ -165,7 +165,7 @@ def progress_html(progress: IngestProgress | None) -> str:
         if progress.passages:
             parts.append(f"{progress.passages_per_s:.0f} passages/s")
         if progress.seconds_left is not None:
-            parts.append(f"{duration(progress.seconds_left)} left")
+            parts.append(f"{format_seconds(progress.seconds_left)} left")
     return fragment("chat_progress.html.jinja", progress=progress, parts=parts)
 
 
@@ -189,7 +189,7 @@ def outcome_html(job: Job, shown: str) -> str:
     )
     files = ", ".join(f"{number:,} {word}" for word, number in counted if number) or "nothing to do"
     head = "Stopped: what was finished is kept. " if report.stopped else ""
-    line = f"{head}{files} · {report.passages:,} passages in {duration(report.seconds)}"
+    line = f"{head}{files} · {report.passages:,} passages in {format_seconds(report.seconds)}"
     return fragment(
         "chat_outcome.html.jinja",
         line=line,

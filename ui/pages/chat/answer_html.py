@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import PurePath
 from urllib.parse import urlencode
 
+from rag.evaluation.report_rendering import shortened
+from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
 from rag.types import Answer, Citation, Hit, Passage, Step
 from ui.pages.safe_markup import (
     Reference,
@@ -18,7 +20,6 @@ from ui.pages.safe_markup import (
     markdown,
     markers,
     plain_with_citations,
-    shortened,
     underlined,
 )
 
@@ -58,10 +59,9 @@ def passage_url(passage: Passage) -> str:
     return document_url(passage.document_id, passage.start, passage.end)
 
 
-def place(passage: Passage) -> str:
-    """The source as a person names it: ``report.pdf p. 3``."""
-    name = passage.name or passage.title
-    return f"{name} p. {passage.page}" if passage.page is not None else name
+def source_label(passage: Passage) -> str:
+    """The source of a passage as a person names it, with its page."""
+    return format_place(passage.name or passage.title, passage.page)
 
 
 def references(hits: Sequence[Hit], citations: Sequence[Citation]) -> Resolve:
@@ -71,10 +71,10 @@ def references(hits: Sequence[Hit], citations: Sequence[Citation]) -> Resolve:
     def resolve(number: int) -> Reference | None:
         citation = checked.get(number)
         if citation is not None:
-            return Reference(citation_url(citation), place(citation.hit.passage))
+            return Reference(citation_url(citation), source_label(citation.hit.passage))
         if 1 <= number <= len(hits):
             passage = hits[number - 1].passage
-            return Reference(passage_url(passage), place(passage))
+            return Reference(passage_url(passage), source_label(passage))
         return None
 
     return resolve
@@ -148,33 +148,8 @@ def footer_html(answer: Answer) -> str:
 
 def _facts(answer: Answer) -> list[str]:
     # What a failure cost is mostly unknown; its time may explain it.
-    spent = [duration(answer.latency_s)]
+    spent = [format_seconds(answer.latency_s)]
     if answer.status != "failed":
-        spent += [tokens(answer), cost(answer.cost_usd)]
+        usage = answer.usage
+        spent += [format_tokens(usage.input_tokens, usage.output_tokens), format_cost(answer.cost_usd)]
     return [fact for fact in (*spent, *answer.notes, answer.prompt) if fact]
-
-
-def duration(seconds: float) -> str:
-    """``0.3 s``, ``12 s``, ``3 min 20 s``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-
-
-def tokens(answer: Answer) -> str:
-    """What was read and written together, as far as the model said."""
-    known = [count for count in (answer.usage.input_tokens, answer.usage.output_tokens) if count is not None]
-    return f"{sum(known):,} tok" if known else "tokens unknown"
-
-
-def cost(usd: float | None) -> str:
-    """Dollars with the digits that matter; what is not known is not shown as nothing."""
-    if usd is None:
-        return "cost unknown"
-    if usd == 0:
-        return "$0"
-    if usd < 0.00005:
-        return "< $0.0001"
-    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"

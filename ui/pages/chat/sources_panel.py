@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag.types import Answer, Citation, Hit, Passage
-from ui.pages.chat.answer_html import citation_url, passage_url, place
+from ui.pages.chat.answer_html import citation_url, passage_url, source_label
 from ui.pages.safe_markup import fragment, note
 
 
@@ -33,7 +33,7 @@ class _Source:
     @property
     def name(self) -> str:
         """The source as a person names it."""
-        return place(self.passage)
+        return source_label(self.passage)
 
 
 def sources_html(answer: Answer, min_support: float) -> str:

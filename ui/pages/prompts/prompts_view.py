@@ -14,13 +14,13 @@ from prompts.diff import Change
 from prompts.template import NAME
 from rag.evaluation.metric_formatting import format_interval, format_metric
 from rag.evaluation.standing import SCORE, Standing
+from rag.tracing.figures import format_cost, format_seconds
 from rag.tracing.prompt_usage import PromptUse, VersionUse
 from rag.tracing.trace_store import TracePage
-from ui.pages.chat.answer_html import duration
 from ui.pages.prompts.prompts_draft import FIELDS
 from ui.pages.prompts.prompts_list import Entry, Export, Line, Point
 from ui.pages.safe_markup import fragment, note
-from ui.pages.traces.trace_view import money, rows_of
+from ui.pages.traces.trace_view import rows_of
 
 _PLACE = re.compile(rf"\{{\{{\s*(?:([a-z][a-z0-9_]*)|>\s*({NAME}(?:@[a-z0-9-]+)?))\s*\}}\}}")
 _MEDIA = {"yaml": ("application/yaml", "yaml"), "text": ("text/plain", "txt")}
@@ -211,9 +211,9 @@ def _use_row(use: VersionUse, standing: Standing | None) -> UseRow:
     share = use.refused_share
     return UseRow(
         use,
-        time="" if use.latency_s is None else _time(use.latency_s),
+        time="" if use.latency_s is None else format_seconds(use.latency_s),
         tokens=tokens if use.answers else "",
-        cost=money(use.cost_usd) + unpriced if use.answers else "",
+        cost=format_cost(use.cost_usd).removeprefix("cost ") + unpriced if use.answers else "",
         refused="" if share is None else f"{share:.0%}",
         score=_score(standing) if standing else None,
     )
@@ -226,10 +226,6 @@ def _score(standing: Standing) -> Score:
         f"{run.dataset}@{run.dataset_version}"
     )
     return Score(run.id, format_metric(SCORE, estimate.value), about)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def used_html(page: TracePage, label: str) -> str:

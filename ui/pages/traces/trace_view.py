@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from rag.evaluation.report_rendering import shortened
 from rag.redaction import JSON
+from rag.tracing.figures import format_cost, format_seconds, format_tokens
 from rag.tracing.trace_store import Span, Trace, TracePage
-from ui.pages.chat.answer_html import cost, duration
-from ui.pages.safe_markup import fragment, note, shortened
+from ui.pages.safe_markup import fragment, note
 
 SHOWN_JSON = 20_000
 """Characters of one input or output; a browser grows slow on more, and a person reads less."""
@@ -33,7 +34,7 @@ class Row:
     day: str
     time: str
     tokens: str
-    total_tokens: str
+    read_and_written: str
     cost: str
 
 
@@ -77,17 +78,17 @@ def rows_of(page: TracePage) -> list[Row]:
 
 
 def _row(trace: Trace, now: float) -> Row:
-    known = [count for count in (trace.input_tokens, trace.output_tokens) if count is not None]
+    read, written = trace.input_tokens, trace.output_tokens
     return Row(
         trace,
         question=shortened(trace.question, 200),
         said=shortened(trace.answer or trace.error, 200),
         started=clock(trace.started),
         day=_when(trace.started, now),
-        time="" if trace.latency_s is None else duration(trace.latency_s),
-        tokens=tokens(trace.input_tokens, trace.output_tokens),
-        total_tokens=f"{sum(known):,}" if known else "",
-        cost=money(trace.cost_usd),
+        time="" if trace.latency_s is None else format_seconds(trace.latency_s),
+        tokens=format_tokens(read, written).removesuffix(" tok").removeprefix("tokens "),
+        read_and_written=format_tokens(read, written, split=True),
+        cost=format_cost(trace.cost_usd).removeprefix("cost "),
     )
 
 
@@ -105,25 +106,13 @@ def clock(seconds: float) -> str:
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def tokens(read: int | None, written: int | None) -> str:
-    """``700 + 112``: read and written; empty where neither is known."""
-    if read is None and written is None:
-        return ""
-    return " + ".join("?" if count is None else f"{count:,}" for count in (read, written))
-
-
-def money(usd: float | None) -> str:
-    """The cost; ``unknown`` rather than nothing."""
-    return cost(usd).removeprefix("cost ")
-
-
 def trace_html(trace: Trace) -> str:
     """One trace with all its steps."""
     facts = (
         ("", clock(trace.started)),
-        ("", "running" if trace.latency_s is None else duration(trace.latency_s)),
-        ("", f"{tokens(trace.input_tokens, trace.output_tokens) or 'unknown'} tok"),
-        ("", cost(trace.cost_usd)),
+        ("", "running" if trace.latency_s is None else format_seconds(trace.latency_s)),
+        ("", format_tokens(trace.input_tokens, trace.output_tokens, split=True)),
+        ("", format_cost(trace.cost_usd)),
         ("prompt", trace.prompt),
         ("model", trace.model),
         ("corpus", trace.corpus),
@@ -156,13 +145,12 @@ def _step(span: Span, depth: int, began: float, total: float) -> Step:
     took = None if span.ended is None else max(span.ended - span.started, 0.0)
     left = _share(span.started - began, total)
     width = max(_share(took or 0.0, total), 0.5)
-    facts = [_milliseconds(took) if took is not None else "not finished"]
-    counted = tokens(span.input_tokens, span.output_tokens)
-    if counted:
-        facts.append(f"{counted} tok")
+    facts = [format_seconds(took) if took is not None else "not finished"]
+    if span.input_tokens is not None or span.output_tokens is not None:
+        facts.append(format_tokens(span.input_tokens, span.output_tokens, split=True))
     # Only a model costs: of the other steps "unknown" would say nothing.
     if span.cost_usd is not None or span.kind in ("llm", "chat_model"):
-        facts.append(cost(span.cost_usd))
+        facts.append(format_cost(span.cost_usd))
     data = [_data("Input", span.input), _data("Output", span.output)]
     if span.attributes:
         data.append(_data("Attributes", dict(span.attributes)))
@@ -172,10 +160,6 @@ def _step(span: Span, depth: int, began: float, total: float) -> Step:
 
 def _share(seconds: float, total: float) -> float:
     return min(max(seconds / total * 100, 0.0), 99.5) if total > 0 else 0.0
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def _data(title: str, value: JSON) -> Data:
