@@ -14,7 +14,7 @@ from ui.pages.chat.chat_tab import chat_tab
 from ui.pages.evaluate.evaluate_tab import EvaluateTab
 from ui.pages.health_strip import notices_html, strip_html
 from ui.pages.html_component import html_component
-from ui.pages.page_events import QUIET, telling
+from ui.pages.page_events import QUIET, show_errors
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
 from ui.pages.uploads import check_references
@@ -79,7 +79,7 @@ def build_page(app: App) -> Page:
 
 
 def _keep_fresh(health: HealthCheck, page: gr.Blocks, shown: list[Any]) -> None:
-    @telling
+    @show_errors
     def look() -> tuple[str, str]:
         now = health.check()
         return strip_html(now), notices_html(now)

@@ -12,7 +12,7 @@ import gradio as gr
 
 from rag.tracing.figures import format_seconds
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.page_events import QUIET, Updates, in_thread, told, warn
+from ui.pages.page_events import QUIET, Updates, error_message, in_thread, warn
 from ui.pages.safe_markup import fragment, note
 from ui.pages.uploads import check_folder, keep_uploads
 
@@ -176,7 +176,7 @@ def outcome_html(job: Job, shown: str) -> str:
         shown: The corpus that questions go to.
     """
     if job.error is not None:
-        return note(told(job.error), "rs-warn")
+        return note(error_message(job.error), "rs-warn")
     report = job.report
     if report is None:
         return ""

@@ -12,7 +12,7 @@ from ui.app.stores import SAMPLE_CORPUS
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
-from ui.pages.page_events import BRIDGED, QUIET, telling, told
+from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Browsing:
         parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current], changed, **QUIET)
         parts.chatbot.select(self.show_sources, parts.bridge.current, parts.sources, **QUIET)
 
-    @telling
+    @show_errors
     def load(self, remembered: str | None) -> Updates:
         """Show the conversation that this tab had, else the one that was used last."""
         newest = self._stores.conversations.list(limit=1).conversations
@@ -89,24 +89,24 @@ class Browsing:
         corpus = self._corpus_of(conversation)
         return {**self._show(conversation, corpus), self._parts.corpus: corpus}
 
-    @telling
+    @show_errors
     def load_corpora(self, corpus: str) -> Updates:
         """Name the corpora, and what answers for the one that is chosen."""
         return self._corpora(corpus or self._settings.corpus)
 
-    @telling
+    @show_errors
     def new(self, corpus: str) -> Updates:
         """Begin with an empty page; a conversation is stored with its first question."""
         return {**self._show(None, corpus), **self._corpora(corpus)}
 
-    @telling
+    @show_errors
     def choose(self, conversation_id: str) -> Updates:
         """Show a conversation of the list."""
         conversation = self._stores.conversations.load(conversation_id)
         corpus = self._corpus_of(conversation)
         return {**self._show(conversation, corpus), **self._corpora(corpus)}
 
-    @telling
+    @show_errors
     def delete(self, conversation_id: str, current: str, corpus: str) -> Updates:
         """Remove a conversation; its traces stay."""
         self._running.stop(conversation_id)
@@ -115,25 +115,25 @@ class Browsing:
             return {**self._show(None, corpus), **self._corpora(corpus)}
         return {self._parts.listing: self._listing(current)}
 
-    @telling
+    @show_errors
     def rename(self, conversation_id: str, title: str, current: str) -> str:
         """Give a conversation another title."""
         self._stores.conversations.rename(conversation_id, title)
         return self._listing(current)
 
-    @telling
+    @show_errors
     def older(self, current: str) -> str:
         """Show every conversation."""
         return self._listing(current, _ALL)
 
-    @telling
+    @show_errors
     def change_corpus(self, corpus: str, current: str) -> Updates:
         """Send the next questions to another corpus."""
         if current:
             self._stores.conversations.set_corpus(current, corpus)
         return {**self._corpora(corpus), self._parts.chatbot: gr.Chatbot(examples=_examples(corpus))}
 
-    @telling
+    @show_errors
     def show_sources(self, current: str, clicked: gr.SelectData) -> str:
         """Bring back the sources of the exchange that was clicked."""
         exchange = view.exchange_at(self._stores.conversations.load(current), _message_index(clicked))
@@ -165,7 +165,7 @@ class Browsing:
         try:
             release = view.release_html(self._releases.pipeline(corpus).release)
         except RagsmithError as error:
-            release = note(told(error), "rs-warn")
+            release = note(error_message(error), "rs-warn")
         return {
             self._parts.corpus: gr.Dropdown(choices=choices, value=corpus),
             self._parts.add.corpus: gr.Dropdown(choices=choices, value=corpus),

@@ -19,7 +19,7 @@ from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.chat.sources_panel import draft_sources_html, empty_html, sources_html
-from ui.pages.page_events import QUIET, Updates, in_thread, log, told, warn
+from ui.pages.page_events import QUIET, Updates, error_message, in_thread, log, warn
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -204,7 +204,7 @@ class Answering:
             prompt=release.prompt if release else "",
             release=release.name if release else "",
             model=self._settings.model,
-            error=told(problem) if problem else "",
+            error=error_message(problem) if problem else "",
         )
 
     def _finish(self, asked: Asked, answer: Answer) -> None:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.page_events import QUIET, telling
+from ui.pages.page_events import QUIET, show_errors
 from ui.pages.safe_markup import fragment
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class FeedbackEvents:
         parts.save_comment.click(self.save_comment, save, parts.comment_row, **QUIET)
         parts.comment.submit(self.save_comment, save, parts.comment_row, **QUIET)
 
-    @telling
+    @show_errors
     def rate(self, current: str, clicked: gr.LikeData) -> dict[Any, Any]:
         """Keep a thumb beside the trace and offer a comment; a second click takes it back."""
         parts = self._parts
@@ -63,7 +63,7 @@ class FeedbackEvents:
         """Ask no longer about an earlier answer."""
         return gr.Row(visible=False)
 
-    @telling
+    @show_errors
     def save_comment(self, rated: str, comment: str) -> Any:
         """Keep the comment beside the thumb."""
         trace_id, _, rating = rated.partition(" ")

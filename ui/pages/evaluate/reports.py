@@ -1,4 +1,4 @@
-"""The reports of evaluation runs as pages of their own."""
+"""Reports of evaluation runs as separate pages."""
 
 from __future__ import annotations
 

@@ -19,12 +19,12 @@ from rag.evaluation.summary import Figure, Summary, VariantSummary
 from rag.tracing.figures import format_seconds
 from ui.pages.safe_markup import fragment
 
-# The first two that a variant has stand above its column of the grid.
+# The head of a column in the grid shows the first two of these that a variant has.
 _HEAD = ("contains", "groundedness", "refusal_recall", "judge")
 _HEAD_SCORES = 2
 _EXPECTED_LENGTH = 120
 _ANSWER_LENGTH = 220
-"""Characters of an answer in the grid; a click shows all of it."""
+"""Characters of an answer in the grid; a click shows the whole answer."""
 # The class of a change and the sign before it.
 _CHANGES = {True: ("is-better", "▲ "), False: ("is-worse", "▼ "), None: ("", "")}
 
@@ -71,11 +71,11 @@ class GridRow:
 
 
 def runs_html(runs: Sequence[Run], counts: Sequence[int], totals: Sequence[int], chosen: str, hidden: int) -> str:
-    """The list of runs, newest first.
+    """Render the list of runs, newest first.
 
     Args:
-        counts, totals: Answers that each run has, and those it is to have.
-        hidden: How many older runs are not listed.
+        counts, totals: Answers of each run so far, and in the end.
+        hidden: Number of older runs that are not listed.
     """
     rows = [
         (run, _started(run), f"{count:,}" if count >= total else f"{count:,} of {total:,}")
@@ -85,10 +85,10 @@ def runs_html(runs: Sequence[Run], counts: Sequence[int], totals: Sequence[int],
 
 
 def head_html(run: Run, size: int, progress: EvaluationProgress | None, notes: Sequence[str]) -> str:
-    """What a run is, and how far.
+    """Render what a run is about, and its progress.
 
     Args:
-        notes: What to know before its figures are believed; shown above them.
+        notes: What to know before relying on the figures.
     """
     left = progress.seconds_left if progress else None
     return fragment(
@@ -103,7 +103,7 @@ def head_html(run: Run, size: int, progress: EvaluationProgress | None, notes: S
 
 
 def table_html(summary: Summary) -> str:
-    """The figures: a row for each variant, the baseline first, a column for each metric."""
+    """Render the figures: a row for each variant, the baseline first, and a column for each metric."""
     order = [summary.baseline, *(n for n in range(len(summary.variants)) if n != summary.baseline)]
     return fragment(
         "evaluate_figures.html.jinja",
@@ -136,11 +136,11 @@ def _figure(measure: Measure, figure: Figure | None) -> ShownFigure | None:
 
 
 def grid_html(page: GridPage, summary: Summary, chosen: str) -> str:
-    """A part of the grid.
+    """Render a page of the grid.
 
     Args:
-        summary: Whose figures stand above the columns.
-        chosen: ``VARIANT:POSITION`` of the answer that is shown beside it.
+        summary: Has the figures for the heads of the columns.
+        chosen: ``VARIANT:POSITION`` of the answer that is shown beside the grid.
     """
     return fragment(
         "evaluate_grid.html.jinja",
@@ -153,7 +153,7 @@ def grid_html(page: GridPage, summary: Summary, chosen: str) -> str:
 
 
 def _head_scores(summary: Summary, variant: VariantSummary) -> list[str]:
-    """The figures that say most of a variant, with their intervals."""
+    """The main figures of a variant, with their intervals."""
     shown = [measure for measure in summary.measures if measure.name in _HEAD][:_HEAD_SCORES]
     return [
         f"{measure.title} {format_metric(measure, figure.estimate.value)} "
@@ -178,7 +178,7 @@ def _grid_answer(address: str, cell: Cell | None) -> GridAnswer | None:
 
 
 def cell_html(row: Answered, variant: int, name: str) -> str:
-    """One answer with all that is known of it."""
+    """Render one answer with its case, scores and passages."""
     answer = variant_answer(row.case, row.cells[variant], name)
     return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer)
 

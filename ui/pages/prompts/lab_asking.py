@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from rag.types import Answer
-from ui.pages.page_events import in_thread, told, warn
+from ui.pages.page_events import error_message, in_thread, warn
 from ui.pages.prompts.lab_answers import Lane, SideBySide, ask_all
 from ui.pages.prompts.lab_columns import LETTERS, Column, Resolved, begin_evaluation
 from ui.pages.prompts.lab_layout import LabParts
@@ -156,5 +156,5 @@ class AskingAll:
             latency_s=time.time() - started,
             prompt=held.prompt.label if held else "",
             model=column.model or self._settings.model,
-            error=told(lane.problem) if lane.problem else "",
+            error=error_message(lane.problem) if lane.problem else "",
         )

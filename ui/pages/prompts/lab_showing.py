@@ -14,7 +14,7 @@ from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.variants import parse_variant
 from rag.settings import SearchMode
 from rag.types import Answer
-from ui.pages.page_events import telling, warn
+from ui.pages.page_events import show_errors, warn
 from ui.pages.prompts.lab_answers import LabQuestion
 from ui.pages.prompts.lab_columns import (
     LETTERS,
@@ -85,12 +85,12 @@ class Showing:
         self._releases = releases
         self._parts = parts
 
-    @telling
+    @show_errors
     def look(self, given: Given) -> Updates:
         """What holds for the columns as they stand now."""
         return self.looked(self.form(given))[0]
 
-    @telling
+    @show_errors
     def add(self, given: Given) -> Any:
         """One more column, like the last one."""
         form = self.form(given)
@@ -99,7 +99,7 @@ class Showing:
         last = replace(form.columns[-1], name="")
         return self._show(replace(form, columns=(*form.columns, last)))
 
-    @telling
+    @show_errors
     def remove(self, number: int, given: Given) -> Any:
         """One column less."""
         form = self.form(given)
@@ -109,14 +109,14 @@ class Showing:
         answers = (*form.answers[:number], *form.answers[number + 1 :], None)
         return self._show(replace(form, columns=columns, answers=answers))
 
-    @telling
+    @show_errors
     def copy(self, number: int, given: Given) -> Updates:
         """Make all columns alike; each keeps its name."""
         form = self.form(given)
         columns = tuple(replace(form.columns[number], name=column.name) for column in form.columns)
         return self._show(replace(form, columns=columns))
 
-    @telling
+    @show_errors
     def opened(self, given: Given) -> Updates:
         """What can be chosen, when the lab is opened."""
         form = self.form(given)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ui.pages.chat.chat_layout import Bridge
-from ui.pages.page_events import ADDRESSED, QUIET, telling
+from ui.pages.page_events import ADDRESSED, QUIET, show_errors
 from ui.pages.prompts.lab_asking import AskingAll
 from ui.pages.prompts.lab_layout import build_lab
 from ui.pages.prompts.lab_showing import TAB, Showing
@@ -72,7 +72,7 @@ class LabTab:
         opened.then(None, parts.address, None, js=ADDRESSED, **QUIET)
         bridge.links[TAB].click(self.linked, None, [*shown, *self._fronts], **QUIET)
 
-    @telling
+    @show_errors
     def linked(self, request: gr.Request) -> Any:
         """Show the columns that the address of the page names."""
         if request.query_params.get("tab", "") != TAB:

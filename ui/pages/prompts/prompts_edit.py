@@ -17,7 +17,7 @@ from prompts.formats import Format, read_prompt
 from rag.errors import PromptError, RagsmithError
 from ui.app.login_name import login_name
 from ui.pages.html_component import html_component
-from ui.pages.page_events import QUIET, telling
+from ui.pages.page_events import QUIET, show_errors
 from ui.pages.prompts.prompts_draft import FIELDS, Field, meant, settings_in, shown, with_settings
 from ui.pages.prompts.prompts_list import Shelf, prompt_errors
 from ui.pages.prompts.prompts_view import changes_html, moment, template_html
@@ -193,7 +193,7 @@ class Editor:
         self.upload.upload(self.take_file, [self.upload, self.form, *draft], outputs, **QUIET)
         page.load(self.kept, kept, outputs, js=KEPT, **QUIET)
 
-    @telling
+    @show_errors
     def begin(self, at: str, base: str, seen: str, name: str, text: str) -> Updates:
         """Open a draft of a version; one that was begun and changed before comes first."""
         if self._is_changed(base, text):
@@ -204,7 +204,7 @@ class Editor:
         prompt = self._shelf.load(at)
         return self._open(prompt.label, str(self._shelf.versions(prompt.name)[0]), prompt.name, as_draft(prompt))
 
-    @telling
+    @show_errors
     def begin_new(self, base: str, seen: str, name: str, text: str) -> Updates:
         """Open a draft of a new prompt."""
         if self._is_changed(base, text):
@@ -214,19 +214,19 @@ class Editor:
             return self._open(base, seen, name, text)
         return self._open("", "", "", SKELETON)
 
-    @telling
+    @show_errors
     def kept(self, stored: str | None) -> Any:
         """The draft that the browser kept, after a restart of the server or a loaded page."""
         if not stored:
             return gr.skip()
         return self._open(*(str(part) for part in json.loads(stored)))
 
-    @telling
+    @show_errors
     def restore(self, base: str, seen: str, name: str, text: str) -> Updates:
         """Open the draft that was closed."""
         return self._open(base, seen, name, text)
 
-    @telling
+    @show_errors
     def check(self, base: str, _seen: str, name: str, text: str | None, synced: str | None) -> Any:
         """Say what is wrong with the draft, and let the fields follow it."""
         if not text:
@@ -235,7 +235,7 @@ class Editor:
         # What a field just wrote is not written back into it: somebody is typing there.
         return verdict if text == _Synced.of(synced).text else {**verdict, **self._read(text)}
 
-    @telling
+    @show_errors
     def put(self, text: str | None, synced: str | None, *values: str | None) -> Any:
         """Write into the draft what a person changed in fields."""
         known = _Synced.of(synced)
@@ -250,7 +250,7 @@ class Editor:
             updates |= {self.text: changed, self.synced: _Synced(changed, known.fields | written).stored}
         return updates or gr.skip()
 
-    @telling
+    @show_errors
     def review(self, base: str, seen: str, name: str, text: str, synced: str, *values: str | None) -> Any:
         """Show what the draft changes, and ask why."""
         late = {field.name: meant(field, value) for field, value in _Synced.of(synced).late(values)}
@@ -275,12 +275,12 @@ class Editor:
             self.reviewing: gr.Column(visible=True),
         }
 
-    @telling
+    @show_errors
     def back(self) -> Updates:
         """Write on."""
         return {self.writing: gr.Column(visible=True), self.reviewing: gr.Column(visible=False)}
 
-    @telling
+    @show_errors
     def save(self, base: str, _seen: str, name: str, text: str, why: str | None) -> Updates:
         """Keep the draft as the next version, whatever others saved meanwhile."""
         draft = self._parsed(base, name, text)
@@ -289,7 +289,7 @@ class Editor:
         gr.Info(f"Saved {saved.label}.")
         return {**self._closed(""), **self._saved(saved.label)}
 
-    @telling
+    @show_errors
     def close(self, base: str, _seen: str, _name: str, text: str) -> Updates:
         """Show the library again; a draft that was changed is kept."""
         if not self._is_changed(base, text):
@@ -300,12 +300,12 @@ class Editor:
             self.bar: bar_html(base),
         }
 
-    @telling
+    @show_errors
     def discard(self) -> Updates:
         """Forget the draft."""
         return self._closed("")
 
-    @telling
+    @show_errors
     def take_over(
         self, foreign: str, form: str, base: str, seen: str, name: str, _text: str, named: str = ""
     ) -> Updates:
@@ -318,7 +318,7 @@ class Editor:
             draft = read_prompt(foreign, (name or "").strip() or "imported", description=origin, form=known)
         return self._open(base, seen, name, as_draft(draft))
 
-    @telling
+    @show_errors
     def take_file(self, file: str, form: str, base: str, seen: str, name: str, text: str) -> Any:
         """The same from a file; one of ours is taken as it is."""
         path = Path(file)

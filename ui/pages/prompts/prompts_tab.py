@@ -17,7 +17,7 @@ from rag.tracing.prompt_usage import traces_of, use_of
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
-from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling, warn
+from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, show_errors, warn
 from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.prompts_edit import Editor
@@ -203,13 +203,13 @@ class PromptsTab:
         self._move.click(self.move, moving, shown, **QUIET).then(self.look, **look)
         self._remove.click(self.remove, moving, shown, **QUIET).then(self.look, **look)
 
-    @telling
+    @show_errors
     def opened(self, *state: Any) -> Updates:
         """Show what was looked at last, or what the chat runs."""
         shown = Shown(*state)
         return self._show(shown if shown.at else self._first())
 
-    @telling
+    @show_errors
     def linked(self, request: gr.Request) -> Any:
         """Show what the address of the page names."""
         query = request.query_params
@@ -225,7 +225,7 @@ class PromptsTab:
         named = Shown(shown.at, pane if pane in PANES else "template", query.get("with", ""))
         return {self._all_tabs: gr.Tabs(selected="prompts"), **self._turn_to(named)}
 
-    @telling
+    @show_errors
     def choose(self, reference: str, *state: Any) -> Updates:
         """Show the newest version of a prompt, or the one that is named."""
         before = Shown(*state)
@@ -235,33 +235,33 @@ class PromptsTab:
         text = before.text if prompt.name == before.name else ""
         return {**self._show(Shown(prompt.label, text=text)), self._filter: text}
 
-    @telling
+    @show_errors
     def choose_version(self, version: str, *state: Any) -> Updates:
         """Show another version."""
         before = Shown(*state)
         return self._show(Shown(f"{before.name}@{version}", text=before.text, limit=before.limit))
 
-    @telling
+    @show_errors
     def more(self, *state: Any) -> Updates:
         """Show more of the time line."""
         before = Shown(*state)
         limit = before.limit + STEP
         return {self._line: self._line_of(Shown(before.at, text=before.text, limit=limit)), self._limit: limit}
 
-    @telling
+    @show_errors
     def filtered(self, *state: Any) -> Updates:
         """Show the versions that fit."""
         before = Shown(*state)
         return {self._line: self._line_of(Shown(before.at, text=before.text)), self._limit: STEP}
 
-    @telling
+    @show_errors
     def look(self, *state: Any) -> Any:
         """Fill the pane that is open, with what is looked at by now."""
         shown = Shown(*state)
         return self._body(shown) if shown.at else gr.skip()
 
     def _ask(self, label: str) -> Callable[[str], Updates]:
-        @telling
+        @show_errors
         def ask(at: str) -> Updates:
             shown = Shown(at)
             if not at:
@@ -275,23 +275,23 @@ class PromptsTab:
 
         return ask
 
-    @telling
+    @show_errors
     def explain(self, at: str, label: str | None) -> Updates:
         """Say what moving a label changes."""
         return self._explained(Shown(at), (label or "").strip())
 
-    @telling
+    @show_errors
     def cancel(self) -> Any:
         """Move nothing."""
         return gr.Column(visible=False)
 
-    @telling
+    @show_errors
     def move(self, label: str | None, reason: str | None, *state: Any) -> Updates:
         """Let a label point to the version that is shown."""
         shown = Shown(*state)
         return self._moved(shown, (label or "").strip(), shown.version, reason)
 
-    @telling
+    @show_errors
     def remove(self, label: str | None, reason: str | None, *state: Any) -> Updates:
         """Take a label away."""
         return self._moved(Shown(*state), (label or "").strip(), None, reason)

@@ -9,7 +9,7 @@ import gradio as gr
 from rag.tracing.trace_store import Status, TracePage
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, telling
+from ui.pages.page_events import BRIDGED, QUIET, show_errors
 from ui.pages.safe_markup import note
 from ui.pages.traces.trace_view import list_html, trace_html
 
@@ -87,24 +87,24 @@ class TracesTab:
         bridge.open_trace.click(self.open, [bridge.value, *filters[:2]], opened, js=BRIDGED, **QUIET)
         page.load(self.linked, None, opened, **QUIET)
 
-    @telling
+    @show_errors
     def first_page(self, text: str | None, status: str, chosen: str) -> Updates:
         """The newest traces that fit."""
         return self._show(text, status, chosen, ())
 
-    @telling
+    @show_errors
     def older(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
         """The page below."""
         shown = self._page(text, status, cursors)
         below = (*cursors, shown.traces[-1].started) if shown.traces else cursors
         return self._show(text, status, chosen, below)
 
-    @telling
+    @show_errors
     def newer(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
         """The page above."""
         return self._show(text, status, chosen, cursors[:-1])
 
-    @telling
+    @show_errors
     def open(self, trace_id: str, text: str | None, status: str) -> Updates:
         """Show a trace, from wherever it was clicked."""
         trace = self._traces.get(trace_id)
@@ -115,7 +115,7 @@ class TracesTab:
             self._chosen: trace.id,
         }
 
-    @telling
+    @show_errors
     def linked(self, request: gr.Request) -> Any:
         """Show the trace that the address of the page names."""
         named = request.query_params.get("trace", "")
