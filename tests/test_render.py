@@ -37,16 +37,16 @@ from ui.pages.chat.conversation_view import ago, listing_html
 from ui.pages.chat.sources_panel import sources_html
 from ui.pages.evaluate import runs_view
 from ui.pages.health_strip import notices_html, strip_html
-from ui.pages.prompts.prompts_edit import bar_html
-from ui.pages.prompts.prompts_list import Entry, Export, Line, Point
+from ui.pages.prompts.prompt_editor import bar_html
+from ui.pages.prompts.prompt_listing import Export, PromptEntry, VersionEntry, VersionPage
 from ui.pages.prompts.prompts_view import (
     changes_html,
     entries_html,
     head_html,
-    line_html,
     moves_html,
     template_html,
     used_html,
+    versions_html,
 )
 from ui.pages.safe_markup import Reference, markdown, note, plain_with_citations
 from ui.pages.traces.trace_view import list_html, trace_html
@@ -268,12 +268,12 @@ def prompts_page() -> str:
     message = prompt.messages[0].model_copy(update={"content": HOSTILE})
     hostile = prompt.model_copy(update={"messages": (message,), "description": HOSTILE, "tags": (HOSTILE,)})
     move = Move(label="staging", version=1, by=HOSTILE, at=datetime.now(UTC), message=HOSTILE)
-    point = Point(1, (HOSTILE,), HOSTILE, None, HOSTILE)
+    version = VersionEntry(1, (HOSTILE,), HOSTILE, None, HOSTILE)
     change = Change(HOSTILE, "", HOSTILE, (Piece("added", HOSTILE),))
     return "".join(
         [
-            entries_html([Entry(HOSTILE, 1, {HOSTILE: 1})], ""),
-            line_html(Line((point,), 1, 1), 1),
+            entries_html([PromptEntry(HOSTILE, 1, {HOSTILE: 1})], ""),
+            versions_html(VersionPage((version,), 1, 1), 1),
             head_html(hostile, (HOSTILE,), ships=False),
             template_html(hostile, [Export(HOSTILE, None, HOSTILE)]),
             changes_html([change], HOSTILE, HOSTILE),
