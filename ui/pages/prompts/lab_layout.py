@@ -1,4 +1,4 @@
-"""The components of the lab, and where they stand."""
+"""The components of the lab and their layout."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, Column
 from ui.pages.prompts.lab_view import ended_html, passages_html
 
 FIELDS = 5
-"""Variables that have a field each; where there are more, one box takes all as JSON."""
+"""Variables that have fields of their own; where there are more, one box takes all of them as JSON."""
 BEGUN = 2
-"""Columns of a lab that nobody has changed."""
+"""Columns of a new lab."""
 AS_SET = ("as set", "")
 
 
@@ -42,9 +42,9 @@ class ColumnParts:
         return (self.name, self.prompt, self.model, self.passages, self.mode, self.more)
 
     def filled(self, column: Column) -> dict[Any, Any]:
-        """Updates that show a column."""
-        told = (column.name, column.prompt, column.model, column.passages, column.mode, column.more)
-        return dict(zip(self.fields, told, strict=True))
+        """Return the updates that fill in a column."""
+        values = (column.name, column.prompt, column.model, column.passages, column.mode, column.more)
+        return dict(zip(self.fields, values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,11 @@ class LabParts:
     """The components that the events of the lab read and write.
 
     Attributes:
-        names: The variables that the value fields stand for, in their order.
-        kept: Every value that was given, by its variable, also of those that are not shown now.
+        names: The variables of the value fields, in their order.
+        kept: The values by variable, also of variables that are not shown now.
         answers: The finished answers of the columns.
-        count: How many columns are shown.
-        address: The query string of what is shown.
+        count: Number of columns that are shown.
+        address: The query string that brings the form back.
     """
 
     question: Any
@@ -80,7 +80,7 @@ class LabParts:
 
 
 def build_lab() -> LabParts:
-    """The lab, inside the tab that is open."""
+    """Build the lab inside the blocks that are open."""
     with gr.Column(elem_id="lab"):
         with gr.Row(elem_id="lab-ask"):
             question = gr.Textbox(

@@ -1,4 +1,4 @@
-"""The lab of the prompts tab: one question, answered side by side in up to four ways."""
+"""The lab of the prompts tab: one question, answered side by side by up to four variants."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LabTab:
-    """Components and events of the lab. Made inside the tab that is open."""
+    """Components and events of the lab, made inside the blocks that are open."""
 
     def __init__(
         self, settings: Settings, stores: Stores, models: Models, releases: Releases, evaluations: Evaluations
@@ -38,14 +38,14 @@ class LabTab:
         Args:
             page: The blocks.
             tabs: All tabs of the page, to bring one to the front.
-            tab: The lab's own, in these tabs or in tabs inside of one of them.
-            bridge: Where an address is handed over.
+            tab: The tab of the lab, possibly nested in one of these.
+            bridge: Has the button that an address of the lab presses.
         """
         parts, showing, asking = self._parts, self._showing, self._asking
         self._fronts = _fronts(tab, tabs)
         given = self._inputs()
         shown = self._outputs()
-        # One after the other, as they were pressed: an earlier one that ends later would bring back what was.
+        # One at a time and in order: an earlier event that ended later would bring the old state back.
         look: dict[str, Any] = {"inputs": given, "outputs": shown, "concurrency_id": "lab", **QUIET}
         fields = [field for column in parts.columns for field in column.fields]
         looked = [field.blur for field in fields if isinstance(field, gr.Textbox)]
@@ -59,7 +59,7 @@ class LabTab:
             changed.append(column.copy.click(partial(showing.copy, number), **look))
             changed.append(column.remove.click(partial(showing.remove, number), **look))
         for event in changed:
-            # What was typed meanwhile was looked at with the columns from before.
+            # Text typed in the meantime was resolved with the old columns.
             event.then(showing.look, **look)
         free: dict[str, Any] = {"concurrency_limit": None, **QUIET}
         for event in (parts.run.click, parts.question.submit):
@@ -101,7 +101,7 @@ class LabTab:
 
 
 def _fronts(tab: Any, tabs: Any) -> dict[Any, Any]:
-    """What to bring to the front so that a tab is seen: tabs, and which one of them, up to the outermost."""
+    """Return the tabs to select, up to the outermost, so that a nested tab is shown."""
     found: dict[Any, Any] = {}
     while tab is not None and tabs not in found:
         if isinstance(tab.parent, gr.Tabs):
