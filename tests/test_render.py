@@ -450,7 +450,7 @@ def test_the_tree_of_a_trace_shows_every_step_even_without_its_parent() -> None:
 def test_a_list_of_traces_counts_what_it_does_not_show() -> None:
     traces = tuple(Trace(f"t{number}", 1000.0 + number, "ok", f"Q{number}") for number in range(3))
     assert "51–53 of 1,204" in list_html(TracePage(traces, 1204), 51)
-    assert "No trace fits" in list_html(TracePage((), 0), 1)
+    assert "No matching traces" in list_html(TracePage((), 0), 1)
 
 
 @pytest.mark.parametrize(

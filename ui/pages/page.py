@@ -1,4 +1,4 @@
-"""The page: a strip that says whether all is well, and a tab for each thing a person does."""
+"""The page: a strip with the state of the process, and the tabs."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "E
 
 
 class Page(gr.Blocks):  # type: ignore[misc]
-    """The blocks of the page, which take no file that was not uploaded, whatever event is asked for."""
+    """The blocks of the page; no event accepts a file that was not uploaded."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
-        """Check what the browser names before Gradio opens it.
+        """Check the files that the browser names before Gradio opens them.
 
         Raises:
-            gr.Error: It names another file, or an address.
+            gr.Error: A file was not uploaded, or is an address.
         """
         try:
             check_references(inputs, Path(get_upload_folder()))
@@ -45,7 +45,7 @@ class Page(gr.Blocks):  # type: ignore[misc]
 
 
 def build_page(app: App) -> Page:
-    """Build the page, and hand every tab the parts that it uses."""
+    """Build the page, and pass every tab the parts that it uses."""
     settings, stores, models = app.settings, app.stores, app.models
     releases, evaluations = app.releases, app.evaluations
     page: Page
@@ -54,7 +54,7 @@ def build_page(app: App) -> Page:
         fill_width=True,
         fill_height=True,
         analytics_enabled=False,
-        # Uploads leave their temporary place at once; what is left there was broken off.
+        # Uploads are moved out of the cache at once; what is left there was interrupted.
         delete_cache=(DAY_S, DAY_S),
     ) as page:
         strip = html_component("strip")
@@ -64,16 +64,16 @@ def build_page(app: App) -> Page:
             with gr.Tab(TABS["chat"], id="chat"):
                 question = chat_tab(page, bridge, settings, stores, releases)
             with gr.Tab(TABS["prompts"], id="prompts") as prompts:
-                library = PromptsTab(settings, stores, models, releases, evaluations)
+                prompts_tab = PromptsTab(settings, stores, models, releases, evaluations)
             with gr.Tab(TABS["traces"], id="traces") as traces:
-                listed = TracesTab(stores.traces)
+                traces_tab = TracesTab(stores.traces)
             with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
-                measured = EvaluateTab(settings, stores, models, releases, evaluations)
-        library.wire(page, tabs, prompts, bridge)
-        listed.wire(page, tabs, traces, bridge)
-        measured.wire(page, tabs, evaluate, bridge, question)
+                evaluate_tab = EvaluateTab(settings, stores, models, releases, evaluations)
+        prompts_tab.wire(page, tabs, prompts, bridge)
+        traces_tab.wire(page, tabs, traces, bridge)
+        evaluate_tab.wire(page, tabs, evaluate, bridge, question)
         _keep_fresh(app.health, page, [strip, notices])
-    # One person's slow answer must not keep another tab's click waiting.
+    # A slow answer must not delay the events of other people and tabs.
     page.queue(default_concurrency_limit=32)
     return page
 

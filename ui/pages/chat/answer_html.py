@@ -1,4 +1,4 @@
-"""An exchange as the chat shows it: question, answer, footer. Pure functions from data to HTML.
+"""An exchange of the chat as HTML: question, answer, footer. Pure functions.
 
 Every text comes from a person, a document or a model, and reaches the page through ``ui.pages.safe_markup``.
 """
@@ -25,7 +25,7 @@ from ui.pages.safe_markup import (
 
 _MARKDOWN_SOURCES = frozenset({".md", ".markdown", ".mdx", ".ipynb"})
 _READER = "embedded"
-# Characters that are shown of a sentence beside its answer.
+# Characters of an unsupported sentence that is quoted below its answer.
 LONGEST_QUOTE = 200
 
 _BADGES = {"failed": "Failed", "cancelled": "Stopped", "abstained": "Not in these documents"}
@@ -39,7 +39,7 @@ _STEPS: dict[Step, str] = {
 
 
 def document_url(document_id: int, start: int | None, end: int | None, at: int | None = None) -> str:
-    """The address of a stored text, opened at a span; without one, at the character ``at``."""
+    """Return the address of a stored text, opened at a span, else at the character ``at``."""
     query: dict[str, int] = {}
     if start is not None and end is not None:
         query = {"start": start, "end": end}
@@ -49,23 +49,23 @@ def document_url(document_id: int, start: int | None, end: int | None, at: int |
 
 
 def citation_url(citation: Citation) -> str:
-    """Where a citation leads: to its sentence, or to its passage where the sentence was not found."""
+    """Return the address of a cited sentence, or of its passage where the sentence was not found."""
     passage = citation.hit.passage
     return document_url(passage.document_id, citation.start, citation.end, at=passage.start)
 
 
 def passage_url(passage: Passage) -> str:
-    """Where a passage stands in its document."""
+    """Return the address of a passage in its document."""
     return document_url(passage.document_id, passage.start, passage.end)
 
 
 def source_label(passage: Passage) -> str:
-    """The source of a passage as a person names it, with its page."""
+    """Return the name of a passage's source, with its page."""
     return format_place(passage.name or passage.title, passage.page)
 
 
 def references(hits: Sequence[Hit], citations: Sequence[Citation]) -> Resolve:
-    """Where each marker leads: to what was checked, until then to the passage of that number."""
+    """Return the targets of the markers: checked citations, and until they exist the passages by number."""
     checked = {citation.marker: citation for citation in citations}
 
     def resolve(number: int) -> Reference | None:
@@ -81,9 +81,9 @@ def references(hits: Sequence[Hit], citations: Sequence[Citation]) -> Resolve:
 
 
 def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
-    """Whether an answer is the very text of sources that are not Markdown.
+    """Whether an answer quotes sources that are not Markdown.
 
-    The embedded reader quotes; a star or an underscore in its answer is then a character and no emphasis.
+    A star or an underscore in a quote of the embedded reader is then a character, not emphasis.
     """
     if model != _READER:
         return False
@@ -95,12 +95,12 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
 
 
 def question_html(question: str, position: int) -> str:
-    """A question, with the button that takes it back into the input line."""
+    """Render a question, with the button that edits it."""
     return fragment("chat_question.html.jinja", question=question, position=position)
 
 
 def draft_html(text: str, hits: Sequence[Hit], citations: Sequence[Citation], model: str, step: str) -> str:
-    """An answer that is being written; ``step`` says what is going on."""
+    """Render an answer that is being written, with its current step."""
     verbatim = is_verbatim(text, model, hits)
     written, _ = underlined(text, (), (), partial(_rendered, references(hits, citations), verbatim))
     return fragment("chat_draft.html.jinja", written=written, verbatim=verbatim, step=step)
@@ -111,14 +111,14 @@ def _rendered(resolve: Resolve, verbatim: bool, text: str) -> str:
 
 
 def step_line(step: Step, found: int) -> str:
-    """What is going on, in words."""
+    """Describe the current step."""
     if step == "generate" and found:
         return f"Writing from {found} {'passage' if found == 1 else 'passages'}"
     return _STEPS[step]
 
 
 def answer_html(answer: Answer) -> str:
-    """A finished answer, whatever became of it, with its footer; sentences without support are underlined."""
+    """Render a finished answer of any status with its footer; unsupported sentences are underlined."""
     verbatim = is_verbatim(answer.text, answer.model, answer.hits)
     rendered = partial(_rendered, references(answer.hits, answer.citations), verbatim)
     placed = [(claim.start, claim.end) for claim in answer.unsupported_claims]
@@ -130,24 +130,24 @@ def answer_html(answer: Answer) -> str:
         badge=_BADGES.get(answer.status),
         written=written,
         verbatim=verbatim,
-        # The doubtful sentences that could not be underlined are named.
+        # Unsupported sentences that could not be underlined are quoted.
         quotes=[shortened(answer.text[start:end], LONGEST_QUOTE) for start, end in left],
         facts=_facts(answer),
     )
 
 
 def interrupted_html() -> str:
-    """An answer that never came, because the process died while it was written."""
+    """Render an answer whose process died while it was written."""
     return fragment("chat_interrupted.html.jinja")
 
 
 def footer_html(answer: Answer) -> str:
-    """Time, tokens, cost, prompt version, trace."""
+    """Render time, tokens, cost, prompt version and trace."""
     return fragment("chat_footer.html.jinja", answer=answer, facts=_facts(answer))
 
 
 def _facts(answer: Answer) -> list[str]:
-    # What a failure cost is mostly unknown; its time may explain it.
+    # The cost of a failure is rarely known; its time may explain it.
     spent = [format_seconds(answer.latency_s)]
     if answer.status != "failed":
         usage = answer.usage

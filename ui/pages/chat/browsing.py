@@ -1,4 +1,4 @@
-"""The left column's events: conversations and corpus, and the sources of an earlier answer."""
+"""Browsing in the chat: conversations, corpora, and the sources of earlier answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ALL = 10_000
 
 _RENAMED = "(_value, title, current) => [window.ragsmith.value, window.ragsmith.title, current]"
-# A tab remembers its own conversation, so that two tabs do not swap theirs when they are loaded again.
+# A tab of the browser remembers its own conversation, so that two of them do not swap theirs on a reload.
 _REMEMBERED = "(..._) => [window.ragsmith.remembered()]"
 _REMEMBER = "(current) => window.ragsmith.remember(current)"
 
@@ -31,7 +31,7 @@ Updates = dict[Any, Any]
 
 
 class Browsing:
-    """The events that change what is shown and ask nothing."""
+    """The events that change what is shown without asking anything."""
 
     def __init__(
         self, settings: Settings, stores: Stores, releases: Releases, running: RunningAnswers, parts: ChatParts
@@ -46,7 +46,7 @@ class Browsing:
         """Connect the events.
 
         Args:
-            page: The blocks, for what happens when the page is loaded.
+            page: The blocks, to fill the tab when the page is loaded.
         """
         parts, bridge = self._parts, self._parts.bridge
         shown = [
@@ -60,7 +60,7 @@ class Browsing:
         corpora = [parts.corpus, parts.add.corpus, parts.release]
         changed = [*corpora, parts.chatbot]
         whole = [*shown, *corpora]
-        # The conversation first: to name the corpora the encoder is needed, and that may take a while.
+        # The conversation first: the corpora need the encoder, which may take a while to load.
         loaded = page.load(self.load, bridge.value, [*shown, parts.corpus], js=_REMEMBERED, **QUIET)
         loaded.then(self.load_corpora, parts.corpus, corpora, **QUIET)
         parts.bridge.current.change(None, parts.bridge.current, None, js=_REMEMBER, **QUIET)
@@ -82,7 +82,7 @@ class Browsing:
 
     @show_errors
     def load(self, remembered: str | None) -> Updates:
-        """Show the conversation that this tab had, else the one that was used last."""
+        """Show the last conversation of this tab of the browser, else the most recent one."""
         newest = self._stores.conversations.list(limit=1).conversations
         chosen = remembered or (newest[0].id if newest else "")
         conversation = self._stores.conversations.load(chosen) if chosen else None
@@ -91,12 +91,12 @@ class Browsing:
 
     @show_errors
     def load_corpora(self, corpus: str) -> Updates:
-        """Name the corpora, and what answers for the one that is chosen."""
+        """List the corpora, and the release that answers for the chosen one."""
         return self._corpora(corpus or self._settings.corpus)
 
     @show_errors
     def new(self, corpus: str) -> Updates:
-        """Begin with an empty page; a conversation is stored with its first question."""
+        """Show an empty conversation, which is stored with its first question."""
         return {**self._show(None, corpus), **self._corpora(corpus)}
 
     @show_errors
@@ -108,7 +108,7 @@ class Browsing:
 
     @show_errors
     def delete(self, conversation_id: str, current: str, corpus: str) -> Updates:
-        """Remove a conversation; its traces stay."""
+        """Delete a conversation; its traces stay."""
         self._running.stop(conversation_id)
         self._stores.conversations.delete(conversation_id)
         if conversation_id == current:
@@ -117,13 +117,13 @@ class Browsing:
 
     @show_errors
     def rename(self, conversation_id: str, title: str, current: str) -> str:
-        """Give a conversation another title."""
+        """Rename a conversation."""
         self._stores.conversations.rename(conversation_id, title)
         return self._listing(current)
 
     @show_errors
     def older(self, current: str) -> str:
-        """Show every conversation."""
+        """List all conversations."""
         return self._listing(current, _ALL)
 
     @show_errors
@@ -135,7 +135,7 @@ class Browsing:
 
     @show_errors
     def show_sources(self, current: str, clicked: gr.SelectData) -> str:
-        """Bring back the sources of the exchange that was clicked."""
+        """Show the sources of the exchange that was clicked."""
         exchange = view.exchange_at(self._stores.conversations.load(current), _message_index(clicked))
         return view.sources(exchange, self._settings.grounding.min_support)
 

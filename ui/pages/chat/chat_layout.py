@@ -1,4 +1,4 @@
-"""The components of the chat tab, and where they stand."""
+"""The components of the chat tab and their layout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXAMPLES = (
     "How are the two searches combined?",
     "When does ragsmith refuse to answer?",
 )
-"""Of the sample corpus; no other one is known well enough to promise an answer."""
+"""Questions about the sample corpus; of no other corpus is it known what it answers."""
 
 _WELCOME = """### Ask your documents
 Every answer names its sources: click a number to see the sentence in its place."""
@@ -28,14 +28,15 @@ LINKED = ("prompts", "lab", "evaluate", "retrieval")
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """What is not seen: where the script hands over what was clicked, and what an event leaves for the next.
+    """Hidden components: the script passes on what was clicked, and events leave values for later ones.
 
     Attributes:
-        value: What was clicked; the script names it and presses one of the buttons.
+        value: What was clicked; the script sets it and presses one of the buttons.
         current: Id of the conversation that is shown; empty for a new one. It lives in the browser, so that an
-            open page goes on after a restart of the server.
-        editing: Position of the question that is being edited; named when a question is sent.
+            open page continues after a restart of the server.
+        editing: Position of the question that is being edited, sent with the question.
         rated: Trace and thumb that a comment belongs to.
+        links: By ``tab``, the button that shows the view of the address: only that view asks the server.
     """
 
     value: Any
@@ -48,7 +49,6 @@ class Bridge:
     older: Any
     open_trace: Any
     case_of_trace: Any
-    # What shows the view that the address names, by the ``tab`` in it: only that one asks the server.
     links: Mapping[str, Any]
 
 
@@ -84,7 +84,7 @@ class ChatParts:
 
 
 def build_bridge() -> Bridge:
-    """The components that are not seen."""
+    """Build the hidden components."""
     with gr.Column(elem_id="bridge"):
         return Bridge(
             value=gr.Textbox(),
@@ -96,17 +96,17 @@ def build_bridge() -> Bridge:
             delete=gr.Button(elem_id="do-delete"),
             older=gr.Button(elem_id="do-older"),
             open_trace=gr.Button(elem_id="do-open-trace"),
-            # Beside the tabs, since what stands in one is not there until it is opened.
+            # Outside the tabs, because the components of a tab do not exist until it is opened.
             case_of_trace=gr.Button(elem_id="do-case-of-trace"),
             links={name: gr.Button(elem_id=f"do-link-{name}") for name in LINKED},
         )
 
 
 def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
-    """The chat tab.
+    """Build the chat tab.
 
     Args:
-        folders: Whether a folder of this machine may be named.
+        folders: Whether a folder of this machine may be added.
     """
     with gr.Row(elem_id="chat", equal_height=True):
         with gr.Column(elem_id="left", min_width=0, scale=0):

@@ -1,4 +1,4 @@
-"""Traces as HTML: the list, and one trace as a tree of its steps. Pure functions."""
+"""Traces as HTML: the list, and the steps of one trace as a tree. Pure functions."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rag.tracing.trace_store import Span, Trace, TracePage
 from ui.pages.safe_markup import fragment, note
 
 SHOWN_JSON = 20_000
-"""Characters of one input or output; a browser grows slow on more, and a person reads less."""
+"""Characters of one input or output; more makes the browser slow, and nobody reads it."""
 
 DEEPEST_INDENT = 12
-"""Levels of the tree that are indented; what is nested more deeply keeps the indent of the last one."""
+"""Levels of the tree that are indented; deeper ones have the indent of the last one."""
 
-NOTHING_FITS = "No trace fits. Ask a question in the chat, or change the filter."
+NO_TRACES = "No matching traces. Ask a question in the chat, or change the filter."
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """An input, an output or the attributes of a step as JSON; ``left_out`` counts the characters not shown."""
+    """An input, an output or the attributes of a step as JSON, without the last ``left_out`` characters."""
 
     title: str
     json: str
@@ -60,19 +60,19 @@ class Step:
 
 
 def list_html(page: TracePage, first: int, chosen: str = "") -> str:
-    """A part of the list.
+    """Render a page of the list.
 
     Args:
-        first: Number of the first trace on it, from 1.
-        chosen: Id of the trace that is shown beside it.
+        first: Number of the first trace on the page, from 1.
+        chosen: Id of the trace that is shown beside the list.
     """
     if not page.traces:
-        return note(NOTHING_FITS)
+        return note(NO_TRACES)
     return fragment("traces_list.html.jinja", rows=rows_of(page), first=first, total=page.total, chosen=chosen)
 
 
 def rows_of(page: TracePage) -> list[Row]:
-    """The traces of a page as the list shows them."""
+    """Return the traces of a page as the list shows them."""
     now = time.time()
     return [_row(trace, now) for trace in page.traces]
 
@@ -93,7 +93,7 @@ def _row(trace: Trace, now: float) -> Row:
 
 
 def _when(started: float, now: float) -> str:
-    """The time of a trace of today, else the day, with the year where it is another; the title has all of it."""
+    """Format the time of a trace of today, else its day, with the year where that differs."""
     moment = datetime.fromtimestamp(started).astimezone()
     present = datetime.fromtimestamp(now).astimezone()
     if moment.date() == present.date():
@@ -102,12 +102,12 @@ def _when(started: float, now: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Date and time of this machine's zone."""
+    """Format date and time in the time zone of this machine."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def trace_html(trace: Trace) -> str:
-    """One trace with all its steps."""
+    """Render a trace with all its steps."""
     facts = (
         ("", clock(trace.started)),
         ("", "running" if trace.latency_s is None else format_seconds(trace.latency_s)),
@@ -127,7 +127,7 @@ def _steps(trace: Trace) -> Iterator[Step]:
     known = {span.id for span in trace.spans}
     children: dict[str | None, list[Span]] = {}
     for span in trace.spans:
-        # A step whose parent was never stored stands at the top: nothing is hidden.
+        # A step whose parent was never stored is shown at the top level.
         parent = span.parent_id if span.parent_id in known else None
         children.setdefault(parent, []).append(span)
     waiting = [(span, 0) for span in reversed(children.get(None, []))]
@@ -148,7 +148,7 @@ def _step(span: Span, depth: int, began: float, total: float) -> Step:
     facts = [format_seconds(took) if took is not None else "not finished"]
     if span.input_tokens is not None or span.output_tokens is not None:
         facts.append(format_tokens(span.input_tokens, span.output_tokens, split=True))
-    # Only a model costs: of the other steps "unknown" would say nothing.
+    # Only models have a cost: "unknown" would be misleading for other steps.
     if span.cost_usd is not None or span.kind in ("llm", "chat_model"):
         facts.append(format_cost(span.cost_usd))
     data = [_data("Input", span.input), _data("Output", span.output)]

@@ -24,10 +24,10 @@ Cursors = tuple[float, ...]
 
 
 class TracesTab:
-    """Components and events of the tab. Made inside the tab that is open.
+    """Components and events of the tab, made inside the blocks that are open.
 
-    A page of the list begins below a point in time. ``cursors`` are the points of the pages that were gone
-    through, so that *Newer* leads back; ``chosen`` is the id of the trace that is shown.
+    A page of the list begins below a time. ``cursors`` are these times for the pages so far, so that *Newer* leads
+    back; ``chosen`` is the id of the trace that is shown.
     """
 
     def __init__(self, traces: TraceStore) -> None:
@@ -71,8 +71,8 @@ class TracesTab:
         Args:
             page: The blocks.
             tabs: All tabs, to bring this one to the front.
-            tab: This one, for what happens when it is opened.
-            bridge: Where a trace to be opened is named.
+            tab: This one, to fill it when it is opened.
+            bridge: Names the trace that was clicked.
         """
         self._tabs = tabs
         filters = [self._text, self._status, self._chosen]
@@ -89,24 +89,24 @@ class TracesTab:
 
     @show_errors
     def first_page(self, text: str | None, status: str, chosen: str) -> Updates:
-        """The newest traces that fit."""
+        """Show the newest matching traces."""
         return self._show(text, status, chosen, ())
 
     @show_errors
     def older(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
-        """The page below."""
+        """Show the next older page."""
         shown = self._page(text, status, cursors)
         below = (*cursors, shown.traces[-1].started) if shown.traces else cursors
         return self._show(text, status, chosen, below)
 
     @show_errors
     def newer(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
-        """The page above."""
+        """Show the next newer page."""
         return self._show(text, status, chosen, cursors[:-1])
 
     @show_errors
     def open(self, trace_id: str, text: str | None, status: str) -> Updates:
-        """Show a trace, from wherever it was clicked."""
+        """Show a trace that was clicked, on any tab."""
         trace = self._traces.get(trace_id)
         return {
             self._tabs: gr.Tabs(selected="traces"),
