@@ -94,14 +94,14 @@ def test_a_link_in_the_upload_folder_leads_nowhere(tmp_path: Path, secret: Path)
     folder = tmp_path / "tmp"
     folder.mkdir()
     (folder / "link.md").symlink_to(secret)
-    with pytest.raises(LoadError, match="not uploaded"):
+    with pytest.raises(LoadError, match="must be uploaded"):
         check_references([reference(folder / "link.md")], folder)
 
 
 def test_a_folder_is_no_upload(tmp_path: Path) -> None:
     (tmp_path / "hash").mkdir()
     for folder in (tmp_path, tmp_path / "hash"):
-        with pytest.raises(LoadError, match="not uploaded"):
+        with pytest.raises(LoadError, match="must be uploaded"):
             check_references([reference(folder)], tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_deeply_nested_reference_is_found(tmp_path: Path, secret: Path) -> Non
     value: Any = reference(secret)
     for _ in range(5_000):
         value = [{"value": value}]
-    with pytest.raises(LoadError, match="not uploaded"):
+    with pytest.raises(LoadError, match="must be uploaded"):
         check_references(value, tmp_path)
 
 

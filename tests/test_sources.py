@@ -15,6 +15,7 @@ from PIL import Image
 from scripted_app import PDF_PAGES, SENTENCE, TEXT, ScriptedApp, pdf
 
 from rag.errors import LoadError
+from rag.evaluation.report_rendering import printable
 from rag.indexing.corpora import StoredDocument
 from ui.pages.documents.pdf_pages import Box, find_on_page, render_page
 from ui.pages.documents.sources import WINDOW, Span, page_of, quote_on_page, source_routes
@@ -74,7 +75,8 @@ def test_any_span_of_any_text_is_marked_or_nothing_is(
     if start < end <= len(text):
         import html as escapes
 
-        assert [escapes.unescape(each) for each in marked] == [text[start:end]]
+        # Characters that cannot be seen are shown by a sign.
+        assert [escapes.unescape(each) for each in marked] == [printable(text[start:end])]
     else:
         assert not marked
         assert "does not fit" in html
