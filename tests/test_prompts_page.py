@@ -418,7 +418,7 @@ def test_a_field_changes_its_setting_and_nothing_else(data: st.DataObject) -> No
 def test_a_draft_that_cannot_be_read_is_not_written_into() -> None:
     for text in ("a: [", "- a\n", "settings: 3\n", "a: &x 1\nb: *x", "a: 2024-13-45"):
         assert settings_in(text) is None
-        with pytest.raises(PromptError, match="must be valid YAML"):
+        with pytest.raises(PromptError, match="must be readable"):
             with_settings(text, {"seed": 1})
 
 

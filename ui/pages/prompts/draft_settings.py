@@ -78,12 +78,12 @@ def with_settings(text: str, changes: Mapping[str, Any]) -> str:
         changes: New values by name; None removes a setting.
 
     Raises:
-        PromptError: The draft is not valid YAML.
+        PromptError: The draft cannot be read.
     """
     given = settings_in(text)
     if given is None:
         raise PromptError(
-            "The draft must be valid YAML before a field can change it.", fix="Correct the draft first."
+            "The draft must be readable before a field can change it.", fix="Correct the draft first."
         )
     wanted = {name: value for name, value in (given | dict(changes)).items() if value is not None}
     whole = plain_yaml.load(text)
