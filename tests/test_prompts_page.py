@@ -160,7 +160,7 @@ def test_a_malformed_draft_is_told_and_loses_nothing(page: Page, app: App) -> No
     make_and_choose(page, app, "malformed")
     text = begin(page)
     for broken, told in (
-        ("messages: [\n" + text, "no YAML"),
+        ("messages: [\n" + text, "must be valid YAML"),
         (text.replace("description:", "descripton:"), "at description"),
         (text + "\n" + "settings:\n  temperature: 9\n", "temperature"),
         (text.replace("{{question}}", "{{query}}"), "used but not declared: query"),
@@ -202,7 +202,7 @@ def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, 
     make_and_choose(page, app, "late")
     text = begin(page)
     draft(page).fill("messages: [\n" + text)
-    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("no YAML")
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("must be valid YAML")
     held: list[Route] = []
     page.route("**/queue/join*", lambda route: route.continue_() if held else held.append(route))
     with page.expect_request("**/queue/join*"):
@@ -211,7 +211,7 @@ def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(page: Page, 
     draft(page).fill(typed)
     expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
     held[0].continue_()
-    expect(page.locator(".toast-body")).to_contain_text("no YAML")
+    expect(page.locator(".toast-body")).to_contain_text("must be valid YAML")
     settle(page)
     expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
     expect(draft(page)).to_have_value(typed)
