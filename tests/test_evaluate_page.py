@@ -209,7 +209,7 @@ def test_a_file_is_previewed_with_its_bad_rows_before_it_is_saved(page: Page, ap
     page.locator("#import-name").locator("textarea, input").fill("imported")
     page.locator("#import-cases input[type=file]").set_input_files(file)
     preview = page.locator("#import-preview")
-    expect(preview).to_contain_text("1 good")
+    expect(preview).to_contain_text("1 valid")
     expect(preview).to_contain_text("row 2:")
     expect(preview).to_contain_text("colour")
     assert app.evaluations.datasets.newest("imported") is None

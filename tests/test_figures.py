@@ -44,6 +44,9 @@ def test_tokens() -> None:
     assert format_tokens(700, 1_112) == "1,812 tok"
     assert format_tokens(9, None) == "9 tok"
     assert format_tokens(None, None) == "tokens unknown"
+    assert format_tokens(1_700, 112, split=True) == "1,700 + 112 tok"
+    assert format_tokens(5, None, split=True) == "5 + ? tok"
+    assert format_tokens(None, None, split=True) == "tokens unknown"
 
 
 def test_place() -> None:

@@ -117,8 +117,8 @@ def test_columns_that_say_the_same_have_names_of_their_own() -> None:
 def test_a_setting_tells_where_it_comes_from(own: App) -> None:
     draft = own.stores.prompt("answer").model_copy(update={"settings": PromptSettings(style="brief", passages=2)})
     own.stores.prompts.save(draft, by="me", message="Shorter.")
-    held = resolve(own.releases, Column(prompt="answer@2", passages="4", more="decoding.temperature=0.7"))
-    found = {each.name: each for each in held.settings}
+    resolved = resolve(own.releases, Column(prompt="answer@2", passages="4", more="decoding.temperature=0.7"))
+    found = {setting.name: setting for setting in resolved.settings}
     assert (found["answer.style"].value, found["answer.style"].origin) == ("brief", "version")
     assert (found["retrieval.k"].value, found["retrieval.k"].origin) == ("4", "here")
     assert (found["retrieval.mode"].value, found["retrieval.mode"].origin) == ("hybrid", "process")

@@ -60,7 +60,7 @@ def test_no_event_takes_a_file_that_was_not_uploaded(app: ScriptedApp, client: h
 
     def is_refused(event: dict[str, Any]) -> bool:
         outcome = trigger(client, event["id"], list(islice(forms, len(event["inputs"]))))
-        return not outcome.success and "was not uploaded" in outcome.output and SECRET not in outcome.output
+        return not outcome.success and "must be uploaded" in outcome.output and SECRET not in outcome.output
 
     with ThreadPoolExecutor(8) as several:
         refused = list(several.map(is_refused, asked))
@@ -94,20 +94,20 @@ def test_a_link_in_the_upload_folder_leads_nowhere(tmp_path: Path, secret: Path)
     folder = tmp_path / "tmp"
     folder.mkdir()
     (folder / "link.md").symlink_to(secret)
-    with pytest.raises(LoadError, match="not uploaded"):
+    with pytest.raises(LoadError, match="must be uploaded"):
         check_references([reference(folder / "link.md")], folder)
 
 
 def test_a_folder_is_no_upload(tmp_path: Path) -> None:
     (tmp_path / "hash").mkdir()
     for folder in (tmp_path, tmp_path / "hash"):
-        with pytest.raises(LoadError, match="not uploaded"):
+        with pytest.raises(LoadError, match="must be uploaded"):
             check_references([reference(folder)], tmp_path)
 
 
 def test_a_hidden_file_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / ".hidden.md").write_text("notes")
-    with pytest.raises(LoadError, match="hidden file"):
+    with pytest.raises(LoadError, match="must not be hidden"):
         check_references([reference(tmp_path / ".hidden.md")], tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_a_deeply_nested_reference_is_found(tmp_path: Path, secret: Path) -> Non
     value: Any = reference(secret)
     for _ in range(5_000):
         value = [{"value": value}]
-    with pytest.raises(LoadError, match="not uploaded"):
+    with pytest.raises(LoadError, match="must be uploaded"):
         check_references(value, tmp_path)
 
 
@@ -147,7 +147,7 @@ class TestFolders:
     @pytest.mark.parametrize("named", ["/etc", "..", "{root}/..", "{root}-other", "~", "{root}/out"])
     def test_nothing_outside_a_root_is_taken(self, root: Path, named: str) -> None:
         (root / "out").symlink_to("/etc")
-        with pytest.raises(LoadError, match="not inside a folder"):
+        with pytest.raises(LoadError, match="must be inside a folder"):
             check_folder(self.settings(root), named.format(root=root), {})
 
     @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from prompts.files import as_yaml, parse_draft, parse_prompt
 from prompts.template import Message, PromptTemplate, PromptTemplateError
 from rag.documents.loaders import load as load_file
 from rag.errors import PromptError
-from ui.pages.prompts.prompts_draft import FIELDS, meant, settings_in, with_settings
+from ui.pages.prompts.draft_settings import FIELDS, field_value, settings_in, with_settings
 
 # Each line stands for eight of the line before it: the last one for a thousand million numbers.
 NAMES = "abcdefghij"
@@ -139,7 +139,7 @@ def test_front_matter_is_read_as_text_and_named(tmp_path: Path, text: str) -> No
 def test_a_schema_typed_into_its_field_may_not_be_nested_without_end(depth: int) -> None:
     (field,) = (each for each in FIELDS if each.kind == "json")
     with pytest.raises(PromptError, match=r"JSON schema is (nested too deeply|no JSON)"):
-        meant(field, '{"a":' * depth + "1" + "}" * depth)
+        field_value(field, '{"a":' * depth + "1" + "}" * depth)
 
 
 def test_unusual_line_ends_in_a_prompt_survive_its_file() -> None:
@@ -151,5 +151,5 @@ def test_unusual_line_ends_in_a_prompt_survive_its_file() -> None:
 
 def test_a_schema_as_deep_as_allowed_goes_into_the_draft_and_comes_back() -> None:
     (field,) = (each for each in FIELDS if each.kind == "json")
-    value = meant(field, '{"a":' * 62 + "1" + "}" * 62)
+    value = field_value(field, '{"a":' * 62 + "1" + "}" * 62)
     assert (settings_in(with_settings("a: 1\n", {"json_schema": value})) or {})["json_schema"] == value

@@ -16,8 +16,8 @@ from prompts.files import as_draft, parse_draft
 from rag.errors import PromptError
 from rag.settings import Settings
 from ui.app.app import App, open_app
-from ui.pages.prompts.prompts_draft import FIELDS, meant, settings_in, shown, with_settings
-from ui.pages.prompts.prompts_list import Shelf
+from ui.pages.prompts.draft_settings import FIELDS, field_text, field_value, settings_in, with_settings
+from ui.pages.prompts.prompt_listing import PromptListing
 from ui.pages.prompts.prompts_view import changes_html, head_html, template_html
 
 QUESTION = "What does the Stop button do?"
@@ -361,7 +361,7 @@ def test_a_thousand_versions_stay_fluid(open_page: Open, app: App) -> None:
     expect(page.locator(".rs-point")).to_have_count(120)
     page.locator("#prompt-filter").locator("textarea, input").fill("no. 77")
     expect(page.locator(".rs-point")).to_have_count(11)
-    expect(page.locator("#prompt-points .rs-count")).to_contain_text("11 of 11 that fit, of 1,000")
+    expect(page.locator("#prompt-points .rs-count")).to_contain_text("11 of 11 that match, of 1,000")
 
 
 # Without a browser.
@@ -401,7 +401,7 @@ def test_a_field_changes_its_setting_and_nothing_else(data: st.DataObject) -> No
     rest = {name: each for name, each in (before.get("settings") or {}).items() if name != field.name}
     assert {name: each for name, each in told.items() if name != field.name} == rest
     assert [yaml.safe_load(after).get(name) for name in "ab"] == [before.get(name) for name in "ab"]
-    assert meant(field, shown(field, told)) == value
+    assert field_value(field, field_text(field, told)) == value
     if "# top" in text:
         assert after.startswith("# top\n")
         assert "# below\nb: |\n  # no comment\n" in after
@@ -410,7 +410,7 @@ def test_a_field_changes_its_setting_and_nothing_else(data: st.DataObject) -> No
 def test_a_draft_that_cannot_be_read_is_not_written_into() -> None:
     for text in ("a: [", "- a\n", "settings: 3\n", "a: &x 1\nb: *x", "a: 2024-13-45"):
         assert settings_in(text) is None
-        with pytest.raises(PromptError, match="cannot be read"):
+        with pytest.raises(PromptError, match="must be readable"):
             with_settings(text, {"seed": 1})
 
 
@@ -422,14 +422,14 @@ def test_every_setting_has_a_field() -> None:
 
 def test_every_prompt_that_ships_can_be_shown_and_drafted() -> None:
     library = PromptLibrary()
-    shelf = Shelf(library, Path("nowhere"))
-    for entry in shelf.entries():
-        prompt = shelf.load(f"{entry.name}@{entry.newest}")
+    listing = PromptListing(library, Path("nowhere"))
+    for entry in listing.entries():
+        prompt = listing.load(f"{entry.name}@{entry.newest}")
         assert prompt.label in head_html(prompt, ("production",), ships=True)
-        shown_as = template_html(prompt, shelf.exports(prompt.label))
+        shown_as = template_html(prompt, listing.exports(prompt.label))
         assert all(f"{name}" in shown_as for name in prompt.variables)
         assert parse_draft(as_draft(prompt), prompt.name, 1).sha256 == prompt.sha256
-        assert shelf.line(entry.name, "", 9).points[0].ships
+        assert listing.version_page(entry.name, "", 9).versions[0].ships
 
 
 def test_a_version_that_was_changed_is_listed_with_what_is_wrong(tmp_path: Path) -> None:
@@ -437,8 +437,8 @@ def test_a_version_that_was_changed_is_listed_with_what_is_wrong(tmp_path: Path)
     made = library.save(library.load("answer@1").model_copy(update={"name": "spoiled"}), by="ida", message="one")
     path = tmp_path / "spoiled" / f"{made.version}.yaml"
     path.write_text(path.read_text(encoding="utf-8").replace("one to four", "five"), encoding="utf-8")
-    (point,) = Shelf(library, tmp_path).line("spoiled", "", 9).points
-    assert "has changed since it was saved" in point.error
+    (version,) = PromptListing(library, tmp_path).version_page("spoiled", "", 9).versions
+    assert "has changed since it was saved" in version.error
 
 
 @given(TEXTS, TEXTS)

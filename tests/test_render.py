@@ -9,37 +9,44 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from run_cells import case, cell, failed
 
 from prompts import Move, PromptLibrary
 from prompts.diff import Change, Piece
 from rag.answering.conversation_store import ConversationPage, ConversationSummary
+from rag.evaluation.case_answers import Answered
+from rag.evaluation.grid import GridPage
+from rag.evaluation.measures import BY_NAME
+from rag.evaluation.run_store import CellPassage, Plan, Run
+from rag.evaluation.runner import EvaluationProgress
+from rag.evaluation.statistics import Estimate
+from rag.evaluation.summary import Figure, Summary, VariantSummary
+from rag.evaluation.variants import Variant
 from rag.tracing.trace_store import Feedback, Span, Trace, TracePage
-from rag.types import Answer, AnswerStatus, Citation, Hit, Passage, Usage
+from rag.types import Answer, AnswerStatus, Citation, Hit, Passage, Turn, Usage
 from ui.app.health import Health
 from ui.pages.chat.answer_html import (
     answer_html,
-    cost,
     document_url,
     draft_html,
-    duration,
     footer_html,
     question_html,
     step_line,
-    tokens,
 )
 from ui.pages.chat.conversation_view import ago, listing_html
 from ui.pages.chat.sources_panel import sources_html
+from ui.pages.evaluate import runs_view
 from ui.pages.health_strip import notices_html, strip_html
-from ui.pages.prompts.prompts_edit import bar_html
-from ui.pages.prompts.prompts_list import Entry, Export, Line, Point
+from ui.pages.prompts.prompt_editor import bar_html
+from ui.pages.prompts.prompt_listing import Export, PromptEntry, VersionEntry, VersionPage
 from ui.pages.prompts.prompts_view import (
     changes_html,
     entries_html,
     head_html,
-    line_html,
     moves_html,
     template_html,
     used_html,
+    versions_html,
 )
 from ui.pages.safe_markup import Reference, markdown, note, plain_with_citations
 from ui.pages.traces.trace_view import list_html, trace_html
@@ -250,12 +257,12 @@ def prompts_page() -> str:
     message = prompt.messages[0].model_copy(update={"content": HOSTILE})
     hostile = prompt.model_copy(update={"messages": (message,), "description": HOSTILE, "tags": (HOSTILE,)})
     move = Move(label="staging", version=1, by=HOSTILE, at=datetime.now(UTC), message=HOSTILE)
-    point = Point(1, (HOSTILE,), HOSTILE, None, HOSTILE)
+    version = VersionEntry(1, (HOSTILE,), HOSTILE, None, HOSTILE)
     change = Change(HOSTILE, "", HOSTILE, (Piece("added", HOSTILE),))
     return "".join(
         [
-            entries_html([Entry(HOSTILE, 1, {HOSTILE: 1})], ""),
-            line_html(Line((point,), 1, 1), 1),
+            entries_html([PromptEntry(HOSTILE, 1, {HOSTILE: 1})], ""),
+            versions_html(VersionPage((version,), 1, 1), 1),
             head_html(hostile, (HOSTILE,), ships=False),
             template_html(hostile, [Export(HOSTILE, None, HOSTILE)]),
             changes_html([change], HOSTILE, HOSTILE),
@@ -266,12 +273,34 @@ def prompts_page() -> str:
     )
 
 
+def evaluate_page() -> str:
+    asked = case(0, question=HOSTILE, answers=(HOSTILE,), notes=HOSTILE, history=(Turn(HOSTILE, HOSTILE),))
+    passage = CellPassage(HOSTILE, HOSTILE, 1, HOSTILE, cited=True)
+    answered = cell(0, 0, answer=HOSTILE, rationale=HOSTILE, trace_id=HOSTILE, passages=(passage,))
+    row = Answered(0, asked, (answered, failed(1, 0)))
+    variants = (Variant(name=HOSTILE, changes={"model": HOSTILE}), Variant(name="other"))
+    plan = Plan(variants=variants, states=("", ""), corpus=HOSTILE)
+    run = Run(HOSTILE, HOSTILE, 1.0, "failed", HOSTILE, 1, "", plan, error=HOSTILE)
+    figure = Figure(Estimate(0.5, 0.4, 0.6, 10), Estimate(0.1, 0.05, 0.2, 10))
+    shown = tuple(VariantSummary(each.name, each.changes, 1, 1, 0, {"contains": figure}) for each in variants)
+    summary = Summary(run, 1, 0, (BY_NAME["contains"],), shown)
+    return "".join(
+        [
+            runs_view.runs_html([run], [1], [2], "", 3),
+            runs_view.head_html(run, 1, EvaluationProgress(1, 2, 1, 1, 9.0), (HOSTILE,)),
+            runs_view.table_html(summary),
+            runs_view.grid_html(GridPage((row,), 0, 1), summary, "0:0"),
+            *(runs_view.cell_html(row, number, HOSTILE) for number in range(2)),
+        ]
+    )
+
+
 def frame() -> str:
     health = Health(HOSTILE, True, HOSTILE, False, HOSTILE, True, (HOSTILE,))
     return strip_html(health) + notices_html(health) + note(HOSTILE)
 
 
-@pytest.mark.parametrize("page", [chat_page, traces_page, prompts_page, frame])
+@pytest.mark.parametrize("page", [chat_page, traces_page, prompts_page, evaluate_page, frame])
 def test_no_text_of_others_becomes_markup(page: Callable[[], str]) -> None:
     html = page()
     seen = Markup(html)
@@ -340,29 +369,14 @@ def test_an_answer_looks_like_what_became_of_it(status: str, badge: str | None) 
 
 def test_the_footer_says_time_tokens_cost_prompt_and_trace() -> None:
     shown = Markup(footer_html(ANSWER)).text
-    assert shown == "1.9 s · 812 tok · $0.0001 · answer@1 · trace ↗ · + case · copy"
+    assert shown == "1.9 s · 812 tok · $0.00012 · answer@1 · trace ↗ · + case · copy"
 
 
 def test_what_is_not_known_is_not_shown_as_nothing() -> None:
     shown = Markup(footer_html(replace(ANSWER, cost_usd=None, usage=Usage()))).text
     assert "cost unknown" in shown
     assert "tokens unknown" in shown
-    assert tokens(replace(ANSWER, usage=Usage(None, 12))) == "12 tok"
-
-
-@pytest.mark.parametrize(
-    ("usd", "shown"),
-    [(None, "cost unknown"), (0.0, "$0"), (0.000012, "< $0.0001"), (0.01234, "$0.0123"), (2.345, "$2.35")],
-)
-def test_costs(usd: float | None, shown: str) -> None:
-    assert cost(usd) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (1.93, "1.9 s"), (12.4, "12 s"), (200, "3 min 20 s")]
-)
-def test_durations(seconds: float, shown: str) -> None:
-    assert duration(seconds) == shown
+    assert "12 tok" in footer_html(replace(ANSWER, usage=Usage(None, 12)))
 
 
 def test_cited_evidence_comes_first_with_its_sentence_marked() -> None:
@@ -425,7 +439,7 @@ def test_the_tree_of_a_trace_shows_every_step_even_without_its_parent() -> None:
 def test_a_list_of_traces_counts_what_it_does_not_show() -> None:
     traces = tuple(Trace(f"t{number}", 1000.0 + number, "ok", f"Q{number}") for number in range(3))
     assert "51–53 of 1,204" in list_html(TracePage(traces, 1204), 51)
-    assert "No trace fits" in list_html(TracePage((), 0), 1)
+    assert "No matching traces" in list_html(TracePage((), 0), 1)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from PIL import Image
 from scripted_app import PDF_PAGES, SENTENCE, TEXT, ScriptedApp, pdf
 
 from rag.errors import LoadError
+from rag.evaluation.report_rendering import printable
 from rag.indexing.corpora import StoredDocument
 from ui.pages.documents.pdf_pages import Box, find_on_page, render_page
 from ui.pages.documents.sources import WINDOW, Span, page_of, quote_on_page, source_routes
@@ -74,7 +75,8 @@ def test_any_span_of_any_text_is_marked_or_nothing_is(
     if start < end <= len(text):
         import html as escapes
 
-        assert [escapes.unescape(each) for each in marked] == [text[start:end]]
+        # Characters that cannot be seen are shown by a sign.
+        assert [escapes.unescape(each) for each in marked] == [printable(text[start:end])]
     else:
         assert not marked
         assert "does not fit" in html
@@ -105,11 +107,11 @@ def test_a_place_alone_is_shown_without_a_mark(client: TestClient) -> None:
 def test_a_file_that_is_gone_is_told_and_its_text_shown(
     client: TestClient, app: ScriptedApp, tmp_path: Path
 ) -> None:
-    assert "not there any more" in client.get("/documents/1").text
+    assert "no longer exists" in client.get("/documents/1").text
     there = tmp_path / "there.txt"
     there.write_text("Hello.")
     number = stored(app, "Hello.", str(there))
-    assert "not there any more" not in client.get(f"/documents/{number}").text
+    assert "no longer exists" not in client.get(f"/documents/{number}").text
 
 
 def test_a_document_that_was_removed_is_a_clear_page(client: TestClient) -> None:
@@ -256,7 +258,7 @@ def test_a_pdf_that_is_gone_or_broken_falls_back_to_its_text(
     broken = tmp_path / "broken.pdf"
     document = app.documents[2]
     app.documents[70] = replace(document, id=70, path=str(broken))
-    assert "not there any more" in client.get("/documents/70?start=0&end=6").text
+    assert "no longer exists" in client.get("/documents/70?start=0&end=6").text
     broken.write_bytes(b"%PDF-1.4 nonsense")
     html = client.get("/documents/70?start=0&end=6").text
     assert "cannot be shown as pages" in html

@@ -56,7 +56,7 @@ class VariantAnswer:
     Attributes:
         scores: Titles of measures, with their values.
         sources: Best first; a marker in the answer is a number of this list.
-        spent: Time, tokens and cost, and the trace.
+        spent: Time, tokens and cost, as far as they are known.
     """
 
     name: str
@@ -65,7 +65,7 @@ class VariantAnswer:
     status: str = ""
     scores: tuple[tuple[str, str], ...] = ()
     sources: tuple[Source, ...] = ()
-    spent: str = ""
+    spent: tuple[str, ...] = ()
 
 
 def case_html(answered: Answered, names: Sequence[str]) -> str:
@@ -83,12 +83,13 @@ def case_html(answered: Answered, names: Sequence[str]) -> str:
         number=answered.position + 1,
         question=shortened(case.question, QUESTION_LENGTH),
         case=case,
-        answers=[_answer(case, cell, name) for cell, name in zip(answered.cells, names, strict=True)],
+        answers=[variant_answer(case, cell, name) for cell, name in zip(answered.cells, names, strict=True)],
         passages=[_source(case, passage) for passage in texts.values()],
     )
 
 
-def _answer(case: Case, cell: Cell | None, name: str) -> VariantAnswer:
+def variant_answer(case: Case, cell: Cell | None, name: str) -> VariantAnswer:
+    """Return an answer as a report or the page shows it."""
     if cell is None:
         return VariantAnswer(name, MISSING, None)
     mark = MARKS[outcome(cell)]
@@ -111,11 +112,10 @@ def _source(case: Case, passage: CellPassage) -> Source:
     return Source(passage, source_name(passage.name, passage.page), expected)
 
 
-def _spent(cell: Cell) -> str:
+def _spent(cell: Cell) -> tuple[str, ...]:
     parts = [] if cell.latency_s is None else [format_seconds(cell.latency_s, digits=3)]
     if cell.input_tokens is not None or cell.output_tokens is not None:
         parts.append(format_tokens(cell.input_tokens, cell.output_tokens))
     parts.append(format_cost(cell.cost_usd))
     parts += ["from the cache"] if cell.cached else []
-    parts += [f"trace {cell.trace_id}"] if cell.trace_id else []
-    return " · ".join(parts)
+    return tuple(parts)

@@ -31,10 +31,12 @@ def format_cost(usd: float | None) -> str:
     return f"{'-' if usd < 0 else ''}${size:.{places}f}"
 
 
-def format_tokens(read: int | None, written: int | None) -> str:
-    """``812 tok``, read and written together; ``tokens unknown`` where neither is known."""
+def format_tokens(read: int | None, written: int | None, *, split: bool = False) -> str:
+    """``812 tok``, or split ``700 + 112 tok``: read and written; ``tokens unknown`` where neither is known."""
     if read is None and written is None:
         return "tokens unknown"
+    if split:
+        return " + ".join("?" if count is None else f"{count:,}" for count in (read, written)) + " tok"
     return f"{(read or 0) + (written or 0):,} tok"
 
 

@@ -1,4 +1,4 @@
-"""The strip on top of every page: is all well, and if not, what to do."""
+"""The strip at the top of the page: the state of model, index and W&B, and notices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def strip_html(health: Health) -> str:
-    """Model, index and W&B, each with a dot."""
+    """Render the states of model, index and W&B."""
     states = (
         ("Model", health.model, health.model_ok),
         ("Index", health.index, health.index_ok),
@@ -21,5 +21,5 @@ def strip_html(health: Health) -> str:
 
 
 def notices_html(health: Health) -> str:
-    """What needs a person, a line each; empty where nothing does."""
+    """Render the notices that need attention; empty where there are none."""
     return fragment("page_notices.html.jinja", notices=health.notices)

@@ -1,4 +1,4 @@
-"""The page: a strip that says whether all is well, and a tab for each thing a person does."""
+"""The page: a strip with the state of the process, and the tabs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from ui.pages.chat.chat_layout import build_bridge
 from ui.pages.chat.chat_tab import chat_tab
 from ui.pages.evaluate.evaluate_tab import EvaluateTab
 from ui.pages.health_strip import notices_html, strip_html
-from ui.pages.page_events import QUIET, telling
+from ui.pages.html_component import html_component
+from ui.pages.page_events import QUIET, show_errors
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
 from ui.pages.uploads import check_references
@@ -28,13 +29,13 @@ TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "E
 
 
 class Page(gr.Blocks):  # type: ignore[misc]
-    """The blocks of the page, which take no file that was not uploaded, whatever event is asked for."""
+    """The blocks of the page; no event accepts a file that was not uploaded."""
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
-        """Check what the browser names before Gradio opens it.
+        """Check the files that the browser names before Gradio opens them.
 
         Raises:
-            gr.Error: It names another file, or an address.
+            gr.Error: A file was not uploaded, or is an address.
         """
         try:
             check_references(inputs, Path(get_upload_folder()))
@@ -44,7 +45,7 @@ class Page(gr.Blocks):  # type: ignore[misc]
 
 
 def build_page(app: App) -> Page:
-    """Build the page, and hand every tab the parts that it uses."""
+    """Build the page, and pass every tab the parts that it uses."""
     settings, stores, models = app.settings, app.stores, app.models
     releases, evaluations = app.releases, app.evaluations
     page: Page
@@ -53,32 +54,32 @@ def build_page(app: App) -> Page:
         fill_width=True,
         fill_height=True,
         analytics_enabled=False,
-        # Uploads leave their temporary place at once; what is left there was broken off.
+        # Uploads are moved out of the cache at once; what is left there was interrupted.
         delete_cache=(DAY_S, DAY_S),
     ) as page:
-        strip = gr.HTML(elem_id="strip", js_on_load=None, apply_default_css=False)
-        notices = gr.HTML(elem_id="notices", js_on_load=None, apply_default_css=False)
+        strip = html_component("strip")
+        notices = html_component("notices")
         bridge = build_bridge()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(TABS["chat"], id="chat"):
                 question = chat_tab(page, bridge, settings, stores, releases)
             with gr.Tab(TABS["prompts"], id="prompts") as prompts:
-                library = PromptsTab(settings, stores, models, releases, evaluations)
+                prompts_tab = PromptsTab(settings, stores, models, releases, evaluations)
             with gr.Tab(TABS["traces"], id="traces") as traces:
-                listed = TracesTab(stores.traces)
+                traces_tab = TracesTab(stores.traces)
             with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
-                measured = EvaluateTab(settings, stores, models, releases, evaluations)
-        library.wire(page, tabs, prompts, bridge)
-        listed.wire(page, tabs, traces, bridge)
-        measured.wire(page, tabs, evaluate, bridge, question)
+                evaluate_tab = EvaluateTab(settings, stores, models, releases, evaluations)
+        prompts_tab.wire(page, tabs, prompts, bridge)
+        traces_tab.wire(page, tabs, traces, bridge)
+        evaluate_tab.wire(page, tabs, evaluate, bridge, question)
         _keep_fresh(app.health, page, [strip, notices])
-    # One person's slow answer must not keep another tab's click waiting.
+    # A slow answer must not delay the events of other people and tabs.
     page.queue(default_concurrency_limit=32)
     return page
 
 
 def _keep_fresh(health: HealthCheck, page: gr.Blocks, shown: list[Any]) -> None:
-    @telling
+    @show_errors
     def look() -> tuple[str, str]:
         now = health.check()
         return strip_html(now), notices_html(now)

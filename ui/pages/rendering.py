@@ -1,4 +1,4 @@
-"""HTML of the page from the templates in ``ui/templates``: whatever a text contains, it stays text."""
+"""HTML from the templates in ``ui/templates``, which escape every value."""
 
 from __future__ import annotations
 

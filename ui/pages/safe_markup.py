@@ -1,8 +1,8 @@
-"""Untrusted text to safe HTML: what a document or a model wrote never becomes markup of its own.
+"""Safe HTML from untrusted text: nothing that a document or a model wrote becomes markup of its own.
 
-Answers are Markdown. The parser knows no raw HTML, images become their alternative text, links keep only
-``http``, ``https`` and ``mailto``. Everything comes out as one line, so that a Markdown reader that gets it again
-(Gradio's chatbot) takes it for a single block and looks no deeper.
+Answers are Markdown. The parser reads no raw HTML, images become their alternative text, and links are limited to
+``http``, ``https`` and ``mailto``. The HTML is one line, so that the Markdown parser of Gradio's chatbot takes it
+for a single block.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
 
 _MARKER = re.compile(r"\[(\d{1,3})\]")
 _SAFE_SCHEME = re.compile(r"(?:https?|mailto):", re.IGNORECASE)
-# Control characters, and those that turn the direction of the text around them.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
+# Control characters, and those that change the direction of the text around them.
+_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _CITE = "citation"
-# Stand for the beginning and the end of a marked span while Markdown is read: no parser knows them.
+# Signs for the beginning and the end of a marked span while Markdown is parsed; they mean nothing to the parser.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _MARKED = re.compile(f"{_OPEN}([^<>{_OPEN}{_CLOSE}]+){_CLOSE}")
-# The same for a sentence that is not supported. Emphasis depends on what stands beside it, and at the edge of a
-# sentence that was white space: punctuation, as these double parentheses are, counts like it.
+# Signs for an unsupported sentence. Emphasis depends on the adjacent characters, which are white space at the edge
+# of a sentence; punctuation, such as these double parentheses, has the same effect.
 _DOUBT, _SURE = "\u2e28", "\u2e29"
 _DOUBTS = re.compile(f"(?:({_DOUBT}|%E2%B8%A8)|{_SURE}|%E2%B8%A9)")
 _PIECES = re.compile(f"(<[^>]*>|[{_DOUBT}{_SURE}])")
-# Where Markdown lets no sign in, so many sentences are tried one by one.
+# Sentences that are tried one by one where the signs of all of them would change the Markdown.
 _MOST_TRIED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Where a marker leads.
+    """The target of a marker.
 
     Attributes:
         href: An address of ours.
-        title: What the pointer shows.
+        title: The tooltip.
     """
 
     href: str
@@ -56,26 +56,26 @@ class Reference:
 
 
 Resolve = Callable[[int], Reference | None]
-"""A marker's number to where it leads; None leaves it plain text."""
+"""Returns the target of a marker's number; None leaves the marker plain text."""
 
 
 def markers(text: str) -> set[int]:
-    """The numbers of the markers in a text."""
+    """Return the numbers of the markers in a text."""
     return {int(number) for number in _MARKER.findall(text)}
 
 
 def fragment(template: str, **values: object) -> str:
-    """A part of the page from its template: one line of HTML in which no character hides or turns the text."""
+    """Render a template as one line of HTML, without characters that hide text or change its direction."""
     return _one_line(render(template, **values))
 
 
 def note(text: str, kind: str = "rs-none") -> str:
-    """A sentence of the page's own, such as what to do where there is nothing to show."""
+    """Render a sentence of the page, such as what to do where there is nothing to show."""
     return fragment("page_note.html.jinja", kind=kind, text=text)
 
 
-def plain(text: str) -> str:
-    """The text escaped, on one line of HTML; its own lines stay lines where ``white-space`` keeps them."""
+def _plain(text: str) -> str:
+    # The lines of the text stay lines where ``white-space`` keeps them.
     return _one_line(escape(text))
 
 
@@ -84,25 +84,19 @@ def _one_line(html: str) -> str:
 
 
 def _visible(text: str) -> str:
-    return _UNSEEN.sub("\ufffd", text.replace("\r\n", "\n"))
-
-
-def shortened(text: str, length: int) -> str:
-    """The text on one line, at most so long; what is left out is shown as ``…``."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else f"{line[: length - 1]}…"
+    return _INVISIBLE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def plain_with_citations(text: str, resolve: Resolve) -> str:
-    """As ``plain``, with each known marker ``[n]`` as a link."""
+    """Return the text escaped, on one line of HTML, with each known marker ``[n]`` as a link."""
     parts: list[str] = []
     end = 0
     for found in _MARKER.finditer(text):
         link = citation(int(found[1]), resolve)
         if link:
-            parts += (plain(text[end : found.start()]), link)
+            parts += (_plain(text[end : found.start()]), link)
             end = found.end()
-    parts.append(plain(text[end:]))
+    parts.append(_plain(text[end:]))
     return "".join(parts)
 
 
@@ -119,15 +113,15 @@ def underlined(
     doubtful: Sequence[tuple[int, int]],
     rendered: Callable[[str], str],
 ) -> tuple[Markup, tuple[tuple[int, int], ...]]:
-    """A text as HTML, with its spans marked and its doubtful sentences underlined.
+    """Render a text with its spans marked and its doubtful sentences underlined.
 
     Args:
-        spans, doubtful: First and one past the last character of each, ascending, without overlap.
-        rendered: From the text with signs in it to safe HTML.
+        spans, doubtful: Offsets of the first character and one past the last, ascending, without overlap.
+        rendered: Renders the text with signs in it as safe HTML.
 
     Returns:
-        The HTML, and the sentences that could not be underlined: a sign in them would change what the Markdown
-        means, as in the middle of a link.
+        The HTML, and the sentences that could not be underlined, because a sign would change the meaning of the
+        Markdown, as in the middle of a link.
     """
     bare = rendered(_signed(text, spans, ()))
     if not doubtful:
@@ -146,7 +140,7 @@ def underlined(
 
 
 def _signed(text: str, spans: Sequence[tuple[int, int]], doubtful: Sequence[tuple[int, int]]) -> str:
-    """The text with signs; of two at one place that which ends something comes first."""
+    """Insert the signs; of two at one offset, the one that ends something comes first."""
     signs: list[tuple[int, int, str]] = []
     for opening, closing, found in ((_OPEN, _CLOSE, spans), (_DOUBT, _SURE, doubtful)):
         last = 0
@@ -155,15 +149,15 @@ def _signed(text: str, spans: Sequence[tuple[int, int]], doubtful: Sequence[tupl
                 signs += ((start, 1, opening), (end, 0, closing))
                 last = end
     parts: list[str] = []
-    at = 0
-    for place, _, sign in sorted(signs):
-        parts += (_clean(text[at:place]), sign)
-        at = place
-    return "".join((*parts, _clean(text[at:])))
+    last = 0
+    for offset, _, sign in sorted(signs):
+        parts += (_clean(text[last:offset]), sign)
+        last = offset
+    return "".join((*parts, _clean(text[last:])))
 
 
 def _underlined(html: str) -> str:
-    """HTML with each run of text between two signs underlined, whatever tags stand between them."""
+    """Underline the text between two signs, across the tags between them."""
     parts: list[str] = []
     doubted = False
     for piece in _PIECES.split(html):
@@ -182,20 +176,20 @@ def _underlined(html: str) -> str:
 
 
 def shown_marks(html: str) -> str:
-    """HTML with each span marked; one that other mark-up cuts through is left plain."""
+    """Mark the spans; one that overlaps other markup is left plain."""
     marked = _MARKED.sub(r'<mark class="rs-span">\1</mark>', html)
     return marked.replace(_OPEN, "").replace(_CLOSE, "")
 
 
 def markdown(text: str, resolve: Resolve) -> str:
-    """Markdown as safe HTML on one line, with each known marker ``[n]`` as a link."""
+    """Render Markdown as safe HTML on one line, with each known marker ``[n]`` as a link."""
     rendered: str = _parser().render(_visible(text), {"resolve": resolve})
-    # Again, for what stood in the text as an entity.
+    # Again, for characters that were entities in the text.
     return _visible(rendered).strip().replace("\n", " ")
 
 
 def citation(number: int, resolve: Resolve) -> str:
-    """The link of a marker; empty where it leads nowhere."""
+    """Render the link of a marker; empty where it has no target."""
     target = resolve(number)
     if target is None:
         return ""
@@ -208,7 +202,7 @@ def _parser() -> MarkdownIt:
 
     parser = MarkdownIt("commonmark", {"html": False, "breaks": True, "xhtmlOut": False})
     parser.enable(["table", "strikethrough"])
-    # A text that defines [1] as a link of its own would turn our markers around.
+    # A text that defines [1] as a link of its own would redirect our markers.
     parser.disable(["reference", "html_block", "html_inline"])
     parser.inline.ruler.before("link", _CITE, _parse_marker)
     parser.core.ruler.push("drop_unsafe_links", _drop_unsafe_links)
@@ -229,7 +223,7 @@ def _parse_marker(state: StateInline, silent: bool) -> bool:
 
 
 def _drop_unsafe_links(state: Any) -> None:
-    """Leave the words of a link that leads to nowhere we know, and drop the link."""
+    """Replace links of other schemes by their text."""
     for token in state.tokens:
         if token.type == "inline" and token.children:
             token.children = list(_without_unsafe_links(token.children))
@@ -255,7 +249,7 @@ def _without_unsafe_links(tokens: Sequence[Token]) -> list[Token]:
         elif token.type == "link_close" and not open_links.pop():
             continue
         elif token.type == _CITE and any(open_links):
-            # A link in a link is none; the outer one was there first.
+            # Links cannot be nested, and the outer one came first.
             token.type, token.content = "text", f"[{token.content}]"
         kept.append(token)
     return kept
@@ -270,7 +264,7 @@ def _render_marker(_self: RendererHTML, tokens: Tokens, index: int, _options: Op
 
 
 def _render_image(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType) -> str:
-    return plain(tokens[index].content)
+    return _plain(tokens[index].content)
 
 
 def _render_code(_self: RendererHTML, tokens: Tokens, index: int, _options: OptionsDict, _env: EnvType) -> str:

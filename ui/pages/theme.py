@@ -1,4 +1,4 @@
-"""How the page looks: Gradio's theme in our colours, our style sheet and script, all from this machine."""
+"""The look of the page: Gradio's theme in our colours, our style sheets and script, all served locally."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MONO = ("ui-monospace", "SF Mono", "Cascadia Mono", "Noto Sans Mono", "Liberati
 
 
 def head() -> str:
-    """What goes into the head of the page: our style sheets and script, the common sheet first.
+    """Render the head of the page: our style sheets, the common one first, and our script.
 
-    Gradio has a place for style sheets of its own, but puts every rule in twice, once with a longer selector,
-    so that a rule may not mean what it says.
+    Gradio's own parameter for style sheets inserts every rule twice, once with a longer selector that changes its
+    precedence.
     """
     common = _HERE / "style.css"
     sheets = [common, *sorted(path for path in _HERE.glob("*.css") if path != common)]
@@ -28,7 +28,7 @@ def head() -> str:
 
 
 def theme() -> Any:
-    """Teal on slate, small type, little space: a tool and no brochure."""
+    """Return the theme: teal on slate, with small type and little space."""
     from gradio import themes
 
     look = themes.Base(

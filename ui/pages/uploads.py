@@ -1,4 +1,4 @@
-"""Files that come in through the page: which may, where uploads are kept, and under which name."""
+"""Files added through the page: which are allowed, and where and under which name uploads are stored."""
 
 from __future__ import annotations
 
@@ -18,17 +18,15 @@ _CORPUS = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 # File systems take 255 bytes; a number for a second file of the same name must fit as well.
 _LONGEST = 200
-
-
-# What a proxy adds to the requests that it passes on.
+# Headers that a proxy adds to the requests that it forwards.
 _FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
 
 
 def offers_folders(settings: Settings) -> bool:
     """Whether files of this machine may be added from the page.
 
-    Only from named folders, and never where others may reach the page: another address than this machine's own,
-    a password or a proxy's name says so.
+    They may only come from the configured folders, and only while nobody else can reach the page, which a host
+    other than the loopback, a password or allowed hosts suggest.
     """
     access = settings.access
     shared = access.password is not None or bool(access.allowed_hosts)
@@ -36,39 +34,39 @@ def offers_folders(settings: Settings) -> bool:
 
 
 def check_folder(settings: Settings, named: str, headers: Mapping[str, str]) -> Path:
-    """The folder or file that a person names on the page.
+    """Return the folder or file that a person names on the page.
 
     Args:
-        headers: Of the request: a proxy that passes it on may let others in, also on the loopback.
+        headers: Headers of the request: a proxy may let others in, also on the loopback.
 
     Raises:
-        LoadError: Adding folders is off, or it leads out of ``ingest.folder_roots``.
+        LoadError: Adding folders is off, or the path is outside ``ingest.folder_roots``.
     """
     if not offers_folders(settings) or any(name in headers for name in _FORWARDED):
         raise LoadError(
             "Folders of this machine cannot be added from this page.",
             fix="Upload the files, or run `ragsmith ingest` on the machine.",
         )
-    # Links are followed first: one inside a root may lead anywhere.
+    # Links are resolved first: one inside a root may lead anywhere.
     path = Path(named).expanduser().resolve()
     roots = [root.expanduser().resolve() for root in settings.ingest.folder_roots]
     if not any(path.is_relative_to(root) for root in roots):
         raise LoadError(
-            f"{named} is not inside a folder that may be added from this page.",
+            f"{named} must be inside a folder that may be added from this page.",
             fix="Choose one below ingest.folder_roots, or run `ragsmith ingest` on the machine.",
         )
     return path
 
 
 def check_references(inputs: Any, folder: Path) -> None:
-    """Refuse an event's inputs that name a file which was not uploaded.
+    """Refuse inputs of an event that name a file which was not uploaded.
 
     Args:
-        inputs: What the browser sent, as parsed JSON.
-        folder: Where uploads arrive.
+        inputs: The parsed JSON that the browser sent.
+        folder: The folder that receives uploads.
 
     Raises:
-        LoadError: A file is named, at any depth, that lies elsewhere or is an address.
+        LoadError: A file at any depth is outside the folder, hidden, or an address.
     """
     root = folder.resolve()
     waiting = [inputs]
@@ -77,9 +75,9 @@ def check_references(inputs: Any, folder: Path) -> None:
         if isinstance(value, Mapping):
             path = value.get("path")
             if isinstance(path, str) and not _is_upload(path, root):
-                raise LoadError("That file was not uploaded.", fix="Choose it again with the upload button.")
+                raise LoadError("The file must be uploaded.", fix="Choose it again with the upload button.")
             if isinstance(path, str) and Path(path).name.startswith("."):
-                raise LoadError("A hidden file is not taken.", fix="Give it a name without a dot in front.")
+                raise LoadError("The file must not be hidden.", fix="Rename it, without the dot in front.")
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)
@@ -94,19 +92,19 @@ def _is_upload(path: str, root: Path) -> bool:
 
 
 def keep_uploads(workspace: Workspace, corpus: str, files: Sequence[Path]) -> list[Path]:
-    """Move uploaded files to where the corpus keeps them.
+    """Move uploaded files into the folder of a corpus.
 
-    A file that is there already with the same content is used as it is; one of the same name with other
-    content gets a number.
+    A file that exists with the same content is used as it is; one of the same name with other content gets a
+    number.
 
     Raises:
-        CorpusError: The name cannot be that of a corpus.
-        StorageFull: The disk has no room left.
+        CorpusError: The name of the corpus is invalid.
+        StorageFull: The disk is full.
         WorkspaceError: The folder cannot be written.
     """
     if not _CORPUS.fullmatch(corpus):
         raise CorpusError(
-            f"{corpus!r} cannot be the name of a corpus.",
+            f"{corpus!r} must be a valid name of a corpus.",
             fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
         )
     folder = workspace.uploads / corpus
@@ -116,7 +114,7 @@ def keep_uploads(workspace: Workspace, corpus: str, files: Sequence[Path]) -> li
 
 
 def safe_name(name: str) -> str:
-    """A file's name without what could lead out of its folder, hide it or upset a file system."""
+    """Return a file name that cannot leave its folder, hide the file or be refused by a file system."""
     cleaned = _UNSAFE.sub("_", name).strip().strip(".")
     path = Path(cleaned or "file")
     suffix = path.suffix if len(path.suffix) <= 12 else ""
@@ -128,7 +126,7 @@ def safe_name(name: str) -> str:
 def _keep(folder: Path, file: Path) -> Path:
     for target in _candidates(folder, safe_name(file.name)):
         try:
-            # Taking the place and finding it free is one step, so that two uploads do not meet.
+            # Creating the file checks and takes the name in one step, so that two uploads do not collide.
             target.open("xb").close()
         except FileExistsError:
             if target.is_file() and filecmp.cmp(file, target, shallow=False):
@@ -142,7 +140,7 @@ def _keep(folder: Path, file: Path) -> Path:
             raise
         file.unlink(missing_ok=True)
         return target
-    raise AssertionError("there is always a next number")
+    raise AssertionError("the candidates never end")
 
 
 def _candidates(folder: Path, name: str) -> Iterator[Path]:

@@ -1,4 +1,4 @@
-"""Adding documents in the chat: upload or folder, progress, stop."""
+"""Documents added in the chat: upload or folder, progress, stop."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from ui.pages.chat.answer_html import duration
+from rag.tracing.figures import format_seconds
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.page_events import QUIET, Updates, in_thread, told, warn
+from ui.pages.page_events import QUIET, Updates, error_message, in_thread, warn
 from ui.pages.safe_markup import fragment, note
 from ui.pages.uploads import check_folder, keep_uploads
 
@@ -26,7 +26,7 @@ SHOWN_PROBLEMS = 50
 
 
 class Job:
-    """One ingestion in a thread of its own; it goes on when the page is closed."""
+    """An ingestion in its own thread, which continues when the page is closed."""
 
     def __init__(self, stores: Stores, corpus: str, paths: Sequence[Path]) -> None:
         self.corpus = corpus
@@ -36,20 +36,20 @@ class Job:
         self._stores = stores
         self._paths = tuple(paths)
         self._stop = threading.Event()
-        # A daemon: whatever breaks an ingestion off, the next one goes on where it was.
+        # A daemon: an interrupted ingestion is continued by the next one.
         self._thread = threading.Thread(target=self._run, name="ingest", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the current batch; what is in stays in."""
+        """Stop after the current batch; what was added stays."""
         self._stop.set()
 
     @property
     def running(self) -> bool:
-        """Whether it still works."""
+        """Whether the ingestion is still running."""
         return self._thread.is_alive()
 
     def _note(self, progress: IngestProgress) -> None:
@@ -63,7 +63,7 @@ class Job:
 
 
 class Adding:
-    """The events that bring documents in; one ingestion at a time, since a workspace has one writer."""
+    """The events that add documents; one ingestion at a time, because a workspace has one writer."""
 
     def __init__(self, settings: Settings, stores: Stores, parts: ChatParts) -> None:
         self._settings = settings
@@ -83,7 +83,7 @@ class Adding:
         page.load(self.resume, parts.corpus, outputs, **common)
 
     async def upload(self, files: list[str] | None, corpus: str, shown: str) -> Updates:
-        """Keep uploaded files in the workspace and ingest them."""
+        """Store uploaded files in the workspace and ingest them."""
         if not files:
             yield gr.skip()
             return
@@ -97,7 +97,7 @@ class Adding:
             yield updates
 
     async def add_folder(self, folder: str, corpus: str, shown: str, request: gr.Request) -> Updates:
-        """Ingest a folder or a file of this machine, where the settings allow it."""
+        """Ingest a folder or a file of this machine, if the settings allow it."""
         if not folder.strip():
             yield gr.skip()
             return
@@ -111,7 +111,7 @@ class Adding:
             yield updates
 
     async def resume(self, shown: str) -> Updates:
-        """Show the ingestion that runs while the page is loaded."""
+        """Show the progress of a running ingestion when the page is loaded."""
         if self._job is None or not self._job.running:
             yield gr.skip()
             return
@@ -126,7 +126,7 @@ class Adding:
 
     async def _begin(self, corpus: str, paths: Sequence[Path], shown: str) -> Updates:
         if self._job is not None and self._job.running:
-            gr.Warning("Documents are being added already: wait until that is done, or stop it.", title="")
+            gr.Warning("Documents are being added already: wait for that, or stop it.", title="")
             yield gr.skip()
             return
         self._job = Job(self._stores, corpus, paths)
@@ -158,25 +158,25 @@ class Adding:
 
 
 def progress_html(progress: IngestProgress | None) -> str:
-    """How far an ingestion is."""
+    """Render the progress of an ingestion."""
     parts = ["Starting …"]
     if progress is not None:
         parts = [f"{progress.files_done:,} of {progress.files_total:,} files"]
         if progress.passages:
             parts.append(f"{progress.passages_per_s:.0f} passages/s")
         if progress.seconds_left is not None:
-            parts.append(f"{duration(progress.seconds_left)} left")
+            parts.append(f"{format_seconds(progress.seconds_left)} left")
     return fragment("chat_progress.html.jinja", progress=progress, parts=parts)
 
 
 def outcome_html(job: Job, shown: str) -> str:
-    """What an ingestion did, with every file that could not be read and why.
+    """Render the result of an ingestion, with the files that could not be read and why.
 
     Args:
-        shown: The corpus that questions go to.
+        shown: The corpus that the chat asks.
     """
     if job.error is not None:
-        return note(told(job.error), "rs-warn")
+        return note(error_message(job.error), "rs-warn")
     report = job.report
     if report is None:
         return ""
@@ -188,8 +188,8 @@ def outcome_html(job: Job, shown: str) -> str:
         ("of unknown format", report.skipped),
     )
     files = ", ".join(f"{number:,} {word}" for word, number in counted if number) or "nothing to do"
-    head = "Stopped: what was finished is kept. " if report.stopped else ""
-    line = f"{head}{files} · {report.passages:,} passages in {duration(report.seconds)}"
+    head = "Stopped: what was added stays. " if report.stopped else ""
+    line = f"{head}{files} · {report.passages:,} passages in {format_seconds(report.seconds)}"
     return fragment(
         "chat_outcome.html.jinja",
         line=line,

@@ -1,4 +1,4 @@
-"""An exchange as the chat shows it: question, answer, footer. Pure functions from data to HTML.
+"""An exchange of the chat as HTML: question, answer, footer. Pure functions.
 
 Every text comes from a person, a document or a model, and reaches the page through ``ui.pages.safe_markup``.
 """
@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import PurePath
 from urllib.parse import urlencode
 
+from rag.evaluation.report_rendering import shortened
+from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
 from rag.types import Answer, Citation, Hit, Passage, Step
 from ui.pages.safe_markup import (
     Reference,
@@ -18,13 +20,12 @@ from ui.pages.safe_markup import (
     markdown,
     markers,
     plain_with_citations,
-    shortened,
     underlined,
 )
 
 _MARKDOWN_SOURCES = frozenset({".md", ".markdown", ".mdx", ".ipynb"})
 _READER = "embedded"
-# Characters that are shown of a sentence beside its answer.
+# Characters of an unsupported sentence that is quoted below its answer.
 LONGEST_QUOTE = 200
 
 _BADGES = {"failed": "Failed", "cancelled": "Stopped", "abstained": "Not in these documents"}
@@ -38,7 +39,7 @@ _STEPS: dict[Step, str] = {
 
 
 def document_url(document_id: int, start: int | None, end: int | None, at: int | None = None) -> str:
-    """The address of a stored text, opened at a span; without one, at the character ``at``."""
+    """Return the address of a stored text, opened at a span, else at the character ``at``."""
     query: dict[str, int] = {}
     if start is not None and end is not None:
         query = {"start": start, "end": end}
@@ -48,42 +49,41 @@ def document_url(document_id: int, start: int | None, end: int | None, at: int |
 
 
 def citation_url(citation: Citation) -> str:
-    """Where a citation leads: to its sentence, or to its passage where the sentence was not found."""
+    """Return the address of a cited sentence, or of its passage where the sentence was not found."""
     passage = citation.hit.passage
     return document_url(passage.document_id, citation.start, citation.end, at=passage.start)
 
 
 def passage_url(passage: Passage) -> str:
-    """Where a passage stands in its document."""
+    """Return the address of a passage in its document."""
     return document_url(passage.document_id, passage.start, passage.end)
 
 
-def place(passage: Passage) -> str:
-    """The source as a person names it: ``report.pdf p. 3``."""
-    name = passage.name or passage.title
-    return f"{name} p. {passage.page}" if passage.page is not None else name
+def source_label(passage: Passage) -> str:
+    """Return the name of a passage's source, with its page."""
+    return format_place(passage.name or passage.title, passage.page)
 
 
 def references(hits: Sequence[Hit], citations: Sequence[Citation]) -> Resolve:
-    """Where each marker leads: to what was checked, until then to the passage of that number."""
+    """Return the targets of the markers: checked citations, and until they exist the passages by number."""
     checked = {citation.marker: citation for citation in citations}
 
     def resolve(number: int) -> Reference | None:
         citation = checked.get(number)
         if citation is not None:
-            return Reference(citation_url(citation), place(citation.hit.passage))
+            return Reference(citation_url(citation), source_label(citation.hit.passage))
         if 1 <= number <= len(hits):
             passage = hits[number - 1].passage
-            return Reference(passage_url(passage), place(passage))
+            return Reference(passage_url(passage), source_label(passage))
         return None
 
     return resolve
 
 
 def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
-    """Whether an answer is the very text of sources that are not Markdown.
+    """Whether an answer quotes sources that are not Markdown.
 
-    The embedded reader quotes; a star or an underscore in its answer is then a character and no emphasis.
+    A star or an underscore in a quote of the embedded reader is then a character, not emphasis.
     """
     if model != _READER:
         return False
@@ -95,12 +95,12 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
 
 
 def question_html(question: str, position: int) -> str:
-    """A question, with the button that takes it back into the input line."""
+    """Render a question, with the button that edits it."""
     return fragment("chat_question.html.jinja", question=question, position=position)
 
 
 def draft_html(text: str, hits: Sequence[Hit], citations: Sequence[Citation], model: str, step: str) -> str:
-    """An answer that is being written; ``step`` says what is going on."""
+    """Render an answer that is being written, with its current step."""
     verbatim = is_verbatim(text, model, hits)
     written, _ = underlined(text, (), (), partial(_rendered, references(hits, citations), verbatim))
     return fragment("chat_draft.html.jinja", written=written, verbatim=verbatim, step=step)
@@ -111,14 +111,14 @@ def _rendered(resolve: Resolve, verbatim: bool, text: str) -> str:
 
 
 def step_line(step: Step, found: int) -> str:
-    """What is going on, in words."""
+    """Describe the current step."""
     if step == "generate" and found:
         return f"Writing from {found} {'passage' if found == 1 else 'passages'}"
     return _STEPS[step]
 
 
 def answer_html(answer: Answer) -> str:
-    """A finished answer, whatever became of it, with its footer; sentences without support are underlined."""
+    """Render a finished answer of any status with its footer; unsupported sentences are underlined."""
     verbatim = is_verbatim(answer.text, answer.model, answer.hits)
     rendered = partial(_rendered, references(answer.hits, answer.citations), verbatim)
     placed = [(claim.start, claim.end) for claim in answer.unsupported_claims]
@@ -130,51 +130,26 @@ def answer_html(answer: Answer) -> str:
         badge=_BADGES.get(answer.status),
         written=written,
         verbatim=verbatim,
-        # The doubtful sentences that could not be underlined are named.
+        # Unsupported sentences that could not be underlined are quoted.
         quotes=[shortened(answer.text[start:end], LONGEST_QUOTE) for start, end in left],
         facts=_facts(answer),
     )
 
 
 def interrupted_html() -> str:
-    """An answer that never came, because the process died while it was written."""
+    """Render an answer whose process died while it was written."""
     return fragment("chat_interrupted.html.jinja")
 
 
 def footer_html(answer: Answer) -> str:
-    """Time, tokens, cost, prompt version, trace."""
+    """Render time, tokens, cost, prompt version and trace."""
     return fragment("chat_footer.html.jinja", answer=answer, facts=_facts(answer))
 
 
 def _facts(answer: Answer) -> list[str]:
-    # What a failure cost is mostly unknown; its time may explain it.
-    spent = [duration(answer.latency_s)]
+    # The cost of a failure is rarely known; its time may explain it.
+    spent = [format_seconds(answer.latency_s)]
     if answer.status != "failed":
-        spent += [tokens(answer), cost(answer.cost_usd)]
+        usage = answer.usage
+        spent += [format_tokens(usage.input_tokens, usage.output_tokens), format_cost(answer.cost_usd)]
     return [fact for fact in (*spent, *answer.notes, answer.prompt) if fact]
-
-
-def duration(seconds: float) -> str:
-    """``0.3 s``, ``12 s``, ``3 min 20 s``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    return f"{int(seconds // 60)} min {int(seconds % 60)} s"
-
-
-def tokens(answer: Answer) -> str:
-    """What was read and written together, as far as the model said."""
-    known = [count for count in (answer.usage.input_tokens, answer.usage.output_tokens) if count is not None]
-    return f"{sum(known):,} tok" if known else "tokens unknown"
-
-
-def cost(usd: float | None) -> str:
-    """Dollars with the digits that matter; what is not known is not shown as nothing."""
-    if usd is None:
-        return "cost unknown"
-    if usd == 0:
-        return "$0"
-    if usd < 0.00005:
-        return "< $0.0001"
-    return f"${usd:.2f}" if usd >= 1 else f"${usd:.4f}"

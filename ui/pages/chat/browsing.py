@@ -1,4 +1,4 @@
-"""The left column's events: conversations and corpus, and the sources of an earlier answer."""
+"""Browsing in the chat: conversations, corpora, and the sources of earlier answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ui.app.stores import SAMPLE_CORPUS
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
-from ui.pages.page_events import BRIDGED, QUIET, telling, told
+from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _ALL = 10_000
 
 _RENAMED = "(_value, title, current) => [window.ragsmith.value, window.ragsmith.title, current]"
-# A tab remembers its own conversation, so that two tabs do not swap theirs when they are loaded again.
+# A tab of the browser remembers its own conversation, so that two of them do not swap theirs on a reload.
 _REMEMBERED = "(..._) => [window.ragsmith.remembered()]"
 _REMEMBER = "(current) => window.ragsmith.remember(current)"
 
@@ -31,7 +31,7 @@ Updates = dict[Any, Any]
 
 
 class Browsing:
-    """The events that change what is shown and ask nothing."""
+    """The events that change what is shown without asking anything."""
 
     def __init__(
         self, settings: Settings, stores: Stores, releases: Releases, running: RunningAnswers, parts: ChatParts
@@ -46,7 +46,7 @@ class Browsing:
         """Connect the events.
 
         Args:
-            page: The blocks, for what happens when the page is loaded.
+            page: The blocks, to fill the tab when the page is loaded.
         """
         parts, bridge = self._parts, self._parts.bridge
         shown = [
@@ -60,7 +60,7 @@ class Browsing:
         corpora = [parts.corpus, parts.add.corpus, parts.release]
         changed = [*corpora, parts.chatbot]
         whole = [*shown, *corpora]
-        # The conversation first: to name the corpora the encoder is needed, and that may take a while.
+        # The conversation first: the corpora need the encoder, which may take a while to load.
         loaded = page.load(self.load, bridge.value, [*shown, parts.corpus], js=_REMEMBERED, **QUIET)
         loaded.then(self.load_corpora, parts.corpus, corpora, **QUIET)
         parts.bridge.current.change(None, parts.bridge.current, None, js=_REMEMBER, **QUIET)
@@ -80,62 +80,62 @@ class Browsing:
         parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current], changed, **QUIET)
         parts.chatbot.select(self.show_sources, parts.bridge.current, parts.sources, **QUIET)
 
-    @telling
+    @show_errors
     def load(self, remembered: str | None) -> Updates:
-        """Show the conversation that this tab had, else the one that was used last."""
+        """Show the last conversation of this tab of the browser, else the most recent one."""
         newest = self._stores.conversations.list(limit=1).conversations
         chosen = remembered or (newest[0].id if newest else "")
         conversation = self._stores.conversations.load(chosen) if chosen else None
         corpus = self._corpus_of(conversation)
         return {**self._show(conversation, corpus), self._parts.corpus: corpus}
 
-    @telling
+    @show_errors
     def load_corpora(self, corpus: str) -> Updates:
-        """Name the corpora, and what answers for the one that is chosen."""
+        """List the corpora, and the release that answers for the chosen one."""
         return self._corpora(corpus or self._settings.corpus)
 
-    @telling
+    @show_errors
     def new(self, corpus: str) -> Updates:
-        """Begin with an empty page; a conversation is stored with its first question."""
+        """Show an empty conversation, which is stored with its first question."""
         return {**self._show(None, corpus), **self._corpora(corpus)}
 
-    @telling
+    @show_errors
     def choose(self, conversation_id: str) -> Updates:
         """Show a conversation of the list."""
         conversation = self._stores.conversations.load(conversation_id)
         corpus = self._corpus_of(conversation)
         return {**self._show(conversation, corpus), **self._corpora(corpus)}
 
-    @telling
+    @show_errors
     def delete(self, conversation_id: str, current: str, corpus: str) -> Updates:
-        """Remove a conversation; its traces stay."""
+        """Delete a conversation; its traces stay."""
         self._running.stop(conversation_id)
         self._stores.conversations.delete(conversation_id)
         if conversation_id == current:
             return {**self._show(None, corpus), **self._corpora(corpus)}
         return {self._parts.listing: self._listing(current)}
 
-    @telling
+    @show_errors
     def rename(self, conversation_id: str, title: str, current: str) -> str:
-        """Give a conversation another title."""
+        """Rename a conversation."""
         self._stores.conversations.rename(conversation_id, title)
         return self._listing(current)
 
-    @telling
+    @show_errors
     def older(self, current: str) -> str:
-        """Show every conversation."""
+        """List all conversations."""
         return self._listing(current, _ALL)
 
-    @telling
+    @show_errors
     def change_corpus(self, corpus: str, current: str) -> Updates:
         """Send the next questions to another corpus."""
         if current:
             self._stores.conversations.set_corpus(current, corpus)
         return {**self._corpora(corpus), self._parts.chatbot: gr.Chatbot(examples=_examples(corpus))}
 
-    @telling
+    @show_errors
     def show_sources(self, current: str, clicked: gr.SelectData) -> str:
-        """Bring back the sources of the exchange that was clicked."""
+        """Show the sources of the exchange that was clicked."""
         exchange = view.exchange_at(self._stores.conversations.load(current), _message_index(clicked))
         return view.sources(exchange, self._settings.grounding.min_support)
 
@@ -165,7 +165,7 @@ class Browsing:
         try:
             release = view.release_html(self._releases.pipeline(corpus).release)
         except RagsmithError as error:
-            release = note(told(error), "rs-warn")
+            release = note(error_message(error), "rs-warn")
         return {
             self._parts.corpus: gr.Dropdown(choices=choices, value=corpus),
             self._parts.add.corpus: gr.Dropdown(choices=choices, value=corpus),

@@ -1,4 +1,4 @@
-"""Asking in the chat: send, example, regenerate, stop."""
+"""Questions in the chat: send, example, regenerate, stop."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
-from ui.pages.chat.sources_panel import EMPTY, draft_sources_html, sources_html
-from ui.pages.page_events import QUIET, Updates, in_thread, log, told, warn
+from ui.pages.chat.sources_panel import draft_sources_html, empty_html, sources_html
+from ui.pages.page_events import QUIET, Updates, error_message, in_thread, log, warn
 
 if TYPE_CHECKING:
     from rag.settings import Settings
     from ui.app.releases import Releases
     from ui.app.stores import Stores
 
-# Between two updates of a growing answer: faster is not seen, and slows long conversations in the browser.
+# Seconds between two updates of an answer: shorter is not noticed, and slows long conversations in the browser.
 PAUSE_S = 0.06
 
 _SEND = "(question, current, corpus) => [question, current, corpus, window.ragsmith.takeEditing()]"
@@ -34,7 +34,7 @@ _SEND = "(question, current, corpus) => [question, current, corpus, window.ragsm
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question that was kept and is to be answered."""
+    """A question that is stored and not answered yet."""
 
     conversation: Conversation
     exchange: Exchange
@@ -65,7 +65,7 @@ class Answering:
         parts.question.stop(self.stop, parts.bridge.current, None, concurrency_limit=None, **QUIET)
 
     async def send(self, question: str, current: str, corpus: str, editing: str) -> Updates:
-        """Ask what stands in the input line, in place of an earlier question where one is being edited."""
+        """Ask the question in the input box; it replaces an earlier one that is being edited."""
         if not question.strip():
             yield gr.skip()
             return
@@ -79,7 +79,7 @@ class Answering:
             yield updates
 
     async def regenerate(self, current: str, corpus: str) -> Updates:
-        """Ask the last question again; its old answer keeps its trace."""
+        """Ask the last question again; the trace of its old answer stays."""
         conversation = await in_thread(self._stores.conversations.load, current)
         last = view.last_exchange(conversation)
         if last is None:
@@ -89,7 +89,7 @@ class Answering:
             yield updates
 
     async def stop(self, current: str) -> None:
-        """Stop the answer that is being written; ``_ask`` then shows what there is of it."""
+        """Stop the answer that is being written; ``_ask`` then shows what has been written."""
         self._running.stop(current)
 
     async def _ask(self, question: str, current: str, corpus: str, replaced: int | None) -> Updates:
@@ -99,11 +99,11 @@ class Answering:
             yield gr.skip()
             return
         try:
-            # Before it is kept: a question that is turned away stays in the input line and nowhere else.
+            # Before it is stored: a question that is refused stays in the input box only.
             check_question(question, self._settings.limits.question_chars)
             self._releases.gate.check()
-            asked = await in_thread(self._keep, question, current, corpus, replaced)
-        except Exception as error:  # noqa: BLE001 - shown as one sentence, with the question still in its place
+            asked = await in_thread(self._store, question, current, corpus, replaced)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence; the question stays in the input box
             warn(error)
             yield gr.skip()
             return
@@ -116,16 +116,16 @@ class Answering:
                 feedback_value=await in_thread(view.thumbs, asked.conversation, self._stores.traces),
             ),
             parts.question: "",
-            parts.sources: EMPTY,
+            parts.sources: empty_html(),
             parts.listing: await in_thread(self._listing, asked.conversation.id),
         }
         async for updates in self._follow(asked, before):
             yield updates
 
-    def _keep(self, question: str, current: str, corpus: str, replaced: int | None) -> Asked:
-        """Store the question before it is answered, so that a crash does not swallow it."""
+    def _store(self, question: str, current: str, corpus: str, replaced: int | None) -> Asked:
+        """Store the question before it is answered, so that a crash does not lose it."""
         store = self._stores.conversations
-        # What a browser may send and no database takes: half a character, or none.
+        # A browser may send lone surrogates and null characters, which no database accepts.
         question = question.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
         conversation = store.load(current) if current else None
         if conversation is None:
@@ -136,12 +136,12 @@ class Answering:
             store.truncate_from(current, replaced)
         position = store.append(current, question)
         loaded = store.load(current)
-        earlier = tuple(each for each in loaded.exchanges if each.position < position) if loaded else ()
+        earlier = tuple(one for one in loaded.exchanges if one.position < position) if loaded else ()
         kept = Conversation(current, loaded.title if loaded else "", corpus, earlier)
         return Asked(kept, Exchange(position, question), corpus)
 
     async def _follow(self, asked: Asked, before: list[view.Message]) -> Updates:
-        """Show an answer while it grows, and keep it however it ends."""
+        """Show an answer while it is written, and store it however it ends."""
         parts, conversation = self._parts, asked.conversation
         history = conversation.turns_before(asked.exchange.position)
         request = Ask(asked.exchange.question, history, asked.corpus, conversation.id)
@@ -152,8 +152,8 @@ class Answering:
             stream = self._releases.assistant(gate=self._releases.gate).start(request)
             self._running.add(conversation.id, stream)
         except Busy as error:
-            # Others have come while it was kept.
-            answer = await in_thread(self._broken_off, asked, draft, error, started)
+            # Other questions have come in while it was stored.
+            answer = await in_thread(self._unfinished, asked, draft, error, started)
             await in_thread(self._finish, asked, answer)
             yield self._finished(before, answer)
             return
@@ -168,9 +168,9 @@ class Answering:
         except Exception as error:  # noqa: BLE001 - an answer that fails is shown as one
             problem = error
         finally:
-            # Also where the person has closed the page: then nothing is shown any more, but all is kept.
+            # Also when the page has been closed: then nothing is shown, but everything is stored.
             await self._running.end(conversation.id, stream)
-            answer = draft.answer or await in_thread(self._broken_off, asked, draft, problem, started)
+            answer = draft.answer or await in_thread(self._unfinished, asked, draft, problem, started)
             await in_thread(self._finish, asked, answer)
         yield self._finished(before, answer)
 
@@ -183,15 +183,15 @@ class Answering:
         }
 
     def _growing(self, draft: PartialAnswer, before: list[view.Message], *, new_hits: bool) -> dict[Any, Any]:
-        line = step_line(draft.step, len(draft.hits))
-        html = draft_html(draft.text, draft.hits, draft.citations, self._settings.model, line)
+        step = step_line(draft.step, len(draft.hits))
+        html = draft_html(draft.text, draft.hits, draft.citations, self._settings.model, step)
         updates: dict[Any, Any] = {self._parts.chatbot: [*before, view.assistant_message(html)]}
         if new_hits:
             updates[self._parts.sources] = draft_sources_html(draft.hits)
         return updates
 
-    def _broken_off(self, asked: Asked, draft: PartialAnswer, problem: Exception | None, started: float) -> Answer:
-        """What there is of an answer that failed or was stopped."""
+    def _unfinished(self, asked: Asked, draft: PartialAnswer, problem: Exception | None, started: float) -> Answer:
+        """Return what was written of an answer that failed or was stopped."""
         release = self._releases.pipeline(asked.corpus).release if problem is None else None
         return Answer(
             text=draft.text.rstrip(),
@@ -204,15 +204,15 @@ class Answering:
             prompt=release.prompt if release else "",
             release=release.name if release else "",
             model=self._settings.model,
-            error=told(problem) if problem else "",
+            error=error_message(problem) if problem else "",
         )
 
     def _finish(self, asked: Asked, answer: Answer) -> None:
         try:
             self._stores.conversations.finish(asked.conversation.id, asked.exchange.position, answer)
         except RagsmithError as error:
-            # The answer is on the screen and its trace is stored: only this conversation lacks it.
-            log.warning("The answer could not be kept in its conversation: %s", error)
+            # The answer is shown and its trace is stored: only the conversation lacks it.
+            log.warning("The answer could not be stored in its conversation: %s", error)
 
     def _listing(self, current: str) -> str:
         return view.listing_html(self._stores.conversations.list(limit=view.LISTED), current)

@@ -1,4 +1,4 @@
-"""The components of the chat tab, and where they stand."""
+"""The components of the chat tab and their layout."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Any
 
 import gradio as gr
 
-from ui.pages.chat.sources_panel import EMPTY
-from ui.pages.rendering import render
+from ui.pages.chat.sources_panel import empty_html
+from ui.pages.html_component import html_component
+from ui.pages.safe_markup import fragment
 
 EXAMPLES = (
     "Does ragsmith need a GPU?",
     "How are the two searches combined?",
     "When does ragsmith refuse to answer?",
 )
-"""Of the sample corpus; no other one is known well enough to promise an answer."""
+"""Questions about the sample corpus; of no other corpus is it known what it answers."""
 
 _WELCOME = """### Ask your documents
 Every answer names its sources: click a number to see the sentence in its place."""
@@ -27,14 +28,15 @@ LINKED = ("prompts", "lab", "evaluate", "retrieval")
 
 @dataclass(frozen=True, slots=True)
 class Bridge:
-    """What is not seen: where the script hands over what was clicked, and what an event leaves for the next.
+    """Hidden components: the script passes on what was clicked, and events leave values for later ones.
 
     Attributes:
-        value: What was clicked; the script names it and presses one of the buttons.
+        value: What was clicked; the script sets it and presses one of the buttons.
         current: Id of the conversation that is shown; empty for a new one. It lives in the browser, so that an
-            open page goes on after a restart of the server.
-        editing: Position of the question that is being edited; named when a question is sent.
+            open page continues after a restart of the server.
+        editing: Position of the question that is being edited, sent with the question.
         rated: Trace and thumb that a comment belongs to.
+        links: By ``tab``, the button that shows the view of the address: only that view asks the server.
     """
 
     value: Any
@@ -47,7 +49,6 @@ class Bridge:
     older: Any
     open_trace: Any
     case_of_trace: Any
-    # What shows the view that the address names, by the ``tab`` in it: only that one asks the server.
     links: Mapping[str, Any]
 
 
@@ -83,7 +84,7 @@ class ChatParts:
 
 
 def build_bridge() -> Bridge:
-    """The components that are not seen."""
+    """Build the hidden components."""
     with gr.Column(elem_id="bridge"):
         return Bridge(
             value=gr.Textbox(),
@@ -95,25 +96,25 @@ def build_bridge() -> Bridge:
             delete=gr.Button(elem_id="do-delete"),
             older=gr.Button(elem_id="do-older"),
             open_trace=gr.Button(elem_id="do-open-trace"),
-            # Beside the tabs, since what stands in one is not there until it is opened.
+            # Outside the tabs, because the components of a tab do not exist until it is opened.
             case_of_trace=gr.Button(elem_id="do-case-of-trace"),
             links={name: gr.Button(elem_id=f"do-link-{name}") for name in LINKED},
         )
 
 
 def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
-    """The chat tab.
+    """Build the chat tab.
 
     Args:
-        folders: Whether a folder of this machine may be named.
+        folders: Whether a folder of this machine may be added.
     """
     with gr.Row(elem_id="chat", equal_height=True):
         with gr.Column(elem_id="left", min_width=0, scale=0):
             new = gr.Button("New conversation", elem_id="new", size="sm")
-            listing = gr.HTML(elem_id="listing", js_on_load=None, apply_default_css=False)
+            listing = html_component("listing")
             corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
             add = _build_add(folders)
-            release = gr.HTML(elem_id="release", js_on_load=None, apply_default_css=False)
+            release = html_component("release")
         with gr.Column(elem_id="centre", min_width=0, scale=1):
             chatbot = gr.Chatbot(
                 elem_id="chatbot",
@@ -128,7 +129,7 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                 examples=[],
             )
             with gr.Row(elem_id="comment-row", visible=False) as comment_row:
-                comment_for = gr.HTML(elem_id="comment-for", js_on_load=None, apply_default_css=False)
+                comment_for = html_component("comment-for")
                 comment = gr.Textbox(
                     show_label=False,
                     container=False,
@@ -138,8 +139,8 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                     scale=1,
                 )
                 save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
-            editing = render("chat_editing.html.jinja")
-            gr.HTML(editing, elem_id="editing-note", js_on_load=None, apply_default_css=False)
+            editing = fragment("chat_editing.html.jinja")
+            html_component("editing-note", editing)
             question = gr.Textbox(
                 elem_id="question",
                 show_label=False,
@@ -151,8 +152,8 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
                 stop_btn=False,
             )
         with gr.Column(elem_id="right", min_width=0, scale=0):
-            gr.HTML(render("chat_sources_head.html.jinja"), js_on_load=None, apply_default_css=False)
-            sources = gr.HTML(EMPTY, elem_id="sources", js_on_load=None, apply_default_css=False)
+            html_component(html=fragment("chat_sources_head.html.jinja"))
+            sources = html_component("sources", empty_html())
     return ChatParts(
         bridge,
         add,
@@ -190,6 +191,6 @@ def _build_add(folders: bool) -> AddParts:
                 min_width=0,
             )
             add_folder = gr.Button("Add", size="sm", scale=0, min_width=48, elem_id="add-folder")
-        progress = gr.HTML(elem_id="progress", js_on_load=None, apply_default_css=False)
+        progress = html_component("progress")
         stop = gr.Button("Stop adding", size="sm", visible=False, elem_id="stop-adding", variant="stop")
     return AddParts(corpus, upload, folder, add_folder, progress, stop)

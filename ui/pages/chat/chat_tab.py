@@ -26,7 +26,7 @@ def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, rele
         bridge: The hidden buttons, outside the tab.
 
     Returns:
-        The input line, for other tabs to put a question into.
+        The input box, for other tabs to put a question into.
     """
     running = RunningAnswers()
     parts = build_chat(bridge, folders=offers_folders(settings))

@@ -1,4 +1,4 @@
-"""Conversations as the page shows them: messages, thumbs, the list on the left, the line below it."""
+"""Conversations as the page shows them: messages, thumbs, the list, and the release that answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rag.answering.conversation_store import Conversation, ConversationPage, Exchange
 from rag.errors import TraceNotFound
 from ui.pages.chat.answer_html import answer_html, draft_html, interrupted_html, question_html
-from ui.pages.chat.sources_panel import EMPTY, sources_html
+from ui.pages.chat.sources_panel import empty_html, sources_html
 from ui.pages.safe_markup import fragment, note
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ Message = dict[str, Any]
 
 
 def messages(conversation: Conversation | None, running: Container[str]) -> list[Message]:
-    """Gradio's messages: two for each exchange, so that message ``2 n + 1`` answers question ``n``."""
+    """Return Gradio's messages: two for each exchange, so that message ``2 n + 1`` answers question ``n``."""
     if conversation is None:
         return []
     writing = conversation.id in running
@@ -34,7 +34,7 @@ def messages(conversation: Conversation | None, running: Container[str]) -> list
 
 
 def exchange_messages(exchange: Exchange, writing: bool = False) -> list[Message]:
-    """The two messages of an exchange."""
+    """Return the two messages of an exchange."""
     if exchange.answer is not None:
         answer = answer_html(exchange.answer)
     elif writing:
@@ -45,24 +45,24 @@ def exchange_messages(exchange: Exchange, writing: bool = False) -> list[Message
 
 
 def user_message(exchange: Exchange) -> Message:
-    """The question."""
+    """Return the message of a question."""
     return {"role": "user", "content": question_html(exchange.question, exchange.position)}
 
 
 def assistant_message(html: str) -> Message:
-    """An answer, finished or not."""
+    """Return the message of an answer, finished or not."""
     return {"role": "assistant", "content": html}
 
 
 def exchange_at(conversation: Conversation | None, message: int) -> Exchange | None:
-    """The exchange that a message belongs to; None where there is none."""
+    """Return the exchange that a message belongs to; None where there is none."""
     if conversation is None or not 0 <= message // 2 < len(conversation.exchanges):
         return None
     return conversation.exchanges[message // 2]
 
 
 def thumbs(conversation: Conversation | None, traces: TraceStore) -> list[str | None]:
-    """What was thought of each answer, in Gradio's words."""
+    """Return the ratings of the answers, as Gradio names them."""
     return [_thumb(exchange, traces) for exchange in conversation.exchanges] if conversation else []
 
 
@@ -77,19 +77,19 @@ def _thumb(exchange: Exchange, traces: TraceStore) -> str | None:
 
 
 def sources(exchange: Exchange | None, min_support: float) -> str:
-    """The sources panel for an exchange."""
+    """Render the sources panel of an exchange."""
     if exchange is None or exchange.answer is None:
-        return EMPTY
+        return empty_html()
     return sources_html(exchange.answer, min_support)
 
 
 def last_exchange(conversation: Conversation | None) -> Exchange | None:
-    """The newest exchange, if there is one."""
+    """Return the newest exchange, if there is one."""
     return conversation.exchanges[-1] if conversation and conversation.exchanges else None
 
 
 def listing_html(page: ConversationPage, current: str) -> str:
-    """The list of conversations."""
+    """Render the list of conversations."""
     if not page.total:
         return note("No conversations yet.")
     now = time.time()
@@ -99,7 +99,7 @@ def listing_html(page: ConversationPage, current: str) -> str:
 
 
 def ago(seconds: float) -> str:
-    """``now``, ``5 min``, ``3 h``, ``2 d``, ``4 mo``."""
+    """Format an age: ``now``, ``5 min``, ``3 h``, ``2 d``, ``4 mo``."""
     for unit, size in (("mo", 30 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
@@ -107,7 +107,7 @@ def ago(seconds: float) -> str:
 
 
 def release_html(release: Release) -> str:
-    """What answers: prompt, model, retrieval, release."""
+    """Render the release that answers, with its prompt, model and retrieval."""
     rows = (
         ("release", release.name),
         ("prompt", release.prompt),

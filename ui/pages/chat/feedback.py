@@ -1,4 +1,4 @@
-"""Thumbs and their comments."""
+"""Thumbs on answers, and comments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import gradio as gr
 
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.page_events import QUIET, telling
+from ui.pages.page_events import QUIET, show_errors
 from ui.pages.safe_markup import fragment
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _THUMBS: dict[bool | str, Rating] = {True: "up", False: "down"}
 
 
 class FeedbackEvents:
-    """The events that say what a person thinks of an answer."""
+    """The events that rate answers."""
 
     def __init__(self, conversations: ConversationStore, traces: TraceStore, parts: ChatParts) -> None:
         self._conversations = conversations
@@ -38,14 +38,14 @@ class FeedbackEvents:
         parts.save_comment.click(self.save_comment, save, parts.comment_row, **QUIET)
         parts.comment.submit(self.save_comment, save, parts.comment_row, **QUIET)
 
-    @telling
+    @show_errors
     def rate(self, current: str, clicked: gr.LikeData) -> dict[Any, Any]:
-        """Keep a thumb beside the trace and offer a comment; a second click takes it back."""
+        """Store a thumb with the trace and offer a comment; a second click removes the thumb."""
         parts = self._parts
         index = clicked.index[0] if isinstance(clicked.index, list | tuple) else clicked.index
         exchange = view.exchange_at(self._conversations.load(current), index)
         if exchange is None or exchange.answer is None or not exchange.answer.trace_id:
-            gr.Warning("This answer has no trace that a thumb could be kept with.", title="")
+            gr.Warning("This answer has no trace, so it cannot be rated.", title="")
             return {parts.comment_row: gr.Row(visible=False)}
         rating = _THUMBS.get(clicked.liked)
         self._traces.rate(exchange.answer.trace_id, rating)
@@ -55,18 +55,18 @@ class FeedbackEvents:
             parts.bridge.rated: f"{exchange.answer.trace_id} {rating}",
             parts.comment_row: gr.Row(visible=True),
             parts.comment_for: fragment("chat_rating.html.jinja", rating=rating, question=_ASKED[rating]),
-            parts.comment: gr.Textbox(value="", placeholder="A comment, if you like"),
+            parts.comment: gr.Textbox(value="", placeholder="Comment (optional)"),
         }
 
     @staticmethod
     def put_away() -> Any:
-        """Ask no longer about an earlier answer."""
+        """Hide the question about an earlier answer."""
         return gr.Row(visible=False)
 
-    @telling
+    @show_errors
     def save_comment(self, rated: str, comment: str) -> Any:
-        """Keep the comment beside the thumb."""
+        """Store the comment with the thumb."""
         trace_id, _, rating = rated.partition(" ")
         self._traces.rate(trace_id, "up" if rating == "up" else "down", comment.strip())
-        gr.Info("The comment is stored beside the trace.", title="", duration=3)
+        gr.Info("The comment is stored with the trace.", title="", duration=3)
         return gr.Row(visible=False)

@@ -1,4 +1,4 @@
-"""The answers that are being written now, by conversation."""
+"""The answers that are being written, by conversation."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rag.answering.answer_stream import AnswerStream
 
 
 class RunningAnswers:
-    """One stream for a conversation at most."""
+    """At most one stream for a conversation."""
 
     def __init__(self) -> None:
         self._streams: dict[str, AnswerStream] = {}
@@ -15,7 +15,7 @@ class RunningAnswers:
         return conversation_id in self._streams
 
     def add(self, conversation_id: str, stream: AnswerStream) -> None:
-        """Keep an answer that has begun."""
+        """Add an answer that has begun."""
         self._streams[conversation_id] = stream
 
     def stop(self, conversation_id: str) -> None:
@@ -25,7 +25,7 @@ class RunningAnswers:
             stream.stop()
 
     async def end(self, conversation_id: str, stream: AnswerStream) -> None:
-        """Forget an answer that is done or given up."""
+        """Close an answer and remove it, unless another one has taken its place."""
         if self._streams.get(conversation_id) is stream:
             del self._streams[conversation_id]
         await stream.close()

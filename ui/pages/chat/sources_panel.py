@@ -1,4 +1,4 @@
-"""The sources panel: what an answer rests on, cited evidence first. Pure functions from data to HTML."""
+"""The sources panel as HTML: the passages of an answer, cited ones first. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag.types import Answer, Citation, Hit, Passage
-from ui.pages.chat.answer_html import citation_url, passage_url, place
-from ui.pages.safe_markup import fragment
-
-EMPTY = '<div class="rs-sources rs-empty">The sources of an answer appear here.</div>'
+from ui.pages.chat.answer_html import citation_url, passage_url, source_label
+from ui.pages.safe_markup import fragment, note
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +15,8 @@ class _Source:
     """A passage as the panel shows it.
 
     Attributes:
-        text: What is before the mark, inside it and after it.
-        score: The number beside the name and what it means; both empty where there is none.
+        text: The text before the mark, inside it and after it.
+        score: The number beside the name, and its meaning; both empty where there is none.
         lost: Whether a cited sentence was not found in the passage.
         scores: Names and values of the scores that ranked it.
     """
@@ -34,15 +32,15 @@ class _Source:
 
     @property
     def name(self) -> str:
-        """The source as a person names it."""
-        return place(self.passage)
+        """The name of the source, with its page."""
+        return source_label(self.passage)
 
 
 def sources_html(answer: Answer, min_support: float) -> str:
-    """The evidence of a finished answer.
+    """Render the sources of a finished answer.
 
     Args:
-        min_support: Support under which a sentence counts as weakly carried by its source.
+        min_support: Support below which a sentence counts as weakly supported.
     """
     if answer.status == "abstained":
         return _panel("Nearest passages", _hits(answer.hits, first_opened=True))
@@ -55,16 +53,21 @@ def sources_html(answer: Answer, min_support: float) -> str:
     )
 
 
+def empty_html() -> str:
+    """Render the panel before anything was found."""
+    return note("The sources of an answer appear here.", "rs-sources rs-empty")
+
+
 def draft_sources_html(hits: Sequence[Hit]) -> str:
-    """The passages that an answer is being written from."""
-    return _panel("Retrieved", _hits(hits, first_opened=False)) if hits else EMPTY
+    """Render the passages of an answer that is being written."""
+    return _panel("Retrieved", _hits(hits, first_opened=False)) if hits else empty_html()
 
 
 def _panel(
     head: str, sources: Sequence[_Source], rest: Sequence[_Source] = (), weak_support: float | None = None
 ) -> str:
     if not head and not rest and weak_support is None:
-        return EMPTY
+        return empty_html()
     return fragment("chat_sources.html.jinja", head=head, sources=sources, rest=rest, weak_support=weak_support)
 
 
@@ -92,7 +95,7 @@ def _cited(citation: Citation) -> _Source:
         passage,
         citation_url(citation),
         _marked(passage, citation.start, citation.end),
-        (f"{citation.support:.2f}", "How well the source carries the sentence, 0 to 1"),
+        (f"{citation.support:.2f}", "How well the source supports the sentence, 0 to 1"),
         _scores(citation.hit),
         opened=True,
         lost=citation.start is None,
@@ -100,7 +103,7 @@ def _cited(citation: Citation) -> _Source:
 
 
 def _marked(passage: Passage, start: int | None, end: int | None) -> tuple[str, str, str]:
-    """The passage split around the cited sentence, as far as that lies inside."""
+    """Split a passage around the part of the cited sentence that lies inside it."""
     text = passage.text
     if start is None or end is None:
         return text, "", ""

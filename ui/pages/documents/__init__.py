@@ -1,1 +1,1 @@
-"""Stored documents as pages of their own."""
+"""Stored documents as separate pages."""

@@ -1,6 +1,6 @@
-"""A page of a PDF as an image, with a passage marked where it stands on the paper.
+"""A page of a PDF as an image with a passage marked.
 
-``PdfPages`` does it in a child process: the file may be hostile, or may have changed since it was ingested.
+``PdfPages`` renders in a child process: the file may be hostile, or may have changed since it was ingested.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from rag.documents.sandbox import Sandbox
 from rag.errors import LoadError
 
 WIDTH = 1400
-"""Pixels across: sharp at the width of a reading column on a dense screen."""
+"""Pixels across: sharp in a reading column on a high-density screen."""
 MAX_PIXELS = 12_000_000
-"""Of one image; a poster of ten metres must not take the memory of the machine."""
+"""Pixels of an image at most, so that a poster of ten metres does not use up the memory."""
 
 PAGE_S = 20.0
-"""Seconds for one page, at most: a person is waiting."""
+"""Seconds for one page at most, because a person is waiting."""
 LONGEST_FRAME = 64_000_000
 
 _MARK = (255, 225, 110)
-# Places on a page are asked for in whole numbers.
+# PDFium returns positions on a page in whole numbers, of which the page has so many.
 _GRID = 100_000
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle on a page, in shares of its width and height from the upper left, 0 to 1."""
+    """A rectangle on a page, in fractions of its width and height from the upper left, 0 to 1."""
 
     left: float
     top: float
@@ -50,7 +50,7 @@ class PageImage:
     """A rendered page.
 
     Attributes:
-        boxes: Where the quote stands; empty where it was not found.
+        boxes: The lines of the quote; empty where it was not found.
     """
 
     png: bytes
@@ -63,7 +63,7 @@ class PdfPages:
     Safe to use from several threads, which take turns.
 
     Args:
-        limits: For memory and time; a page has ``PAGE_S`` seconds at most.
+        limits: Limits of memory and time; at most ``PAGE_S`` seconds for a page.
     """
 
     def __init__(self, limits: ParseLimits) -> None:
@@ -77,7 +77,7 @@ class PdfPages:
         )
 
     def close(self) -> None:
-        """End the child."""
+        """End the child process."""
         self._sandbox.close()
 
     def find(self, path: Path, number: int, quote: str, at: float) -> tuple[Box, ...]:
@@ -99,7 +99,7 @@ class PdfPages:
     def _ask(self, path: Path, number: int, quote: str, at: float, *, draw: bool) -> PageImage:
         request = {"path": str(path), "number": number, "quote": quote, "at": at, "draw": draw}
         with explained(path, self._memory_mb, self._timeout_s), closing(self._sandbox.run(request)) as given:
-            # A third one is more than there should be, and a child that was taken over would never end.
+            # Only two frames are valid; a child under the control of a hostile file might send them without end.
             frames = list(islice(given, 3))
             if len(frames) != 2:
                 raise FrameError("not a page")
@@ -107,7 +107,7 @@ class PdfPages:
 
 
 def serve(request: dict[str, Any]) -> Iterator[bytes]:
-    """Answer a request of ``PdfPages``: the boxes in JSON, then the image, empty where none was asked for."""
+    """Answer a request of ``PdfPages``: the boxes as JSON, then the image, empty where none is requested."""
     where = (Path(request["path"]), request["number"], request["quote"], request["at"])
     image = render_page(*where) if request["draw"] else PageImage(b"", find_on_page(*where))
     yield json.dumps([astuple(box) for box in image.boxes]).encode()
@@ -122,11 +122,11 @@ def _boxes_of(frame: bytes) -> tuple[Box, ...]:
 
 
 def find_on_page(path: Path, number: int, quote: str, at: float) -> tuple[Box, ...]:
-    """Where a quote stands on a page.
+    """Find the rectangles of a quote on a page.
 
     Args:
         number: Page, from 1.
-        at: Where in the page's text it is expected, 0 to 1, for a quote that occurs more than once.
+        at: Expected position in the text of the page, 0 to 1, for a quote that occurs more than once.
 
     Raises:
         LoadError: The file cannot be opened, or has no such page.
@@ -135,11 +135,11 @@ def find_on_page(path: Path, number: int, quote: str, at: float) -> tuple[Box, .
 
 
 def render_page(path: Path, number: int, quote: str, at: float) -> PageImage:
-    """A page as PNG, with a quote marked.
+    """Render a page as PNG, with a quote marked.
 
     Args:
         number: Page, from 1.
-        at: As for ``find_on_page``.
+        at: See ``find_on_page``.
 
     Raises:
         LoadError: The file cannot be opened, or has no such page.
@@ -174,7 +174,7 @@ def _boxes(page: Any, quote: str, at: float) -> tuple[Box, ...]:
 
     wanted = _letters(quote)[0]
     text = page.get_textpage()
-    # Character by character: the text in one piece leaves some out, and then the places are others.
+    # Character by character: the text in one piece leaves some out, which would shift the indices.
     written = "".join(chr(raw.FPDFText_GetUnicode(text, index)) for index in range(text.count_chars()))
     letters, places = _letters(written)
     first = _nearest(letters, wanted, at) if wanted else -1
@@ -186,13 +186,13 @@ def _boxes(page: Any, quote: str, at: float) -> tuple[Box, ...]:
 
 
 def _box(page: Any, left: float, bottom: float, right: float, top: float) -> Box:
-    """A rectangle of the page's own coordinates as it is seen: cropped, and turned as the page is turned."""
-    x1, y1 = _seen(page, left, top)
-    x2, y2 = _seen(page, right, bottom)
+    """Convert a rectangle of PDF coordinates to the page as it is displayed: cropped and rotated."""
+    x1, y1 = _displayed(page, left, top)
+    x2, y2 = _displayed(page, right, bottom)
     return Box(min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2))
 
 
-def _seen(page: Any, x: float, y: float) -> tuple[float, float]:
+def _displayed(page: Any, x: float, y: float) -> tuple[float, float]:
     from ctypes import byref, c_int
 
     from pypdfium2 import raw
@@ -203,16 +203,16 @@ def _seen(page: Any, x: float, y: float) -> tuple[float, float]:
 
 
 def _letters(text: str) -> tuple[str, list[int]]:
-    """The letters and digits of a text, and where each stands in it.
+    """Return the letters and digits of a text, and their indices in it.
 
-    Line ends, hyphens at them and spaces are what a loader may have changed; letters it has not.
+    A loader may have changed line ends, hyphens and spaces, but not letters.
     """
     kept = [(char.lower(), at) for at, char in enumerate(text) if char.isalnum()]
     return "".join(char for char, _ in kept), [at for (char, at) in kept for _ in char]
 
 
 def _nearest(letters: str, wanted: str, at: float) -> int:
-    """Where ``wanted`` begins, of several places the one nearest to where it is expected; -1 for nowhere."""
+    """Return the index of the occurrence of ``wanted`` nearest to its expected position; -1 for none."""
     best = found = letters.find(wanted)
     while found >= 0:
         if abs(found - at * len(letters)) < abs(best - at * len(letters)):
@@ -234,7 +234,7 @@ def _marked(picture: Any, boxes: tuple[Box, ...]) -> bytes:
                 (box.left * width - 2, box.top * height - 2, box.right * width + 2, box.bottom * height + 2),
                 fill=_MARK,
             )
-        # Multiplied, the letters stay black below the mark.
+        # Multiplied, the letters stay black under the mark.
         page = ImageChops.multiply(page, layer)
     out = io.BytesIO()
     page.save(out, "PNG", compress_level=3)

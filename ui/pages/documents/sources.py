@@ -1,6 +1,6 @@
-"""Stored texts as pages of their own: the cited passage marked, everything else as it is stored.
+"""Stored texts as separate pages, with the cited passage marked.
 
-The pages have no script and may load nothing but our own images, so that nothing in a document can act.
+The pages have no script and may load only our own images, so that no content of a document can act.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from ui.app.stores import Stores
 
 WINDOW = 100_000
-"""Characters shown on each side of the span; a browser grows slow on many megabytes."""
+"""Characters shown on each side of the span; many megabytes make the browser slow."""
 
 LARGEST_ID = 2**63 - 1
-"""What a database can count to."""
+"""The largest integer of a database."""
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -39,33 +39,33 @@ _HEADERS = {"content-security-policy": POLICY, "cache-control": "no-store"}
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """What is to be marked: offsets into the stored text; ``at`` alone only says where to look."""
+    """The offsets to mark in the stored text; ``at`` alone is a position without a mark."""
 
     start: int | None = None
     end: int | None = None
     at: int | None = None
 
     def fits(self, length: int) -> bool:
-        """Whether there is something to mark."""
+        """Whether the span lies inside a text of this length."""
         return self.start is not None and self.end is not None and 0 <= self.start < self.end <= length
 
     def focus(self, length: int) -> int | None:
-        """The character to show; None where nothing was named."""
-        for place in (self.start, self.at):
-            if place is not None and 0 <= place < max(length, 1):
-                return place
+        """The offset to show; None where none is given."""
+        for offset in (self.start, self.at):
+            if offset is not None and 0 <= offset < max(length, 1):
+                return offset
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Text:
-    """A stored text, or a window of it, split around what is marked.
+    """A stored text, or a window of it, split around the mark.
 
     Attributes:
-        has_mark: Whether ``marked`` is to be marked.
-        has_place: Whether the address leads to the end of ``before`` without marking anything.
-        is_target: Whether the address leads here, and not to the image of a page.
-        window: Says which part of a long text is shown; empty where all of it is.
+        has_mark: Whether ``marked`` is marked.
+        has_place: Whether the address leads to the end of ``before`` without a mark.
+        is_target: Whether the address leads to the text, and not to the image of a page.
+        window: Says which part of a long text is shown; empty for a whole text.
     """
 
     before: str
@@ -82,10 +82,10 @@ class _Sheet:
     """A page of a PDF as an image.
 
     Attributes:
-        image: Its address.
-        last: Number of the last page; None where it is not known.
-        links: Label and address of the pages beside it.
-        top: Where the mark begins, in percent of the height; None without a mark.
+        image: Address of the image.
+        last: Number of the last page; None where it is unknown.
+        links: Labels and addresses of the previous and the next page.
+        top: Top of the mark in percent of the height; None without a mark.
     """
 
     number: int
@@ -97,7 +97,7 @@ class _Sheet:
 
 @dataclass(frozen=True, slots=True)
 class _Body:
-    """What a page says of its document, and what it shows of it."""
+    """The notes, the text and the image of a page."""
 
     notes: tuple[str, ...]
     text: _Text | None = None
@@ -120,7 +120,7 @@ def source_routes(settings: IngestSettings, stores: Stores) -> APIRouter:
         try:
             document = _stored(stores, document_id)
         except RagsmithError as error:
-            return _response("Not there any more", "", _Body((str(error),)), status=404)
+            return _response("Not found", "", _Body((str(error),)), status=404)
         span = Span(start, end, at)
         pdf = pdf_of(document)
         body = _pdf_body(pages, document, pdf, span, page) if pdf else _text_body(document, span)
@@ -132,7 +132,7 @@ def source_routes(settings: IngestSettings, stores: Stores) -> APIRouter:
             document = _stored(stores, document_id)
             pdf = pdf_of(document)
             if pdf is None:
-                raise LoadError(f"{document.name} is not there as a PDF any more.")
+                raise LoadError(f"The PDF of {document.name} no longer exists.")
             quote, place = quote_on_page(document, number, Span(start, end))
             image = pages.render(pdf, number, quote, place)
         except RagsmithError as error:
@@ -143,10 +143,10 @@ def source_routes(settings: IngestSettings, stores: Stores) -> APIRouter:
 
 
 def _stored(stores: Stores, document_id: int) -> StoredDocument:
-    """The stored text of a number that anybody may have written into an address.
+    """Return the stored text of an id from an address.
 
     Raises:
-        CorpusError: It is not there.
+        CorpusError: There is no such document.
     """
     if not 0 <= document_id <= LARGEST_ID:
         raise CorpusError(f"There is no document {document_id}.")
@@ -154,19 +154,19 @@ def _stored(stores: Stores, document_id: int) -> StoredDocument:
 
 
 def pdf_of(document: StoredDocument) -> Path | None:
-    """The PDF that a text was read from; None where it was another format or is gone."""
+    """Return the PDF that a text was read from; None for another format or a deleted file."""
     path = Path(document.path)
     return path if path.suffix.lower() == ".pdf" and path.is_file() else None
 
 
 def page_of(document: StoredDocument, offset: int) -> int:
-    """The page that a character stands on."""
+    """Return the number of the page that contains an offset."""
     at = bisect_right([first for _, first in document.pages], offset)
     return document.pages[max(at - 1, 0)][0] if document.pages else 1
 
 
 def quote_on_page(document: StoredDocument, number: int, span: Span) -> tuple[str, float]:
-    """The part of a span that stands on a page, and where in the page's text it is, 0 to 1."""
+    """Return the part of a span on a page, and its relative position in the text of the page, 0 to 1."""
     if not span.fits(len(document.text)) or span.start is None or span.end is None:
         return "", 0.0
     starts = dict(document.pages)
@@ -205,14 +205,14 @@ def _pdf_body(pages: PdfPages, document: StoredDocument, pdf: Path, span: Span, 
         ),
         top=min(box.top for box in boxes) * 100 if boxes else None,
     )
-    # Without boxes the mark in the text is what the address leads to.
+    # Without boxes the address leads to the mark in the text.
     return _Body(notes, _marked_text(document.text, span, is_target=not boxes), sheet)
 
 
 def _text_body(document: StoredDocument, span: Span) -> _Body:
     notes: tuple[str, ...] = ()
     if not Path(document.path).exists():
-        notes = ("The file is not there any more. This is the text that was stored when it was added.",)
+        notes = ("The file no longer exists. This is the text that was stored when it was added.",)
     if not span.fits(len(document.text)):
         notes += _missing(span, len(document.text))
     return _Body(notes, _marked_text(document.text, span, is_target=True))
@@ -227,7 +227,7 @@ def _missing(span: Span, length: int) -> tuple[str, ...]:
 
 
 def _marked_text(text: str, span: Span, *, is_target: bool) -> _Text:
-    """The text, or a window of it, with the span marked."""
+    """Split the text, or a window of it, around the span."""
     focus = span.focus(len(text)) or 0
     fits = span.fits(len(text))
     start, end = (span.start or 0, span.end or 0) if fits else (focus, focus)
@@ -239,8 +239,7 @@ def _marked_text(text: str, span: Span, *, is_target: bool) -> _Text:
         has_mark=fits,
         has_place=not fits and focus > 0,
         is_target=is_target,
-        window=f"This text is long: of its {len(text):,} characters those around the place are shown, "
-        f"{first:,} to {last:,}."
+        window=f"This text is long: of its {len(text):,} characters, {first:,} to {last:,} are shown."
         if last - first < len(text)
         else "",
     )

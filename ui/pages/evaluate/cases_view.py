@@ -1,4 +1,4 @@
-"""Datasets as HTML: the list, the cases of a version, what a file would bring. Pure functions."""
+"""Datasets as HTML: the list, the cases of a version, the preview of a file. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,36 +7,31 @@ from collections.abc import Sequence
 from rag.evaluation.case_files import Preview
 from rag.evaluation.cases import Case
 from rag.evaluation.dataset_store import DatasetSummary, DatasetVersion
-from ui.pages.rendering import render
+from ui.pages.safe_markup import fragment
 
-NONE = (
-    '<div class="rs-none">No dataset yet. Import a file, add a case by hand, or press <i>+ case</i> under an '
-    "answer of the chat.</div>"
-)
-PICK = '<div class="rs-pick">Choose a dataset.</div>'
 SHOWN_ROWS = 8
-"""Cases and bad rows of a preview; the rest is counted."""
+"""Cases and invalid rows that a preview shows; the rest is counted."""
 
 
 def list_html(datasets: Sequence[DatasetSummary], chosen: str) -> str:
-    """The datasets, by name."""
-    return render("evaluate_datasets.html.jinja", datasets=datasets, chosen=chosen) if datasets else NONE
+    """Render the list of datasets."""
+    return fragment("evaluate_datasets.html.jinja", datasets=datasets, chosen=chosen)
 
 
 def cases_html(version: DatasetVersion, cases: Sequence[Case], start: int, waiting: Sequence[Case]) -> str:
-    """A page of a version's cases, and above it the candidates that wait.
+    """Render a page of a version's cases, below the candidates that wait for a decision.
 
     Args:
-        start: Number of the first one, from 0.
+        start: Number of the first case, from 0.
     """
-    return render("evaluate_cases.html.jinja", version=version, cases=cases, start=start, waiting=waiting)
+    return fragment("evaluate_cases.html.jinja", version=version, cases=cases, start=start, waiting=waiting)
 
 
 def candidates_html(waiting: Sequence[Case]) -> str:
-    """Proposed cases, to be accepted or rejected one by one; empty where there are none."""
-    return render("evaluate_candidates.html.jinja", waiting=waiting)
+    """Render candidates, to be accepted or rejected one by one; empty where there are none."""
+    return fragment("evaluate_candidates.html.jinja", waiting=waiting)
 
 
 def preview_html(preview: Preview) -> str:
-    """What a file would bring, and its bad rows."""
-    return render("evaluate_preview.html.jinja", preview=preview, most=SHOWN_ROWS)
+    """Render the valid and the invalid rows of a file."""
+    return fragment("evaluate_preview.html.jinja", preview=preview, most=SHOWN_ROWS)

@@ -1,4 +1,4 @@
-"""The datasets of the Evaluate tab: list, import with a preview, add and edit cases, decide on candidates."""
+"""The datasets of the Evaluate tab: list, import with a preview, edit cases, accept or reject candidates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from rag.errors import DatasetError
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
-from ui.pages.page_events import BRIDGED, QUIET, in_thread, telling, warn
+from ui.pages.html_component import html_component
+from ui.pages.page_events import BRIDGED, QUIET, in_thread, show_errors, warn
+from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
     from rag.evaluation.candidates import CandidateStore
@@ -26,11 +28,12 @@ Updates = dict[Any, Any]
 
 ROWS = 50
 SAVED = "saved"
-"""The dataset that answers are kept in with one click."""
+"""The dataset that a click on an answer adds it to."""
+PICK = "Choose a dataset."
 
 
 class CasesTab:
-    """Components and events. Made inside the tab that is open."""
+    """Components and events of the datasets, made inside the blocks that are open."""
 
     def __init__(self, settings: Settings, stores: Stores, models: Models, datasets: DatasetStore) -> None:
         self._settings = settings
@@ -47,28 +50,28 @@ class CasesTab:
                         elem_id="import-file",
                         file_types=[".jsonl", ".json", ".csv", ".tsv"],
                     )
-                    self._preview = gr.HTML(elem_id="import-preview", js_on_load=None, apply_default_css=False)
+                    self._preview = html_component("import-preview")
                     self._save = gr.Button(
-                        "Save the good ones", size="sm", variant="primary", elem_id="import-save", visible=False
+                        "Import", size="sm", variant="primary", elem_id="import-save", visible=False
                     )
                 with gr.Accordion("Propose cases", open=False, elem_id="propose"):
                     self._corpus = gr.Dropdown(label="About corpus", elem_id="propose-corpus", interactive=True)
-                    self._count = gr.Number(label="How many", value=10, minimum=1, maximum=200, precision=0)
-                    self._propose = gr.Button("Let the small generator write", size="sm", elem_id="propose-start")
-                self._list = gr.HTML(elem_id="dataset-list", js_on_load=None, apply_default_css=False)
+                    self._count = gr.Number(label="Number of cases", value=10, minimum=1, maximum=200, precision=0)
+                    self._propose = gr.Button("Generate questions", size="sm", elem_id="propose-start")
+                self._list = html_component("dataset-list")
             with gr.Column(elem_id="datasets-main", min_width=0, scale=1):
-                self._cases = gr.HTML(view.PICK, elem_id="case-list", js_on_load=None, apply_default_css=False)
+                self._cases = html_component("case-list", note(PICK, "rs-pick"))
                 with gr.Row(elem_id="case-pager", visible=False) as self._pager:
-                    self._back = gr.Button("‹ Before", size="sm", elem_id="case-back")
-                    self._on = gr.Button("After ›", size="sm", elem_id="case-on")
+                    self._back = gr.Button("‹ Previous", size="sm", elem_id="case-back")
+                    self._on = gr.Button("Next ›", size="sm", elem_id="case-on")
             with gr.Column(elem_id="datasets-case", min_width=0, scale=0):
-                gr.HTML('<div class="rs-head">Case</div>', js_on_load=None, apply_default_css=False)
+                html_component(html=note("Case", "rs-head"))
                 self._into = gr.Textbox(label="Dataset", max_lines=1, elem_id="case-dataset")
                 self._question = gr.Textbox(label="Question", lines=2, elem_id="case-question")
-                self._answers = gr.Textbox(label="Right answers, one a line", lines=2, elem_id="case-answers")
-                self._sources = gr.Textbox(label="Expected sources, one a line", lines=2, elem_id="case-sources")
+                self._answers = gr.Textbox(label="Right answers, one per line", lines=2, elem_id="case-answers")
+                self._sources = gr.Textbox(label="Expected sources, one per line", lines=2, elem_id="case-sources")
                 self._refuse = gr.Checkbox(label="Must be refused", elem_id="case-refuse")
-                self._tags = gr.Textbox(label="Tags, with commas", max_lines=1, elem_id="case-tags")
+                self._tags = gr.Textbox(label="Tags, separated by commas", max_lines=1, elem_id="case-tags")
                 self._notes = gr.Textbox(label="Notes", lines=1, elem_id="case-notes")
                 with gr.Row(elem_id="case-actions"):
                     self._keep = gr.Button("Save case", size="sm", variant="primary", elem_id="case-save")
@@ -81,7 +84,7 @@ class CasesTab:
             self._reject = gr.Button(elem_id="do-reject-case")
         self._chosen = gr.State("")
         self._start = gr.State(0)
-        # The id and the turns of the case in the form; both stay when it is edited.
+        # The id of the case in the form; an edit keeps it, and the turns before the question.
         self._case = gr.State("")
         self._file = gr.State("")
 
@@ -105,7 +108,7 @@ class CasesTab:
             page: The blocks.
             tabs, inner: All tabs of the page, and those of Evaluate, to bring this one to the front.
             tab: This one.
-            bridge: Where what was clicked is named.
+            bridge: Names what was clicked.
         """
         self._tabs, self._inner = tabs, inner
         listed = [self._list, self._corpus]
@@ -134,32 +137,32 @@ class CasesTab:
 
         return CandidateStore(self._stores.engine)
 
-    @telling
+    @show_errors
     def listing(self, chosen: str) -> Updates:
-        """The datasets."""
+        """List the datasets."""
         return {
             self._list: view.list_html(self._datasets.list(), chosen),
             self._corpus: gr.Dropdown(choices=self._stores.corpus_names(), value=self._settings.corpus),
         }
 
-    @telling
+    @show_errors
     def open(self, name: str) -> Updates:
         """Show a dataset of the list."""
         return {**self._shown(name), **self._blank(name)}
 
-    @telling
+    @show_errors
     def back(self, chosen: str, start: int) -> Updates:
-        """The page before."""
+        """Show the previous page."""
         return self._shown(chosen, max(start - ROWS, 0))
 
-    @telling
+    @show_errors
     def on(self, chosen: str, start: int) -> Updates:
-        """The page after."""
+        """Show the next page."""
         return self._shown(chosen, start + ROWS)
 
-    @telling
+    @show_errors
     def edit(self, case_id: str, chosen: str) -> Updates:
-        """Take a case into the form."""
+        """Fill the form with a case."""
         case = self._datasets.find(self._datasets.resolve(chosen), case_id)
         return {
             self._into: chosen,
@@ -172,12 +175,12 @@ class CasesTab:
             self._case: case.id,
         }
 
-    @telling
+    @show_errors
     def blank(self, chosen: str) -> Updates:
         """Empty the form."""
         return self._blank(chosen)
 
-    @telling
+    @show_errors
     def keep(
         self,
         into: str,
@@ -189,14 +192,14 @@ class CasesTab:
         notes: str,
         case_id: str,
     ) -> Updates:
-        """Save the case of the form, as a new version of its dataset."""
+        """Save the case in the form as a new version of its dataset."""
         name = into.strip()
-        held = self._held(name, case_id)
+        stored = self._stored(name, case_id)
         case = _case(
             {
                 "id": case_id,
                 "question": question,
-                "history": held.history if held else (),
+                "history": stored.history if stored else (),
                 "answers": _lines(answers),
                 "sources": _lines(sources),
                 "must_refuse": refuse,
@@ -208,34 +211,34 @@ class CasesTab:
         gr.Info(f"{added.version.label} has {added.version.size:,} cases.", title="")
         return {**self._shown(name), **self._blank(name)}
 
-    @telling
+    @show_errors
     def remove(self, chosen: str, case_id: str) -> Updates:
-        """Take the case of the form out of its dataset; earlier versions keep it."""
+        """Remove the case in the form from its dataset; earlier versions keep it."""
         if not case_id:
             raise DatasetError("No case is open.", fix="Choose one in the list.")
         version = self._datasets.remove(chosen, [case_id], by=login_name(), message=f"without case {case_id}")
         gr.Info(f"{version.label} has {version.size:,} cases.", title="")
         return {**self._shown(chosen), **self._blank(chosen)}
 
-    @telling
+    @show_errors
     def preview(self, file: str | None) -> Updates:
-        """Tell what a file would bring; nothing is saved."""
+        """Show what a file would add; nothing is saved."""
         if not file:
-            raise DatasetError("No file arrived.", fix="Choose it again.")
+            raise DatasetError("The upload must have a file.", fix="Choose it again.")
         found = self._read(file)
         return {
             self._preview: view.preview_html(found),
-            self._save: gr.Button(f"Save {len(found.cases):,} cases", visible=bool(found.cases)),
+            self._save: gr.Button(f"Import {len(found.cases):,} cases", visible=bool(found.cases)),
             self._file: file,
             self._name: gr.skip() if not found.cases else gr.Textbox(placeholder=Path(file).stem.lower()),
         }
 
-    @telling
+    @show_errors
     def save(self, name: str, file: str) -> Updates:
-        """Save the good rows of the file as the next version."""
+        """Save the valid rows of the file as the next version."""
         wanted = name.strip()
         if not wanted:
-            raise DatasetError("The dataset has no name.", fix="Give it one above the file.")
+            raise DatasetError("The dataset must have a name.", fix="Enter one above the file.")
         found = self._read(file)
         version = self._datasets.save(
             wanted, found.cases, by=login_name(), message=f"imported from {Path(file).name}"
@@ -244,7 +247,7 @@ class CasesTab:
         return {**self._shown(wanted), self._preview: "", self._save: gr.Button(visible=False)}
 
     async def propose(self, chosen: str, corpus: str, count: float) -> Any:
-        """Let questions be written, for a person to decide on."""
+        """Generate questions as candidates, to be accepted or rejected."""
         try:
             name = chosen or "proposed"
             new = await in_thread(self._proposed, name, corpus, int(count))
@@ -254,28 +257,28 @@ class CasesTab:
             warn(error)
             return gr.skip()
 
-    @telling
+    @show_errors
     def accept(self, case_id: str, chosen: str, start: int) -> Updates:
-        """Take a candidate into the dataset."""
+        """Add a candidate to the dataset."""
         self._candidates.accept(chosen, [case_id], by=login_name())
         return self._shown(chosen, start)
 
-    @telling
+    @show_errors
     def reject(self, case_id: str, chosen: str, start: int) -> Updates:
-        """Turn a candidate down."""
+        """Reject a candidate."""
         self._candidates.reject(chosen, [case_id])
         return self._shown(chosen, start)
 
-    @telling
+    @show_errors
     def case_of_trace(self, trace_id: str) -> None:
-        """Keep an answered question as a case, with the sources that its answer cites."""
+        """Add an answered question as a case, with the sources that its answer cites."""
         from rag.evaluation.traced import case_of_trace
 
         trace = self._stores.traces.get(trace_id)
         case = case_of_trace(trace, must_refuse=trace.status == "abstained")
         added = self._datasets.add(SAVED, [case], by=login_name(), message=f"from trace {trace.id[:8]}")
         gr.Info(
-            f"Kept in the dataset {added.version.label}. Say there what is right: Evaluate › Datasets › {SAVED}.",
+            f"Added to {added.version.label}. Enter the right answer under Evaluate › Datasets › {SAVED}.",
             title="",
         )
 
@@ -290,14 +293,14 @@ class CasesTab:
 
         return read_cases(Path(file))
 
-    def _held(self, name: str, case_id: str) -> Case | None:
+    def _stored(self, name: str, case_id: str) -> Case | None:
         newest = self._datasets.newest(name)
         if not case_id or newest is None:
             return None
         try:
             return self._datasets.find(newest, case_id)
         except DatasetError:
-            # It was removed in the meantime: it comes back with what the form has.
+            # Another person has removed it: saving the form adds it again.
             return None
 
     def _blank(self, name: str) -> Updates:
@@ -312,7 +315,7 @@ class CasesTab:
         size = newest.size if newest else 0
         return {
             **self.listing(name),
-            self._cases: html or view.PICK,
+            self._cases: html or note(PICK, "rs-pick"),
             self._pager: gr.Row(visible=size > ROWS),
             self._back: gr.Button(interactive=start > 0),
             self._on: gr.Button(interactive=start + len(cases) < size),
@@ -325,18 +328,18 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _case(told: dict[str, Any]) -> Case:
-    """The case of a form.
+def _case(values: dict[str, Any]) -> Case:
+    """Return the case that a form describes.
 
     Raises:
-        DatasetError: It is none.
+        DatasetError: The values are not a valid case.
     """
     from pydantic import ValidationError
 
     from rag.evaluation.cases import Case, make_id, why
 
-    told["id"] = told["id"] or make_id(told["question"], told["history"])
+    values["id"] = values["id"] or make_id(values["question"], values["history"])
     try:
-        return Case.model_validate(told)
+        return Case.model_validate(values)
     except ValidationError as error:
-        raise DatasetError(f"This is no case yet: {why(error)}.", fix="Complete the form.") from error
+        raise DatasetError(f"The case is not complete: {why(error)}.", fix="Complete the form.") from error

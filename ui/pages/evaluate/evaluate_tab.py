@@ -1,4 +1,4 @@
-"""The Evaluate tab: runs over datasets, trying retrieval, and the datasets themselves."""
+"""The Evaluate tab: evaluation runs, retrieval, and datasets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class EvaluateTab:
-    """The tabs inside of it. Made inside the tab that is open."""
+    """The three tabs inside it, made inside the blocks that are open."""
 
     def __init__(
         self, settings: Settings, stores: Stores, models: Models, releases: Releases, evaluations: Evaluations
@@ -40,8 +40,8 @@ class EvaluateTab:
             page: The blocks.
             tabs: All tabs, to bring one to the front.
             tab: This one.
-            bridge: Where what was clicked is named.
-            question: The input line of the chat.
+            bridge: Names what was clicked.
+            question: The input box of the chat.
         """
         self._runs.wire(page, tabs, self._inner, tab, bridge)
         self._retrieval.wire(page, tabs, self._inner, self._on_retrieval, bridge, question)

@@ -1,14 +1,14 @@
-"""The reports of evaluation runs as pages of their own."""
+"""Reports of evaluation runs as separate pages."""
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, Response
 
 from rag.errors import RagsmithError
+from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
     from ui.app.evaluations import Evaluations
@@ -30,7 +30,7 @@ def report_routes(evaluations: Evaluations) -> APIRouter:
             path = evaluations.report(evaluations.runs.get(run_id))
             html = path.read_text(encoding="utf-8")
         except RagsmithError as error:
-            return HTMLResponse(f"<p>{escape(str(error))}</p>", 404, _HEADERS)
+            return HTMLResponse(note(str(error), "rs-error"), 404, _HEADERS)
         return HTMLResponse(html, headers=_HEADERS)
 
     return router

@@ -1,4 +1,4 @@
-"""Trying retrieval in the Evaluate tab: what is found for a question under given settings, and why."""
+"""Retrieval in the Evaluate tab: the passages found for a question under given settings, and their scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from rag.types import Hit
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import retrieval_view as view
-from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling
+from ui.pages.html_component import html_component
+from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, show_errors
+from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetStore
@@ -25,10 +27,12 @@ if TYPE_CHECKING:
 
 Updates = dict[Any, Any]
 
+HINT = "Ask something to see which passages are found, and why."
+
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What the last search found, and what a person marked of it."""
+    """The result of the last search, and the passages that a person marked as relevant."""
 
     question: str = ""
     hits: tuple[Hit, ...] = ()
@@ -37,7 +41,7 @@ class _Found:
 
 
 class RetrievalTab:
-    """Components and events. Made inside the tab that is open."""
+    """Components and events of the search, made inside the blocks that are open."""
 
     def __init__(self, settings: Settings, stores: Stores, releases: Releases, datasets: DatasetStore) -> None:
         self._settings = settings
@@ -70,13 +74,13 @@ class RetrievalTab:
                     1,
                     value=retrieval.dense_weight,
                     step=0.05,
-                    label="Share of the dense side",
+                    label="Weight of the dense search",
                     elem_id="bench-weight",
                 )
                 self._to_chat = gr.Button("Use in chat", size="sm", elem_id="bench-chat")
                 self._dataset = gr.Textbox(label="Dataset", value="saved", max_lines=1, elem_id="bench-dataset")
                 self._save = gr.Button("Save as case", size="sm", elem_id="bench-save")
-            self._hits = gr.HTML(view.ASK, elem_id="bench-hits", js_on_load=None, apply_default_css=False)
+            self._hits = html_component("bench-hits", note(HINT, "rs-pick"))
         with gr.Column(elem_classes="rs-bridge"):
             self._mark = gr.Button(elem_id="do-mark-hit")
             self._address = gr.Textbox()
@@ -89,8 +93,8 @@ class RetrievalTab:
             page: The blocks.
             tabs, inner: All tabs of the page, and those of Evaluate, to bring one to the front.
             tab: This one.
-            bridge: Where what was clicked is named.
-            question: The input line of the chat.
+            bridge: Names what was clicked.
+            question: The input box of the chat.
         """
         self._tabs, self._inner, self._chat = tabs, inner, question
         asked = [self._question, self._corpus, self._k, self._mode, self._weight]
@@ -104,17 +108,17 @@ class RetrievalTab:
         self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
         bridge.links["retrieval"].click(self.linked, None, [tabs, inner, *asked, *shown], **QUIET)
 
-    @telling
+    @show_errors
     def listing(self) -> Any:
-        """The corpora."""
+        """List the corpora."""
         return gr.Dropdown(choices=self._stores.corpus_names(), value=self._settings.corpus)
 
-    @telling
+    @show_errors
     def search(self, question: str, corpus: str | None, k: float, mode: SearchMode, weight: float) -> Updates:
-        """Search under these settings."""
+        """Search with these settings."""
         asked = question.strip()
         if not asked:
-            return {self._hits: view.ASK, self._found: _Found(), self._address: ""}
+            return {self._hits: note(HINT, "rs-pick"), self._found: _Found(), self._address: ""}
         retrieval = self._settings.retrieval.model_copy(
             update={"k": int(k), "mode": mode, "dense_weight": float(weight)}
         )
@@ -131,36 +135,36 @@ class RetrievalTab:
         }
         return {**self._shown(found), self._address: urlencode(query)}
 
-    @telling
+    @show_errors
     def mark(self, passage: str, found: _Found) -> Updates:
-        """Mark a passage as relevant, or not any more."""
+        """Mark a passage as relevant, or remove the mark."""
         number = int(passage)
         relevant = found.relevant ^ {number}
         return self._shown(_Found(found.question, found.hits, found.seconds, relevant))
 
-    @telling
+    @show_errors
     def to_chat(self, question: str) -> Updates:
-        """Take the question into the chat's input line."""
+        """Copy the question into the input box of the chat."""
         return {self._tabs: gr.Tabs(selected="chat"), self._chat: question.strip()}
 
-    @telling
+    @show_errors
     def save(self, found: _Found, dataset: str) -> None:
-        """Keep the question as a case, with the sources of what was marked as relevant."""
+        """Add the question as a case, with the sources of the passages marked as relevant."""
         from rag.evaluation.cases import Case, make_id, source_name
 
         if not found.question:
-            raise DatasetError("Nothing was searched for yet.", fix="Ask a question first.")
+            raise DatasetError("There must be a search to save.", fix="Search for a question first.")
         marked = [hit.passage for hit in found.hits if hit.passage.id in found.relevant]
         if not marked:
-            raise DatasetError("No passage is marked as relevant.", fix="Mark those that answer the question.")
+            raise DatasetError("A passage must be marked as relevant.", fix="Mark those that answer the question.")
         sources = tuple(dict.fromkeys(source_name(passage.name, passage.page) for passage in marked))
         case = Case(id=make_id(found.question), question=found.question, sources=sources)
         added = self._datasets.add(dataset.strip(), [case], by=login_name(), message="from the retrieval bench")
-        gr.Info(f"Kept in the dataset {added.version.label}: {', '.join(sources)}.", title="")
+        gr.Info(f"Added to the dataset {added.version.label}: {', '.join(sources)}.", title="")
 
-    @telling
+    @show_errors
     def linked(self, request: gr.Request) -> Any:
-        """Search for what the address of the page names."""
+        """Repeat the search that the address of the page names."""
         asked = request.query_params
         if asked.get("tab") != "retrieval" or not asked.get("q"):
             return gr.skip()
@@ -168,7 +172,7 @@ class RetrievalTab:
         corpus = asked.get("corpus") or self._settings.corpus
         k = int(asked["k"]) if asked.get("k", "").isdecimal() else settings.k
         mode: SearchMode = next(
-            (each for each in get_args(SearchMode) if each == asked.get("mode")), settings.mode
+            (option for option in get_args(SearchMode) if option == asked.get("mode")), settings.mode
         )
         try:
             weight = min(max(float(asked.get("weight", settings.dense_weight)), 0.0), 1.0)

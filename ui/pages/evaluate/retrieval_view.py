@@ -1,4 +1,4 @@
-"""The passages of the retrieval bench as HTML. Pure functions."""
+"""Search results as HTML. Pure functions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from rag.evaluation.cases import source_name
 from rag.tracing.figures import format_seconds
 from rag.types import Hit, Passage
 from ui.pages.chat.answer_html import passage_url
-from ui.pages.rendering import render
-
-ASK = '<div class="rs-pick">Ask something to see which passages are found, and why.</div>'
+from ui.pages.safe_markup import fragment
 
 
 @dataclass(frozen=True, slots=True)
 class FoundPassage:
-    """A passage that was found, with its scores as text, and whether a person marked it as relevant."""
+    """A search result, with its scores as text; ``marked`` where a person marked it as relevant."""
 
     passage: Passage
     marked: bool
@@ -27,14 +25,14 @@ class FoundPassage:
 
 
 def hits_html(hits: Sequence[Hit], relevant: Collection[int], seconds: float) -> str:
-    """What was found, best first.
+    """Render search results, best first.
 
     Args:
-        relevant: Numbers of the passages that a person marked.
-        seconds: How long the search took.
+        relevant: Ids of the passages that a person marked.
+        seconds: Duration of the search.
     """
     found = [_found(hit, hit.passage.id in relevant) for hit in hits]
-    return render("evaluate_hits.html.jinja", hits=found, time=format_seconds(seconds))
+    return fragment("evaluate_hits.html.jinja", hits=found, time=format_seconds(seconds))
 
 
 def _found(hit: Hit, marked: bool) -> FoundPassage:

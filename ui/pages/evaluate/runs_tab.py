@@ -1,4 +1,4 @@
-"""The runs of the Evaluate tab: begin one, follow it, read its figures and its grid."""
+"""The runs of the Evaluate tab: start one, follow it, and read its figures and its grid."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from rag.evaluation.grid import Grid, Shown
 from rag.evaluation.run_store import Run
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import runs_view as view
-from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, in_thread, telling, told, warn
-from ui.pages.seen import TAB, Seen, seen_in
+from ui.pages.evaluate.run_selection import TAB, RunSelection
+from ui.pages.html_component import html_component
+from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, error_message, in_thread, show_errors, warn
+from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
     from rag.evaluation.summary import Summary
@@ -27,14 +29,15 @@ Updates = dict[Any, Any]
 LISTED = 100
 ROWS = 25
 LOOK_S = 2.0
+PICK_CELL = "Choose an answer in the grid to see its passages and scores."
 _VARIANTS = "baseline:\nbrief: answer.style=brief\n"
-_HINT = "NAME: SETTING=VALUE …, one a line. prompt=answer@2, model=…, retrieval.k=8, decoding.temperature=0.5 …"
+_HINT = "NAME: SETTING=VALUE …, one per line. prompt=answer@2, model=…, retrieval.k=8, decoding.temperature=0.5 …"
 
 
 class RunsTab:
-    """Components and events. Made inside the tab that is open.
+    """Components and events of the runs, made inside the blocks that are open.
 
-    What is shown of a run is a ``ui.pages.seen.Seen``; all of it stands in the address.
+    The address of the page has the whole ``RunSelection`` that is shown.
     """
 
     def __init__(self, settings: Settings, stores: Stores, evaluations: Evaluations) -> None:
@@ -61,9 +64,9 @@ class RunsTab:
                         elem_id="new-run-judge",
                     )
                     self._begin = gr.Button("Start", variant="primary", size="sm", elem_id="new-run-start")
-                self._list = gr.HTML(elem_id="run-list", js_on_load=None, apply_default_css=False)
+                self._list = html_component("run-list")
             with gr.Column(elem_id="runs-main", min_width=0, scale=1):
-                self._head = gr.HTML(view.PICK_RUN, elem_id="run-head", js_on_load=None, apply_default_css=False)
+                self._head = html_component("run-head", note("Choose a run.", "rs-pick"))
                 with gr.Row(elem_id="run-actions", visible=False) as self._actions:
                     self._baseline = gr.Dropdown(
                         label="Baseline", elem_id="run-baseline", interactive=True, type="index", filterable=False
@@ -73,7 +76,7 @@ class RunsTab:
                     )
                     self._stop = gr.Button("Stop", size="sm", variant="stop", elem_id="run-stop", visible=False)
                     self._resume = gr.Button("Resume", size="sm", elem_id="run-resume", visible=False)
-                self._table = gr.HTML(elem_id="run-figures", js_on_load=None, apply_default_css=False)
+                self._table = html_component("run-figures")
                 with gr.Row(elem_id="grid-filter", visible=False) as self._filter:
                     self._show = gr.Radio(
                         list(get_args(Shown)), value="all", show_label=False, container=False, elem_id="grid-show"
@@ -85,12 +88,12 @@ class RunsTab:
                         max_lines=1,
                         elem_id="grid-search",
                     )
-                self._grid = gr.HTML(elem_id="grid", js_on_load=None, apply_default_css=False)
+                self._grid = html_component("grid")
                 with gr.Row(elem_id="grid-pager", visible=False) as self._pager:
-                    self._back = gr.Button("‹ Before", size="sm", elem_id="grid-back")
-                    self._on = gr.Button("After ›", size="sm", elem_id="grid-on")
+                    self._back = gr.Button("‹ Previous", size="sm", elem_id="grid-back")
+                    self._on = gr.Button("Next ›", size="sm", elem_id="grid-on")
             with gr.Column(elem_id="runs-cell", min_width=0, scale=0):
-                self._cell = gr.HTML(view.PICK_CELL, elem_id="run-cell", js_on_load=None, apply_default_css=False)
+                self._cell = html_component("run-cell", note(PICK_CELL, "rs-pick"))
         with gr.Column(elem_classes="rs-bridge"):
             self._open_run = gr.Button(elem_id="do-open-run")
             self._open_cell = gr.Button(elem_id="do-open-cell")
@@ -107,88 +110,88 @@ class RunsTab:
             page: The blocks.
             tabs, inner: All tabs of the page, and those of Evaluate, to bring this one to the front.
             tab: Evaluate.
-            bridge: Where what was clicked is named.
+            bridge: Names what was clicked.
         """
         self._tabs, self._inner = tabs, inner
         listed = [self._list, self._dataset, self._corpus]
-        seen = [self._chosen, self._baseline, self._other, self._show, self._search, self._start, self._at]
+        state = [self._chosen, self._baseline, self._other, self._show, self._search, self._start, self._at]
         head = [self._head, self._actions, self._stop, self._resume, self._table, self._timer]
         grid = [self._filter, self._grid, self._pager, self._back, self._on, self._start, self._address]
         shown = [*listed, *head, *grid, self._baseline, self._other, self._cell, self._at, self._chosen]
         tab.select(self.listing, [self._chosen, self._dataset, self._corpus], listed, **QUIET)
         self._open_run.click(self.open, bridge.value, shown, js=BRIDGED, **QUIET)
         for event in (self._show.input, self._search.submit, self._search.blur):
-            event(self.filtered, seen, grid, **QUIET)
-        self._back.click(self.back, seen, grid, **QUIET)
-        self._on.click(self.on, seen, grid, **QUIET)
+            event(self.filtered, state, grid, **QUIET)
+        self._back.click(self.back, state, grid, **QUIET)
+        self._on.click(self.on, state, grid, **QUIET)
         for chosen in (self._baseline, self._other):
-            chosen.input(self.rebased, seen, [*head, self._grid, self._address], **QUIET)
+            chosen.input(self.rebased, state, [*head, self._grid, self._address], **QUIET)
         opened = [self._cell, self._at, self._grid, self._address]
-        self._open_cell.click(self.open_cell, [bridge.value, *seen], opened, js=BRIDGED, **QUIET)
+        self._open_cell.click(self.open_cell, [bridge.value, *state], opened, js=BRIDGED, **QUIET)
         self._begin.click(self.begin, [self._dataset, self._variants, self._corpus, self._judge], shown, **QUIET)
         self._stop.click(self.stop, self._chosen, None, **QUIET)
         self._resume.click(self.resume, self._chosen, shown, **QUIET)
-        self._timer.tick(self.look, seen, [*head, *grid, self._list], **QUIET)
+        self._timer.tick(self.look, state, [*head, *grid, self._list], **QUIET)
         self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
         linked = [tabs, inner, *shown, self._show, self._search]
         bridge.links[TAB].click(self.linked, None, linked, **QUIET)
 
-    @telling
+    @show_errors
     def listing(self, chosen: str, dataset: str | None = None, corpus: str | None = None) -> Updates:
-        """The runs, and what a new one may be about; what was chosen for it stays."""
-        return {self._list: self._list_html(chosen), **self._offered(dataset, corpus)}
+        """List the runs, and the choices for a new one; what was chosen for it stays."""
+        return {self._list: self._list_html(chosen), **self._choices(dataset, corpus)}
 
-    def _offered(self, dataset: str | None = None, corpus: str | None = None) -> Updates:
-        datasets = [f"{each.name}@{each.version}" for each in self._runs.datasets.list()]
+    def _choices(self, wanted: str | None = None, corpus: str | None = None) -> Updates:
+        datasets = [f"{dataset.name}@{dataset.version}" for dataset in self._runs.datasets.list()]
         corpora = self._stores.corpus_names()
         first = datasets[0] if datasets else None
         return {
-            self._dataset: gr.Dropdown(datasets, value=dataset if dataset in datasets else first),
+            self._dataset: gr.Dropdown(datasets, value=wanted if wanted in datasets else first),
             self._corpus: gr.Dropdown(corpora, value=corpus if corpus in corpora else self._settings.corpus),
         }
 
-    @telling
+    @show_errors
     def open(self, run_id: str) -> Updates:
         """Show a run of the list."""
-        return self._shown(Seen(run_id))
+        return self._shown(RunSelection(run_id))
 
-    @telling
-    def filtered(self, *seen: Any) -> Updates:
-        """The first page of what fits."""
-        return self._grid_of(replace(_seen(seen), start=0))
+    @show_errors
+    def filtered(self, *state: Any) -> Updates:
+        """Show the first page of the matching cases."""
+        return self._grid_of(replace(RunSelection.from_state(state), start=0))
 
-    @telling
-    def back(self, *seen: Any) -> Updates:
-        """The page before."""
-        now = _seen(seen)
-        return self._grid_of(replace(now, start=max(now.start - ROWS, 0)))
+    @show_errors
+    def back(self, *state: Any) -> Updates:
+        """Show the previous page."""
+        selection = RunSelection.from_state(state)
+        return self._grid_of(replace(selection, start=max(selection.start - ROWS, 0)))
 
-    @telling
-    def on(self, *seen: Any) -> Updates:
-        """The page after."""
-        now = _seen(seen)
-        return self._grid_of(replace(now, start=now.start + ROWS))
+    @show_errors
+    def on(self, *state: Any) -> Updates:
+        """Show the next page."""
+        selection = RunSelection.from_state(state)
+        return self._grid_of(replace(selection, start=selection.start + ROWS))
 
-    @telling
-    def rebased(self, *seen: Any) -> Updates:
-        """The figures against another baseline."""
-        now = _seen(seen)
-        grid = self._grid_of(now)
-        return {**self._head_of(now), self._grid: grid[self._grid], self._address: now.address}
+    @show_errors
+    def rebased(self, *state: Any) -> Updates:
+        """Compare the figures with another baseline."""
+        selection = RunSelection.from_state(state)
+        grid = self._grid_of(selection)
+        return {**self._head_of(selection), self._grid: grid[self._grid], self._address: selection.address}
 
-    @telling
-    def open_cell(self, at: str, *seen: Any) -> Updates:
+    @show_errors
+    def open_cell(self, at: str, *state: Any) -> Updates:
         """Show one answer."""
-        now = replace(_seen(seen), cell=at)
+        selection = replace(RunSelection.from_state(state), cell=at)
         return {
-            self._cell: self._cell_html(now),
+            self._cell: self._cell_html(selection),
             self._at: at,
-            self._grid: self._grid_of(now)[self._grid],
-            self._address: now.address,
+            self._grid: self._grid_of(selection)[self._grid],
+            self._address: selection.address,
         }
 
     async def begin(self, dataset: str | None, variants: str, corpus: str, judge: str) -> Any:
-        """Begin a run, and follow it."""
+        """Start a run and show it."""
         try:
             if not dataset:
                 raise SettingsError(
@@ -196,70 +199,76 @@ class RunsTab:
                 )
             run = await in_thread(self._begun, dataset, variants, corpus, judge)
             self._runs.start(run)
-            return await in_thread(self._shown, Seen(run.id))
+            return await in_thread(self._shown, RunSelection(run.id))
         except Exception as error:  # noqa: BLE001 - shown as one sentence, with the form as it was
             warn(error)
             return gr.skip()
 
     async def resume(self, chosen: str) -> Any:
-        """Go on with a run."""
+        """Resume a run."""
         try:
             self._runs.start(await in_thread(self._runs.resume, chosen))
-            return await in_thread(self._shown, Seen(chosen))
+            return await in_thread(self._shown, RunSelection(chosen))
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             return gr.skip()
 
     async def stop(self, chosen: str) -> None:
-        """Stop a run that this process works on."""
+        """Stop a run of this process."""
         if not self._runs.stop(chosen):
-            gr.Warning("Another process works on this run: stop it there.", title="")
+            gr.Warning("Another process is running this evaluation: stop it there.", title="")
 
-    @telling
-    def look(self, *seen: Any) -> Updates:
-        """How far the run is that is shown."""
-        now = _seen(seen)
-        return {**self._head_of(now), **self._grid_of(now), self._list: self._list_html(now.run)}
+    @show_errors
+    def look(self, *state: Any) -> Updates:
+        """Update the run that is shown while it works."""
+        selection = RunSelection.from_state(state)
+        return {**self._head_of(selection), **self._grid_of(selection), self._list: self._list_html(selection.run)}
 
-    @telling
+    @show_errors
     def linked(self, request: gr.Request) -> Any:
-        """Show what the address of the page names."""
+        """Show the run that the address of the page names."""
         if request.query_params.get("tab") != TAB:
             return gr.skip()
-        seen = seen_in(request.query_params)
+        selection = RunSelection.from_query(request.query_params)
         front: Updates = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected="runs")}
-        if not seen.run:
+        if not selection.run:
             return {**front, **self.listing("")}
-        return {**front, **self._offered(), **self._shown(seen), self._show: seen.show, self._search: seen.search}
+        return {
+            **front,
+            **self._choices(),
+            **self._shown(selection),
+            self._show: selection.show,
+            self._search: selection.search,
+        }
 
     def _begun(self, dataset: str, variants: str, corpus: str, judge: str) -> Run:
         return self._runs.begin(dataset, _parsed(variants), corpus=corpus or "", judge=(judge or "").strip())
 
-    def _shown(self, wanted: Seen) -> Updates:
+    def _shown(self, wanted: RunSelection) -> Updates:
         run = self._runs.runs.get(wanted.run)
         names = [variant.name for variant in run.plan.variants]
-        seen = replace(wanted, run=run.id, baseline=min(wanted.baseline, len(names) - 1))
-        others = [(f"{each.name} · {each.id}", each.id) for each in self._runs.runs.list() if each.id != run.id]
+        selection = replace(wanted, run=run.id, baseline=min(wanted.baseline, len(names) - 1))
+        others = [(f"{one.name} · {one.id}", one.id) for one in self._runs.runs.list() if one.id != run.id]
         return {
             self._list: self._list_html(run.id),
-            **self._head_of(seen),
-            **self._grid_of(seen),
-            self._baseline: gr.Dropdown(choices=names, value=names[seen.baseline]),
-            self._other: gr.Dropdown(choices=[("none", ""), *others], value=seen.other),
-            self._cell: self._cell_html(seen),
-            self._at: seen.cell,
+            **self._head_of(selection),
+            **self._grid_of(selection),
+            self._baseline: gr.Dropdown(choices=names, value=names[selection.baseline]),
+            self._other: gr.Dropdown(choices=[("none", ""), *others], value=selection.other),
+            self._cell: self._cell_html(selection),
+            self._at: selection.cell,
             self._chosen: run.id,
         }
 
-    def _head_of(self, seen: Seen) -> Updates:
-        run = self._runs.runs.get(seen.run)
+    def _head_of(self, selection: RunSelection) -> Updates:
+        run = self._runs.runs.get(selection.run)
         working = self._runs.is_working(run.id)
         try:
             size = self._runs.dataset_of(run).size
-            summary, notes = self._summary(run, seen)
+            summary, notes = self._summary(run, selection)
             table = view.table_html(summary)
         except RagsmithError as error:
-            size, notes, table = 0, (told(error),), ""
+            size, notes, table = 0, (error_message(error),), ""
         return {
             self._head: view.head_html(run, size, self._runs.progress(run.id), notes),
             self._actions: gr.Row(visible=True),
@@ -269,33 +278,33 @@ class RunsTab:
             self._timer: gr.Timer(active=working),
         }
 
-    def _summary(self, run: Run, seen: Seen) -> tuple[Summary, tuple[str, ...]]:
-        """The table, and what to know before its figures are believed."""
-        if not seen.other:
-            return self._runs.recent_summary(run, seen.baseline), ()
-        return self._runs.summary_against(run, self._runs.side(self._runs.runs.get(seen.other)))
+    def _summary(self, run: Run, selection: RunSelection) -> tuple[Summary, tuple[str, ...]]:
+        """Return the figures, and notes on what to know before relying on them."""
+        if not selection.other:
+            return self._runs.recent_summary(run, selection.baseline), ()
+        return self._runs.summary_against(run, self._runs.side(self._runs.runs.get(selection.other)))
 
-    def _grid_of(self, seen: Seen) -> Updates:
-        run = self._runs.runs.get(seen.run)
+    def _grid_of(self, selection: RunSelection) -> Updates:
+        run = self._runs.runs.get(selection.run)
         version = self._runs.dataset_of(run)
         grid = Grid(self._runs.runs, self._runs.datasets, run, version)
-        page = grid.page(seen.start, ROWS, show=seen.show, search=seen.search)
+        page = grid.page(selection.start, ROWS, show=selection.show, search=selection.search)
         return {
             self._filter: gr.Row(visible=True),
-            self._grid: view.grid_html(page, self._runs.recent_summary(run, seen.baseline), seen.cell),
+            self._grid: view.grid_html(page, self._runs.recent_summary(run, selection.baseline), selection.cell),
             self._pager: gr.Row(visible=page.total > ROWS),
-            self._back: gr.Button(interactive=seen.start > 0),
-            self._on: gr.Button(interactive=seen.start + len(page.rows) < page.total),
-            self._start: seen.start,
-            self._address: seen.address,
+            self._back: gr.Button(interactive=selection.start > 0),
+            self._on: gr.Button(interactive=selection.start + len(page.rows) < page.total),
+            self._start: selection.start,
+            self._address: selection.address,
         }
 
-    def _cell_html(self, seen: Seen) -> str:
-        run = self._runs.runs.get(seen.run)
-        variant, _, position = seen.cell.partition(":")
+    def _cell_html(self, selection: RunSelection) -> str:
+        run = self._runs.runs.get(selection.run)
+        variant, _, position = selection.cell.partition(":")
         version = self._runs.dataset_of(run)
         if not (variant.isdecimal() and position.isdecimal() and int(position) < version.size):
-            return view.PICK_CELL
+            return note(PICK_CELL, "rs-pick")
         row = Grid(self._runs.runs, self._runs.datasets, run, version).row(int(position))
         number = min(int(variant), len(run.plan.variants) - 1)
         return view.cell_html(row, number, run.plan.variants[number].name)
@@ -306,12 +315,6 @@ class RunsTab:
         totals = [self._runs.size_of(run) * len(run.plan.variants) for run in listed]
         counts = [self._runs.runs.count(run.id) for run in listed]
         return view.runs_html(listed, counts, totals, chosen, len(runs) - len(listed))
-
-
-def _seen(state: tuple[Any, ...]) -> Seen:
-    """What the components hold; one that was never filled holds None."""
-    run, baseline, other, show, search, start, cell = state
-    return Seen(run, baseline or 0, other or "", show or "all", search or "", start or 0, cell or "")
 
 
 def _parsed(text: str) -> list[Variant]:

@@ -1,4 +1,4 @@
-"""A prompt with values that a person gives, sent to a model as it is: no search, no checked citations.
+"""A prompt filled by a person and sent to a model without a search and without checked citations.
 
 It is answered, traced and stopped like a question; see ``rag.answering.assistant``.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rag.answering.answer_stream import AnswerStream
 from rag.answering.assistant import Pipeline
 from rag.errors import PromptError
+from rag.evaluation.report_rendering import shortened
 from rag.types import Answer, Ask
 
 if TYPE_CHECKING:
@@ -26,11 +27,11 @@ def run_prompt(releases: Releases, models: Models, variant: Variant, values: Map
     """Fill the prompt of a variant and let its model answer.
 
     Args:
-        values: One for each variable of the prompt, no more and no less.
+        values: Exactly one for each variable of the prompt.
 
     Returns:
-        The answer; a failure that a person can fix is a ``Done`` with the status ``failed``: the
-        values do not fit, the model only quotes, or it cannot be reached.
+        The answer; an error that a person can fix, such as a model that cannot be reached, is a ``Done`` with the
+        status ``failed``.
     """
     assistant = replace(
         releases.assistant(gate=releases.gate), pipeline=lambda _: _pipeline(releases, models, variant, values)
@@ -39,9 +40,8 @@ def run_prompt(releases: Releases, models: Models, variant: Variant, values: Map
 
 
 def _title(values: Mapping[str, str]) -> str:
-    """What stands in the list of traces in place of a question."""
-    title = " · ".join(f"{name}: {' '.join(text.split())}" for name, text in values.items())
-    return title if len(title) <= LONGEST_TITLE else title[: LONGEST_TITLE - 1] + "…"
+    """Return the title of the trace, in place of a question."""
+    return shortened(" · ".join(f"{name}: {text}" for name, text in values.items()), LONGEST_TITLE)
 
 
 def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]) -> Pipeline:
@@ -57,13 +57,13 @@ def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapp
     settings, prompt = resolved.settings, resolved.prompt
     if settings.model == EMBEDDED:
         raise PromptError(
-            f"The embedded reader quotes passages, and cannot answer the prompt {prompt.label}.",
+            f"The model must be generative: the embedded reader only quotes, and cannot answer {prompt.label}.",
             fix="Choose another model: `generator`, `local:PATH-OR-NAME` or `openai:NAME`.",
         )
     try:
         messages = convert_to_messages([message.model_dump() for message in prompt.render(values)])
     except PromptTemplateError as error:
-        raise PromptError(str(error), fix="Give a value to each variable of the prompt.") from error
+        raise PromptError(str(error), fix="Give every variable of the prompt a value.") from error
     release = Release(
         corpus="",
         fingerprint="",

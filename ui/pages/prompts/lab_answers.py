@@ -1,4 +1,4 @@
-"""One question to all columns of the lab: their answers are written at the same time, and end each by itself."""
+"""One question to all columns of the lab, answered at the same time."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LabQuestion:
-    """What all columns are asked.
+    """The question to all columns.
 
     Attributes:
-        corpus: Which one; empty for the one in the settings.
-        values: Of the variables of prompts that the chain does not fill.
+        corpus: Name of the corpus; empty for the one in the settings.
+        values: Values of the variables that the chain does not fill.
         fixed: Whether all columns read the passages that the first one finds.
     """
 
@@ -38,11 +38,11 @@ class LabQuestion:
 
 @dataclass(slots=True)
 class Lane:
-    """The answer of one column, as far as it is.
+    """The answer of one column so far.
 
     Attributes:
         problem: Why it failed, where its ``draft`` does not say.
-        over: Whether nothing more comes.
+        over: Whether it has ended.
     """
 
     draft: PartialAnswer = field(default_factory=PartialAnswer)
@@ -51,10 +51,10 @@ class Lane:
 
 
 class SideBySide:
-    """Answers that are written at the same time; each ends by itself. Make it inside a running loop.
+    """Answers that are written at the same time and end independently. Needs a running loop.
 
     Args:
-        starts: Each begins one answer, and may take a while to.
+        starts: Functions that each begin an answer, which may take a while.
     """
 
     def __init__(self, starts: Sequence[Callable[[], Awaitable[AnswerStream]]]) -> None:
@@ -65,7 +65,7 @@ class SideBySide:
         self._changed: set[int] = set()
 
     async def changes(self, pause_s: float) -> AsyncIterator[list[int]]:
-        """Yield the numbers of those that have changed, at most once in ``pause_s``; ends when all have ended."""
+        """Yield the numbers of the lanes that have changed, once in ``pause_s`` at most, until all have ended."""
         self._tasks = [asyncio.create_task(self._follow(number, pause_s)) for number in range(len(self.lanes))]
         try:
             waiting: set[asyncio.Task[None]] = set(self._tasks)
@@ -78,7 +78,7 @@ class SideBySide:
             await self.close()
 
     def stop(self) -> None:
-        """Stop the work of all; ``changes`` ends after what has come so far."""
+        """Stop all answers; ``changes`` ends after what has arrived so far."""
         for number, task in enumerate(self._tasks):
             if number in self._streams:
                 self._streams[number].stop()
@@ -86,7 +86,7 @@ class SideBySide:
                 task.cancel()
 
     async def close(self) -> None:
-        """Stop the work and wait until it has ended and its traces are stored."""
+        """Stop all answers, and wait until they have ended and their traces are stored."""
         self.stop()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -100,7 +100,7 @@ class SideBySide:
                     self._changed.add(number)
             finally:
                 await stream.close()
-        except Exception as error:  # noqa: BLE001 - whatever fails in one column leaves the others as they are
+        except Exception as error:  # noqa: BLE001 - a failure in one column leaves the others alone
             lane.problem = error
         finally:
             lane.over = True
@@ -108,7 +108,7 @@ class SideBySide:
 
 
 def ask_all(releases: Releases, models: Models, columns: Sequence[Column], asked: LabQuestion) -> SideBySide:
-    """Begin to answer a question in every column. Call it inside a running loop."""
+    """Begin to answer a question in all columns. Needs a running loop."""
     search: Callable[[], Awaitable[tuple[Hit, ...]]] | None = None
     if asked.fixed:
         found: asyncio.Task[tuple[Hit, ...]] | None = None
@@ -117,7 +117,7 @@ def ask_all(releases: Releases, models: Models, columns: Sequence[Column], asked
             nonlocal found
             if found is None:
                 found = asyncio.create_task(asyncio.to_thread(fixed_hits, releases, columns, asked))
-            # A column that is stopped does not take the search from the others.
+            # A column that is stopped must not cancel the search of the others.
             return await asyncio.shield(found)
 
         search = shared
@@ -137,18 +137,18 @@ async def _start(
         chosen = {name: values.get(name, "") for name in resolved.free}
         return run_prompt(releases, models, resolved.variant, chosen)
     if not asked.text.strip():
-        raise PromptError("There is no question.", fix="Write one above the columns.")
+        raise PromptError("There must be a question.", fix="Write one above the columns.")
     hits = await search() if search else None
     assistant = releases.assistant(resolved.variant, gate=releases.gate)
     return assistant.start(Ask(asked.text, corpus=asked.corpus, hits=hits))
 
 
 def fixed_hits(releases: Releases, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
-    """What the first column that searches finds.
+    """Return the passages that the first searching column finds.
 
     Raises:
-        RagsmithError: None searches, or the corpus is missing.
+        RagsmithError: No column searches, or the corpus is missing.
     """
-    _, held = source_of_passages(releases, columns)
-    retrieval = releases.resolve(held.variant).settings.retrieval
+    _, resolved = source_of_passages(releases, columns)
+    retrieval = releases.resolve(resolved.variant).settings.retrieval
     return tuple(releases.retriever(asked.corpus, retrieval).search(asked.text))

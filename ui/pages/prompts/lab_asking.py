@@ -1,20 +1,21 @@
-"""Asking in the lab: all columns at once, stop, and a whole dataset."""
+"""The questions of the lab: ask all columns, stop, or run them on a dataset."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from rag.types import Answer
-from ui.pages.page_events import in_thread, told, warn
+from ui.pages.page_events import error_message, in_thread, warn
 from ui.pages.prompts.lab_answers import Lane, SideBySide, ask_all
-from ui.pages.prompts.lab_columns import LETTERS, Column, Resolved, begin_evaluation
+from ui.pages.prompts.lab_columns import LETTERS, Column, ResolvedColumn, begin_evaluation
 from ui.pages.prompts.lab_layout import LabParts
-from ui.pages.prompts.lab_showing import NONE, Form, Given, Showing, Updates
+from ui.pages.prompts.lab_showing import NO_ANSWERS, Form, Given, Showing, Updates
 from ui.pages.prompts.lab_view import growing_html, passages_html, waiting_html
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ui.app.models import Models
     from ui.app.releases import Releases
 
-# Between two updates: up to four answers grow in the browser at the same time.
+# Seconds between two updates: up to four answers grow in the browser at the same time.
 PAUSE_S = 0.1
 
 
@@ -49,31 +50,31 @@ class AskingAll:
 
     @property
     def written(self) -> list[Any]:
-        """What ``run`` writes to: few, since each of its updates names them all."""
+        """The components that ``run`` updates: few, because every update names them all."""
         parts = self._parts
-        columns = ((each.answer, each.sources, each.copy, each.remove) for each in parts.columns)
-        return [parts.run, parts.stop, parts.add, parts.answers, *(part for each in columns for part in each)]
+        columns = ((column.answer, column.sources, column.copy, column.remove) for column in parts.columns)
+        return [parts.run, parts.stop, parts.add, parts.answers, *chain.from_iterable(columns)]
 
     async def run(self, given: Given, request: gr.Request) -> AsyncIterator[Updates]:
-        """Ask all columns, and show their answers while they grow."""
+        """Ask all columns, and show their answers while they are written."""
         key = request.session_hash or ""
         parts = self._parts
         try:
             form = self._showing.form(given)
-            _, held = await in_thread(self._showing.looked, form)
+            _, resolved = await in_thread(self._showing.resolved, form)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             yield gr.skip()
             return
-        # Nothing is awaited between this look and the work.
+        # Nothing may be awaited between this check and the start of the work.
         if key in self._working:
             gr.Warning("The columns are being answered: wait for them, or stop them.", title="")
             yield gr.skip()
             return
         started = time.time()
-        answers = list(NONE)
+        answers = list(NO_ANSWERS)
         work = self._working[key] = ask_all(self._releases, self._models, form.columns, form.asked)
-        # In each update, as of every handler that works for a while.
+        # Repeated in every update; see ``page_events.Updates``.
         busy = self._busy(form, working=True)
         try:
             yield busy | self._begun(form)
@@ -83,25 +84,25 @@ class AskingAll:
                     for number in changed:
                         lane = work.lanes[number]
                         if lane.over:
-                            answers[number] = self._answer(lane, form.columns[number], held[number], started)
-                            updates |= self._showing.ended(number, answers[number], held[number])
+                            answers[number] = self._answer(lane, form.columns[number], resolved[number], started)
+                            updates |= self._showing.ended(number, answers[number], resolved[number])
                         else:
-                            updates |= self._growing(number, lane, form.columns[number], held[number])
+                            updates |= self._growing(number, lane, form.columns[number], resolved[number])
                     yield updates
         finally:
-            # Also where the person has closed the page.
+            # Also when the page has been closed.
             del self._working[key]
             await work.close()
         yield self._busy(form, working=False) | {parts.answers: tuple(answers)}
 
     async def stop(self, request: gr.Request) -> None:
-        """Stop all columns; ``run`` then shows what there is of them."""
+        """Stop all columns; ``run`` then shows what they have written."""
         work = self._working.get(request.session_hash or "")
         if work is not None:
             work.stop()
 
     async def evaluate(self, given: Given) -> Any:
-        """Run the columns over a dataset, and show the runs."""
+        """Start a run of the columns over a dataset, and open the Evaluate tab."""
         dataset = given[self._parts.dataset]
         if not dataset:
             gr.Warning("Choose a dataset first.", title="")
@@ -115,11 +116,11 @@ class AskingAll:
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             return gr.skip()
-        gr.Info(f"The run {run.id} has begun.", title="")
+        gr.Info(f"Run {run.id} has started.", title="")
         return gr.Tabs(selected="evaluate")
 
     def _busy(self, form: Form, *, working: bool) -> Updates:
-        """What can be pressed while answers are written, and after."""
+        """Enable the buttons that can be used while answers are written, or after."""
         parts, count = self._parts, len(form.columns)
         updates: Updates = {
             parts.run: gr.Button(visible=not working),
@@ -135,15 +136,15 @@ class AskingAll:
         shown = self._parts.columns[: len(form.columns)]
         return {column.answer: waiting_html() for column in shown}
 
-    def _growing(self, number: int, lane: Lane, column: Column, held: Resolved | None) -> Updates:
+    def _growing(self, number: int, lane: Lane, column: Column, resolved: ResolvedColumn | None) -> Updates:
         parts = self._parts.columns[number]
         updates: Updates = {parts.answer: growing_html(lane.draft, column.model or self._settings.model)}
-        if held and lane.draft.hits and not lane.draft.text:
-            updates[parts.sources] = passages_html(lane.draft, held.min_support, direct=bool(held.free))
+        if resolved and lane.draft.hits and not lane.draft.text:
+            updates[parts.sources] = passages_html(lane.draft, resolved.min_support, direct=bool(resolved.free))
         return updates
 
-    def _answer(self, lane: Lane, column: Column, held: Resolved | None, started: float) -> Answer:
-        """What became of a column: also where it failed before it began, or was stopped."""
+    def _answer(self, lane: Lane, column: Column, resolved: ResolvedColumn | None, started: float) -> Answer:
+        """Return the answer of a column, also where it failed before it began or was stopped."""
         draft = lane.draft
         if draft.answer is not None:
             return draft.answer
@@ -154,7 +155,7 @@ class AskingAll:
             citations=draft.citations,
             trace_id=draft.trace_id,
             latency_s=time.time() - started,
-            prompt=held.prompt.label if held else "",
+            prompt=resolved.prompt.label if resolved else "",
             model=column.model or self._settings.model,
-            error=told(lane.problem) if lane.problem else "",
+            error=error_message(lane.problem) if lane.problem else "",
         )

@@ -1,4 +1,4 @@
-"""The lab: one question, answered side by side in up to four ways. What each way is, and what holds for it."""
+"""The columns of the lab: how each of up to four answers is configured, and which settings apply to it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 LETTERS = "ABCD"
 LONGEST_NAME = 80
-# Of a prompt, in a list to choose from; any other one can be typed.
+# Versions of a prompt in the list of choices; any other one can be typed.
 NEWEST = 20
-# What the chain gives to a prompt that answers: of any other one a person gives the values.
+# The chain fills these variables of an answer prompt; a person fills those of any other prompt.
 CHAIN = frozenset({"question", "passages", "refusal"})
-# Shown of every column; the sections that `rag.evaluation.variants` can change.
+# Settings that every column shows, and sections that it shows whole.
 _FIRST = ("prompt", "model", "retrieval.mode", "retrieval.k", "retrieval.reranker")
 _WHOLE = ("decoding", "answer", "grounding")
 _UNNAMEABLE = re.compile(r"[=:\s]+")
@@ -36,13 +36,13 @@ Origin = Literal["process", "version", "here"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One way to answer, as a person fills it in; what is empty is as the settings say.
+    """A column as a person fills it in; an empty field leaves the setting as it is.
 
     Attributes:
-        name: For a person; empty takes one from the rest.
+        name: Shown to a person; empty derives one from the changes.
         prompt: ``NAME``, ``NAME@VERSION`` or ``NAME@LABEL``.
-        passages: How many are retrieved, in digits.
-        more: Other settings, ``SETTING=VALUE SETTING=VALUE``; they win over the fields.
+        passages: Number of passages to retrieve, in digits.
+        more: Other settings, ``SETTING=VALUE SETTING=VALUE``; they override the fields.
     """
 
     name: str = ""
@@ -54,10 +54,10 @@ class Column:
 
     @property
     def changes(self) -> dict[str, JsonValue]:
-        """Settings by their dotted names.
+        """The changed settings by their dotted names.
 
         Raises:
-            SettingsError: ``passages`` is no number; ``more`` is malformed, or names what a variant cannot change.
+            SettingsError: ``passages`` is not a number, or ``more`` is malformed or cannot be changed.
         """
         fields: dict[str, JsonValue] = {
             "prompt": self.prompt.strip(),
@@ -70,7 +70,7 @@ class Column:
 
 
 def column_of(variant: Variant) -> Column:
-    """The column that a variant fills in; what has no field of its own goes to ``more``."""
+    """Return the column of a variant; settings without a field of their own go to ``more``."""
     rest = dict(variant.changes)
     passages = str(rest.pop("retrieval.k")) if type(rest.get("retrieval.k")) is int else ""
     texts = {
@@ -82,37 +82,37 @@ def column_of(variant: Variant) -> Column:
 
 
 def write_column(column: Column, letter: str) -> str:
-    """A column as ``rag.evaluation.variants.parse_variant`` reads it.
+    """Write a column as ``rag.evaluation.variants.parse_variant`` reads it.
 
     Raises:
-        SettingsError: As ``Column.changes``.
+        SettingsError: See ``Column.changes``.
     """
     return f"{_nameable(column.name) or letter}: {_written(column.changes)}".rstrip()
 
 
 def variant_of(column: Column, letter: str = "") -> Variant:
-    """A column as a variant, named after what it changes where it has no name.
+    """Return a column as a variant, named after its changes where it has no name.
 
     Raises:
-        SettingsError: As ``Column.changes``.
+        SettingsError: See ``Column.changes``.
     """
     changes = column.changes
-    told = (str(value) if name in ("prompt", "model") else _short(name, value) for name, value in changes.items())
-    name = _nameable(column.name) or " ".join(told) or "as set"
+    texts = (str(value) if name in ("prompt", "model") else _short(name, value) for name, value in changes.items())
+    name = _nameable(column.name) or " ".join(texts) or "as set"
     return Variant(name=f"{letter} {name}".strip()[:LONGEST_NAME], changes=changes)
 
 
 def variants_of(columns: Sequence[Column]) -> tuple[Variant, ...]:
-    """Columns as variants; those that would be called the same have their letters before their names.
+    """Return columns as variants; equal names are told apart by the letters of their columns.
 
     Raises:
-        SettingsError: As ``Column.changes``.
+        SettingsError: See ``Column.changes``.
     """
-    plain = [variant_of(column) for column in columns]
-    names = [each.name for each in plain]
+    variants = [variant_of(column) for column in columns]
+    names = [variant.name for variant in variants]
     return tuple(
-        each if names.count(each.name) == 1 else variant_of(column, letter)
-        for each, column, letter in zip(plain, columns, LETTERS, strict=False)
+        variant if names.count(variant.name) == 1 else variant_of(column, letter)
+        for variant, column, letter in zip(variants, columns, LETTERS, strict=False)
     )
 
 
@@ -120,7 +120,7 @@ def _count(text: str) -> int | None:
     try:
         return int(text) if text.strip() else None
     except ValueError as error:
-        raise SettingsError(f"{text!r} is no number of passages.", fix="Write it in digits, such as 5.") from error
+        raise SettingsError(f"The number of passages must be in digits, not {text!r}.", fix="Write 5.") from error
 
 
 def _nameable(name: str) -> str:
@@ -136,7 +136,7 @@ def _written(changes: Mapping[str, JsonValue]) -> str:
 
 
 def _text(value: JsonValue) -> str:
-    """A value as ``parse_variant`` reads it: a text as it is, unless it would be read as JSON."""
+    """Write a value as ``parse_variant`` reads it: text without quotes, unless it would be read as JSON."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     try:
@@ -147,7 +147,7 @@ def _text(value: JsonValue) -> str:
 
 
 def prompt_choices(library: PromptLibrary) -> list[str]:
-    """References to choose from: each name, its labels, and its newest versions."""
+    """Return the references to choose from: every name with its labels and its newest versions."""
     from prompts import PRODUCTION, PromptTemplateError
 
     choices: list[str] = []
@@ -155,7 +155,7 @@ def prompt_choices(library: PromptLibrary) -> list[str]:
         try:
             labels = [f"{name}@{label}" for label in library.labels(name) if label != PRODUCTION]
         except PromptTemplateError:
-            # Damaged labels are told where the prompt is asked for; its versions can be chosen all the same.
+            # Using the prompt reports the damaged labels; its versions can be chosen all the same.
             labels = []
         newest = reversed(library.versions(name)[-NEWEST:])
         choices += [name, *labels, *(f"{name}@{version}" for version in newest)]
@@ -163,12 +163,12 @@ def prompt_choices(library: PromptLibrary) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """A setting as it holds for a column.
+class ResolvedSetting:
+    """A setting that applies to a column.
 
     Attributes:
-        origin: Where it comes from: the settings of the process, the prompt version, or the column.
-        honoured: Whether the model does what it says.
+        origin: Where it is set: in the settings of the process, the prompt version, or the column.
+        honoured: Whether the model supports it.
     """
 
     name: str
@@ -178,30 +178,30 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
-    """What holds for a column; ``prompt`` has its version, ``free`` are the variables that a person fills."""
+class ResolvedColumn:
+    """The variant, prompt version and settings of a column."""
 
     variant: Variant
     prompt: PromptTemplate
-    settings: tuple[Held, ...]
+    settings: tuple[ResolvedSetting, ...]
     min_support: float
 
     @property
     def free(self) -> tuple[str, ...]:
-        """The variables that a person gives the values of; none where the chain does."""
+        """The variables that a person fills; empty for an answer prompt, which the chain fills."""
         return () if is_chained(self.prompt) else tuple(dict.fromkeys(self.prompt.variables))
 
 
 def is_chained(prompt: PromptTemplate) -> bool:
-    """Whether the chain answers with a prompt, rather than a person filling its variables."""
+    """Whether the chain fills the variables of a prompt."""
     return set(prompt.variables) == CHAIN
 
 
-def resolve(releases: Releases, column: Column) -> Resolved:
-    """What holds for a column; nothing is loaded but its prompt.
+def resolve(releases: Releases, column: Column) -> ResolvedColumn:
+    """Resolve the settings of a column; only its prompt is loaded.
 
     Raises:
-        RagsmithError: Its prompt is missing, or a setting is not usable.
+        RagsmithError: The prompt is missing, or a setting cannot be used.
     """
     from rag.models.chat_models import check_model_name
     from rag.models.decoding_support import unsupported
@@ -211,58 +211,58 @@ def resolve(releases: Releases, column: Column) -> Resolved:
     settings, prompt = resolved.settings, resolved.prompt
     check_model_name(settings.model)
     wanted = {target for name in prompt.settings.given for target in PROMPT_SETTINGS[name]}
-    passed_over = unsupported(settings)
+    ignored = unsupported(settings)
 
-    def held(name: str) -> Held:
+    def setting(name: str) -> ResolvedSetting:
         section, _, key = name.rpartition(".")
         value = getattr(getattr(settings, section) if section else settings, key)
-        told = prompt.label if name == "prompt" else _shown(value)
+        text = prompt.label if name == "prompt" else _shown(value)
         origin: Origin = "here" if name in variant.changes else "version" if name in wanted else "process"
-        return Held(name, told, origin, name not in passed_over)
+        return ResolvedSetting(name, text, origin, name not in ignored)
 
     listed = [f"{section}.{key}" for section in _WHOLE for key in type(getattr(settings, section)).model_fields]
     given = [name for name in (*variant.changes, *sorted(wanted)) if name.partition(".")[0] in SECTIONS]
     names = dict.fromkeys((*_FIRST, *given, *listed))
-    return Resolved(variant, prompt, tuple(held(name) for name in names), settings.grounding.min_support)
+    return ResolvedColumn(variant, prompt, tuple(map(setting, names)), settings.grounding.min_support)
 
 
 def _shown(value: object) -> str:
     return "–" if value in (None, "", ()) else value if isinstance(value, str) else json.dumps(value)
 
 
-def source_of_passages(releases: Releases, columns: Sequence[Column]) -> tuple[int, Resolved]:
-    """The first column that searches, and what holds for it.
+def source_of_passages(releases: Releases, columns: Sequence[Column]) -> tuple[int, ResolvedColumn]:
+    """Return the number and the settings of the first column that searches.
 
     Raises:
-        RagsmithError: None does, or none is usable.
+        RagsmithError: No column searches, or none can be used.
     """
     problem: RagsmithError = SettingsError(
         "No column searches: their prompts take no passages.", fix="Choose an answer prompt."
     )
     for number, column in enumerate(columns):
         try:
-            held = resolve(releases, column)
+            resolved = resolve(releases, column)
         except RagsmithError as error:
             problem = error
             continue
-        if not held.free:
-            return number, held
+        if not resolved.free:
+            return number, resolved
     raise problem
 
 
 def begin_evaluation(
     releases: Releases, evaluations: Evaluations, columns: Sequence[Column], dataset: str, corpus: str
 ) -> Run:
-    """Begin a run of the columns over a dataset; it is not at work yet.
+    """Begin a run of the columns over a dataset, without starting its work.
 
     Raises:
-        RagsmithError: The dataset or a part of a column is missing, or a prompt answers no questions.
+        RagsmithError: The dataset or a part of a column is missing, or a prompt is not an answer prompt.
     """
     for letter, column in zip(LETTERS, columns, strict=False):
-        held = resolve(releases, column)
-        if held.free:
+        resolved = resolve(releases, column)
+        if resolved.free:
             raise PromptError(
-                f"Column {letter} cannot be run on a dataset: {held.prompt.label} has variables of its own.",
+                f"Column {letter} cannot be run on a dataset: {resolved.prompt.label} has variables of its own.",
                 fix="Choose an answer prompt, or remove the column.",
             )
     return evaluations.begin(dataset, variants_of(columns), corpus=corpus)

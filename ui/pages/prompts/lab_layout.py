@@ -1,4 +1,4 @@
-"""The components of the lab, and where they stand."""
+"""The components of the lab and their layout."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any, get_args
 import gradio as gr
 
 from rag.settings import SearchMode
+from ui.pages.html_component import html_component
 from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, Column
-from ui.pages.prompts.lab_view import NOT_ASKED, NOT_SEARCHED
+from ui.pages.prompts.lab_view import ended_html, passages_html
 
 FIELDS = 5
-"""Variables that have a field each; where there are more, one box takes all as JSON."""
+"""Variables that have fields of their own; where there are more, one box takes all of them as JSON."""
 BEGUN = 2
-"""Columns of a lab that nobody has changed."""
+"""Columns of a new lab."""
 AS_SET = ("as set", "")
 
 
@@ -41,9 +42,9 @@ class ColumnParts:
         return (self.name, self.prompt, self.model, self.passages, self.mode, self.more)
 
     def filled(self, column: Column) -> dict[Any, Any]:
-        """Updates that show a column."""
-        told = (column.name, column.prompt, column.model, column.passages, column.mode, column.more)
-        return dict(zip(self.fields, told, strict=True))
+        """Return the updates that fill in a column."""
+        values = (column.name, column.prompt, column.model, column.passages, column.mode, column.more)
+        return dict(zip(self.fields, values, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ class LabParts:
     """The components that the events of the lab read and write.
 
     Attributes:
-        names: The variables that the value fields stand for, in their order.
-        kept: Every value that was given, by its variable, also of those that are not shown now.
+        names: The variables of the value fields, in their order.
+        kept: The values by variable, also of variables that are not shown now.
         answers: The finished answers of the columns.
-        count: How many columns are shown.
-        address: The query string of what is shown.
+        count: Number of columns that are shown.
+        address: The query string that brings the form back.
     """
 
     question: Any
@@ -79,7 +80,7 @@ class LabParts:
 
 
 def build_lab() -> LabParts:
-    """The lab, inside the tab that is open."""
+    """Build the lab inside the blocks that are open."""
     with gr.Column(elem_id="lab"):
         with gr.Row(elem_id="lab-ask"):
             question = gr.Textbox(
@@ -118,7 +119,7 @@ def build_lab() -> LabParts:
                 min_width=200,
             )
             evaluate = gr.Button("Run on this dataset", elem_id="lab-evaluate", size="sm", scale=0, min_width=150)
-        note = gr.HTML(elem_id="lab-note", js_on_load=None, apply_default_css=False)
+        note = html_component("lab-note")
         with gr.Row(elem_id="lab-values", visible=False) as values_box:
             values = tuple(
                 gr.Textbox(lines=2, max_lines=8, visible=False, min_width=220, elem_id=f"lab-value-{number}")
@@ -190,10 +191,10 @@ def _column(letter: str, *, shown: bool) -> ColumnParts:
                 elem_id=f"lab-{at}-more",
             )
         with gr.Accordion("Settings that hold", open=False, elem_classes="rs-lab-fold"):
-            settings = _html(f"lab-{at}-settings")
-        answer = _html(f"lab-{at}-answer", NOT_ASKED)
+            settings = html_component(f"lab-{at}-settings")
+        answer = html_component(f"lab-{at}-answer", ended_html(None))
         with gr.Accordion("Passages", open=False, elem_classes="rs-lab-fold", elem_id=f"lab-{at}-passages-fold"):
-            sources = _html(f"lab-{at}-sources", NOT_SEARCHED)
+            sources = html_component(f"lab-{at}-sources", passages_html(None, 0.0, direct=False))
     return ColumnParts(box, copy, remove, name, prompt, model, passages, mode, more, settings, answer, sources)
 
 
@@ -208,7 +209,3 @@ def _choice(label: str, elem_id: str, *, custom: bool) -> Any:
         interactive=True,
         min_width=0,
     )
-
-
-def _html(elem_id: str, value: str = "") -> Any:
-    return gr.HTML(value, elem_id=elem_id, js_on_load=None, apply_default_css=False)

@@ -1,4 +1,4 @@
-"""What the lab shows of its columns: their fields, what holds for them, and what they share."""
+"""The form of the lab: the columns, the settings that apply to them, and the values of variables."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.variants import parse_variant
 from rag.settings import SearchMode
 from rag.types import Answer
-from ui.pages.page_events import telling, warn
+from ui.pages.page_events import show_errors, warn
 from ui.pages.prompts.lab_answers import LabQuestion
 from ui.pages.prompts.lab_columns import (
     LETTERS,
     Column,
-    Resolved,
+    ResolvedColumn,
     column_of,
     prompt_choices,
     resolve,
@@ -39,16 +39,16 @@ Updates = dict[Any, Any]
 Answers = tuple[Answer | None, ...]
 
 TAB = "lab"
-NONE: Answers = (None,) * len(LETTERS)
+NO_ANSWERS: Answers = (None,) * len(LETTERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What stands on the page.
+    """The contents of the form.
 
     Attributes:
         names: The variables that have fields now.
-        values: What was given for variables, also for those that have no field now.
+        values: The values of variables, also of those that have no field now.
     """
 
     question: str
@@ -61,12 +61,12 @@ class Form:
 
     @property
     def asked(self) -> LabQuestion:
-        """What all columns are asked."""
+        """The question to all columns."""
         return LabQuestion(self.question.strip(), self.corpus, self.values, self.fixed)
 
     @property
     def address(self) -> str:
-        """The query string that shows the same columns again; without one that is malformed."""
+        """The query string that brings the form back, without malformed settings."""
         pairs = [("tab", TAB), ("q", self.question), ("corpus", self.corpus), ("fixed", "1" if self.fixed else "")]
         for letter, column in zip(LETTERS, self.columns, strict=False):
             try:
@@ -77,7 +77,7 @@ class Form:
 
 
 class Showing:
-    """The events that change what is asked, and ask nothing."""
+    """The events that change the form without asking anything."""
 
     def __init__(self, settings: Settings, stores: Stores, releases: Releases, parts: LabParts) -> None:
         self._settings = settings
@@ -85,23 +85,23 @@ class Showing:
         self._releases = releases
         self._parts = parts
 
-    @telling
+    @show_errors
     def look(self, given: Given) -> Updates:
-        """What holds for the columns as they stand now."""
-        return self.looked(self.form(given))[0]
+        """Show the settings that apply to the columns as they are filled in now."""
+        return self.resolved(self.form(given))[0]
 
-    @telling
+    @show_errors
     def add(self, given: Given) -> Any:
-        """One more column, like the last one."""
+        """Add a column like the last one."""
         form = self.form(given)
         if len(form.columns) == len(LETTERS):
             return gr.skip()
         last = replace(form.columns[-1], name="")
         return self._show(replace(form, columns=(*form.columns, last)))
 
-    @telling
+    @show_errors
     def remove(self, number: int, given: Given) -> Any:
-        """One column less."""
+        """Remove a column."""
         form = self.form(given)
         if len(form.columns) == 1:
             return gr.skip()
@@ -109,28 +109,28 @@ class Showing:
         answers = (*form.answers[:number], *form.answers[number + 1 :], None)
         return self._show(replace(form, columns=columns, answers=answers))
 
-    @telling
+    @show_errors
     def copy(self, number: int, given: Given) -> Updates:
-        """Make all columns alike; each keeps its name."""
+        """Copy a column to all others, which keep their names."""
         form = self.form(given)
         columns = tuple(replace(form.columns[number], name=column.name) for column in form.columns)
         return self._show(replace(form, columns=columns))
 
-    @telling
+    @show_errors
     def opened(self, given: Given) -> Updates:
-        """What can be chosen, when the lab is opened."""
+        """Fill the choices when the lab is opened."""
         form = self.form(given)
-        return self._choices(form) | self.looked(form)[0]
+        return self._choices(form) | self.resolved(form)[0]
 
     def linked(self, query: Any) -> Updates:
-        """The columns that the query of an address names."""
+        """Show the columns that the query of an address names."""
         columns = [self._read(text) for text in query.getlist("v")[: len(LETTERS)]]
         form = Form(
             question=query.get("q", ""),
             corpus=query.get("corpus", ""),
             fixed=query.get("fixed", "") == "1",
             columns=tuple(columns) or (Column(),) * BEGUN,
-            answers=NONE,
+            answers=NO_ANSWERS,
             names=(),
             values={},
         )
@@ -145,14 +145,16 @@ class Showing:
             return Column()
 
     def form(self, given: Given) -> Form:
-        """What stands on the page.
+        """Read the form.
 
         Raises:
-            SettingsError: The values of variables are no JSON object.
+            SettingsError: The values of variables are not a JSON object.
         """
         parts = self._parts
         count = given[parts.count]
-        columns = tuple(_column([given[field] for field in each.fields]) for each in parts.columns[:count])
+        columns = tuple(
+            Column(*(given[field] or "" for field in column.fields)) for column in parts.columns[:count]
+        )
         names = given[parts.names]
         return Form(
             question=given[parts.question] or "",
@@ -169,76 +171,79 @@ class Showing:
         if len(names) <= FIELDS:
             return {name: given[field] or "" for name, field in zip(names, parts.values, strict=False)}
         try:
-            held = json.loads(given[parts.values_json] or "{}")
+            values = json.loads(given[parts.values_json] or "{}")
         except ValueError as error:
-            raise SettingsError(f"The values are no JSON: {error}.", fix="Correct the box.") from error
-        if not isinstance(held, dict):
-            raise SettingsError("The values are no JSON object.", fix='Write {"NAME": "VALUE"}.')
-        return {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in held.items()}
+            raise SettingsError(f"The values must be JSON: {error}.", fix="Correct them.") from error
+        if not isinstance(values, dict):
+            raise SettingsError("The values must be a JSON object.", fix='Write {"NAME": "VALUE"}.')
+        return {
+            str(name): value if isinstance(value, str) else json.dumps(value) for name, value in values.items()
+        }
 
     def _show(self, form: Form) -> Updates:
-        """All of the columns."""
+        """Update all columns."""
         parts, count = self._parts, len(form.columns)
         updates: Updates = {parts.count: count, parts.answers: form.answers}
         updates[parts.add] = gr.Button(interactive=count < len(LETTERS))
-        looked, held = self.looked(form)
+        settings, resolved = self.resolved(form)
         for number, column in enumerate(parts.columns):
             updates[column.box] = gr.Column(visible=number < count)
             updates[column.remove] = gr.Button(interactive=count > 1)
             if number < count:
                 updates |= column.filled(form.columns[number])
-                updates |= self.ended(number, form.answers[number], held[number])
-        return updates | looked
+                updates |= self.ended(number, form.answers[number], resolved[number])
+        return updates | settings
 
-    def looked(self, form: Form) -> tuple[Updates, list[Resolved | None]]:
-        """What holds for the columns, and updates that tell it."""
+    def resolved(self, form: Form) -> tuple[Updates, list[ResolvedColumn | None]]:
+        """Resolve the columns: updates that show their settings, and the settings; None for an unusable column."""
         parts = self._parts
         updates: Updates = {parts.address: form.address, parts.kept: dict(form.values)}
-        held: list[Resolved | None] = []
+        resolved: list[ResolvedColumn | None] = []
         for shown, column in zip(parts.columns, form.columns, strict=False):
             try:
                 found = resolve(self._releases, column)
             except RagsmithError as error:
-                held.append(None)
+                resolved.append(None)
                 updates[shown.settings] = problem_html(str(error))
             else:
-                held.append(found)
+                resolved.append(found)
                 updates[shown.settings] = settings_html(found.settings, found.prompt.label)
-        return updates | self._fields(form, held) | {parts.note: note_html(self._notes(form, held))}, held
+        notes = note_html(self._notes(form, resolved))
+        return updates | self._fields(form, resolved) | {parts.note: notes}, resolved
 
-    def _fields(self, form: Form, held: Sequence[Resolved | None]) -> Updates:
-        """A field for each variable that a person fills; left alone where they are the same as before."""
+    def _fields(self, form: Form, columns: Sequence[ResolvedColumn | None]) -> Updates:
+        """Show a field for each variable that a person fills; no update where they are the same."""
         parts = self._parts
-        # The question has its place above.
-        free = (name for each in held if each for name in each.free if name != "question")
+        # The question has a field of its own, above the columns.
+        free = (name for column in columns if column for name in column.free if name != "question")
         names = tuple(dict.fromkeys(free))
         if names == form.names:
             return {}
         many = len(names) > FIELDS
-        told = {name: form.values.get(name, "") for name in names}
+        values = {name: form.values.get(name, "") for name in names}
         updates: Updates = {parts.names: names, parts.values_box: gr.Row(visible=bool(names))}
-        updates[parts.values_json] = gr.Textbox(json.dumps(told, indent=1, ensure_ascii=False), visible=many)
+        updates[parts.values_json] = gr.Textbox(json.dumps(values, indent=1, ensure_ascii=False), visible=many)
         for number, field in enumerate(parts.values):
             used = number < len(names) and not many
             name = names[number] if used else ""
-            updates[field] = gr.Textbox(told.get(name, ""), label=name, visible=used)
+            updates[field] = gr.Textbox(values.get(name, ""), label=name, visible=used)
         return updates
 
-    def _notes(self, form: Form, held: Sequence[Resolved | None]) -> list[str]:
+    def _notes(self, form: Form, columns: Sequence[ResolvedColumn | None]) -> list[str]:
         notes = [
-            f"{LETTERS[number]}: {each.prompt.label} is sent as it is filled in here, and nothing is searched."
-            for number, each in enumerate(held)
-            if each and each.free
+            f"{LETTERS[number]}: {column.prompt.label} is sent as it is filled in here, without a search."
+            for number, column in enumerate(columns)
+            if column and column.free
         ]
         if form.fixed:
             try:
                 number, first = source_of_passages(self._releases, form.columns)
             except RagsmithError as error:
                 return [*notes, str(error)]
-            found = {each.name: each.value for each in first.settings}
+            found = {setting.name: setting.value for setting in first.settings}
             notes.append(
                 f"All columns read the passages that {LETTERS[number]} finds: search {found['retrieval.mode']}, "
-                f"{found['retrieval.k']} passages. What the other columns say of the search does not count."
+                f"{found['retrieval.k']} passages. The search settings of the other columns are ignored."
             )
         return notes
 
@@ -246,16 +251,16 @@ class Showing:
         settings, stores, parts = self._settings, self._stores, self._parts
         prompts = [
             (f"{AS_SET[0]}: {settings.prompt}", ""),
-            *((each, each) for each in prompt_choices(stores.prompts)),
+            *((reference, reference) for reference in prompt_choices(stores.prompts)),
         ]
         known = dict.fromkeys(("embedded", "generator", settings.model))
-        models = [(f"{AS_SET[0]}: {settings.model}", ""), *((each, each) for each in known)]
-        modes = [(f"{AS_SET[0]}: {settings.retrieval.mode}", ""), *((each, each) for each in get_args(SearchMode))]
+        models = [(f"{AS_SET[0]}: {settings.model}", ""), *((model, model) for model in known)]
+        modes = [(f"{AS_SET[0]}: {settings.retrieval.mode}", ""), *((mode, mode) for mode in get_args(SearchMode))]
         updates: Updates = {
             parts.corpus: gr.Dropdown(choices=stores.corpus_names(), value=form.corpus or settings.corpus),
             parts.dataset: gr.Dropdown(choices=_datasets(stores), value=""),
         }
-        # With their values: of two updates of one component the later one wins.
+        # With their values, because the later of two updates of a component replaces the earlier one.
         hidden = (Column(),) * (len(LETTERS) - len(form.columns))
         for shown, column in zip(parts.columns, (*form.columns, *hidden), strict=True):
             updates[shown.prompt] = gr.Dropdown(choices=prompts, value=column.prompt)
@@ -263,15 +268,11 @@ class Showing:
             updates[shown.mode] = gr.Dropdown(choices=modes, value=column.mode)
         return updates
 
-    def ended(self, number: int, answer: Answer | None, held: Resolved | None) -> Updates:
-        """A finished answer in its column, with its passages."""
+    def ended(self, number: int, answer: Answer | None, column: ResolvedColumn | None) -> Updates:
+        """Show a finished answer in its column, with its passages."""
         parts = self._parts.columns[number]
-        direct, least = (bool(held.free), held.min_support) if held else (False, 0.0)
-        return {parts.answer: ended_html(answer), parts.sources: passages_html(answer, least, direct=direct)}
-
-
-def _column(told: Sequence[str | None]) -> Column:
-    return Column(*(each or "" for each in told))
+        direct, min_support = (bool(column.free), column.min_support) if column else (False, 0.0)
+        return {parts.answer: ended_html(answer), parts.sources: passages_html(answer, min_support, direct=direct)}
 
 
 def _datasets(stores: Stores) -> list[tuple[str, str]]:
@@ -279,4 +280,4 @@ def _datasets(stores: Stores) -> list[tuple[str, str]]:
 
     listed = DatasetStore(stores.engine).list()
     first = ("Choose a dataset" if listed else "No datasets yet", "")
-    return [first, *((f"{each.name}@{each.version} · {each.size:,} cases", each.name) for each in listed)]
+    return [first, *((f"{one.name}@{one.version} · {one.size:,} cases", one.name) for one in listed)]

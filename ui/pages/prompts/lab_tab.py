@@ -1,4 +1,4 @@
-"""The lab of the prompts tab: one question, answered side by side in up to four ways."""
+"""The lab of the prompts tab: one question, answered side by side by up to four variants."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ui.pages.chat.chat_layout import Bridge
-from ui.pages.page_events import ADDRESSED, QUIET, telling
+from ui.pages.page_events import ADDRESSED, QUIET, show_errors
 from ui.pages.prompts.lab_asking import AskingAll
 from ui.pages.prompts.lab_layout import build_lab
 from ui.pages.prompts.lab_showing import TAB, Showing
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LabTab:
-    """Components and events of the lab. Made inside the tab that is open."""
+    """Components and events of the lab, made inside the blocks that are open."""
 
     def __init__(
         self, settings: Settings, stores: Stores, models: Models, releases: Releases, evaluations: Evaluations
@@ -38,14 +38,14 @@ class LabTab:
         Args:
             page: The blocks.
             tabs: All tabs of the page, to bring one to the front.
-            tab: The lab's own, in these tabs or in tabs inside of one of them.
-            bridge: Where an address is handed over.
+            tab: The tab of the lab, possibly nested in one of these.
+            bridge: Has the button that an address of the lab presses.
         """
         parts, showing, asking = self._parts, self._showing, self._asking
         self._fronts = _fronts(tab, tabs)
         given = self._inputs()
         shown = self._outputs()
-        # One after the other, as they were pressed: an earlier one that ends later would bring back what was.
+        # One at a time and in order: an earlier event that ended later would bring the old state back.
         look: dict[str, Any] = {"inputs": given, "outputs": shown, "concurrency_id": "lab", **QUIET}
         fields = [field for column in parts.columns for field in column.fields]
         looked = [field.blur for field in fields if isinstance(field, gr.Textbox)]
@@ -59,7 +59,7 @@ class LabTab:
             changed.append(column.copy.click(partial(showing.copy, number), **look))
             changed.append(column.remove.click(partial(showing.remove, number), **look))
         for event in changed:
-            # What was typed meanwhile was looked at with the columns from before.
+            # Text typed in the meantime was resolved with the old columns.
             event.then(showing.look, **look)
         free: dict[str, Any] = {"concurrency_limit": None, **QUIET}
         for event in (parts.run.click, parts.question.submit):
@@ -72,7 +72,7 @@ class LabTab:
         opened.then(None, parts.address, None, js=ADDRESSED, **QUIET)
         bridge.links[TAB].click(self.linked, None, [*shown, *self._fronts], **QUIET)
 
-    @telling
+    @show_errors
     def linked(self, request: gr.Request) -> Any:
         """Show the columns that the address of the page names."""
         if request.query_params.get("tab", "") != TAB:
@@ -101,7 +101,7 @@ class LabTab:
 
 
 def _fronts(tab: Any, tabs: Any) -> dict[Any, Any]:
-    """What to bring to the front so that a tab is seen: tabs, and which one of them, up to the outermost."""
+    """Return the tabs to select, up to the outermost, so that a nested tab is shown."""
     found: dict[Any, Any] = {}
     while tab is not None and tabs not in found:
         if isinstance(tab.parent, gr.Tabs):

@@ -1,4 +1,4 @@
-"""The lab as HTML: answers that grow, what holds for a column, and what the columns share. Pure functions."""
+"""The lab as HTML: answers while they are written, settings of a column, and notes. Pure functions."""
 
 from __future__ import annotations
 
@@ -10,70 +10,66 @@ from rag.answering.answer_stream import PartialAnswer
 from rag.types import Answer
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.sources_panel import draft_sources_html, sources_html
-from ui.pages.prompts.lab_columns import Held, Origin
-from ui.pages.rendering import render
-
-NOT_ASKED = '<div class="rs-none">The answer appears here.</div>'
-NOT_SEARCHED = '<div class="rs-none">The passages of the answer appear here.</div>'
-READS_NONE = '<div class="rs-none">This prompt is sent as it is: no passages are searched.</div>'
+from ui.pages.prompts.lab_columns import Origin, ResolvedSetting
+from ui.pages.safe_markup import fragment, note
 
 _ORIGINS: dict[Origin, str] = {
     "process": "The settings of this process",
-    "version": "What the prompt version asks for",
+    "version": "The settings of the prompt version",
     "here": "This column",
 }
 
 
 def growing_html(draft: PartialAnswer, model: str) -> str:
-    """An answer that is being written, with what is going on."""
-    line = step_line(draft.step, len(draft.hits))
-    return _answer(draft_html(draft.text, draft.hits, draft.citations, model, line))
+    """Render an answer that is being written, with its current step."""
+    step = step_line(draft.step, len(draft.hits))
+    return _answer(draft_html(draft.text, draft.hits, draft.citations, model, step))
 
 
 def waiting_html() -> str:
-    """An answer that has not begun."""
+    """Render an answer that has not begun."""
     return _answer(draft_html("", (), (), "", "Starting"))
 
 
 def ended_html(answer: Answer | None) -> str:
-    """A finished answer with its foot; nothing where none was given."""
-    return NOT_ASKED if answer is None else _answer(answer_html(answer))
+    """Render a finished answer with its footer, or a note where there is none."""
+    return note("The answer appears here.") if answer is None else _answer(answer_html(answer))
 
 
 def passages_html(answer: Answer | PartialAnswer | None, min_support: float, *, direct: bool) -> str:
-    """The passages that an answer was, or is being, written from.
+    """Render the passages of an answer, finished or not.
 
     Args:
-        min_support: Support under which a sentence counts as weakly carried by its source.
-        direct: Whether the prompt reads none.
+        min_support: Support below which a sentence counts as weakly supported.
+        direct: Whether the prompt is sent without passages.
     """
     if direct:
-        return READS_NONE
+        return note("This prompt is sent as it is: no passages are searched.")
     if answer is None or not answer.hits:
-        return NOT_SEARCHED
+        return note("The passages of the answer appear here.")
     if isinstance(answer, PartialAnswer):
         return draft_sources_html(answer.hits)
     return sources_html(answer, min_support)
 
 
-def settings_html(settings: Sequence[Held], version: str) -> str:
-    """What holds for a column, and where it comes from.
+def settings_html(settings: Sequence[ResolvedSetting], version: str) -> str:
+    """Render the settings of a column, and where they are set.
 
     Args:
         version: The prompt version, ``NAME@VERSION``.
     """
-    return render("lab_settings.html.jinja", settings=settings, version=version, origins=_ORIGINS)
+    return fragment("lab_settings.html.jinja", settings=settings, version=version, origins=_ORIGINS)
 
 
 def problem_html(problem: str) -> str:
-    """Why a column cannot be used as it is."""
-    return render("lab_problem.html.jinja", problem=problem)
+    """Render why a column cannot be used."""
+    return fragment("lab_problem.html.jinja", problem=problem)
 
 
 def note_html(notes: Sequence[str]) -> str:
-    """What holds for the columns together, a line each; empty where there is nothing to say."""
-    return render("lab_notes.html.jinja", notes=notes)
+    """Render notes on all columns together; empty where there are none."""
+    return fragment("lab_notes.html.jinja", notes=notes)
 
 
 def _answer(html: str) -> str:
-    return render("lab_answer.html.jinja", answer=Markup(html))  # noqa: S704 - the chat has escaped it
+    return fragment("lab_answer.html.jinja", answer=Markup(html))  # noqa: S704 - the chat has escaped it

@@ -1,4 +1,4 @@
-"""Prompts as HTML: the list, the time line, and one version from every side. Pure functions."""
+"""Prompts as HTML: the list, the versions, and the panes of one version. Pure functions."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from prompts.diff import Change
 from prompts.template import NAME
 from rag.evaluation.metric_formatting import format_interval, format_metric
 from rag.evaluation.standing import SCORE, Standing
+from rag.tracing.figures import format_cost, format_seconds
 from rag.tracing.prompt_usage import PromptUse, VersionUse
 from rag.tracing.trace_store import TracePage
-from ui.pages.chat.answer_html import duration
-from ui.pages.prompts.prompts_draft import FIELDS
-from ui.pages.prompts.prompts_list import Entry, Export, Line, Point
+from ui.pages.prompts.draft_settings import FIELDS
+from ui.pages.prompts.prompt_listing import Export, PromptEntry, VersionEntry, VersionPage
 from ui.pages.safe_markup import fragment, note
-from ui.pages.traces.trace_view import money, rows_of
+from ui.pages.traces.trace_view import rows_of
 
-_PLACE = re.compile(rf"\{{\{{\s*(?:([a-z][a-z0-9_]*)|>\s*({NAME}(?:@[a-z0-9-]+)?))\s*\}}\}}")
+_PLACEHOLDER = re.compile(rf"\{{\{{\s*(?:([a-z][a-z0-9_]*)|>\s*({NAME}(?:@[a-z0-9-]+)?))\s*\}}\}}")
 _MEDIA = {"yaml": ("application/yaml", "yaml"), "text": ("text/plain", "txt")}
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a text: plain, or a place where a variable or another prompt is put in."""
+    """A part of a text: plain, or a placeholder of a variable or of another prompt."""
 
     text: str
     css: str = ""
@@ -62,7 +62,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class UseRow:
-    """What became of the answers of one version, as the table shows it."""
+    """The metrics of the answers of one version, as the table shows them."""
 
     use: VersionUse
     time: str
@@ -72,51 +72,51 @@ class UseRow:
     score: Score | None
 
 
-def entries_html(entries: Sequence[Entry], chosen: str) -> str:
-    """The prompts, each a button."""
+def entries_html(entries: Sequence[PromptEntry], chosen: str) -> str:
+    """Render the list of prompts."""
     rows = [(entry, entry.error or _entry_facts(entry)) for entry in entries]
     return fragment("prompts_entries.html.jinja", rows=rows, chosen=chosen)
 
 
-def _entry_facts(entry: Entry) -> str:
+def _entry_facts(entry: PromptEntry) -> str:
     others = ", ".join(label for label in entry.labels if label != PRODUCTION)
     runs = entry.labels.get(PRODUCTION)
     behind = f"production v{runs}" if runs != entry.newest else ""
     return " · ".join(fact for fact in (f"v{entry.newest}", behind, others) if fact)
 
 
-def line_html(line: Line, chosen: int) -> str:
-    """The versions, newest first, each a button."""
-    if not line.points:
-        return note(f"None of the {line.total:,} versions fits.")
-    of = f"{line.fitting:,}" if line.fitting == line.total else f"{line.fitting:,} that fit, of {line.total:,}"
-    versions = "version" if line.total == 1 else "versions"
+def versions_html(page: VersionPage, chosen: int) -> str:
+    """Render the list of versions, newest first."""
+    if not page.versions:
+        return note(f"None of the {page.total:,} versions matches.")
+    of = f"{page.total:,}" if page.matching == page.total else f"{page.matching:,} that match, of {page.total:,}"
+    versions = "version" if page.total == 1 else "versions"
     return fragment(
         "prompts_versions.html.jinja",
-        rows=[(point, _labels(point.labels), _origin(point)) for point in line.points],
+        rows=[(version, _labels(version.labels), _origin(version)) for version in page.versions],
         chosen=chosen,
-        count=f"{len(line.points):,} of {of} {versions}",
-        more=line.fitting > len(line.points),
+        count=f"{len(page.versions):,} of {of} {versions}",
+        more=page.matching > len(page.versions),
     )
 
 
-def _origin(point: Point) -> str:
-    by = "ships with ragsmith" if point.ships else point.by or "written by hand"
-    return f"{by} · {moment(point.at)}" if point.at else by
+def _origin(version: VersionEntry) -> str:
+    by = "ships with ragsmith" if version.ships else version.by or "written by hand"
+    return f"{by} · {moment(version.at)}" if version.at else by
 
 
 def _labels(labels: Iterable[str]) -> list[str]:
-    """Labels by name, ``production`` first."""
+    """Sort labels by name, ``production`` first."""
     return sorted(labels, key=lambda label: (label != PRODUCTION, label))
 
 
 def moment(at: datetime) -> str:
-    """Date and minute of this machine's zone."""
+    """Format date and minute in the time zone of this machine."""
     return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def head_html(prompt: PromptTemplate, labels: Collection[str], *, ships: bool) -> str:
-    """What is known of a version before it is read."""
+    """Render the head of a version: labels, origin, reason and description."""
     saved = prompt.saved
     unsaved = "ships with ragsmith" if ships else "written by hand"
     return fragment(
@@ -131,7 +131,7 @@ def head_html(prompt: PromptTemplate, labels: Collection[str], *, ships: bool) -
 
 
 def template_html(prompt: PromptTemplate, exports: Sequence[Export]) -> str:
-    """The messages with their places, examples, fragments, and what it includes."""
+    """Render the messages with their placeholders, the examples, fragments, includes and exports."""
     count = len(prompt.examples)
     return fragment(
         "prompts_template.html.jinja",
@@ -153,7 +153,7 @@ def _blocks(messages: Iterable[Message]) -> list[Block]:
 def _pieces(text: str) -> tuple[Piece, ...]:
     pieces: list[Piece] = []
     end = 0
-    for found in _PLACE.finditer(text):
+    for found in _PLACEHOLDER.finditer(text):
         css = "rs-place" if found[1] else "rs-place is-include"
         pieces += (Piece(text[end : found.start()]), Piece(found[0], css))
         end = found.end()
@@ -170,7 +170,7 @@ def _download(prompt: PromptTemplate, export: Export) -> Download:
 
 
 def settings_html(prompt: PromptTemplate) -> str:
-    """The settings that the version sets; of the others it says that those of ragsmith hold."""
+    """Render the settings of a version; for the others it says that ragsmith's settings apply."""
     given = prompt.settings.given
     rows = [(field.label, _value(given[field.name]) if field.name in given else None) for field in FIELDS]
     return fragment("prompts_settings.html.jinja", rows=rows, given=given)
@@ -181,14 +181,14 @@ def _value(value: object) -> str:
 
 
 def changes_html(changes: Sequence[Change], old: str, new: str) -> str:
-    """What differs, part by part: taken out is struck through, put in is underlined."""
+    """Render the differences part by part: what is removed is struck through, what is added is underlined."""
     if not changes:
         return note(f"{old} and {new} are the same.")
     return fragment("prompts_changes.html.jinja", changes=changes, old=old, new=new)
 
 
 def use_html(use: PromptUse, scores: Mapping[int, Standing], name: str, chosen: int) -> str:
-    """What became of the answers, version by version."""
+    """Render the metrics of the answers, version by version."""
     known = {version.version: version for version in use.versions}
     versions = sorted(known.keys() | scores.keys(), reverse=True)
     if not versions:
@@ -211,9 +211,9 @@ def _use_row(use: VersionUse, standing: Standing | None) -> UseRow:
     share = use.refused_share
     return UseRow(
         use,
-        time="" if use.latency_s is None else _time(use.latency_s),
+        time="" if use.latency_s is None else format_seconds(use.latency_s),
         tokens=tokens if use.answers else "",
-        cost=money(use.cost_usd) + unpriced if use.answers else "",
+        cost=format_cost(use.cost_usd).removeprefix("cost ") + unpriced if use.answers else "",
         refused="" if share is None else f"{share:.0%}",
         score=_score(standing) if standing else None,
     )
@@ -228,19 +228,15 @@ def _score(standing: Standing) -> Score:
     return Score(run.id, format_metric(SCORE, estimate.value), about)
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
-
-
 def used_html(page: TracePage, label: str) -> str:
-    """The traces of a version, each of which opens."""
+    """Render the list of a version's traces."""
     if not page.traces:
-        return note(f"No question was answered with {label} yet.")
+        return note(f"No question has been answered with {label} yet.")
     return fragment("prompts_traces.html.jinja", rows=rows_of(page), first=1, total=page.total, chosen="")
 
 
 def moves_html(moves: Sequence[Move], name: str) -> str:
-    """How the labels were moved, the newest first."""
+    """Render the moves of the labels, newest first."""
     if not moves:
-        return note(f"No label of {name} was ever moved: production is the version that ships.")
+        return note(f"No label of {name} has been moved: production is the version that ships.")
     return fragment("prompts_moves.html.jinja", rows=[(move, moment(move.at)) for move in reversed(moves)])

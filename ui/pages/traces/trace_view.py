@@ -1,4 +1,4 @@
-"""Traces as HTML: the list, and one trace as a tree of its steps. Pure functions."""
+"""Traces as HTML: the list, and the steps of one trace as a tree. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from rag.evaluation.report_rendering import shortened
 from rag.redaction import JSON
+from rag.tracing.figures import format_cost, format_seconds, format_tokens
 from rag.tracing.trace_store import Span, Trace, TracePage
-from ui.pages.chat.answer_html import cost, duration
-from ui.pages.safe_markup import fragment, note, shortened
+from ui.pages.safe_markup import fragment, note
 
 SHOWN_JSON = 20_000
-"""Characters of one input or output; a browser grows slow on more, and a person reads less."""
+"""Characters of one input or output; more makes the browser slow, and nobody reads it."""
 
 DEEPEST_INDENT = 12
-"""Levels of the tree that are indented; what is nested more deeply keeps the indent of the last one."""
+"""Levels of the tree that are indented; deeper ones have the indent of the last one."""
 
-NOTHING_FITS = "No trace fits. Ask a question in the chat, or change the filter."
+NO_TRACES = "No matching traces. Ask a question in the chat, or change the filter."
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +34,13 @@ class Row:
     day: str
     time: str
     tokens: str
-    total_tokens: str
+    read_and_written: str
     cost: str
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """An input, an output or the attributes of a step as JSON; ``left_out`` counts the characters not shown."""
+    """An input, an output or the attributes of a step as JSON, without the last ``left_out`` characters."""
 
     title: str
     json: str
@@ -59,40 +60,40 @@ class Step:
 
 
 def list_html(page: TracePage, first: int, chosen: str = "") -> str:
-    """A part of the list.
+    """Render a page of the list.
 
     Args:
-        first: Number of the first trace on it, from 1.
-        chosen: Id of the trace that is shown beside it.
+        first: Number of the first trace on the page, from 1.
+        chosen: Id of the trace that is shown beside the list.
     """
     if not page.traces:
-        return note(NOTHING_FITS)
+        return note(NO_TRACES)
     return fragment("traces_list.html.jinja", rows=rows_of(page), first=first, total=page.total, chosen=chosen)
 
 
 def rows_of(page: TracePage) -> list[Row]:
-    """The traces of a page as the list shows them."""
+    """Return the traces of a page as the list shows them."""
     now = time.time()
     return [_row(trace, now) for trace in page.traces]
 
 
 def _row(trace: Trace, now: float) -> Row:
-    known = [count for count in (trace.input_tokens, trace.output_tokens) if count is not None]
+    read, written = trace.input_tokens, trace.output_tokens
     return Row(
         trace,
         question=shortened(trace.question, 200),
         said=shortened(trace.answer or trace.error, 200),
         started=clock(trace.started),
         day=_when(trace.started, now),
-        time="" if trace.latency_s is None else duration(trace.latency_s),
-        tokens=tokens(trace.input_tokens, trace.output_tokens),
-        total_tokens=f"{sum(known):,}" if known else "",
-        cost=money(trace.cost_usd),
+        time="" if trace.latency_s is None else format_seconds(trace.latency_s),
+        tokens=format_tokens(read, written).removesuffix(" tok").removeprefix("tokens "),
+        read_and_written=format_tokens(read, written, split=True),
+        cost=format_cost(trace.cost_usd).removeprefix("cost "),
     )
 
 
 def _when(started: float, now: float) -> str:
-    """The time of a trace of today, else the day, with the year where it is another; the title has all of it."""
+    """Format the time of a trace of today, else its day, with the year where that differs."""
     moment = datetime.fromtimestamp(started).astimezone()
     present = datetime.fromtimestamp(now).astimezone()
     if moment.date() == present.date():
@@ -101,29 +102,17 @@ def _when(started: float, now: float) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Date and time of this machine's zone."""
+    """Format date and time in the time zone of this machine."""
     return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def tokens(read: int | None, written: int | None) -> str:
-    """``700 + 112``: read and written; empty where neither is known."""
-    if read is None and written is None:
-        return ""
-    return " + ".join("?" if count is None else f"{count:,}" for count in (read, written))
-
-
-def money(usd: float | None) -> str:
-    """The cost; ``unknown`` rather than nothing."""
-    return cost(usd).removeprefix("cost ")
-
-
 def trace_html(trace: Trace) -> str:
-    """One trace with all its steps."""
+    """Render a trace with all its steps."""
     facts = (
         ("", clock(trace.started)),
-        ("", "running" if trace.latency_s is None else duration(trace.latency_s)),
-        ("", f"{tokens(trace.input_tokens, trace.output_tokens) or 'unknown'} tok"),
-        ("", cost(trace.cost_usd)),
+        ("", "running" if trace.latency_s is None else format_seconds(trace.latency_s)),
+        ("", format_tokens(trace.input_tokens, trace.output_tokens, split=True)),
+        ("", format_cost(trace.cost_usd)),
         ("prompt", trace.prompt),
         ("model", trace.model),
         ("corpus", trace.corpus),
@@ -138,7 +127,7 @@ def _steps(trace: Trace) -> Iterator[Step]:
     known = {span.id for span in trace.spans}
     children: dict[str | None, list[Span]] = {}
     for span in trace.spans:
-        # A step whose parent was never stored stands at the top: nothing is hidden.
+        # A step whose parent was never stored is shown at the top level.
         parent = span.parent_id if span.parent_id in known else None
         children.setdefault(parent, []).append(span)
     waiting = [(span, 0) for span in reversed(children.get(None, []))]
@@ -156,13 +145,12 @@ def _step(span: Span, depth: int, began: float, total: float) -> Step:
     took = None if span.ended is None else max(span.ended - span.started, 0.0)
     left = _share(span.started - began, total)
     width = max(_share(took or 0.0, total), 0.5)
-    facts = [_milliseconds(took) if took is not None else "not finished"]
-    counted = tokens(span.input_tokens, span.output_tokens)
-    if counted:
-        facts.append(f"{counted} tok")
-    # Only a model costs: of the other steps "unknown" would say nothing.
+    facts = [format_seconds(took) if took is not None else "not finished"]
+    if span.input_tokens is not None or span.output_tokens is not None:
+        facts.append(format_tokens(span.input_tokens, span.output_tokens, split=True))
+    # Only models have a cost: "unknown" would be misleading for other steps.
     if span.cost_usd is not None or span.kind in ("llm", "chat_model"):
-        facts.append(cost(span.cost_usd))
+        facts.append(format_cost(span.cost_usd))
     data = [_data("Input", span.input), _data("Output", span.output)]
     if span.attributes:
         data.append(_data("Attributes", dict(span.attributes)))
@@ -172,10 +160,6 @@ def _step(span: Span, depth: int, began: float, total: float) -> Step:
 
 def _share(seconds: float, total: float) -> float:
     return min(max(seconds / total * 100, 0.0), 99.5) if total > 0 else 0.0
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else duration(seconds)
 
 
 def _data(title: str, value: JSON) -> Data:

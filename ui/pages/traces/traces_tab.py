@@ -8,7 +8,8 @@ import gradio as gr
 
 from rag.tracing.trace_store import Status, TracePage
 from ui.pages.chat.chat_layout import Bridge
-from ui.pages.page_events import BRIDGED, QUIET, telling
+from ui.pages.html_component import html_component
+from ui.pages.page_events import BRIDGED, QUIET, show_errors
 from ui.pages.safe_markup import note
 from ui.pages.traces.trace_view import list_html, trace_html
 
@@ -23,10 +24,10 @@ Cursors = tuple[float, ...]
 
 
 class TracesTab:
-    """Components and events of the tab. Made inside the tab that is open.
+    """Components and events of the tab, made inside the blocks that are open.
 
-    A page of the list begins below a point in time. ``cursors`` are the points of the pages that were gone
-    through, so that *Newer* leads back; ``chosen`` is the id of the trace that is shown.
+    A page of the list begins below a time. ``cursors`` are these times for the pages so far, so that *Newer* leads
+    back; ``chosen`` is the id of the trace that is shown.
     """
 
     def __init__(self, traces: TraceStore) -> None:
@@ -54,13 +55,13 @@ class TracesTab:
                         min_width=130,
                     )
                     self._refresh = gr.Button("Refresh", size="sm", scale=0, min_width=80)
-                self._list = gr.HTML(elem_id="trace-rows", js_on_load=None, apply_default_css=False)
+                self._list = html_component("trace-rows")
                 with gr.Row(elem_id="trace-pager"):
                     self._newer = gr.Button("‹ Newer", size="sm", interactive=False)
                     self._older = gr.Button("Older ›", size="sm", interactive=False)
             with gr.Column(elem_id="trace-detail", min_width=0, scale=1):
                 pick = note("Choose a trace to see its steps.", "rs-pick")
-                self._detail = gr.HTML(pick, elem_id="trace-steps", js_on_load=None, apply_default_css=False)
+                self._detail = html_component("trace-steps", pick)
         self._cursors = gr.State(())
         self._chosen = gr.State("")
 
@@ -70,8 +71,8 @@ class TracesTab:
         Args:
             page: The blocks.
             tabs: All tabs, to bring this one to the front.
-            tab: This one, for what happens when it is opened.
-            bridge: Where a trace to be opened is named.
+            tab: This one, to fill it when it is opened.
+            bridge: Names the trace that was clicked.
         """
         self._tabs = tabs
         filters = [self._text, self._status, self._chosen]
@@ -86,26 +87,26 @@ class TracesTab:
         bridge.open_trace.click(self.open, [bridge.value, *filters[:2]], opened, js=BRIDGED, **QUIET)
         page.load(self.linked, None, opened, **QUIET)
 
-    @telling
+    @show_errors
     def first_page(self, text: str | None, status: str, chosen: str) -> Updates:
-        """The newest traces that fit."""
+        """Show the newest matching traces."""
         return self._show(text, status, chosen, ())
 
-    @telling
+    @show_errors
     def older(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
-        """The page below."""
+        """Show the next older page."""
         shown = self._page(text, status, cursors)
         below = (*cursors, shown.traces[-1].started) if shown.traces else cursors
         return self._show(text, status, chosen, below)
 
-    @telling
+    @show_errors
     def newer(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
-        """The page above."""
+        """Show the next newer page."""
         return self._show(text, status, chosen, cursors[:-1])
 
-    @telling
+    @show_errors
     def open(self, trace_id: str, text: str | None, status: str) -> Updates:
-        """Show a trace, from wherever it was clicked."""
+        """Show a trace that was clicked, on any tab."""
         trace = self._traces.get(trace_id)
         return {
             self._tabs: gr.Tabs(selected="traces"),
@@ -114,7 +115,7 @@ class TracesTab:
             self._chosen: trace.id,
         }
 
-    @telling
+    @show_errors
     def linked(self, request: gr.Request) -> Any:
         """Show the trace that the address of the page names."""
         named = request.query_params.get("trace", "")

@@ -1,4 +1,4 @@
-"""The draft of a prompt version: its YAML is the truth, and fields read its settings and write into it."""
+"""The settings in the YAML of a draft, as the fields of the editor read and write them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from rag.errors import PromptError
 Kind = Literal["number", "choice", "lines", "json"]
 
 SHORT = 40
-# The draft around it has two levels of its own.
+# The draft around a setting has two levels of its own.
 DEEPEST = plain_yaml.MAX_DEPTH - 2
 _SETTINGS = "settings"
-_SPOKEN = {"\n": "\\n", "\t": "\\t", "\\": "\\\\"}
-_HEARD = {spoken: meant for meant, spoken in _SPOKEN.items()}
+_ESCAPES = {"\n": "\\n", "\t": "\\t", "\\": "\\\\"}
+_UNESCAPED = {escape: character for character, escape in _ESCAPES.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +27,9 @@ class Field:
     """A setting as the editor shows it.
 
     Attributes:
-        name: As ``prompts.parts.PromptSettings`` has it.
-        hint: What may stand there; empty for a ``choice``.
-        choices: Of a ``choice``.
+        name: Name in ``prompts.parts.PromptSettings``.
+        hint: Values that are allowed; empty for a ``choice``.
+        choices: Values of a ``choice``.
     """
 
     name: str
@@ -50,13 +50,13 @@ FIELDS = (
     Field("citations", "Citations", "choice", "", get_args(CitationStyle)),
     Field("passages", "Passages", "number", "1 to 1000"),
     Field("refuse_below", "Refuse below", "number", "0 to 1"),
-    Field("stop", "Stop sequences", "lines", r"one a line; \n is a line end"),
+    Field("stop", "Stop sequences", "lines", r"one per line; \n is a line end"),
     Field("json_schema", "JSON schema", "json", "an object"),
 )
 
 
 def settings_in(text: str) -> dict[str, Any] | None:
-    """The settings that a draft asks for, whether they are right or wrong; None where it cannot be read."""
+    """Return the settings in a draft, valid or not; None where the draft cannot be read."""
     import yaml
 
     try:
@@ -72,57 +72,60 @@ def settings_in(text: str) -> dict[str, Any] | None:
 
 
 def with_settings(text: str, changes: Mapping[str, Any]) -> str:
-    """A draft with other settings; None takes one out. What else stands in it, comments too, stays as it is.
+    """Return a draft with changed settings, and with everything else, comments included, as it was.
+
+    Args:
+        changes: New values by name; None removes a setting.
 
     Raises:
-        PromptError: The draft is no YAML, or no prompt.
+        PromptError: The draft cannot be read.
     """
     given = settings_in(text)
     if given is None:
         raise PromptError(
-            "The draft cannot be read, so the field was not written into it.", fix="Correct it first."
+            "The draft must be readable before a field can change it.", fix="Correct the draft first."
         )
     wanted = {name: value for name, value in (given | dict(changes)).items() if value is not None}
     whole = plain_yaml.load(text)
-    meant = {name: value for name, value in whole.items() if name != _SETTINGS}
-    meant |= {_SETTINGS: wanted} if wanted else {}
+    expected = {name: value for name, value in whole.items() if name != _SETTINGS}
+    expected |= {_SETTINGS: wanted} if wanted else {}
     block = _dumped({_SETTINGS: wanted}) if wanted else ""
     written = _replaced(text, block)
-    # A draft in braces is written anew rather than wrong.
-    return written if _says(written, meant) else _dumped(meant)
+    # In a draft with braces the replaced text would be wrong, so the draft is written anew.
+    return written if _says(written, expected) else _dumped(expected)
 
 
-def shown(field: Field, given: Mapping[str, Any]) -> str:
-    """A setting as the text of its field; empty where it is left to the process."""
+def field_text(field: Field, given: Mapping[str, Any]) -> str:
+    """Return the text of a field for its setting; empty where the draft does not set it."""
     value = given.get(field.name)
     if value is None:
         return ""
     if field.kind == "lines" and isinstance(value, list):
-        return "\n".join(re.sub(r"[\n\t\\]", lambda found: _SPOKEN[found[0]], str(item)) for item in value)
+        return "\n".join(re.sub(r"[\n\t\\]", lambda found: _ESCAPES[found[0]], str(item)) for item in value)
     if field.kind == "json":
         return json.dumps(value, indent=2, ensure_ascii=False, default=str)
     return str(value)
 
 
-def meant(field: Field, text: str) -> Any:
-    """The value that a person wrote into a field; the check of the draft says what is wrong with it.
+def field_value(field: Field, text: str) -> Any:
+    """Return the setting for the text of a field; the check of the draft reports a wrong value.
 
     Raises:
-        PromptError: It must be JSON, and is not.
+        PromptError: The field must be JSON, and is not.
     """
     if not text.strip():
         return None
     if field.kind == "lines":
         lines = (line for line in text.split("\n") if line)
-        return [re.sub(r"\\[nt\\]", lambda found: _HEARD[found[0]], line) for line in lines]
+        return [re.sub(r"\\[nt\\]", lambda found: _UNESCAPED[found[0]], line) for line in lines]
     if field.kind == "json":
         try:
             loaded = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise PromptError(f"The field {field.label} is no JSON yet: {error}.") from error
+            raise PromptError(f"The field {field.label} must be JSON: {error}.") from error
         if _too_deep(loaded):
             raise PromptError(
-                f"The field {field.label} is nested too deeply.",
+                f"The field {field.label} must not be nested so deeply.",
                 fix=f"Nest lists and objects at most {DEEPEST} levels deep.",
             )
         return loaded
@@ -136,7 +139,7 @@ def meant(field: Field, text: str) -> Any:
 
 
 def _too_deep(data: Any) -> bool:
-    """Whether data are nested more deeply than a draft can be; level by level, so that no depth matters."""
+    """Whether data are nested more deeply than a draft may be; without recursion, for any depth."""
     level = [data]
     for _ in range(DEEPEST):
         level = [
@@ -149,7 +152,7 @@ def _too_deep(data: Any) -> bool:
 
 
 def _replaced(text: str, block: str) -> str:
-    """The text with the block of the settings replaced; behind the rest where there was none."""
+    """Return the text with the block of the settings replaced, or appended where there was none."""
     import yaml
 
     root = plain_yaml.compose(text)
@@ -158,18 +161,18 @@ def _replaced(text: str, block: str) -> str:
         if key.value == _SETTINGS:
             first, last = key.start_mark.index, value.end_mark.index
             inside = text[first:last]
-            # A block ends where the next key begins: comments and empty lines before that are not its own.
+            # YAML counts the comments and empty lines before the next key as part of the block; they are kept.
             own = re.sub(r"\n(?:[ \t]*\n|#[^\n]*(?:\n|$))+$", "\n", inside)
             new = block if own.endswith("\n") else block.rstrip("\n")
             return text[:first] + new + inside[len(own) :] + text[last:]
     return text + ("" if not text or text.endswith("\n") else "\n") + block
 
 
-def _says(text: str, meant: Mapping[str, Any]) -> bool:
+def _says(text: str, expected: Mapping[str, Any]) -> bool:
     import yaml
 
     try:
-        return bool(plain_yaml.load(text) == meant)
+        return bool(plain_yaml.load(text) == expected)
     except yaml.YAMLError:
         return False
 
@@ -178,7 +181,7 @@ def _dumped(draft: Mapping[str, Any]) -> str:
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """Writes the line ends of a short text, such as a stop sequence, in a line."""
+        """Writes a short text with line ends, such as a stop sequence, on one line."""
 
     def text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
         style = ('"' if len(value) < SHORT else "|") if "\n" in value else None

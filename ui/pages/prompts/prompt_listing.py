@@ -1,8 +1,8 @@
-"""What the library shows of prompts, read from their files: names, versions, labels, and how they came to be."""
+"""Prompts as the library lists them, read from their files: names, versions, labels and origins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import get_args
 
 from prompts import PRODUCTION, PromptLibrary, PromptTemplate, PromptTemplateError, load_prompt
-from prompts.diff import Change, diff
 from prompts.files import as_yaml
 from prompts.formats import Format, write_prompt_as
 from prompts.library import SHIPPED
@@ -21,13 +20,13 @@ SUGGESTED = (PRODUCTION, "staging")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class PromptEntry:
     """A prompt in the list.
 
     Attributes:
         newest: Its newest version.
-        labels: Where they point.
-        error: Why it cannot be read; empty where it can.
+        labels: The version of each label.
+        error: Why the prompt cannot be read; empty where it can.
     """
 
     name: str
@@ -37,11 +36,11 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A version on the time line.
+class VersionEntry:
+    """A version in the list of a prompt's versions.
 
     Attributes:
-        at: When it was saved; None where a person wrote the file, or it ships.
+        at: When it was saved; None where a person wrote the file, or ragsmith ships it.
         error: Why the version cannot be read; empty where it can.
     """
 
@@ -55,22 +54,22 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A part of the time line, newest first.
+class VersionPage:
+    """The newest versions that match a filter, newest first.
 
     Attributes:
-        fitting: How many versions fit the filter.
-        total: How many there are.
+        matching: Number of versions that match.
+        total: Number of all versions.
     """
 
-    points: tuple[Point, ...]
-    fitting: int
+    versions: tuple[VersionEntry, ...]
+    matching: int
     total: int
 
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """A version for another program; ``text`` is None where the format has no like of it, and ``why`` says so."""
+    """A version for another program; ``text`` is None where the format cannot express it, and ``why`` says so."""
 
     form: str
     text: str | None
@@ -79,10 +78,10 @@ class Export:
 
 @contextmanager
 def prompt_errors() -> Iterator[None]:
-    """Translate what the prompts raise.
+    """Translate the errors of the prompts.
 
     Raises:
-        PromptError: Whatever is wrong with them.
+        PromptError: In place of a ``PromptTemplateError``.
     """
     try:
         yield
@@ -90,7 +89,7 @@ def prompt_errors() -> Iterator[None]:
         raise PromptError(str(error)) from error
 
 
-class Shelf:
+class PromptListing:
     """Reads a library for the page. Every method may raise PromptError."""
 
     def __init__(self, library: PromptLibrary, folder: Path) -> None:
@@ -99,85 +98,81 @@ class Shelf:
         self._shipped = PromptLibrary()
         self._saved_in: dict[Path, tuple[tuple[int, int], Saved | None]] = {}
 
-    def entries(self) -> list[Entry]:
-        """All prompts, by name; one whose labels are damaged is listed with the reason."""
+    def entries(self) -> list[PromptEntry]:
+        """List all prompts by name; one with damaged labels has its error."""
         return [self._entry(name) for name in self.library.names()]
 
     def load(self, reference: str) -> PromptTemplate:
-        """A version as it was written."""
+        """Load a version as it was written."""
         with prompt_errors():
             return self.library.load(reference)
 
     def versions(self, name: str) -> list[int]:
-        """The versions of a prompt, newest first."""
+        """Return the versions of a prompt, newest first."""
         with prompt_errors():
             return self.library.versions(name)[::-1]
 
     def labels(self, name: str) -> dict[str, int]:
-        """Where the labels of a prompt point."""
+        """Return the labels of a prompt with their versions."""
         with prompt_errors():
             return self.library.labels(name)
 
     def ships(self, name: str) -> frozenset[int]:
-        """The versions that come with ragsmith."""
-        # One of the workspace with the same number takes its place, and says who saved it.
+        """Return the versions that ragsmith ships."""
+        # A version of the workspace replaces a shipped one of the same number, and names its author.
         return frozenset(self._shipped.versions(name)) if name in self._shipped.names() else frozenset()
 
-    def line(self, name: str, text: str, limit: int) -> Line:
-        """The newest versions that fit.
+    def version_page(self, name: str, text: str, limit: int) -> VersionPage:
+        """Return the newest versions that match.
 
         Args:
-            text: Of a number, label, author or message; empty for all. Only then is every version read.
-            limit: At most so many.
+            text: Part of a number, label, author or message, for which every version is read; empty for all.
+            limit: Number of versions at most.
         """
         versions, labels, ships = self.versions(name), self.labels(name), self.ships(name)
         at: dict[int, list[str]] = {}
         for label, version in labels.items():
             at.setdefault(version, []).append(label)
 
-        def point(version: int) -> Point:
-            return self._point(name, version, tuple(at.get(version, ())), version in ships)
+        def entry(version: int) -> VersionEntry:
+            return self._version(name, version, tuple(at.get(version, ())), version in ships)
 
         wanted = text.strip().lower()
         if not wanted:
-            return Line(tuple(point(version) for version in versions[:limit]), len(versions), len(versions))
-        fitting = [shown for shown in map(point, versions) if _fits(shown, wanted)]
-        return Line(tuple(fitting[:limit]), len(fitting), len(versions))
-
-    def changes(self, old: PromptTemplate, new: PromptTemplate) -> tuple[Change, ...]:
-        """What differs between two versions."""
-        return diff(old, new)
+            return VersionPage(tuple(map(entry, versions[:limit])), len(versions), len(versions))
+        matching = [version for version in map(entry, versions) if _matches(version, wanted)]
+        return VersionPage(tuple(matching[:limit]), len(matching), len(versions))
 
     def exports(self, reference: str) -> list[Export]:
-        """A version in every format, what it includes in its place."""
+        """Export a version in every format, with its includes filled in."""
         try:
             prompt = self.library.find(reference)
         except PromptTemplateError as error:
-            return [Export("Not as it is", None, str(error))]
+            return [Export("Not possible", None, str(error))]
         return [Export("yaml", as_yaml(prompt)), *(_export(prompt, form) for form in get_args(Format))]
 
     def choices(self, name: str) -> list[str]:
-        """The labels that a person may want to move: those that everybody knows, and the prompt's own."""
+        """Return the labels to choose from: the usual ones, and the prompt's own."""
         return list(dict.fromkeys((*SUGGESTED, *self.labels(name))))
 
-    def _entry(self, name: str) -> Entry:
+    def _entry(self, name: str) -> PromptEntry:
         try:
             newest = max(self.library.versions(name))
-            return Entry(name, newest, self.library.labels(name))
+            return PromptEntry(name, newest, self.library.labels(name))
         except PromptTemplateError as error:
-            return Entry(name, 0, {}, str(error))
+            return PromptEntry(name, 0, {}, str(error))
 
-    def _point(self, name: str, version: int, labels: tuple[str, ...], ships: bool) -> Point:
+    def _version(self, name: str, version: int, labels: tuple[str, ...], ships: bool) -> VersionEntry:
         try:
             saved = self._saved(name, version)
         except PromptTemplateError as error:
-            return Point(version, labels, error=str(error))
+            return VersionEntry(version, labels, error=str(error))
         if saved is None:
-            return Point(version, labels, ships=ships)
-        return Point(version, labels, saved.by, saved.at, saved.message)
+            return VersionEntry(version, labels, ships=ships)
+        return VersionEntry(version, labels, saved.by, saved.at, saved.message)
 
     def _saved(self, name: str, version: int) -> Saved | None:
-        # The library lists the folder for each version that it loads: with a thousand of them that is too slow.
+        # The library lists the folder for every version that it loads, too slow for a thousand of them.
         own, shipped = (folder / name / f"{version}.yaml" for folder in (self._folder, SHIPPED))
         path = own if own.is_file() else shipped
         try:
@@ -190,9 +185,9 @@ class Shelf:
         return self._saved_in[path][1]
 
 
-def _fits(point: Point, wanted: str) -> bool:
-    texts: Sequence[str] = (str(point.version), f"v{point.version}", *point.labels, point.by, point.message)
-    return any(wanted in text.lower() for text in texts) or (point.ships and wanted in "ships")
+def _matches(entry: VersionEntry, wanted: str) -> bool:
+    texts = (str(entry.version), f"v{entry.version}", *entry.labels, entry.by, entry.message)
+    return any(wanted in text.lower() for text in texts) or (entry.ships and wanted in "ships")
 
 
 def _export(prompt: PromptTemplate, form: Format) -> Export:
