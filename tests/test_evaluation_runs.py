@@ -18,7 +18,7 @@ from rag.errors import DatabaseError, EvaluationError
 from rag.evaluation.cache import AnswerCache
 from rag.evaluation.cases import Case
 from rag.evaluation.run_store import Cell, Plan, Run, RunStore
-from rag.evaluation.runner import GIVE_UP_AFTER, Contestant, Evaluation, EvaluationProgress
+from rag.evaluation.runner import GIVE_UP_AFTER, Evaluation, EvaluationProgress, ReadyVariant
 from rag.evaluation.scoring import NullJudge, Scorer
 from rag.evaluation.variants import Variant
 from rag.tables import evaluation_runs
@@ -79,7 +79,7 @@ class Made:
             run=run,
             size=len(cases),
             cases=lambda start, end: cases[start:end],
-            contestants=[Contestant(f"v{number}", crew) for number, crew in enumerate(crews)],
+            variants=[ReadyVariant(f"v{number}", crew) for number, crew in enumerate(crews)],
             store=self.store,
             scorer=self.scorer,
             judge=NullJudge(),

@@ -18,7 +18,7 @@ from rag.evaluation.cases import Case
 from rag.evaluation.compare import Side, compare
 from rag.evaluation.dataset_store import DatasetStore
 from rag.evaluation.grid import Grid
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.run_store import Cell, Plan, RunStore, Score, by_case
 from rag.evaluation.summary import change
 from rag.evaluation.variants import Variant

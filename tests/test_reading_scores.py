@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.errors import EvaluationError
-from rag.evaluation.metrics import exact, f1, normalised
 from rag.evaluation.reading_metrics import WORTH_TELLING, Prediction, calibration_error, nearest, score
 from rag.evaluation.squad import Question, read_articles
+from rag.evaluation.text_metrics import exact, f1, normalised
 
 # The published definition, written down a second time: one letter and one word after the other.
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rag.encoders import Encoder
 from rag.evaluation.cases import Case
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.scoring import NullJudge, Scorer, Scores
 from rag.types import Answer, AnswerStatus, Citation, Claim, Hit, Passage
 

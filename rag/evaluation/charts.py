@@ -116,7 +116,7 @@ def draw_intervals(
         bars: In order from the top.
         shown: A value as text.
         baseline: Number of the bar that the others are compared with.
-        limits: What the measure can be at least and at most: the axis does not go beyond.
+        limits: What the metric can be at least and at most: the axis does not go beyond.
     """
     known = [(one.low, one.value, one.high) for bar in bars if (one := bar.estimate) is not None]
     low, high = _domain([end for ends in known for end in ends], limits)

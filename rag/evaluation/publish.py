@@ -44,7 +44,7 @@ def publish(
 ) -> str:
     """Log a run to a W&B run of its own, online or offline as the settings say; returns when W&B has taken it.
 
-    The W&B run's summary holds ``VARIANT/MEASURE``, the ends of its interval as ``VARIANT/MEASURE_low`` and
+    The W&B run's summary holds ``VARIANT/METRIC``, the ends of its interval as ``VARIANT/MEASURE_low`` and
     ``VARIANT/MEASURE_high``, and ``VARIANT/MEASURE_change`` with the same; ``VARIANT`` is as ``keys`` makes it.
     The answers are the tables ``results``, ``results_1`` …, and the dataset version is an artifact of its name.
 
@@ -173,7 +173,7 @@ class _Results:
     def __init__(self, run: Any, summary: Summary) -> None:
         self._run = run
         self._names = [redact(variant.name) for variant in summary.variants]
-        self._metrics = [metric.name for metric in summary.measures if metric.name not in NOT_OF_A_CELL]
+        self._metrics = [metric.name for metric in summary.metrics if metric.name not in NOT_OF_A_CELL]
         self._table = RunTable("results", [*COLUMNS, *self._metrics, *SPENT])
 
     def add(self, answered: Answered) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rag.documents.sentences import split_sentences
-from rag.evaluation.metrics import Metric, best_of, exact, f1
 from rag.evaluation.squad import Article, Question
+from rag.evaluation.text_metrics import TextMetric, best_of, exact, f1
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 
 BINS = 10
@@ -103,7 +103,7 @@ def score(predictions: Sequence[Prediction], threshold: float | None = None) -> 
     least = (WORTH_TELLING if unanswerable else 0.0) if threshold is None else threshold
     told = {id(each): each.text if each.probability >= least else "" for each in predictions}
 
-    def mean(metric: Metric, some: Sequence[Prediction]) -> float | None:
+    def mean(metric: TextMetric, some: Sequence[Prediction]) -> float | None:
         values = [nearest(metric, told[id(each)], each.question) for each in some]
         return 100 * sum(values) / len(values) if values else None
 
@@ -128,7 +128,7 @@ def score(predictions: Sequence[Prediction], threshold: float | None = None) -> 
     )
 
 
-def nearest(metric: Metric, given: str, question: Question) -> float:
+def nearest(metric: TextMetric, given: str, question: Question) -> float:
     """The best value against any right answer; no answer is right where there is none."""
     return best_of(metric, given, [text for text, _ in question.answers])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.cases import Case, source_name
-from rag.evaluation.measures import MEASURES
+from rag.evaluation.metric_definitions import METRICS
 from rag.evaluation.metric_formatting import format_metric
 from rag.evaluation.ranking_metrics import Found, matches
 from rag.evaluation.report_rendering import report_templates, shortened
@@ -16,7 +16,7 @@ from rag.tracing.figures import format_cost, format_seconds, format_tokens
 
 # The status says what these say.
 SHOWN_BY_STATUS = ("answered", "failed", "refusal_precision", "refusal_recall", "judge_errors")
-SCORED = tuple(measure for measure in MEASURES if measure.name not in SHOWN_BY_STATUS)
+SCORED = tuple(metric for metric in METRICS if metric.name not in SHOWN_BY_STATUS)
 STATUS = {"answered": "answered", "abstained": "refused", "cancelled": "stopped", "failed": "failed"}
 QUESTION_LENGTH = 300
 
@@ -54,7 +54,7 @@ class VariantAnswer:
     """What a variant answered; without a cell it has no answer yet.
 
     Attributes:
-        scores: Titles of measures, with their values.
+        scores: Titles of metrics, with their values.
         sources: Best first; a marker in the answer is a number of this list.
         spent: Time, tokens and cost, and the trace.
     """
@@ -98,10 +98,10 @@ def _answer(case: Case, cell: Cell | None, name: str) -> VariantAnswer:
 
 
 def _scores(cell: Cell) -> tuple[tuple[str, str], ...]:
-    known = ((measure, (cell.scores or {}).get(measure.name)) for measure in SCORED)
+    known = ((metric, (cell.scores or {}).get(metric.name)) for metric in SCORED)
     return tuple(
-        (measure.title, format_metric(measure, score.value / score.weight))
-        for measure, score in known
+        (metric.title, format_metric(metric, score.value / score.weight))
+        for metric, score in known
         if score is not None and score.weight
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rag.evaluation.charts import Bar, Drawing, Line, draw_cumulative, draw_intervals
-from rag.evaluation.measures import BY_NAME, Group, Measure
+from rag.evaluation.metric_definitions import BY_NAME, Group, Metric
 from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
 from rag.evaluation.summary import Figure, Summary, VariantSummary
 
@@ -20,7 +20,7 @@ GROUPS: Mapping[Group, str] = {
     "judge": "Judge",
     "cost": "Time and cost",
 }
-# A group with more measures takes the whole width.
+# A group with more metrics takes the whole width.
 NARROW = 3
 DRAWN = (
     "recall",
@@ -86,7 +86,7 @@ class FigureColumn:
 
 @dataclass(frozen=True, slots=True)
 class FigureTable:
-    """The figures of a group of measures: a row for each variant, with a cell for each column."""
+    """The figures of a group of metrics: a row for each variant, with a cell for each column."""
 
     title: str
     columns: tuple[FigureColumn, ...]
@@ -111,17 +111,17 @@ def compared_variants(summary: Summary) -> tuple[ComparedVariant, ...]:
 
 
 def figure_tables(summary: Summary) -> list[FigureTable]:
-    """A table for each group of measures that has some."""
-    shown = list(summary.measures)
+    """A table for each group of metrics that has some."""
+    shown = list(summary.metrics)
     if BY_NAME["cost"] not in shown:
         # A reader must see that it is unknown.
         shown.append(BY_NAME["cost"])
-    groups = ((title, [measure for measure in shown if measure.group == group]) for group, title in GROUPS.items())
-    return [_table(summary, title, measures) for title, measures in groups if measures]
+    groups = ((title, [metric for metric in shown if metric.group == group]) for group, title in GROUPS.items())
+    return [_table(summary, title, metrics) for title, metrics in groups if metrics]
 
 
 def plots(summary: Summary, latencies: Sequence[Sequence[float]]) -> list[Drawing]:
-    """The main measures of the variants, and how long their answers took.
+    """The main metrics of the variants, and how long their answers took.
 
     Args:
         summary: The table.
@@ -130,14 +130,14 @@ def plots(summary: Summary, latencies: Sequence[Sequence[float]]) -> list[Drawin
     order = [number for number, _ in _ordered(summary)]
     drawn = [
         draw_intervals(
-            measure.title,
-            [Bar(summary.variants[number].name, _figure(summary, number, measure).estimate) for number in order],
-            _formatter(measure),
+            metric.title,
+            [Bar(summary.variants[number].name, _figure(summary, number, metric).estimate) for number in order],
+            _formatter(metric),
             baseline=0,
-            limits=(0.0, 1.0) if measure.unit == "share" else (-math.inf, math.inf),
+            limits=(0.0, 1.0) if metric.unit == "share" else (-math.inf, math.inf),
         )
-        for measure in summary.measures
-        if measure.name in DRAWN
+        for metric in summary.metrics
+        if metric.name in DRAWN
     ]
     if any(latencies):
         lines = [Line(summary.variants[number].name, latencies[number]) for number in order]
@@ -146,29 +146,29 @@ def plots(summary: Summary, latencies: Sequence[Sequence[float]]) -> list[Drawin
     return drawn
 
 
-def _table(summary: Summary, title: str, measures: Sequence[Measure]) -> FigureTable:
-    columns = tuple(FigureColumn(one.title, one.told, _same_n(summary, one)) for one in measures)
+def _table(summary: Summary, title: str, metrics: Sequence[Metric]) -> FigureTable:
+    columns = tuple(FigureColumn(one.title, one.told, _same_n(summary, one)) for one in metrics)
     rows = (
         tuple(
-            _cell(measure, _figure(summary, number, measure), with_n=column.n is None)
-            for measure, column in zip(measures, columns, strict=True)
+            _cell(metric, _figure(summary, number, metric), with_n=column.n is None)
+            for metric, column in zip(metrics, columns, strict=True)
         )
         for number, _ in _ordered(summary)
     )
     return FigureTable(title, columns, tuple(zip(compared_variants(summary), rows, strict=True)))
 
 
-def _cell(measure: Measure, figure: Figure, *, with_n: bool) -> FigureCell:
+def _cell(metric: Metric, figure: Figure, *, with_n: bool) -> FigureCell:
     estimate, change = figure.estimate, figure.change
     if estimate is None:
-        return FigureCell("unknown" if measure.unit == "USD" else "–")
-    value, interval = format_metric(measure, estimate.value), format_interval(measure, estimate)
+        return FigureCell("unknown" if metric.unit == "USD" else "–")
+    value, interval = format_metric(metric, estimate.value), format_interval(metric, estimate)
     n = estimate.n if with_n else None
     if change is None:
         return FigureCell(value, interval, n)
-    look, verdict = LOOKS[is_better(measure, change)]
-    ends = " to ".join(_signed(measure, end) for end in (change.low, change.high))
-    return FigureCell(value, interval, n, format_change(measure, change), ends, look, verdict)
+    look, verdict = LOOKS[is_better(metric, change)]
+    ends = " to ".join(_signed(metric, end) for end in (change.low, change.high))
+    return FigureCell(value, interval, n, format_change(metric, change), ends, look, verdict)
 
 
 def _ordered(summary: Summary) -> list[tuple[int, VariantSummary]]:
@@ -176,20 +176,20 @@ def _ordered(summary: Summary) -> list[tuple[int, VariantSummary]]:
     return sorted(enumerate(summary.variants), key=lambda numbered: numbered[0] != summary.baseline)
 
 
-def _figure(summary: Summary, number: int, measure: Measure) -> Figure:
-    return summary.variants[number].figures.get(measure.name, NO_FIGURE)
+def _figure(summary: Summary, number: int, metric: Metric) -> Figure:
+    return summary.variants[number].figures.get(metric.name, NO_FIGURE)
 
 
-def _same_n(summary: Summary, measure: Measure) -> int | None:
+def _same_n(summary: Summary, metric: Metric) -> int | None:
     """The number of cases where every figure rests on as many; None where they differ, or there is no figure."""
-    found = [_figure(summary, number, measure).estimate for number, _ in _ordered(summary)]
+    found = [_figure(summary, number, metric).estimate for number, _ in _ordered(summary)]
     counts = {estimate.n for estimate in found if estimate is not None}
     return counts.pop() if len(counts) == 1 else None
 
 
-def _signed(measure: Measure, value: float) -> str:
-    return ("−" if value < 0 else "+" if value > 0 else "") + format_metric(measure, abs(value))
+def _signed(metric: Metric, value: float) -> str:
+    return ("−" if value < 0 else "+" if value > 0 else "") + format_metric(metric, abs(value))
 
 
-def _formatter(measure: Measure) -> Callable[[float], str]:
-    return lambda value: format_metric(measure, value)
+def _formatter(metric: Metric) -> Callable[[float], str]:
+    return lambda value: format_metric(metric, value)

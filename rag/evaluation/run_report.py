@@ -20,7 +20,8 @@ from rag.evaluation.report_cases import case_html
 from rag.evaluation.report_figures import compared_variants, figure_tables, plots
 from rag.evaluation.report_rendering import report_templates
 from rag.evaluation.run_store import Cell
-from rag.evaluation.summary import CONFIDENCE, Summary
+from rag.evaluation.statistics import CONFIDENCE
+from rag.evaluation.summary import Summary
 
 if TYPE_CHECKING:
     from rag.evaluation.gate import Verdict

@@ -21,7 +21,7 @@ from rag.types import AnswerStatus
 
 RunStatus = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
-# Raise when a measure comes out differently than before.
+# Raise when a metric comes out differently than before.
 SCORING = 1
 
 SHORTEST_ID = 4
@@ -79,11 +79,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measure of one answer, as a part of a mean.
+    """One metric of one answer, as a part of a mean.
 
     Attributes:
         value: The numerator.
-        weight: The denominator; 0 where the measure says nothing of this case.
+        weight: The denominator; 0 where the metric says nothing of this case.
     """
 
     value: float
@@ -113,7 +113,7 @@ class Cell:
     Attributes:
         variant: Its number in the plan, from 0.
         position: The case's number in the dataset version, from 0.
-        scores: By the name of the measure.
+        scores: By the name of the metric.
         rationale: The judge's reason; empty without a judge.
         latency_s: Of the answer when it was made, also where it came from the cache.
         cost_usd: None is unknown; 0 where it came from the cache.

@@ -7,9 +7,9 @@ from typing import Protocol
 
 from rag.encoders.encoder import Encoder
 from rag.evaluation.cases import Case
-from rag.evaluation.metrics import best_of, exact, f1, normalised, plain_answer, rouge_l
 from rag.evaluation.ranking_metrics import Found, rank_scores
 from rag.evaluation.run_store import Score
+from rag.evaluation.text_metrics import best_of, exact, f1, normalised, plain_answer, rouge_l
 from rag.types import Answer
 
 # Support from which a passage counts as carrying a sentence.
@@ -64,7 +64,7 @@ class Scorer:
         self._encoder = encoder
 
     def score(self, case: Case, answer: Answer) -> Scores:
-        """What can be said of an answer; a measure that says nothing of this case is left out.
+        """What can be said of an answer; a metric that says nothing of this case is left out.
 
         An answer that failed counts as none at all: a variant must not gain by failing.
         """

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.grid import GridPage
-from rag.evaluation.measures import Measure
+from rag.evaluation.metric_definitions import Metric
 from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
 from rag.evaluation.run_store import Cell, CellPassage, Run
 from rag.evaluation.runner import EvaluationProgress
@@ -100,8 +100,8 @@ def _progress(now: EvaluationProgress) -> str:
 def table_html(summary: Summary) -> str:
     """The figures: a row for each variant, the baseline first, a column for each measure."""
     heads = "".join(
-        f'<th scope="col" title="{plain(measure.told)}">{plain(measure.title)}</th>'
-        for measure in summary.measures
+        f'<th scope="col" title="{plain(measure.description)}">{plain(measure.title)}</th>'
+        for measure in summary.metrics
     )
     order = [summary.baseline, *(n for n in range(len(summary.variants)) if n != summary.baseline)]
     rows = "".join(_variant(summary, summary.variants[number], number) for number in order)
@@ -122,11 +122,11 @@ def _variant(summary: Summary, variant: VariantSummary, number: int) -> str:
         f"{plain(variant.name)}</span>"
         f"<small>{'baseline · ' if base else ''}{counted}</small></th>"
     )
-    cells = "".join(_figure(measure, variant.figures.get(measure.name)) for measure in summary.measures)
+    cells = "".join(_figure(measure, variant.figures.get(measure.name)) for measure in summary.metrics)
     return f"<tr>{name}{cells}</tr>"
 
 
-def _figure(measure: Measure, figure: Figure | None) -> str:
+def _figure(measure: Metric, figure: Figure | None) -> str:
     if figure is None or figure.estimate is None:
         return '<td class="rs-nothing">–</td>'
     estimate, change = figure.estimate, figure.change
@@ -167,7 +167,7 @@ def grid_html(page: GridPage, summary: Summary, chosen: str) -> str:
 
 def _head_scores(summary: Summary, variant: VariantSummary) -> str:
     """The figures that say most of a variant, with their intervals."""
-    shown = [measure for measure in summary.measures if measure.name in _HEAD][:HEAD_SCORES]
+    shown = [measure for measure in summary.metrics if measure.name in _HEAD][:HEAD_SCORES]
     return "".join(
         f'<span class="rs-head-score">{plain(measure.title)} {format_metric(measure, figure.estimate.value)} '
         f"({format_interval(measure, figure.estimate)})</span>"
@@ -253,12 +253,12 @@ def _measured(cell: Cell) -> str:
 
 
 def _scores(cell: Cell) -> list[tuple[str, str]]:
-    from rag.evaluation.measures import MEASURES
+    from rag.evaluation.metric_definitions import METRICS
 
     scores = cell.scores or {}
     return [
         (measure.title, format_metric(measure, scores[measure.name].value))
-        for measure in MEASURES
+        for measure in METRICS
         if measure.name in scores and scores[measure.name].weight
     ]
 

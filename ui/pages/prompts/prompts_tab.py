@@ -12,7 +12,7 @@ import gradio as gr
 
 from prompts import PRODUCTION
 from rag.errors import PromptError, RagsmithError
-from rag.evaluation.standing import standings_of
+from rag.evaluation.prompt_scores import newest_scores
 from rag.tracing.prompt_usage import traces_of, use_of
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
@@ -378,7 +378,7 @@ class PromptsTab:
     def _pane_html(self, shown: Shown) -> str:
         engine = self._stores.engine
         if shown.pane == "metrics":
-            scores = standings_of(self._evaluations.runs, shown.name)
+            scores = newest_scores(self._evaluations.runs, shown.name)
             return view.use_html(use_of(engine, shown.name), scores, shown.name, shown.version)
         if shown.pane == "used":
             return view.used_html(traces_of(engine, shown.at, USED), shown.at)
