@@ -131,7 +131,7 @@ def test_the_question_of_a_trace_becomes_a_case(root: Path, engine: Engine) -> N
     other = call(root, "datasets", "add", "faq", "--trace", "12345678", "--refuse")
     assert other.stdout.startswith(f"Replaced {case.id}: And then?\n")
     both = call(root, "datasets", "add", "faq", "--trace", "12345678", "--refuse", "--answer", "x")
-    assert_one_line(both, "gives no case: it must be refused, and has answers")
+    assert_one_line(both, "cannot become a case: it must not have answers if it must be refused")
     assert_one_line(call(root, "datasets", "add", "faq", "--trace", "nothere"), "No trace has the id")
 
 
@@ -158,7 +158,8 @@ def test_a_dataset_is_parted_into_three(root: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_parted_is_told_and_nothing_saved(root: Path, some: Path) -> None:
     call(root, "datasets", "import", "faq", some)
     assert_one_line(
-        call(root, "datasets", "split", "faq", "--shares", "0.4", "0.3", "0.4"), "no shares of a whole: train 0.4"
+        call(root, "datasets", "split", "faq", "--shares", "0.4", "0.3", "0.4"),
+        "Shares must be 0 to 1 with a sum of 1: train 0.4",
     )
     rows = [{"question": f"Q {n}?", "source": "same.md"} for n in range(9)]
     call(root, "datasets", "import", "one", jsonl(some.with_name("one.jsonl"), rows))
@@ -229,7 +230,7 @@ def test_what_strangers_wrote_is_harmless_in_a_terminal(root: Path, tmp_path: Pa
         (("import", "Bad Name", "faq.jsonl"), "cannot be the name of a dataset"),
         (("import", "\udcff", "faq.jsonl"), "cannot be the name of a dataset"),
         (("import", "faq", "none.jsonl"), "none.jsonl cannot be read: No such file"),
-        (("import", "faq", "faq.docx"), "its ending tells no format"),
+        (("import", "faq", "faq.docx"), "its format is unknown"),
         (("import", "faq", "empty.jsonl"), "holds no cases"),
         (("accept", "none", "a"), "No candidate of none that waits is called a"),
         (("accept", "\udcff", "\udcff"), "No candidate of"),
@@ -245,4 +246,4 @@ def test_a_mistake_is_one_line(root: Path, tmp_path: Path, arguments: tuple[str,
 def test_an_export_to_nowhere_is_one_line(root: Path, some: Path) -> None:
     call(root, "datasets", "import", "faq", some)
     assert_one_line(call(root, "datasets", "export", "faq", "none/out.csv"), "cannot be written: No such file")
-    assert_one_line(call(root, "datasets", "export", "faq", "out.docx"), "its ending tells no format")
+    assert_one_line(call(root, "datasets", "export", "faq", "out.docx"), "its format is unknown")

@@ -377,7 +377,7 @@ def test_a_trace_whose_steps_were_not_kept_gives_its_question(shown: object) -> 
 
 
 def test_a_trace_without_a_question_gives_no_case() -> None:
-    with pytest.raises(DatasetError, match="trace-1 gives no case: question: it is empty"):
+    with pytest.raises(DatasetError, match="trace-1 cannot become a case: question: it must not be empty"):
         case_of_trace(trace(question=""))
-    with pytest.raises(DatasetError, match="it must be refused, and has answers"):
+    with pytest.raises(DatasetError, match="it must not have answers if it must be refused"):
         case_of_trace(trace(), must_refuse=True, answers=["x"])

@@ -259,7 +259,7 @@ def squad(**changes: object) -> dict[str, object]:
 )
 def test_a_malformed_file_is_told_with_its_name_and_the_reason(held: object, reason: str, tmp_path: Path) -> None:
     path = write(tmp_path / "questions.json", held)
-    with pytest.raises(EvaluationError, match=r"questions\.json cannot be read as SQuAD questions") as raised:
+    with pytest.raises(EvaluationError, match=r"questions\.json must be a file in SQuAD.s format") as raised:
         read_articles(path)
     assert reason in raised.value.message
     assert raised.value.fix

@@ -189,7 +189,7 @@ class ConversationStore:
             connection.execute(
                 update(exchanges_table)
                 .where(table.conversation_id == conversation_id, table.position == position)
-                .values(answer=_answers().dump_python(kept, mode="json"), trace_id=answer.trace_id or None)
+                .values(answer=answer_schema().dump_python(kept, mode="json"), trace_id=answer.trace_id or None)
             )
 
     def truncate_from(self, conversation_id: str, position: int) -> None:
@@ -213,7 +213,8 @@ def shorten(text: str, length: int = TITLE_LENGTH) -> str:
 
 
 @cache
-def _answers() -> TypeAdapter[Answer]:
+def answer_schema() -> TypeAdapter[Answer]:
+    """Return the form in which answers are stored as JSON."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Answer)
@@ -225,7 +226,7 @@ def _read_answer(stored: Any) -> Answer | None:
     if stored is None:
         return None
     try:
-        return _answers().validate_python(stored)
+        return answer_schema().validate_python(stored)
     except ValidationError:
         # Written by a version with another shape: what a person read is still there.
         text = stored.get("text") if isinstance(stored, dict) else None

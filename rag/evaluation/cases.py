@@ -81,8 +81,7 @@ class Case(BaseModel):
         return _digest({name: value for name, value in self.as_json().items() if name != "id"})
 
     def as_json(self) -> dict[str, Any]:
-        """Return the input of ``model_validate``, without defaults, so that a new field changes no hash.
-        """
+        """Return the input of ``model_validate``, without defaults, so that a new field changes no hash."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
