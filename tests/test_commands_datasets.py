@@ -176,7 +176,7 @@ def test_candidates_are_shown_accepted_and_rejected(root: Path, engine: Engine) 
     assert call(root, "datasets", "reject", "faq", "c0").stdout == "Rejected 1 candidate.\n"
     waiting = one_object(call(root, "datasets", "candidates", "faq", "--json"))
     assert [each["id"] for each in waiting] == ["c2", "c3"]
-    assert_one_line(call(root, "datasets", "accept", "faq", "c0"), "No candidate of faq that waits is called c0")
+    assert_one_line(call(root, "datasets", "accept", "faq", "c0"), "There is no undecided candidate c0 of faq")
     assert call(root, "datasets", "accept", "faq", "--all").stdout == "faq@2 has 3 cases.\n"
     assert_one_line(call(root, "datasets", "reject", "faq", "--all"), "No candidate waits")
     for arguments in ((), ("c2", "--all")):
@@ -227,14 +227,14 @@ def test_what_strangers_wrote_is_harmless_in_a_terminal(root: Path, tmp_path: Pa
         (("remove", "none", "a"), "There is no dataset none"),
         (("remove", "\udcff", "\udcff"), "There is no dataset"),
         (("split", "none@3"), "There is no dataset none"),
-        (("import", "Bad Name", "faq.jsonl"), "cannot be the name of a dataset"),
-        (("import", "\udcff", "faq.jsonl"), "cannot be the name of a dataset"),
+        (("import", "Bad Name", "faq.jsonl"), "is not a valid name of a dataset"),
+        (("import", "\udcff", "faq.jsonl"), "is not a valid name of a dataset"),
         (("import", "faq", "none.jsonl"), "none.jsonl cannot be read: No such file"),
         (("import", "faq", "faq.docx"), "its format is unknown"),
         (("import", "faq", "empty.jsonl"), "holds no cases"),
-        (("accept", "none", "a"), "No candidate of none that waits is called a"),
-        (("accept", "\udcff", "\udcff"), "No candidate of"),
-        (("reject", "none", "a"), "No candidate of none that waits"),
+        (("accept", "none", "a"), "no undecided candidate a of none"),
+        (("accept", "\udcff", "\udcff"), "There is no undecided candidate"),
+        (("reject", "none", "a"), "no undecided candidate a of none"),
     ],
 )
 @pytest.mark.usefixtures("some")

@@ -112,9 +112,7 @@ def _grounded(answer: Answer) -> Scores:
         return {}
     valid = {citation.marker for citation in answer.citations if citation.support >= SUPPORTED}
     claims = len(answer.claims)
-    supported = sum(
-        bool(supporting & set(claim.markers)) and claim.support >= SUPPORTED for claim in answer.claims
-    )
+    supported = sum(bool(valid & set(claim.markers)) and claim.support >= SUPPORTED for claim in answer.claims)
     scores = {
         "groundedness": Score(sum(claim.support for claim in answer.claims) / claims),
         "citation_recall": Score(supported / claims),
