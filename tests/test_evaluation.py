@@ -182,7 +182,7 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(own_app: App, dataset
             (request.body["temperature"], request.body["messages"][-1]["content"]) for request in server.received
         ]
         assert len(set(sent)) == 24
-        with pytest.raises(EvaluationError, match="is finished: there is nothing to resume"):
+        with pytest.raises(EvaluationError, match="is finished and cannot be resumed"):
             app.evaluations.resume(run.id)
         app.close()
 

@@ -84,7 +84,7 @@ if version is None:
     del cases
 before = runs.list()
 if before:
-    run = runs.take_up(before[0])
+    run = runs.resume(before[0])
 else:
     ways = tuple(Variant(name=name) for name in ("one", "other"))
     plan = Plan(variants=ways, states=("state 0", "state 1"), corpus="c", at_once=4)

@@ -3,8 +3,8 @@
 It grades one answer at a time, next to the reference answers if there are any, and gives its reason before the
 points (Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, arXiv 2306.05685, sections 3.1
 and 3.4). Question, passages and answers are untrusted and may contain instructions to the judge. They are put
-between marks with a tag computed from their hash, so that none of them can contain its own end mark, and fenced like the
-passages of an answer prompt (``rag.models.fencing``).
+between marks with a tag computed from their hash, so that none of them can contain its own end mark, and
+fenced like the passages of an answer prompt (``rag.models.fencing``).
 """
 
 from __future__ import annotations

@@ -5,16 +5,9 @@ Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``pro
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, insert, or_, select, update
@@ -26,6 +19,7 @@ from rag.tables import LARGEST_COUNT
 from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
+from rag.tracing.processes import interrupt_dead, is_dead, process_identity
 
 Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained"]
 Rating = Literal["up", "down"]
@@ -78,17 +72,6 @@ class Feedback:
     rating: Rating
     comment: str
     at: float
-
-
-@lru_cache(maxsize=1)
-def _identity(pid: int) -> str:
-    # The column has sixty characters: cut the only part that is free to be long.
-    return f"{socket.gethostname()[:24]}:{pid}:{_start_of(pid) or 0}"
-
-
-def process_identity() -> str:
-    """``host:pid:start`` of this process: a later process with the same number has another start."""
-    return _identity(os.getpid())
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,19 +229,8 @@ class TraceStore:
         Returns:
             How many. Those of a process that lives, or that ran on another host, stay as they are.
         """
-        running = traces_table.c.status == "running"
-        with reading(self._engine) as connection:
-            processes = connection.scalars(select(traces_table.c.process).where(running).distinct()).all()
-        dead = [process for process in processes if is_dead(process)]
-        if not dead:
-            return 0
-        with writing(self._engine) as connection:
-            changed = connection.execute(
-                update(traces_table)
-                .where(running, traces_table.c.process.in_(dead))
-                .values(status="interrupted", error="The process ended before the answer was finished.")
-            )
-        return changed.rowcount
+        error = "The process ended before the answer was finished."
+        return interrupt_dead(self._engine, traces_table, error=error)
 
     def undelivered(self, limit: int) -> tuple[str, ...]:
         """Ids of finished traces that wait for this process to deliver them, oldest first.
@@ -360,31 +332,3 @@ def _not_found(trace_id: str, *, several: bool) -> TraceNotFound:
             f"No trace has the id {trace_id!r}.", fix=f"Give at least {SHORTEST_ID} characters of the id."
         )
     return TraceNotFound(f"No trace has the id {trace_id!r}.", fix="`ragsmith traces list` shows them.")
-
-
-def is_dead(process: str) -> bool:
-    """Whether a process ran on this host and does not run any more."""
-    parts = process.rsplit(":", 2)
-    if len(parts) != 3 or parts[0] != process_identity().rsplit(":", 2)[0] or not parts[1].isdigit():
-        return False
-    return (_start_of(int(parts[1])) or "") != parts[2]
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process began, in units of the system; None where there is no such process."""
-    if sys.platform == "linux":
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        # The second field is the program's name in brackets and may hold spaces; the third is the state.
-        values = stat.rpartition(")")[2].split()
-        return None if values[0] in "ZX" else values[19]
-    shown = subprocess.run(  # noqa: S603 - a number is all that varies
-        ["/bin/ps", "-o", "lstart=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"LC_ALL": "C", "TZ": "UTC"},
-    )
-    return re.sub(r"\W+", "", shown.stdout) or None

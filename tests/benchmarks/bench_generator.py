@@ -73,7 +73,7 @@ def answers(home: str, data: str, most: int) -> dict[str, Any]:
     """Questions over their own paragraph and another one of the same article."""
     from finetune.data import questions, writing
     from finetune.data.wordings import REFUSALS
-    from rag.evaluation.reading_metrics import WORTH_TELLING
+    from rag.evaluation.reading_metrics import DEFAULT_THRESHOLD
     from rag.evaluation.squad import read_articles
     from rag.evaluation.text_metrics import exact, f1
 
@@ -108,7 +108,7 @@ def answers(home: str, data: str, most: int) -> dict[str, Any]:
                 "sentence_refused": REFUSALS[0] in long.text,
                 "reader_f1": max((f1(text, each) for each in right), default=0.0),
                 "reader_exact": max((exact(text, each) for each in right), default=0.0),
-                "reader_refused": sure < WORTH_TELLING,
+                "reader_refused": sure < DEFAULT_THRESHOLD,
             }
         )
     return {"cases": cases, "written": [asdict(each) for each in written]}

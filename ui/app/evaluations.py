@@ -197,7 +197,7 @@ class Evaluations:
         run = self.runs.get(run_id)
         if run.status in ("running", "finished"):
             # It says so.
-            return self.runs.take_up(run)
+            return self.runs.resume(run)
         changed = [
             variant.name
             for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
@@ -211,7 +211,7 @@ class Evaluations:
                 "changed since it began, and its answers would not compare.",
                 fix="Begin a new run; answers to what is unchanged come from the cache.",
             )
-        return self.runs.take_up(run)
+        return self.runs.resume(run)
 
     def dataset_of(self, run: Run) -> DatasetVersion:
         """The dataset version that a run asks.
