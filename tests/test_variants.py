@@ -74,9 +74,9 @@ def test_what_a_person_writes(text: str, name: str, changes: dict[str, Any]) -> 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("x: longer", "'longer' in the variant 'x: longer' changes nothing."),
-        ("openai:gpt", "'openai:gpt' in the variant 'openai:gpt' changes nothing."),
-        ("x: prompt='answer", "has a quote without an end."),
+        ("x: longer", "'longer' in the variant 'x: longer' must have the form SETTING=VALUE."),
+        ("openai:gpt", "'openai:gpt' in the variant 'openai:gpt' must have the form SETTING=VALUE."),
+        ("x: prompt='answer", "has an unclosed quote."),
         ("x: =5", "cannot change ''."),
         ("x: retrieval=5", "cannot change 'retrieval'."),
         ("x: retrieval.=5", "cannot change 'retrieval.'."),
@@ -86,7 +86,7 @@ def test_what_a_person_writes(text: str, name: str, changes: dict[str, Any]) -> 
         ("x: chunking.tokens=100", "cannot change 'chunking.tokens'."),
         ("x: local.device=cpu", "cannot change 'local.device'."),
         ("x: prompt.version=2", "cannot change 'prompt.version'."),
-        (f"{'n' * 81}: retrieval.k=5", "cannot be named so: "),
+        (f"{'n' * 81}: retrieval.k=5", "is invalid: "),
     ],
 )
 def test_what_is_malformed_or_not_changeable_is_refused_in_a_sentence(text: str, told: str) -> None:

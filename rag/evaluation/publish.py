@@ -44,9 +44,9 @@ def publish(
 ) -> str:
     """Log a run to a W&B run of its own, and return when W&B has accepted it.
 
-    The W&B run's summary has ``VARIANT/METRIC``, its interval as ``VARIANT/METRIC_low`` and ``VARIANT/METRIC_high``,
-    and the same for ``VARIANT/METRIC_change``; ``VARIANT`` is a key from ``keys``. The answers are the tables
-    ``results``, ``results_1`` …, and the dataset version is an artifact with its name.
+    The W&B run's summary has ``VARIANT/METRIC``, its interval as ``VARIANT/METRIC_low`` and
+    ``VARIANT/METRIC_high``, and the same for ``VARIANT/METRIC_change``; ``VARIANT`` is a key from ``keys``. The
+    answers are the tables ``results``, ``results_1`` …, and the dataset version is an artifact with its name.
 
     Args:
         settings: Project and mode.

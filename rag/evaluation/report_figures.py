@@ -1,4 +1,4 @@
-"""The figures of a report: what is compared, the tables, and the plots, as its template shows them."""
+"""Data of a report's templates: compared variants, tables of metrics, and plots."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GROUPS: Mapping[Group, str] = {
     "judge": "Judge",
     "cost": "Time and cost",
 }
-# A group with more metrics takes the whole width.
+# Groups with more metrics take the full width.
 NARROW = 3
 DRAWN = (
     "recall",
@@ -33,16 +33,16 @@ DRAWN = (
     "judge",
 )
 NO_FIGURE = Figure(None)
-# The class of a change, and the word after it.
+# CSS class and label of a change.
 LOOKS = {True: ("is-better", " better"), False: ("is-worse", " worse"), None: ("is-open", "")}
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedVariant:
-    """A variant as the report names it.
+    """A variant in a report.
 
     Attributes:
-        changes: Names of settings, with their values as JSON.
+        changes: Names of settings with their values as JSON.
     """
 
     summary: VariantSummary
@@ -52,14 +52,14 @@ class ComparedVariant:
 
 @dataclass(frozen=True, slots=True)
 class FigureCell:
-    """A figure in a table.
+    """A cell of a table.
 
     Attributes:
-        value: In its unit, or what stands for one that is missing.
-        interval: Empty where there is no figure.
-        n: On how many cases it rests; None where the column says so.
-        change, change_interval: How it differs from the baseline; empty where it is not compared.
-        look, verdict: The class of the change, and the word that follows it.
+        value: The formatted value, or a placeholder.
+        interval: Empty without a value.
+        n: Number of cases; None if it is shown in the head of the column.
+        change, change_interval: Difference from the baseline; empty if there is none.
+        look, verdict: CSS class and label of the change.
     """
 
     value: str
@@ -76,7 +76,7 @@ class FigureColumn:
     """The head of a column.
 
     Attributes:
-        n: The number of cases that all its figures rest on; None where they differ.
+        n: Number of cases of all values; None if they differ.
     """
 
     title: str
@@ -86,7 +86,7 @@ class FigureColumn:
 
 @dataclass(frozen=True, slots=True)
 class FigureTable:
-    """The figures of a group of metrics: a row for each variant, with a cell for each column."""
+    """A table of a group of metrics, with a row per variant."""
 
     title: str
     columns: tuple[FigureColumn, ...]
@@ -94,12 +94,12 @@ class FigureTable:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it takes the whole width."""
+        """Whether the table takes the full width."""
         return len(self.columns) > NARROW
 
 
 def compared_variants(summary: Summary) -> tuple[ComparedVariant, ...]:
-    """The variants, the baseline first."""
+    """Return the variants, the baseline first."""
     return tuple(
         ComparedVariant(
             variant,
@@ -111,21 +111,21 @@ def compared_variants(summary: Summary) -> tuple[ComparedVariant, ...]:
 
 
 def figure_tables(summary: Summary) -> list[FigureTable]:
-    """A table for each group of metrics that has some."""
+    """Return a table for every group with values."""
     shown = list(summary.metrics)
     if BY_NAME["cost"] not in shown:
-        # A reader must see that it is unknown.
+        # Readers must see that the cost is unknown.
         shown.append(BY_NAME["cost"])
     groups = ((title, [metric for metric in shown if metric.group == group]) for group, title in GROUPS.items())
     return [_table(summary, title, metrics) for title, metrics in groups if metrics]
 
 
 def plots(summary: Summary, latencies: Sequence[Sequence[float]]) -> list[Drawing]:
-    """The main metrics of the variants, and how long their answers took.
+    """Plot the main metrics and the latencies of the variants.
 
     Args:
         summary: The table.
-        latencies: Seconds, of each variant in any order.
+        latencies: Seconds of all answers, by variant.
     """
     order = [number for number, _ in _ordered(summary)]
     drawn = [
@@ -141,13 +141,13 @@ def plots(summary: Summary, latencies: Sequence[Sequence[float]]) -> list[Drawin
     ]
     if any(latencies):
         lines = [Line(summary.variants[number].name, latencies[number]) for number in order]
-        title = "Latency: share of the answers that took at most so long"
+        title = "Latency: cumulative share of the answers"
         drawn.append(draw_cumulative(title, lines, _formatter(BY_NAME["latency_p50"])))
     return drawn
 
 
 def _table(summary: Summary, title: str, metrics: Sequence[Metric]) -> FigureTable:
-    columns = tuple(FigureColumn(one.title, one.told, _same_n(summary, one)) for one in metrics)
+    columns = tuple(FigureColumn(metric.title, metric.description, _same_n(summary, metric)) for metric in metrics)
     rows = (
         tuple(
             _cell(metric, _figure(summary, number, metric), with_n=column.n is None)
@@ -172,7 +172,7 @@ def _cell(metric: Metric, figure: Figure, *, with_n: bool) -> FigureCell:
 
 
 def _ordered(summary: Summary) -> list[tuple[int, VariantSummary]]:
-    """The variants with their numbers, the baseline first."""
+    """Return the variants with their indices, the baseline first."""
     return sorted(enumerate(summary.variants), key=lambda numbered: numbered[0] != summary.baseline)
 
 
@@ -181,7 +181,7 @@ def _figure(summary: Summary, number: int, metric: Metric) -> Figure:
 
 
 def _same_n(summary: Summary, metric: Metric) -> int | None:
-    """The number of cases where every figure rests on as many; None where they differ, or there is no figure."""
+    """Return the number of cases of all values; None if they differ, or there is no value."""
     found = [_figure(summary, number, metric).estimate for number, _ in _ordered(summary)]
     counts = {estimate.n for estimate in found if estimate is not None}
     return counts.pop() if len(counts) == 1 else None

@@ -26,7 +26,7 @@ PICK_CELL = '<div class="rs-pick">Choose an answer in the grid to see its passag
 _SIGNS: dict[Outcome, tuple[str, str]] = {
     "right": ("✓", "right"),
     "wrong": ("✗", "wrong"),
-    "refused": ("∅", "refused, where an answer was due"),
+    "refused": ("∅", "refused, although an answer was expected"),
     "failed": ("!", "failed"),
     "unknown": ("·", "nothing is known of the right answer"),
 }
