@@ -79,9 +79,9 @@ def test_a_case_is_read_again_from_its_json() -> None:
         ({"answers": [1]}, "answers 1: Input should be a valid string"),
         ({"answers": ["x"], "must_refuse": True}, "it must not have answers if it must be refused"),
         ({"must_refuse": 1}, "must_refuse: Input should be a valid boolean"),
-        ({"history": [{"question": "a"}]}, "history 1: a turn is a question and an answer"),
-        ({"history": [{"question": "a", "answer": "\udc00"}]}, "history 1: it holds half of a character"),
-        ({"history": [{"question": "a", "answer": "b", "c": "d"}]}, "history 1: a turn is"),
+        ({"history": [{"question": "a"}]}, "history 1: a turn must consist of the texts question and answer"),
+        ({"history": [{"question": "a", "answer": "\udc00"}]}, "history 1: it must not contain lone surrogates"),
+        ({"history": [{"question": "a", "answer": "b", "c": "d"}]}, "history 1: a turn must"),
         ({"colour": "red", "size": 2}, "unknown fields: colour, size"),
         ({"id": "x" * 201}, "id: String should have at most 200 characters"),
     ],
@@ -209,8 +209,8 @@ def test_bad_rows_of_a_table_are_named_by_their_first_line(tmp_path: Path) -> No
         ("", "must name a column question"),
         ("answer\nx\n", "must name a column question"),
         ("question,question\na,b\n", "several columns question"),
-        ('question,answer\nfine?,a\nbroken?,"a\nb,c\n', "the row from line 3 is broken"),
-        ('question,answer\nbroken?,"a"b\n', "line 2 is broken"),
+        ('question,answer\nfine?,a\nbroken?,"a\nb,c\n', "the row from line 3 is malformed"),
+        ('question,answer\nbroken?,"a"b\n', "line 2 is malformed"),
     ],
 )
 def test_a_table_that_is_broken_as_a_whole_says_where(tmp_path: Path, content: str, part: str) -> None:
@@ -287,12 +287,12 @@ def test_items_of_a_json_list_are_named_by_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ("", "a list begins with"),
+        ("", "a list must begin with"),
         ('[{"question": "a?"}\n{"question": "b?"}]', "line 2, must be a JSON list of cases: expected , or ]"),
         ('[{"question": "a?"},\n]', "line 2"),
         ("[1", "expected , or ]"),
         ("[] []", "unexpected text after the list"),
-        ('{"question": "a?"}', "neither a JSON list of cases nor in SQuAD's format"),
+        ('{"question": "a?"}', "must be a JSON list of cases, or in SQuAD's format"),
     ],
 )
 def test_a_json_file_that_is_broken_as_a_whole_says_where(tmp_path: Path, content: str, part: str) -> None:

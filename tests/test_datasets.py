@@ -106,11 +106,11 @@ def test_what_is_not_there_is_told(datasets: DatasetStore, reference: str) -> No
 def test_a_name_that_cannot_be_one_is_refused(
     datasets: DatasetStore, candidates: CandidateStore, engine: Engine, name: str
 ) -> None:
-    with pytest.raises(DatasetError, match="cannot be the name"):
+    with pytest.raises(DatasetError, match="is not a valid name"):
         datasets.save(name, [case(1)], by="ida", message="")
-    with pytest.raises(DatasetError, match="cannot be the name"):
+    with pytest.raises(DatasetError, match="is not a valid name"):
         datasets.add(name, [case(1)], by="ida", message="")
-    with pytest.raises(DatasetError, match="cannot be the name"):
+    with pytest.raises(DatasetError, match="is not a valid name"):
         candidates.put(name, [case(1)])
     assert count(engine, "datasets") == 0
 

@@ -76,12 +76,8 @@ class Scorer:
         scores["refusal_recall"] = Score(refused and case.must_refuse, case.must_refuse)
         if answered:
             scores["words"] = Score(len(text.split()))
-        return (
-            scores
-            | self._against_references(case, text, refused=refused)
-            | _grounded(answer)
-            | _retrieved(case, answer)
-        )
+        correctness = self._correctness(case, text, refused=refused)
+        return scores | correctness | _grounded(answer) | _retrieved(case, answer)
 
     def _correctness(self, case: Case, text: str, *, refused: bool) -> Scores:
         """Compare with the reference answers; as in SQuAD, a refusal is right if there is no answer."""
