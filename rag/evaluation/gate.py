@@ -45,7 +45,7 @@ class Margin:
         metric = BY_NAME.get(self.metric)
         if metric is None or metric.higher_is_better is None:
             problem = "There is no metric" if metric is None else "There is no preferred direction of the metric"
-            known = ", ".join(known.name for known in METRICS if known.higher_is_better is not None)
+            known = ", ".join(other.name for other in METRICS if other.higher_is_better is not None)
             raise SettingsError(f"{problem} {self.metric!r}.", fix=f"Use one of: {known}.")
         if not isfinite(self.margin) or self.margin < 0:
             raise SettingsError(
