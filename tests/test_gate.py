@@ -222,8 +222,8 @@ def test_a_malformed_margin_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("f2=0.1", "no metric 'f2'"),
-        ("words=1", "no preferred direction of the metric 'words'"),
+        ("f2=0.1", "metric 'f2' is unknown"),
+        ("words=1", "metric 'words' has no preferred direction"),
         ("f1=-0.1", "0 or more"),
         ("f1=2", "f1=0.02"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from sqlalchemy import Engine, delete, insert, select
 
@@ -13,9 +13,6 @@ from rag.answering.conversation_store import answer_schema
 from rag.database import reading, writing
 from rag.tables import answer_cache
 from rag.types import Answer, Turn
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class AnswerCache:

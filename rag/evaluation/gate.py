@@ -44,9 +44,9 @@ class Margin:
     def __post_init__(self) -> None:
         metric = BY_NAME.get(self.metric)
         if metric is None or metric.higher_is_better is None:
-            problem = "There is no metric" if metric is None else "There is no preferred direction of the metric"
+            problem = "is unknown" if metric is None else "has no preferred direction"
             known = ", ".join(other.name for other in METRICS if other.higher_is_better is not None)
-            raise SettingsError(f"{problem} {self.metric!r}.", fix=f"Use one of: {known}.")
+            raise SettingsError(f"The metric {self.metric!r} {problem}.", fix=f"Use one of: {known}.")
         if not isfinite(self.margin) or self.margin < 0:
             raise SettingsError(
                 f"The margin of {self.metric} must be 0 or more, not {self.margin}.", fix="Correct the margin."
