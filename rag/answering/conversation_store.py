@@ -173,12 +173,12 @@ class ConversationStore:
                 .where(own, conversations_table.c.title == "")
                 .values(title=shorten(redact(question)))
             )
-            made = connection.execute(
+            inserted = connection.execute(
                 insert(exchanges_table)
                 .values(conversation_id=conversation_id, position=place, question=question)
                 .returning(table.position)
             )
-            return int(made.scalar_one())
+            return int(inserted.scalar_one())
 
     def finish(self, conversation_id: str, position: int, answer: Answer) -> None:
         """Store the answer to the question at ``position``, whatever its status."""

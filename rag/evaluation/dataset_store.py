@@ -374,11 +374,11 @@ def _version(row: Row[Any]) -> DatasetVersion:
 
 
 def _check_ids(cases: Sequence[Case]) -> None:
-    seen: set[str] = set()
+    known: set[str] = set()
     for case in cases:
-        if case.id in seen:
+        if case.id in known:
             raise DatasetError(f"Several cases have the id {case.id}.", fix="Give them distinct ids.")
-        seen.add(case.id)
+        known.add(case.id)
 
 
 def _missing(name: str) -> DatasetError:

@@ -26,7 +26,7 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """How much worse a metric may become.
+    """The permitted deterioration of a metric.
 
     Attributes:
         metric: Name of a metric with a preferred direction.

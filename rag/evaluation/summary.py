@@ -116,11 +116,11 @@ def read_columns(store: RunStore, run: Run, variant: int) -> Columns:
             value, weight = _part(cell, metric)
             values[metric.name].append(value)
             weights[metric.name].append(weight)
-    held = [name for name, column in weights.items() if any(column)]
+    scored = [name for name, column in weights.items() if any(column)]
     return Columns(
         np.array(positions, np.int64),
-        {name: np.array(values[name]) for name in held},
-        {name: np.array(weights[name]) for name in held},
+        {name: np.array(values[name]) for name in scored},
+        {name: np.array(weights[name]) for name in scored},
         cached,
         failed,
     )

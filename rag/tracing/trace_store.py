@@ -242,8 +242,8 @@ class TraceStore:
         """
         mine = _CLAIM + process_identity()
         won: list[str] = []
-        for waiting_id, held in self._waiting(limit):
-            unchanged = traces_table.c.tracked.is_(None) if held is None else traces_table.c.tracked == held
+        for waiting_id, claim in self._waiting(limit):
+            unchanged = traces_table.c.tracked.is_(None) if claim is None else traces_table.c.tracked == claim
             with writing(self._engine) as connection:
                 changed = connection.execute(
                     update(traces_table).where(traces_table.c.id == waiting_id, unchanged).values(tracked=mine)
