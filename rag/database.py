@@ -16,13 +16,13 @@ from rag.errors import DatabaseError, DatabaseTooNew, StorageFull
 from rag.redaction import redact, without_password
 from rag.workspace import Workspace
 
-# Bridges another process's short write; a writer never holds the lock while it embeds.
+# Long enough for short writes of other processes, which never hold the lock while embedding.
 BUSY_S = 10.0
 
 REVISION = "0002"
 """The revision of ``rag.tables``: the newest in ``rag/migrations/versions``, whose numbers ascend."""
 
-# Any number will do, as long as every process takes the same.
+# Any number that all processes share.
 _MIGRATION_LOCK = 7_241_630
 
 
@@ -30,13 +30,13 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
     """Open the database; create its tables, or migrate those of an older version.
 
     Args:
-        workspace: Where SQLite lives when no URL is given.
-        url: An SQLAlchemy URL, as ``postgresql+psycopg://user@host/name``.
+        workspace: Location of the SQLite database if there is no URL.
+        url: An SQLAlchemy URL, such as ``postgresql+psycopg://user@host/name``.
 
     Raises:
-        DatabaseError: It cannot be reached, or is locked or damaged.
+        DatabaseError: The database is unreachable, locked or damaged.
         DatabaseTooNew: A newer version of ragsmith has migrated it.
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
     """
     target = url or f"sqlite:///{workspace.database}"
     try:
@@ -44,8 +44,9 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
         engine = create_engine(target, **options)
     except (exc.ArgumentError, exc.NoSuchModuleError, ModuleNotFoundError) as error:
         raise DatabaseError(
-            f"The database_url is not usable: {redact(str(error).replace(target, without_password(target)))}.",
-            fix="Give an SQLAlchemy URL and install its driver, or remove the setting.",
+            "database_url must be a usable SQLAlchemy URL: "
+            f"{redact(str(error).replace(target, without_password(target)))}.",
+            fix="Correct the URL and install its driver, or remove the setting.",
         ) from error
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare_sqlite)
@@ -59,7 +60,7 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
 
 
 def _revision(connection: Connection) -> str | None:
-    """Return the revision of the tables; None where there are none, or none but those from before revisions."""
+    """Return the revision of the tables; None without tables, or if they are older than revisions."""
     if not inspect(connection).has_table(tables.alembic_version.name):
         return None
     return connection.scalar(select(tables.alembic_version.c.version_num))
@@ -67,13 +68,13 @@ def _revision(connection: Connection) -> str | None:
 
 @contextmanager
 def _migration(engine: Engine) -> Iterator[Connection]:
-    """One transaction for all changes of a migration, which other processes wait for.
+    """Run a migration in one transaction, which other processes wait for.
 
-    A crash leaves the tables as they were, and the next start migrates them again.
+    A crash leaves the tables unchanged, so the next start repeats the migration.
     """
     with engine.connect() as connection:
         if engine.dialect.name == "sqlite":
-            # The driver begins no transaction for DDL by itself.
+            # The driver starts no transaction for DDL.
             connection.exec_driver_sql("BEGIN IMMEDIATE")
         elif engine.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
@@ -82,7 +83,7 @@ def _migration(engine: Engine) -> Iterator[Connection]:
 
 
 def _bring_up_to_date(connection: Connection) -> None:
-    # Asked again: another process may have migrated before this one had the lock.
+    # Checked again, because another process may have migrated before this one had the lock.
     revision = _revision(connection)
     if revision == REVISION:
         return
@@ -97,7 +98,7 @@ def _bring_up_to_date(connection: Connection) -> None:
         connection.execute(insert(tables.alembic_version).values(version_num=REVISION))
         connection.execute(insert(tables.schema).values(version=int(REVISION)))
         return
-    # Takes half a second, and only a migration needs it.
+    # The import takes half a second.
     from alembic import command
     from alembic.config import Config
 
@@ -109,24 +110,24 @@ def _bring_up_to_date(connection: Connection) -> None:
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
-    # NORMAL keeps the file whole after a crash of the process; only a power cut may lose the last commits.
+    # With NORMAL, the file survives a crash of the process; only a power failure may lose the last commits.
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
 
 
 def shown_url(engine: Engine) -> str:
-    """Return where the database is, without a password."""
+    """Return the URL of the database without a password."""
     return without_password(engine.url.render_as_string(hide_password=True))
 
 
 @contextmanager
 def database_errors(engine: Engine) -> Iterator[None]:
-    """Translate what SQLAlchemy raises.
+    """Translate errors of SQLAlchemy.
 
     Raises:
-        StorageFull: The disk has no room left.
-        DatabaseError: Anything else that the database refuses.
+        StorageFull: The disk is full.
+        DatabaseError: The database refuses for any other reason.
     """
     try:
         yield
@@ -136,16 +137,16 @@ def database_errors(engine: Engine) -> Iterator[None]:
         if "disk is full" in reason:
             raise StorageFull(
                 f"Cannot write to the database {where}: the disk is full.",
-                fix="Free some space and run the same command again; what was finished is kept.",
+                fix="Free some space and run the command again; finished work is kept.",
             ) from error
         fix = (
             "Another process has locked it: wait until it has finished, or stop it."
             if "locked" in reason
-            else "Check that the file or server is whole and reachable: `ragsmith doctor` says more."
+            else "Check that the file is intact, or the server reachable: `ragsmith doctor` shows more."
         )
         raise DatabaseError(f"The database {where} refuses: {reason}.", fix=fix) from error
     except OverflowError as error:
-        # SQLite's driver says so before the statement reaches the database; PostgreSQL's is a DBAPIError.
+        # Raised by SQLite's driver itself; PostgreSQL raises a DBAPIError.
         if "too large" not in str(error):
             raise
         raise DatabaseError(
@@ -167,10 +168,10 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
-    """Open a transaction: all of it is kept, or nothing.
+    """Open a transaction.
 
     Raises:
-        StorageFull: The disk has no room left.
+        StorageFull: The disk is full.
         DatabaseError: The database refuses.
     """
     with database_errors(engine), engine.begin() as connection:
@@ -178,10 +179,6 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def insert_row(connection: Connection, table: Table, **values: Any) -> int:
-    """Insert one row into a table with a numbered key.
-
-    Returns:
-        The row's number.
-    """
+    """Insert a row into a table with an integer key, and return its key."""
     inserted = connection.execute(insert(table).values(**values))
-    return int(inserted.inserted_primary_key[0])  # type: ignore[index]  # it is there for such a table
+    return int(inserted.inserted_primary_key[0])  # type: ignore[index]  # integer keys are always returned

@@ -1,15 +1,15 @@
 """The tables of the workspace.
 
-A corpus has one index for each fingerprint. Rows that describe passages hang below an index:
+A corpus has one index per fingerprint, with the rows that describe its passages:
 
     corpora ─ indexes ─┬─ sources ─ documents ─┐
                        └─ texts ─── passages   │
                               └────────────────┘
 
-A source is a file. It holds one document, or one for each of its records; a document names its text. Documents
-with the same text share it, so that it is embedded once.
+A source is a file with one document, or with a document per record. Documents with the same text share it, so that
+it is embedded only once.
 
-A change here needs a revision in ``rag/migrations/versions`` that makes the same change in an existing database.
+A change here needs a revision in ``rag/migrations/versions`` with the same change for existing databases.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from sqlalchemy import (
 )
 
 LARGEST_COUNT = 2**31 - 1
-"""The largest whole number that a column of the type Integer takes in every database."""
+"""The largest number for an Integer column in every database."""
 
 metadata = MetaData()
 
 alembic_version = Table("alembic_version", metadata, Column("version_num", String(32), primary_key=True))
 
-# Read by versions from before the migrations: they refuse a database with any number but 1.
+# Read by versions older than migrations, which refuse any number except 1.
 schema = Table("schema", metadata, Column("version", Integer, primary_key=True, autoincrement=False))
 
 corpora = Table(
@@ -52,12 +52,12 @@ indexes = Table(
     Column("id", Integer, primary_key=True),
     Column("corpus_id", ForeignKey("corpora.id"), nullable=False),
     Column("fingerprint", String(64), nullable=False),
-    # Carries a random part: two workspaces may share a Chroma server, and their passage numbers are their own.
+    # With a random part, because workspaces with their own passage ids may share a Chroma server.
     Column("collection", String(200), nullable=False),
     Column("encoder", String(300), nullable=False),
-    # The size of its passages.
+    # Size of its passages.
     Column("passage_tokens", Integer, nullable=False),
-    # Counts the ingestions that changed something: another process that has the index open reads it anew.
+    # Incremented by every change, so that other processes reload the index.
     Column("generation", Integer, nullable=False, default=0),
     UniqueConstraint("corpus_id", "fingerprint"),
 )
@@ -81,7 +81,7 @@ texts = Table(
     Column("id", Integer, primary_key=True),
     Column("index_id", ForeignKey("indexes.id"), nullable=False),
     Column("digest", String(64), nullable=False),
-    # "pending" until both indexes hold its passages, "leaving" until neither does; `recover` undoes the rest.
+    # "pending" until both indexes have its passages, "leaving" until neither has; `recover` cleans up others.
     Column("state", String(10), nullable=False, index=True),
     Column("text", Text, nullable=False),
     UniqueConstraint("index_id", "digest"),
@@ -110,7 +110,7 @@ passages = Table(
     Column("headings", JSON, nullable=False),
     Column("tokens", Integer, nullable=False),
     Column("text", Text, nullable=False),
-    # A number is never used twice: a left-over of a crash in Chroma must not meet a new passage.
+    # Ids are never reused, so that remains of a crash in Chroma never match a new passage.
     sqlite_autoincrement=True,
 )
 
@@ -132,7 +132,7 @@ traces = Table(
     Column("prompt", Text, nullable=False),
     Column("release", Text, nullable=False),
     Column("conversation_id", String(36), index=True),
-    # The process that answers, so that a later start can tell a trace in progress from an interrupted one.
+    # The answering process, to distinguish running from interrupted traces.
     Column("process", String(60), nullable=False),
     Column("tracked", String(60)),
 )
@@ -184,7 +184,7 @@ exchanges = Table(
     Column("position", Integer, nullable=False),
     Column("question", Text, nullable=False),
     Column("trace_id", String(36)),
-    # The answer as it was shown: rag.types.Answer as JSON.
+    # rag.types.Answer as JSON.
     Column("answer", JSON),
     Index("exchanges_in_order", "conversation_id", "position", unique=True),
 )
@@ -207,7 +207,7 @@ dataset_versions = Table(
     Column("saved", Float, nullable=False),
     Column("by", Text, nullable=False),
     Column("message", Text, nullable=False),
-    # The hash of the digests of its cases, in order.
+    # Hash of the hashes of its cases, in order.
     Column("sha256", String(64), nullable=False),
     Column("size", Integer, nullable=False),
     UniqueConstraint("dataset_id", "version"),
@@ -216,7 +216,7 @@ dataset_versions = Table(
 cases = Table(
     "cases",
     metadata,
-    # Versions that hold the same case share it.
+    # Shared by all versions with the case.
     Column("sha256", String(64), primary_key=True),
     # rag.evaluation.cases.Case as JSON.
     Column("content", JSON, nullable=False),
@@ -236,7 +236,7 @@ candidates = Table(
     Column("id", Integer, primary_key=True),
     Column("dataset_id", ForeignKey("datasets.id"), nullable=False, index=True),
     Column("case_sha256", ForeignKey("cases.sha256"), nullable=False),
-    # "waiting", "accepted" or "rejected": what a person turned down is not proposed again.
+    # "waiting", "accepted" or "rejected"; rejected candidates are not proposed again.
     Column("state", String(10), nullable=False),
     UniqueConstraint("dataset_id", "case_sha256"),
 )
@@ -283,7 +283,7 @@ cells = Table(
 answer_cache = Table(
     "answer_cache",
     metadata,
-    # The hash of all that decides an answer: release, state of the index, question and history.
+    # Hash of release, index state, question and history.
     Column("key", String(64), primary_key=True),
     Column("created", Float, nullable=False),
     Column("answer", JSON, nullable=False),

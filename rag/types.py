@@ -249,12 +249,12 @@ class Answer:
     def notes(self) -> tuple[str, ...]:
         """Notices about the answer for its readers."""
         left = "1 passage" if self.unread == 1 else f"{self.unread} passages"
-        told = {
+        notes = {
             "cut at the token limit": self.cut,
             f"{left} found did not fit the model's window": bool(self.unread),
             f"the model does not honour {', '.join(self.unsupported)}": bool(self.unsupported),
         }
-        return tuple(note for note, holds in told.items() if holds)
+        return tuple(note for note, applies in notes.items() if applies)
 
 
 @dataclass(frozen=True, slots=True)

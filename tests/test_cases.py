@@ -72,17 +72,17 @@ def test_a_case_is_read_again_from_its_json() -> None:
 @pytest.mark.parametrize(
     ("parts", "reason"),
     [
-        ({"question": "  "}, "question: it is empty"),
-        ({"question": "a\x00b"}, "question: it holds a NUL character"),
-        ({"question": "a\ud800"}, "question: it holds half of a character (a lone surrogate)"),
-        ({"answers": ["x", ""]}, "answers 2: it is empty"),
+        ({"question": "  "}, "question: it must not be empty"),
+        ({"question": "a\x00b"}, "question: it must not contain NUL characters"),
+        ({"question": "a\ud800"}, "question: it must not contain lone surrogates"),
+        ({"answers": ["x", ""]}, "answers 2: it must not be empty"),
         ({"answers": [1]}, "answers 1: Input should be a valid string"),
-        ({"answers": ["x"], "must_refuse": True}, "it must be refused, and has answers"),
+        ({"answers": ["x"], "must_refuse": True}, "it must not have answers if it must be refused"),
         ({"must_refuse": 1}, "must_refuse: Input should be a valid boolean"),
-        ({"history": [{"question": "a"}]}, "history 1: a turn is a question and an answer"),
-        ({"history": [{"question": "a", "answer": "\udc00"}]}, "history 1: it holds half of a character"),
-        ({"history": [{"question": "a", "answer": "b", "c": "d"}]}, "history 1: a turn is"),
-        ({"colour": "red", "size": 2}, "a case has nothing called colour, size"),
+        ({"history": [{"question": "a"}]}, "history 1: a turn must consist of the texts question and answer"),
+        ({"history": [{"question": "a", "answer": "\udc00"}]}, "history 1: it must not contain lone surrogates"),
+        ({"history": [{"question": "a", "answer": "b", "c": "d"}]}, "history 1: a turn must"),
+        ({"colour": "red", "size": 2}, "unknown fields: colour, size"),
         ({"id": "x" * 201}, "id: String should have at most 200 characters"),
     ],
 )
@@ -93,7 +93,7 @@ def test_what_is_no_case_is_told_in_a_clause(parts: dict[str, Any], reason: str)
 def test_the_question_must_be_there() -> None:
     with pytest.raises(ValidationError) as caught:
         Case.model_validate({"id": "a"})
-    assert why(caught.value) == "it has no question"
+    assert why(caught.value) == "question is missing"
 
 
 def test_the_digest_is_of_all_and_the_other_of_all_but_the_id() -> None:
@@ -195,22 +195,22 @@ def test_bad_rows_of_a_table_are_named_by_their_first_line(tmp_path: Path) -> No
     found = read_cases(path)
     assert [each.question for each in found.cases] == ["one\n\n?"]
     assert found.problems == (
-        BadRow(1, "a case has nothing called colour: these columns are left out"),
-        BadRow(5, "it has no question"),
-        BadRow(6, "refuse: it is neither true nor false"),
-        BadRow(7, "it has 6 cells, and the first line names 5"),
-        BadRow(8, "history: it is no JSON list of turns"),
+        BadRow(1, "unknown columns are left out: colour"),
+        BadRow(5, "question is missing"),
+        BadRow(6, "refuse: it must be true or false"),
+        BadRow(7, "it has 6 cells, but the first line names 5"),
+        BadRow(8, "history: it must be a JSON list of turns"),
     )
 
 
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ("", "no column question"),
-        ("answer\nx\n", "no column question"),
-        ("question,question\na,b\n", "two columns question"),
-        ('question,answer\nfine?,a\nbroken?,"a\nb,c\n', "the row from line 3 is broken"),
-        ('question,answer\nbroken?,"a"b\n', "line 2 is broken"),
+        ("", "must name a column question"),
+        ("answer\nx\n", "must name a column question"),
+        ("question,question\na,b\n", "several columns question"),
+        ('question,answer\nfine?,a\nbroken?,"a\nb,c\n', "the row from line 3 is malformed"),
+        ('question,answer\nbroken?,"a"b\n', "line 2 is malformed"),
     ],
 )
 def test_a_table_that_is_broken_as_a_whole_says_where(tmp_path: Path, content: str, part: str) -> None:
@@ -236,10 +236,10 @@ def test_other_names_are_understood_and_strange_ones_named(tmp_path: Path) -> No
     assert second.must_refuse
     assert third.must_refuse
     assert [(each.number, each.reason) for each in found.problems] == [
-        (4, "a case has nothing called colour"),
-        (5, "it has two of must_refuse"),
-        (6, "it is no JSON object"),
-        (7, "it is no JSON object"),
+        (4, "unknown fields: colour"),
+        (5, "it has several values for must_refuse"),
+        (6, "it must be a JSON object"),
+        (7, "it must be a JSON object"),
     ]
 
 
@@ -287,12 +287,12 @@ def test_items_of_a_json_list_are_named_by_their_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "part"),
     [
-        ("", "a list begins with"),
-        ('[{"question": "a?"}\n{"question": "b?"}]', "line 2, is no JSON list of cases: expected , or ]"),
+        ("", "a list must begin with"),
+        ('[{"question": "a?"}\n{"question": "b?"}]', "line 2, must be a JSON list of cases: expected , or ]"),
         ('[{"question": "a?"},\n]', "line 2"),
         ("[1", "expected , or ]"),
-        ("[] []", "something follows"),
-        ('{"question": "a?"}', "neither a JSON list of cases nor in SQuAD's format"),
+        ("[] []", "unexpected text after the list"),
+        ('{"question": "a?"}', "must be a JSON list of cases, or in SQuAD's format"),
     ],
 )
 def test_a_json_file_that_is_broken_as_a_whole_says_where(tmp_path: Path, content: str, part: str) -> None:
@@ -308,7 +308,7 @@ def test_a_json_file_that_is_broken_as_a_whole_says_where(tmp_path: Path, conten
 def test_what_is_not_utf8_is_one_clear_error(tmp_path: Path, content: bytes, ending: str) -> None:
     path = tmp_path / f"cases{ending}"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match="is not UTF-8 text"):
+    with pytest.raises(DatasetError, match="must be UTF-8 text"):
         read_cases(path)
 
 
@@ -338,7 +338,7 @@ def test_squad_gives_cases_with_its_articles_as_tags(tmp_path: Path) -> None:
         Case(id="q1", question="When?", answers=("1871",), tags=("The gauge",)),
         Case(id="q2", question="Why?", must_refuse=True, tags=("The gauge",)),
     )
-    assert found.problems == (BadRow(3, "question: it is empty"),)
+    assert found.problems == (BadRow(3, "question: it must not be empty"),)
 
 
 @pytest.mark.parametrize("name", ["questions", "followups"])
@@ -417,7 +417,7 @@ def test_cases_hang_together_through_others() -> None:
 
 @pytest.mark.parametrize("shares", [{}, {"a": 0.5}, {"a": 1.5, "b": -0.5}, {"a": float("nan")}])
 def test_shares_must_make_a_whole(shares: dict[str, float]) -> None:
-    with pytest.raises(DatasetError, match="no shares of a whole"):
+    with pytest.raises(DatasetError, match="with a sum of 1"):
         split([case(1)], shares=shares, seed=0)
 
 

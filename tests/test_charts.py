@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.evaluation.charts import Bar, Drawing, Line, draw_cumulative, draw_intervals
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.metric_formatting import format_metric
 from rag.evaluation.report_rendering import report_templates
 from rag.evaluation.statistics import Estimate

@@ -131,7 +131,7 @@ def test_the_question_of_a_trace_becomes_a_case(root: Path, engine: Engine) -> N
     other = call(root, "datasets", "add", "faq", "--trace", "12345678", "--refuse")
     assert other.stdout.startswith(f"Replaced {case.id}: And then?\n")
     both = call(root, "datasets", "add", "faq", "--trace", "12345678", "--refuse", "--answer", "x")
-    assert_one_line(both, "gives no case: it must be refused, and has answers")
+    assert_one_line(both, "cannot become a case: it must not have answers if it must be refused")
     assert_one_line(call(root, "datasets", "add", "faq", "--trace", "nothere"), "No trace has the id")
 
 
@@ -158,7 +158,8 @@ def test_a_dataset_is_parted_into_three(root: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_parted_is_told_and_nothing_saved(root: Path, some: Path) -> None:
     call(root, "datasets", "import", "faq", some)
     assert_one_line(
-        call(root, "datasets", "split", "faq", "--shares", "0.4", "0.3", "0.4"), "no shares of a whole: train 0.4"
+        call(root, "datasets", "split", "faq", "--shares", "0.4", "0.3", "0.4"),
+        "Shares must be 0 to 1 with a sum of 1: train 0.4",
     )
     rows = [{"question": f"Q {n}?", "source": "same.md"} for n in range(9)]
     call(root, "datasets", "import", "one", jsonl(some.with_name("one.jsonl"), rows))
@@ -175,7 +176,7 @@ def test_candidates_are_shown_accepted_and_rejected(root: Path, engine: Engine) 
     assert call(root, "datasets", "reject", "faq", "c0").stdout == "Rejected 1 candidate.\n"
     waiting = one_object(call(root, "datasets", "candidates", "faq", "--json"))
     assert [each["id"] for each in waiting] == ["c2", "c3"]
-    assert_one_line(call(root, "datasets", "accept", "faq", "c0"), "No candidate of faq that waits is called c0")
+    assert_one_line(call(root, "datasets", "accept", "faq", "c0"), "There is no undecided candidate c0 of faq")
     assert call(root, "datasets", "accept", "faq", "--all").stdout == "faq@2 has 3 cases.\n"
     assert_one_line(call(root, "datasets", "reject", "faq", "--all"), "No candidate waits")
     for arguments in ((), ("c2", "--all")):
@@ -226,14 +227,14 @@ def test_what_strangers_wrote_is_harmless_in_a_terminal(root: Path, tmp_path: Pa
         (("remove", "none", "a"), "There is no dataset none"),
         (("remove", "\udcff", "\udcff"), "There is no dataset"),
         (("split", "none@3"), "There is no dataset none"),
-        (("import", "Bad Name", "faq.jsonl"), "cannot be the name of a dataset"),
-        (("import", "\udcff", "faq.jsonl"), "cannot be the name of a dataset"),
+        (("import", "Bad Name", "faq.jsonl"), "is not a valid name of a dataset"),
+        (("import", "\udcff", "faq.jsonl"), "is not a valid name of a dataset"),
         (("import", "faq", "none.jsonl"), "none.jsonl cannot be read: No such file"),
-        (("import", "faq", "faq.docx"), "its ending tells no format"),
+        (("import", "faq", "faq.docx"), "its format is unknown"),
         (("import", "faq", "empty.jsonl"), "holds no cases"),
-        (("accept", "none", "a"), "No candidate of none that waits is called a"),
-        (("accept", "\udcff", "\udcff"), "No candidate of"),
-        (("reject", "none", "a"), "No candidate of none that waits"),
+        (("accept", "none", "a"), "no undecided candidate a of none"),
+        (("accept", "\udcff", "\udcff"), "There is no undecided candidate"),
+        (("reject", "none", "a"), "no undecided candidate a of none"),
     ],
 )
 @pytest.mark.usefixtures("some")
@@ -245,4 +246,4 @@ def test_a_mistake_is_one_line(root: Path, tmp_path: Path, arguments: tuple[str,
 def test_an_export_to_nowhere_is_one_line(root: Path, some: Path) -> None:
     call(root, "datasets", "import", "faq", some)
     assert_one_line(call(root, "datasets", "export", "faq", "none/out.csv"), "cannot be written: No such file")
-    assert_one_line(call(root, "datasets", "export", "faq", "out.docx"), "its ending tells no format")
+    assert_one_line(call(root, "datasets", "export", "faq", "out.docx"), "its format is unknown")

@@ -80,11 +80,11 @@ def test_half_a_run_passes_no_gate(workspace: Workspace) -> None:
     ("arguments", "told"),
     [
         (["gate", "{run}", "--variant", "nobody", "--allow", "f1=0"], "has no variant 'nobody'"),
-        (["gate", "{run}", "--variant", "worse", "--allow", "beauty=0"], "There is no measure 'beauty'"),
+        (["gate", "{run}", "--variant", "worse", "--allow", "beauty=0"], "The metric 'beauty' is unknown"),
         (["gate", "{run}", "--variant", "worse", "--allow", "f1"], "cannot be read"),
         (["show", "ffffffff"], "There is no run 'ffffffff'"),
         (["show", "{run}", "--baseline", "nobody"], "has no variant 'nobody'"),
-        (["resume", "{run}"], "nothing to resume"),
+        (["resume", "{run}"], "cannot be resumed"),
         (["run", "nothing"], "nothing"),
         (["run", "faq", "--variant", "a: chroma_url=x"], "A variant cannot change 'chroma_url'"),
         (["run", "faq", "--variant", "a: retrieval.k=0"], "retrieval.k"),

@@ -106,27 +106,27 @@ def test_what_is_not_there_is_told(datasets: DatasetStore, reference: str) -> No
 def test_a_name_that_cannot_be_one_is_refused(
     datasets: DatasetStore, candidates: CandidateStore, engine: Engine, name: str
 ) -> None:
-    with pytest.raises(DatasetError, match="cannot be the name"):
+    with pytest.raises(DatasetError, match="is not a valid name"):
         datasets.save(name, [case(1)], by="ida", message="")
-    with pytest.raises(DatasetError, match="cannot be the name"):
+    with pytest.raises(DatasetError, match="is not a valid name"):
         datasets.add(name, [case(1)], by="ida", message="")
-    with pytest.raises(DatasetError, match="cannot be the name"):
+    with pytest.raises(DatasetError, match="is not a valid name"):
         candidates.put(name, [case(1)])
     assert count(engine, "datasets") == 0
 
 
 def test_an_id_that_is_there_twice_is_refused(datasets: DatasetStore) -> None:
     for act in (datasets.save, datasets.add):
-        with pytest.raises(DatasetError, match="Two cases have the id c1"):
+        with pytest.raises(DatasetError, match="Several cases have the id c1"):
             act("faq", [case(1), case(1, notes="other")], by="ida", message="")
 
 
 def test_who_saves_after_an_older_version_is_told_and_nothing_is_lost(datasets: DatasetStore) -> None:
     first = datasets.save("faq", [case(1)], by="ida", message="", after=0)
     second = datasets.save("faq", [case(2)], by="bo", message="", after=first.version)
-    with pytest.raises(DatasetError, match="somebody saved faq@2 in between"):
+    with pytest.raises(DatasetError, match="faq@2 was saved in the meantime"):
         datasets.save("faq", [case(3)], by="ida", message="", after=first.version)
-    with pytest.raises(DatasetError, match="in between"):
+    with pytest.raises(DatasetError, match="in the meantime"):
         datasets.save("faq", [case(3)], by="ida", message="", after=0)
     assert datasets.newest("faq") == second
 
@@ -283,7 +283,7 @@ def test_only_what_waits_is_decided_on(candidates: CandidateStore, datasets: Dat
         lambda: candidates.accept("faq", ["c1", "c2"], by=""),
         lambda: candidates.reject("faq", ["c1", "c9"]),
     ):
-        with pytest.raises(DatasetError, match=r"No candidate of faq that waits is called c[29]\."):
+        with pytest.raises(DatasetError, match=r"There is no undecided candidate c[29] of faq\."):
             act()
     assert [each.id for each in candidates.waiting("faq")] == ["c1"]
     assert datasets.list() == ()
@@ -377,7 +377,7 @@ def test_a_trace_whose_steps_were_not_kept_gives_its_question(shown: object) -> 
 
 
 def test_a_trace_without_a_question_gives_no_case() -> None:
-    with pytest.raises(DatasetError, match="trace-1 gives no case: question: it is empty"):
+    with pytest.raises(DatasetError, match="trace-1 cannot become a case: question: it must not be empty"):
         case_of_trace(trace(question=""))
-    with pytest.raises(DatasetError, match="it must be refused, and has answers"):
+    with pytest.raises(DatasetError, match="it must not have answers if it must be refused"):
         case_of_trace(trace(), must_refuse=True, answers=["x"])

@@ -53,7 +53,7 @@ def cells_of(app: App, run: Run) -> list[list[Cell]]:
 
 
 async def test_every_case_is_answered_in_every_way(own_app: App, dataset: Callable[..., str]) -> None:
-    told: list[EvaluationProgress] = []
+    progress: list[EvaluationProgress] = []
     label = dataset("every-case", CASES)
     begun = own_app.evaluations.begin(label, [PLAIN, BRIEF])
     assert (begun.status, begun.name, begun.dataset, begun.dataset_version) == (
@@ -62,7 +62,7 @@ async def test_every_case_is_answered_in_every_way(own_app: App, dataset: Callab
         "every-case",
         1,
     )
-    run = await worked(own_app, begun, on_progress=told.append)
+    run = await worked(own_app, begun, on_progress=progress.append)
     assert (run.status, run.error) == ("finished", "")
     assert run.ended is not None
     assert run.ended >= run.started
@@ -80,10 +80,10 @@ async def test_every_case_is_answered_in_every_way(own_app: App, dataset: Callab
         assert own_app.stores.traces.get(cell.trace_id).conversation_id == run.id
     assert all(len(short.answer) < len(long.answer) for short, long in zip(brief[:3], plain[:3], strict=True))
 
-    assert [each.done for each in told] == list(range(1, 9))
-    assert {each.total for each in told} == {8}
-    assert not any(each.cached or each.failed for each in told)
-    assert told[-1].seconds_left == 0.0
+    assert [each.done for each in progress] == list(range(1, 9))
+    assert {each.total for each in progress} == {8}
+    assert not any(each.cached or each.failed for each in progress)
+    assert progress[-1].seconds_left == 0.0
 
     summary = own_app.evaluations.summary(run)
     assert (summary.size, [each.name for each in summary.variants]) == (4, ["plain", "brief"])
@@ -101,15 +101,15 @@ async def test_the_same_call_is_made_once_and_a_fresh_one_again(own_app: App, da
     label = dataset("cached", CASES)
     ways = [Variant(name="near", changes={"retrieval.candidates": 50})]
     (first,) = cells_of(own_app, await worked(own_app, runs.begin(label, ways)))
-    told: list[EvaluationProgress] = []
-    again = await worked(own_app, runs.begin(label, ways), on_progress=told.append)
+    progress: list[EvaluationProgress] = []
+    again = await worked(own_app, runs.begin(label, ways), on_progress=progress.append)
     (second,) = cells_of(own_app, again)
     assert not any(cell.cached for cell in first)
     assert all(cell.cached and cell.cost_usd == 0.0 for cell in second)
     assert [replace(cell, cached=False, cost_usd=None) for cell in second] == [
         replace(cell, cost_usd=None) for cell in first
     ]
-    assert (told[-1].cached, told[-1].seconds_left) == (4, None)
+    assert (progress[-1].cached, progress[-1].seconds_left) == (4, None)
     assert runs.summary(again).variants[0].cached == 4
 
     (fresh,) = cells_of(own_app, await worked(own_app, runs.begin(label, ways), fresh=True))
@@ -173,16 +173,16 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(own_app: App, dataset
         assert app.evaluations.runs.count(run.id) == asked
         assert app.evaluations.summary(run).variants[0].done == 3
 
-        told: list[EvaluationProgress] = []
+        progress: list[EvaluationProgress] = []
         resumed = app.evaluations.resume(run.id[:6])
-        assert (await worked(app, resumed, on_progress=told.append, fresh=True)).status == "finished"
-        assert [each.done for each in told] == list(range(asked + 1, 25))
+        assert (await worked(app, resumed, on_progress=progress.append, fresh=True)).status == "finished"
+        assert [each.done for each in progress] == list(range(asked + 1, 25))
         assert len(server.received) == 24
         sent = [
             (request.body["temperature"], request.body["messages"][-1]["content"]) for request in server.received
         ]
         assert len(set(sent)) == 24
-        with pytest.raises(EvaluationError, match="is finished: there is nothing to resume"):
+        with pytest.raises(EvaluationError, match="is finished and cannot be resumed"):
             app.evaluations.resume(run.id)
         app.close()
 

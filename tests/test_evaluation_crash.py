@@ -39,7 +39,7 @@ from rag.evaluation.cache import AnswerCache
 from rag.evaluation.cases import Case
 from rag.evaluation.dataset_store import DatasetStore
 from streams import stream_of
-from rag.evaluation.runner import Contestant, Evaluation
+from rag.evaluation.runner import Evaluation, ReadyVariant
 from rag.evaluation.run_store import Plan, RunStore
 from rag.evaluation.scoring import NullJudge, Scorer
 from rag.types import Answer, Citation, Claim, Done, Usage
@@ -52,7 +52,7 @@ class Encoder:
         vectors = np.array(drawn, np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-def contestant(number):
+def ready_variant(number):
     async def answer(ask):
         chance = int(hashlib.sha256(f"{number} {ask.question}".encode()).hexdigest(), 16)
         await asyncio.sleep(chance % 3 / 2000)
@@ -69,7 +69,7 @@ def contestant(number):
         if chance % 13 == 0:
             given = Answer("", "failed", error="The model is tired.", trace_id=uuid.uuid4().hex)
         yield Done(given)
-    return Contestant(f"state {number}", lambda ask: stream_of(answer(ask)))
+    return ReadyVariant(f"state {number}", lambda ask: stream_of(answer(ask)))
 
 home, size, repeated = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 engine = open_database(open_workspace(home))
@@ -85,7 +85,7 @@ if version is None:
     del cases
 before = runs.list()
 if before:
-    run = runs.take_up(before[0])
+    run = runs.resume(before[0])
 else:
     ways = tuple(Variant(name=name) for name in ("one", "other"))
     plan = Plan(variants=ways, states=("state 0", "state 1"), corpus="c", at_once=4)
@@ -93,7 +93,7 @@ else:
 evaluation = Evaluation(
     run=run, size=version.size,
     cases=lambda start, end: tuple(datasets.cases(version, start, end - start)),
-    contestants=[contestant(0), contestant(1)], store=runs, scorer=Scorer(Encoder()), judge=NullJudge(),
+    variants=[ready_variant(0), ready_variant(1)], store=runs, scorer=Scorer(Encoder()), judge=NullJudge(),
     cache=AnswerCache(engine), on_progress=lambda now: print(now.done, flush=True),
 )
 print("status", asyncio.run(evaluation.work(asyncio.Event())), flush=True)
@@ -178,7 +178,7 @@ def test_a_run_that_was_killed_again_and_again_ends_with_the_same_table(tmp_path
     assert {cell.status for cell in cells[0]} == {"answered", "abstained", "failed"}
     for one, other in zip([*cells[0], *cells[1]], [*again[0], *again[1]], strict=True):
         assert replace(other, trace_id="", latency_s=None) == replace(one, trace_id="", latency_s=None)
-    assert summary_again.measures == summary.measures
+    assert summary_again.metrics == summary.metrics
     assert [timeless(each) for each in summary_again.variants] == [timeless(each) for each in summary.variants]
 
 

@@ -16,7 +16,7 @@ import pytest
 from prompts import PromptSettings
 from rag.evaluation.case_files import read_cases
 from rag.evaluation.gate import Margin, gate
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.run_store import Run
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Columns, change, read_columns

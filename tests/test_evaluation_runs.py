@@ -18,11 +18,11 @@ from rag.errors import DatabaseError, EvaluationError
 from rag.evaluation.cache import AnswerCache
 from rag.evaluation.cases import Case
 from rag.evaluation.run_store import Cell, Plan, Run, RunStore
-from rag.evaluation.runner import GIVE_UP_AFTER, Contestant, Evaluation, EvaluationProgress
+from rag.evaluation.runner import GIVE_UP_AFTER, Evaluation, EvaluationProgress, ReadyVariant
 from rag.evaluation.scoring import NullJudge, Scorer
 from rag.evaluation.variants import Variant
 from rag.tables import evaluation_runs
-from rag.tracing.trace_store import process_identity
+from rag.tracing.processes import process_identity
 from rag.types import Answer, Ask, Done, Event, Started, Turn, Usage
 from rag.workspace import Workspace
 
@@ -79,7 +79,7 @@ class Made:
             run=run,
             size=len(cases),
             cases=lambda start, end: cases[start:end],
-            contestants=[Contestant(f"v{number}", crew) for number, crew in enumerate(crews)],
+            variants=[ReadyVariant(f"v{number}", crew) for number, crew in enumerate(crews)],
             store=self.store,
             scorer=self.scorer,
             judge=NullJudge(),
@@ -163,7 +163,7 @@ async def test_cases_that_failed_before_do_not_end_a_run_that_is_taken_up(made: 
 
     evaluation = replace(made.evaluation(run, cases, Crew(hard)), on_progress=nearly_all)
     assert await evaluation.work(stop) == "stopped"
-    run = made.store.take_up(run)
+    run = made.store.resume(run)
     assert await made.evaluation(run, cases, Crew(hard)).work(asyncio.Event()) == "finished"
     assert made.store.count(run.id) == len(cases) // 2
 
@@ -193,7 +193,7 @@ async def test_an_answer_that_was_paid_for_keeps_its_cost_through_a_crash(
                 await evaluation.work(asyncio.Event())
         interrupted = made.store.get(run.id)
         assert (interrupted.status, interrupted.error) == ("interrupted", "The power is gone.")
-        assert made.store.take_up(run).status == "running"
+        assert made.store.resume(run).status == "running"
     assert await evaluation.work(asyncio.Event()) == "finished"
     assert [(cell.cached, cell.cost_usd) for cell in made.store.cells(run.id, 0)] == [(False, 0.25)] * 3
 
@@ -210,7 +210,7 @@ async def test_a_run_that_is_cancelled_is_interrupted_and_goes_on(made: Made) ->
     assert made.store.get(run.id).status == "interrupted"
     kept = made.store.count(run.id)
     again = Crew()
-    assert await made.evaluation(made.store.take_up(run), many(8), again).work(asyncio.Event()) == "finished"
+    assert await made.evaluation(made.store.resume(run), many(8), again).work(asyncio.Event()) == "finished"
     assert len(again.asked) <= 8 - kept
     assert made.store.count(run.id) == 8
 
@@ -234,22 +234,22 @@ def test_what_a_dead_process_left_is_shown_as_interrupted(made: Made) -> None:
         left = update(evaluation_runs).where(evaluation_runs.c.id == dead.id)
         connection.execute(left.values(process=f"{host}:1:0"))
     assert {run.id: run.status for run in made.store.list()} == {dead.id: "interrupted", living.id: "running"}
-    assert made.store.take_up(dead).status == "running"
+    assert made.store.resume(dead).status == "running"
 
 
 def test_a_run_that_somebody_works_on_is_not_taken_up(made: Made) -> None:
     run = made.begin()
-    with pytest.raises(EvaluationError, match="is running: there is nothing to resume"):
-        made.store.take_up(run)
+    with pytest.raises(EvaluationError, match="is running and cannot be resumed"):
+        made.store.resume(run)
 
 
-def test_of_many_that_take_up_a_run_at_once_one_gets_it(made: Made) -> None:
+def test_of_many_that_resume_a_run_at_once_one_gets_it(made: Made) -> None:
     run = made.begin()
     made.store.end(run.id, "stopped")
 
     def tries(_: int) -> bool:
         try:
-            return made.store.take_up(run).status == "running"
+            return made.store.resume(run).status == "running"
         except EvaluationError:
             return False
 

@@ -17,7 +17,7 @@ CASES = 200
 
 
 def columns(positions: ArrayLike | None = None, **values: ArrayLike) -> Columns:
-    """One value a case and measure; NaN is none."""
+    """One value per case and metric; NaN is none."""
     held = {name: np.asarray(column, np.float64) for name, column in values.items()}
     size = max((len(column) for column in held.values()), default=0)
     return Columns(
@@ -101,7 +101,7 @@ def test_the_reason_tells_the_figures() -> None:
     low, high = -100 * check.change.high, -100 * check.change.low
     assert check.reason == (
         f"F1 fell from 75.0 % to 65.0 %, by 10.0 % (95 % interval {low:.1f} % to {high:.1f} %): "
-        "worse by more than the 2.0 % that are allowed; 400 cases."
+        "worse by more than the allowed 2.0 %; 400 cases."
     )
 
 
@@ -137,7 +137,7 @@ def test_strict_fails_what_may_be_worse_and_plain_does_not() -> None:
     assert plain.checks[0].state == strict.checks[0].state == "unsure"
     assert plain.passed
     assert not strict.passed
-    assert "perhaps worse by more than the 1.0 %" in strict.checks[0].reason
+    assert "perhaps worse by more than the allowed 1.0 %" in strict.checks[0].reason
     assert gate(one, other, [Margin("f1", 0.3)], strict=True).passed
 
 
@@ -148,13 +148,13 @@ def test_a_fall_of_just_the_margin_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("missing", ["baseline", "candidate"])
-def test_a_measure_without_a_figure_fails_the_gate(missing: str) -> None:
+def test_a_metric_without_a_value_fails_the_gate(missing: str) -> None:
     held, empty = columns(f1=answers(1, 0.6)), columns(exact=answers(1, 0.6))
     one, other = (empty, held) if missing == "baseline" else (held, empty)
     verdict = gate(one, other, [Margin("f1", 1.0)])
     assert not verdict.passed
     assert verdict.checks[0].state == "no figure"
-    assert verdict.checks[0].reason == f"F1 cannot be checked: the {missing} has no figure of it."
+    assert verdict.checks[0].reason == f"F1 cannot be checked: the {missing} has no value."
 
 
 def test_runs_that_share_no_case_with_a_figure_fail_the_gate() -> None:
@@ -164,7 +164,7 @@ def test_runs_that_share_no_case_with_a_figure_fail_the_gate() -> None:
     )
     for verdict in (apart, never):
         assert not verdict.passed
-        assert verdict.checks[0].reason.endswith("cannot be checked: no case has a figure of it in both.")
+        assert verdict.checks[0].reason.endswith("cannot be checked: no case has a value in both.")
 
 
 def test_cases_without_a_latency_do_not_count() -> None:
@@ -191,7 +191,7 @@ def test_only_the_cases_of_both_are_compared() -> None:
 def test_few_cases_are_said_to_be_few() -> None:
     assert [least_cases(level) for level in (0.5, 0.95, 0.975)] == [2, 6, 7]
     five, six = (gate(columns(f1=[1] * n), columns(f1=[0] * n), [Margin("f1", 0.02)]).checks[0] for n in (5, 6))
-    assert five.reason.endswith("5 cases, too few for an interval to be trusted.")
+    assert five.reason.endswith("5 cases, too few for a reliable interval.")
     assert six.reason.endswith("6 cases.")
 
 
@@ -207,34 +207,34 @@ def test_few_cases_are_said_to_be_few() -> None:
 )
 def test_margins_are_read(text: str, margin: Margin) -> None:
     read = parse_margin(text)
-    assert (read.measure, read.relative) == (margin.measure, margin.relative)
+    assert (read.metric, read.relative) == (margin.metric, margin.relative)
     assert read.margin == pytest.approx(margin.margin)
 
 
 @pytest.mark.parametrize(
     "text", ["", "f1", "f1=", "=0.1", "f1=much", "f1=nan", "f1=inf", "f1=0.1=2", "f1=%", "f1=2%%"]
 )
-def test_what_is_no_margin_is_refused(text: str) -> None:
+def test_a_malformed_margin_is_refused(text: str) -> None:
     with pytest.raises(SettingsError):
         parse_margin(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("f2=0.1", "no measure 'f2'"),
-        ("words=1", "Neither more nor less is better of the measure 'words'"),
+        ("f2=0.1", "metric 'f2' is unknown"),
+        ("words=1", "metric 'words' has no preferred direction"),
         ("f1=-0.1", "0 or more"),
         ("f1=2", "f1=0.02"),
     ],
 )
-def test_a_margin_that_makes_no_sense_says_what_does(text: str, told: str) -> None:
+def test_an_invalid_margin_says_what_would_be_valid(text: str, message: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_margin(text)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_an_unknown_measure_is_told_those_that_have_a_direction() -> None:
+def test_an_unknown_metric_is_answered_with_those_that_have_a_direction() -> None:
     with pytest.raises(SettingsError) as caught:
         Margin("f2", 0.1)
     assert "f1" in caught.value.fix
@@ -244,30 +244,30 @@ def test_an_unknown_measure_is_told_those_that_have_a_direction() -> None:
 
 def test_a_gate_that_checks_nothing_or_the_same_twice_is_refused() -> None:
     held = columns(f1=[1, 0])
-    with pytest.raises(SettingsError, match="checks nothing"):
+    with pytest.raises(SettingsError, match="at least one margin"):
         gate(held, held, [])
-    with pytest.raises(SettingsError, match="two margins of f1"):
+    with pytest.raises(SettingsError, match="several margins for f1"):
         gate(held, held, [Margin("f1", 0.1), Margin("f1", 0.2)])
-    with pytest.raises(SettingsError, match="out of range"):
+    with pytest.raises(SettingsError, match="between 0 and 1"):
         gate(held, held, [Margin("f1", 0.1)], confidence=95)
 
 
 VALUES = st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=30)
-MEASURE = st.sampled_from(["f1", "failed"])
+METRIC = st.sampled_from(["f1", "failed"])
 
 
-def pair(values: list[tuple[int, int]], measure: str) -> tuple[Columns, Columns]:
+def pair(values: list[tuple[int, int]], metric: str) -> tuple[Columns, Columns]:
     one, other = np.array(values).T / 10
-    return columns(**{measure: one}), columns(**{measure: other})
+    return columns(**{metric: one}), columns(**{metric: other})
 
 
-@given(values=VALUES, measure=MEASURE, margin=st.sampled_from([0.0, 0.05, 0.2]))
+@given(values=VALUES, metric=METRIC, margin=st.sampled_from([0.0, 0.05, 0.2]))
 def test_of_two_each_is_not_surely_worse_than_the_other(
-    values: list[tuple[int, int]], measure: str, margin: float
+    values: list[tuple[int, int]], metric: str, margin: float
 ) -> None:
-    one, other = pair(values, measure)
+    one, other = pair(values, metric)
     there, back = (
-        gate(first, second, [Margin(measure, margin)]).checks[0] for first, second in ((one, other), (other, one))
+        gate(first, second, [Margin(metric, margin)]).checks[0] for first, second in ((one, other), (other, one))
     )
     assert (there.state, back.state) != ("worse", "worse")
     if there.state == "worse":
@@ -279,27 +279,27 @@ def test_of_two_each_is_not_surely_worse_than_the_other(
 
 @given(
     values=VALUES,
-    measure=MEASURE,
+    metric=METRIC,
     margins=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
     relative=st.booleans(),
     strict=st.booleans(),
 )
 def test_a_wider_margin_never_turns_a_pass_into_a_failure(
-    values: list[tuple[int, int]], measure: str, margins: list[float], relative: bool, strict: bool
+    values: list[tuple[int, int]], metric: str, margins: list[float], relative: bool, strict: bool
 ) -> None:
-    one, other = pair(values, measure)
+    one, other = pair(values, metric)
     narrow, wide = (
-        gate(one, other, [Margin(measure, margin, relative)], strict=strict).passed for margin in margins
+        gate(one, other, [Margin(metric, margin, relative)], strict=strict).passed for margin in margins
     )
     assert wide or not narrow
 
 
-@given(values=VALUES, measure=MEASURE, margin=st.floats(0, 1), relative=st.booleans())
+@given(values=VALUES, metric=METRIC, margin=st.floats(0, 1), relative=st.booleans())
 def test_what_passes_the_strict_gate_passes_the_plain_one(
-    values: list[tuple[int, int]], measure: str, margin: float, relative: bool
+    values: list[tuple[int, int]], metric: str, margin: float, relative: bool
 ) -> None:
-    one, other = pair(values, measure)
+    one, other = pair(values, metric)
     strict, plain = (
-        gate(one, other, [Margin(measure, margin, relative)], strict=strict).passed for strict in (True, False)
+        gate(one, other, [Margin(metric, margin, relative)], strict=strict).passed for strict in (True, False)
     )
     assert plain or not strict

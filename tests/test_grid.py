@@ -18,7 +18,7 @@ from rag.evaluation.cases import Case
 from rag.evaluation.compare import Side, compare
 from rag.evaluation.dataset_store import DatasetStore
 from rag.evaluation.grid import Grid
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.run_store import Cell, Plan, RunStore, Score, by_case
 from rag.evaluation.summary import change
 from rag.evaluation.variants import Variant
@@ -158,8 +158,8 @@ def test_other_scorers_judges_and_corpora_are_told(engine: Engine) -> None:
     cases = [case(0)]
     one = made(engine, cases, [cell(0, 0)])
     other = made(engine, cases, [cell(0, 0)], scoring=0, judged_by="openai:x judge-answer@1", corpus="wiki")
-    told = compare(RunStore(engine), DatasetStore(engine), one, other).notes
-    assert [note.split(":")[0].split(" ")[2] for note in told] == ["were", "had", "asked"]
+    notes = compare(RunStore(engine), DatasetStore(engine), one, other).notes
+    assert [note.split(":")[0].split(" ")[2] for note in notes] == ["were", "had", "use"]
 
 
 def test_a_run_that_has_not_finished_is_told(engine: Engine) -> None:

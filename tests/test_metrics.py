@@ -18,8 +18,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from rag.documents.sentences import split_sentences
-from rag.evaluation.metrics import best_of, exact, f1, plain_answer, rouge_l
 from rag.evaluation.ranking_metrics import Found, RankingScores, context_precision, matches, rank_scores
+from rag.evaluation.text_metrics import best_of, exact, f1, plain_answer, rouge_l
 
 HANDBOOK = Path(__file__).resolve().parent.parent / "corpora" / "handbook"
 ROUGE = RougeScorer(["rougeL"], use_stemmer=False)

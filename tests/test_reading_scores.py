@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rag.errors import EvaluationError
-from rag.evaluation.metrics import exact, f1, normalised
-from rag.evaluation.reading_metrics import WORTH_TELLING, Prediction, calibration_error, nearest, score
+from rag.evaluation.reading_metrics import DEFAULT_THRESHOLD, Prediction, calibration_error, nearest, score
 from rag.evaluation.squad import Question, read_articles
+from rag.evaluation.text_metrics import exact, f1, normalised
 
 # The published definition, written down a second time: one letter and one word after the other.
 
@@ -112,7 +112,7 @@ def test_two_answers_compare_as_published(given: str, right: str) -> None:
 @given(st.lists(PREDICTIONS, min_size=1, max_size=12), st.one_of(st.none(), st.integers(0, 20)))
 def test_many_answers_score_as_published(predictions: list[Prediction], twentieths: int | None) -> None:
     found = score(predictions, None if twentieths is None else twentieths / 20)
-    usual = WORTH_TELLING if any(not each.question.answers for each in predictions) else 0.0
+    usual = DEFAULT_THRESHOLD if any(not each.question.answers for each in predictions) else 0.0
     assert found.threshold == (usual if twentieths is None else twentieths / 20)
     assert (found.exact, found.f1) == pytest.approx(plain_scores(predictions, found.threshold))
     assert found.best_f1 == pytest.approx(plain_best_f1(predictions))
@@ -259,7 +259,7 @@ def squad(**changes: object) -> dict[str, object]:
 )
 def test_a_malformed_file_is_told_with_its_name_and_the_reason(held: object, reason: str, tmp_path: Path) -> None:
     path = write(tmp_path / "questions.json", held)
-    with pytest.raises(EvaluationError, match=r"questions\.json cannot be read as SQuAD questions") as raised:
+    with pytest.raises(EvaluationError, match=r"questions\.json must be a file in SQuAD.s format") as raised:
         read_articles(path)
     assert reason in raised.value.message
     assert raised.value.fix

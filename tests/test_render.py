@@ -16,7 +16,7 @@ from prompts.diff import Change, Piece
 from rag.answering.conversation_store import ConversationPage, ConversationSummary
 from rag.evaluation.case_answers import Answered
 from rag.evaluation.grid import GridPage
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.run_store import CellPassage, Plan, Run
 from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.statistics import Estimate

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rag.encoders import Encoder
 from rag.evaluation.cases import Case
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.scoring import NullJudge, Scorer, Scores
 from rag.types import Answer, AnswerStatus, Citation, Claim, Hit, Passage
 
@@ -165,7 +165,7 @@ def test_of_a_question_to_refuse_a_refusal_is_right(
 
 def test_refusals_over_several_cases(scorer: Scorer) -> None:
     free = Case(id="3", question="Why?")
-    told = means(
+    averages = means(
         scorer.score(REFUSE, ABSTAINED),
         scorer.score(REFUSE, answer("Aida.")),
         scorer.score(REFUSE, FAILED),
@@ -176,12 +176,12 @@ def test_refusals_over_several_cases(scorer: Scorer) -> None:
         scorer.score(free, answer("So.")),
     )
     # Three were refused, and one of them rightly; three were to be, and one of them was.
-    assert told["refusal_precision"] == pytest.approx(1 / 3)
-    assert told["refusal_recall"] == pytest.approx(1 / 3)
-    assert told["answered"] == pytest.approx(3 / 8)
-    assert told["failed"] == pytest.approx(2 / 8)
+    assert averages["refusal_precision"] == pytest.approx(1 / 3)
+    assert averages["refusal_recall"] == pytest.approx(1 / 3)
+    assert averages["answered"] == pytest.approx(3 / 8)
+    assert averages["failed"] == pytest.approx(2 / 8)
     # Six have a right answer or a refusal as one: two are right.
-    assert told["exact"] == pytest.approx(2 / 6)
+    assert averages["exact"] == pytest.approx(2 / 6)
 
 
 @pytest.mark.parametrize("given", [FAILED, CANCELLED])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.database import open_database
-from rag.evaluation.measures import BY_NAME, MEASURES
+from rag.evaluation.metric_definitions import BY_NAME, METRICS
 from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
 from rag.evaluation.run_store import PAGE, Cell, Plan, Run, RunStore, Score, by_case
 from rag.evaluation.statistics import Estimate
@@ -71,7 +71,7 @@ def test_measures_stand_in_their_usual_order_and_only_those_that_somebody_has(ke
     summary = table(
         keep([cell(0, 0, words=5, latency_s=None)], [cell(1, 0, recall=1.0, exact=0.0, latency_s=None)])
     )
-    assert [measure.name for measure in summary.measures] == ["recall", "exact", "words"]
+    assert [metric.name for metric in summary.metrics] == ["recall", "exact", "words"]
     assert [set(each.figures) for each in summary.variants] == [{"words"}, {"recall", "exact"}]
     # What one of the two lacks cannot be compared.
     assert summary.variants[1].figures["exact"].change is None
@@ -142,7 +142,7 @@ def test_an_unfinished_run_is_told_as_far_as_it_is(keep: Keep) -> None:
 
 def test_a_run_without_any_answer_has_an_empty_table(keep: Keep) -> None:
     summary = table(keep([], []))
-    assert summary.measures == ()
+    assert summary.metrics == ()
     assert [(each.done, each.cached, each.failed, each.figures) for each in summary.variants] == [
         (0, 0, 0, {})
     ] * 2
@@ -278,9 +278,9 @@ def test_a_change_is_better_or_worse_only_where_that_is_sure(
     assert is_better(BY_NAME["words"], estimate) is None
 
 
-@given(value=st.floats(-1e6, 1e6), measure=st.sampled_from(MEASURES))
-def test_any_figure_is_told_on_one_line_without_an_exponent(value: float, measure: Any) -> None:
-    text = format_metric(measure, value)
+@given(value=st.floats(-1e6, 1e6), metric=st.sampled_from(METRICS))
+def test_any_figure_is_shown_on_one_line_without_an_exponent(value: float, metric: Any) -> None:
+    text = format_metric(metric, value)
     assert text
     assert "\n" not in text
     assert "e" not in text.lower()

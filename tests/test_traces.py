@@ -15,7 +15,8 @@ from sqlalchemy import Engine, text
 
 from rag.database import open_database
 from rag.errors import DatabaseError, TraceNotFound
-from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore, process_identity
+from rag.tracing.processes import process_identity
+from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
 from rag.workspace import open_workspace
 
 
@@ -85,7 +86,7 @@ def trace_of(number: int = 0, **changes: object) -> Trace:
 
 def dead_process() -> str:
     """The identity of a process of this host that has ended."""
-    code = "from rag.tracing.trace_store import process_identity; print(process_identity())"
+    code = "from rag.tracing.processes import process_identity; print(process_identity())"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return run.stdout.strip()
 
@@ -220,7 +221,7 @@ def test_only_traces_of_dead_processes_are_mended(store: TraceStore) -> None:
 
 
 def test_a_living_process_is_not_mended(store: TraceStore) -> None:
-    code = "from rag.tracing.trace_store import process_identity; print(process_identity(), flush=True); input()"
+    code = "from rag.tracing.processes import process_identity; print(process_identity(), flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout is not None
         store.begin(trace_of(status="running", process=other.stdout.readline().strip()))

@@ -72,11 +72,11 @@ def test_what_a_person_writes(text: str, name: str, changes: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
-        ("x: longer", "'longer' in the variant 'x: longer' changes nothing."),
-        ("openai:gpt", "'openai:gpt' in the variant 'openai:gpt' changes nothing."),
-        ("x: prompt='answer", "has a quote without an end."),
+        ("x: longer", "'longer' in the variant 'x: longer' must have the form SETTING=VALUE."),
+        ("openai:gpt", "'openai:gpt' in the variant 'openai:gpt' must have the form SETTING=VALUE."),
+        ("x: prompt='answer", "has an unclosed quote."),
         ("x: =5", "cannot change ''."),
         ("x: retrieval=5", "cannot change 'retrieval'."),
         ("x: retrieval.=5", "cannot change 'retrieval.'."),
@@ -86,13 +86,13 @@ def test_what_a_person_writes(text: str, name: str, changes: dict[str, Any]) -> 
         ("x: chunking.tokens=100", "cannot change 'chunking.tokens'."),
         ("x: local.device=cpu", "cannot change 'local.device'."),
         ("x: prompt.version=2", "cannot change 'prompt.version'."),
-        (f"{'n' * 81}: retrieval.k=5", "cannot be named so: "),
+        (f"{'n' * 81}: retrieval.k=5", "is invalid: "),
     ],
 )
-def test_what_is_malformed_or_not_changeable_is_refused_in_a_sentence(text: str, told: str) -> None:
+def test_what_is_malformed_or_not_changeable_is_refused_in_a_sentence(text: str, expected: str) -> None:
     with pytest.raises(SettingsError) as caught:
         parse_variant(text)
-    assert told in caught.value.message
+    assert expected in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.message.endswith(".")
     assert caught.value.fix
@@ -157,7 +157,7 @@ def test_changes_replace_what_they_name_and_leave_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("retrieval.k", 0, "retrieval.k"),
         ("retrieval.k", 1001, "retrieval.k"),
@@ -183,10 +183,10 @@ def test_changes_replace_what_they_name_and_leave_the_rest() -> None:
         ("cost.prices", "mine.toml", "cost.prices"),
     ],
 )
-def test_what_is_unknown_or_out_of_range_is_named(name: str, value: Any, told: str) -> None:
+def test_what_is_unknown_or_out_of_range_is_named(name: str, value: Any, expected: str) -> None:
     with pytest.raises(SettingsError) as caught:
         with_changes(Settings(), {name: value})
-    assert told in caught.value.message
+    assert expected in caught.value.message
     assert "\n" not in caught.value.message
     assert caught.value.fix
 

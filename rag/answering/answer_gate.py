@@ -1,4 +1,4 @@
-"""How many answers are written at the same time, and how many questions wait for their turn."""
+"""Limits on concurrent answers and waiting questions."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from typing import Protocol
 from rag.errors import Busy
 
 RETRY_S = 10
-"""Seconds after which a question that was turned away may be asked again: about a turn of the queue."""
+"""Seconds until a rejected question may be asked again."""
 
 
 class Place(Protocol):
     """A place at a gate."""
 
     async def turn(self) -> None:
-        """Wait for the turn."""
+        """Wait until the answer may begin."""
         ...
 
     def leave(self) -> None:
-        """Give the place back; a second call does nothing."""
+        """Release the place; repeated calls have no effect."""
         ...
 
 
 class Gate(Protocol):
-    """Decides when an answer may begin."""
+    """Admits questions."""
 
     def enter(self) -> Place:
-        """Take a place at once.
+        """Take a place immediately.
 
         Raises:
-            Busy: There is none left, not even for waiting.
+            Busy: Even the queue is full.
         """
         ...
 
 
 class OpenGate:
-    """Lets every answer begin at once."""
+    """Admits every question immediately."""
 
     def enter(self) -> Place:
-        """Take a place; there is always one."""
+        """Take a place, which is always available."""
         return _FreePlace()
 
 
 class AnswerGate:
-    """Lets some answers be written, makes further questions wait in their order, and turns away the rest.
+    """Admits some questions, queues further ones in order, and rejects the rest.
 
-    It belongs to the event loop in which questions are asked.
+    It must be used in a single event loop.
 
     Args:
-        concurrency: Answers that are written at the same time.
-        waiting: Questions that wait.
+        concurrency: Maximum number of concurrent answers.
+        waiting: Maximum number of queued questions.
     """
 
     def __init__(self, concurrency: int, waiting: int) -> None:
@@ -61,10 +61,10 @@ class AnswerGate:
         self._queue: deque[asyncio.Future[None]] = deque()
 
     def check(self) -> None:
-        """Check whether a question that comes now would be let in, or would wait.
+        """Check whether a new question would be admitted or queued.
 
         Raises:
-            Busy: It would be turned away.
+            Busy: It would be rejected.
         """
         if not self._free and len(self._queue) >= self._longest_queue:
             raise Busy(
@@ -74,10 +74,10 @@ class AnswerGate:
             )
 
     def enter(self) -> Place:
-        """Take a place at once.
+        """Take a place immediately.
 
         Raises:
-            Busy: There is none left, not even for waiting.
+            Busy: Even the queue is full.
         """
         self.check()
         turn = asyncio.get_running_loop().create_future()

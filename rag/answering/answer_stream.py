@@ -1,4 +1,4 @@
-"""An answer in progress: its events as they come, and a way to stop it from outside."""
+"""Answers in progress: a stream of events that can be stopped."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 from rag.types import Answer, Citation, Cited, Done, Event, Hit, Retrieved, Started, Step, StepStarted, Token
 
 RETRY_S = 1.0
-"""How long a stopped answer may take to end before it is cancelled again."""
+"""Seconds until a stopped answer that has not ended is cancelled again."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartialAnswer:
-    """What is known of an answer so far; ``answer`` once it is done."""
+    """The state of an answer in progress; ``answer`` is set once it is done."""
 
     text: str = ""
     hits: tuple[Hit, ...] = ()
@@ -47,13 +47,13 @@ class PartialAnswer:
 
 
 class AnswerStream:
-    """The events of one answer, read once; the work runs in a task of its own.
+    """The events of one answer, for a single reader; the work runs in a task of its own.
 
-    Whoever makes it closes it. One that is dropped instead stops its work too.
+    The creator must close the stream. Garbage collection stops the work, too.
 
     Args:
-        work: Writes the answer and calls its argument with each event. Make the stream inside a running loop.
-        on_end: Called once, however the work ends, also before its first step.
+        work: Writes the answer and calls its argument with every event; it needs a running loop.
+        on_end: Called once when the work ends, even before its first step.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class AnswerStream:
                 yield event
 
     async def batches(self, pause_s: float = 0.0) -> AsyncIterator[list[Event]]:
-        """Yield events in order, those that came within ``pause_s`` together; the first ones at once."""
+        """Yield events in order, in batches at intervals of ``pause_s``; the first batch comes immediately."""
         over = False
         while not over:
             batch = [await self._queue.get()]
@@ -111,12 +111,12 @@ class AnswerStream:
         finally:
             await self.close()
         if partial.answer is None:
-            # The work emits ``Done`` unless it is cancelled.
+            # The work always emits ``Done`` unless it is cancelled.
             raise asyncio.CancelledError
         return partial.answer
 
     def stop(self) -> None:
-        """Stop the work; ``batches`` ends after what has come so far. Call it in the loop of the stream."""
+        """Stop the work; ``batches`` ends after the events so far. Call it in the loop of the stream."""
         self.stopped = True
         self._begin_to_end()
 
@@ -124,7 +124,7 @@ class AnswerStream:
         """Stop the work and wait until it has ended and its trace is stored."""
         await asyncio.wait([self._begin_to_end()])
         if not self._task.cancelled():
-            # Looked at, so that the loop does not complain about an error that nobody waits for any more.
+            # Retrieved, so that asyncio does not log it as never retrieved.
             self._task.exception()
 
     def _begin_to_end(self) -> asyncio.Task[None]:
@@ -133,14 +133,14 @@ class AnswerStream:
         return self._ending
 
     async def _end(self) -> None:
-        # A cancellation may get lost on its way: Python 3.11's ``asyncio.wait_for`` swallows one that comes
-        # together with a result. Not at once again, for what hangs up on a model needs a moment.
+        # A cancellation may get lost: Python 3.11's ``asyncio.wait_for`` swallows it if a result comes along.
+        # It is repeated after a pause, because closing a connection to a model takes a moment.
         while not self._task.done():
             self._task.cancel()
             await asyncio.wait([self._task], timeout=RETRY_S)
 
 
 def _cancel(task: asyncio.Task[None], loop: asyncio.AbstractEventLoop) -> None:
-    # Any thread may collect the garbage, also after the loop has closed.
+    # Garbage collection runs in any thread, possibly after the loop has been closed.
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(task.cancel)

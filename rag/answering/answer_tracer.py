@@ -1,4 +1,4 @@
-"""The callback handler of the chain: it reports what happens as events, and saves the trace."""
+"""The callback handler of the chain, which emits events and saves the trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AnswerTracer(TraceTracer):
     Args:
         save: Stores the finished trace.
         prices: What tokens and seconds cost.
-        emit: Called with each event.
+        emit: Called with every event.
     """
 
     def __init__(self, save: Callable[[Trace], None], prices: PriceList, emit: Callable[[Event], None]) -> None:

@@ -1,10 +1,10 @@
-"""Answers questions: the one path from a question to its answer, for page, API, command line, lab and evaluation.
+"""The path from a question to its answer, for page, API, command line, lab and evaluation.
 
     stream = assistant.start(Ask("What is a release?"))
     async for event in stream:
         ...
 
-Closing the stream stops the work; what was done until then is traced.
+Closing the stream stops the work, which is traced up to that moment.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# The latest turns: no step reads as many, and a trace keeps them all.
+# Maximum earlier turns; no step reads more, but a trace stores all of them.
 LATEST_TURNS = 20
-# An earlier answer may be so many times as long as a question.
+# Maximum length of an earlier answer, as a multiple of the maximum length of a question.
 ANSWER_TIMES = 4
 
 Emit = Callable[[Event], None]
@@ -50,14 +50,14 @@ class Pipeline:
 
 
 class TraceSink(Protocol):
-    """Where traces go: ``rag.tracing.trace_store.TraceStore``."""
+    """Storage for traces, such as ``rag.tracing.trace_store.TraceStore``."""
 
     def begin(self, trace: Trace) -> None:
         """Store the trace of a question that is being answered."""
         ...
 
     def save(self, trace: Trace) -> None:
-        """Store the trace of a question that was answered, failed or was stopped."""
+        """Store the trace of a question that was answered, failed or cancelled."""
         ...
 
 
@@ -67,12 +67,12 @@ class Assistant:
 
     Attributes:
         pipeline: Returns the pipeline of a corpus; may take seconds the first time.
-        traces: Where every question is written when it is asked, and before its answer is called done.
+        traces: Stores every question when it is asked, and again before its answer is reported as done.
         prices: What tokens and seconds cost.
         on_traced: Called after a trace was written.
-        question_chars: Characters that a question may have. Of earlier turns, the question is truncated to as
-            many and the answer to four times as many. None for no limit.
-        gate: Decides when an answer may begin.
+        question_chars: Maximum characters of a question. Earlier questions are truncated to that length, earlier
+            answers to four times that length. None for no limit.
+        gate: Admits questions.
     """
 
     pipeline: Callable[[str], Pipeline]
@@ -83,14 +83,14 @@ class Assistant:
     gate: Gate = field(default_factory=OpenGate)
 
     def start(self, ask: Ask) -> AnswerStream:
-        """Begin to answer a question. Call it inside a running loop.
+        """Start to answer a question; requires a running loop.
 
         Returns:
-            The events: ``Started`` first and ``Done`` last; every failure that a person can fix is a ``Done``
-            with the status ``failed``. A question that is too long has no trace, and both name none.
+            The events, from ``Started`` to ``Done``; a failure is a ``Done`` with the status ``failed``. For a
+            question that is too long, there is no trace, and both have an empty trace id.
 
         Raises:
-            Busy: Too many questions wait already.
+            Busy: Too many questions are waiting.
         """
         place = self.gate.enter()
         return AnswerStream(lambda emit: self._work(ask, place, emit), on_end=place.leave)
@@ -110,7 +110,7 @@ class Assistant:
         try:
             record.open()
         except StoreError as error:
-            # A store that cannot be written now would be waited for again at every further write.
+            # Every further write would wait for the store again.
             emit(Done(Answer("", "failed", trace_id=record.id, error=str(error))))
             return
         started = time.perf_counter()
@@ -118,11 +118,11 @@ class Assistant:
             answer = await self._run(ask, record, emit)
         except RagsmithError as error:
             answer = Answer("", "failed", error=str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the page needs an answer
+        except Exception as error:  # noqa: BLE001 - the page needs an answer in any case
             _log.exception("The chain failed")
             answer = Answer("", "failed", error=f"This is a bug in ragsmith: {type(error).__name__}: {error}.")
         except BaseException:
-            # Stopped from outside: the stop button, a closed page, Ctrl-C.
+            # Cancelled by the stop button, a closed page or Ctrl-C.
             self._close(record, "cancelled")
             raise
         self._close(record, "error", answer.error)
@@ -160,12 +160,12 @@ class Assistant:
         record.close(status, error)
         try:
             self.on_traced()
-        except Exception as failure:  # noqa: BLE001 - a listener that fails must not keep the answer back
-            _log.warning("The listener to traces failed: %s", failure)
+        except Exception as failure:  # noqa: BLE001 - a failing listener must not affect the answer
+            _log.warning("The trace listener failed: %s", failure)
 
 
 class _Record:
-    """The trace of one question: written when it is asked, and when its chain has ended or could not begin."""
+    """The trace of one question, stored at its start and at its end."""
 
     def __init__(self, sink: TraceSink, ask: Ask) -> None:
         self.id = str(uuid.uuid4())
@@ -182,7 +182,7 @@ class _Record:
         )
 
     def open(self) -> None:
-        """Store that the question was asked.
+        """Store the start of the question.
 
         Raises:
             StoreError: The database refuses.
@@ -190,21 +190,21 @@ class _Record:
         self._sink.begin(self._running)
 
     def save(self, trace: Trace) -> None:
-        """Store the trace of a chain that has ended."""
-        # Once only: a store that cannot be written would be waited for again.
+        """Store the trace of a finished chain."""
+        # Set first, so that a failing store is not waited for again.
         self._ended = True
         self._sink.save(trace)
         self.saved = trace
 
     def close(self, status: Status, error: str = "") -> None:
-        """Store the end of a question whose chain left no trace."""
+        """Store the end of a question without a trace by the chain."""
         if self._ended:
             return
         took = time.time() - self._running.started
         try:
             self.save(replace(self._running, status=status, error=error, latency_s=took))
-        except Exception as failure:  # noqa: BLE001 - a trace that cannot be kept must not keep the answer back
-            _log.warning("Trace %s could not be kept: %s", self.id, failure)
+        except Exception as failure:  # noqa: BLE001 - a failing store must not affect the answer
+            _log.warning("Trace %s could not be stored: %s", self.id, failure)
 
 
 def _readable(ask: Ask, limit: int | None) -> Ask:

@@ -1,9 +1,9 @@
-"""The way of a question, from the words of a person to a checked answer.
+"""The chain: from a question to a checked answer.
 
     question + history
       → condense   a follow-up becomes a standalone question
       → retrieve   passages, from both sides of the index
-      → prompt     the template that the release names, cut to the token budget
+      → prompt     the template of the release, truncated to the token budget
       → generate   streamed, by any chat model
       → ground     citations checked against the passages; no support, no answer
 

@@ -1,7 +1,7 @@
-"""A follow-up becomes a question that stands alone.
+"""Rewriting of follow-ups into standalone questions, without a chat model.
 
-With a chat model the ``condense`` prompt does it. Without one, the topic words of the conversation are added to
-a question that points back: the search needs the words, and no reader needs the grammar.
+A chat model uses the ``condense`` prompt instead. Here, topic words of the conversation are added to a question
+that refers back: a search needs the words, but no grammar.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from collections.abc import Sequence
 from rag.redaction import MASK, redact
 from rag.types import Turn
 
-# Words that stand for something said before.
+# Words that refer to something mentioned before.
 _POINTERS = frozenset("it its itself they them their theirs themselves he him his she her hers".split())
-# Behind a topic of the same question these most often stand for that one: "Where does Chroma keep its files?"
+# After a topic in the same question, these usually refer to that topic: "Where does Chroma keep its files?"
 _POSSESSIVES = frozenset("its their his her".split())
-# Words that often do, and in a longer question as often do not: "two jobs at once into one folder".
+# Words that often refer back, but often do not in longer questions: "two jobs at once into one folder".
 _PERHAPS = frozenset(
     "this that these those one ones there then such same former latter another other others else too also "
     "either neither both more".split()
 )
-# Openings of a question that continues the last one.
+# Beginnings of a question that continues the previous one.
 _CONTINUES = re.compile(
     r"^(?:and|but|so|or|what about|how about|what else|why not|why|how so|really|anything else|any other)\b",
     re.IGNORECASE,
@@ -35,51 +35,51 @@ _STOP_WORDS = frozenset(
     "here thing things way up down out off than let doesn't don't".split()
 )
 _WORD = re.compile(r"[^\W_](?:[\w'.-]*\w)?")
-# A question with at least this many words of its own stands alone, unless a word points back. The second figure
-# is for words that only perhaps do: with it a fifth of the handbook's questions, which all stand alone, are taken
-# for follow-ups instead of a third, and all real follow-ups still find their page.
+# Topic words of a standalone question without and with a word that may refer back. With the second number, a fifth
+# of the handbook's questions, which all are standalone, are mistaken for follow-ups instead of a third, and all
+# real follow-ups still find their page.
 OWN_WORDS = 2
 MANY_OWN_WORDS = 4
-# How many earlier questions are looked at, and how many words are carried at most.
+# Maximum earlier questions, and maximum words to add.
 LOOK_BACK = 3
 CARRIED = 8
-# Characters of a word that can be a topic: what is longer is a key, an address or noise.
+# Maximum characters of a topic word; longer ones are keys, addresses or noise.
 LONGEST_TOPIC = 80
 
 
 def carry_topic(question: str, history: Sequence[Turn]) -> str:
-    """Add the topic words of the conversation to a question that points back to it.
+    """Add topic words of the conversation to a question that refers back.
 
     Args:
-        question: As it was asked.
+        question: The question.
         history: Earlier turns, oldest first.
 
     Returns:
-        The question itself when it stands alone, else the question and the carried words in brackets.
+        A standalone question unchanged, else the question with the added words in parentheses.
     """
     if not history or not points_back(question):
         return question
     present = {word.casefold() for word in _WORD.findall(question)}
     carried: list[str] = []
     for turn in reversed(history[-LOOK_BACK:]):
-        # A secret is no topic, and split into words it would not be recognised as one any more.
+        # Secrets are removed here, because they would not be recognised after splitting into words.
         for word in _WORD.findall(redact(turn.question).replace(MASK, " ")):
             folded = word.casefold()
             if len(word) <= LONGEST_TOPIC and _is_topic(folded) and folded not in present:
                 present.add(folded)
                 carried.append(word)
-        # A question that stood alone named its topic; what came before it was another one.
+        # A standalone question names its topic, so earlier ones may be about another.
         if carried and not points_back(turn.question):
             break
     return f"{question} ({' '.join(carried[:CARRIED])})" if carried else question
 
 
 def points_back(question: str) -> bool:
-    """Whether a question needs the conversation to be understood."""
+    """Whether a question cannot be understood without the conversation."""
     words = [word.casefold() for word in _WORD.findall(question)]
     topics = [_is_topic(word) for word in words]
     own = sum(topics)
-    # A possessive behind a topic stands for that one.
+    # A possessive after a topic refers to that topic.
     first = topics.index(True) if own else len(words)
     points = (word in _POINTERS and not (word in _POSSESSIVES and at > first) for at, word in enumerate(words))
     if _CONTINUES.match(question.strip()) or any(points):

@@ -1,8 +1,7 @@
-"""Conversations: what was asked and what was answered, kept so that they survive a restart.
+"""Stored conversations.
 
-A person's words are shown to them again as they wrote them, and the places of citations count characters of the
-answer: questions and answers are the one thing that is stored with the secrets in them. Titles, which lists show,
-and the rewritten question are masked, as traces and all that is made of them are.
+Questions and answers are the only data stored with their secrets, because people see their own words again, and
+the offsets of citations refer to the answer. Titles and rewritten questions are masked, like traces.
 
 Only this module touches the tables ``conversations`` and ``exchanges``.
 """
@@ -35,8 +34,8 @@ class Exchange:
     """A question and its answer.
 
     Attributes:
-        position: Place in the conversation, from 0.
-        answer: None while it is being written, and for good where the process died meanwhile.
+        position: Position in the conversation, from 0.
+        answer: None while it is in progress, and if the process died meanwhile.
     """
 
     position: int
@@ -54,9 +53,9 @@ class Conversation:
     exchanges: tuple[Exchange, ...] = ()
 
     def turns_before(self, position: int) -> tuple[Turn, ...]:
-        """The history of the question at ``position``: what was answered before it.
+        """Return the history of the question at ``position``.
 
-        A question that failed or was broken off stays in, without an answer: the next one may refer to it.
+        Failed and interrupted questions are included, without an answer, because the next one may refer to them.
         """
         return tuple(
             Turn(exchange.question, exchange.answer.text if exchange.answer else "")
@@ -67,7 +66,7 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class ConversationSummary:
-    """A line in the list of conversations; ``updated`` in seconds since the epoch."""
+    """An entry in the list of conversations; ``updated`` in seconds since the epoch."""
 
     id: str
     title: str
@@ -77,7 +76,7 @@ class ConversationSummary:
 
 @dataclass(frozen=True, slots=True)
 class ConversationPage:
-    """A part of the list, newest first; ``total`` counts all of it."""
+    """A page of the list, newest first; ``total`` counts all conversations."""
 
     conversations: tuple[ConversationSummary, ...]
     total: int
@@ -86,14 +85,14 @@ class ConversationPage:
 class ConversationStore:
     """The conversations in the database. Every method may raise DatabaseError; those that write, StorageFull.
 
-    What is written to a conversation that was deleted meanwhile is dropped.
+    Writes to a deleted conversation are ignored.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def new(self, corpus: str) -> str:
-        """Begin a conversation and return its id; its first question gives the title."""
+        """Create a conversation and return its id; its first question becomes the title."""
         conversation_id = str(uuid.uuid4())
         with writing(self._engine) as connection:
             connection.execute(
@@ -104,7 +103,7 @@ class ConversationStore:
         return conversation_id
 
     def list(self, *, limit: int, offset: int = 0) -> ConversationPage:
-        """The conversations used last."""
+        """List the most recently used conversations."""
         table = conversations_table.c
         query = select(conversations_table).order_by(table.updated.desc(), table.id).limit(limit)
         with reading(self._engine) as connection:
@@ -114,7 +113,7 @@ class ConversationStore:
         return ConversationPage(found, total)
 
     def load(self, conversation_id: str) -> Conversation | None:
-        """A conversation with its exchanges; None where there is none of that id."""
+        """Return a conversation with its exchanges; None if it does not exist."""
         with reading(self._engine) as connection:
             found = connection.execute(
                 select(conversations_table).where(conversations_table.c.id == conversation_id)
@@ -130,13 +129,13 @@ class ConversationStore:
         return Conversation(found.id, found.title or UNTITLED, found.corpus, exchanges)
 
     def rename(self, conversation_id: str, title: str) -> None:
-        """Give a conversation another title; an empty one changes nothing."""
+        """Rename a conversation; an empty title has no effect."""
         shown = shorten(title)
         if shown:
             self._set(conversation_id, title=shown)
 
     def set_corpus(self, conversation_id: str, corpus: str) -> None:
-        """Send the next questions of a conversation to another corpus."""
+        """Set the corpus for the next questions of a conversation."""
         self._set(conversation_id, corpus=corpus)
 
     def _set(self, conversation_id: str, **values: str) -> None:
@@ -146,19 +145,19 @@ class ConversationStore:
             )
 
     def delete(self, conversation_id: str) -> None:
-        """Remove a conversation; the traces of its answers stay."""
+        """Delete a conversation, but not the traces of its answers."""
         with writing(self._engine) as connection:
             connection.execute(delete(exchanges_table).where(exchanges_table.c.conversation_id == conversation_id))
             connection.execute(delete(conversations_table).where(conversations_table.c.id == conversation_id))
 
     def append(self, conversation_id: str, question: str) -> int:
-        """Keep a question before it is answered.
+        """Store a question before it is answered.
 
         Returns:
             Its position, from 0.
         """
         table = exchanges_table.c
-        # One statement finds the place and takes it, so that two tabs cannot take the same.
+        # A single statement, so that two tabs cannot take the same position.
         place = (
             select(func.coalesce(func.max(table.position) + 1, 0))
             .where(table.conversation_id == conversation_id)
@@ -174,26 +173,26 @@ class ConversationStore:
                 .where(own, conversations_table.c.title == "")
                 .values(title=shorten(redact(question)))
             )
-            made = connection.execute(
+            inserted = connection.execute(
                 insert(exchanges_table)
                 .values(conversation_id=conversation_id, position=place, question=question)
                 .returning(table.position)
             )
-            return int(made.scalar_one())
+            return int(inserted.scalar_one())
 
     def finish(self, conversation_id: str, position: int, answer: Answer) -> None:
-        """Keep the answer to the question at ``position``, whatever became of it."""
+        """Store the answer to the question at ``position``, whatever its status."""
         table = exchanges_table.c
         kept = replace(answer, standalone=redact(answer.standalone))
         with writing(self._engine) as connection:
             connection.execute(
                 update(exchanges_table)
                 .where(table.conversation_id == conversation_id, table.position == position)
-                .values(answer=_answers().dump_python(kept, mode="json"), trace_id=answer.trace_id or None)
+                .values(answer=answer_schema().dump_python(kept, mode="json"), trace_id=answer.trace_id or None)
             )
 
     def truncate_from(self, conversation_id: str, position: int) -> None:
-        """Drop the question at ``position`` and all after it: it is asked again, or differently."""
+        """Delete the question at ``position`` and all later ones, before it is repeated or edited."""
         table = exchanges_table.c
         with writing(self._engine) as connection:
             connection.execute(
@@ -202,18 +201,19 @@ class ConversationStore:
 
 
 def shorten(text: str, length: int = TITLE_LENGTH) -> str:
-    """The beginning of a text on one line, cut between words where it can be."""
+    """Return a text on one line, truncated between words if possible."""
     line = " ".join(text.split())
     if len(line) <= length:
         return line
     head = line[: length - 1]
-    # A cut inside a word only where the words are as long as the line.
+    # Truncated inside a word only if words are as long as the line.
     between = head.rfind(" ")
     return (head[:between] if between > length // 2 else head).rstrip(" ,.;:") + "…"
 
 
 @cache
-def _answers() -> TypeAdapter[Answer]:
+def answer_schema() -> TypeAdapter[Answer]:
+    """Return the form in which answers are stored as JSON."""
     from pydantic import TypeAdapter
 
     return TypeAdapter(Answer)
@@ -225,8 +225,8 @@ def _read_answer(stored: Any) -> Answer | None:
     if stored is None:
         return None
     try:
-        return _answers().validate_python(stored)
+        return answer_schema().validate_python(stored)
     except ValidationError:
-        # Written by a version with another shape: what a person read is still there.
+        # Another version stored it in a different form; at least the text can be shown.
         text = stored.get("text") if isinstance(stored, dict) else None
         return Answer(text=text if isinstance(text, str) else "", status="answered")

@@ -1,9 +1,9 @@
-"""Checking an answer against its passages, in code: what is cited, and how well is it supported?
+"""Grounding: checking the citations and the support of an answer by its passages, in code.
 
-The support of a sentence by its evidence is 1 when the evidence contains it word for word; otherwise the mean of
-two things that fail in different ways: the share of its words that the evidence contains, and the cosine
-between it and the evidence's nearest sentence. A number that the evidence does not contain halves it, since a
-wrong figure changes neither of the two much.
+The support of a sentence is 1 if its evidence contains it verbatim. Otherwise it is the mean of two values that
+fail in different ways: the share of its words that the evidence contains, and the cosine between it and the most
+similar sentence of the evidence. A number that the evidence does not contain halves it, since a wrong number
+hardly changes either value.
 """
 
 from __future__ import annotations
@@ -31,26 +31,25 @@ _MARKERS = re.compile(rf"{CODE}|(?P<markers>\[\d{{1,3}}\](?:\s*\[\d{{1,3}}\])*)"
 _LISTS = re.compile(rf"{CODE}|\[(?P<numbers>\d{{1,3}}(?:\s*[,;]\s*\d{{1,3}})+)\]", re.DOTALL)
 _WORD = re.compile(r"[^\W_]+")
 _SPACE = re.compile(r"\s+")
-# The beginning of a further line of a quotation.
+# The beginning of a continued line of a quotation.
 _QUOTED = re.compile(r"[\r\n][ \t]*>[> \t]*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-# Shorter words carry grammar more often than content.
+# Shorter words are rarely content words.
 SHORTEST_WORD = 3
 LONGEST_EMBEDDED = 400
-"""Sentences of one answer that are compared by meaning. No answer has as many, and each takes milliseconds; what
-comes behind them is compared by its words."""
+"""Maximum sentences of an answer that are embedded, at milliseconds each; further ones are compared by words."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grounded:
-    """What the check found.
+    """The result of the check.
 
     Attributes:
-        text: The answer without markers that point at nothing.
-        citations: In order of first use.
-        claims: The sentences, in order, with their places in ``text``.
-        support: Of the least supported sentence, 0 to 1; None where nothing was claimed.
-        best: Of the best supported sentence, 0 to 1.
+        text: The answer without markers of missing passages.
+        citations: Citations in order of first use.
+        claims: Sentences in order, with their offsets in ``text``.
+        support: Support of the least supported sentence, 0 to 1; None without claims.
+        best: Support of the best supported sentence, 0 to 1.
     """
 
     text: str
@@ -61,13 +60,13 @@ class Grounded:
 
 
 def ground(text: str, hits: Sequence[Hit], encoder: Encoder, min_support: float = 0.0) -> Grounded:
-    """Check each sentence of an answer against the passages that it cites, or against all when it cites none.
+    """Check every sentence of an answer against its cited passages, or against all passages if it cites none.
 
     Args:
         text: The answer with markers ``[n]``.
         hits: The passages of the prompt, in order of their markers.
-        encoder: For likeness beyond common words.
-        min_support: Support from which a sentence counts as supported.
+        encoder: Encoder for the similarity of sentences.
+        min_support: Minimum support of a supported sentence.
     """
     cleaned = _without_strays(_LISTS.sub(lambda found: _one_by_one(found, len(hits)), text), len(hits)).strip()
     evidence = [_Evidence(hit, encoder) for hit in hits]
@@ -96,7 +95,7 @@ def ground(text: str, hits: Sequence[Hit], encoder: Encoder, min_support: float 
 
 
 def with_citations(text: str, where: CitationStyle) -> str:
-    """An answer with its markers in the text, after it in order of first use, or without them."""
+    """Return an answer with its markers in the text, after it in order of first use, or without markers."""
     if where == "inline":
         return text
     plain = without_markers(text).strip()
@@ -105,11 +104,11 @@ def with_citations(text: str, where: CitationStyle) -> str:
 
 
 def moved(claims: Sequence[Claim], text: str, where: CitationStyle) -> tuple[Claim, ...]:
-    """The claims of an answer with their places in ``with_citations(text, where)``."""
+    """Return the claims of an answer with their offsets in ``with_citations(text, where)``."""
     if where == "inline":
         return tuple(claims)
     plain = without_markers(text)
-    # Where each run of markers begins and ends, and how much shorter the text is from its end on.
+    # Start and end of every run of markers, and by how much the text is shorter after it.
     starts, ends, shorter = [0], [0], [len(plain) - len(plain.lstrip())]
     for run in RUNS.finditer(text):
         if not run["code"]:
@@ -122,7 +121,7 @@ def moved(claims: Sequence[Claim], text: str, where: CitationStyle) -> tuple[Cla
         if at is None:
             return None
         past = bisect_right(ends, at)
-        # A sentence may begin with an underscore that goes with the markers before it.
+        # A sentence may start with an underscore that is removed with the markers before it.
         at = min(at, starts[past]) if past < len(starts) else at
         return min(max(at - shorter[past - 1], 0), last)
 
@@ -130,7 +129,7 @@ def moved(claims: Sequence[Claim], text: str, where: CitationStyle) -> tuple[Cla
 
 
 def _without_strays(text: str, count: int) -> str:
-    """The text without markers beyond the passages, and without the space before them."""
+    """Remove markers of missing passages, and the space before them."""
 
     def kept(found: re.Match[str]) -> str:
         return found[0] if found["code"] or 1 <= int(found["number"]) <= count else ""
@@ -139,7 +138,7 @@ def _without_strays(text: str, count: int) -> str:
 
 
 def _one_by_one(found: re.Match[str], count: int) -> str:
-    """``[1, 2]`` as ``[1][2]``, where both are passages."""
+    """Return ``[1, 2]`` as ``[1][2]`` if both passages exist."""
     numbers = [int(number) for number in re.findall(r"\d+", found["numbers"] or "")]
     if not numbers or not all(1 <= number <= count for number in numbers):
         return found[0]
@@ -148,7 +147,7 @@ def _one_by_one(found: re.Match[str], count: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Sentence:
-    """A sentence of an answer: its words on one line without markers, those that follow it, and its place."""
+    """A sentence of an answer: its words on one line without markers, its markers, and its offsets."""
 
     words: str
     markers: tuple[int, ...]
@@ -157,7 +156,7 @@ class _Sentence:
 
 
 class _Claim:
-    """What a sentence of an answer says; ``vector`` is None where it is compared by its words alone."""
+    """The content of a sentence; ``vector`` is None if it is compared only by words."""
 
     def __init__(self, text: str, vector: Callable[[], NDArray[np.float32]] | None) -> None:
         self.text = text
@@ -167,7 +166,7 @@ class _Claim:
 
 
 class _Evidence:
-    """A passage that claims are held against; what costs time is reckoned when it is needed, and once."""
+    """A passage as evidence for claims; expensive values are computed at first use."""
 
     def __init__(self, hit: Hit, encoder: Encoder) -> None:
         self.text = hit.passage.text
@@ -190,9 +189,9 @@ class _Evidence:
 
 
 def _checkable(texts: Sequence[str], encoder: Encoder) -> dict[str, _Claim]:
-    """What is claimed, each once by its words."""
+    """Return the distinct claims by their words."""
     distinct = list(dict.fromkeys(texts))
-    # All at once, and not at all where every claim stands in its passage word for word.
+    # One batch, which is skipped if all claims are verbatim.
     vectors = cache(lambda: encoder.embed(distinct[:LONGEST_EMBEDDED]))
     return {
         words: _Claim(words, partial(lambda place: vectors()[place], at) if at < LONGEST_EMBEDDED else None)
@@ -201,12 +200,12 @@ def _checkable(texts: Sequence[str], encoder: Encoder) -> dict[str, _Claim]:
 
 
 def _claims(text: str) -> list[_Sentence]:
-    """The sentences of an answer, each without markers and with the numbers of those that follow it."""
+    """Return the sentences of an answer without markers, and with the numbers of their markers."""
     claims: list[_Sentence] = []
     at = 0
     for match in (*(each for each in _MARKERS.finditer(text) if each["markers"]), None):
         part = text[at : match.start() if match else len(text)]
-        # A further line of a quotation begins a sentence as any line does; the places stay the same.
+        # Continued lines of a quotation start sentences like other lines; offsets stay the same.
         part = _QUOTED.sub(lambda found: found[0].replace(">", " "), part)
         bare = part.lstrip(" .,;:")
         first = at + len(part) - len(bare)
@@ -249,14 +248,14 @@ def _citation(number: int, hit: Hit, support: float, sentence: Sentence | None) 
 
 
 def _span_of(claim: str, text: str) -> Sentence | None:
-    """Where a claim stands in a text whose white space may differ."""
+    """Find a claim in a text whose white space may differ."""
     pattern = r"(?:\s*\[\d{1,3}\]_?)*\s+(?:>[> \t]*)?".join(re.escape(word) for word in claim.split(" "))
     match = re.search(pattern, text)
     return Sentence(match.group(), match.start(), match.end()) if match else None
 
 
 def _plain(text: str) -> str:
-    """The text on one line, without markers, the fence around quotations and tokens of chat templates."""
+    """Return a text on one line, without markers, quotation fences and chat template tokens."""
     return without_tokens(_SPACE.sub(" ", _QUOTED.sub(" ", without_markers(text))).strip())
 
 

@@ -1,4 +1,4 @@
-"""A filled prompt sent to a model as it is: no search, no checked citations."""
+"""A chain that sends a filled prompt to a model, without retrieval and grounding."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def build_prompt_chain(
     messages: Sequence[BaseMessage], prompt_sha256: str, model: BaseChatModel, frame: Answer
 ) -> Runnable[Ask, Answer]:
-    """Compose the two steps of a prompt whose values are given.
+    """Compose the two steps.
 
     Args:
         messages: The filled prompt.
         prompt_sha256: Hash of its template.
-        frame: What is known of the answer before the model writes.
+        frame: The answer without the reply.
     """
 
     async def fill(ask: Ask, config: RunnableConfig) -> FilledPrompt:

@@ -1,4 +1,4 @@
-"""The bundle that answers a question."""
+"""Releases: the versioned bundles that answer questions."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from rag.settings import AnswerSettings, DecodingSettings, GroundingSettings, Re
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Everything that decides an answer; equal releases answer alike.
+    """Everything that determines an answer; equal releases answer alike.
 
     Attributes:
-        fingerprint: Of the index.
+        fingerprint: Fingerprint of the index.
         prompt: ``NAME@VERSION``.
-        prompt_sha256: Of the prompt's content.
+        prompt_sha256: Hash of the prompt's content.
         adapter: The adapter of the reader, the generator or a local model; empty without one.
         reranker: The adapter of the reranker; empty without one.
-        condenser: The adapter of the small generator where it makes follow-ups stand alone; else empty.
+        condenser: The adapter of the small generator if it rewrites follow-ups; else empty.
     """
 
     corpus: str
@@ -37,21 +37,21 @@ class Release:
 
     @property
     def name(self) -> str:
-        """A short identity: ``r-`` and eight hexadecimal digits."""
+        """Short identity: ``r-`` and eight hexadecimal digits."""
         return f"r-{self.sha256[:8]}"
 
     @property
     def sha256(self) -> str:
-        """The whole identity, 64 hexadecimal digits."""
-        told = json.dumps(asdict(self), sort_keys=True, default=lambda section: section.model_dump())
-        return hashlib.sha256(told.encode()).hexdigest()
+        """Complete identity, 64 hexadecimal digits."""
+        content = json.dumps(asdict(self), sort_keys=True, default=lambda section: section.model_dump())
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def k(self) -> int:
-        """Passages that reach the prompt."""
+        """Number of passages in the prompt."""
         return self.retrieval.k
 
     @property
     def mode(self) -> SearchMode:
-        """Which sides are searched."""
+        """The sides of the index that are searched."""
         return self.retrieval.mode

@@ -1,4 +1,4 @@
-"""The steps of the chain, and what passes between them: each step returns only what it adds."""
+"""The steps of the chain, and the data between them; a step returns only what it adds."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import RunnableConfig
 
-# Turns of a conversation that the condense prompt shows.
+# Maximum turns in the condense prompt.
 HISTORY = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Condensed:
-    """The question as it is searched for."""
+    """The question for the search."""
 
     standalone: str
 
@@ -46,7 +46,7 @@ class Retrieval:
 
 @dataclass(frozen=True, slots=True)
 class PromptInput:
-    """What the template is filled with."""
+    """The values of the template."""
 
     standalone: str
     hits: tuple[Hit, ...]
@@ -74,7 +74,7 @@ class FilledPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An answer that is not checked yet."""
+    """An unchecked answer."""
 
     standalone: str
     hits: tuple[Hit, ...]
@@ -83,14 +83,14 @@ class Draft:
 
 @dataclass(frozen=True)
 class Steps:
-    """The parts of one release, ready to run.
+    """The parts of a release, ready to run.
 
     Attributes:
-        model: Writes the answer.
-        condenser: Rewrites follow-ups; None where no model can, and topic words are carried over instead.
-        answer, condense_prompt: The prompts of the two.
-        repair_prompt: Asks again where an answer does not fit the JSON schema.
-        unsupported: Settings that the model does not honour, for the answer to say.
+        model: The model that writes the answer.
+        condenser: The model that rewrites follow-ups; None to add topic words instead.
+        answer_prompt, condense_prompt: The prompts of these models.
+        repair_prompt: The prompt for an answer that does not match the JSON schema.
+        unsupported: Settings that the model does not support, which the answer reports.
     """
 
     release: Release
@@ -104,8 +104,8 @@ class Steps:
     unsupported: tuple[str, ...] = ()
 
     async def condense(self, ask: Ask, config: RunnableConfig) -> Condensed:
-        """Rewrite a follow-up so that it stands alone."""
-        # What is added to a question, or written in its place, does not make it too long to be searched for.
+        """Rewrite a follow-up as a standalone question."""
+        # Additions must not make a question too long for the search.
         limit = self.retriever.question_chars
         if not ask.history:
             return Condensed(ask.question)
@@ -127,7 +127,7 @@ class Steps:
         return Retrieval(tuple(hits))
 
     async def prompt(self, given: PromptInput, config: RunnableConfig) -> FilledPrompt:
-        """Fill the template with as many passages as the token budget takes; the question is never shortened."""
+        """Fill the template with the passages that fit the token budget; the question is never truncated."""
         kept = await asyncio.to_thread(self._within_budget, given.hits)
         messages = self._filled(
             beside(given.standalone), [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept]
@@ -145,7 +145,7 @@ class Steps:
         return FilledPrompt(self.answer_prompt.sha256, tuple(messages), kept, evidence)
 
     def _filled(self, question: str, passages: Sequence[tuple[str, str]]) -> list[BaseMessage]:
-        """The answer prompt with a question and the places and texts of passages."""
+        """Fill the answer prompt with a question and the places and texts of passages."""
         entries = "\n".join(
             _fragment(self.answer_prompt, "passage", {"number": str(number), "place": place, "text": text})
             for number, (place, text) in enumerate(passages, 1)
@@ -153,14 +153,14 @@ class Steps:
         return _messages(self.answer_prompt, {"question": question, "passages": entries, "refusal": self.refusal})
 
     async def generate(self, prompt: ModelInput, config: RunnableConfig) -> Reply:
-        """Let the model write."""
+        """Generate the answer."""
         if prompt.evidence is None or not prompt.evidence.passages:
             return Reply(self.refusal, Usage(0, 0))
         reply = await reply_to(self.model, prompt, config)
         return reply if self._schema is None else await self._fitting(reply, prompt, config)
 
     async def _fitting(self, reply: Reply, prompt: ModelInput, config: RunnableConfig) -> Reply:
-        """Return the reply where it fits the schema, else a second one; a refusal need not fit."""
+        """Return a reply that matches the schema, asking a second time if needed; a refusal need not match."""
         try:
             await self._parsed(reply.text)
         except NotTheSchema as first:
@@ -174,19 +174,19 @@ class Steps:
                 await self._parsed(repaired.text)
             except NotTheSchema as second:
                 raise ModelProtocolError(
-                    f"The model's answer does not fit the JSON schema, also when asked again: {second.reason}.",
-                    fix="Say in the prompt what JSON is wanted, or choose another model.",
+                    f"The model's answers do not match the JSON schema: {second.reason}.",
+                    fix="Describe the JSON in the prompt, or choose another model.",
                 ) from second
             return replace(repaired, usage=_sum(reply.usage, repaired.usage))
         return reply
 
     async def _parsed(self, text: str) -> object:
-        # A schema may take its time.
+        # Validation may take long.
         return await asyncio.to_thread(parse, text, self._schema or {})
 
     @property
     def _schema(self) -> dict[str, Any] | None:
-        # A model that cannot write JSON says so, and is not asked for it.
+        # A model without JSON support is not asked for JSON.
         return None if "decoding.json_schema" in self.unsupported else self.release.decoding.json_schema
 
     async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
@@ -214,7 +214,7 @@ class Steps:
         estimates = [value for value in (checked.support, reply.confidence) if value is not None]
         where = self.release.answer.citations
         if self._schema:
-            # JSON stays as the model wrote it, and its texts have no place in it as they are.
+            # JSON stays unchanged, and its texts have no offsets in it because of escapes.
             text = reply.text.strip()
             claims = tuple(replace(claim, start=None, end=None) for claim in checked.claims)
         else:
@@ -227,18 +227,18 @@ class Steps:
             citations=checked.citations,
             claims=claims,
             support=min(estimates, default=None),
-            # Places in what the model wrote: of no use once a marker was taken out of it.
+            # The offsets refer to the reply, and become invalid when a marker is removed.
             spans=reply.spans if text == reply.text else (),
             cut=reply.truncated,
         )
 
     @property
     def refusal(self) -> str:
-        """The sentence that says that the documents do not answer."""
+        """The sentence for questions that the documents do not answer."""
         return _fragment(self.answer_prompt, "refusal", {}).strip()
 
     def _within_budget(self, hits: Sequence[Hit]) -> tuple[Hit, ...]:
-        # As they go into the prompt: the fence costs a token or two for each line.
+        # Counted as in the prompt, because the fence adds a token or two per line.
         counts = self.encoder.tokens.count([quoted(hit.passage.text) for hit in hits])
         kept: list[Hit] = []
         left = self.release.decoding.context_tokens
@@ -248,7 +248,7 @@ class Steps:
             kept.append(hit)
             left -= count
         if hits and not kept:
-            # Even the best passage is too long: its beginning is better than nothing.
+            # Even the best passage is too long, so it is truncated.
             kept.append(replace(hits[0], passage=self._shortened(hits[0].passage, left)))
         return tuple(kept)
 
@@ -260,12 +260,12 @@ class Steps:
             (count,) = self.encoder.tokens.count([quoted(text)])
             if count <= budget or not kept:
                 return replace(passage, text=text, end=passage.start + len(text))
-            # Fewer in the same proportion: what the fence costs goes with the lines.
+            # Reduced in proportion, because the cost of the fence depends on the lines.
             kept = min(kept - 1, kept * budget // count)
 
 
 def place_of(passage: Passage) -> str:
-    """Where a passage stands, for a reader: title, headings, page."""
+    """Return title, headings and page of a passage for display."""
     parts = list(dict.fromkeys(part for part in (passage.title, *passage.headings) if part))
     if passage.page is not None:
         parts.append(f"page {passage.page}")
@@ -273,7 +273,7 @@ def place_of(passage: Passage) -> str:
 
 
 def _sum(one: Usage, other: Usage) -> Usage:
-    """Of two calls; unknown where one did not say."""
+    """Add the usage of two calls; unknown if either is unknown."""
 
     def added(first: int | None, second: int | None) -> int | None:
         return None if first is None or second is None else first + second
@@ -287,8 +287,8 @@ def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessag
     except PromptTemplateError as error:
         raise PromptError(
             str(error),
-            fix="The chain gives question, passages and refusal to an answer prompt, "
-            "history and question to a condense prompt.",
+            fix="An answer prompt has the variables question, passages and refusal, "
+            "a condense prompt history and question.",
         ) from error
 
 

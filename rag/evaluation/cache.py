@@ -1,23 +1,18 @@
-"""Answers that were given already: the same release, index, question and history give the same one."""
+"""Cache of answers by release, index state, question and history."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import time
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from sqlalchemy import Engine, delete, insert, select
 
+from rag.answering.conversation_store import answer_schema
 from rag.database import reading, writing
 from rag.tables import answer_cache
 from rag.types import Answer, Turn
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pydantic import TypeAdapter
 
 
 class AnswerCache:
@@ -27,44 +22,37 @@ class AnswerCache:
         self._engine = engine
 
     def get(self, key: str) -> Answer | None:
-        """The answer under a key of ``key_of``; None where there is none, or of another version's form."""
+        """Return the answer for a key of ``key_of``; None without one, or if another version stored it."""
         from pydantic import ValidationError
 
         with reading(self._engine) as connection:
-            held = connection.scalar(select(answer_cache.c.answer).where(answer_cache.c.key == key))
-        if held is None:
+            stored = connection.scalar(select(answer_cache.c.answer).where(answer_cache.c.key == key))
+        if stored is None:
             return None
         try:
-            return _answers().validate_python(held)
+            return answer_schema().validate_python(stored)
         except ValidationError:
             return None
 
     def put(self, key: str, answer: Answer) -> None:
-        """Keep an answer in place of an earlier one."""
-        held = _answers().dump_python(answer, mode="json")
+        """Store an answer, replacing an earlier one."""
+        stored = answer_schema().dump_python(answer, mode="json")
         with writing(self._engine) as connection:
             connection.execute(delete(answer_cache).where(answer_cache.c.key == key))
-            connection.execute(insert(answer_cache).values(key=key, created=time.time(), answer=held))
+            connection.execute(insert(answer_cache).values(key=key, created=time.time(), answer=stored))
 
     def clear(self) -> int:
-        """Forget all answers, and say how many there were."""
+        """Delete all answers and return their number."""
         with writing(self._engine) as connection:
             return connection.execute(delete(answer_cache)).rowcount
 
 
 def key_of(state: str, question: str, history: Sequence[Turn]) -> str:
-    """What stands for a call: 64 hexadecimal digits.
+    """Return the key of an answer, 64 hexadecimal digits.
 
     Args:
-        state: The release that answers, and the state of its index.
-        question, history: What is asked.
+        state: Identity of the release and of its index's state.
+        question, history: The question and the turns before it.
     """
-    told = [state, question, [[turn.question, turn.answer] for turn in history]]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
-
-
-@cache
-def _answers() -> TypeAdapter[Answer]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Answer)
+    parts = [state, question, [[turn.question, turn.answer] for turn in history]]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Candidates: cases that a model proposes, and that a person accepts or turns down.
+"""Candidates: cases that a model proposes, and that a person accepts or rejects.
 
 Only this module touches the table ``candidates``.
 """
@@ -9,68 +9,68 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Select, exc, insert, select, update
+from sqlalchemy import Connection, Engine, Select, insert, select, update
 
 from rag import tables as db
 from rag.database import reading, writing
 from rag.documents.sentences import split_sentences
-from rag.errors import DatabaseError, DatasetError
+from rag.errors import DatasetError
 from rag.evaluation.cases import Case, bare_question, make_id, source_name
 from rag.evaluation.dataset_store import (
     PART,
-    TRIES,
     Addition,
     DatasetStore,
     check_name,
     ensure_dataset,
     keep_cases,
+    retry_conflicts,
 )
 
 TAG = "candidate"
-# Words of a sentence that a question may be asked about: a shorter one says little, a longer one too much.
+# Words of a sentence for a question; shorter ones say too little, longer ones too much.
 WORDS = range(6, 41)
 
 
 def propose(passages: Iterable[tuple[str, str]], write_question: Callable[[str], str]) -> Iterator[Case]:
-    """A case for each passage, about its sentence that says most.
+    """Yield a case for the most informative sentence of every passage.
 
-    Passages without such a sentence, and questions that are empty, are none, or were written before, are left out.
+    Passages without a suitable sentence are left out, as are texts that are no questions, and repeated questions.
 
     Args:
-        passages: Text, and the source's name as a case has it (``rag.evaluation.cases.source_name``).
-        write_question: Writes a question that a sentence answers; called once for a passage.
+        passages: Pairs of text and source name (``rag.evaluation.cases.source_name``).
+        write_question: Writes a question that a sentence answers; called once per passage.
     """
-    seen: set[str] = set()
+    asked: set[str] = set()
     for text, source in passages:
-        sentence = _telling(text)
+        sentence = _informative_sentence(text)
         question = " ".join(write_question(sentence).split()) if sentence else ""
         bare = bare_question(question)
-        if not question.endswith("?") or not any(map(str.isalnum, bare)) or bare in seen:
+        if not question.endswith("?") or not any(map(str.isalnum, bare)) or bare in asked:
             continue
-        seen.add(bare)
+        asked.add(bare)
         yield Case(id=make_id(question), question=question, answers=(sentence,), sources=(source,), tags=(TAG,))
 
 
-def _telling(text: str) -> str:
-    """The sentence with the most distinct words; empty where none is fit."""
-    fit = [" ".join(each.text.split()) for each in split_sentences(text) if not each.heading]
-    fit = [sentence for sentence in fit if len(sentence.split()) in WORDS]
-    return max(fit, key=lambda sentence: len(set(sentence.casefold().split())), default="")
+def _informative_sentence(text: str) -> str:
+    """Return the sentence with the most distinct words; empty if none is suitable."""
+    sentences = [" ".join(sentence.text.split()) for sentence in split_sentences(text) if not sentence.heading]
+    suitable = [sentence for sentence in sentences if len(sentence.split()) in WORDS]
+    return max(suitable, key=lambda sentence: len(set(sentence.casefold().split())), default="")
 
 
 def draw_passages(engine: Engine, index_id: int, seed: int = 0) -> Iterator[tuple[str, str]]:
-    """The passages of an index in an order drawn by chance, for ``propose``.
+    """Yield the passages of an index in random order, for ``propose``.
 
     Args:
         engine: The database.
         index_id: ``rag.indexing.corpus_index.CorpusIndex.id``.
-        seed: Equal seeds give equal orders.
+        seed: Seed of the order.
     """
-    held = (db.texts.c.index_id == index_id) & (db.texts.c.state == "ready")
+    ready = (db.texts.c.index_id == index_id) & (db.texts.c.state == "ready")
     with reading(engine) as connection:
-        query = select(db.passages.c.id).join(db.texts).where(held).order_by(db.passages.c.id)
+        query = select(db.passages.c.id).join(db.texts).where(ready).order_by(db.passages.c.id)
         numbers = list(connection.scalars(query))
-    random.Random(seed).shuffle(numbers)  # noqa: S311 - it draws, and keeps no secret
+    random.Random(seed).shuffle(numbers)  # noqa: S311 - not for security
     for at in range(0, len(numbers), PART):
         part = numbers[at : at + PART]
         with reading(engine) as connection:
@@ -89,7 +89,7 @@ def _with_names(numbers: Sequence[int]) -> Select[Any]:
         .join(db.documents, db.documents.c.text_id == db.passages.c.text_id)
         .join(db.sources, db.sources.c.id == db.documents.c.source_id)
         .where(db.passages.c.id.in_(numbers))
-        # Of several files with the same text the first by path speaks for it: it comes last.
+        # If several files share a text, the last row wins: the first file by path.
         .order_by(db.sources.c.path.desc(), db.documents.c.id.desc())
     )
 
@@ -102,32 +102,27 @@ class CandidateStore:
         self._datasets = DatasetStore(engine)
 
     def put(self, dataset: str, cases: Iterable[Case]) -> int:
-        """Keep what is proposed for a dataset, until a person decides. The dataset need not exist.
+        """Store proposed cases for a dataset, which need not exist yet.
 
         Returns:
-            How many are new: a question that waits, was decided or is in the newest version is not taken again.
+            The number of new candidates; known ones, and cases of the newest version, are skipped.
 
         Raises:
-            DatasetError: The name cannot be that of a dataset.
+            DatasetError: The name is invalid.
         """
         check_name(dataset)
         proposed = {case.id: case for case in cases}
-        for _ in range(TRIES):
+
+        def put() -> int:
             newest = self._datasets.newest(dataset)
-            held = {case.id for case in self._datasets.cases(newest)} if newest else set()
-            try:
-                with writing(self._engine) as connection:
-                    return _put(connection, dataset, [case for case in proposed.values() if case.id not in held])
-            except DatabaseError as error:
-                # Another process proposed the same in the same moment.
-                if not isinstance(error.__cause__, exc.IntegrityError):
-                    raise
-        raise DatasetError(
-            f"Nothing was proposed: others propose for {dataset} all the time.", fix="Try again later."
-        )
+            known = {case.id for case in self._datasets.cases(newest)} if newest else set()
+            with writing(self._engine) as connection:
+                return _put(connection, dataset, [case for case in proposed.values() if case.id not in known])
+
+        return retry_conflicts(put, dataset)
 
     def waiting(self, dataset: str) -> tuple[Case, ...]:
-        """The candidates that nobody has decided on, in the order in which they came."""
+        """Return the undecided candidates in the order of their proposal."""
         with reading(self._engine) as connection:
             contents = connection.scalars(
                 _candidates(db.cases.c.content, dataset)
@@ -137,26 +132,26 @@ class CandidateStore:
         return tuple(Case.model_validate(content) for content in contents)
 
     def accept(self, dataset: str, ids: Sequence[str], *, by: str, message: str = "") -> Addition:
-        """Save a version of the dataset with these candidates; their tag stays, and tells who asked.
+        """Add candidates to the dataset; they keep their tag.
 
         Raises:
-            DatasetError: One of them is not waiting; then all go on waiting.
+            DatasetError: One of them is not undecided; then nothing changes.
         """
         chosen = self._chosen(dataset, ids)
-        told = message or f"accepted {len(chosen)} candidate{'' if len(chosen) == 1 else 's'}"
-        added = self._datasets.add(dataset, chosen, by=by, message=told)
-        # After a crash in between they still wait, and accepting them again changes nothing.
+        default = f"accepted {len(chosen)} candidate{'' if len(chosen) == 1 else 's'}"
+        added = self._datasets.add(dataset, chosen, by=by, message=message or default)
+        # After a crash in between, they can be accepted again without effect.
         self._set(dataset, chosen, "accepted")
         return added
 
     def reject(self, dataset: str, ids: Sequence[str]) -> int:
-        """Turn candidates down, so that they are not proposed again.
+        """Reject candidates, so that they are not proposed again.
 
         Returns:
-            How many.
+            Their number.
 
         Raises:
-            DatasetError: One of them is not waiting; then all go on waiting.
+            DatasetError: One of them is not undecided; then nothing changes.
         """
         chosen = self._chosen(dataset, ids)
         self._set(dataset, chosen, "rejected")
@@ -164,13 +159,14 @@ class CandidateStore:
 
     def _chosen(self, dataset: str, ids: Sequence[str]) -> list[Case]:
         waiting = {case.id: case for case in self.waiting(dataset)}
-        strange = [each for each in dict.fromkeys(ids) if each not in waiting]
-        if strange:
+        wanted = dict.fromkeys(ids)
+        missing = [case_id for case_id in wanted if case_id not in waiting]
+        if missing:
             raise DatasetError(
-                f"No candidate of {dataset} that waits is called {', '.join(strange[:5])}.",
+                f"There is no undecided candidate {', '.join(missing[:5])} of {dataset}.",
                 fix=f"`ragsmith datasets candidates {dataset}` shows them.",
             )
-        return [waiting[each] for each in dict.fromkeys(ids)]
+        return [waiting[case_id] for case_id in wanted]
 
     def _set(self, dataset: str, cases: Sequence[Case], state: str) -> None:
         digests = [case.sha256 for case in cases]

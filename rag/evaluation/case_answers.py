@@ -1,4 +1,4 @@
-"""A case with the answers of all variants, and what makes it worth a look."""
+"""Cases with the answers of all variants, and their classification for review."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rag.evaluation.run_store import Cell, by_case
 
 Outcome = Literal["right", "wrong", "refused", "failed", "unknown"]
 
-# Points of a judge from which an answer counts as right.
+# Minimum points from the judge for a right answer.
 GOOD = 4.0
 WRONG: frozenset[Outcome] = frozenset({"wrong", "refused"})
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A case and what the variants answered.
+    """A case with the answers of all variants.
 
     Attributes:
-        position: The case's number in the dataset version, from 0.
-        cells: One for each variant, None where there is no answer yet.
+        position: Position of the case in the dataset version, from 0.
+        cells: The answers by variant; None if there is no answer yet.
     """
 
     position: int
@@ -32,12 +32,12 @@ class Answered:
 
     @property
     def there(self) -> tuple[Cell, ...]:
-        """The answers that are there."""
+        """The answers that exist so far."""
         return tuple(cell for cell in self.cells if cell is not None)
 
 
 class Kind(Enum):
-    """Why to look at a case, what matters most first; the value tells it."""
+    """Reasons to review a case, most important first; the value is the title."""
 
     FAILED = "A variant failed"
     SPLIT = "Right in one variant, wrong in another"
@@ -49,12 +49,12 @@ class Kind(Enum):
 def side_by_side(
     cases: Iterable[Case], cells: Callable[[int], Iterator[Cell]], variants: int
 ) -> Iterator[Answered]:
-    """Every case in order, also one without any answer; one answer of each variant is held at a time.
+    """Yield all cases in order, including those without answers; memory holds one case at a time.
 
     Args:
-        cases: Of the dataset version.
-        cells: The answers of a variant, by its number, in the order of the cases.
-        variants: How many there are.
+        cases: Cases of the dataset version, in order.
+        cells: Returns the answers of a variant by its index, in the order of the cases.
+        variants: Number of variants.
     """
     found = by_case([cells(number) for number in range(variants)])
     row = next(found, None)
@@ -67,10 +67,10 @@ def side_by_side(
 
 
 def outcome(cell: Cell) -> Outcome:
-    """What became of an answer, in one word.
+    """Classify an answer.
 
-    ``refused`` is a refusal where an answer was due. Where nothing is known of the right answer, neither from the
-    case nor from a judge, it is ``unknown``.
+    ``refused`` is a refusal where an answer was expected. Without a reference answer and a judge, the outcome is
+    ``unknown``.
     """
     if cell.status in ("failed", "cancelled"):
         return "failed"
@@ -90,7 +90,7 @@ def outcome(cell: Cell) -> Outcome:
 
 
 def kind_of(answered: Answered) -> Kind:
-    """Why to look at it."""
+    """Return the most important reason to review a case."""
     cells = answered.there
     if any(cell.status in ("failed", "cancelled") for cell in cells):
         return Kind.FAILED

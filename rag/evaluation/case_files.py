@@ -1,9 +1,9 @@
-"""Files of cases: JSON lines, a JSON list, CSV and TSV; SQuAD's format is read as well.
+"""Files of cases: JSON lines, JSON lists, CSV and TSV; SQuAD's format can be read, too.
 
-A case has the keys of ``rag.evaluation.cases.Case``; only the question is required. Other names are known too:
-``answer``, ``expected_answer`` and ``reference`` are answers, as are ``answer_1``, ``answer_2`` …; ``source`` is a
-source; ``refuse`` and ``unanswerable`` say that it must be refused, ``answerable`` says the opposite. How a table
-holds a case is told in ``rag.evaluation.case_tables``.
+A case has the keys of ``rag.evaluation.cases.Case``; only the question is required. Other names are accepted:
+``answer``, ``expected_answer``, ``reference``, ``answer_1``, ``answer_2`` … for answers, ``source`` for sources,
+``refuse`` and ``unanswerable`` for ``must_refuse``, and ``answerable`` for its opposite. For tables, see
+``rag.evaluation.case_tables``.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from rag.evaluation.squad import read_articles
 
 KINDS = "JSON lines (.jsonl), a JSON list (.json), CSV (.csv) and TSV (.tsv)"
 _SPACE = re.compile(r"[ \t\r\n]*")
-# Inside JSON they are plain characters, and some readers of JSON lines would end a line there.
+# Valid inside JSON strings, but some readers of JSON lines end a line there.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}
 _HEAD = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that is no case.
+    """A row that is not a valid case.
 
     Attributes:
-        number: Its first line, from 1; in SQuAD's format the place of the question, from 1.
-        reason: A clause.
+        number: Its first line, from 1; in SQuAD's format the number of the question, from 1.
+        reason: The problem as a clause.
     """
 
     number: int
@@ -45,11 +45,11 @@ class BadRow:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
-        cases: Those that are good, in order, each with an id of its own.
-        problems: What is left out, in order.
+        cases: The valid cases in order, with distinct ids.
+        problems: The rows that are left out, in order.
     """
 
     cases: tuple[Case, ...]
@@ -57,13 +57,13 @@ class Preview:
 
 
 def read_cases(path: Path) -> Preview:
-    """Read a file of cases; its ending says what it is.
+    """Read a file of cases; its suffix determines the format.
 
-    Of cases that are there twice, or share an id, the first is taken and the others are named as bad. A column
-    that no case has is named as bad on the first line, and left out.
+    Duplicates, and cases with an id that is already taken, are reported as problems. So are unknown columns, on
+    the first line; they are left out.
 
     Raises:
-        DatasetError: It cannot be read, is not UTF-8, is none of these formats, or broken as a whole.
+        DatasetError: The file cannot be read, is not UTF-8, or is malformed as a whole, or its format is unknown.
     """
     readers = {
         ".jsonl": _jsonl,
@@ -75,7 +75,7 @@ def read_cases(path: Path) -> Preview:
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise DatasetError(f"{path} cannot be read: its ending tells no format.", fix=f"Known are {KINDS}.")
+        raise DatasetError(f"{path} cannot be read: its format is unknown.", fix=f"Use {KINDS}.")
     try:
         with path.open("rb") as head:
             if b"\x00" in head.read(_HEAD):
@@ -89,19 +89,17 @@ def read_cases(path: Path) -> Preview:
 
 
 def write_cases(path: Path, cases: Iterable[Case]) -> int:
-    """Write JSON lines, CSV or TSV, as the ending says; whole or not at all.
+    """Write JSON lines, CSV or TSV, depending on the suffix, atomically.
 
     Returns:
-        How many cases were written.
+        The number of cases.
 
     Raises:
-        DatasetError: It cannot be written, the ending is another, or a text is longer than CSV readers take.
+        DatasetError: The file cannot be written, the suffix is unknown, or a text is too long for CSV readers.
     """
     suffix = path.suffix.lower()
     if suffix not in (".jsonl", ".ndjson", ".csv", ".tsv"):
-        raise DatasetError(
-            f"{path} cannot be written: its ending tells no format.", fix="End it in .jsonl or .csv."
-        )
+        raise DatasetError(f"{path} cannot be written: its format is unknown.", fix="Use .jsonl, .csv or .tsv.")
     try:
         with atomic_write(path) as binary:
             file = TextIOWrapper(binary, encoding="utf-8", newline="")
@@ -125,15 +123,15 @@ def _gathered(rows: Iterator[Row]) -> Preview:
             problems.append(BadRow(row.number, row.reason))
             continue
         try:
-            case = read_case(row.told)
+            case = read_case(row.value)
         except ValueError as error:
             problems.append(BadRow(row.number, str(error)))
             continue
         content = case.content_sha256
         where, other = by_id.get(case.id, (0, ""))
         if where:
-            told = "the same case is" if other == content else f"another case with the id {case.id} is"
-            problems.append(BadRow(row.number, f"{told} in line {where}"))
+            duplicate = "the same case" if other == content else f"another case with the id {case.id}"
+            problems.append(BadRow(row.number, f"{duplicate} is in line {where}"))
         elif content in by_content:
             problems.append(BadRow(row.number, f"the same case is in line {by_content[content]} under another id"))
         else:
@@ -161,22 +159,22 @@ def _json(path: Path, file: IO[str]) -> Iterator[Row]:
         yield from _items(text)
     except (ValueError, RecursionError) as error:
         where = f", line {error.lineno}," if isinstance(error, json.JSONDecodeError) else ""
-        told = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise DatasetError(f"{path}{where} is no JSON list of cases: {told}.") from error
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise DatasetError(f"{path}{where} must be a JSON list of cases: {reason}.") from error
 
 
 def _items(text: str) -> Iterator[Row]:
-    """The items of a JSON list, each with its line."""
+    """Yield the items of a JSON list with their lines."""
     decoder = json.JSONDecoder()
     at = _after(text, 0)
     if text[at : at + 1] != "[":
-        raise json.JSONDecodeError("a list begins with [", text, at)
+        raise json.JSONDecodeError("a list must begin with [", text, at)
     line, counted, at = 1, 0, _after(text, at + 1)
     more = text[at : at + 1] != "]"
     while more:
-        told, end = decoder.raw_decode(text, at)
+        item, end = decoder.raw_decode(text, at)
         line, counted = line + text.count("\n", counted, at), at
-        yield Row(line, told)
+        yield Row(line, item)
         at = _after(text, end)
         more = text[at : at + 1] == ","
         if more:
@@ -185,11 +183,11 @@ def _items(text: str) -> Iterator[Row]:
         raise json.JSONDecodeError("expected , or ]", text, at)
     rest = _after(text, at + 1)
     if rest < len(text):
-        raise json.JSONDecodeError("something follows the list", text, rest)
+        raise json.JSONDecodeError("unexpected text after the list", text, rest)
 
 
 def _after(text: str, at: int) -> int:
-    """The first place from ``at`` that is no white space."""
+    """Return the first offset from ``at`` without white space."""
     found = _SPACE.match(text, at)
     return found.end() if found else at
 
@@ -199,7 +197,7 @@ def _squad(path: Path) -> Iterator[Row]:
         articles = read_articles(path)
     except EvaluationError as error:
         raise DatasetError(
-            f"{path} is neither a JSON list of cases nor in SQuAD's format: {error.message}", fix=error.fix
+            f"{path} must be a JSON list of cases, or in SQuAD's format: {error.message}", fix=error.fix
         ) from error
     asked = (
         (article.title.replace("_", " "), question)
@@ -209,14 +207,14 @@ def _squad(path: Path) -> Iterator[Row]:
     )
     for number, (title, question) in enumerate(asked, 1):
         answers = list(dict.fromkeys(text for text, _ in question.answers if text.strip()))
-        told = {
+        row = {
             "id": question.id,
             "question": question.text,
             "answers": answers,
             "must_refuse": not answers,
             "tags": [title] if title.strip() else [],
         }
-        yield Row(number, told)
+        yield Row(number, row)
 
 
 def _write_lines(file: IO[str], cases: Iterable[Case]) -> int:
@@ -228,4 +226,4 @@ def _write_lines(file: IO[str], cases: Iterable[Case]) -> int:
 
 
 def _not_utf8(path: Path) -> DatasetError:
-    return DatasetError(f"{path} is not UTF-8 text.", fix="Save it as UTF-8; spreadsheets call it CSV UTF-8.")
+    return DatasetError(f"{path} must be UTF-8 text.", fix="Save it as UTF-8; spreadsheets call it CSV UTF-8.")

@@ -1,4 +1,4 @@
-"""The names under which a case's parts are known, and a case from what a row of a file holds."""
+"""Rows of case files: the accepted names of a case's fields, and conversion of a row into a case."""
 
 from __future__ import annotations
 
@@ -30,51 +30,50 @@ _NUMBERED = re.compile(r"answer_?[0-9]{1,4}")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a place of a file holds, or why it cannot be told.
+    """One row of a file, or the reason why it could not be read.
 
     Attributes:
         number: Its first line, from 1.
-        told: As ``read_case`` takes it.
-        reason: Why there is nothing, as a clause; empty where there is.
+        value: The input of ``read_case``.
+        reason: The problem as a clause; empty if there is none.
     """
 
     number: int
-    told: Any = None
+    value: Any = None
     reason: str = ""
 
 
-def read_case(told: object) -> Case:
-    """A case from the object that a line of JSON holds.
+def read_case(row: object) -> Case:
+    """Build a case from a parsed JSON object.
 
     Raises:
-        ValueError: It is no case; the message is a clause.
+        ValueError: It is not a valid case; the message is a clause.
     """
-    if not isinstance(told, dict):
-        raise ValueError("it is no JSON object")
-    held: dict[str, Any] = {}
-    for key, value in told.items():
+    if not isinstance(row, dict):
+        raise ValueError("it must be a JSON object")
+    found: dict[str, Any] = {}
+    for key, value in row.items():
         name = "answers" if _NUMBERED.fullmatch(key) else ALIASES.get(key) or str(key)
         if value is None:
             continue
         if name in SEVERAL:
             some = value if isinstance(value, list) else [value]
-            before = held.get(name, [])
-            held[name] = before + [each for each in some if each not in before]
-        elif name in held:
-            raise ValueError(f"it has two of {name}")
+            before = found.get(name, [])
+            found[name] = before + [item for item in some if item not in before]
+        elif name in found:
+            raise ValueError(f"it has several values for {name}")
         else:
-            held[name] = not value if key == "answerable" and isinstance(value, bool) else value
-    if isinstance(held.get("id"), int) and not isinstance(held["id"], bool):
-        held["id"] = str(held["id"])
-    made = "id" not in held
+            found[name] = not value if key == "answerable" and isinstance(value, bool) else value
+    if isinstance(found.get("id"), int) and not isinstance(found["id"], bool):
+        found["id"] = str(found["id"])
     try:
-        # An id stands in until the question is known to be one.
-        case = Case.model_validate(held | ({"id": "-"} if made else {}))
+        # The id is computed once the question is known to be valid.
+        case = Case.model_validate({"id": "-"} | found)
     except ValidationError as error:
         raise ValueError(why(error)) from error
-    return case.model_copy(update={"id": make_id(case.question, case.history)}) if made else case
+    return case if "id" in found else case.model_copy(update={"id": make_id(case.question, case.history)})
 
 
 def is_known(name: str) -> bool:
-    """Whether a case has something of that name."""
+    """Whether a case has a field of that name."""
     return name in COLUMNS or name in ALIASES or _NUMBERED.fullmatch(name) is not None

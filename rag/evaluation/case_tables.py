@@ -1,15 +1,15 @@
 r"""Cases in CSV and TSV.
 
-The columns are the parts of a case, of which only the question is required:
+The columns are the fields of a case, of which only the question is required:
 
     id, question, answers, sources, must_refuse, tags, notes, history
 
-``answers``, ``sources`` and ``tags`` hold several values separated by ``|``; a bar that belongs to a value is
-written ``\|``, and a backslash ``\\``. ``answer_1``, ``answer_2`` … hold one answer each, as it is. ``history`` is
-a JSON list of objects with question and answer.
+``answers``, ``sources`` and ``tags`` contain values separated by ``|``; inside a value, a bar is escaped as ``\|``
+and a backslash as ``\\``. ``answer_1``, ``answer_2`` … contain a single unescaped answer. ``history`` is a JSON
+list of objects with question and answer.
 
-In a table that is written, a cell that begins with ``=``, ``+``, ``-`` or ``@`` is left as it is: a mark before it
-would come back as part of the value. Whoever opens the cases of a stranger in a spreadsheet imports them as text.
+Cells that begin with ``=``, ``+``, ``-`` or ``@`` are written unchanged, since an escape would become part of the
+value. Import cases from untrusted sources into a spreadsheet as text.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ _PIECE = re.compile(r"\\[\\|]|\||[^\\|]+|\\")
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _BLANK = " \t\r\n"
 
-# Python's own reader takes no more, and other programs take less.
+# The limit of Python's csv reader; other programs accept less.
 LONGEST_CELL = 131_072
 
 
 def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
-    """The rows of a table.
+    """Yield the rows of a table.
 
     Args:
-        path: Its name; ``.csv`` is separated by what its first line has most of: comma, semicolon or tab.
+        path: Its path; the delimiter of ``.csv`` is the most frequent in the first line: comma, semicolon or tab.
         file: Opened with ``newline=""``.
 
     Raises:
-        DatasetError: It has no column question, one twice, or is broken as a whole.
+        DatasetError: The column question is missing, a column occurs twice, or the table is malformed.
     """
     first = file.readline()
-    # Spreadsheets of some countries write semicolons and call it CSV.
+    # In some locales, spreadsheets write semicolons into CSV files.
     comma = "\t" if path.suffix.lower() != ".csv" else max(",;\t", key=first.count)
     lines = csv.reader(chain([first], file), delimiter=comma, strict=True)
     begun = 1
@@ -60,37 +60,37 @@ def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
             begun = lines.line_num + 1
     except csv.Error as error:
         raise DatasetError(
-            f"{path}, the row from line {begun} is broken: {error}.",
-            fix='A cell with a line end, a comma or a " stands in "…", and a " in it is written "".',
+            f"{path}, the row from line {begun} is malformed: {error}.",
+            fix='Quote cells with line ends, commas or quotes as "…", and double the quotes inside.',
         ) from error
 
 
 def _header_problems(path: Path, names: list[str]) -> Iterator[Row]:
     if "question" not in names:
         raise DatasetError(
-            f"{path} has no column question in its first line.", fix=f"Name them: {', '.join(COLUMNS)}."
+            f"The first line of {path} must name a column question.", fix=f"The columns are {', '.join(COLUMNS)}."
         )
     known = [name for name in names if name]
     twice = sorted({name for name in known if known.count(name) > 1})
     if twice:
-        raise DatasetError(f"{path} has two columns {', '.join(twice)}.", fix="Rename or remove one of the two.")
+        raise DatasetError(f"{path} has several columns {', '.join(twice)}.", fix="Rename or remove one of them.")
     strange = [name for name in known if not is_known(name)]
     if strange:
-        yield Row(1, reason=f"a case has nothing called {', '.join(strange)}: these columns are left out")
+        yield Row(1, reason=f"unknown columns are left out: {', '.join(strange)}")
 
 
 def _row(number: int, names: list[str], cells: list[str]) -> Row:
     if any(cell.strip(_BLANK) for cell in cells[len(names) :]):
-        return Row(number, reason=f"it has {len(cells)} cells, and the first line names {len(names)}")
-    told: dict[str, Any] = {}
+        return Row(number, reason=f"it has {len(cells)} cells, but the first line names {len(names)}")
+    values: dict[str, Any] = {}
     for name, cell in zip(names, cells, strict=False):
         if not is_known(name) or not cell.strip(_BLANK):
             continue
         try:
-            told[name] = _value(name, cell)
+            values[name] = _value(name, cell)
         except (ValueError, RecursionError) as error:
             return Row(number, reason=f"{name}: {error}")
-    return Row(number, told)
+    return Row(number, values)
 
 
 def _value(name: str, cell: str) -> Any:
@@ -98,15 +98,15 @@ def _value(name: str, cell: str) -> Any:
     if field in SEVERAL:
         return _split(cell)
     if field == "must_refuse":
-        told = _YES_NO.get(cell.strip().lower())
-        if told is None:
-            raise ValueError("it is neither true nor false")
-        return told
+        try:
+            return _YES_NO[cell.strip().lower()]
+        except KeyError:
+            raise ValueError("it must be true or false") from None
     if field == "history":
         try:
             return json.loads(cell)
         except (ValueError, RecursionError) as error:
-            raise ValueError("it is no JSON list of turns") from error
+            raise ValueError("it must be a JSON list of turns") from error
     return cell
 
 
@@ -125,13 +125,13 @@ def _joined(values: Iterable[str]) -> str:
 
 
 def write_table(file: IO[str], cases: Iterable[Case], comma: str) -> int:
-    """Write cases under the names of their columns.
+    """Write a header and cases.
 
     Returns:
-        How many.
+        The number of cases.
 
     Raises:
-        DatasetError: A text is longer than readers of CSV take.
+        DatasetError: A text is too long for CSV readers.
     """
     table = csv.writer(file, delimiter=comma)
     table.writerow(COLUMNS)
@@ -149,9 +149,8 @@ def write_table(file: IO[str], cases: Iterable[Case], comma: str) -> int:
         )
         if max(map(len, cells)) > LONGEST_CELL:
             raise DatasetError(
-                f"The case {case.id} has a text of more than {LONGEST_CELL:,} characters: "
-                "no reader of tables takes it.",
-                fix="Write JSON lines: end the file in .jsonl.",
+                f"The texts of the case {case.id} must have at most {LONGEST_CELL:,} characters in a table.",
+                fix="Write JSON lines, with the suffix .jsonl.",
             )
         table.writerow(cells)
         written += 1
@@ -159,5 +158,5 @@ def write_table(file: IO[str], cases: Iterable[Case], comma: str) -> int:
 
 
 def _history(turns: Iterable[Turn]) -> str:
-    told = [{"question": turn.question, "answer": turn.answer} for turn in turns]
-    return json.dumps(told, ensure_ascii=False) if told else ""
+    rows = [{"question": turn.question, "answer": turn.answer} for turn in turns]
+    return json.dumps(rows, ensure_ascii=False) if rows else ""

@@ -1,4 +1,4 @@
-"""A case: a question, and what is known about its answer."""
+"""Cases: questions with what is known about their answers."""
 
 from __future__ import annotations
 
@@ -13,43 +13,44 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from rag.types import Turn
 
 LONGEST_ID = 200
-# Hexadecimal digits of an id that was made: of a hundred thousand questions two share one in 1 of 50,000 datasets.
-_MADE_ID = 12
+# Hexadecimal digits of a computed id: a hundred thousand questions collide in 1 of 50,000 datasets.
+_ID_DIGITS = 12
 
 
 def _writable(value: Any) -> Any:
     if isinstance(value, str):
         if "\x00" in value:
-            raise ValueError("it holds a NUL character")
+            raise ValueError("it must not contain NUL characters")
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError("it holds half of a character (a lone surrogate)")
+            raise ValueError("it must not contain lone surrogates")
     return value
 
 
 def _turn(value: Any) -> Any:
-    told = {"question": value.question, "answer": value.answer} if isinstance(value, Turn) else value
+    turn = {"question": value.question, "answer": value.answer} if isinstance(value, Turn) else value
     if (
-        not isinstance(told, Mapping)
-        or set(told) != {"question", "answer"}
-        or not all(isinstance(each, str) for each in told.values())
+        not isinstance(turn, Mapping)
+        or set(turn) != {"question", "answer"}
+        or not all(isinstance(text, str) for text in turn.values())
     ):
-        raise ValueError("a turn is a question and an answer, both texts, and nothing else")
-    return Turn(_writable(told["question"]), _writable(told["answer"]))
+        raise ValueError("a turn must consist of the texts question and answer")
+    return Turn(_writable(turn["question"]), _writable(turn["answer"]))
 
 
 Line = Annotated[str, Field(min_length=1), BeforeValidator(_writable)]
 
 
 class Case(BaseModel):
-    """A question and what is known about its answer; white space around a text is no part of it.
+    """A question and what is known about its answer; texts are stripped of surrounding white space.
 
     Attributes:
         id: Unique in a dataset, 1 to 200 characters.
         history: Earlier turns of the conversation, oldest first.
-        answers: Every one of them is right; empty where none is known.
-        sources: Where the answer stands, as ``guide/install.md``, ``faq.jsonl#12`` or ``report.pdf p.3``; how they
-            are compared is told in ``rag.evaluation.ranking_metrics.matches``.
-        must_refuse: The documents do not answer it, and so must the assistant not; then there are no answers.
+        answers: Alternative reference answers; empty if none is known.
+        sources: Sources of the answer, such as ``guide/install.md``, ``faq.jsonl#12`` or ``report.pdf p.3``; see
+            ``rag.evaluation.ranking_metrics.matches``.
+        must_refuse: Whether the documents do not answer it, so that the assistant must refuse; then there are no
+            answers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, str_strip_whitespace=True)
@@ -66,65 +67,62 @@ class Case(BaseModel):
     @model_validator(mode="after")
     def _refused_or_answered(self) -> Self:
         if self.must_refuse and self.answers:
-            raise ValueError("it must be refused, and has answers")
+            raise ValueError("it must not have answers if it must be refused")
         return self
 
     @property
     def sha256(self) -> str:
-        """The identity of all of it, 64 hexadecimal digits."""
+        """The hash of all fields, 64 hexadecimal digits."""
         return _digest(self.as_json())
 
     @property
     def content_sha256(self) -> str:
-        """The identity of all but its id, 64 hexadecimal digits."""
+        """The hash of all fields except the id, 64 hexadecimal digits."""
         return _digest({name: value for name, value in self.as_json().items() if name != "id"})
 
     def as_json(self) -> dict[str, Any]:
-        """What ``model_validate`` takes; what is not given is left out.
-
-        So a field that a later version adds changes no digest.
-        """
+        """Return the input of ``model_validate``, without defaults, so that a new field changes no hash."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
 def make_id(question: str, history: Sequence[Turn] = ()) -> str:
-    """The id of a case that was given none: always the same for the same question after the same turns."""
-    told = [question.strip(), [[turn.question, turn.answer] for turn in history]]
-    return _digest(told)[:_MADE_ID]
+    """Compute an id from a question and the turns before it."""
+    turns = [[turn.question, turn.answer] for turn in history]
+    return _digest([question.strip(), turns])[:_ID_DIGITS]
 
 
 def bare_question(question: str) -> str:
-    """A question as it is compared with another: without case, punctuation and runs of white space."""
+    """Normalise a question for comparison: without case, punctuation and runs of white space."""
     letters = unicodedata.normalize("NFKC", question).casefold()
     plain = "".join(" " if unicodedata.category(letter).startswith("P") else letter for letter in letters)
-    # What is nothing but punctuation is compared as it is.
+    # A text of nothing but punctuation keeps it.
     return " ".join(plain.split()) or " ".join(letters.split())
 
 
 def source_name(name: str, page: int | None = None) -> str:
-    """How a case names the source of a passage.
+    """Return the name of a passage's source in a case.
 
     Args:
         name: ``rag.types.Passage.name``.
-        page: Its page, from 1, where the source has them.
+        page: Its page, from 1, if the source has pages.
     """
     return name if page is None else f"{name} p.{page}"
 
 
 def why(error: ValidationError) -> str:
-    """The first reason why something is no case, as a clause."""
+    """Return the first problem of an invalid case as a clause."""
     first = error.errors(include_url=False)[0]
     place = " ".join(str(part + 1) if isinstance(part, int) else part for part in first["loc"])
     if first["type"] == "missing":
-        return f"it has no {place}"
+        return f"{place} is missing"
     if first["type"] == "extra_forbidden":
-        strange = [str(each["loc"][0]) for each in error.errors() if each["type"] == "extra_forbidden"]
-        return f"a case has nothing called {', '.join(strange)}"
+        strange = [str(problem["loc"][0]) for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        return f"unknown fields: {', '.join(strange)}"
     if first["type"] == "string_too_short":
-        return f"{place}: it is empty"
-    told = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
-    return f"{place}: {told}" if place else told
+        return f"{place}: it must not be empty"
+    reason = str(first["ctx"]["error"]) if first["type"] == "value_error" else first["msg"]
+    return f"{place}: {reason}" if place else reason
 
 
-def _digest(told: object) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The geometry of small plots; ``report_chart.html.jinja`` draws them, in the colours of ``report.css``."""
+"""Geometry of small plots, which ``report_chart.html.jinja`` draws in the colours of ``report.css``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rag.evaluation.report_rendering import shortened
 from rag.evaluation.statistics import Estimate
 
-# All lengths are units of the drawing, which the page scales to the width that there is.
+# All lengths are units of the drawing, which the page scales to the available width.
 WIDTH = 340
 EDGE = 6
 ROW = 38
@@ -18,16 +18,16 @@ HEIGHT = 190
 LEFT = 34
 LEGEND = 18
 NAME_LENGTH = 40
-# A line needs no more points than the eye can tell apart.
+# Maximum points of a curve; more are indistinguishable.
 POINTS = 160
-# Colours and dashes in the page's style; further lines begin again.
+# Combinations of colours and dashes in the style sheet, reused for further lines.
 LOOKS = 6
 LEAST_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A figure of a variant, None where it has none."""
+    """The value of a variant; None without one."""
 
     name: str
     estimate: Estimate | None
@@ -35,7 +35,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The values of a variant, in any order."""
+    """The values of a variant in any order."""
 
     name: str
     values: Sequence[float]
@@ -43,7 +43,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A straight line, with its class in the style sheet."""
+    """A straight line with its CSS class."""
 
     look: str
     x1: float
@@ -54,7 +54,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Dot:
-    """A figure on its interval."""
+    """A value on its interval."""
 
     look: str
     x: float
@@ -63,7 +63,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line through points, as the SVG attribute ``points`` has them."""
+    """A polyline; ``points`` is the SVG attribute."""
 
     look: str
     points: str
@@ -71,7 +71,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A text; ``whole`` is what the pointer shows where the text may have been shortened."""
+    """A text; ``whole`` is the complete text for a tooltip."""
 
     x: float
     y: float
@@ -83,12 +83,11 @@ class Caption:
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A plot. What comes later is painted over what comes before, in the order of the fields.
+    """A plot, painted in the order of the fields.
 
     Attributes:
-        title: What is measured.
-        description: The figures in words, for those who do not see the plot.
-        height: Of the drawing; its width is ``WIDTH``.
+        title: Name of the metric.
+        description: The values in words, for screen readers.
     """
 
     title: str
@@ -109,14 +108,14 @@ def draw_intervals(
     baseline: int = 0,
     limits: tuple[float, float] = (-math.inf, math.inf),
 ) -> Drawing:
-    """Draw a dot with its interval for each variant, and a dashed line where the baseline is.
+    """Draw a dot with its interval for every variant, and a dashed line at the baseline.
 
     Args:
-        title: What is measured.
-        bars: In order from the top.
-        shown: A value as text.
-        baseline: Number of the bar that the others are compared with.
-        limits: What the measure can be at least and at most: the axis does not go beyond.
+        title: Name of the metric.
+        bars: Values from top to bottom.
+        shown: Formats a value.
+        baseline: Index of the bar that the others are compared with.
+        limits: Minimum and maximum of the metric, which limit the axis.
     """
     known = [(one.low, one.value, one.high) for bar in bars if (one := bar.estimate) is not None]
     low, high = _domain([end for ends in known for end in ends], limits)
@@ -142,7 +141,7 @@ def draw_intervals(
         estimate = bar.estimate
         if estimate is None:
             captions.append(Caption(WIDTH - EDGE, top + 14, "–", "end"))
-            words.append(f"{bar.name}: no figure")
+            words.append(f"{bar.name}: no value")
             continue
         look = "is-baseline" if number == baseline else "is-variant"
         captions.append(Caption(WIDTH - EDGE, top + 14, shown(estimate.value), "end", "value"))
@@ -153,12 +152,12 @@ def draw_intervals(
 
 
 def draw_cumulative(title: str, lines: Sequence[Line], shown: Callable[[float], str]) -> Drawing:
-    """Draw which share of the values is at most so large, a line for each variant, over a logarithmic axis.
+    """Draw the cumulative distribution of every variant over a logarithmic axis.
 
     Args:
-        title: What is measured.
-        lines: Those without values are left out of the drawing and named as such.
-        shown: A value as text.
+        title: Name of the metric.
+        lines: Values by variant; those without values appear only in the legend.
+        shown: Formats a value.
     """
     ordered = [sorted(max(value, LEAST_S) for value in line.values) for line in lines]
     known = [value for values in ordered for value in (values[:1] + values[-1:])]
@@ -186,8 +185,8 @@ def draw_cumulative(title: str, lines: Sequence[Line], shown: Callable[[float], 
         at = HEIGHT + 6 + number * LEGEND
         segments.append(Segment(look, LEFT, at, LEFT + 26, at))
         if not values:
-            captions.append(_label(LEFT + 34, at + 4, f"{line.name}: no figure"))
-            words.append(f"{line.name}: no figure")
+            captions.append(_label(LEFT + 34, at + 4, f"{line.name}: no value"))
+            words.append(f"{line.name}: no value")
             continue
         curves.append(Curve(look, " ".join(f"{x(value)},{y(share)}" for value, share in _steps(values))))
         captions.append(_label(LEFT + 34, at + 4, line.name))
@@ -198,12 +197,12 @@ def draw_cumulative(title: str, lines: Sequence[Line], shown: Callable[[float], 
 
 
 def _label(x: float, y: float, text: str) -> Caption:
-    """A name that a person chose, and that may be too long."""
+    """Return a caption with a name that may be too long."""
     return Caption(x, y, shortened(text, NAME_LENGTH), whole=text)
 
 
 def _domain(values: Sequence[float], limits: tuple[float, float] = (-math.inf, math.inf)) -> tuple[float, float]:
-    """From the smallest to the largest with some room, never empty."""
+    """Return the range of the values with a margin; never empty."""
     if not values:
         return 0.0, 1.0
     low, high = min(values), max(values)
@@ -212,7 +211,7 @@ def _domain(values: Sequence[float], limits: tuple[float, float] = (-math.inf, m
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two powers of ten, few enough to be told side by side."""
+    """Return round numbers between two powers of ten, few enough for labels."""
     decades = range(math.floor(low), math.ceil(high) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         found = [step * 10.0**power for power in decades for step in steps]
@@ -223,7 +222,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _steps(values: Sequence[float]) -> list[tuple[float, float]]:
-    """Points of the cumulative distribution of sorted values, from 0 to 1."""
+    """Return points of the cumulative distribution of sorted values, from 0 to 1."""
     count = len(values)
     chosen = sorted({round(number * (count - 1) / POINTS) for number in range(POINTS + 1)})
     points = [(values[0], 0.0)]

@@ -1,4 +1,4 @@
-"""Two variants of two runs side by side, and why their figures may not compare."""
+"""Comparison of two variants of two runs, and reasons why they may not be comparable."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Side:
     """A variant of a run.
 
     Attributes:
-        variant: Its number.
-        version: The dataset version that the run asks.
+        variant: Index of the variant.
+        version: The dataset version of the run.
     """
 
     run: Run
@@ -25,17 +25,17 @@ class Side:
 
     @property
     def name(self) -> str:
-        """The variant's name."""
+        """Name of the variant."""
         return self.run.plan.variants[self.variant].name
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two variants over the cases that both were asked.
+    """The columns of two variants.
 
     Attributes:
-        one, other: Their numbers, by the positions of the first dataset version.
-        notes: What differs between the runs beside the variants; empty where nothing does.
+        one, other: Columns by the positions of the first dataset version.
+        notes: Other differences between the runs.
     """
 
     one: Columns
@@ -44,12 +44,12 @@ class Comparison:
 
 
 def compare(store: RunStore, datasets: DatasetStore, one: Side, other: Side) -> Comparison:
-    """Bring two variants together, case by case.
+    """Align the cases of two variants.
 
-    Of two dataset versions those cases count that are in both, unchanged but for their id.
+    With different dataset versions, cases are matched by their content without the id.
 
     Raises:
-        EvaluationError: They have no case in common.
+        EvaluationError: There is no common case.
     """
     columns = [read_columns(store, side.run, side.variant) for side in (one, other)]
     if one.version.sha256 != other.version.sha256:
@@ -63,34 +63,34 @@ def compare(store: RunStore, datasets: DatasetStore, one: Side, other: Side) -> 
 
 
 def differing(one: Side, other: Side) -> tuple[str, ...]:
-    """What differs between two runs beside their variants, a sentence each."""
-    told = []
+    """Return sentences about the differences of two runs besides their variants."""
+    notes = []
     if one.version.sha256 != other.version.sha256:
-        told.append(
-            f"The runs asked different datasets, {one.version.label} and {other.version.label}: only the cases "
-            "that both hold are compared."
+        notes.append(
+            f"The runs use different datasets, {one.version.label} and {other.version.label}: only their common "
+            "cases are compared."
         )
     if one.run.plan.scoring != other.run.plan.scoring:
-        told.append("The runs were scored by different versions of the measures: their figures do not compare.")
+        notes.append("The runs were scored by different versions of the metrics, so values are not comparable.")
     if one.run.plan.judged_by != other.run.plan.judged_by:
-        told.append("The runs had different judges: their points do not compare.")
+        notes.append("The runs had different judges, so their points are not comparable.")
     if one.run.plan.corpus != other.run.plan.corpus:
-        told.append(f"The runs asked different corpora, {one.run.plan.corpus} and {other.run.plan.corpus}.")
+        notes.append(f"The runs use different corpora, {one.run.plan.corpus} and {other.run.plan.corpus}.")
     unfinished = [side.run.id for side in (one, other) if side.run.status != "finished"]
     if unfinished:
-        told.append(f"Not finished: {' and '.join(dict.fromkeys(unfinished))}.")
-    return tuple(told)
+        notes.append(f"Not finished: {' and '.join(dict.fromkeys(unfinished))}.")
+    return tuple(notes)
 
 
 def _places(datasets: DatasetStore, one: Side, other: Side) -> dict[int, int]:
-    """Where the cases of the other version stand in the first one."""
+    """Map positions in the other dataset version to positions in the first."""
     first = {case.content_sha256: at for at, case in enumerate(datasets.cases(one.version))}
     second = ((at, case.content_sha256) for at, case in enumerate(datasets.cases(other.version)))
     return {at: first[digest] for at, digest in second if digest in first}
 
 
 def _moved(columns: Columns, places: dict[int, int]) -> Columns:
-    """The rows whose cases have a place there, in the order of those places."""
+    """Return the rows of mapped positions, in the order of their new positions."""
     import numpy as np
 
     kept = columns.of(np.isin(columns.positions, list(places)))

@@ -1,6 +1,6 @@
 """Datasets: named lists of cases in immutable versions.
 
-A case is kept once, whatever versions hold it. Only this module touches the tables ``datasets``,
+Versions with the same case share it. Only this module touches the tables ``datasets``,
 ``dataset_versions``, ``cases`` and ``dataset_cases``; ``rag.evaluation.candidates`` reads them as well.
 """
 
@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, Select, exc, func, insert, select
 
@@ -22,10 +22,12 @@ from rag.errors import DatabaseError, DatasetError
 from rag.evaluation.cases import Case
 
 LONGEST_NAME = 120
-# Rows that go to the database, or come from it, at a time.
+# Rows per statement.
 PART = 500
-# As often one process may lose its place to another before it gives up; each time one of them has saved.
+# Attempts before a process gives up; after every failed attempt, another process has made progress.
 TRIES = 100
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +35,12 @@ class DatasetVersion:
     """One immutable version of a dataset.
 
     Attributes:
-        id: Its number in the database.
-        version: From 1.
-        sha256: The identity of its cases in their order, 64 hexadecimal digits.
-        size: How many cases it holds.
+        id: Id in the database.
+        version: Number of the version, from 1.
+        sha256: Hash of the cases in order, 64 hexadecimal digits.
+        size: Number of cases.
         saved: Seconds since the epoch.
-        by, message: Who saved it, and why.
+        by, message: Author and reason.
     """
 
     id: int
@@ -58,7 +60,7 @@ class DatasetVersion:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSummary:
-    """A line in the list of datasets, about the newest version; ``saved`` in seconds since the epoch."""
+    """The newest version of a dataset; ``saved`` in seconds since the epoch."""
 
     name: str
     version: int
@@ -69,7 +71,7 @@ class DatasetSummary:
 
 @dataclass(frozen=True, slots=True)
 class Addition:
-    """What adding cases came to: their ids, by what became of them; ``version`` is the newest now."""
+    """The newest version after an addition, with the ids of added, replaced and unchanged cases."""
 
     version: DatasetVersion
     added: tuple[str, ...]
@@ -84,7 +86,7 @@ class DatasetStore:
         self._engine = engine
 
     def list(self) -> tuple[DatasetSummary, ...]:
-        """All datasets that have a version, by name."""
+        """List the datasets with at least one version, by name."""
         newest = (
             select(db.dataset_versions.c.dataset_id, func.max(db.dataset_versions.c.version).label("version"))
             .group_by(db.dataset_versions.c.dataset_id)
@@ -100,7 +102,7 @@ class DatasetStore:
         return tuple(DatasetSummary(row.name, row.version, row.size, row.saved, row.message) for row in rows)
 
     def versions(self, name: str) -> tuple[DatasetVersion, ...]:
-        """The versions of a dataset, the newest first.
+        """List the versions of a dataset, newest first.
 
         Raises:
             DatasetError: There is no dataset of that name.
@@ -113,10 +115,10 @@ class DatasetStore:
         return tuple(_version(row) for row in rows)
 
     def resolve(self, reference: str) -> DatasetVersion:
-        """The version that ``NAME`` (the newest) or ``NAME@VERSION`` means.
+        """Return the version of ``NAME`` (the newest) or ``NAME@VERSION``.
 
         Raises:
-            DatasetError: There is none.
+            DatasetError: There is no such version.
         """
         name, at, number = reference.strip().partition("@")
         if not at:
@@ -124,7 +126,7 @@ class DatasetStore:
             if found is None:
                 raise _missing(name)
             return found
-        # A number with more digits than the column takes is that of no version.
+        # The column cannot store more digits.
         wanted = int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0
         query = _versions().where(db.datasets.c.name == name, db.dataset_versions.c.version == wanted)
         with reading(self._engine) as connection:
@@ -132,31 +134,26 @@ class DatasetStore:
         if row is None:
             newest = self.versions(name)[0]
             raise DatasetError(
-                f"There is no version {reference}.", fix=f"There are 1 to {newest.version} of {name}."
+                f"There is no version {reference}.", fix=f"Use a version of {name} from 1 to {newest.version}."
             )
         return _version(row)
 
     def newest(self, name: str) -> DatasetVersion | None:
-        """The newest version of a dataset; None where there is none."""
+        """Return the newest version of a dataset; None without one."""
         with reading(self._engine) as connection:
             return _newest(connection, name)
 
     def cases(self, version: DatasetVersion, start: int = 0, limit: int | None = None) -> Iterator[Case]:
-        """The cases of a version in their order, fetched a part at a time.
+        """Yield the cases of a version in order, read in batches.
 
         Args:
-            version: As ``resolve`` gives it.
-            start: How many to leave out at the beginning.
-            limit: At most so many; all by default.
+            version: The version.
+            start: Number of cases to skip.
+            limit: Maximum number of cases; None for all.
         """
         position = db.dataset_cases.c.position
         end = version.size if limit is None else min(start + limit, version.size)
-        query = (
-            select(db.cases.c.content)
-            .join(db.dataset_cases, db.dataset_cases.c.case_sha256 == db.cases.c.sha256)
-            .where(db.dataset_cases.c.version_id == version.id)
-            .order_by(position)
-        )
+        query = _contents(version).order_by(position)
         for at in range(start, end, PART):
             part = query.where(position >= at, position < min(at + PART, end))
             with reading(self._engine) as connection:
@@ -164,16 +161,12 @@ class DatasetStore:
             yield from (Case.model_validate(content) for content in contents)
 
     def find(self, version: DatasetVersion, case_id: str) -> Case:
-        """The case of that id.
+        """Return the case with an id.
 
         Raises:
-            DatasetError: The version holds none.
+            DatasetError: The version has no such case.
         """
-        query = (
-            select(db.cases.c.content)
-            .join(db.dataset_cases, db.dataset_cases.c.case_sha256 == db.cases.c.sha256)
-            .where(db.dataset_cases.c.version_id == version.id, db.cases.c.content["id"].as_string() == case_id)
-        )
+        query = _contents(version).where(db.cases.c.content["id"].as_string() == case_id)
         with reading(self._engine) as connection:
             content = connection.scalar(query)
         if content is None:
@@ -183,38 +176,37 @@ class DatasetStore:
     def save(
         self, name: str, cases: Iterable[Case], *, by: str, message: str, after: int | None = None
     ) -> DatasetVersion:
-        """Keep exactly these cases as the next version.
+        """Store exactly these cases as the next version.
 
         Args:
-            name: Small letters, digits and dashes, a letter first, at most 120; the dataset is made where it is
-                missing.
-            cases: With distinct ids.
-            by: Who saves it.
-            message: Why.
-            after: The version that the cases were made from, 0 for none; by default it does not matter.
+            name: Lower-case letters, digits and dashes, starting with a letter, at most 120 characters; a missing
+                dataset is created.
+            cases: Cases with distinct ids.
+            by: The author.
+            message: The reason.
+            after: The version that was edited, 0 for none; None disables the check.
 
         Returns:
-            The new version, or the newest one where that holds the same already.
+            The new version, or the newest one if it has the same cases.
 
         Raises:
-            DatasetError: The name cannot be one, an id is there twice, or somebody saved after ``after``.
+            DatasetError: The name is invalid, an id occurs twice, or ``after`` is not the newest version.
         """
         check_name(name)
-        held = list(cases)
-        saved = self._save(name, held, by, message, after)
+        saved = self._save(name, list(cases), by, message, after)
         if saved is None:
             newest = self.newest(name)
             raise DatasetError(
-                f"Nothing was saved: somebody saved {newest.label if newest else name} in between.",
-                fix="Look at that version, and save again what is still to be changed.",
+                f"Nothing was saved: {newest.label if newest else name} was saved in the meantime.",
+                fix="Review that version, and repeat the changes that it lacks.",
             )
         return saved
 
     def add(self, name: str, cases: Iterable[Case], *, by: str, message: str) -> Addition:
-        """Save the newest version and these cases: one with an id that is there takes that one's place.
+        """Add cases to the newest version, replacing those with the same ids.
 
         Raises:
-            DatasetError: The name cannot be one, or an id is there twice.
+            DatasetError: The name is invalid, or an id occurs twice.
         """
         check_name(name)
         new = list(cases)
@@ -232,10 +224,10 @@ class DatasetStore:
         )
 
     def remove(self, name: str, ids: Sequence[str], *, by: str, message: str) -> DatasetVersion:
-        """Save the newest version without the cases of these ids.
+        """Remove cases from the newest version by their ids.
 
         Raises:
-            DatasetError: There is no such dataset, or one of the cases is not in it; then all stay.
+            DatasetError: The dataset or one of the cases does not exist; then nothing is removed.
         """
         gone = set(ids)
         newest = self.resolve(name)
@@ -250,7 +242,7 @@ class DatasetStore:
     def _change(
         self, name: str, change: Callable[[Mapping[str, Case]], Iterable[Case]], by: str, message: str
     ) -> tuple[DatasetVersion, Mapping[str, Case]]:
-        """Save what ``change`` makes of the newest version, which may be another one at each try."""
+        """Save the changed cases of the newest version, which may differ at every attempt."""
         for _ in range(TRIES):
             newest = self.newest(name)
             old = {case.id: case for case in self.cases(newest)} if newest else {}
@@ -260,49 +252,61 @@ class DatasetStore:
         raise _crowded(name)
 
     def _save(
-        self, name: str, held: Sequence[Case], by: str, message: str, after: int | None
+        self, name: str, cases: Sequence[Case], by: str, message: str, after: int | None
     ) -> DatasetVersion | None:
-        """A new version; None where ``after`` is not the newest one any more."""
-        _check_ids(held)
-        contents = {case.sha256: case.as_json() for case in held}
-        for _ in range(TRIES):
-            try:
-                with writing(self._engine) as connection:
-                    return _insert_version(connection, name, contents, by, message, after)
-            except DatabaseError as error:
-                # Another process took the number, or kept the same case, in the same moment.
-                if not isinstance(error.__cause__, exc.IntegrityError):
-                    raise
-        raise _crowded(name)
+        """Save a new version; None if ``after`` is not the newest one any more."""
+        _check_ids(cases)
+        contents = {case.sha256: case.as_json() for case in cases}
+
+        def insert_version() -> DatasetVersion | None:
+            with writing(self._engine) as connection:
+                return _insert_version(connection, name, contents, by, message, after)
+
+        return retry_conflicts(insert_version, name)
+
+
+def retry_conflicts(write: Callable[[], T], dataset: str) -> T:
+    """Repeat a write while other processes insert the same rows at the same time.
+
+    Raises:
+        DatasetError: Every attempt has failed.
+    """
+    for _ in range(TRIES):
+        try:
+            return write()
+        except DatabaseError as error:
+            if not isinstance(error.__cause__, exc.IntegrityError):
+                raise
+    raise _crowded(dataset)
 
 
 def check_name(name: str) -> None:
-    """See that a dataset may have that name.
+    """Check the name of a dataset.
 
     Raises:
-        DatasetError: It cannot be one.
+        DatasetError: The name is invalid.
     """
     if len(name) > LONGEST_NAME or not re.fullmatch(NAME, name):
         raise DatasetError(
-            f"{name!r} cannot be the name of a dataset.",
-            fix=f"Use small letters, digits and dashes, a letter first, at most {LONGEST_NAME}.",
+            f"{name!r} is not a valid name of a dataset.",
+            fix=f"Use lower-case letters, digits and dashes, a letter first, at most {LONGEST_NAME} characters.",
         )
 
 
 def ensure_dataset(connection: Connection, name: str) -> int:
-    """The number of a dataset, which is made where it is missing."""
+    """Return the id of a dataset, creating it if it is missing."""
     found = connection.scalar(select(db.datasets.c.id).where(db.datasets.c.name == name))
     return found or insert_row(connection, db.datasets, name=name, created=time.time())
 
 
 def keep_cases(connection: Connection, contents: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keep the cases that are not there yet.
+    """Store the cases that are missing.
 
     Args:
-        connection: Inside a transaction.
-        contents: ``Case.as_json`` by digest.
+        connection: A connection with a transaction.
+        contents: ``Case.as_json`` by hash.
     """
-    # In one order for all: transactions that keep the same cases then wait for each other, and not in a ring.
+    # The same order in all transactions avoids deadlocks.
     digests = sorted(contents)
     for at in range(0, len(digests), PART):
         part = digests[at : at + PART]
@@ -327,7 +331,7 @@ def _insert_version(
     sha256 = hashlib.sha256("\n".join(contents).encode()).hexdigest()
     if newest and newest.sha256 == sha256:
         return newest
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "version": number + 1,
         "sha256": sha256,
         "size": len(contents),
@@ -335,15 +339,22 @@ def _insert_version(
         "by": by,
         "message": message,
     }
-    made = insert_row(connection, db.dataset_versions, dataset_id=ensure_dataset(connection, name), **told)
+    dataset_id = ensure_dataset(connection, name)
+    version_id = insert_row(connection, db.dataset_versions, dataset_id=dataset_id, **values)
     keep_cases(connection, contents)
     rows = [
-        {"version_id": made, "position": position, "case_sha256": digest}
+        {"version_id": version_id, "position": position, "case_sha256": digest}
         for position, digest in enumerate(contents)
     ]
     for at in range(0, len(rows), PART):
         connection.execute(insert(db.dataset_cases), rows[at : at + PART])
-    return DatasetVersion(id=made, name=name, **told)
+    return DatasetVersion(id=version_id, name=name, **values)
+
+
+def _contents(version: DatasetVersion) -> Select[Any]:
+    joined = db.dataset_cases.c.case_sha256 == db.cases.c.sha256
+    query = select(db.cases.c.content).join(db.dataset_cases, joined)
+    return query.where(db.dataset_cases.c.version_id == version.id)
 
 
 def _versions() -> Select[Any]:
@@ -363,11 +374,11 @@ def _version(row: Row[Any]) -> DatasetVersion:
 
 
 def _check_ids(cases: Sequence[Case]) -> None:
-    seen: set[str] = set()
+    known: set[str] = set()
     for case in cases:
-        if case.id in seen:
-            raise DatasetError(f"Two cases have the id {case.id}.", fix="Give one of them another id.")
-        seen.add(case.id)
+        if case.id in known:
+            raise DatasetError(f"Several cases have the id {case.id}.", fix="Give them distinct ids.")
+        known.add(case.id)
 
 
 def _missing(name: str) -> DatasetError:
@@ -375,9 +386,9 @@ def _missing(name: str) -> DatasetError:
 
 
 def _without(version: DatasetVersion, ids: Sequence[str]) -> DatasetError:
-    told = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
-    return DatasetError(f"{version.label} has no case {told}.", fix=f"`ragsmith datasets show {version.name}`.")
+    shown = ", ".join(ids[:5]) + (f" and {len(ids) - 5} more" if len(ids) > 5 else "")
+    return DatasetError(f"{version.label} has no case {shown}.", fix=f"`ragsmith datasets show {version.name}`.")
 
 
 def _crowded(name: str) -> DatasetError:
-    return DatasetError(f"Nothing was saved: others save {name} all the time.", fix="Try again later.")
+    return DatasetError(f"Nothing was saved: other processes keep changing {name}.", fix="Try again later.")

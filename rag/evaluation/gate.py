@@ -1,8 +1,8 @@
-"""Whether a candidate does worse than a baseline, beyond what is allowed.
+"""The gate: whether a candidate is worse than a baseline by more than the allowed margins.
 
-What is compared is the difference over the same cases with its bootstrap interval (``rag.evaluation.statistics``).
-The gate errs on a stated side: by default it fails where the candidate is surely worse by more than the margin,
-and with ``strict`` also where that cannot be excluded.
+It tests the difference over the same cases with its bootstrap interval (``rag.evaluation.statistics``). By default
+it fails if the candidate is significantly worse by more than the margin; with ``strict``, also if that cannot be
+ruled out.
 """
 
 from __future__ import annotations
@@ -10,70 +10,68 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil, isfinite, log2
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rag.errors import SettingsError
-from rag.evaluation.measures import BY_NAME, MEASURES, Measure
+from rag.evaluation.metric_definitions import BY_NAME, METRICS, Metric
 from rag.evaluation.metric_formatting import format_metric
 from rag.evaluation.statistics import CONFIDENCE, Estimate
-from rag.evaluation.summary import Columns, change
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from rag.evaluation.summary import Columns, change, common_cases
 
 State = Literal["worse", "not worse", "unsure", "no figure"]
 
-# Sums of shares are rounded; a fall of just the margin is allowed.
+# Tolerance for rounding errors: a drop of exactly the margin is allowed.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Margin:
-    """How much worse a measure may become.
+    """The permitted deterioration of a metric.
 
     Attributes:
-        measure: Its name; one of which more or less is better.
-        margin: 0 or more, in the unit of the measure (a share: 0 to 1), or as a share of the baseline's figure.
-        relative: Whether it is a share of the baseline's figure.
+        metric: Name of a metric with a preferred direction.
+        margin: 0 or more, in the unit of the metric (0 to 1 for a share) or as a share of the baseline's value.
+        relative: Whether the margin is a share of the baseline's value.
 
     Raises:
-        SettingsError: There is no such measure, neither direction of it is better, or the margin is out of range.
+        SettingsError: The metric is unknown or has no preferred direction, or the margin is out of range.
     """
 
-    measure: str
+    metric: str
     margin: float
     relative: bool = False
 
     def __post_init__(self) -> None:
-        measure = BY_NAME.get(self.measure)
-        if measure is None or measure.higher_is_better is None:
-            wrong = "There is no measure" if measure is None else "Neither more nor less is better of the measure"
-            known = ", ".join(each.name for each in MEASURES if each.higher_is_better is not None)
-            raise SettingsError(f"{wrong} {self.measure!r}.", fix=f"A margin takes one of: {known}.")
+        metric = BY_NAME.get(self.metric)
+        if metric is None or metric.higher_is_better is None:
+            problem = "is unknown" if metric is None else "has no preferred direction"
+            known = ", ".join(other.name for other in METRICS if other.higher_is_better is not None)
+            raise SettingsError(f"The metric {self.metric!r} {problem}.", fix=f"Use one of: {known}.")
         if not isfinite(self.margin) or self.margin < 0:
-            raise SettingsError(f"The margin of {self.measure} is {self.margin}.", fix="It is 0 or more.")
-        if measure.unit == "share" and not self.relative and self.margin > 1:
             raise SettingsError(
-                f"The margin of {self.measure} is {self.margin:g}, and a share is 0 to 1.",
-                fix=f"Write {self.measure}={self.margin / 100:g} for {self.margin:g} in a hundred.",
+                f"The margin of {self.metric} must be 0 or more, not {self.margin}.", fix="Correct the margin."
+            )
+        if metric.unit == "share" and not self.relative and self.margin > 1:
+            raise SettingsError(
+                f"The margin of {self.metric} must be 0 to 1, not {self.margin:g}.",
+                fix=f"Write {self.metric}={self.margin / 100:g} for {self.margin:g} percentage points.",
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One measure held against its margin.
+    """The result for one metric.
 
     Attributes:
-        baseline, candidate: Their figures over the cases that both have; None where there is none.
-        change: How much larger the candidate's figure is.
-        beyond: By how much the candidate is worse than the margin allows; below 0 is within it.
-        state: ``worse`` and ``not worse`` are those that the interval leaves no doubt of.
-        passed: Whether the gate passes as far as this measure goes.
-        reason: The sentence that says so, with the figures.
+        baseline, candidate: Values over the common cases; None if there is none.
+        change: The candidate's value minus the baseline's.
+        beyond: By how much the candidate is worse than the margin allows; negative within the margin.
+        state: ``worse`` and ``not worse`` are significant.
+        passed: Whether the gate passes for this metric.
+        reason: The result as a sentence with the values.
     """
 
-    measure: Measure
+    metric: Metric
     margin: Margin
     baseline: Estimate | None
     candidate: Estimate | None
@@ -86,10 +84,10 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says: it passes where every check does.
+    """The result of the gate, which passes if every check does.
 
     Attributes:
-        confidence: Of each interval, after sharing it between the margins.
+        confidence: Confidence of a single interval, after the correction for the number of margins.
     """
 
     passed: bool
@@ -98,10 +96,10 @@ class Verdict:
 
 
 def parse_margin(text: str) -> Margin:
-    """A margin as a person writes it: ``f1=0.02``, or ``latency_p95=20%`` of the baseline's figure.
+    """Parse ``f1=0.02``, or ``latency_p95=20%`` for a share of the baseline's value.
 
     Raises:
-        SettingsError: It is malformed, or what ``Margin`` refuses.
+        SettingsError: The text is malformed, or ``Margin`` refuses the values.
     """
     name, equals, given = (part.strip() for part in text.partition("="))
     number = given.removesuffix("%")
@@ -111,8 +109,8 @@ def parse_margin(text: str) -> Margin:
         value = float("nan")
     if not equals or not isfinite(value):
         raise SettingsError(
-            f"The margin {text!r} cannot be read.",
-            fix="Write `MEASURE=NUMBER` or `MEASURE=NUMBER%`, such as `f1=0.02` or `latency_p95=20%`.",
+            f"The margin {text!r} must have the form METRIC=NUMBER.",
+            fix="Write `METRIC=NUMBER` or `METRIC=NUMBER%`, such as `f1=0.02` or `latency_p95=20%`.",
         )
     relative = number != given
     return Margin(name, value / 100 if relative else value, relative)
@@ -126,77 +124,79 @@ def gate(
     confidence: float = CONFIDENCE,
     strict: bool = False,
 ) -> Verdict:
-    """Hold a candidate against a baseline over the cases that both have; cases of one alone do not count.
+    """Compare a candidate with a baseline over their common cases.
 
-    With m margins each interval has the confidence 1 - (1 - ``confidence``) / m (Bonferroni), so that all of them
-    hold together with ``confidence``. An interval leaves half of the rest on each side: a candidate that is truly
-    as good fails at a margin of 0 in about (1 - ``confidence``) / 2 of the runs. Against a relative margin the
-    candidate is compared with the baseline times 1 ± margin on each draw, since the baseline's figure is uncertain
-    too. A measure of which either has no figure fails the gate: a check that cannot be made has not been passed.
+    With m margins, the confidence of an interval is 1 - (1 - ``confidence``) / m (Bonferroni), so that all of them
+    hold together with ``confidence``. Half of the rest lies on either side of an interval: an equally good
+    candidate fails at a margin of 0 in about (1 - ``confidence``) / 2 of the runs. For a relative margin, the
+    baseline is scaled by 1 ± margin in every resample, since its value is uncertain too. A metric without a value
+    on either side fails the gate.
 
     Args:
-        baseline, candidate: Their numbers, of runs over the same dataset version.
-        margins: At least one, each of another measure.
+        baseline, candidate: Columns of runs over the same dataset version.
+        margins: At least one, for distinct metrics.
         confidence: Between 0 and 1.
-        strict: Whether a candidate also fails that may be worse by more than the margin.
+        strict: Whether a candidate that may be worse by more than the margin fails too.
 
     Raises:
-        SettingsError: There is no margin, there are two of a measure, or the confidence is out of range.
+        SettingsError: There is no margin, there are two for a metric, or the confidence is out of range.
     """
-    names = [margin.measure for margin in margins]
+    names = [margin.metric for margin in margins]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise SettingsError(f"There are two margins of {', '.join(repeated)}.", fix="Keep one of each.")
+        raise SettingsError(f"There are several margins for {', '.join(repeated)}.", fix="Keep one of them.")
     if not names:
-        raise SettingsError("A gate without a margin checks nothing.", fix="Give one, such as `f1=0.02`.")
+        raise SettingsError("A gate must have at least one margin.", fix="Add one, such as `f1=0.02`.")
     if not 0 < confidence < 1:
-        raise SettingsError(f"The confidence {confidence:g} is out of range.", fix="Give one such as 0.95.")
-    each = 1 - (1 - confidence) / len(margins)
-    checks = tuple(_check(baseline, candidate, margin, each, strict=strict) for margin in margins)
-    return Verdict(all(check.passed for check in checks), checks, each)
+        raise SettingsError(
+            f"The confidence must be between 0 and 1, not {confidence:g}.", fix="Use one such as 0.95."
+        )
+    corrected = 1 - (1 - confidence) / len(margins)
+    checks = tuple(_check(baseline, candidate, margin, corrected, strict=strict) for margin in margins)
+    return Verdict(all(check.passed for check in checks), checks, corrected)
 
 
 def least_cases(confidence: float) -> int:
-    """The fewest cases that can be surely worse: of fewer, all go the same way by chance too often.
+    """Return the fewest cases that can be significant, even if all of them change in the same direction.
 
-    By the sign test n cases all go one way, or all the other, with probability 2 · 2⁻ⁿ.
+    By the sign test, all of n cases change in the same direction by chance with probability 2 · 2⁻ⁿ.
     """
     return ceil(log2(2 / (1 - confidence)) - ROUNDING)
 
 
-def _movement(measure: Measure, before: float, after: float, moved: Estimate, confidence: float) -> str:
+def _movement(metric: Metric, before: float, after: float, moved: Estimate, confidence: float) -> str:
     """``F1 fell from 81.3 % to 73.0 %, by 8.3 % (95 % interval 5.2 % to 11.4 %)``."""
     if moved.low == moved.high == 0:
-        return f"{measure.title} stayed at {format_metric(measure, before)}"
+        return f"{metric.title} stayed at {format_metric(metric, before)}"
     fell = moved.value < 0
     low, high = (-moved.high, -moved.low) if fell else (moved.low, moved.high)
     values = (before, after, abs(moved.value), low, high)
-    start, end, size, least, most = (format_metric(measure, value) for value in values)
+    start, end, size, least, most = (format_metric(metric, value) for value in values)
     return (
-        f"{measure.title} {'fell' if fell else 'rose'} from {start} to {end}, by {size} "
+        f"{metric.title} {'fell' if fell else 'rose'} from {start} to {end}, by {size} "
         f"({100 * confidence:.3g} % interval {least} to {most})"
     )
 
 
 def _check(baseline: Columns, candidate: Columns, margin: Margin, confidence: float, *, strict: bool) -> Check:
-    measure = BY_NAME[margin.measure]
+    metric = BY_NAME[margin.metric]
     for side, columns in (("baseline", baseline), ("candidate", candidate)):
-        if measure.name not in columns.numerators:
-            return _unmade(measure, margin, f"the {side} has no figure of it")
-    one, other = _shared(baseline, candidate, measure)
-    before, after = one.estimate(measure, confidence), other.estimate(measure, confidence)
-    moved = change(one, other, measure, confidence)
-    excess = change(_scaled(one, margin), other, measure, confidence) if margin.relative else moved
+        if metric.name not in columns.numerators:
+            return _unchecked(metric, margin, f"the {side} has no value")
+    one, other = _common_values(baseline, candidate, metric)
+    before, after = one.estimate(metric, confidence), other.estimate(metric, confidence)
+    moved = change(one, other, metric, confidence)
+    excess = change(_scaled(one, margin), other, metric, confidence) if margin.relative else moved
     if before is None or after is None or moved is None or excess is None:
-        return _unmade(measure, margin, "no case has a figure of it in both")
+        return _unchecked(metric, margin, "no case has a value in both")
     beyond = _beyond(excess, margin)
     state: State = "unsure"
     if beyond.low > ROUNDING:
         state = "worse"
     elif beyond.high <= ROUNDING:
         state = "not worse"
-    cases = int((baseline.weights[measure.name] > 0).sum())
+    cases = int((baseline.weights[metric.name] > 0).sum())
     return Check(
-        measure,
+        metric,
         margin,
         before,
         after,
@@ -204,58 +204,57 @@ def _check(baseline: Columns, candidate: Columns, margin: Margin, confidence: fl
         beyond,
         state,
         state == "not worse" or (state == "unsure" and not strict),
-        f"{_movement(measure, before.value, after.value, moved, confidence)}: "
-        f"{_judged(state, measure, margin, before)}; {_counted(moved.n, cases, confidence)}.",
+        f"{_movement(metric, before.value, after.value, moved, confidence)}: "
+        f"{_assessment(state, metric, margin, before)}; {_case_count(moved.n, cases, confidence)}.",
     )
 
 
-def _unmade(measure: Measure, margin: Margin, why: str) -> Check:
-    reason = f"{measure.title} cannot be checked: {why}."
-    return Check(measure, margin, None, None, None, None, "no figure", passed=False, reason=reason)
+def _unchecked(metric: Metric, margin: Margin, reason: str) -> Check:
+    reason = f"{metric.title} cannot be checked: {reason}."
+    return Check(metric, margin, None, None, None, None, "no figure", passed=False, reason=reason)
 
 
-def _shared(baseline: Columns, candidate: Columns, measure: Measure) -> tuple[Columns, Columns]:
-    """The rows of the cases that both have; of a quantile, those with a value in both."""
+def _common_values(baseline: Columns, candidate: Columns, metric: Metric) -> tuple[Columns, Columns]:
+    """Return the rows of the common cases; for a quantile, only those with a value on both sides."""
     import numpy as np
 
-    both: NDArray[np.int64] = np.intersect1d(baseline.positions, candidate.positions, assume_unique=True)
-    one, other = (each.of(np.isin(each.positions, both)) for each in (baseline, candidate))
-    if measure.quantile is None:
+    one, other = common_cases(baseline, candidate)
+    if metric.quantile is None:
         return one, other
-    known = ~(np.isnan(one.numerators[measure.name]) | np.isnan(other.numerators[measure.name]))
+    known = ~(np.isnan(one.numerators[metric.name]) | np.isnan(other.numerators[metric.name]))
     return one.of(known), other.of(known)
 
 
 def _scaled(baseline: Columns, margin: Margin) -> Columns:
-    """The baseline with every number as bad as a relative margin allows; no measure is below 0."""
+    """Return the baseline with all values as bad as a relative margin allows; no metric is negative."""
     factor = 1 + _worse(margin) * margin.margin
-    return replace(baseline, numerators={margin.measure: factor * baseline.numerators[margin.measure]})
+    return replace(baseline, numerators={margin.metric: factor * baseline.numerators[margin.metric]})
 
 
 def _beyond(excess: Estimate, margin: Margin) -> Estimate:
-    """By how much worse than the margin allows; a relative one is in the excess already."""
+    """Return the excess beyond the margin; a relative margin is already part of ``excess``."""
     allowed = 0.0 if margin.relative else margin.margin
     low, high = sorted((_worse(margin) * excess.low, _worse(margin) * excess.high))
     return Estimate(_worse(margin) * excess.value - allowed, low - allowed, high - allowed, excess.n)
 
 
 def _worse(margin: Margin) -> int:
-    """1 where more is worse, -1 where less is."""
-    return -1 if BY_NAME[margin.measure].higher_is_better else 1
+    """Return 1 if higher is worse, -1 if lower is."""
+    return -1 if BY_NAME[margin.metric].higher_is_better else 1
 
 
-def _judged(state: State, measure: Measure, margin: Margin, before: Estimate) -> str:
-    how = {"worse": "worse", "unsure": "perhaps worse"}.get(state, "not worse")
+def _assessment(state: State, metric: Metric, margin: Margin, before: Estimate) -> str:
+    result = {"worse": "worse", "unsure": "perhaps worse"}.get(state, "not worse")
     if not margin.margin:
-        return how
+        return result
     if not margin.relative:
-        return f"{how} by more than the {format_metric(measure, margin.margin)} that are allowed"
-    allowed = format_metric(measure, margin.margin * before.value)
-    return f"{how} by more than the {100 * margin.margin:g} % of the baseline that are allowed, here {allowed}"
+        return f"{result} by more than the allowed {format_metric(metric, margin.margin)}"
+    allowed = format_metric(metric, margin.margin * before.value)
+    return f"{result} by more than the allowed {100 * margin.margin:g} % of the baseline ({allowed})"
 
 
-def _counted(cases: int, of: int, confidence: float) -> str:
+def _case_count(cases: int, of: int, confidence: float) -> str:
     counted = f"{cases} {'case' if cases == 1 else 'cases'}"
     if cases < of:
         counted = f"{cases} of the baseline's {of} cases"
-    return counted if cases >= least_cases(confidence) else f"{counted}, too few for an interval to be trusted"
+    return counted if cases >= least_cases(confidence) else f"{counted}, too few for a reliable interval"

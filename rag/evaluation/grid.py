@@ -1,12 +1,12 @@
-"""The answers of a run as a grid: a row for each case, a column for each variant, a page at a time."""
+"""The answers of a run as a paged grid of cases and variants."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rag.evaluation.case_answers import Answered, outcome
+from rag.evaluation.case_answers import WRONG, Answered, outcome
 from rag.evaluation.cases import Case
 from rag.evaluation.dataset_store import DatasetStore, DatasetVersion
 from rag.evaluation.run_store import Cell, Run, RunStore, by_case
@@ -16,12 +16,12 @@ Shown = Literal["all", "failures", "different", "errors"]
 
 @dataclass(frozen=True, slots=True)
 class GridPage:
-    """A part of a grid.
+    """One page of a grid.
 
     Attributes:
-        rows: In the order of the cases.
-        start: Number of the first row among those that fit, from 0.
-        total: How many fit, on every page.
+        rows: Rows in the order of the cases.
+        start: Index of the first row among the matching rows, from 0.
+        total: Number of matching rows on all pages.
     """
 
     rows: tuple[Answered, ...]
@@ -33,7 +33,7 @@ class Grid:
     """Reads the grid of one run.
 
     Args:
-        version: The dataset version that was asked.
+        version: The dataset version of the run.
     """
 
     def __init__(self, runs: RunStore, datasets: DatasetStore, run: Run, version: DatasetVersion) -> None:
@@ -43,27 +43,27 @@ class Grid:
         self._version = version
 
     def page(self, start: int, limit: int, *, show: Shown = "all", search: str = "") -> GridPage:
-        """A part of the rows that fit.
+        """Return a page of the matching rows.
 
         Args:
-            start: How many of them to leave out.
-            limit: At most so many.
-            show: ``failures`` has an answer that is wrong, refused or failed, ``different`` has outcomes or scores
-                that differ, ``errors`` has an answer that failed.
-            search: Text in question, right answers, tags, id, or in an answer or error, in either case.
+            start: Number of matching rows to skip.
+            limit: Maximum number of rows.
+            show: ``failures`` shows rows with a wrong, refused or failed answer, ``different`` those with
+                different outcomes or scores, ``errors`` those with a failed answer.
+            search: Text in the case, in an answer or in an error, regardless of case.
         """
         wanted = search.strip().casefold()
         positions: Sequence[int] = range(self._version.size)
         if show != "all":
             positions = [position for position, cells in self._cells(texts=False) if _fits(cells, show)]
         if wanted:
-            told = self._matching(wanted)
-            positions = [position for position in positions if position in told]
+            matching = self._matching(wanted)
+            positions = [position for position in positions if position in matching]
         chosen = positions[start : start + limit]
         return GridPage(tuple(self.row(position) for position in chosen), start, len(positions))
 
     def row(self, position: int) -> Answered:
-        """One case with its answers."""
+        """Return a case with its answers."""
         case = next(iter(self._datasets.cases(self._version, position, 1)))
         variants = range(len(self._run.plan.variants))
         return Answered(
@@ -75,7 +75,7 @@ class Grid:
         return by_case([self._runs.cells(self._run.id, variant, texts=texts) for variant in variants])
 
     def _matching(self, wanted: str) -> set[int]:
-        """The positions of the cases that have a text."""
+        """Return the positions of the cases with a text in the case or its answers."""
         asked = {
             position
             for position, case in enumerate(self._datasets.cases(self._version))
@@ -92,13 +92,9 @@ class Grid:
 def _fits(cells: Sequence[Cell | None], show: Shown) -> bool:
     there = [cell for cell in cells if cell is not None]
     outcomes = {outcome(cell) for cell in there}
-    tests: dict[Shown, Callable[[], bool]] = {
-        "all": lambda: True,
-        "failures": lambda: bool(outcomes & {"wrong", "refused", "failed"}),
-        "different": lambda: len(outcomes) > 1 or any(cell.scores != there[0].scores for cell in there),
-        "errors": lambda: "failed" in outcomes,
-    }
-    return tests[show]()
+    if show == "different":
+        return len(outcomes) > 1 or any(cell.scores != there[0].scores for cell in there)
+    return "failed" in outcomes or (show == "failures" and bool(outcomes & WRONG))
 
 
 def _texts(case: Case) -> tuple[str, ...]:

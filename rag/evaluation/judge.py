@@ -1,10 +1,10 @@
-"""A model that judges answers by a rubric, with 1 to 5 points.
+"""A judging model that grades answers by a rubric, with 1 to 5 points.
 
-One answer is graded at a time, beside the right ones where they are known, and the reason comes before the points
-(Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, arXiv 2306.05685, sections 3.1 and
-3.4). Question, passages and answers were written by others and may hold instructions to the judge. They stand
-between marks with a tag that is made of their hash, so none of them can hold the mark that ends it, and are fenced
-as the passages of an answer prompt are (``rag.models.fencing``).
+It grades one answer at a time, next to the reference answers if there are any, and gives its reason before the
+points (Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023, arXiv 2306.05685, sections 3.1
+and 3.4). Question, passages and answers are untrusted and may contain instructions to the judge. They are put
+between marks with a tag computed from their hash, so that none of them can contain its own end mark, and
+fenced like the passages of an answer prompt (``rag.models.fencing``).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from weakref import WeakValueDictionary
 from prompts import PromptTemplate, PromptTemplateError
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, PromptError
 from rag.evaluation.cases import Case
+from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Score
 from rag.evaluation.scoring import Judgement
 from rag.models.fencing import above, beside, quoted
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
 
 BEST, WORST = 5, 1
-# What a judgement has to be, whatever schema the prompt sends to the model.
+# The required form of a judgement, whatever schema the prompt sends to the model.
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {
@@ -43,12 +44,12 @@ SCHEMA: Mapping[str, Any] = {
     "required": ["reason", "score"],
 }
 PATIENCE_S = 120.0
-"""How long a judgement may take, asking again included."""
+"""Time limit of a judgement, including a repeated request."""
 TAG = 16
 """Hexadecimal digits of a tag."""
 LONGEST_REASON = 1000
 SHIPPED = "the shipped prompts judge-answer, judge-pair and repair-json"
-# Judgements that are remembered.
+# Judgements in memory.
 KEPT = 1000
 
 CASE_PLACES: Mapping[str, tuple[str, ...]] = {
@@ -61,18 +62,18 @@ _PLACES = {**CASE_PLACES, "passage": ("tag", "number", "place", "text"), "no_pas
 
 
 class ModelJudge:
-    """Lets a model judge, once for the same question, answer and passages: its word on them is remembered.
+    """Judges with a model, once per combination of question, answer and passages.
 
-    Some answers are judged by code, and the model is not asked. Of a question to refuse, a refusal gets 5 points
-    and any other answer 1. Of a question that the documents answer (a right answer, or its source, is known), a
-    refusal gets 1. An answer that failed or was stopped is not judged.
+    Some answers are judged in code, without the model. For a question to refuse, a refusal gets 5 points and any
+    other answer 1. For a question that the documents answer (an answer or a source is known), a refusal gets 1.
+    Failed and cancelled answers are not judged.
 
     Args:
-        model: Judges. It is opened with the settings of the prompt, among them the schema.
-        prompt: With the variables and fragments of the shipped ``judge-answer``.
-        name: Of the model.
-        repair: Asks again where a reply does not fit; with the variables of the shipped ``repair-json``.
-        patience_s: How long a judgement may take, in seconds.
+        model: The judging model, opened with the settings of the prompt, including its schema.
+        prompt: A prompt with the variables and fragments of the shipped ``judge-answer``.
+        name: Name of the model.
+        repair: The prompt for a correction, with the variables of the shipped ``repair-json``.
+        patience_s: Time limit of a judgement in seconds.
 
     Raises:
         PromptError: A prompt has other variables or fragments.
@@ -92,26 +93,26 @@ class ModelJudge:
         self._prompt = prompt
         self._inquiry = Inquiry(model, prompt, repair, SCHEMA, patience_s)
         self._kept: dict[str, Judgement] = {}
-        self._alone: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def judge(self, case: Case, answer: Answer) -> Judgement:
-        """Its points with their reason; a judgement that fails is a ``judge_errors`` and no points."""
+        """Judge an answer; see ``rag.evaluation.scoring.Judge.judge``."""
         ruled = _by_rule(case, answer)
         if ruled is not None:
             return ruled
         values = self._values(case, answer)
         key = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-        # Variants of a case are answered at the same time, and often alike.
-        alone = self._alone.setdefault(key, asyncio.Lock())
-        async with alone:
-            # The one that was used last stands last, and the first ones go.
+        # The variants of a case are answered concurrently, and often equally.
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            # Used entries move to the end; the oldest are dropped from the start.
             found = self._kept.pop(key, None)
             if found is None:
                 try:
-                    told = await self._inquiry.ask(values)
+                    reply = await self._inquiry.ask(values)
                 except ModelError as error:
                     return Judgement({"judge_errors": Score(1)}, one_line(str(error)))
-                found = _points(int(told["score"]), told["reason"])
+                found = _points(int(reply["score"]), reply["reason"])
             self._kept[key] = found
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
@@ -130,8 +131,8 @@ class ModelJudge:
         ]
         return {
             "tag": tag,
-            "question": told_question(self._prompt, case),
-            "right_answers": told_answers(self._prompt, case, tag),
+            "question": shown_question(self._prompt, case),
+            "right_answers": shown_answers(self._prompt, case, tag),
             "passages": "".join(passages).strip() or self._prompt.fragment("no_passage", {}),
             "answer": quoted(answer.text),
         }
@@ -139,12 +140,12 @@ class ModelJudge:
 
 @dataclass(frozen=True)
 class Inquiry:
-    """Asks a model for JSON, and once more where the reply does not fit.
+    """Asks a model for JSON, and a second time if the reply does not match the schema.
 
     Attributes:
-        repair: Asks again.
-        schema: What a reply has to fit.
-        patience_s: How long both may take together, in seconds.
+        repair: The prompt for the second request.
+        schema: The schema of a reply.
+        patience_s: Time limit of both requests in seconds.
 
     Raises:
         PromptError: ``repair`` has other variables than ``reason`` and ``schema``.
@@ -160,25 +161,25 @@ class Inquiry:
         check_prompt(self.repair, ("reason", "schema"), {})
 
     async def ask(self, values: Mapping[str, str]) -> dict[str, Any]:
-        """What the model replies; it fits the schema.
+        """Return the model's reply, which matches the schema.
 
         Args:
-            values: For the places of the prompt.
+            values: The values of the prompt's variables.
 
         Raises:
-            ModelError: There is no such reply, for whatever reason.
+            ModelError: The model fails, or its reply does not match.
         """
         from langchain_core.messages import convert_to_messages
 
-        messages = convert_to_messages([(each.role, each.content) for each in self.prompt.render(values)])
+        messages = convert_to_messages([(message.role, message.content) for message in self.prompt.render(values)])
         try:
             async with asyncio.timeout(self.patience_s):
-                return await self._fitting(messages)
+                return await self._matching_reply(messages)
         except ModelError:
             raise
         except NotTheSchema as error:
             raise ModelProtocolError(
-                f"The judging model's reply does not fit its schema, also when asked again: {error.reason}.",
+                f"The judging model's replies do not match the schema: {error.reason}.",
                 fix="Choose another judging model.",
             ) from error
         except TimeoutError as error:
@@ -186,40 +187,40 @@ class Inquiry:
         except Exception as error:
             raise ModelError(f"The judging model failed: {type(error).__name__}: {redact(str(error))}.") from error
 
-    async def _fitting(self, messages: list[BaseMessage]) -> dict[str, Any]:
+    async def _matching_reply(self, messages: list[BaseMessage]) -> dict[str, Any]:
         reply = await self._reply(messages)
         try:
-            told: dict[str, Any] = parse(reply, self.schema)
+            value: dict[str, Any] = parse(reply, self.schema)
         except NotTheSchema as error:
             wanted = self.prompt.settings.json_schema or self.schema
             again = repair_messages(messages, reply, error.reason, self.repair, wanted)
-            told = parse(await self._reply(again), self.schema)
-        return told
+            value = parse(await self._reply(again), self.schema)
+        return value
 
     async def _reply(self, messages: list[BaseMessage]) -> str:
         return whole("".join([chunk.text async for chunk in self.model.astream(messages)]))
 
 
 def fence_tag(texts: Sequence[str], digits: int = TAG) -> str:
-    """A tag that stands in none of the texts, in whatever case; the same texts get the same one.
+    """Return a tag that none of the texts contains, in any case; deterministic for the texts.
 
     Args:
-        texts: What will stand between marks with it.
-        digits: How many hexadecimal digits; with few of them, texts could hold every tag that there is.
+        texts: The texts to put between marks.
+        digits: Number of hexadecimal digits; with few of them, texts could contain all tags.
     """
     folded = [text.casefold() for text in texts]
-    made = (hashlib.sha256(json.dumps([number, *texts]).encode()).hexdigest()[:digits] for number in count())
-    return next(tag for tag in made if not any(tag in text for text in folded))
+    tags = (hashlib.sha256(json.dumps([number, *texts]).encode()).hexdigest()[:digits] for number in count())
+    return next(tag for tag in tags if not any(tag in text for text in folded))
 
 
 def texts_of(case: Case) -> list[str]:
-    """All texts of a case that a judge reads."""
+    """Return all texts of a case that a judge reads."""
     turns = (text for turn in case.history for text in (turn.question, turn.answer))
     return [case.question, *case.answers, *turns]
 
 
-def told_question(prompt: PromptTemplate, case: Case) -> str:
-    """The question behind the turns before it, by the fragment ``turn``."""
+def shown_question(prompt: PromptTemplate, case: Case) -> str:
+    """Render the question after its earlier turns, with the fragment ``turn``."""
     turns = [
         prompt.fragment("turn", {"question": beside(turn.question), "answer": beside(turn.answer)})
         for turn in case.history
@@ -227,22 +228,22 @@ def told_question(prompt: PromptTemplate, case: Case) -> str:
     return "".join([*turns, beside(case.question)])
 
 
-def told_answers(prompt: PromptTemplate, case: Case, tag: str) -> str:
-    """The right answers, by the fragment ``right_answer`` or ``no_right_answer``."""
+def shown_answers(prompt: PromptTemplate, case: Case, tag: str) -> str:
+    """Render the reference answers, with the fragment ``right_answer`` or ``no_right_answer``."""
     right = [prompt.fragment("right_answer", {"tag": tag, "text": quoted(text)}) for text in case.answers]
     return "".join(right).strip() or prompt.fragment("no_right_answer", {})
 
 
 def check_prompt(prompt: PromptTemplate, variables: Sequence[str], places: Mapping[str, Sequence[str]]) -> None:
-    """See that a prompt can be filled.
+    """Check the variables and fragments of a prompt.
 
     Args:
-        prompt: Which one.
-        variables: Its variables.
-        places: Its fragments with their places.
+        prompt: The prompt.
+        variables: Required variables.
+        places: Required fragments with their variables.
 
     Raises:
-        PromptError: It has others.
+        PromptError: The prompt has others.
     """
     try:
         prompt.render(dict.fromkeys(variables, ""))
@@ -253,21 +254,21 @@ def check_prompt(prompt: PromptTemplate, variables: Sequence[str], places: Mappi
 
 
 def one_line(text: str) -> str:
-    """A reason as it is kept: on one line, without control characters, and not too long."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
-    return line if len(line) <= LONGEST_REASON else f"{line[: LONGEST_REASON - 1]}…"
+    """Return a reason on one line, without control characters, truncated."""
+    return shortened("".join(letter if letter.isprintable() else " " for letter in text), LONGEST_REASON)
 
 
 def _by_rule(case: Case, answer: Answer) -> Judgement | None:
-    """The judgement of an answer that no model has to look at."""
+    """Judge an answer in code; None if the model must judge it."""
     if answer.status not in ("answered", "abstained"):
         return Judgement({})
     refused = answer.status == "abstained"
     if case.must_refuse:
-        told = "The documents do not answer it, and the assistant "
-        return _points(BEST, f"{told}says so.") if refused else _points(WORST, f"{told}answered.")
+        if refused:
+            return _points(BEST, "The documents do not answer it, and the assistant refused.")
+        return _points(WORST, "The documents do not answer it, but the assistant answered.")
     if refused and (case.answers or case.sources):
-        return _points(WORST, "The documents answer it, and the assistant refused.")
+        return _points(WORST, "The documents answer it, but the assistant refused.")
     return None
 
 

@@ -1,21 +1,21 @@
-"""Values of metrics as a person reads them."""
+"""Formatting of metric values for people."""
 
 from __future__ import annotations
 
-from rag.evaluation.measures import Measure
+from rag.evaluation.metric_definitions import Metric
 from rag.evaluation.statistics import Estimate
 from rag.tracing.figures import format_cost, format_seconds
 
 
-def format_metric(measure: Measure, value: float | None) -> str:
-    """A value in its unit: ``81.2 %``, ``85 ms``, ``1.24 s``, ``38.5``, ``$0.0012``; a dash for none."""
+def format_metric(metric: Metric, value: float | None) -> str:
+    """Format a value in its unit: ``81.2 %``, ``85 ms``, ``1.24 s``, ``38.5``, ``$0.0012``; a dash for None."""
     if value is None:
         return "–"
-    return _in_unit(measure, value).replace("-", "−")
+    return _in_unit(metric, value).replace("-", "−")
 
 
-def _in_unit(measure: Measure, value: float) -> str:
-    match measure.unit:
+def _in_unit(metric: Metric, value: float) -> str:
+    match metric.unit:
         case "share":
             return f"{100 * value:.1f} %"
         case "s":
@@ -27,23 +27,23 @@ def _in_unit(measure: Measure, value: float) -> str:
     return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
-def format_interval(measure: Measure, estimate: Estimate | None) -> str:
-    """``77.9 % to 84.4 %``; empty for none."""
+def format_interval(metric: Metric, estimate: Estimate | None) -> str:
+    """Format an interval: ``77.9 % to 84.4 %``; empty for None."""
     if estimate is None:
         return ""
-    return f"{format_metric(measure, estimate.low)} to {format_metric(measure, estimate.high)}"
+    return f"{format_metric(metric, estimate.low)} to {format_metric(metric, estimate.high)}"
 
 
-def format_change(measure: Measure, estimate: Estimate | None) -> str:
-    """``+2.1 %``, ``−12 ms``; empty for none."""
+def format_change(metric: Metric, estimate: Estimate | None) -> str:
+    """Format a difference: ``+2.1 %``, ``−12 ms``; empty for None."""
     if estimate is None:
         return ""
     sign = "−" if estimate.value < 0 else "+" if estimate.value > 0 else "±"
-    return sign + format_metric(measure, abs(estimate.value))
+    return sign + format_metric(metric, abs(estimate.value))
 
 
-def is_better(measure: Measure, estimate: Estimate | None) -> bool | None:
-    """Whether a change is surely for the better, or surely for the worse; None where it may be neither."""
-    if estimate is None or measure.higher_is_better is None or estimate.low <= 0 <= estimate.high:
+def is_better(metric: Metric, estimate: Estimate | None) -> bool | None:
+    """Whether a change is significantly better (True) or worse (False); None if it is neither."""
+    if estimate is None or metric.higher_is_better is None or estimate.low <= 0 <= estimate.high:
         return None
-    return (estimate.value > 0) == measure.higher_is_better
+    return (estimate.value > 0) == metric.higher_is_better

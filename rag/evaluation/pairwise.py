@@ -1,8 +1,8 @@
-"""Which of two answers is better, by a judging model that is asked twice.
+"""Pairwise comparison of answers by a judging model.
 
-Judging models favour an answer for its place (position bias: Zheng et al., Judging LLM-as-a-Judge with MT-Bench
-and Chatbot Arena, 2023, arXiv 2306.05685, sections 3.3 and 3.4). As proposed there, they are asked in both orders,
-and only who is preferred both times wins.
+Judging models have a position bias (Zheng et al., Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena, 2023,
+arXiv 2306.05685, sections 3.3 and 3.4). As proposed there, the model is asked in both orders, and an answer wins
+only if it is preferred both times.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rag.evaluation.judge import (
     check_prompt,
     fence_tag,
     one_line,
+    shown_answers,
+    shown_question,
     texts_of,
-    told_answers,
-    told_question,
 )
 from rag.evaluation.statistics import Estimate, mean
 from rag.models.fencing import quoted
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Better = Literal["first", "second", "tie", "error"]
 
-# What a reply has to be, whatever schema the prompt sends to the model.
+# The required form of a reply, whatever schema the prompt sends to the model.
 SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {"reason": {"type": "string"}, "better": {"enum": ["first", "second", "tie"]}},
@@ -41,19 +41,17 @@ SCHEMA: Mapping[str, Any] = {
 _VARIABLES = ("tag", "question", "right_answers", "first", "second")
 _PLACES = {**CASE_PLACES, "must_refuse": ()}
 _SWAPPED: Mapping[Better, Better] = {"first": "second", "second": "first", "tie": "tie"}
-# A win is one, a tie a half.
 _WORTH: Mapping[Better, float] = {"first": 1.0, "second": 0.0, "tie": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
 class PairVerdict:
-    """Which of two answers is better.
+    """The better of two answers.
 
     Attributes:
-        better: ``tie`` also where the model contradicts itself; ``error`` where it gave no verdict.
-        reasons: What the model wrote, a text for each time that it was asked; the second time the answer that is
-            called the second here stood first. Of an error, what went wrong comes last.
-        by_place: Whether it preferred the same place both times, whatever stood there.
+        better: ``tie`` also if the model contradicts itself; ``error`` if there is no verdict.
+        reasons: The model's reasons for both requests, the second with the answers swapped; an error comes last.
+        by_place: Whether the model preferred the same position both times.
     """
 
     better: Better
@@ -63,12 +61,12 @@ class PairVerdict:
 
 @dataclass(frozen=True, slots=True)
 class PairTally:
-    """What came of many pairs, for the first answers.
+    """Summary of many verdicts, from the perspective of the first answers.
 
     Attributes:
-        wins, losses, ties, errors: Pairs; their sum is all of them.
-        win_rate: Share of wins where a tie counts as half of one, 0 to 1, with its bootstrap interval; errors are
-            left out. None where nothing else is there.
+        wins, losses, ties, errors: Numbers of pairs.
+        win_rate: Share of wins with its bootstrap interval, 0 to 1; a tie counts half, and errors are left out.
+            None without any other verdict.
     """
 
     wins: int
@@ -87,14 +85,14 @@ async def compare_pair(
     *,
     repair: PromptTemplate,
 ) -> PairVerdict:
-    """Let a model compare two answers; two that are the same are a tie, and it is not asked.
+    """Compare two answers; equal answers are a tie without asking the model.
 
     Args:
-        model: Compares. It is opened with the settings of the prompt, among them the schema.
-        prompt: With the variables and fragments of the shipped ``judge-pair``.
-        case: What both answer.
+        model: The judging model, opened with the settings of the prompt, including its schema.
+        prompt: A prompt with the variables and fragments of the shipped ``judge-pair``.
+        case: The case that both answer.
         one, other: The answers; ``first`` and ``second`` of the verdict.
-        repair: Asks again where a reply does not fit; with the variables of the shipped ``repair-json``.
+        repair: The prompt for a correction, with the variables of the shipped ``repair-json``.
 
     Raises:
         PromptError: A prompt has other variables or fragments.
@@ -107,34 +105,34 @@ async def compare_pair(
     preferred: list[Better] = []
     for first, second in ((one, other), (other, one)):
         try:
-            told = await inquiry.ask(_values(prompt, case, first, second))
+            reply = await inquiry.ask(_values(prompt, case, first, second))
         except ModelError as error:
             return PairVerdict("error", (*reasons, one_line(str(error))))
-        reasons.append(one_line(told["reason"]))
-        preferred.append(told["better"])
+        reasons.append(one_line(reply["reason"]))
+        preferred.append(reply["better"])
     better: Better = preferred[0] if preferred[0] == _SWAPPED[preferred[1]] else "tie"
     return PairVerdict(better, tuple(reasons), by_place=preferred[0] == preferred[1] != "tie")
 
 
 def tally(verdicts: Iterable[PairVerdict]) -> PairTally:
-    """Count verdicts over independent cases, one of each."""
-    told = [verdict.better for verdict in verdicts]
-    worth = [_WORTH[better] for better in told if better != "error"]
+    """Count the verdicts of independent cases."""
+    results = [verdict.better for verdict in verdicts]
+    worth = [_WORTH[better] for better in results if better != "error"]
     return PairTally(
-        wins=told.count("first"),
-        losses=told.count("second"),
-        ties=told.count("tie"),
-        errors=told.count("error"),
+        wins=results.count("first"),
+        losses=results.count("second"),
+        ties=results.count("tie"),
+        errors=results.count("error"),
         win_rate=mean(worth, [1.0] * len(worth)),
     )
 
 
 def _values(prompt: PromptTemplate, case: Case, first: str, second: str) -> dict[str, str]:
     tag = fence_tag([*texts_of(case), first, second])
-    right = prompt.fragment("must_refuse", {}) if case.must_refuse else told_answers(prompt, case, tag)
+    right = prompt.fragment("must_refuse", {}) if case.must_refuse else shown_answers(prompt, case, tag)
     return {
         "tag": tag,
-        "question": told_question(prompt, case),
+        "question": shown_question(prompt, case),
         "right_answers": right,
         "first": quoted(first),
         "second": quoted(second),

@@ -1,6 +1,6 @@
-"""The results of a run as a W&B run: figures, answers, the report and the dataset.
+"""Results of a run as a W&B run: metrics, answers, report and dataset.
 
-A tracker that fails never fails an evaluation. What leaves the process is redacted, as traces are.
+A tracker that fails never fails an evaluation. Everything that leaves the process is redacted, like traces.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from rag.tracing.wandb_run import RunTable, open_run
 from rag.tracing.wandb_traces import clipped
 from rag.workspace import Workspace
 
-# A table is kept in memory until it is logged, and W&B's page reads it whole.
+# Rows per table; a table stays in memory until it is logged, and W&B's page loads it completely.
 CHUNK = 2_000
-# As the tables of the chat have them.
+# The lengths in the tables of the chat.
 QUESTION_LENGTH, ANSWER_LENGTH = 1_000, 4_000
 COLUMNS = ("position", "case", "question", "expected", "variant", "status", "answer", "error")
 SPENT = ("latency_s", "input_tokens", "output_tokens", "cost_usd", "cached", "trace_id")
 
-# Of several answers only, or in columns of their own.
+# Metrics of several answers, and metrics with columns of their own.
 NOT_OF_A_CELL = ("latency_p50", "latency_p95", "input_tokens", "output_tokens", "cost", "failed", "answered")
 
 
@@ -42,22 +42,22 @@ def publish(
     cases: Iterable[Case],
     report: Path | None = None,
 ) -> str:
-    """Log a run to a W&B run of its own, online or offline as the settings say; returns when W&B has taken it.
+    """Log a run to a W&B run of its own, and return when W&B has accepted it.
 
-    The W&B run's summary holds ``VARIANT/MEASURE``, the ends of its interval as ``VARIANT/MEASURE_low`` and
-    ``VARIANT/MEASURE_high``, and ``VARIANT/MEASURE_change`` with the same; ``VARIANT`` is as ``keys`` makes it.
-    The answers are the tables ``results``, ``results_1`` …, and the dataset version is an artifact of its name.
+    The W&B run's summary has ``VARIANT/METRIC``, its interval as ``VARIANT/METRIC_low`` and
+    ``VARIANT/METRIC_high``, and the same for ``VARIANT/METRIC_change``; ``VARIANT`` is a key from ``keys``. The
+    answers are the tables ``results``, ``results_1`` …, and the dataset version is an artifact with its name.
 
     Args:
         settings: Project and mode.
-        workspace: Offline runs are kept in it.
+        workspace: The workspace for offline runs.
         summary: The table.
-        cells: The answers of a variant, by its number, in the order of the cases.
-        cases: Of the run's dataset version, in their order; both are read once, and never held all at once.
-        report: The run's report, as ``rag.evaluation.run_report.write_report`` writes it.
+        cells: Returns the answers of a variant by its index, in the order of the cases.
+        cases: Cases of the run's dataset version, in order.
+        report: A report by ``rag.evaluation.run_report.write_report``.
 
     Returns:
-        The W&B run's id; empty where tracking is off, or has failed.
+        The id of the W&B run; empty if tracking is off or has failed.
     """
     evaluated = summary.run
     tracked = open_run(
@@ -82,17 +82,17 @@ def publish(
 
 
 def keys(names: Iterable[str]) -> list[str]:
-    """What variants are called in the summary: letters, digits and ``_``, since W&B reads other signs as its own.
+    """Return distinct keys for the names of variants.
 
-    Each is another one, also where the names differ in signs only.
+    They consist of letters, digits and ``_``, since other characters have a meaning in W&B.
     """
-    made: list[str] = []
+    found: list[str] = []
     for number, name in enumerate(names):
         key = re.sub(r"\W+", "_", redact(name)).strip("_") or f"variant_{number}"
-        while key in made:
+        while key in found:
             key = f"{key}_{number}"
-        made.append(key)
-    return made
+        found.append(key)
+    return found
 
 
 def _config(summary: Summary) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _config(summary: Summary) -> dict[str, Any]:
 
 def _figures(summary: Summary) -> dict[str, float]:
     found: dict[str, float] = {}
-    for key, variant in zip(keys(each.name for each in summary.variants), summary.variants, strict=True):
+    for key, variant in zip(keys(variant.name for variant in summary.variants), summary.variants, strict=True):
         for name, figure in variant.figures.items():
             found |= _ends(f"{key}/{name}", figure.estimate) | _ends(f"{key}/{name}_change", figure.change)
     return found
@@ -129,7 +129,7 @@ def _ends(name: str, estimate: Estimate | None) -> dict[str, float]:
 
 
 def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Path) -> None:
-    """The tables of answers, and the dataset, in one pass."""
+    """Log the tables of answers and the dataset in one pass."""
     import wandb
 
     evaluated = summary.run
@@ -152,7 +152,7 @@ def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Pat
             "sha256": evaluated.dataset_sha256,
             "version": evaluated.dataset_version,
             "cases": written,
-            # Where there are some, the digest is that of the dataset without its redactions.
+            # If there are any, the hash is that of the dataset before redaction.
             "redacted_cases": altered,
         },
     )
@@ -163,21 +163,21 @@ def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Pat
 def _log_report(run: Any, report: Path) -> None:
     import wandb
 
-    # Injected styles would be asked of a server.
+    # W&B loads injected styles from a server.
     run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)})
 
 
 class _Results:
-    """The answers on their way into tables."""
+    """Collects answers in tables."""
 
     def __init__(self, run: Any, summary: Summary) -> None:
         self._run = run
         self._names = [redact(variant.name) for variant in summary.variants]
-        self._metrics = [metric.name for metric in summary.measures if metric.name not in NOT_OF_A_CELL]
+        self._metrics = [metric.name for metric in summary.metrics if metric.name not in NOT_OF_A_CELL]
         self._table = RunTable("results", [*COLUMNS, *self._metrics, *SPENT])
 
     def add(self, answered: Answered) -> None:
-        """Add a row for each answer that is there."""
+        """Add a row for every answer of a case."""
         case = answered.case
         expected = "(a refusal)" if case.must_refuse else "\n".join(case.answers)
         asked = (redact(case.id), _text(case.question, QUESTION_LENGTH), _text(expected, ANSWER_LENGTH))
@@ -200,7 +200,7 @@ class _Results:
             self.write()
 
     def write(self) -> None:
-        """Log what waits as a table of its own."""
+        """Log the collected rows as a table of their own."""
         self._table.write(self._run)
 
 

@@ -1,7 +1,7 @@
-"""How well a reader reads: the metrics of SQuAD's official evaluation, and two that it does not have.
+"""Metrics of an extractive reader: those of SQuAD's official evaluation, and two more.
 
-As in ``evaluate-v2.0.py`` (Rajpurkar, Jia and Liang, arXiv 1806.03822), of several right answers the nearest
-counts, and a question without an answer counts as right when none was given.
+As in ``evaluate-v2.0.py`` (Rajpurkar, Jia and Liang, arXiv 1806.03822), the most similar of several reference
+answers counts, and an unanswerable question counts as right if no answer was given.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rag.documents.sentences import split_sentences
-from rag.evaluation.metrics import Metric, best_of, exact, f1
 from rag.evaluation.squad import Article, Question
+from rag.evaluation.text_metrics import TextMetric, best_of, exact, f1
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 
 BINS = 10
-# Telling an answer whose probability is p earns 2/3 p, since a right answer scores two thirds on average, and
-# telling none earns 1 - p: equal at 0.6.
-WORTH_TELLING = 0.6
+# An answer with probability p scores 2/3 p, since a right answer scores two thirds on average, and no answer
+# scores 1 - p. Both are equal at 0.6.
+DEFAULT_THRESHOLD = 0.6
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a reader says to one question.
+    """A reader's best answer to a question.
 
     Attributes:
-        text: The best span, whether or not it would be told.
-        probability: That the passage answers the question, 0 to 1.
-        in_sentence: Whether an answer begins in the sentence of the best span; None without answers.
+        text: The best span, whatever its probability.
+        probability: Probability that the passage answers the question, 0 to 1.
+        in_sentence: Whether an answer starts in the sentence of the best span; None without answers.
     """
 
     question: Question
@@ -38,18 +38,19 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class ReadingScores:
-    """All in percent, but ``total``, ``threshold`` and ``calibration_error``.
+    """Scores in percent, except for counts, ``threshold`` and ``calibration_error``.
 
     Attributes:
-        exact, f1: Over all questions.
-        answerable_exact, answerable_f1: Over those with an answer; None where there are none.
-        unanswerable: Of those without an answer, the share for which none was given; None where there are none.
-        right_sentence: Of those with an answer, the share whose best span stands in the right sentence, told or
-            not; None where there are none.
-        best_f1: Over all, had the best threshold for these questions been known.
-        threshold: Probability under which no answer was given; 0 where every question was answered.
+        total, answerable: Numbers of questions.
+        exact, f1: Scores over all questions.
+        answerable_exact, answerable_f1: Scores over the answerable questions; None without any.
+        unanswerable: Share of the unanswerable questions without a given answer; None without any.
+        right_sentence: Share of the answerable questions whose best span is in the right sentence, whatever its
+            probability; None without any.
+        best_f1: F1 over all questions with the best threshold for these questions.
+        threshold: Minimum probability of a given answer.
         calibration_error: Expected calibration error of the probability in ten bins of equal width (Guo and
-            others, arXiv 1706.04599), 0 to 1; None where every question has an answer.
+            others, arXiv 1706.04599), 0 to 1; None without unanswerable questions.
     """
 
     total: int
@@ -66,7 +67,7 @@ class ReadingScores:
 
 
 def predict(reader: SpanReader, articles: Sequence[Article]) -> Iterator[Prediction]:
-    """Read every paragraph for each of its questions, article by article."""
+    """Yield the reader's answers to all questions, article by article."""
     for article in articles:
         place = (article.title.replace("_", " "),) if article.title else ()
         for paragraph in article.paragraphs:
@@ -78,9 +79,9 @@ def predict(reader: SpanReader, articles: Sequence[Article]) -> Iterator[Predict
                     yield Prediction(question, "", 0.0, False if question.answers else None)
                     continue
                 begins = [
-                    any(each.start <= start < each.end for _, start in question.answers)
-                    for each in sentences
-                    if each.start == best.sentence.start
+                    any(sentence.start <= start < sentence.end for _, start in question.answers)
+                    for sentence in sentences
+                    if sentence.start == best.sentence.start
                 ]
                 yield Prediction(
                     question,
@@ -94,17 +95,16 @@ def score(predictions: Sequence[Prediction], threshold: float | None = None) -> 
     """Score predictions.
 
     Args:
-        predictions: At least one.
-        threshold: Probability under which no answer is given; by default ``WORTH_TELLING``, or none at all where
-            every question has an answer.
+        predictions: At least one prediction.
+        threshold: Minimum probability of a given answer; by default ``DEFAULT_THRESHOLD``, or 0 if all
+            questions are answerable.
     """
-    answerable = [each for each in predictions if each.question.answers]
-    unanswerable = [each for each in predictions if not each.question.answers]
-    least = (WORTH_TELLING if unanswerable else 0.0) if threshold is None else threshold
-    told = {id(each): each.text if each.probability >= least else "" for each in predictions}
+    answerable = [prediction for prediction in predictions if prediction.question.answers]
+    unanswerable = [prediction for prediction in predictions if not prediction.question.answers]
+    least = (DEFAULT_THRESHOLD if unanswerable else 0.0) if threshold is None else threshold
 
-    def mean(metric: Metric, some: Sequence[Prediction]) -> float | None:
-        values = [nearest(metric, told[id(each)], each.question) for each in some]
+    def mean(metric: TextMetric, some: Sequence[Prediction]) -> float | None:
+        values = [nearest(metric, each.text if each.probability >= least else "", each.question) for each in some]
         return 100 * sum(values) / len(values) if values else None
 
     return ReadingScores(
@@ -128,27 +128,27 @@ def score(predictions: Sequence[Prediction], threshold: float | None = None) -> 
     )
 
 
-def nearest(metric: Metric, given: str, question: Question) -> float:
-    """The best value against any right answer; no answer is right where there is none."""
+def nearest(metric: TextMetric, given: str, question: Question) -> float:
+    """Return the best value against any reference answer; for an unanswerable question, no answer is right."""
     return best_of(metric, given, [text for text, _ in question.answers])
 
 
-def calibration_error(told: Sequence[tuple[float, bool]]) -> float:
-    """Expected calibration error: how far probabilities lie from what happened, 0 to 1.
+def calibration_error(outcomes: Sequence[tuple[float, bool]]) -> float:
+    """Return the expected calibration error, 0 to 1.
 
     Args:
-        told: Probability, and whether it happened; at least one.
+        outcomes: Pairs of a probability and whether the event happened; at least one.
     """
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
-    for probability, happened in told:
+    for probability, happened in outcomes:
         bins[min(int(probability * BINS), BINS - 1)].append((probability, happened))
     return sum(
         abs(sum(probability for probability, _ in each) - sum(happened for _, happened in each)) for each in bins
-    ) / len(told)
+    ) / len(outcomes)
 
 
 def _best_f1(predictions: Sequence[Prediction]) -> float:
-    """As the official evaluation finds it: thresholds tried from the surest answer down."""
+    """Return the best F1 of all thresholds, like the official evaluation."""
     current = best = float(sum(not each.question.answers for each in predictions))
     for each in sorted(predictions, key=lambda each: -each.probability):
         if each.question.answers:

@@ -1,4 +1,4 @@
-"""One case of a report: the question, what was expected, and what each variant answered."""
+"""A case of a report: the question, the expected answer, and the answers of all variants."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass
 
 from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.cases import Case, source_name
-from rag.evaluation.measures import MEASURES
+from rag.evaluation.metric_definitions import METRICS
 from rag.evaluation.metric_formatting import format_metric
 from rag.evaluation.ranking_metrics import Found, matches
 from rag.evaluation.report_rendering import report_templates, shortened
 from rag.evaluation.run_store import Cell, CellPassage
 from rag.tracing.figures import format_cost, format_seconds, format_tokens
 
-# The status says what these say.
+# Metrics that repeat the status.
 SHOWN_BY_STATUS = ("answered", "failed", "refusal_precision", "refusal_recall", "judge_errors")
-SCORED = tuple(measure for measure in MEASURES if measure.name not in SHOWN_BY_STATUS)
+SCORED = tuple(metric for metric in METRICS if metric.name not in SHOWN_BY_STATUS)
 STATUS = {"answered": "answered", "abstained": "refused", "cancelled": "stopped", "failed": "failed"}
 QUESTION_LENGTH = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What became of an answer, as a coloured sign and in words."""
+    """The outcome of an answer as a coloured sign and a word."""
 
     look: str
     sign: str
@@ -33,16 +33,16 @@ class Mark:
 MARKS: Mapping[Outcome, Mark] = {
     "right": Mark("is-right", "✓", "right"),
     "wrong": Mark("is-wrong", "✗", "wrong"),
-    "refused": Mark("is-wrong", "∅", "refused, where an answer was due"),
+    "refused": Mark("is-wrong", "∅", "refused, although an answer was expected"),
     "failed": Mark("is-failed", "!", "failed"),
-    "unknown": Mark("is-open", "·", "not known"),
+    "unknown": Mark("is-open", "·", "unknown"),
 }
 MISSING = Mark("is-open", "–", "no answer yet")
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A passage, and whether the case expects it."""
+    """A passage, and whether its source is expected."""
 
     passage: CellPassage
     place: str
@@ -51,11 +51,11 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class VariantAnswer:
-    """What a variant answered; without a cell it has no answer yet.
+    """The answer of a variant; without a cell, there is none yet.
 
     Attributes:
-        scores: Titles of measures, with their values.
-        sources: Best first; a marker in the answer is a number of this list.
+        scores: Titles of metrics with formatted values.
+        sources: Passages, best first; markers in the answer refer to this list.
         spent: Time, tokens and cost, as far as they are known.
     """
 
@@ -69,14 +69,14 @@ class VariantAnswer:
 
 
 def case_html(answered: Answered, names: Sequence[str]) -> str:
-    """A case that opens and closes.
+    """Render a collapsible case.
 
     Args:
         answered: The case with its answers.
-        names: Of the variants, in their order.
+        names: Names of the variants, in order.
     """
     case = answered.case
-    # A passage that several variants read is shown once.
+    # Passages of several variants are shown once.
     texts = {(one.name, one.page, one.text): one for cell in answered.there for one in cell.passages}
     template = report_templates().get_template("report_case.html.jinja")
     return template.render(
@@ -99,10 +99,10 @@ def variant_answer(case: Case, cell: Cell | None, name: str) -> VariantAnswer:
 
 
 def _scores(cell: Cell) -> tuple[tuple[str, str], ...]:
-    known = ((measure, (cell.scores or {}).get(measure.name)) for measure in SCORED)
+    known = ((metric, (cell.scores or {}).get(metric.name)) for metric in SCORED)
     return tuple(
-        (measure.title, format_metric(measure, score.value / score.weight))
-        for measure, score in known
+        (metric.title, format_metric(metric, score.value / score.weight))
+        for metric, score in known
         if score is not None and score.weight
     )
 

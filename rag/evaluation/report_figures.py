@@ -1,4 +1,4 @@
-"""The figures of a report: what is compared, the tables, and the plots, as its template shows them."""
+"""Data of a report's templates: compared variants, tables of metrics, and plots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rag.evaluation.charts import Bar, Drawing, Line, draw_cumulative, draw_intervals
-from rag.evaluation.measures import BY_NAME, Group, Measure
+from rag.evaluation.metric_definitions import BY_NAME, Group, Metric
 from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
 from rag.evaluation.summary import Figure, Summary, VariantSummary
 
@@ -20,7 +20,7 @@ GROUPS: Mapping[Group, str] = {
     "judge": "Judge",
     "cost": "Time and cost",
 }
-# A group with more measures takes the whole width.
+# Groups with more metrics take the full width.
 NARROW = 3
 DRAWN = (
     "recall",
@@ -33,16 +33,16 @@ DRAWN = (
     "judge",
 )
 NO_FIGURE = Figure(None)
-# The class of a change, and the word after it.
+# CSS class and label of a change.
 LOOKS = {True: ("is-better", " better"), False: ("is-worse", " worse"), None: ("is-open", "")}
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedVariant:
-    """A variant as the report names it.
+    """A variant in a report.
 
     Attributes:
-        changes: Names of settings, with their values as JSON.
+        changes: Names of settings with their values as JSON.
     """
 
     summary: VariantSummary
@@ -52,14 +52,14 @@ class ComparedVariant:
 
 @dataclass(frozen=True, slots=True)
 class FigureCell:
-    """A figure in a table.
+    """A cell of a table.
 
     Attributes:
-        value: In its unit, or what stands for one that is missing.
-        interval: Empty where there is no figure.
-        n: On how many cases it rests; None where the column says so.
-        change, change_interval: How it differs from the baseline; empty where it is not compared.
-        look, verdict: The class of the change, and the word that follows it.
+        value: The formatted value, or a placeholder.
+        interval: Empty without a value.
+        n: Number of cases; None if it is shown in the head of the column.
+        change, change_interval: Difference from the baseline; empty if there is none.
+        look, verdict: CSS class and label of the change.
     """
 
     value: str
@@ -76,7 +76,7 @@ class FigureColumn:
     """The head of a column.
 
     Attributes:
-        n: The number of cases that all its figures rest on; None where they differ.
+        n: Number of cases of all values; None if they differ.
     """
 
     title: str
@@ -86,7 +86,7 @@ class FigureColumn:
 
 @dataclass(frozen=True, slots=True)
 class FigureTable:
-    """The figures of a group of measures: a row for each variant, with a cell for each column."""
+    """A table of a group of metrics, with a row per variant."""
 
     title: str
     columns: tuple[FigureColumn, ...]
@@ -94,12 +94,12 @@ class FigureTable:
 
     @property
     def is_wide(self) -> bool:
-        """Whether it takes the whole width."""
+        """Whether the table takes the full width."""
         return len(self.columns) > NARROW
 
 
 def compared_variants(summary: Summary) -> tuple[ComparedVariant, ...]:
-    """The variants, the baseline first."""
+    """Return the variants, the baseline first."""
     return tuple(
         ComparedVariant(
             variant,
@@ -111,85 +111,85 @@ def compared_variants(summary: Summary) -> tuple[ComparedVariant, ...]:
 
 
 def figure_tables(summary: Summary) -> list[FigureTable]:
-    """A table for each group of measures that has some."""
-    shown = list(summary.measures)
+    """Return a table for every group with values."""
+    shown = list(summary.metrics)
     if BY_NAME["cost"] not in shown:
-        # A reader must see that it is unknown.
+        # Readers must see that the cost is unknown.
         shown.append(BY_NAME["cost"])
-    groups = ((title, [measure for measure in shown if measure.group == group]) for group, title in GROUPS.items())
-    return [_table(summary, title, measures) for title, measures in groups if measures]
+    groups = ((title, [metric for metric in shown if metric.group == group]) for group, title in GROUPS.items())
+    return [_table(summary, title, metrics) for title, metrics in groups if metrics]
 
 
 def plots(summary: Summary, latencies: Sequence[Sequence[float]]) -> list[Drawing]:
-    """The main measures of the variants, and how long their answers took.
+    """Plot the main metrics and the latencies of the variants.
 
     Args:
         summary: The table.
-        latencies: Seconds, of each variant in any order.
+        latencies: Seconds of all answers, by variant.
     """
     order = [number for number, _ in _ordered(summary)]
     drawn = [
         draw_intervals(
-            measure.title,
-            [Bar(summary.variants[number].name, _figure(summary, number, measure).estimate) for number in order],
-            _formatter(measure),
+            metric.title,
+            [Bar(summary.variants[number].name, _figure(summary, number, metric).estimate) for number in order],
+            _formatter(metric),
             baseline=0,
-            limits=(0.0, 1.0) if measure.unit == "share" else (-math.inf, math.inf),
+            limits=(0.0, 1.0) if metric.unit == "share" else (-math.inf, math.inf),
         )
-        for measure in summary.measures
-        if measure.name in DRAWN
+        for metric in summary.metrics
+        if metric.name in DRAWN
     ]
     if any(latencies):
         lines = [Line(summary.variants[number].name, latencies[number]) for number in order]
-        title = "Latency: share of the answers that took at most so long"
+        title = "Latency: cumulative share of the answers"
         drawn.append(draw_cumulative(title, lines, _formatter(BY_NAME["latency_p50"])))
     return drawn
 
 
-def _table(summary: Summary, title: str, measures: Sequence[Measure]) -> FigureTable:
-    columns = tuple(FigureColumn(one.title, one.told, _same_n(summary, one)) for one in measures)
+def _table(summary: Summary, title: str, metrics: Sequence[Metric]) -> FigureTable:
+    columns = tuple(FigureColumn(metric.title, metric.description, _same_n(summary, metric)) for metric in metrics)
     rows = (
         tuple(
-            _cell(measure, _figure(summary, number, measure), with_n=column.n is None)
-            for measure, column in zip(measures, columns, strict=True)
+            _cell(metric, _figure(summary, number, metric), with_n=column.n is None)
+            for metric, column in zip(metrics, columns, strict=True)
         )
         for number, _ in _ordered(summary)
     )
     return FigureTable(title, columns, tuple(zip(compared_variants(summary), rows, strict=True)))
 
 
-def _cell(measure: Measure, figure: Figure, *, with_n: bool) -> FigureCell:
+def _cell(metric: Metric, figure: Figure, *, with_n: bool) -> FigureCell:
     estimate, change = figure.estimate, figure.change
     if estimate is None:
-        return FigureCell("unknown" if measure.unit == "USD" else "–")
-    value, interval = format_metric(measure, estimate.value), format_interval(measure, estimate)
+        return FigureCell("unknown" if metric.unit == "USD" else "–")
+    value, interval = format_metric(metric, estimate.value), format_interval(metric, estimate)
     n = estimate.n if with_n else None
     if change is None:
         return FigureCell(value, interval, n)
-    look, verdict = LOOKS[is_better(measure, change)]
-    ends = " to ".join(_signed(measure, end) for end in (change.low, change.high))
-    return FigureCell(value, interval, n, format_change(measure, change), ends, look, verdict)
+    look, verdict = LOOKS[is_better(metric, change)]
+    ends = " to ".join(_signed(metric, end) for end in (change.low, change.high))
+    return FigureCell(value, interval, n, format_change(metric, change), ends, look, verdict)
 
 
 def _ordered(summary: Summary) -> list[tuple[int, VariantSummary]]:
-    """The variants with their numbers, the baseline first."""
+    """Return the variants with their indices, the baseline first."""
     return sorted(enumerate(summary.variants), key=lambda numbered: numbered[0] != summary.baseline)
 
 
-def _figure(summary: Summary, number: int, measure: Measure) -> Figure:
-    return summary.variants[number].figures.get(measure.name, NO_FIGURE)
+def _figure(summary: Summary, number: int, metric: Metric) -> Figure:
+    return summary.variants[number].figures.get(metric.name, NO_FIGURE)
 
 
-def _same_n(summary: Summary, measure: Measure) -> int | None:
-    """The number of cases where every figure rests on as many; None where they differ, or there is no figure."""
-    found = [_figure(summary, number, measure).estimate for number, _ in _ordered(summary)]
+def _same_n(summary: Summary, metric: Metric) -> int | None:
+    """Return the number of cases of all values; None if they differ, or there is no value."""
+    found = [_figure(summary, number, metric).estimate for number, _ in _ordered(summary)]
     counts = {estimate.n for estimate in found if estimate is not None}
     return counts.pop() if len(counts) == 1 else None
 
 
-def _signed(measure: Measure, value: float) -> str:
-    return ("−" if value < 0 else "+" if value > 0 else "") + format_metric(measure, abs(value))
+def _signed(metric: Metric, value: float) -> str:
+    return ("−" if value < 0 else "+" if value > 0 else "") + format_metric(metric, abs(value))
 
 
-def _formatter(measure: Measure) -> Callable[[float], str]:
-    return lambda value: format_metric(measure, value)
+def _formatter(metric: Metric) -> Callable[[float], str]:
+    return lambda value: format_metric(metric, value)

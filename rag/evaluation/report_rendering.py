@@ -1,4 +1,4 @@
-"""The templates of a report: whatever a text contains, it stays text, and it contains no secrets."""
+"""Templates of a report, which escape and redact all texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 
 @cache
 def report_templates() -> Environment:
-    """The templates beside this module; every value is redacted and escaped, because a report is sent on."""
+    """Return the templates next to this module, which redact and escape every value."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
@@ -35,14 +35,14 @@ def report_templates() -> Environment:
 
 
 def printable(value: object) -> object:
-    """A text with a sign in place of characters that cannot be seen; markup and other values unchanged."""
+    """Replace invisible characters in a text; markup and other values stay unchanged."""
     if not isinstance(value, str) or hasattr(value, "__html__"):
         return value
     return _INVISIBLE.sub("\ufffd", value.replace("\r\n", "\n"))
 
 
 def shortened(text: str, length: int) -> str:
-    """The text on one line, at most so many characters; an ellipsis is the last where something is missing."""
+    """Return a text on one line, truncated to ``length`` characters with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
 

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that needs nothing but a browser, and asks nobody for anything."""
+"""The report of a run: a self-contained HTML file without external resources."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from rag.evaluation.report_cases import case_html
 from rag.evaluation.report_figures import compared_variants, figure_tables, plots
 from rag.evaluation.report_rendering import report_templates
 from rag.evaluation.run_store import Cell
-from rag.evaluation.summary import CONFIDENCE, Summary
+from rag.evaluation.statistics import CONFIDENCE
+from rag.evaluation.summary import Summary
 
 if TYPE_CHECKING:
     from rag.evaluation.gate import Verdict
 
-# Cases that a report shows: a browser stays quick with so many.
+# Cases in a report, so that browsers stay fast.
 SHOWN = 500
-# Characters of each kind of case that are kept in memory, the rest in a temporary file.
+# Characters per kind of case in memory; the rest goes to a temporary file.
 IN_MEMORY = 1_000_000
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 KINDS = tuple(Kind)
@@ -40,20 +41,20 @@ def write_report(
     cases: Iterable[Case],
     verdict: Verdict | None = None,
 ) -> None:
-    """Write the report of a run, finished or not; whole or not at all. Secrets in its texts are redacted.
+    """Write the report of a run, finished or not, atomically. Secrets in its texts are redacted.
 
-    Of a large run it shows 500 cases, those first that failed or that the variants answered differently, and
-    says how many it does not show. The cells are read once, side by side, and never held all at once.
+    A report shows up to 500 cases, starting with failed and differing ones, and the number of hidden ones. The
+    cells are read once and never all in memory.
 
     Args:
-        path: Where to; what is there is replaced.
+        path: The file, which is replaced if it exists.
         summary: The table.
-        cells: The answers of a variant, by its number, in the order of the cases.
-        cases: Of the run's dataset version, in their order.
-        verdict: What the gate said of the run.
+        cells: Returns the answers of a variant by its index, in the order of the cases.
+        cases: Cases of the run's dataset version, in order.
+        verdict: The result of the gate, if any.
 
     Raises:
-        EvaluationError: It cannot be written.
+        EvaluationError: The file cannot be written.
         DatabaseError: The cells or the cases cannot be read.
     """
     work = path.with_name(f".{path.name}.{os.getpid()}")
@@ -74,7 +75,7 @@ def write_report(
     except OSError as error:
         raise EvaluationError(
             f"The report {path} cannot be written: {error.strerror or error}.",
-            fix="Name a file in a folder that exists, can be written and has room.",
+            fix="Choose a file in a writable folder with free space.",
         ) from error
     finally:
         work.unlink(missing_ok=True)
@@ -85,8 +86,8 @@ class _Shown:
     """The cases of one kind.
 
     Attributes:
-        found, shown: How many there are, and how many of them the report has.
-        cases: As HTML, read while the report is written.
+        found, shown: Number of all cases, and of those in the report.
+        cases: The cases as HTML, read while the report is written.
     """
 
     title: str
@@ -96,19 +97,19 @@ class _Shown:
 
 
 class _Gathered:
-    """The cases by their kind, as HTML, and the latencies of each variant in seconds."""
+    """The cases by kind, as HTML, and the latencies by variant in seconds."""
 
     def __init__(self, names: Sequence[str], files: Mapping[Kind, IO[str]]) -> None:
         self._names = names
         self._files = files
-        # Characters of each case that is kept.
+        # Lengths of the stored cases in characters.
         self._kept: dict[Kind, list[int]] = {kind: [] for kind in KINDS}
         self._found = dict.fromkeys(KINDS, 0)
         self.missing = 0
         self.latencies = [array("d") for _ in names]
 
     def take(self, answered: Answered) -> None:
-        """Keep what the report may need of a case."""
+        """Store what the report may need of a case."""
         if not answered.there:
             self.missing += 1
             return
@@ -117,14 +118,14 @@ class _Gathered:
                 self.latencies[cell.variant].append(cell.latency_s)
         kind = kind_of(answered)
         self._found[kind] += 1
-        # What the kinds before it leave no room for is never shown.
+        # Cases without room after more important kinds are never shown.
         if sum(len(self._kept[earlier]) for earlier in KINDS[: KINDS.index(kind) + 1]) < SHOWN:
             html = case_html(answered, self._names)
             self._kept[kind].append(len(html))
             self._files[kind].write(html)
 
     def shown(self) -> list[_Shown]:
-        """The cases of the report, those first that need a look."""
+        """Return the cases of the report, most important kinds first."""
         kinds: list[_Shown] = []
         for kind in KINDS:
             if self._found[kind]:
@@ -141,7 +142,7 @@ class _Gathered:
 
 
 def _report(summary: Summary, verdict: Verdict | None, gathered: _Gathered) -> Iterator[str]:
-    """The report in pieces: a large one is never whole in memory."""
+    """Render the report in pieces, so that a large one is never completely in memory."""
     run, kinds = summary.run, gathered.shown()
     return (
         report_templates()

@@ -1,4 +1,4 @@
-"""Evaluation runs in the database: what was to be answered, and how far each answer is."""
+"""Evaluation runs in the database: plans, progress and answers."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ from rag.errors import EvaluationError
 from rag.evaluation.variants import Variant
 from rag.tables import cells as cells_table
 from rag.tables import evaluation_runs as runs_table
-from rag.tracing.trace_store import is_dead, process_identity
+from rag.tracing.processes import interrupt_dead, process_identity
 from rag.types import AnswerStatus
 
 RunStatus = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
-# Raise when a measure comes out differently than before.
+# Increment when the values of a metric change.
 SCORING = 1
 
 SHORTEST_ID = 4
-# Cells that are read at once.
+# Cells per read.
 PAGE = 500
 
 
 class Plan(BaseModel):
-    """What a run is to answer.
+    """Plan of a run, stored as JSON.
 
     Attributes:
-        variants: The ways to answer, the baseline first; their prompts are named by version, since a label moves.
-        states: For each variant the release that answers and the state of its index: a run that is resumed after
-            either has changed would compare two things under one name.
-        corpus: Which corpus.
-        judge: The model that judges; empty for none. ``judged_by`` names its prompt as well: points of two judges
-            do not compare.
-        scoring: Version of the scoring: results of two versions do not compare.
-        at_once: Questions that are being answered at a time.
+        variants: The variants, the baseline first; their prompts are named by version, because labels move.
+        states: Identity of the release and index of every variant, so that a run is not resumed after a change.
+        corpus: Name of the corpus.
+        judge: The judging model; empty without one.
+        judged_by: The judging model and its prompt; points of different judges are not comparable.
+        scoring: Version of the scoring; scores of different versions are not comparable.
+        at_once: Number of concurrent questions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,8 +59,8 @@ class Run:
 
     Attributes:
         started, ended: Seconds since the epoch.
-        dataset: Its name; with ``dataset_version`` and ``dataset_sha256`` what exactly was asked.
-        tracked: The W&B run that holds the results; empty for none.
+        dataset: Name of the dataset; ``dataset_version`` and ``dataset_sha256`` identify its version.
+        tracked: The W&B run with the results; empty without one.
     """
 
     id: str
@@ -79,11 +78,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measure of one answer, as a part of a mean.
+    """The score of an answer by one metric, as a term of a weighted mean.
 
     Attributes:
         value: The numerator.
-        weight: The denominator; 0 where the measure says nothing of this case.
+        weight: The denominator; 0 if the metric does not apply to the case.
     """
 
     value: float
@@ -92,10 +91,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class CellPassage:
-    """A passage that an answer was written from.
+    """A passage in the prompt of an answer.
 
     Attributes:
-        name: The source as a person reads it.
+        name: Display name of the source.
         cited: Whether the answer cites it.
     """
 
@@ -108,15 +107,15 @@ class CellPassage:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What one variant answered to one case.
+    """The answer of a variant to a case.
 
     Attributes:
-        variant: Its number in the plan, from 0.
-        position: The case's number in the dataset version, from 0.
-        scores: By the name of the measure.
+        variant: Index of the variant in the plan.
+        position: Position of the case in the dataset version, from 0.
+        scores: Scores by name of the metric.
         rationale: The judge's reason; empty without a judge.
-        latency_s: Of the answer when it was made, also where it came from the cache.
-        cost_usd: None is unknown; 0 where it came from the cache.
+        latency_s: Seconds of the original answer, even if it came from the cache.
+        cost_usd: None means unknown; 0 for an answer from the cache.
     """
 
     variant: int
@@ -142,7 +141,7 @@ class RunStore:
         self._engine = engine
 
     def begin(self, plan: Plan, *, name: str, dataset: str, version: int, sha256: str) -> Run:
-        """A new run, which this process works on."""
+        """Store a new run, which this process works on."""
         run = Run(
             id=uuid.uuid4().hex[:12],
             name=name,
@@ -153,17 +152,17 @@ class RunStore:
             dataset_sha256=sha256,
             plan=plan,
         )
-        held = {field.name: getattr(run, field.name) for field in fields(run)}
-        held |= {"plan": plan.model_dump(mode="json"), "process": process_identity(), "tracked": None}
+        values = {field.name: getattr(run, field.name) for field in fields(run)}
+        values |= {"plan": plan.model_dump(mode="json"), "process": process_identity(), "tracked": None}
         with writing(self._engine) as connection:
-            connection.execute(insert(runs_table).values(held))
+            connection.execute(insert(runs_table).values(values))
         return run
 
-    def take_up(self, run: Run) -> Run:
-        """Go on with a run that was stopped, broken off or failed.
+    def resume(self, run: Run) -> Run:
+        """Resume a stopped, interrupted or failed run.
 
         Raises:
-            EvaluationError: It has finished, or a process works on it.
+            EvaluationError: The run is finished or running.
         """
         column = runs_table.c
         with writing(self._engine) as connection:
@@ -174,21 +173,21 @@ class RunStore:
             )
         if not changed.rowcount:
             raise EvaluationError(
-                f"The run {run.id} is {self.get(run.id).status}: there is nothing to resume.",
+                f"The run {run.id} is {self.get(run.id).status} and cannot be resumed.",
                 fix="`ragsmith eval list` shows which runs were stopped.",
             )
         return self.get(run.id)
 
     def end(self, run_id: str, status: RunStatus, error: str = "") -> None:
-        """Note how a run ended."""
+        """Store the end of a run."""
         self._set(run_id, status=status, error=error, ended=time.time())
 
     def mark_tracked(self, run_id: str, tracked: str) -> None:
-        """Note the W&B run that holds the results."""
+        """Store the W&B run with the results."""
         self._set(run_id, tracked=tracked)
 
     def keep(self, run_id: str, cells: Sequence[Cell]) -> None:
-        """Keep answers, all or none; one that is there already is replaced."""
+        """Store answers in one transaction, replacing earlier ones."""
         if not cells:
             return
         rows = [_cell_row(run_id, cell) for cell in cells]
@@ -204,10 +203,10 @@ class RunStore:
             connection.execute(insert(cells_table), rows)
 
     def get(self, run_id: str) -> Run:
-        """A run by its id, or by four or more characters of its beginning that no other run shares.
+        """Return a run by its id, or by a unique prefix of at least four characters.
 
         Raises:
-            EvaluationError: None, or more than one, has that id.
+            EvaluationError: There is no such run, or more than one.
         """
         wanted = run_id.strip()
         column = runs_table.c.id
@@ -217,24 +216,24 @@ class RunStore:
         with reading(self._engine) as connection:
             rows = connection.execute(select(runs_table).where(named).limit(2)).all()
         if len(rows) != 1:
-            told = "More than one run begins with" if rows else "There is no run"
-            raise EvaluationError(f"{told} {wanted!r}.", fix="`ragsmith eval list` shows them.")
+            problem = "More than one run starts with" if rows else "There is no run"
+            raise EvaluationError(f"{problem} {wanted!r}.", fix="`ragsmith eval list` shows them.")
         return _run(rows[0])
 
     def list(self, limit: int | None = None) -> tuple[Run, ...]:
-        """The runs, newest first; what a dead process left running is marked as interrupted."""
-        self._mend()
+        """List the runs, newest first, after marking those of dead processes as interrupted."""
+        interrupt_dead(self._engine, runs_table)
         query = select(runs_table).order_by(runs_table.c.started.desc(), runs_table.c.id).limit(limit)
         with reading(self._engine) as connection:
             return tuple(_run(row) for row in connection.execute(query))
 
     def cells(self, run_id: str, variant: int, *, texts: bool = True) -> Iterator[Cell]:
-        """The answers of a variant in the order of the cases, read in pages.
+        """Yield the answers of a variant in the order of the cases, read in pages.
 
         Args:
-            run_id: The whole id.
-            variant: Its number.
-            texts: Whether with answers and passages; without them a page of a large run is read far faster.
+            run_id: The complete id.
+            variant: Index of the variant.
+            texts: Whether to read answers and passages; reading is much faster without them.
         """
         left_out = () if texts else ("answer", "rationale", "passages")
         columns = [column for column in cells_table.c if column.name not in left_out]
@@ -258,7 +257,7 @@ class RunStore:
             last = rows[-1].position
 
     def cell(self, run_id: str, variant: int, position: int) -> Cell | None:
-        """One answer; None where there is none yet."""
+        """Return an answer; None if there is none yet."""
         query = select(cells_table).where(
             cells_table.c.run_id == run_id,
             cells_table.c.variant == variant,
@@ -269,11 +268,11 @@ class RunStore:
         return _cell(row) if row else None
 
     def statuses(self, run_id: str, start: int, end: int) -> dict[tuple[int, int], AnswerStatus]:
-        """What became of some cases, by variant and position; failures have to be made again.
+        """Return the status of answers by variant and position.
 
         Args:
-            run_id: The whole id.
-            start, end: The first of the cases, and one past the last.
+            run_id: The complete id.
+            start, end: Range of positions, without the end.
         """
         column = cells_table.c
         query = select(column.variant, column.position, column.status).where(
@@ -283,28 +282,17 @@ class RunStore:
             return {(row.variant, row.position): row.status for row in connection.execute(query)}
 
     def count(self, run_id: str) -> int:
-        """How many answers are there that need not be made again."""
+        """Count the answers that have not failed."""
         column = cells_table.c
         query = select(func.count()).where(column.run_id == run_id, column.status != "failed")
         with reading(self._engine) as connection:
             return connection.scalar(query) or 0
 
     def delete(self, run_id: str) -> None:
-        """Remove a run and its answers; their traces stay."""
+        """Delete a run and its answers, but not their traces."""
         with writing(self._engine) as connection:
             connection.execute(delete(cells_table).where(cells_table.c.run_id == run_id))
             connection.execute(delete(runs_table).where(runs_table.c.id == run_id))
-
-    def _mend(self) -> None:
-        running = runs_table.c.status == "running"
-        with reading(self._engine) as connection:
-            processes = connection.scalars(select(runs_table.c.process).where(running).distinct()).all()
-        dead = [process for process in processes if is_dead(process)]
-        if dead:
-            with writing(self._engine) as connection:
-                connection.execute(
-                    update(runs_table).where(running, runs_table.c.process.in_(dead)).values(status="interrupted")
-                )
 
     def _set(self, run_id: str, **values: Any) -> None:
         with writing(self._engine) as connection:
@@ -312,10 +300,10 @@ class RunStore:
 
 
 def by_case(variants: Sequence[Iterator[Cell]]) -> Iterator[tuple[int, tuple[Cell | None, ...]]]:
-    """The answers side by side: for each case that has one its position, and a cell or None for each variant.
+    """Yield the position and the cells of every answered case; None where a variant has no answer.
 
     Args:
-        variants: The cells of each variant in the order of the cases; one cell of each is held at a time.
+        variants: The cells of the variants in the order of the cases; read one by one.
     """
     waiting = [next(cells, None) for cells in variants]
     while known := [cell.position for cell in waiting if cell is not None]:
@@ -329,24 +317,24 @@ def by_case(variants: Sequence[Iterator[Cell]]) -> Iterator[tuple[int, tuple[Cel
 
 
 def _run(row: Row[Any]) -> Run:
-    held = {field.name: getattr(row, field.name) for field in fields(Run)}
-    return Run(**held | {"plan": Plan.model_validate(row.plan), "tracked": row.tracked or ""})
+    values = {field.name: getattr(row, field.name) for field in fields(Run)}
+    return Run(**values | {"plan": Plan.model_validate(row.plan), "tracked": row.tracked or ""})
 
 
 def _cell_row(run_id: str, cell: Cell) -> dict[str, Any]:
-    held = {field.name: getattr(cell, field.name) for field in fields(cell)}
-    return held | {
+    values = {field.name: getattr(cell, field.name) for field in fields(cell)}
+    return values | {
         "run_id": run_id,
-        # A list of two numbers where a mapping would repeat both names thousands of times.
+        # Pairs of numbers, because objects would repeat both names thousands of times.
         "scores": {name: [score.value, score.weight] for name, score in (cell.scores or {}).items()},
-        "passages": [asdict(each) for each in cell.passages],
+        "passages": [asdict(passage) for passage in cell.passages],
         "cached": int(cell.cached),
     }
 
 
 def _cell(row: Row[Any]) -> Cell:
-    held = {field.name: getattr(row, field.name) for field in fields(Cell) if field.name in row._fields}
-    held |= {"scores": {name: Score(*each) for name, each in row.scores.items()}, "cached": bool(row.cached)}
-    if "passages" in held:
-        held["passages"] = tuple(CellPassage(**each) for each in row.passages)
-    return Cell(**held)
+    values = {field.name: getattr(row, field.name) for field in fields(Cell) if field.name in row._fields}
+    values |= {"scores": {name: Score(*pair) for name, pair in row.scores.items()}, "cached": bool(row.cached)}
+    if "passages" in values:
+        values["passages"] = tuple(CellPassage(**passage) for passage in row.passages)
+    return Cell(**values)

@@ -1,6 +1,6 @@
-"""Answers every case of a dataset in the way of every variant, and keeps each answer at once.
+"""Answering every case of a dataset with every variant, storing every answer immediately.
 
-Whatever ends a run, taking it up again answers only what is not there yet.
+However a run ends, resuming it answers only what is missing.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from rag.answering.answer_stream import AnswerStream
 from rag.errors import RagsmithError
@@ -19,19 +19,19 @@ from rag.evaluation.run_store import Cell, CellPassage, Run, RunStatus, RunStore
 from rag.evaluation.scoring import Judge, Scorer
 from rag.types import Answer, Ask
 
-# Cases that are read at once.
+# Cases per read.
 PAGE = 200
-# After so many failures one after the other it is no case that is at fault.
+# Consecutive failures after which the cause must lie outside of the cases.
 GIVE_UP_AFTER = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """A variant, ready to answer.
+class ReadyVariant:
+    """A variant that is ready to answer.
 
     Attributes:
-        state: What decides its answers: the release, and the state of its index.
-        start: Begins to answer one question, as ``rag.answering.assistant.Assistant.start`` does.
+        state: Identity of the release and of its index's state, which determine the answers.
+        start: Starts to answer a question, like ``rag.answering.assistant.Assistant.start``.
     """
 
     state: str
@@ -40,11 +40,12 @@ class Contestant:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationProgress:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        done, total: Answers; ``cached`` and ``failed`` of those done in this sitting.
-        seconds_left: None while nothing can be said.
+        done, total: Answers of the run.
+        cached, failed: Answers since the run was started or resumed.
+        seconds_left: Estimate; None if there is no basis for one yet.
     """
 
     done: int
@@ -56,21 +57,21 @@ class EvaluationProgress:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A run with all that it needs.
+    """A run with everything that it needs.
 
     Attributes:
-        run: Begun, or taken up.
-        size: How many cases there are.
-        cases: Gives those from a number up to another.
-        contestants: One for each variant of the plan.
-        cache: None asks everything anew.
-        on_progress: Called after each answer.
+        run: A run that was begun or resumed.
+        size: Number of cases.
+        cases: Returns the cases from a start to an end position.
+        variants: The variants of the plan, in order.
+        cache: None to answer without a cache.
+        on_progress: Called after every answer.
     """
 
     run: Run
     size: int
     cases: Callable[[int, int], Sequence[Case]]
-    contestants: Sequence[Contestant]
+    variants: Sequence[ReadyVariant]
     store: RunStore
     scorer: Scorer
     judge: Judge
@@ -78,27 +79,26 @@ class Evaluation:
     on_progress: Callable[[EvaluationProgress], None] = lambda _: None
 
     async def work(self, stop: asyncio.Event) -> RunStatus:
-        """Answer what is not answered yet.
+        """Answer everything that is missing.
 
         Args:
-            stop: Set it to stop after the answers that are being given.
+            stop: When set, the run stops after the answers in progress.
 
         Returns:
-            ``finished``, ``stopped`` or ``failed``; the run is marked so.
+            ``finished``, ``stopped`` or ``failed``, which is also stored as the status of the run.
 
         Raises:
             DatabaseError: The database refuses.
         """
-        sitting = _Sitting(self, stop)
         status: RunStatus = "interrupted"
         error = ""
         try:
-            status, error = await sitting.work()
+            status, error = await _Pass(self, stop).work()
         except ExceptionGroup as several:
             known = several.subgroup(RagsmithError)
             if known is None:
                 raise
-            # One worker's failure ends them all.
+            # The failure of one worker ends all of them.
             first = known.exceptions[0]
             error = str(first)
             raise first from first.__cause__
@@ -112,24 +112,23 @@ class _Job:
     case: Case
     position: int
     variant: int
-    # It failed in an earlier sitting.
-    again: bool
+    failed_before: bool
 
 
-class _Sitting:
-    """One time that a run is worked on."""
+class _Pass:
+    """One pass over the missing answers of a run."""
 
     def __init__(self, evaluation: Evaluation, stop: asyncio.Event) -> None:
-        self._of = evaluation
+        self._evaluation = evaluation
         self._stop = stop
-        self._alone = _Locks()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._before = self._done = self._cached = self._failed = self._failed_in_a_row = 0
         self._error = ""
         self._started = time.monotonic()
 
     async def work(self) -> tuple[RunStatus, str]:
-        self._before = await asyncio.to_thread(self._of.store.count, self._of.run.id)
-        workers = self._of.run.plan.at_once
+        self._before = await asyncio.to_thread(self._evaluation.store.count, self._evaluation.run.id)
+        workers = self._evaluation.run.plan.at_once
         jobs: asyncio.Queue[_Job | None] = asyncio.Queue(workers)
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
@@ -147,46 +146,48 @@ class _Sitting:
         return self._failed_in_a_row >= GIVE_UP_AFTER
 
     async def _jobs(self) -> AsyncIterator[_Job]:
-        """What is to be answered, a page of cases after the other, the variants of a case together."""
-        of = self._of
-        for start in range(0, of.size, PAGE):
-            end = min(start + PAGE, of.size)
-            cases = await asyncio.to_thread(of.cases, start, end)
-            known = await asyncio.to_thread(of.store.statuses, of.run.id, start, end)
+        """Yield what must be answered, in the order of the cases."""
+        evaluation = self._evaluation
+        for start in range(0, evaluation.size, PAGE):
+            end = min(start + PAGE, evaluation.size)
+            cases = await asyncio.to_thread(evaluation.cases, start, end)
+            known = await asyncio.to_thread(evaluation.store.statuses, evaluation.run.id, start, end)
             for position, case in enumerate(cases, start):
-                for variant in range(len(of.contestants)):
+                for variant in range(len(evaluation.variants)):
                     if self._stop.is_set() or self._gave_up:
                         return
                     status = known.get((variant, position), "failed")
                     if status == "failed":
-                        yield _Job(case, position, variant, again=(variant, position) in known)
+                        yield _Job(case, position, variant, failed_before=(variant, position) in known)
 
     async def _worker(self, jobs: asyncio.Queue[_Job | None]) -> None:
         while (job := await jobs.get()) is not None:
-            # What waits in the queue is not begun any more.
+            # Jobs that still wait in the queue are dropped.
             if self._stop.is_set() or self._gave_up:
                 continue
-            self._tell(await self._kept(job), again=job.again)
+            self._report(await self._answer(job), failed_before=job.failed_before)
 
-    async def _kept(self, job: _Job) -> Cell:
-        """Answer one case in one way, and keep what comes of it."""
-        of = self._of
-        ask = Ask(job.case.question, job.case.history, of.run.plan.corpus, of.run.id)
-        contestant = of.contestants[job.variant]
-        key = key_of(contestant.state, ask.question, ask.history)
-        async with self._alone.held(key):
-            known = await asyncio.to_thread(of.cache.get, key) if of.cache else None
-            answer = await contestant.start(ask).answer() if known is None else known
+    async def _answer(self, job: _Job) -> Cell:
+        """Answer one case with one variant, and store the scored answer."""
+        run, store, cache = self._evaluation.run, self._evaluation.store, self._evaluation.cache
+        ask = Ask(job.case.question, job.case.history, run.plan.corpus, run.id)
+        variant = self._evaluation.variants[job.variant]
+        key = key_of(variant.state, ask.question, ask.history)
+        # Equal variants answer a case only once.
+        lock = self._locks.setdefault(key, asyncio.Lock())
+        async with lock:
+            known = await asyncio.to_thread(cache.get, key) if cache else None
+            answer = await variant.start(ask).answer() if known is None else known
             cell = await self._cell(job, answer, cached=known is not None)
-            # Before the cache has it: after a crash between the two the run would hold it as free of cost.
-            await asyncio.to_thread(of.store.keep, of.run.id, [cell])
-            if of.cache and known is None and answer.status in ("answered", "abstained"):
-                await asyncio.to_thread(of.cache.put, key, answer)
+            # Stored before it is cached: a crash in between would make a resumed run record it as free of cost.
+            await asyncio.to_thread(store.keep, run.id, [cell])
+            if cache and known is None and answer.status in ("answered", "abstained"):
+                await asyncio.to_thread(cache.put, key, answer)
         return cell
 
     async def _cell(self, job: _Job, answer: Answer, *, cached: bool) -> Cell:
-        scores = await asyncio.to_thread(self._of.scorer.score, job.case, answer)
-        judged = await self._of.judge.judge(job.case, answer)
+        scores = await asyncio.to_thread(self._evaluation.scorer.score, job.case, answer)
+        judged = await self._evaluation.judge.judge(job.case, answer)
         cited = {citation.marker for citation in answer.citations}
         passages = (
             CellPassage(hit.passage.name, hit.passage.title, hit.passage.page, hit.passage.text, number in cited)
@@ -209,39 +210,20 @@ class _Sitting:
             cached=cached,
         )
 
-    def _tell(self, cell: Cell, *, again: bool) -> None:
+    def _report(self, cell: Cell, *, failed_before: bool) -> None:
         self._done += 1
         self._cached += cell.cached
         failed = cell.status == "failed"
         self._failed += failed
-        # Those that failed before stand in a row when a run is taken up, and may be at fault themselves.
-        if not (again and failed):
+        # A resumed run repeats its failures first, which may be the fault of their cases.
+        if not (failed_before and failed):
             self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
         self._error = cell.error or self._error
-        of = self._of
-        total = of.size * len(of.contestants)
-        # Cached answers take no time, and say nothing of what the others will take.
+        total = self._evaluation.size * len(self._evaluation.variants)
+        # Cached answers take no time, so they do not count towards the estimate.
         asked = self._done - self._cached
         passed = time.monotonic() - self._started
         left = passed / asked * max(total - self._before - self._done, 0) if asked else None
-        of.on_progress(EvaluationProgress(self._before + self._done, total, self._cached, self._failed, left))
-
-
-class _Locks:
-    """A lock for each key that somebody holds or waits for."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, tuple[asyncio.Lock, int]] = {}
-
-    @asynccontextmanager
-    async def held(self, key: str) -> AsyncIterator[None]:
-        """Nobody else is inside with the same key."""
-        lock, users = self._held.get(key, (asyncio.Lock(), 0))
-        self._held[key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._held.pop(key)
-            if users > 1:
-                self._held[key] = (lock, users - 1)
+        self._evaluation.on_progress(
+            EvaluationProgress(self._before + self._done, total, self._cached, self._failed, left)
+        )

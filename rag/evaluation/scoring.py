@@ -1,4 +1,4 @@
-"""The scores of one answer to one case."""
+"""Scores of an answer to a case."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Protocol
 
 from rag.encoders.encoder import Encoder
 from rag.evaluation.cases import Case
-from rag.evaluation.metrics import best_of, exact, f1, normalised, plain_answer, rouge_l
 from rag.evaluation.ranking_metrics import Found, rank_scores
 from rag.evaluation.run_store import Score
+from rag.evaluation.text_metrics import best_of, exact, f1, normalised, plain_answer, rouge_l
 from rag.types import Answer
 
-# Support from which a passage counts as carrying a sentence.
-CARRIES = 0.5
+# Minimum support of a sentence by a passage that it cites.
+SUPPORTED = 0.5
 
 Scores = dict[str, Score]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a judge says of an answer.
+    """A judge's assessment of an answer.
 
     Attributes:
-        scores: ``judge``, 1 to 5, and ``judge_errors``, 0; where judging failed, ``judge_errors`` alone, 1; empty
-            where the answer was not judged.
-        reason: Why, in the judge's words, or why there is no judgement; at most 1,000 characters.
+        scores: ``judge`` from 1 to 5 with ``judge_errors`` 0, or only ``judge_errors`` 1 if judging failed; empty
+            if the answer was not judged.
+        reason: The judge's reason, or the error; at most 1,000 characters.
     """
 
     scores: Scores
@@ -33,23 +33,23 @@ class Judgement:
 
 
 class Judge(Protocol):
-    """Has an opinion of an answer."""
+    """Judges answers."""
 
     identity: str
-    """Model and prompt; empty for none."""
+    """Model and prompt; empty without a model."""
 
     async def judge(self, case: Case, answer: Answer) -> Judgement:
-        """Its points with their reason; a judgement that fails is a ``judge_errors`` and no points."""
+        """Judge an answer; a failure is a ``judge_errors`` without points."""
         ...
 
 
 class NullJudge:
-    """Has none."""
+    """Judges no answers."""
 
     identity = ""
 
     async def judge(self, case: Case, answer: Answer) -> Judgement:
-        """No points."""
+        """Return an empty judgement."""
         return Judgement({})
 
 
@@ -57,63 +57,64 @@ class Scorer:
     """Scores answers in code.
 
     Args:
-        encoder: For likeness beyond common words.
+        encoder: Encoder for the similarity of answers.
     """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
 
     def score(self, case: Case, answer: Answer) -> Scores:
-        """What can be said of an answer; a measure that says nothing of this case is left out.
+        """Score an answer by the metrics that apply to the case.
 
-        An answer that failed counts as none at all: a variant must not gain by failing.
+        A failed answer is scored like an empty one, so that a variant does not gain by failing.
         """
         answered = answer.status == "answered"
         refused = answer.status == "abstained"
-        told = plain_answer(answer.text) if answered else ""
+        text = plain_answer(answer.text) if answered else ""
         scores = {"answered": Score(answered), "failed": Score(not answered and not refused)}
         scores["refusal_precision"] = Score(refused and case.must_refuse, refused)
         scores["refusal_recall"] = Score(refused and case.must_refuse, case.must_refuse)
         if answered:
-            scores["words"] = Score(len(told.split()))
-        return scores | self._right(case, told, refused=refused) | _grounded(answer) | _retrieved(case, answer)
+            scores["words"] = Score(len(text.split()))
+        correctness = self._correctness(case, text, refused=refused)
+        return scores | correctness | _grounded(answer) | _retrieved(case, answer)
 
-    def _right(self, case: Case, told: str, *, refused: bool) -> Scores:
-        """The answer against the right ones; as in SQuAD a refusal is one where there is no answer."""
+    def _correctness(self, case: Case, text: str, *, refused: bool) -> Scores:
+        """Compare with the reference answers; as in SQuAD, a refusal is right if there is no answer."""
         if case.must_refuse:
             return {"exact": Score(refused), "f1": Score(refused)}
         if not case.answers:
             return {}
-        words = f" {normalised(told)} "
+        words = f" {normalised(text)} "
         return {
             "contains": Score(
                 any(f" {normalised(right)} " in words for right in case.answers if normalised(right))
             ),
-            "exact": Score(best_of(exact, told, case.answers)),
-            "f1": Score(best_of(f1, told, case.answers)),
-            "rouge_l": Score(best_of(rouge_l, told, case.answers)),
-            "similarity": Score(self._similarity(told, case.answers)),
+            "exact": Score(best_of(exact, text, case.answers)),
+            "f1": Score(best_of(f1, text, case.answers)),
+            "rouge_l": Score(best_of(rouge_l, text, case.answers)),
+            "similarity": Score(self._similarity(text, case.answers)),
         }
 
-    def _similarity(self, told: str, right: tuple[str, ...]) -> float:
-        if not told:
+    def _similarity(self, text: str, references: tuple[str, ...]) -> float:
+        if not text:
             return 0.0
-        vectors = self._encoder.embed([told, *right])
+        vectors = self._encoder.embed([text, *references])
         return max(0.0, min(1.0, float((vectors[1:] @ vectors[0]).max())))
 
 
 def _grounded(answer: Answer) -> Scores:
     if answer.status != "answered" or not answer.claims:
         return {}
-    carried = {citation.marker for citation in answer.citations if citation.support >= CARRIES}
+    valid = {citation.marker for citation in answer.citations if citation.support >= SUPPORTED}
     claims = len(answer.claims)
-    with_carrier = sum(bool(carried & set(claim.markers)) and claim.support >= CARRIES for claim in answer.claims)
+    supported = sum(bool(valid & set(claim.markers)) and claim.support >= SUPPORTED for claim in answer.claims)
     scores = {
         "groundedness": Score(sum(claim.support for claim in answer.claims) / claims),
-        "citation_recall": Score(with_carrier / claims),
+        "citation_recall": Score(supported / claims),
     }
     if answer.citations:
-        scores["citation_precision"] = Score(len(carried) / len(answer.citations))
+        scores["citation_precision"] = Score(len(valid) / len(answer.citations))
     return scores
 
 

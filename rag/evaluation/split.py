@@ -1,4 +1,4 @@
-"""Parting a dataset so that nothing of one part is known from another."""
+"""Splitting a dataset into parts without leakage between them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Split:
     """The parts of a dataset.
 
     Attributes:
-        parts: The cases of each part, in the order in which they were given.
-        wanted: The share that each part was to have, 0 to 1.
-        groups: How many groups of cases belong together, and were not parted.
-        largest: How many cases the largest of them has.
+        parts: Cases by name of the part, in their original order.
+        wanted: Requested shares of the parts, 0 to 1.
+        groups: Number of groups of related cases, which stay together.
+        largest: Number of cases in the largest group.
     """
 
     parts: Mapping[str, tuple[Case, ...]]
@@ -34,56 +34,54 @@ class Split:
 
     @property
     def shares(self) -> Mapping[str, float]:
-        """The share that each part has come to, 0 to 1."""
+        """The actual shares of the parts, 0 to 1."""
         total = sum(map(len, self.parts.values()))
         return {name: len(cases) / total if total else 0.0 for name, cases in self.parts.items()}
 
 
 def split(cases: Iterable[Case], *, shares: Mapping[str, float] = SHARES, seed: int) -> Split:
-    """Part cases without leaks.
+    """Split cases without leakage.
 
-    Cases that expect a source in common, or ask the same question in other letters or punctuation, come into the
-    same part, and so do cases that hang together through others. A page counts as its document, a record as one of
-    its own unless a case names the whole file, and a name without folders as all files of that name. The largest
-    group is placed first, each where most is missing.
+    Cases stay together if they share an expected source, ask the same question except for case and punctuation, or
+    are connected through other cases. A page counts as its document, a record as a source of its own unless a case
+    names the whole file, and a name without folders as all files of that name. Groups are placed by descending
+    size, where the most cases are missing.
 
     Args:
-        cases: With distinct ids.
-        shares: The share of each part, 0 to 1; together 1.
-        seed: Equal seeds part equal cases equally, in whatever order they come.
+        cases: Cases with distinct ids.
+        shares: Shares of the parts, 0 to 1, with a sum of 1.
+        seed: Equal seeds split equal cases equally, whatever their order.
 
     Raises:
-        DatasetError: The shares are no shares.
+        DatasetError: The shares are invalid.
     """
     _check(shares)
-    held = list(cases)
-    groups = _groups(held)
+    given = list(cases)
+    groups = _groups(given)
 
     def order(group: Sequence[int]) -> tuple[int, str]:
-        first = min(held[place].id for place in group)
+        first = min(given[place].id for place in group)
         return -len(group), hashlib.sha256(f"{seed}\n{first}".encode()).hexdigest()
 
-    missing = {name: share * len(held) for name, share in shares.items() if share > 0}
+    missing = {name: share * len(given) for name, share in shares.items() if share > 0}
     where: dict[int, str] = {}
     for group in sorted(groups, key=order):
         part = max(missing, key=lambda name: missing[name])
         missing[part] -= len(group)
         where.update(dict.fromkeys(group, part))
-    parts = {name: tuple(case for place, case in enumerate(held) if where[place] == name) for name in shares}
+    parts = {name: tuple(case for place, case in enumerate(given) if where[place] == name) for name in shares}
     return Split(parts, dict(shares), len(groups), max(map(len, groups), default=0))
 
 
 def _check(shares: Mapping[str, float]) -> None:
-    fine = all(math.isfinite(share) and share >= 0 for share in shares.values())
-    if not fine or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
-        told = ", ".join(f"{name} {share:g}" for name, share in shares.items()) or "none"
-        raise DatasetError(
-            f"These are no shares of a whole: {told}.", fix="Give numbers from 0 to 1 that sum up to 1."
-        )
+    valid = all(math.isfinite(share) and share >= 0 for share in shares.values())
+    if not valid or not math.isclose(sum(shares.values()), 1, abs_tol=1e-6):
+        shown = ", ".join(f"{name} {share:g}" for name, share in shares.items()) or "none"
+        raise DatasetError(f"Shares must be 0 to 1 with a sum of 1: {shown}.", fix="Correct the shares.")
 
 
 def _groups(cases: Sequence[Case]) -> list[list[int]]:
-    """The places of the cases that belong together, found by union of what they have in common."""
+    """Return the indices of related cases, found by union-find over their keys."""
     named = {_document(source) for case in cases for source in case.sources}
     parent = list(range(len(cases)))
 
@@ -104,7 +102,7 @@ def _groups(cases: Sequence[Case]) -> list[list[int]]:
 
 
 def _keys(case: Case, named: set[str]) -> Iterator[tuple[str, str]]:
-    """What a case has in common with others, by the names that they give."""
+    """Yield the keys that a case shares with related cases."""
     yield "question", bare_question(case.question)
     for source in case.sources:
         document = _document(source)
@@ -115,7 +113,7 @@ def _keys(case: Case, named: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _wider(document: str) -> Iterator[str]:
-    """The names that mean it and perhaps more: without its first folders, and the file of a record."""
+    """Yield more general names of a document: without its first folders, and the file of a record."""
     for name in (document, *(document[: sign.start()] for sign in re.finditer("#", document))):
         yield name
         yield from (name[slash.end() :] for slash in re.finditer("/", name))

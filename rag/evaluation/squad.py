@@ -1,4 +1,4 @@
-"""Files in SQuAD's format: articles, paragraphs, questions with answers or without.
+"""Files in SQuAD's format: articles with paragraphs and questions.
 
 The format is that of SQuAD 1.1 and 2.0 (Rajpurkar and others, arXiv 1606.05250 and 1806.03822).
 """
@@ -14,10 +14,10 @@ from rag.errors import EvaluationError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question and every answer that people gave; none where it has no answer.
+    """A question with all annotated answers; none if the paragraph does not answer it.
 
     Attributes:
-        answers: Text and first character, distinct.
+        answers: Distinct pairs of text and start offset.
     """
 
     id: str
@@ -27,7 +27,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
-    """A paragraph and what was asked about it."""
+    """A paragraph and its questions."""
 
     text: str
     questions: tuple[Question, ...]
@@ -35,7 +35,7 @@ class Paragraph:
 
 @dataclass(frozen=True, slots=True)
 class Article:
-    """An article of several paragraphs."""
+    """An article and its paragraphs."""
 
     title: str
     paragraphs: tuple[Paragraph, ...]
@@ -45,37 +45,37 @@ def read_articles(path: Path) -> list[Article]:
     """Read a file.
 
     Raises:
-        EvaluationError: It is missing, or not in SQuAD's format.
+        EvaluationError: The file is missing, or not in SQuAD's format.
     """
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
         return [
             Article(
                 str(article.get("title", "")),
                 tuple(
-                    Paragraph(_text(paragraph["context"]), tuple(_question(each) for each in paragraph["qas"]))
+                    Paragraph(_text(paragraph["context"]), tuple(map(_question, paragraph["qas"])))
                     for paragraph in article["paragraphs"]
                 ),
             )
-            for article in held["data"]
+            for article in content["data"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise EvaluationError(
-            f"{path} cannot be read as SQuAD questions: {reason}.",
-            fix="Give a JSON file with data → paragraphs → context and qas.",
+            f"{path} must be a file in SQuAD's format: {reason}.",
+            fix="Use a JSON file with data → paragraphs → context and qas.",
         ) from error
 
 
-def _text(held: object) -> str:
-    if not isinstance(held, str):
-        raise TypeError("context is no text")
-    return held
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("context must be a text")
+    return value
 
 
-def _question(held: dict[str, object]) -> Question:
-    answers = held.get("answers") or []
+def _question(entry: dict[str, object]) -> Question:
+    answers = entry.get("answers") or []
     if not isinstance(answers, list):
-        raise TypeError("answers is no list")
-    distinct = dict.fromkeys((str(each["text"]), int(each["answer_start"])) for each in answers)
-    return Question(str(held["id"]), str(held["question"]), tuple(distinct))
+        raise TypeError("answers must be a list")
+    distinct = dict.fromkeys((str(answer["text"]), int(answer["answer_start"])) for answer in answers)
+    return Question(str(entry["id"]), str(entry["question"]), tuple(distinct))

@@ -1,13 +1,12 @@
-"""Figures of a run with their uncertainty, and of two runs over the same cases.
+"""Estimates with intervals, for one run and for the difference of two runs over the same cases.
 
-Every metric is a ratio: a case gives a numerator and a weight, and the figure is Σ numerators / Σ weights. In a
-plain mean every case to which the metric applies weighs 1, and the others 0; in the precision of refusals a
-refusal weighs 1, and its numerator is 1 where it was right to refuse.
+Every metric is a ratio: a case has a numerator and a weight, and the value is Σ numerators / Σ weights. In a
+plain mean, the weight is 1 for every case to which the metric applies, else 0; in the precision of refusals, it is
+1 for a refusal, whose numerator is 1 if it was right.
 
-Intervals are those of the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
-chapter 13): cases are drawn with replacement, as many as there are, and the interval holds the middle of what the
-draws give; scipy draws them. Two runs are compared on the same draws, so that what is hard for both does not widen
-the interval. The same seed gives the same interval.
+Intervals come from the percentile bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+chapter 13) of scipy. Two runs are compared on the same resamples, so that the difficulty of the cases does not
+widen the interval. Equal seeds give equal intervals.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ if TYPE_CHECKING:
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
-# Drawn at once: the numbers of so many cases, and up to four columns of their values, take 20 MB.
+# Cases per batch of resamples; with up to four columns, they take 20 MB.
 CELLS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure and its interval.
+    """A value and its interval.
 
     Attributes:
-        value: The figure of all cases, or how much larger it is in the second run.
-        low, high: Ends of the interval, in the unit of the figure; low is at most high.
-        n: Cases that the figure rests on.
+        value: The value over all cases, or the second run's value minus the first's.
+        low, high: Ends of the interval.
+        n: Number of cases that contribute.
     """
 
     value: float
@@ -52,16 +51,16 @@ def mean(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate | None:
-    """Σ numerators / Σ weights; None where the weights are 0 in sum, or in every resample.
+    """Estimate Σ numerators / Σ weights; None if the weights are 0 in sum, or in every resample.
 
-    ``n`` counts the cases that weigh something.
+    ``n`` counts the cases with a weight above 0.
 
     Args:
-        numerators: One for each case; where the weight is 0 it does not count and may be NaN.
-        weights: One for each case, 0 or more.
+        numerators: One per case; ignored and possibly NaN where the weight is 0.
+        weights: One per case, 0 or more.
         confidence: Share of the resamples in the interval, between 0 and 1.
-        resamples: At least 2; those whose weights are 0 in sum are left out.
-        seed: Of the draws.
+        resamples: At least 2; those with weights of 0 in sum are left out.
+        seed: Seed of the resamples.
 
     Raises:
         ValueError: The lengths differ, a weight is negative, or a number is not finite.
@@ -79,14 +78,14 @@ def difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate | None:
-    """How much larger a metric is in another run; None where one of the two has none.
+    """Estimate the difference ``other - one`` of a metric; None if either has no value.
 
-    ``n`` counts the cases that weigh something in at least one of the runs.
+    ``n`` counts the cases with a weight above 0 in either run.
 
     Args:
-        one: Numerators and weights of a run, as ``mean`` takes them.
-        other: Those of the run that is compared with it: the same cases in the same order.
-        confidence, resamples, seed: As in ``mean``.
+        one: Numerators and weights of a run; see ``mean``.
+        other: Those of another run, for the same cases in the same order.
+        confidence, resamples, seed: See ``mean``.
 
     Raises:
         ValueError: The lengths differ, a weight is negative, or a number is not finite.
@@ -105,14 +104,14 @@ def quantile(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate | None:
-    """A quantile, such as the 95th percentile of the latency; None where no case has a value.
+    """Estimate a quantile, such as the 95th percentile of the latency; None if no case has a value.
 
-    Between two values it is interpolated (type 7 of Hyndman and Fan, The American Statistician 1996).
+    It is interpolated linearly (type 7 of Hyndman and Fan, The American Statistician 1996).
 
     Args:
-        values: One for each case, NaN where it has none; ``n`` counts the others.
-        q: 0 to 1: 0.5 is the median.
-        confidence, resamples, seed: As in ``mean``.
+        values: One per case, or NaN; ``n`` counts the others.
+        q: 0 to 1; 0.5 is the median.
+        confidence, resamples, seed: See ``mean``.
 
     Raises:
         ValueError: A value is infinite, or ``q`` out of range.
@@ -132,14 +131,14 @@ def quantile_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Estimate | None:
-    """How much larger a quantile is in another run; None where no case has a value in both.
+    """Estimate the difference ``other - one`` of a quantile; None if no case has a value in both runs.
 
     Args:
-        one: Values of a run, as ``quantile`` takes them.
-        other: Those of the run that is compared with it: the same cases in the same order. Only the cases with a
-            value in both count; ``n`` is their number.
+        one: Values of a run; see ``quantile``.
+        other: Those of another run, for the same cases in the same order. Only cases with a value in both runs
+            count; ``n`` is their number.
         q: 0 to 1.
-        confidence, resamples, seed: As in ``mean``.
+        confidence, resamples, seed: See ``mean``.
 
     Raises:
         ValueError: The lengths differ, a value is infinite, or ``q`` out of range.
@@ -157,9 +156,9 @@ class _Ratio:
     """A metric of one run.
 
     Attributes:
-        numerators, weights: One for each case; where the weight is 0 so is the numerator.
-        value: The figure of all cases, NaN where it has none.
-        constant: Whether every case that weighs something has this same figure.
+        numerators, weights: One per case; the numerator is 0 where the weight is 0.
+        value: The value over all cases, or NaN.
+        constant: Whether all cases with a weight have this value.
     """
 
     numerators: Column
@@ -175,34 +174,34 @@ class _Ratio:
         _check_paired(given, weighed)
         counted = np.where(weighed == 0, 0.0, given)
         if not np.isfinite(counted).all() or not (weighed >= 0).all():
-            raise ValueError("numerators and weights want finite numbers, and no weight below 0")
+            raise ValueError("numerators and weights must be finite, and weights 0 or more")
         some = weighed > 0
-        each = counted[some] / weighed[some]
-        if not each.size:
+        ratios = counted[some] / weighed[some]
+        if not ratios.size:
             return cls(counted, weighed, float("nan"), constant=False)
-        if (each == each[0]).all():
-            return cls(counted, weighed, float(each[0]), constant=True)
+        if (ratios == ratios[0]).all():
+            return cls(counted, weighed, float(ratios[0]), constant=True)
         return cls(counted, weighed, float(counted.sum() / weighed.sum()), constant=False)
 
     def figures(self, numerators: Column, weights: Column) -> Column:
-        """Return the figure of each resample from its sums, NaN where nothing in it weighs anything."""
+        """Return the values of all resamples from their sums, or NaN where the weights are 0."""
         import numpy as np
 
         found = np.full(weights.shape, np.nan)
         if self.constant:
-            # Sums of equal numbers are rounded, and their ratio would not be quite the number.
+            # Avoids rounding errors: the ratio of the sums would differ slightly from the value.
             found[weights > 0] = self.value
         else:
             np.divide(numerators, weights, out=found, where=weights > 0)
         return found
 
     def weighing(self, other: _Ratio) -> int:
-        """The number of cases that weigh something here or there."""
+        """Return the number of cases with a weight above 0 in either metric."""
         return int(((self.weights > 0) | (other.weights > 0)).sum())
 
 
 def _resampled_ratios(ratios: Sequence[_Ratio], resamples: int, seed: int) -> list[Column]:
-    """Return the figures of each ratio, all on the same draws."""
+    """Return the values of all ratios on the same resamples."""
     import numpy as np
 
     def sums(*drawn: Column, axis: int) -> Column:
@@ -216,7 +215,7 @@ def _resampled_ratios(ratios: Sequence[_Ratio], resamples: int, seed: int) -> li
 def _quantile_estimate(
     columns: Sequence[Column], q: float, confidence: float, resamples: int, seed: int
 ) -> Estimate | None:
-    """Estimate the quantile of the last column, less that of the first where there are two."""
+    """Estimate the quantile of a column, or the difference between those of two columns."""
     import numpy as np
 
     def gain(*drawn: Column, axis: int) -> Column:
@@ -231,13 +230,13 @@ def _quantile_estimate(
 
 
 def _resampled(columns: Sequence[Column], statistic: Callable[..., Column], resamples: int, seed: int) -> Column:
-    """Return what a statistic gives for each resample of the cases, along the last axis."""
+    """Return a statistic of all resamples along the last axis."""
     import numpy as np
     from scipy.stats import bootstrap
 
     cases = columns[0].size
     if cases < 2:
-        # scipy wants two cases; of one there is a single resample, and of none an empty one.
+        # scipy requires two cases; one case has a single resample, and no case an empty one.
         return statistic(*columns, axis=-1)[..., None]
     drawn: Column = bootstrap(
         columns,
@@ -254,7 +253,7 @@ def _resampled(columns: Sequence[Column], statistic: Callable[..., Column], resa
 
 
 def _estimate(value: float, figures: Column, confidence: float, n: int) -> Estimate | None:
-    """Return the interval around a value; None where it is NaN, or every resample is."""
+    """Return a value with its interval; None if it or every resample is NaN."""
     import numpy as np
 
     figures = figures[~np.isnan(figures)]
@@ -270,10 +269,10 @@ def _values(given: ArrayLike) -> Column:
 
     values = np.asarray(given, dtype=np.float64)
     if values.ndim != 1 or np.isinf(values).any():
-        raise ValueError("values want a plain list of numbers, and none without an end")
+        raise ValueError("values must be a flat list of finite numbers or NaN")
     return values
 
 
 def _check_paired(one: Column, other: Column) -> None:
     if one.shape != other.shape:
-        raise ValueError(f"the same cases are wanted on both sides: {one.shape} and {other.shape} are not")
+        raise ValueError(f"both sides must have the same cases, not {one.shape} and {other.shape}")

@@ -1,4 +1,4 @@
-"""The table of a run: each measure of each variant with its interval, and how it differs from the baseline."""
+"""The table of a run: all metrics of all variants with intervals, and their changes from the baseline."""
 
 from __future__ import annotations
 
@@ -6,26 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rag.evaluation.measures import MEASURES, Measure
+from rag.evaluation.metric_definitions import METRICS, Metric
 from rag.evaluation.run_store import Cell, Run, RunStore
-from rag.evaluation.statistics import Estimate, difference, mean, quantile, quantile_difference
+from rag.evaluation.statistics import CONFIDENCE, Estimate, difference, mean, quantile, quantile_difference
 from rag.evaluation.variants import Variant
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CONFIDENCE = 0.95
-
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measure of one variant.
+    """One metric of one variant.
 
     Attributes:
-        estimate: None where no case says anything of it.
-        change: How much larger it is than the baseline's, over the cases that both have; None for the baseline,
-            and where one of the two has none.
+        estimate: None if the metric applies to no case.
+        change: Difference from the baseline over the common cases; None for the baseline, and if either side has
+            no value.
     """
 
     estimate: Estimate | None
@@ -37,9 +35,9 @@ class VariantSummary:
     """One variant's row of the table.
 
     Attributes:
-        done: Cases that have an answer, or a failure.
-        cached: Answers that came from the cache.
-        figures: By the name of the measure.
+        done: Cases that were answered or failed.
+        cached: Answers from the cache.
+        figures: By name of the metric.
     """
 
     name: str
@@ -56,25 +54,24 @@ class Summary:
 
     Attributes:
         size: Cases of the dataset version.
-        baseline: Number of the variant that the others are compared with.
-        measures: Those of which some variant has a figure, in their usual order.
+        baseline: Index of the variant that the others are compared with.
+        metrics: Metrics for which any variant has a value, in the order of ``METRICS``.
     """
 
     run: Run
     size: int
     baseline: int
-    measures: tuple[Measure, ...]
+    metrics: tuple[Metric, ...]
     variants: tuple[VariantSummary, ...]
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The numbers of one variant, a row for each case that has an answer; about 400 bytes a case.
+    """The scores of one variant, with a row for every answered case; about 400 bytes per case.
 
     Attributes:
-        positions: Of the cases, ascending.
-        numerators, weights: By the name of the measure; of a quantile the numerators are the values, and NaN where
-            there is none.
+        positions: Positions of the cases, ascending.
+        numerators, weights: By name of the metric; for a quantile, the numerators are the values, or NaN.
     """
 
     positions: NDArray[np.int64]
@@ -84,7 +81,7 @@ class Columns:
     failed: int
 
     def of(self, wanted: NDArray[np.bool_] | NDArray[np.int64]) -> Columns:
-        """The rows that are wanted, by a mask or by their numbers."""
+        """Return the rows selected by a mask or by indices."""
         return Columns(
             self.positions[wanted],
             {name: column[wanted] for name, column in self.numerators.items()},
@@ -93,83 +90,88 @@ class Columns:
             self.failed,
         )
 
-    def estimate(self, measure: Measure, confidence: float = CONFIDENCE) -> Estimate | None:
-        """The figure of a measure."""
-        if measure.name not in self.numerators:
+    def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
+        """Return the value of a metric with its interval; None if no case has one."""
+        if metric.name not in self.numerators:
             return None
-        numerators = self.numerators[measure.name]
-        if measure.quantile is not None:
-            return quantile(numerators, measure.quantile, confidence=confidence)
-        return mean(numerators, self.weights[measure.name], confidence=confidence)
+        numerators = self.numerators[metric.name]
+        if metric.quantile is not None:
+            return quantile(numerators, metric.quantile, confidence=confidence)
+        return mean(numerators, self.weights[metric.name], confidence=confidence)
 
 
 def read_columns(store: RunStore, run: Run, variant: int) -> Columns:
-    """The numbers of one variant of a run, as far as it is."""
+    """Read the scores of one variant of a run, finished or not."""
     import numpy as np
 
     positions: list[int] = []
-    values: dict[str, list[float]] = {measure.name: [] for measure in MEASURES}
-    weights: dict[str, list[float]] = {measure.name: [] for measure in MEASURES}
+    values: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
+    weights: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
     cached = failed = 0
     for cell in store.cells(run.id, variant, texts=False):
         positions.append(cell.position)
         cached += cell.cached
         failed += cell.status == "failed"
-        for measure in MEASURES:
-            value, weight = _part(cell, measure)
-            values[measure.name].append(value)
-            weights[measure.name].append(weight)
-    held = [name for name, column in weights.items() if any(column)]
+        for metric in METRICS:
+            value, weight = _part(cell, metric)
+            values[metric.name].append(value)
+            weights[metric.name].append(weight)
+    scored = [name for name, column in weights.items() if any(column)]
     return Columns(
         np.array(positions, np.int64),
-        {name: np.array(values[name]) for name in held},
-        {name: np.array(weights[name]) for name in held},
+        {name: np.array(values[name]) for name in scored},
+        {name: np.array(weights[name]) for name in scored},
         cached,
         failed,
     )
 
 
-def change(one: Columns, other: Columns, measure: Measure, confidence: float = CONFIDENCE) -> Estimate | None:
-    """How much larger a measure is in ``other``, over the cases that both have; None where one has none."""
+def common_cases(one: Columns, other: Columns) -> tuple[Columns, Columns]:
+    """Return the rows of the cases that both sides answered."""
     import numpy as np
 
-    if measure.name not in one.numerators or measure.name not in other.numerators:
-        return None
     both = np.intersect1d(one.positions, other.positions, assume_unique=True)
-    one, other = (each.of(np.isin(each.positions, both)) for each in (one, other))
-    first, second = one.numerators[measure.name], other.numerators[measure.name]
-    if measure.quantile is not None:
-        return quantile_difference(first, second, measure.quantile, confidence=confidence)
+    return one.of(np.isin(one.positions, both)), other.of(np.isin(other.positions, both))
+
+
+def change(one: Columns, other: Columns, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
+    """Return the difference ``other - one`` of a metric over the common cases; None if either has no value."""
+    if metric.name not in one.numerators or metric.name not in other.numerators:
+        return None
+    one, other = common_cases(one, other)
+    first, second = one.numerators[metric.name], other.numerators[metric.name]
+    if metric.quantile is not None:
+        return quantile_difference(first, second, metric.quantile, confidence=confidence)
     return difference(
-        (first, one.weights[measure.name]), (second, other.weights[measure.name]), confidence=confidence
+        (first, one.weights[metric.name]), (second, other.weights[metric.name]), confidence=confidence
     )
 
 
 def summarise(store: RunStore, run: Run, size: int, baseline: int = 0) -> Summary:
-    """The table of a run, finished or not.
+    """Compute the table of a run, finished or not.
 
     Args:
-        store: Of the runs.
-        run: Which one.
+        store: The store of the run.
+        run: The run.
         size: Cases of its dataset version.
-        baseline: Number of the variant that the others are compared with.
+        baseline: Index of the variant that the others are compared with.
     """
     columns = [read_columns(store, run, variant) for variant in range(len(run.plan.variants))]
     named = list(zip(run.plan.variants, columns, strict=True))
-    return Summary(run, size, baseline, measures_of(columns), _rows(named, baseline))
+    return Summary(run, size, baseline, metrics_of(columns), _rows(named, baseline))
 
 
 def summarise_against(run: Run, size: int, base: tuple[Variant, Columns], columns: Sequence[Columns]) -> Summary:
-    """The table of a run beside a variant of another one, which stands first and is the baseline.
+    """Compute the table of a run with a variant of another run as the baseline, in the first row.
 
     Args:
-        run: Which one.
+        run: The run.
         size: Cases of its dataset version.
-        base: The other run's variant, and its numbers by the positions of this run's cases.
-        columns: Those of this run's variants, in their order.
+        base: The other run's variant and its columns, by the positions of this run's cases.
+        columns: Columns of this run's variants, in order.
     """
     named = [base, *zip(run.plan.variants, columns, strict=True)]
-    return Summary(run, size, 0, measures_of([each for _, each in named]), _rows(named, 0))
+    return Summary(run, size, 0, metrics_of([base[1], *columns]), _rows(named, 0))
 
 
 def _rows(named: Sequence[tuple[Variant, Columns]], baseline: int) -> tuple[VariantSummary, ...]:
@@ -177,30 +179,30 @@ def _rows(named: Sequence[tuple[Variant, Columns]], baseline: int) -> tuple[Vari
         VariantSummary(
             variant.name,
             variant.changes,
-            len(each.positions),
-            each.cached,
-            each.failed,
-            _figures(each, None if number == baseline else named[baseline][1]),
+            len(columns.positions),
+            columns.cached,
+            columns.failed,
+            _figures(columns, None if number == baseline else named[baseline][1]),
         )
-        for number, (variant, each) in enumerate(named)
+        for number, (variant, columns) in enumerate(named)
     )
 
 
-def measures_of(columns: Sequence[Columns]) -> tuple[Measure, ...]:
-    """The measures of which some variant has a figure."""
-    return tuple(measure for measure in MEASURES if any(measure.name in each.numerators for each in columns))
+def metrics_of(columns: Sequence[Columns]) -> tuple[Metric, ...]:
+    """Return the metrics for which any variant has a value."""
+    return tuple(metric for metric in METRICS if any(metric.name in variant.numerators for variant in columns))
 
 
 def _figures(columns: Columns, baseline: Columns | None) -> dict[str, Figure]:
     return {
-        measure.name: Figure(columns.estimate(measure), change(baseline, columns, measure) if baseline else None)
-        for measure in MEASURES
-        if measure.name in columns.numerators
+        metric.name: Figure(columns.estimate(metric), change(baseline, columns, metric) if baseline else None)
+        for metric in METRICS
+        if metric.name in columns.numerators
     }
 
 
-def _part(cell: Cell, measure: Measure) -> tuple[float, float]:
-    """A cell's part of a measure: value and weight; weight 0 where it says nothing."""
+def _part(cell: Cell, metric: Metric) -> tuple[float, float]:
+    """Return a cell's value and weight for a metric; the weight is 0 where the metric does not apply."""
     known: dict[str, float | None] = {
         "latency_p50": cell.latency_s,
         "latency_p95": cell.latency_s,
@@ -208,9 +210,9 @@ def _part(cell: Cell, measure: Measure) -> tuple[float, float]:
         "output_tokens": cell.output_tokens,
         "cost": cell.cost_usd,
     }
-    if measure.name in known:
-        # A failure says nothing of how long an answer takes.
-        value = None if cell.status == "failed" else known[measure.name]
+    if metric.name in known:
+        # Failures do not count towards latency and cost.
+        value = None if cell.status == "failed" else known[metric.name]
         return (float("nan"), 0.0) if value is None else (float(value), 1.0)
-    score = (cell.scores or {}).get(measure.name)
+    score = (cell.scores or {}).get(metric.name)
     return (score.value, score.weight) if score else (0.0, 0.0)

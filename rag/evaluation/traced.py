@@ -1,4 +1,4 @@
-"""A case from an answered question: what went wrong once becomes a test."""
+"""Cases from traces, so that a question that went wrong becomes a test."""
 
 from __future__ import annotations
 
@@ -21,19 +21,17 @@ def case_of_trace(
     must_refuse: bool = False,
     notes: str = "",
 ) -> Case:
-    """The question of a trace as a case, after the turns before it.
-
-    What the assistant answered is not taken for right.
+    """Build a case from the question of a trace and the turns before it, without its answer.
 
     Args:
-        trace: With its spans; a text is as its trace has it, clipped and with secrets masked.
-        answers: What is right.
-        sources: Where it stands; by default what the answer cites, where it is not to be refused.
+        trace: A trace with its spans; its texts are clipped and their secrets masked.
+        answers: Reference answers.
+        sources: Sources of the answer; by default those that the answer cites, unless it must be refused.
         must_refuse: Whether the documents do not answer it.
         notes: Free text.
 
     Raises:
-        DatasetError: The trace has no question, or these do not make a case.
+        DatasetError: The trace has no question, or the values are not a valid case.
     """
     root = next((span for span in trace.spans if span.parent_id is None), None)
     history = _history(root)
@@ -49,26 +47,26 @@ def case_of_trace(
             notes=notes,
         )
     except ValidationError as error:
-        raise DatasetError(f"The trace {trace.id} gives no case: {why(error)}.") from error
+        raise DatasetError(f"The trace {trace.id} cannot become a case: {why(error)}.") from error
 
 
 def _history(root: Span | None) -> tuple[Turn, ...]:
     asked = root.input if root else None
     turns = asked.get("history") if isinstance(asked, dict) else None
     return tuple(
-        Turn(str(each.get("question", "")), str(each.get("answer", "")))
-        for each in (turns if isinstance(turns, list) else [])
-        if isinstance(each, dict)
+        Turn(str(turn.get("question", "")), str(turn.get("answer", "")))
+        for turn in (turns if isinstance(turns, list) else [])
+        if isinstance(turn, dict)
     )
 
 
 def _cited(root: Span) -> tuple[str, ...]:
-    """The sources of the cited passages, each once, in the order of the citations."""
-    told: Any = root.output
-    citations = told.get("citations") if isinstance(told, dict) else None
+    """Return the distinct sources of the cited passages, in the order of the citations."""
+    output: Any = root.output
+    citations = output.get("citations") if isinstance(output, dict) else None
     found = []
-    for each in citations if isinstance(citations, list) else []:
-        hit = each.get("hit") if isinstance(each, Mapping) else None
+    for citation in citations if isinstance(citations, list) else []:
+        hit = citation.get("hit") if isinstance(citation, Mapping) else None
         passage = hit.get("passage") if isinstance(hit, Mapping) else None
         if isinstance(passage, Mapping) and isinstance(passage.get("name"), str):
             page = passage.get("page")

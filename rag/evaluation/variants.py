@@ -1,6 +1,6 @@
-"""Ways to answer that differ from the settings of the process: what is compared, side by side or over a dataset.
+"""Variants: alternative settings that are compared side by side or over a dataset.
 
-What holds, later wins: the settings of the process, the settings of the prompt version, the variant's own changes.
+Later settings override earlier ones: those of the process, of the prompt version, of the variant.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rag.errors import SettingsError
 from rag.models.chat_models import check_model_name
 from rag.settings import Settings
 
-# The sections and fields that decide an answer and need nothing to be loaded anew but a model.
+# The sections and fields that a variant may change.
 SECTIONS = ("retrieval", "decoding", "answer", "grounding")
 FIELDS = ("prompt", "model", "local.adapter", "reader.adapter")
-# What a version asks for, and the settings that it replaces.
+# Settings of a prompt version, and the settings that they override.
 PROMPT_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "temperature": ("decoding.temperature",),
@@ -36,7 +36,7 @@ PROMPT_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "style": ("answer.style",),
         "citations": ("answer.citations",),
         "passages": ("retrieval.k",),
-        # A reader knows how probably it answers, of any other model the support is checked.
+        # The probability of an extractive reader, and the support for any other model.
         "refuse_below": ("grounding.min_confidence", "grounding.min_support"),
     }
 )
@@ -44,10 +44,10 @@ _NAMED = re.compile(r"\s*(?P<name>[^=:]+):(?:\s+(?P<rest>.*))?", re.DOTALL)
 
 
 class Variant(BaseModel):
-    """One way to answer.
+    """One variant.
 
     Attributes:
-        name: For a person, 1 to 80 characters.
+        name: Display name, 1 to 80 characters.
         changes: Settings by their dotted names, such as ``retrieval.k``; ``prompt`` names a version or a label.
     """
 
@@ -58,26 +58,26 @@ class Variant(BaseModel):
 
 
 def parse_variant(text: str) -> Variant:
-    """A variant as a person writes it: ``NAME: SETTING=VALUE SETTING=VALUE``.
+    """Parse ``NAME: SETTING=VALUE SETTING=VALUE``.
 
-    Without a name the changes are the name; without changes it is ``baseline``. A value is JSON where it can be
-    read as such, else text; quotes keep spaces together, as in a shell.
+    The default name is the changes, or ``baseline`` without changes. Values are parsed as JSON if possible, else
+    they are texts; quoting works like in a shell.
 
     Raises:
-        SettingsError: It is malformed, or names a setting that a variant cannot change.
+        SettingsError: The text is malformed, or names a setting that a variant cannot change.
     """
     named = _NAMED.fullmatch(text)
     name, rest = (named["name"].strip(), named["rest"] or "") if named else ("", text)
     try:
         words = shlex.split(rest)
     except ValueError as error:
-        raise SettingsError(f"The variant {text!r} has a quote without an end.", fix="Close it.") from error
+        raise SettingsError(f"The variant {text!r} has an unclosed quote.", fix="Close it.") from error
     changes: dict[str, JsonValue] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals:
             raise SettingsError(
-                f"{word!r} in the variant {text!r} changes nothing.",
+                f"{word!r} in the variant {text!r} must have the form SETTING=VALUE.",
                 fix="Write `NAME: SETTING=VALUE …`, such as `longer: prompt=answer@2 retrieval.k=8`.",
             )
         _check_name(key)
@@ -86,13 +86,13 @@ def parse_variant(text: str) -> Variant:
         return Variant(name=name or " ".join(words) or "baseline", changes=changes)
     except ValidationError as error:
         raise SettingsError(
-            f"The variant {text!r} cannot be named so: {error.errors()[0]['msg']}.",
-            fix="Give it a short name: `NAME: SETTING=VALUE …`.",
+            f"The name of the variant {text!r} is invalid: {error.errors()[0]['msg']}.",
+            fix="Use a short name: `NAME: SETTING=VALUE …`.",
         ) from error
 
 
 def with_changes(settings: Settings, changes: Mapping[str, JsonValue]) -> Settings:
-    """The settings with some of them replaced.
+    """Return the settings with changes.
 
     Raises:
         SettingsError: A name is unknown or not changeable, or a value is out of range.
@@ -104,33 +104,33 @@ def with_changes(settings: Settings, changes: Mapping[str, JsonValue]) -> Settin
         grouped.setdefault(section if dot else "", {})[field or section] = value
     updates: dict[str, Any] = {}
     for section, values in grouped.items():
-        held: BaseModel = getattr(settings, section) if section else settings
+        current: BaseModel = getattr(settings, section) if section else settings
         for field in values:
-            if field not in type(held).model_fields:
-                known = ", ".join(type(held).model_fields)
-                raise SettingsError(
-                    f"There is no setting {section}.{field} for a variant to change.", fix=f"There are: {known}."
-                )
+            if field not in type(current).model_fields:
+                known = ", ".join(type(current).model_fields)
+                raise SettingsError(f"There is no setting {section}.{field}.", fix=f"Use one of: {known}.")
         if not section:
             if wrong := [field for field, value in values.items() if not isinstance(value, str)]:
-                raise SettingsError(f"The setting {wrong[0]} of a variant is a text.", fix="Put it in quotes.")
+                raise SettingsError(
+                    f"The setting {wrong[0]} of a variant must be a text.", fix="Put it in quotes."
+                )
             if "model" in values:
                 check_model_name(values["model"])
             updates |= values
             continue
         try:
-            updates[section] = type(held).model_validate(held.model_dump() | values)
+            updates[section] = type(current).model_validate(current.model_dump() | values)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             where = ".".join(str(part) for part in (section, *first["loc"]))
             raise SettingsError(
-                f"The setting {where} of a variant is not usable: {first['msg']}.", fix="Correct the variant."
+                f"The setting {where} of a variant is invalid: {first['msg']}.", fix="Correct the variant."
             ) from error
     return settings.model_copy(update=updates)
 
 
 def with_prompt(settings: Settings, wanted: PromptSettings) -> Settings:
-    """The settings as a prompt version wants them.
+    """Return the settings with those of a prompt version.
 
     Raises:
         SettingsError: A value is out of range.
@@ -147,7 +147,7 @@ def _check_name(name: str) -> None:
     if name not in FIELDS and not (section in SECTIONS and field):
         raise SettingsError(
             f"A variant cannot change {name!r}.",
-            fix=f"It can change {', '.join(FIELDS)}, and what stands under {', '.join(SECTIONS)}.",
+            fix=f"It can change {', '.join(FIELDS)}, and the settings of {', '.join(SECTIONS)}.",
         )
 
 

@@ -62,15 +62,15 @@ def _bounded(base: type) -> type:
             tail = b""
             async for piece in self._stream:
                 size += len(piece)
-                seen = tail + piece
-                end = max(at + len(mark) if (at := seen.rfind(mark)) >= 0 else 0 for mark in _ENDS)
-                event = len(seen) - end if end else event + len(piece)
+                joined = tail + piece
+                end = max(at + len(mark) if (at := joined.rfind(mark)) >= 0 else 0 for mark in _ENDS)
+                event = len(joined) - end if end else event + len(piece)
                 if size > MOST_BYTES or event > LONGEST_EVENT:
                     raise ModelProtocolError(
                         "The model server sends more data than an answer may have.",
                         fix="Check that openai.base_url points at an OpenAI-compatible server.",
                     )
-                tail = seen[1 - _LONGEST_END :]
+                tail = joined[1 - _LONGEST_END :]
                 yield piece
 
         async def aclose(self) -> None:

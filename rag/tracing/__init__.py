@@ -1,1 +1,1 @@
-"""Traces: what every step saw, produced, took and cost, and where that goes."""
+"""Tracing: recording of every step with its input, output, time and cost, and delivery to trackers."""

@@ -1,4 +1,4 @@
-"""Time, cost, tokens and place as a person reads them: the same on the page, in reports and in the terminal."""
+"""Formatting of time, cost, tokens and place, for the page, reports and the terminal."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from math import floor, log10
 
 
 def format_seconds(seconds: float, *, digits: int = 2) -> str:
-    """``85 ms``, ``1.9 s``, ``12 s``, ``3 min 20 s``.
+    """Format a time: ``85 ms``, ``1.9 s``, ``12 s``, ``3 min 20 s``.
 
     Args:
-        digits: Significant digits of a time between a second and a minute; one that is compared needs three.
+        seconds: The time.
+        digits: Significant digits between a second and a minute; use three for comparisons.
     """
     size = abs(seconds)
     if size < 1:
@@ -21,7 +22,7 @@ def format_seconds(seconds: float, *, digits: int = 2) -> str:
 
 
 def format_cost(usd: float | None) -> str:
-    """``$1.20``, ``$0.0042``, ``$0.000012``; ``cost unknown`` for None, because that is not free."""
+    """Format a cost: ``$1.20``, ``$0.0042``, ``$0.000012``; ``cost unknown`` for None."""
     if usd is None:
         return "cost unknown"
     if usd == 0:
@@ -32,7 +33,7 @@ def format_cost(usd: float | None) -> str:
 
 
 def format_tokens(read: int | None, written: int | None, *, split: bool = False) -> str:
-    """``812 tok``, or split ``700 + 112 tok``: read and written; ``tokens unknown`` where neither is known."""
+    """Format the sum of tokens: ``812 tok``, or both counts: ``700 + 112 tok``; ``tokens unknown`` without any."""
     if read is None and written is None:
         return "tokens unknown"
     if split:
@@ -41,5 +42,5 @@ def format_tokens(read: int | None, written: int | None, *, split: bool = False)
 
 
 def format_place(name: str, page: int | None) -> str:
-    """``report.pdf p. 3``; the name alone where the source has no pages."""
+    """Format a source: ``report.pdf p. 3``; only the name without a page."""
     return name if page is None else f"{name} p. {page}"

@@ -1,4 +1,4 @@
-"""What became of the answers that a prompt gave, by its versions, from the traces that name them."""
+"""Statistics of a prompt's answers by version, from their traces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rag.tables import traces as traces_table
 from rag.tracing.trace_store import Feedback, Trace, TracePage
 
 LATEST = 20_000
-"""Traces that are counted, the newest: more take seconds to read, and tell of versions long gone."""
+"""Maximum traces to read; more take seconds, and belong to outdated versions."""
 
 _ANSWERED = ("ok", "abstained")
 _LISTED = ("id", "started", "latency_s", "status", "question", "answer", "error", "input_tokens", "output_tokens")
@@ -24,17 +24,17 @@ _NAMED = ("cost_usd", "corpus", "model", "prompt", "release")
 
 @dataclass(frozen=True, slots=True)
 class VersionUse:
-    """What the traces tell of one version.
+    """Statistics of one version.
 
     Attributes:
-        answers: Finished ones, those that say that the documents do not tell among them.
-        refused: Of these, how many say so.
-        failed: Questions that ended in an error; not among ``answers``.
-        latency_s: Median over the answers, in seconds; None without one that is known.
-        tokens: Median of tokens read and written together; None where no model said.
-        cost_usd: Mean of the costs that are known; None where none is.
-        unpriced: Answers whose cost is unknown.
-        up, down: Thumbs, on whatever the version gave.
+        answers: Finished answers, including refusals.
+        refused: Refusals.
+        failed: Questions that ended in an error, which are not part of ``answers``.
+        latency_s: Median latency of the answers in seconds; None if unknown.
+        tokens: Median sum of tokens read and written; None if unknown.
+        cost_usd: Mean of the known costs; None without any.
+        unpriced: Answers with unknown cost.
+        up, down: Ratings of all traces.
     """
 
     version: int
@@ -50,17 +50,17 @@ class VersionUse:
 
     @property
     def refused_share(self) -> float | None:
-        """Refused among the answers, 0 to 1; None without answers."""
+        """Share of refusals among the answers, 0 to 1; None without answers."""
         return self.refused / self.answers if self.answers else None
 
 
 @dataclass(frozen=True, slots=True)
 class PromptUse:
-    """A prompt's versions that have traces, newest version first.
+    """Statistics of all versions with traces, newest version first.
 
     Attributes:
-        counted: The traces that were read, the newest.
-        total: All that name the prompt.
+        counted: Number of traces read, newest first.
+        total: Number of all traces of the prompt.
     """
 
     versions: tuple[VersionUse, ...]
@@ -69,10 +69,12 @@ class PromptUse:
 
 
 def use_of(engine: Engine, name: str, latest: int = LATEST) -> PromptUse:
-    """What became of a prompt's answers, version by version.
+    """Compute the statistics of a prompt by version.
 
     Args:
-        latest: At most so many traces are read.
+        engine: The database.
+        name: Name of the prompt.
+        latest: Maximum traces to read.
 
     Raises:
         DatabaseError: The database refuses.
@@ -99,7 +101,7 @@ def use_of(engine: Engine, name: str, latest: int = LATEST) -> PromptUse:
         total = _count(connection, wanted) if len(rows) == latest else len(rows)
     grouped: dict[int, list[Row[Any]]] = {}
     for row in rows:
-        # What is no number is no version: a label never stands in a trace.
+        # Traces name versions, never labels; anything else is not a version.
         number = row.prompt.partition("@")[2]
         if number.isdecimal():
             grouped.setdefault(int(number), []).append(row)
@@ -109,11 +111,12 @@ def use_of(engine: Engine, name: str, latest: int = LATEST) -> PromptUse:
 
 
 def traces_of(engine: Engine, label: str, limit: int) -> TracePage:
-    """The newest traces of one version, without their spans.
+    """Return the newest traces of one version, without their spans.
 
     Args:
+        engine: The database.
         label: ``NAME@VERSION``.
-        limit: At most so many.
+        limit: Maximum number of traces.
 
     Raises:
         DatabaseError: The database refuses.

@@ -1,4 +1,4 @@
-"""Any object as JSON that a trace may keep: secrets masked, long texts clipped."""
+"""Conversion of any object into JSON for traces, with masked secrets and truncated texts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ from pydantic import BaseModel
 from rag.redaction import JSON, MASK, is_secret_key, redact
 
 MAX_STRING = 20_000
-"""Characters that a trace keeps of one string."""
+"""Maximum characters of a string."""
 MAX_ITEMS = 1_000
-"""Items that a trace keeps of one list or mapping."""
+"""Maximum items of a list or mapping."""
 _MAX_DEPTH = 20
 _BITS = 64
 
 
 def as_json(value: object) -> JSON:
-    """Return any object as JSON, with secrets masked and long texts clipped.
+    """Return any object as JSON, with masked secrets and truncated texts. Never raises.
 
-    Dataclasses, pydantic models and messages become objects by their fields; a dataclass leaves out those that
-    its ``repr`` leaves out. A string keeps its first 20,000
-    characters and a list its first 1,000 items; a mark says how much was left out. Never raises.
+    Dataclasses, pydantic models and messages become objects; fields of a dataclass without ``repr`` are left out.
+    Strings are truncated to 20,000 characters and lists to 1,000 items, with a mark.
     """
     try:
         return _plain(value, _MAX_DEPTH)
-    except Exception as error:  # noqa: BLE001 - any object may come, with any __str__ or __iter__
+    except Exception as error:  # noqa: BLE001 - __str__ and __iter__ of any object may raise
         return f"<{type(value).__name__}, not shown: {type(error).__name__}>"
 
 
@@ -46,10 +45,10 @@ def _plain(value: object, depth: int) -> JSON:
     if isinstance(value, str):
         return kept_text(value)
     if isinstance(value, int):
-        # What reads a trace later takes 64 bits, and Python writes no number of more than 4,300 digits.
+        # Readers of traces expect 64 bits, and Python formats no number with more than 4,300 digits.
         return int(value) if value.bit_length() < _BITS else f"<a number of {value.bit_length():,} bits>"
     if isinstance(value, float):
-        # JSON knows no infinity, and PostgreSQL refuses one.
+        # JSON has no infinity, and PostgreSQL refuses it.
         return float(value) if math.isfinite(value) else str(value)
     if isinstance(value, date | datetime | time):
         return value.isoformat()
@@ -99,7 +98,7 @@ def _items(values: Sequence[object] | Set[object], depth: int) -> JSON:
 
 
 def _array(value: Any, depth: int) -> JSON:
-    # A vector of numbers tells a person nothing: say what it is. A scalar is its number.
+    # The numbers of a vector are useless to people, so only its shape is shown.
     if value.shape == ():
         return _plain(value.tolist(), depth)
     return f"<{type(value).__name__} {'×'.join(str(size) for size in value.shape)} {value.dtype}>"
@@ -114,10 +113,10 @@ def _message(message: BaseMessage) -> dict[str, object]:
 
 
 def kept_text(value: str) -> str:
-    """Return a string as it may be kept: masked, clipped, and without what a database refuses."""
+    """Return a string with masked secrets, truncated, and without characters that databases refuse."""
     left_out = len(value) - MAX_STRING
     if left_out > 0:
-        # Masked before it is clipped, with room for a secret that the cut would halve.
+        # Masked before it is truncated, with a margin for a secret at the end.
         value = redact(value[: MAX_STRING + 4_000])[:MAX_STRING]
         value = f"{value}… [{left_out} characters left out]"
     else:

@@ -1,7 +1,7 @@
-"""Secrets that were typed into a question, out of everything that came of it.
+"""Masking of secrets from a question in its whole trace.
 
-A secret is recognised by its shape or by the word before it. A model that rewrites a follow-up, or answers it, may
-repeat a password without that word: what was recognised once is masked wherever it stands in the trace.
+Secrets are recognised by their form or by the word before them. Models may repeat a password without that word, so
+a secret that was recognised once is masked everywhere in the trace.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from rag.tracing.trace_store import Trace
 
 
 def masked(trace: Trace, typed: Iterable[str]) -> Trace:
-    """Return the trace without the secrets in what was typed: the question and the turns before it."""
+    """Mask the secrets of the typed texts, which are the question and the turns before it."""
     secrets = frozenset().union(*map(secrets_in, typed))
     if not secrets:
         return trace

@@ -1,20 +1,13 @@
-"""Traces: one for each answered question, with a span for each step, kept in the database.
+"""Stored traces of questions, with a span for every step.
 
 Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``prompt_usage`` reads them as well.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, insert, or_, select, update
@@ -26,16 +19,17 @@ from rag.tables import LARGEST_COUNT
 from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
+from rag.tracing.processes import interrupt_dead, is_dead, process_identity
 
 Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained"]
 Rating = Literal["up", "down"]
 
 SHORTEST_ID = 6
 
-# What `tracked` holds while a process delivers a trace; afterwards it holds the tracker's run.
+# Prefix of `tracked` while a process delivers the trace; afterwards, it is the tracker's run.
 _CLAIM = "claim:"
 
-# What it holds for a trace that was made while tracking was off: turning it on later must not send it.
+# `tracked` of traces from while tracking was off, which must not be delivered later.
 WITHHELD = "off"
 
 
@@ -45,13 +39,13 @@ class Span:
 
     Attributes:
         parent_id: None for the root.
-        position: Place among the spans of the trace in order of their start, from 0.
+        position: Position among the spans of the trace in order of their start, from 0.
         kind: LangChain's run type: ``chain``, ``llm``, ``retriever``, ``tool`` …
-        started, ended: Seconds since the epoch; ``ended`` is None where the step was left standing.
-        input, output: As JSON, with secrets masked.
-        error: Type and message; empty where nothing failed.
-        input_tokens, output_tokens: None where the model did not say.
-        cost_usd: None is unknown.
+        started, ended: Seconds since the epoch; ``ended`` is None if the step did not end.
+        input, output: JSON with masked secrets.
+        error: Type and message; empty without an error.
+        input_tokens, output_tokens: None if the model did not report them.
+        cost_usd: None means unknown.
     """
 
     id: str
@@ -73,22 +67,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What a person thinks of an answer; ``at`` in seconds since the epoch."""
+    """A rating of an answer; ``at`` in seconds since the epoch."""
 
     rating: Rating
     comment: str
     at: float
-
-
-@lru_cache(maxsize=1)
-def _identity(pid: int) -> str:
-    # The column has sixty characters: cut the only part that is free to be long.
-    return f"{socket.gethostname()[:24]}:{pid}:{_start_of(pid) or 0}"
-
-
-def process_identity() -> str:
-    """``host:pid:start`` of this process: a later process with the same number has another start."""
-    return _identity(os.getpid())
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +81,13 @@ class Trace:
     Attributes:
         started: Seconds since the epoch.
         latency_s: None while it runs.
-        question, answer, error: With secrets masked.
-        input_tokens, output_tokens: Over all models that were asked; None where one did not say.
-        cost_usd: None is unknown, and never shown as 0.
+        question, answer, error: Texts with masked secrets.
+        input_tokens, output_tokens: Sums over all model calls; None if a model did not report them.
+        cost_usd: None means unknown, and is never shown as 0.
         prompt: ``NAME@VERSION``.
-        process: The process that answers, as ``process_identity`` names it.
-        tracked: The tracker's run that holds it, or ``off``; None until it was delivered.
-        spans: In order of their start; empty in a list.
+        process: ``process_identity`` of the answering process.
+        tracked: The tracker's run with the trace, or ``off``; None until it was delivered.
+        spans: Spans in order of their start; empty in lists.
     """
 
     id: str
@@ -130,7 +113,7 @@ class Trace:
 
 @dataclass(frozen=True, slots=True)
 class TracePage:
-    """A part of a list, newest first; ``total`` counts all that match, on every page."""
+    """A page of a list, newest first; ``total`` counts all matching traces."""
 
     traces: tuple[Trace, ...]
     total: int
@@ -148,14 +131,13 @@ class TraceStore:
         self._engine = engine
 
     def begin(self, trace: Trace) -> None:
-        """Keep a trace that has just begun, so that a crash leaves a mark."""
+        """Store a new trace, so that it survives a crash."""
         self.save(trace)
 
     def save(self, trace: Trace) -> None:
-        """Write a trace with its spans, all or nothing. It replaces an earlier state of the same trace.
+        """Store a trace with its spans in one transaction, replacing its earlier state.
 
-        Feedback and delivery stay as they are: others write them. Counts of tokens come from whatever server
-        answered, and are kept as far as a column takes them.
+        Feedback and delivery stay unchanged. Token counts are untrusted, and limited to the range of their column.
         """
         row = {name: getattr(trace, name) for name in _ROW} | _counts(trace)
         row["conversation_id"] = trace.conversation_id or None
@@ -173,14 +155,14 @@ class TraceStore:
                 connection.execute(insert(spans_table), rows)
 
     def get(self, trace_id: str) -> Trace:
-        """A trace with its spans and feedback.
+        """Return a trace with its spans and feedback.
 
         Args:
-            trace_id: The whole id, or six or more characters of its beginning or of its end that no other
-                trace shares. (LangChain's ids begin with the time, so that neighbours differ at the end.)
+            trace_id: The complete id, or a unique prefix or suffix of at least six characters. (LangChain's ids
+                start with the time, so neighbours differ at the end.)
 
         Raises:
-            TraceNotFound: No trace, or more than one, has that id.
+            TraceNotFound: There is no such trace, or more than one.
         """
         wanted = trace_id.strip()
         column = traces_table.c.id
@@ -204,14 +186,14 @@ class TraceStore:
         status: Status | None = None,
         text: str | None = None,
     ) -> TracePage:
-        """The newest traces, without their spans.
+        """List the newest traces, without their spans.
 
         Args:
-            limit: At most so many.
-            before: Only those that started earlier, in seconds since the epoch: the next page begins at the
-                last trace's ``started``.
-            status: Only those with this status.
-            text: Only those with this text in question, answer or error, in either case.
+            limit: Maximum number of traces.
+            before: Only traces that started before, in seconds since the epoch; for the next page, the last
+                trace's ``started``.
+            status: Only traces with this status.
+            text: Only traces with this text in question, answer or error, regardless of case.
         """
         wanted: list[ColumnElement[bool]] = []
         if status is not None:
@@ -228,10 +210,10 @@ class TraceStore:
         return TracePage(tuple(_trace(row, ()) for row in rows), total)
 
     def rate(self, trace_id: str, rating: Rating | None, comment: str = "") -> None:
-        """Keep what a person thinks of an answer; None takes it back.
+        """Store the rating of an answer; None removes it.
 
         Raises:
-            TraceNotFound: No trace has that id.
+            TraceNotFound: There is no such trace.
         """
         found = self.get(trace_id).id
         values = {"rating": rating, "comment": redact(comment), "at": time.time()}
@@ -241,42 +223,27 @@ class TraceStore:
                 connection.execute(insert(feedback_table).values(trace_id=found, **values))
 
     def recover(self) -> int:
-        """Mark the traces that a process left running when it died as interrupted.
-
-        Returns:
-            How many. Those of a process that lives, or that ran on another host, stay as they are.
-        """
-        running = traces_table.c.status == "running"
-        with reading(self._engine) as connection:
-            processes = connection.scalars(select(traces_table.c.process).where(running).distinct()).all()
-        dead = [process for process in processes if is_dead(process)]
-        if not dead:
-            return 0
-        with writing(self._engine) as connection:
-            changed = connection.execute(
-                update(traces_table)
-                .where(running, traces_table.c.process.in_(dead))
-                .values(status="interrupted", error="The process ended before the answer was finished.")
-            )
-        return changed.rowcount
+        """Mark the running traces of dead processes of this host as interrupted, and return their number."""
+        error = "The process ended before the answer was finished."
+        return interrupt_dead(self._engine, traces_table, error=error)
 
     def undelivered(self, limit: int) -> tuple[str, ...]:
-        """Ids of finished traces that wait for this process to deliver them, oldest first.
+        """Return the ids of finished traces for delivery by this process, oldest first.
 
-        Those are its own, and those whose process has died: neither delivered nor claimed, or claimed by a
-        process that has died.
+        These are its own traces and those of dead processes, unless they were delivered or are claimed by a
+        living process.
         """
         return tuple(waiting_id for waiting_id, _claim in self._waiting(limit))
 
     def claim(self, limit: int) -> tuple[Trace, ...]:
-        """Take waiting traces for delivery, with their spans, so that no other process delivers them.
+        """Claim undelivered traces, with their spans, so that no other process delivers them.
 
-        ``mark_tracked`` ends a claim, ``release`` gives it back, and the death of the process frees it.
+        A claim ends with ``mark_tracked``, ``release`` or the death of the process.
         """
         mine = _CLAIM + process_identity()
         won: list[str] = []
-        for waiting_id, held in self._waiting(limit):
-            unchanged = traces_table.c.tracked.is_(None) if held is None else traces_table.c.tracked == held
+        for waiting_id, claim in self._waiting(limit):
+            unchanged = traces_table.c.tracked.is_(None) if claim is None else traces_table.c.tracked == claim
             with writing(self._engine) as connection:
                 changed = connection.execute(
                     update(traces_table).where(traces_table.c.id == waiting_id, unchanged).values(tracked=mine)
@@ -286,15 +253,15 @@ class TraceStore:
         return tuple(self.get(waiting_id) for waiting_id in won)
 
     def mark_tracked(self, ids: Iterable[str], run_id: str) -> None:
-        """Note that a tracker's run holds these traces."""
+        """Mark traces as delivered to a tracker's run."""
         self._set_tracked(ids, run_id)
 
     def release(self, ids: Iterable[str]) -> None:
-        """Give claimed traces back, so that they are delivered later."""
+        """Release claimed traces, so that they are delivered later."""
         self._set_tracked(ids, None)
 
     def withhold(self) -> None:
-        """Note that this process's traces are not for a tracker, now or later: tracking is off."""
+        """Exclude the traces of this process from tracking, now and later."""
         own = and_(traces_table.c.process == process_identity(), traces_table.c.tracked.is_(None))
         with writing(self._engine) as connection:
             connection.execute(update(traces_table).where(own).values(tracked=WITHHELD))
@@ -305,7 +272,7 @@ class TraceStore:
                 connection.execute(update(traces_table).where(traces_table.c.id == trace_id).values(tracked=value))
 
     def _waiting(self, limit: int) -> Sequence[tuple[str, str | None]]:
-        """Ids of the traces that may be claimed, and the dead process's claim that each still carries."""
+        """Return the ids of claimable traces, with the claim of a dead process if there is one."""
         me = process_identity()
         column = traces_table.c
         free = or_(column.tracked.is_(None), column.tracked.startswith(_CLAIM))
@@ -328,7 +295,7 @@ class TraceStore:
 
 
 def _counts(of: Trace | Span) -> dict[str, int | None]:
-    """The token counts as their columns take them: a sum may be too large where no part of it is."""
+    """Return the token counts within the range of their columns, which sums may exceed."""
     counts = {"input_tokens": of.input_tokens, "output_tokens": of.output_tokens}
     return {name: None if count is None else min(max(count, 0), LARGEST_COUNT) for name, count in counts.items()}
 
@@ -354,37 +321,11 @@ def _trace(row: Row[Any], spans: Sequence[Row[Any]]) -> Trace:
 
 def _not_found(trace_id: str, *, several: bool) -> TraceNotFound:
     if several:
-        return TraceNotFound(f"More than one trace has {trace_id} in its id.", fix="Give more of the id.")
+        return TraceNotFound(
+            f"More than one trace has {trace_id} in its id.", fix="Use more characters of the id."
+        )
     if len(trace_id.strip()) < SHORTEST_ID:
         return TraceNotFound(
-            f"No trace has the id {trace_id!r}.", fix=f"Give at least {SHORTEST_ID} characters of the id."
+            f"No trace has the id {trace_id!r}.", fix=f"Use at least {SHORTEST_ID} characters of the id."
         )
     return TraceNotFound(f"No trace has the id {trace_id!r}.", fix="`ragsmith traces list` shows them.")
-
-
-def is_dead(process: str) -> bool:
-    """Whether a process ran on this host and does not run any more."""
-    parts = process.rsplit(":", 2)
-    if len(parts) != 3 or parts[0] != process_identity().rsplit(":", 2)[0] or not parts[1].isdigit():
-        return False
-    return (_start_of(int(parts[1])) or "") != parts[2]
-
-
-def _start_of(pid: int) -> str | None:
-    """When a process began, in units of the system; None where there is no such process."""
-    if sys.platform == "linux":
-        try:
-            stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return None
-        # The second field is the program's name in brackets and may hold spaces; the third is the state.
-        values = stat.rpartition(")")[2].split()
-        return None if values[0] in "ZX" else values[19]
-    shown = subprocess.run(  # noqa: S603 - a number is all that varies
-        ["/bin/ps", "-o", "lstart=", "-p", str(pid)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"LC_ALL": "C", "TZ": "UTC"},
-    )
-    return re.sub(r"\W+", "", shown.stdout) or None

@@ -1,6 +1,6 @@
-"""From LangChain's runs to a trace: the tracer that every chain is called with.
+"""The tracer of all chains, which converts LangChain's runs into traces.
 
-It imports LangChain; import it where a chain is built, not above.
+This module imports LangChain; import it where a chain is built, not at the top of a module.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from rag.tracing.trace_masking import masked
 from rag.tracing.trace_store import Span, Status, Trace
 from rag.types import Answer, Usage
 
-# What stops a chain from outside: the stop button, a closed page, Ctrl-C, SIGTERM. None of it is a failure.
+# Exceptions of a cancelled chain: the stop button, a closed page, Ctrl-C, SIGTERM. They are no failures.
 _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
 
-# The answer says how it ended; what it does not say is "ok".
+# Status by the status of the answer; any other is "ok".
 _ENDINGS: Mapping[str, Status] = {"abstained": "abstained", "failed": "error", "cancelled": "cancelled"}
 
 _LATE = "ragsmith_late"
@@ -35,18 +35,18 @@ _log = logging.getLogger(__name__)
 
 
 class TraceTracer(BaseTracer):
-    """Turns the tree of runs below each parentless run into a trace, and saves it when that run ends.
+    """Converts the tree of runs below every root run into a trace, and saves it when that run ends.
 
-    One tracer serves any number of chains at once. The metadata of the root run fills the trace: ``corpus``,
-    ``model``, ``prompt``, ``release``, ``conversation_id``, and ``question`` where the input does not have it
-    (a streamed chain begins before it has seen its input). Nothing that goes wrong in here reaches the chain.
+    A tracer can serve several concurrent chains. The metadata of the root run fill the trace: ``corpus``,
+    ``model``, ``prompt``, ``release``, ``conversation_id``, and ``question`` if the input lacks it (a streamed
+    chain starts before its input is known). Errors never reach the chain.
 
     Args:
         save: Stores the finished trace.
         prices: What tokens and seconds cost.
     """
 
-    # Called on the event loop itself: runs arrive in order, and the trace is kept before the chain returns.
+    # Called on the event loop, so that runs arrive in order, and the trace is saved before the chain returns.
     run_inline = True
 
     def __init__(self, save: Callable[[Trace], None], prices: PriceList) -> None:
@@ -66,7 +66,7 @@ class TraceTracer(BaseTracer):
         name: str | None = None,
         **kwargs: Any,
     ) -> Run:
-        """Begin a chat model's run with its messages as they are; LangChain would make one text of them."""
+        """Start a chat model's run with its messages, which LangChain would join into one text."""
         run = self.on_llm_start(
             serialized,
             [get_buffer_string(batch) for batch in messages],
@@ -82,19 +82,19 @@ class TraceTracer(BaseTracer):
 
     @staticmethod
     def _get_stacktrace(error: BaseException) -> str:
-        """What ``run.error`` holds: type and message. A traceback would carry paths and lines of code."""
+        """Return type and message for ``run.error``, without a traceback with paths and code."""
         message = str(error).strip()
         return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
     def _start_trace(self, run: Run) -> None:
-        # A thread may go on below a chain that was cancelled. What it starts has lost its place in the tree,
-        # and is not a question of its own.
+        # A thread may continue after its chain was cancelled. Its runs have lost their parent, but are no
+        # questions of their own.
         if run.parent_run_id is not None and run.parent_run_id not in self.order_map:
             run.extra[_LATE] = True
         super()._start_trace(run)
 
     def _persist_run(self, run: Run) -> None:
-        # LangChain swallows what is raised in here and the trace would be lost without a word.
+        # LangChain suppresses exceptions here, which would lose the trace silently.
         try:
             if _LATE not in run.extra:
                 self._keep(run)
@@ -106,18 +106,18 @@ class TraceTracer(BaseTracer):
         reason: Exception
         try:
             self._save(self._trace(run))
-        except Exception as error:  # noqa: BLE001 - whatever it is, a short trace is better than none
-            _log.warning("Trace %s is kept without its steps: %s", run.id, error)
+        except Exception as error:  # noqa: BLE001 - a short trace is better than none
+            _log.warning("Trace %s is stored without its steps: %s", run.id, error)
             reason = error
         else:
             return
         try:
-            self._save(self._frame(run, "error", error=f"The trace could not be kept: {_reason(reason)}"))
-        except Exception as error:  # noqa: BLE001 - there is nobody left to tell but the log
+            self._save(self._frame(run, "error", error=f"The trace could not be stored: {_reason(reason)}"))
+        except Exception as error:  # noqa: BLE001 - only the log is left
             _log.error("Trace %s is lost: %s", run.id, error)
 
     def _frame(self, root: Run, status: Status, error: str = "") -> Trace:
-        """A trace without its spans."""
+        """Build a trace without spans."""
         known = {key: str(value) for key, value in _metadata(root).items() if value is not None}
         return Trace(
             id=str(root.id),
@@ -175,7 +175,7 @@ class TraceTracer(BaseTracer):
         )
 
     def _costs(self, root: Run, api_model: str | None) -> dict[UUID, float | None]:
-        """Dollars by run: a leaf costs its seconds or its tokens, any other run what its children cost."""
+        """Compute dollars by run: a leaf costs its seconds or tokens, any other run the sum of its children."""
         costs: dict[UUID, float | None] = {}
         for run in reversed(list(_walk(root))):
             if run.child_runs:
@@ -190,7 +190,7 @@ class TraceTracer(BaseTracer):
 
 
 def _walk(run: Run) -> Iterator[Run]:
-    """A run and all below it, each before its children."""
+    """Yield a run and all its descendants in pre-order."""
     yield run
     for child in run.child_runs:
         yield from _walk(child)
@@ -201,7 +201,7 @@ def _metadata(run: Run) -> Mapping[str, Any]:
 
 
 def _unwrap(values: Mapping[str, Any] | None, key: str) -> object:
-    """What a step got or gave: LangChain puts what is not a dictionary into one, under ``key``."""
+    """Return an input or output, which LangChain wraps in a dictionary under ``key`` if it is not one."""
     if not values:
         return None
     return values[key] if set(values) == {key} else values
@@ -216,7 +216,7 @@ def _question(root: Run) -> str:
 
 
 def _typed(root: Run) -> Iterator[str]:
-    """What a person typed, and what was answered to it before."""
+    """Yield the question and the texts of earlier turns."""
     asked = _unwrap(root.inputs, "input")
     history = asked.get("history") if isinstance(asked, Mapping) else getattr(asked, "history", None)
     yield _question(root)
@@ -226,7 +226,7 @@ def _typed(root: Run) -> Iterator[str]:
 
 
 def _answer_text(answer: object, root: Run, status: Status) -> str:
-    """The text of the answer; where the chain was stopped or failed, what its last model had written."""
+    """Return the text of the answer; for a cancelled or failed chain, the partial text of its last model."""
     if isinstance(answer, Answer):
         return answer.text
     models = [run for run in _walk(root) if run.run_type == "llm"]
@@ -253,25 +253,25 @@ def _output(run: Run) -> object:
 
 
 def _tokens(run: Run) -> list[str]:
-    """The pieces of text that a model streamed; an empty last one is left out."""
+    """Return the streamed pieces of text, without empty ones."""
     pieces = [event.get("kwargs", {}).get("token") for event in run.events if event["name"] == "new_token"]
     return [text for piece in pieces if (text := _content_text(piece))]
 
 
 def _content_text(content: object) -> str:
-    """The text of a message's content, which is a string or a list of blocks."""
+    """Return the text of a message's content, which is a string or a list of blocks."""
     if isinstance(content, list):
         return "".join(block.get("text", "") if isinstance(block, dict) else str(block) for block in content)
     return content if isinstance(content, str) else ""
 
 
 def _is_here(run: Run) -> bool:
-    """Whether this machine computed it, whatever model answers in the end."""
+    """Whether this machine computed a run, whatever model answers in the end."""
     return bool((run.extra or {}).get("metadata", {}).get(HERE))
 
 
 def _reported(run: Run) -> Mapping[str, Any]:
-    """The ``usage_metadata`` of a model's message; empty where there is none."""
+    """Return the ``usage_metadata`` of a model's message; empty without any."""
     generations = (run.outputs or {}).get("generations") or []
     for generation in generations[0] if generations else []:
         message = generation.get("message") or {}
@@ -281,7 +281,7 @@ def _reported(run: Run) -> Mapping[str, Any]:
 
 
 def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
-    """The tokens of a model's run, and what is worth knowing about them."""
+    """Return the token usage of a model's run, and attributes for its span."""
     metadata = _metadata(run)
     attributes: dict[str, JSON] = {
         name.removeprefix("ls_"): as_json(metadata[name])
@@ -294,8 +294,8 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
         attributes["cached"] = True
     if _status(run) == "ok":
         return usage, attributes
-    # A model that was stopped reports nothing, or what it knew at its first token. A piece that was streamed
-    # is one token with most models, and seldom more than two.
+    # A stopped model reports nothing, or the usage at its first token. With most models, a streamed piece is one
+    # token, and rarely more than two.
     streamed = len(_tokens(run))
     if streamed > (usage.output_tokens or 0):
         attributes["usage_estimated"] = True
@@ -314,12 +314,12 @@ def _was_left(root: Run) -> bool:
 
 
 def _ending(root: Run, answer: object) -> tuple[Status, str]:
-    """How the whole ended, and the error that a person is shown."""
+    """Return the status of the trace, and the error for users."""
     status = _status(root)
     if status == "error":
         return status, root.error or ""
     if status == "cancelled" or _was_left(root):
-        # A stopped synchronous stream ends its root as a success, and its steps not at all.
+        # When a synchronous stream is stopped, its root ends successfully, but its steps never end.
         return "cancelled", ""
     if isinstance(answer, Answer):
         return _ENDINGS.get(answer.status, "ok"), answer.error
@@ -327,18 +327,18 @@ def _ending(root: Run, answer: object) -> tuple[Status, str]:
 
 
 def _seconds(run: Run, root: Run) -> float:
-    """How long a run took; one without an end lasted as long as the root."""
+    """Return the duration of a run, which ends with the root if it has no end."""
     end = run.end_time or root.end_time
     return max((end - run.start_time).total_seconds(), 0.0) if end else 0.0
 
 
 def _sum(parts: Sequence[float | None]) -> float | None:
-    """The sum; unknown as soon as one part is."""
+    """Return the sum; None if any part is unknown."""
     return None if any(part is None for part in parts) else math.fsum(part or 0.0 for part in parts)
 
 
 def _total(counts: Sequence[int | None]) -> int | None:
-    """The sum of token counts; unknown where nobody was asked or one did not say."""
+    """Return the sum of token counts; None without any, or if any is unknown."""
     return None if not counts or any(count is None for count in counts) else sum(count or 0 for count in counts)
 
 

@@ -1,4 +1,4 @@
-"""The W&B run of a chat, a training or an evaluation, which may fail without anybody but the log noticing."""
+"""W&B runs of chats, trainings and evaluations, whose failures only affect the log."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TrackerStatus:
-    """How tracking stands.
+    """The state of tracking.
 
     Attributes:
-        mode: What happens to results now. Until the first delivery it is what the settings ask for, and
-            ``offline`` for ``auto``.
-        detail: One sentence; for ``failed`` the reason.
+        mode: The current mode. Before the first delivery, it is the configured one, or ``offline`` for ``auto``.
+        detail: One sentence; the reason for ``failed``.
         run_path: ``entity/project/run`` online, the run's folder offline; empty without a run.
     """
 
@@ -39,20 +38,20 @@ class TrackerStatus:
 
 
 class SwitchedOffError(Exception):
-    """W&B's own settings say that there is to be no run."""
+    """W&B is disabled by its own settings."""
 
 
 class UnusableError(Exception):
-    """Tracking cannot go on; the message says why."""
+    """Tracking is impossible for the reason in the message."""
 
 
 class TrackedRun:
-    """A W&B run, or none where tracking is off or has failed. No method raises.
+    """A W&B run, or a placeholder if tracking is off or has failed. No method raises.
 
-    The first failure ends the run: one line goes to the log, ``status`` says why, and nothing more is attempted.
+    The first failure ends the run: it is logged in one line and in ``status``, and later calls have no effect.
 
     Attributes:
-        status: How it stands.
+        status: The state of tracking.
         id: The run's id in W&B; empty without a run.
     """
 
@@ -63,22 +62,22 @@ class TrackedRun:
         self.id: str = "" if run is None else run.id
 
     def attempt(self, use: Callable[[Any], object]) -> bool:
-        """Call ``use`` with the W&B run; return whether there is one and nothing failed."""
+        """Call ``use`` with the W&B run, and return whether that succeeded."""
         if self._run is None:
             return False
         try:
             use(self._run)
-        except Exception as error:  # noqa: BLE001 - whatever W&B raises, the work that it tracks goes on
+        except Exception as error:  # noqa: BLE001 - tracking must not affect the tracked work
             self._fail(error)
             return False
         return True
 
     def flush(self) -> bool:
-        """Wait until W&B's service has taken all that was logged; return whether it has."""
+        """Wait until W&B's service has received everything, and return whether it has."""
         return self.attempt(_round_trip)
 
     def finish(self, *, failed: bool = False) -> bool:
-        """End the run, marked as failed or not; return whether W&B has written all that was logged."""
+        """End the run, and return whether W&B has written everything."""
         finished = self.attempt(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
         return finished
@@ -94,13 +93,12 @@ class TrackedRun:
 
 
 class RunTable:
-    """A table of a run whose rows are logged many at a time.
+    """A table of a run whose rows are logged in batches.
 
     Args:
-        name: Its key in the run's history; the tables that follow are ``NAME_1``, ``NAME_2`` …
-        columns: One name for each value of a row.
-        increments: Writes after which a new table begins. W&B shows at most 100 of one table, and keeps the rows
-            of a table in memory until then.
+        name: Its key in the run's history; further tables are ``NAME_1``, ``NAME_2`` …
+        columns: Names of the columns.
+        increments: Number of writes per table. W&B shows at most 100, and keeps the rows of a table in memory.
     """
 
     def __init__(self, name: str, columns: Sequence[str], increments: int = 1) -> None:
@@ -113,7 +111,7 @@ class RunTable:
         self.rows: list[Sequence[Any]] = []
 
     def write(self, run: Any) -> None:
-        """Log the waiting rows, if there are any."""
+        """Log the collected rows, if there are any."""
         import wandb
 
         if not self.rows:
@@ -140,15 +138,15 @@ def open_run(
     job_type: str,
     group: str | None = None,
 ) -> TrackedRun:
-    """Start a W&B run, or say in its status why there is none.
+    """Start a W&B run; if there is none, its status has the reason.
 
     Args:
         settings: Project and mode.
-        root: The workspace's folder; the run's files are kept in ``wandb`` below.
-        config: What W&B shows beside the run; secrets are masked.
-        subject: What is tracked, as a message names it.
+        root: The workspace's folder; the run's files go to its subfolder ``wandb``.
+        config: Configuration shown by W&B; secrets are masked.
+        subject: The tracked work, for messages.
         job_type: ``chat``, ``tune`` or ``evaluation``.
-        group: The name of runs that belong together.
+        group: Name of a group of related runs.
     """
     if settings.wandb == "off":
         return TrackedRun(subject, TrackerStatus("off", "Tracking is switched off."))
@@ -158,7 +156,7 @@ def open_run(
         run = _init(settings, root, config, mode, job_type, group)
     except SwitchedOffError:
         return TrackedRun(subject, TrackerStatus("off", "WANDB_MODE switches W&B off."))
-    except Exception as error:  # noqa: BLE001 - whatever W&B raises, the work that it tracks goes on
+    except Exception as error:  # noqa: BLE001 - tracking must not affect the tracked work
         if isinstance(error, ConnectionError):
             _disconnect()
         return TrackedRun(subject, _failed(subject, error))
@@ -168,7 +166,7 @@ def open_run(
 
 
 def kill_service() -> None:
-    """End W&B's service process where it hangs: this process would otherwise wait for it at exit."""
+    """Kill W&B's hanging service process, which this process would wait for at exit."""
     import psutil
 
     for child in psutil.Process().children():
@@ -177,7 +175,7 @@ def kill_service() -> None:
 
 
 def _failed(subject: str, error: Exception, run_path: str = "") -> TrackerStatus:
-    # The first line: W&B adds advice on its own settings below.
+    # Only the first line, since W&B appends advice on its own settings.
     reason = (
         first_line(error) if isinstance(error, UnusableError) else f"{type(error).__name__}: {first_line(error)}"
     )
@@ -193,24 +191,24 @@ def _round_trip(run: Any) -> None:
 
 
 def _disconnect() -> None:
-    """Make W&B forget a service that does not answer.
+    """Disconnect W&B from an unresponsive service.
 
-    Its exit hook would otherwise print a traceback, and no later run of this process could start.
+    Otherwise, its exit hook would print a traceback, and no later run of this process could start.
     """
     import wandb
 
     kill_service()
     try:
         wandb.teardown()
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - that it is gone is known
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the service is known to be gone
         _log.debug("W&B's service had died: %s", error)
 
 
 def _prepare_environment(root: Path) -> None:
-    """Set the switches that W&B reads when it is imported.
+    """Set the variables that W&B reads on import.
 
-    Weave, once imported by another library, makes it ask for a key; an error report would go to a server that
-    nobody chose; files for artifacts would land in the home folder.
+    Otherwise, Weave, if another library imports it, would ask for a key, error reports would be sent to a server,
+    and files of artifacts would go to the home folder.
     """
     os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -219,11 +217,11 @@ def _prepare_environment(root: Path) -> None:
 
 
 def _resolve_mode(settings: TrackingSettings) -> Literal["online", "offline"]:
-    """Choose by the settings, W&B's own settings, and whether there is a key."""
+    """Determine the mode by our settings, W&B's settings, and the presence of a key."""
     import wandb
     from wandb.sdk.lib import wbauth
 
-    # For the process as well as for a run: messages about keys are printed before a run's settings count.
+    # Silenced for the process, too, because messages about keys are printed before a run's settings apply.
     wandb.setup(wandb.Settings(silent=True))
     if settings.wandb == "offline":
         return "offline"
@@ -232,13 +230,12 @@ def _resolve_mode(settings: TrackingSettings) -> Literal["online", "offline"]:
         raise SwitchedOffError
     if settings.wandb == "auto" and own.mode in ("offline", "dryrun"):
         return "offline"
-    # W&B's own search through the environment, netrc and its settings. Without a key, `wandb.init` would ask
-    # for one on the terminal.
+    # W&B searches the environment, netrc and its settings. Without a key, `wandb.init` would prompt for one.
     key = wbauth.authenticate_session(host=own.base_url, source="ragsmith", prompt=False, update_session=False)
     if key is not None:
         return "online"
     if settings.wandb == "online":
-        raise UnusableError("W&B is set to online and there is no API key: run `wandb login`, or set it to auto.")
+        raise UnusableError("W&B is set to online, but there is no API key: run `wandb login`, or set it to auto.")
     return "offline"
 
 
@@ -259,9 +256,9 @@ def _init(
         group=group,
         config={name: MASK if is_secret_key(name) else redact_json(value) for name, value in config.items()},
         mode=mode,
-        # W&B adds its own folder `wandb` to this one.
+        # W&B appends `wandb` to this folder.
         dir=str(root),
-        # W&B writes into the settings that it is given: they are created anew for each run.
+        # W&B modifies its settings, so they are created for every run.
         settings=wandb.Settings(
             silent=True,
             console="off",
@@ -270,7 +267,7 @@ def _init(
             finish_timeout=_FINISH_TIMEOUT_S,
             use_dot_wandb=False,
             symlink=False,
-            # Nothing of the person or the machine: no code, repository, packages, host name or statistics.
+            # No data about the user or machine: code, repository, packages, host name, statistics.
             save_code=False,
             disable_code=True,
             disable_git=True,
@@ -281,12 +278,12 @@ def _init(
             x_disable_machine_info=True,
             x_disable_stats=True,
             x_save_requirements=False,
-            # The default of 15 seconds is what a killed process would lose.
+            # A killed process loses everything since the last flush; the default is 15 seconds.
             x_transaction_log_flush_interval=1,
         ),
     )
     if not Path(run.settings.sync_file).is_relative_to(root):
-        # Where it cannot write, W&B quietly takes a folder for temporary files.
+        # If it cannot write, W&B silently uses a temporary folder.
         run.finish()
         raise UnusableError(f"W&B cannot write to {root / 'wandb'}.")
     return run

@@ -1,4 +1,4 @@
-"""A trace in W&B's terms: its tree of spans, its figures, and its row in the table of answers."""
+"""Conversion of traces for W&B: tree of spans, scalars, and row in the table of answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from rag.redaction import JSON
 from rag.tracing.trace_store import Span, Trace
 
-# The tree of one trace is one line of the run's history, and W&B's server takes lines of some megabytes.
+# The tree of a trace is one line of the run's history, which W&B's server limits to some megabytes.
 _MAX_TREE_CHARS = 2_000_000
 _TREE_STRINGS = (4_000, 400, 40)
 COLUMNS = (
@@ -28,9 +28,9 @@ COLUMNS = (
 
 
 def trace_values(trace: Trace) -> dict[str, Any]:
-    """Return what one trace adds to the history of a run; what is unknown is absent and never 0.
+    """Return the values of a trace for the history of a run, without unknown ones.
 
-    Every id in the tree is the stored one, so that a trace that was delivered twice is recognised.
+    The ids in the tree are the stored ones, so that repeated deliveries can be recognised.
     """
     from wandb.sdk.data_types.trace_tree import WBTraceTree
 
@@ -42,13 +42,13 @@ def trace_values(trace: Trace) -> dict[str, Any]:
 
 
 def trace_row(trace: Trace) -> tuple[Any, ...]:
-    """Return the row of a trace in the table with ``COLUMNS``."""
+    """Return the row of a trace in the table of answers."""
     texts = (clipped(trace.question, 1_000), clipped(trace.answer, 4_000))
     return (*texts, *(getattr(trace, name) for name in COLUMNS[2:-1]), trace.id)
 
 
 def trace_tree(trace: Trace) -> Any:
-    """Return the trace as W&B's tree of spans. The larger the whole, the more its texts are clipped."""
+    """Return W&B's tree of spans, with texts truncated depending on the size of the trace."""
     tree = None
     for limit in _TREE_STRINGS:
         tree = _Forest(trace, limit).root()
@@ -58,13 +58,13 @@ def trace_tree(trace: Trace) -> Any:
 
 
 class _Forest:
-    """The spans of a trace by their parents, on the way to W&B's classes."""
+    """Converts the spans of a trace into W&B's tree."""
 
     def __init__(self, trace: Trace, limit: int) -> None:
         self._trace = trace
         self._limit = limit
         self._end = trace.started + (trace.latency_s or 0.0)
-        # A trace whose process died has no spans: its root stands for it.
+        # An interrupted trace has no spans, so it gets a root.
         self._spans = trace.spans or (
             Span(trace.id, None, 0, "answer", "chain", trace.status, trace.started, input=trace.question),
         )
@@ -120,7 +120,7 @@ class _Forest:
 
 
 def clipped(value: JSON, limit: int) -> JSON:
-    """``value`` with every string cut to ``limit`` characters, and a mark that says how many are missing."""
+    """Truncate all strings in ``value`` to ``limit`` characters, with a mark."""
     if isinstance(value, str) and len(value) > limit:
         return f"{value[:limit]}… [{len(value) - limit} characters left out]"
     if isinstance(value, list):
@@ -131,7 +131,7 @@ def clipped(value: JSON, limit: int) -> JSON:
 
 
 def step_seconds(trace: Trace) -> dict[str, float]:
-    """Seconds by the name of the step, summed over its spans, without the root and what LangChain named."""
+    """Return the seconds by name of the step, without the root and spans named by LangChain."""
     seconds: Counter[str] = Counter()
     for span in trace.spans:
         if span.parent_id is not None and span.ended is not None and not span.name.startswith("Runnable"):

@@ -1,9 +1,9 @@
-"""Traces to Weights & Biases: a projection of the trace store that may fail without anybody noticing.
+"""Delivery of traces to Weights & Biases, whose failures never affect answers.
 
-The store is the outbox. A worker thread claims finished traces, logs them to the W&B run of this process and
-marks them as tracked once W&B has had time to write them; what was not delivered stays in the store for a later
-process. So a trace arrives at least once, and one that arrives again has the same ids. W&B is imported and its
-run started in that thread, with the first trace that there is to deliver, so that no answer waits for it.
+The trace store is the outbox. A worker thread claims finished traces, logs them to the W&B run of this process and
+marks them as tracked once W&B has had time to write them; undelivered ones stay in the store for a later process.
+Traces are delivered at least once, with stable ids. W&B is imported and its run started in that thread with the
+first trace, so that no answer waits for it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When the worker does what it does not do at once.
+    """Delays of the worker.
 
     Attributes:
-        confirm_s: Seconds from logging a trace to marking it as tracked: more than W&B's flush interval of
-            one second, so that a process killed in between leaves the trace to the next.
-        table_rows, table_s: A row of the table waits for so many others, or for so long. Every increment
-            repeats the names of those before it, so the wait grows with their number.
+        confirm_s: Seconds from logging a trace to marking it as tracked. More than W&B's flush interval of one
+            second, so that a killed process leaves the trace to the next one.
+        table_rows, table_s: Maximum rows and seconds until rows are written to the table. Every increment repeats
+            the names of earlier ones, so the delay grows with their number.
     """
 
     confirm_s: float = 2.0
@@ -46,24 +46,24 @@ class Pace:
 
 
 class Tracker(Protocol):
-    """Where finished traces go besides the store. Nothing in here raises, prints, or takes time."""
+    """Delivers finished traces. No method raises, prints or blocks, except ``close``."""
 
     def wake(self) -> None:
-        """There may be a new trace in the store."""
+        """Notify the tracker of a possible new trace in the store."""
 
     def close(self, timeout_s: float) -> None:
-        """Deliver what waits and end the run, in at most ``timeout_s`` seconds."""
+        """Deliver the remaining traces and end the run within ``timeout_s`` seconds."""
 
     @property
     def status(self) -> TrackerStatus:
-        """How tracking stands."""
+        """The state of tracking."""
 
 
 class NullTracker:
-    """Tracking is off. Traces that are made meanwhile are not delivered later either.
+    """A tracker that is off, whose traces are not delivered later either.
 
     Args:
-        store: Where to note that; None where there is nothing to note.
+        store: The store whose traces are excluded; None for none.
     """
 
     status = TrackerStatus("off", "Tracking is switched off.")
@@ -72,7 +72,7 @@ class NullTracker:
         self._store = store
 
     def wake(self) -> None:
-        """Note that what was traced so far is to stay here."""
+        """Exclude the traces so far from tracking."""
         if self._store is None:
             return
         try:
@@ -81,17 +81,20 @@ class NullTracker:
             _log.debug("Traces could not be withheld from tracking: %s", error)
 
     def close(self, timeout_s: float) -> None:
-        """Note the same of what was traced last."""
+        """Exclude the last traces from tracking."""
         self.wake()
 
 
 def open_tracker(
     settings: TrackingSettings, workspace: Workspace, store: TraceStore, config: Mapping[str, Any]
 ) -> Tracker:
-    """The tracker that the settings ask for, at work.
+    """Start the configured tracker.
 
     Args:
-        config: What the run's page shows as its configuration: model, corpus, release; no secrets.
+        settings: Project and mode.
+        workspace: The workspace for offline runs.
+        store: The store of the traces.
+        config: Configuration shown by W&B, such as model, corpus and release; no secrets.
     """
     if settings.wandb == "off":
         return NullTracker(store)
@@ -101,10 +104,10 @@ def open_tracker(
 
 
 class WandbTracker:
-    """Delivers traces to one W&B run, from a thread of its own.
+    """Delivers traces to a W&B run in a thread of its own.
 
-    The first failure ends the delivery in this process: the status says why, what was not delivered stays in
-    the store, and one line goes to the log.
+    The first failure ends the delivery in this process: it is logged in one line and in the status, and
+    undelivered traces stay in the store.
     """
 
     def __init__(
@@ -127,33 +130,33 @@ class WandbTracker:
         self._table = RunTable("answers", COLUMNS, increments=100)
         self._oldest_row = 0.0
         self._claimed: set[str] = set()
-        # Ids that were logged together, and when.
+        # Batches of logged ids with their times.
         self._logged: list[tuple[set[str], float]] = []
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._deadline = float("inf")
-        # A daemon: a W&B that hangs must not keep the process alive.
+        # A daemon, so that a hanging W&B does not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="ragsmith-tracking", daemon=True)
 
     @property
     def status(self) -> TrackerStatus:
-        """How tracking stands."""
+        """The state of tracking."""
         if self._run is None or self._status.mode == "failed":
             return self._status
         return self._run.status
 
     def start(self) -> None:
-        """Begin, with what earlier processes left undelivered."""
+        """Start the thread, which begins with undelivered traces of earlier processes."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There may be a new trace in the store."""
+        """Notify the tracker of a possible new trace in the store."""
         self._woken.set()
 
     def close(self, timeout_s: float) -> None:
-        """Deliver what waits, write the table and end the run, in at most ``timeout_s`` seconds.
+        """Deliver the remaining traces, write the table and end the run within ``timeout_s`` seconds.
 
-        A W&B that does not end in time is stopped: its file holds what was logged up to a second ago.
+        A hanging W&B is killed; its file contains everything except for the last second.
         """
         if self._thread.ident is None:
             return
@@ -170,13 +173,13 @@ class WandbTracker:
     def _work(self) -> None:
         working = True
         while working:
-            # Read before the delivery: what was saved before `close` is still delivered.
+            # Read before the delivery, so that everything saved before `close` is delivered.
             closing = self._closing.is_set()
             try:
                 working, pause = self._deliver(), self._pause()
             except RagsmithError as error:
-                # A store that is locked for a while is no reason to give up.
-                _log.debug("Traces wait for their delivery: %s", error)
+                # The store may only be locked for a while.
+                _log.debug("The delivery of traces is delayed: %s", error)
                 pause = _STORE_PAUSE_S
             if closing:
                 break
@@ -186,11 +189,11 @@ class WandbTracker:
         try:
             self._finish()
         except RagsmithError as error:
-            # The claims end with this process, and the next delivers once more.
+            # The claims end with this process, so the next one repeats the delivery.
             _log.debug("Delivered traces could not be marked: %s", error)
 
     def _deliver(self) -> bool:
-        """Log what waits, mark and write what has become due; return whether W&B still takes it."""
+        """Log new traces, confirm and write what is due, and return whether W&B still works."""
         while time.monotonic() < self._deadline and (traces := self._store.claim(_BATCH)):
             self._claimed.update(trace.id for trace in traces)
             if self._run is None:
@@ -202,7 +205,7 @@ class WandbTracker:
         run, now = self._run, time.monotonic()
         if run is None:
             return True
-        # A service that still answers has written what it took more than its flush interval ago.
+        # A service that still responds has written everything older than its flush interval.
         due = [entry for entry in self._logged if now - entry[1] >= self._pace.confirm_s]
         if due:
             if not run.flush():
@@ -231,7 +234,7 @@ class WandbTracker:
         return self._oldest_row + self._pace.table_s * (self._table.increments + 1)
 
     def _pause(self) -> float | None:
-        """Seconds until something becomes due; None where only a wake counts."""
+        """Return the seconds until something is due; None if nothing is."""
         due = [self._table_due()] if self._table.rows else []
         due += [at + self._pace.confirm_s for _ids, at in self._logged[:1]]
         return max(min(due) - time.monotonic(), 0.05) if due else None
@@ -243,7 +246,7 @@ class WandbTracker:
         self._logged = [entry for entry in self._logged if entry not in entries]
 
     def _finish(self) -> None:
-        """End the run, mark what it took, and leave the rest to a later process."""
+        """End the run, mark delivered traces, and release the others."""
         if self._run is not None and self._run.attempt(self._table.write) and self._run.finish():
             self._mark(self._logged, self._run)
         self._store.release(self._claimed)

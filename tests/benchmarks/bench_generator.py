@@ -73,9 +73,9 @@ def answers(home: str, data: str, most: int) -> dict[str, Any]:
     """Questions over their own paragraph and another one of the same article."""
     from finetune.data import questions, writing
     from finetune.data.wordings import REFUSALS
-    from rag.evaluation.metrics import exact, f1
-    from rag.evaluation.reading_metrics import WORTH_TELLING
+    from rag.evaluation.reading_metrics import DEFAULT_THRESHOLD
     from rag.evaluation.squad import read_articles
+    from rag.evaluation.text_metrics import exact, f1
 
     generator, reader = _models(home)
     held = [*read_articles(Path(data) / XQUAD), *test_articles(Path(data))]
@@ -108,7 +108,7 @@ def answers(home: str, data: str, most: int) -> dict[str, Any]:
                 "sentence_refused": REFUSALS[0] in long.text,
                 "reader_f1": max((f1(text, each) for each in right), default=0.0),
                 "reader_exact": max((exact(text, each) for each in right), default=0.0),
-                "reader_refused": sure < WORTH_TELLING,
+                "reader_refused": sure < DEFAULT_THRESHOLD,
             }
         )
     return {"cases": cases, "written": [asdict(each) for each in written]}
@@ -118,7 +118,7 @@ def follow_ups(home: str, data: str, most: int) -> dict[str, Any]:
     """Follow-ups of dialogs, made to stand alone."""
     from finetune.data import follow_ups as conversations
     from rag.answering.condense import carry_topic
-    from rag.evaluation.metrics import exact, f1, rouge_l
+    from rag.evaluation.text_metrics import exact, f1, rouge_l
 
     generator, _ = _models(home)
     chance = random.Random(0)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rag.errors import DatasetError, EvaluationError, SettingsError
 from rag.evaluation.compare import Comparison, Side
 from rag.evaluation.run_store import Plan, Run, RunStatus, RunStore, by_case
-from rag.evaluation.runner import Contestant, Evaluation, EvaluationProgress
+from rag.evaluation.runner import Evaluation, EvaluationProgress, ReadyVariant
 from rag.evaluation.scoring import Scorer
 from rag.evaluation.variants import Variant
 from rag.settings import Settings
@@ -172,8 +172,8 @@ class Evaluations:
             run=run,
             size=version.size,
             cases=lambda start, end: tuple(self.datasets.cases(version, start, end - start)),
-            contestants=[
-                Contestant(state, self._releases.assistant(variant).start)
+            variants=[
+                ReadyVariant(state, self._releases.assistant(variant).start)
                 for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
             ],
             store=self.runs,
@@ -197,7 +197,7 @@ class Evaluations:
         run = self.runs.get(run_id)
         if run.status in ("running", "finished"):
             # It says so.
-            return self.runs.take_up(run)
+            return self.runs.resume(run)
         changed = [
             variant.name
             for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
@@ -211,7 +211,7 @@ class Evaluations:
                 "changed since it began, and its answers would not compare.",
                 fix="Begin a new run; answers to what is unchanged come from the cache.",
             )
-        return self.runs.take_up(run)
+        return self.runs.resume(run)
 
     def dataset_of(self, run: Run) -> DatasetVersion:
         """The dataset version that a run asks.

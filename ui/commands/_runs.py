@@ -17,7 +17,7 @@ from ui.commands._progress import clock
 from ui.commands._terminal_text import counted, note, one_line
 
 if TYPE_CHECKING:
-    from rag.evaluation.measures import Measure
+    from rag.evaluation.metric_definitions import Metric
     from rag.evaluation.run_store import Run, RunStatus
     from rag.evaluation.runner import EvaluationProgress
     from rag.evaluation.statistics import Estimate
@@ -74,7 +74,7 @@ def print_summary(summary: Summary) -> None:
         table.add_column("95 %", justify="right", style="dim")
         if variant is not summary.variants[summary.baseline]:
             table.add_column("change", justify="right")
-    for measure in summary.measures:
+    for measure in summary.metrics:
         cells = []
         for number, variant in enumerate(summary.variants):
             figure = variant.figures.get(measure.name)
@@ -123,7 +123,7 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def change_cell(measure: Measure, change: Estimate | None) -> Any:
+def change_cell(measure: Metric, change: Estimate | None) -> Any:
     """A difference with its sign: surely better, surely worse, or neither."""
     from rich.text import Text
 

@@ -172,10 +172,10 @@ def gate(
 
 
 def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
-    from rag.evaluation.summary import change, measures_of
+    from rag.evaluation.summary import change, metrics_of
 
     rows = []
-    for measure in measures_of([compared.one, compared.other]):
+    for measure in metrics_of([compared.one, compared.other]):
         parts = {
             "one": compared.one.estimate(measure, confidence),
             "other": compared.other.estimate(measure, confidence),
@@ -190,13 +190,13 @@ def _print(first: Side, second: Side, compared: Comparison, confidence: float) -
     from rich.table import Table
 
     from rag.evaluation.metric_formatting import format_interval, format_metric
-    from rag.evaluation.summary import change, measures_of
+    from rag.evaluation.summary import change, metrics_of
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for title in (one_line(first.name), one_line(second.name), "change", f"{confidence:.0%} interval", "cases"):
         table.add_column(title, justify="right")
-    for measure in measures_of([compared.one, compared.other]):
+    for measure in metrics_of([compared.one, compared.other]):
         estimates = [columns.estimate(measure, confidence) for columns in (compared.one, compared.other)]
         moved = change(compared.one, compared.other, measure, confidence)
         table.add_row(
@@ -216,7 +216,7 @@ def _verdict(verdict: Verdict, notes: tuple[str, ...]) -> dict[str, Any]:
         "notes": notes,
         "checks": [
             {
-                "measure": check.measure.name,
+                "measure": check.metric.name,
                 "state": check.state,
                 "passed": check.passed,
                 "reason": check.reason,

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.grid import GridPage
-from rag.evaluation.measures import Measure
+from rag.evaluation.metric_definitions import Metric
 from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
 from rag.evaluation.report_cases import MARKS, Mark, variant_answer
 from rag.evaluation.report_rendering import shortened
@@ -107,7 +107,7 @@ def table_html(summary: Summary) -> str:
     order = [summary.baseline, *(n for n in range(len(summary.variants)) if n != summary.baseline)]
     return fragment(
         "evaluate_figures.html.jinja",
-        columns=[(measure.title, measure.told) for measure in summary.measures],
+        columns=[(metric.title, metric.description) for metric in summary.metrics],
         rows=[_figure_row(summary, number) for number in order],
     )
 
@@ -118,21 +118,21 @@ def _figure_row(summary: Summary, number: int) -> FigureRow:
         variant,
         is_baseline=number == summary.baseline,
         changes=" ".join(f"{name}={_value(value)}" for name, value in variant.changes.items()),
-        figures=tuple(_figure(measure, variant.figures.get(measure.name)) for measure in summary.measures),
+        figures=tuple(_figure(metric, variant.figures.get(metric.name)) for metric in summary.metrics),
     )
 
 
-def _figure(measure: Measure, figure: Figure | None) -> ShownFigure | None:
+def _figure(metric: Metric, figure: Figure | None) -> ShownFigure | None:
     if figure is None or figure.estimate is None:
         return None
     estimate, change = figure.estimate, figure.change
-    about = f"{measure.title}: {estimate.n:,} cases"
-    value, interval = format_metric(measure, estimate.value), format_interval(measure, estimate)
+    about = f"{metric.title}: {estimate.n:,} cases"
+    value, interval = format_metric(metric, estimate.value), format_interval(metric, estimate)
     if change is None:
         return ShownFigure(about, value, interval)
-    look, sign = _CHANGES[is_better(measure, change)]
-    about_change = f"{format_interval(measure, change)}, {change.n:,} cases"
-    return ShownFigure(about, value, interval, sign + format_change(measure, change), about_change, look)
+    look, sign = _CHANGES[is_better(metric, change)]
+    about_change = f"{format_interval(metric, change)}, {change.n:,} cases"
+    return ShownFigure(about, value, interval, sign + format_change(metric, change), about_change, look)
 
 
 def grid_html(page: GridPage, summary: Summary, chosen: str) -> str:
@@ -154,12 +154,12 @@ def grid_html(page: GridPage, summary: Summary, chosen: str) -> str:
 
 def _head_scores(summary: Summary, variant: VariantSummary) -> list[str]:
     """The main figures of a variant, with their intervals."""
-    shown = [measure for measure in summary.measures if measure.name in _HEAD][:_HEAD_SCORES]
+    shown = [metric for metric in summary.metrics if metric.name in _HEAD][:_HEAD_SCORES]
     return [
-        f"{measure.title} {format_metric(measure, figure.estimate.value)} "
-        f"({format_interval(measure, figure.estimate)})"
-        for measure in shown
-        if (figure := variant.figures.get(measure.name)) and figure.estimate
+        f"{metric.title} {format_metric(metric, figure.estimate.value)} "
+        f"({format_interval(metric, figure.estimate)})"
+        for metric in shown
+        if (figure := variant.figures.get(metric.name)) and figure.estimate
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prompts.diff import diff
-from rag.evaluation.standing import standings_of
+from rag.evaluation.prompt_scores import newest_scores
 from rag.tracing.prompt_usage import traces_of, use_of
 from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.prompt_listing import PromptListing, prompt_errors
@@ -35,7 +35,7 @@ class PromptPanes:
             case "compare":
                 return self._compared(selection.at, selection.other)
             case "metrics":
-                scores = standings_of(self._evaluations.runs, selection.name)
+                scores = newest_scores(self._evaluations.runs, selection.name)
                 return view.use_html(use_of(engine, selection.name), scores, selection.name, selection.version)
             case "used":
                 return view.used_html(traces_of(engine, selection.at, USED), selection.at)

@@ -13,7 +13,7 @@ from prompts import PRODUCTION, Message, Move, PromptTemplate
 from prompts.diff import Change
 from prompts.template import NAME
 from rag.evaluation.metric_formatting import format_interval, format_metric
-from rag.evaluation.standing import SCORE, Standing
+from rag.evaluation.prompt_scores import SCORE, VersionScore
 from rag.tracing.figures import format_cost, format_seconds
 from rag.tracing.prompt_usage import PromptUse, VersionUse
 from rag.tracing.trace_store import TracePage
@@ -187,7 +187,7 @@ def changes_html(changes: Sequence[Change], old: str, new: str) -> str:
     return fragment("prompts_changes.html.jinja", changes=changes, old=old, new=new)
 
 
-def use_html(use: PromptUse, scores: Mapping[int, Standing], name: str, chosen: int) -> str:
+def use_html(use: PromptUse, scores: Mapping[int, VersionScore], name: str, chosen: int) -> str:
     """Render the metrics of the answers, version by version."""
     known = {version.version: version for version in use.versions}
     versions = sorted(known.keys() | scores.keys(), reverse=True)
@@ -205,7 +205,7 @@ def use_html(use: PromptUse, scores: Mapping[int, Standing], name: str, chosen: 
     )
 
 
-def _use_row(use: VersionUse, standing: Standing | None) -> UseRow:
+def _use_row(use: VersionUse, found: VersionScore | None) -> UseRow:
     tokens = "unknown" if use.tokens is None else f"{use.tokens:,.0f}"
     unpriced = f" ({use.unpriced:,} unknown)" if use.unpriced and use.cost_usd is not None else ""
     share = use.refused_share
@@ -215,14 +215,14 @@ def _use_row(use: VersionUse, standing: Standing | None) -> UseRow:
         tokens=tokens if use.answers else "",
         cost=format_cost(use.cost_usd).removeprefix("cost ") + unpriced if use.answers else "",
         refused="" if share is None else f"{share:.0%}",
-        score=_score(standing) if standing else None,
+        score=_score(found) if found else None,
     )
 
 
-def _score(standing: Standing) -> Score:
-    run, estimate = standing.run, standing.estimate
+def _score(found: VersionScore) -> Score:
+    run, estimate = found.run, found.estimate
     about = (
-        f"{standing.variant}: {format_interval(SCORE, estimate)}, {estimate.n:,} cases of "
+        f"{found.variant}: {format_interval(SCORE, estimate)}, {estimate.n:,} cases of "
         f"{run.dataset}@{run.dataset_version}"
     )
     return Score(run.id, format_metric(SCORE, estimate.value), about)

@@ -1,27 +1,27 @@
-"""How each version of a prompt did in the newest evaluation that asked it."""
+"""The newest evaluation score of every version of a prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rag.evaluation.measures import BY_NAME
+from rag.evaluation.metric_definitions import BY_NAME
 from rag.evaluation.run_store import Run, RunStore
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import read_columns
 
 SCORE = BY_NAME["contains"]
-"""Of the measures of an answer the one that its length and form move least."""
+"""The metric of a score: of all answer metrics, length and form affect it least."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class VersionScore:
     """The score of one version.
 
     Attributes:
-        run: The newest finished one in which the version answered.
-        variant: The name that it had there; it may have changed more than the prompt.
-        estimate: Of ``SCORE``.
+        run: The newest finished run in which the version answered.
+        variant: Name of its variant in that run, which may have changed more than the prompt.
+        estimate: Value of ``SCORE``.
     """
 
     run: Run
@@ -29,13 +29,13 @@ class Standing:
     estimate: Estimate
 
 
-def standings_of(store: RunStore, prompt: str) -> dict[int, Standing]:
-    """By version, where a finished run has a score of it.
+def newest_scores(store: RunStore, prompt: str) -> dict[int, VersionScore]:
+    """Return the scores of a prompt by version; versions without one are missing.
 
     Raises:
         DatabaseError: The database refuses.
     """
-    found: dict[int, Standing] = {}
+    found: dict[int, VersionScore] = {}
     for run in store.list():
         if run.status != "finished":
             continue
@@ -44,12 +44,12 @@ def standings_of(store: RunStore, prompt: str) -> dict[int, Standing]:
                 continue
             estimate = read_columns(store, run, number).estimate(SCORE)
             if estimate:
-                found[version] = Standing(run, run.plan.variants[number].name, estimate)
+                found[version] = VersionScore(run, run.plan.variants[number].name, estimate)
     return found
 
 
 def _asked(run: Run, prompt: str) -> Iterator[tuple[int, int]]:
-    """Versions with the numbers of their variants, those first that change the least beside the prompt."""
+    """Yield versions with the numbers of their variants, those with the fewest other changes first."""
     variants = run.plan.variants
     for number in sorted(range(len(variants)), key=lambda number: len(variants[number].changes)):
         name, _, version = str(variants[number].changes.get("prompt", "")).partition("@")

@@ -1,4 +1,4 @@
-"""How near a given answer is to a right one: exact match, F1 of the words, and ROUGE-L.
+"""Similarity of an answer to a reference answer: exact match, F1 of the words, and ROUGE-L.
 
 Exact match and F1 are those of ``evaluate-v2.0.py`` (Rajpurkar, Jia and Liang, arXiv 1806.03822): answers are
 compared in lower case, without punctuation and articles. ROUGE-L is that of the package ``rouge_score`` without
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 
 from rag.documents.citation_markers import without_markers
 
-# Of a given answer and a right one, in this order: 0 to 1.
-Metric = Callable[[str, str], float]
+# Takes an answer and a reference answer, and returns 0 to 1.
+TextMetric = Callable[[str, str], float]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -23,22 +23,22 @@ _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 
 
 def plain_answer(text: str) -> str:
-    """An answer as it is scored: without its citations, and without white space around it."""
+    """Return an answer without citations and surrounding white space."""
     return without_markers(text).strip()
 
 
 def normalised(text: str) -> str:
-    """An answer as the official evaluation compares it."""
+    """Normalise an answer like the official evaluation of SQuAD."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact(given: str, right: str) -> float:
-    """1 where two answers are the same, else 0."""
+    """Return 1 if both answers are equal when normalised, else 0."""
     return float(normalised(given) == normalised(right))
 
 
 def f1(given: str, right: str) -> float:
-    """Harmonic mean of precision and recall of the words, 0 to 1; two empty answers are the same."""
+    """Return the harmonic mean of precision and recall of the words, 0 to 1; two empty answers are equal."""
     ours, theirs = normalised(given).split(), normalised(right).split()
     if not ours or not theirs:
         return float(ours == theirs)
@@ -47,10 +47,10 @@ def f1(given: str, right: str) -> float:
 
 
 def rouge_l(given: str, right: str) -> float:
-    """Harmonic mean of precision and recall of the longest common subsequence of words, 0 to 1.
+    """Return the harmonic mean of precision and recall of the longest common subsequence of words, 0 to 1.
 
     As in the package, a word is a run of ASCII letters and digits: texts in other scripts score 0, and so do two
-    empty ones.
+    empty texts.
     """
     ours, theirs = _ROUGE_WORD.findall(given.lower()), _ROUGE_WORD.findall(right.lower())
     if not ours or not theirs:
@@ -58,21 +58,21 @@ def rouge_l(given: str, right: str) -> float:
     return 2 * _common_length(ours, theirs) / (len(ours) + len(theirs))
 
 
-def best_of(metric: Metric, given: str, answers: Sequence[str]) -> float:
-    """The value against the nearest of several right answers; without any, silence is the right one.
+def best_of(metric: TextMetric, given: str, answers: Sequence[str]) -> float:
+    """Return the best value against any reference answer; without one, the empty answer is right.
 
-    As in the official evaluation, an answer that is empty once normalised does not count beside others: it would
-    make silence right.
+    As in the official evaluation, a reference that is empty when normalised is ignored if there are others: it
+    would make the empty answer right.
     """
     right = [text for text in answers if normalised(text)] or answers or [""]
     return max(metric(given, text) for text in right)
 
 
 def _common_length(one: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest common subsequence.
+    """Return the length of the longest common subsequence.
 
-    Bit-parallel (Hyyrö, Bit-parallel LCS-length computation revisited, 2004): a column of the usual table is one
-    integer, in which a bit is 0 where the length grows; so 1,000 × 1,000 words take a millisecond.
+    Bit-parallel (Hyyrö, Bit-parallel LCS-length computation revisited, 2004): a column of the usual table is an
+    integer with a 0 bit wherever the length grows. 1,000 × 1,000 words take a millisecond.
     """
     places: dict[str, int] = {}
     for at, word in enumerate(one):
