@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from rag.errors import PromptError
+from rag.errors import prompt_errors
 
 if TYPE_CHECKING:
     from prompts import PromptTemplate
@@ -51,16 +51,13 @@ def propose_cases(
 
 def question_writer(prompt: PromptTemplate, generator: Generator) -> Callable[[str], str]:
     """Return a function that writes a question which a sentence answers."""
-    from prompts import PromptTemplateError
     from rag.models.generator.generator_chat import GeneratorChatModel
 
     model = GeneratorChatModel(generator=generator, max_tokens=MOST_TOKENS)
 
     def write(sentence: str) -> str:
-        try:
+        with prompt_errors("Compare it with the shipped prompt write-question@1."):
             messages = prompt.render({"text": sentence})
-        except PromptTemplateError as error:
-            raise PromptError(str(error), fix="Compare it with the shipped prompt write-question@1.") from error
         return str(model.invoke([(message.role, message.content) for message in messages]).text)
 
     return write

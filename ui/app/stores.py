@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag.errors import PromptError
+from rag.errors import prompt_errors
 from rag.settings import Settings
 from rag.workspace import Workspace
 from ui.app.shared_property import shared_property
@@ -113,12 +113,8 @@ class Stores:
         Raises:
             PromptError: It does not exist, or is malformed.
         """
-        from prompts import PromptTemplateError
-
-        try:
+        with prompt_errors("Correct the file, or the setting prompt."):
             return self.prompts.find(reference)
-        except PromptTemplateError as error:
-            raise PromptError(str(error), fix="Correct the file, or the setting prompt.") from error
 
     def corpus_names(self) -> list[str]:
         """The names of all corpora."""

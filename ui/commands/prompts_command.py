@@ -253,14 +253,12 @@ def export_command(context: Context, reference: str, form: Any, to: Path | None)
 
 @contextmanager
 def _library(context: Context) -> Iterator[PromptLibrary]:
-    from prompts import PromptLibrary, PromptTemplateError
-    from rag.errors import PromptError
+    from prompts import PromptLibrary
+    from rag.errors import prompt_errors
     from rag.workspace import open_workspace
 
-    try:
+    with prompt_errors():
         yield PromptLibrary(open_workspace(context.settings.home).prompts)
-    except PromptTemplateError as error:
-        raise PromptError(str(error)) from error
 
 
 def _write(

@@ -14,11 +14,11 @@ import gradio as gr
 from prompts import PromptTemplate
 from prompts.files import SKELETON, as_draft, parse_draft
 from prompts.formats import Format, read_prompt
-from rag.errors import PromptError, RagsmithError
+from rag.errors import PromptError, RagsmithError, prompt_errors
 from ui.app.login_name import login_name
 from ui.pages.page_events import QUIET, telling
 from ui.pages.prompts.prompts_draft import FIELDS, Field, meant, settings_in, shown, with_settings
-from ui.pages.prompts.prompts_list import Shelf, prompt_errors
+from ui.pages.prompts.prompts_list import Shelf
 from ui.pages.prompts.prompts_view import changes_html, moment, template_html
 from ui.pages.safe_markup import fragment, note
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from prompts.files import as_yaml
 from prompts.formats import Format, write_prompt_as
 from prompts.library import SHIPPED
 from prompts.template import Saved
-from rag.errors import PromptError
+from rag.errors import prompt_errors
 
 SUGGESTED = (PRODUCTION, "staging")
 
@@ -75,19 +74,6 @@ class Export:
     form: str
     text: str | None
     why: str = ""
-
-
-@contextmanager
-def prompt_errors() -> Iterator[None]:
-    """Translate what the prompts raise.
-
-    Raises:
-        PromptError: Whatever is wrong with them.
-    """
-    try:
-        yield
-    except PromptTemplateError as error:
-        raise PromptError(str(error)) from error
 
 
 class Shelf:

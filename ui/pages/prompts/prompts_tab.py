@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from prompts import PRODUCTION
-from rag.errors import PromptError, RagsmithError
+from rag.errors import PromptError, RagsmithError, prompt_errors
 from rag.evaluation.standing import standings_of
 from rag.tracing.prompt_usage import traces_of, use_of
 from ui.app.login_name import login_name
@@ -20,7 +20,7 @@ from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, telling, warn
 from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.prompts_edit import Editor
-from ui.pages.prompts.prompts_list import Shelf, prompt_errors
+from ui.pages.prompts.prompts_list import Shelf
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
