@@ -1,4 +1,4 @@
-"""Models that judge: one answer by a rubric, or which of two answers is better."""
+"""Models as judges: they score one answer by a rubric, or choose the better of two."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Judges:
     models: Models
 
     def of_answers(self, model: str) -> Judge:
-        """Return a judge of single answers; for an empty name one that says nothing.
+        """Return a judge of single answers; for an empty name one that judges nothing.
 
         Raises:
             SettingsError: The model cannot judge.
@@ -47,7 +47,7 @@ class Judges:
         return ModelJudge(self.model(model, prompt), prompt, model, repair=self.stores.prompt("repair-json"))
 
     def model(self, name: str, prompt: PromptTemplate) -> BaseChatModel:
-        """Open a model as a judge's prompt wants it.
+        """Open a model with the settings of a judge's prompt.
 
         Raises:
             SettingsError: The model cannot judge.
@@ -59,7 +59,7 @@ class Judges:
             raise SettingsError(
                 f"The model {name} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
             )
-        # What a person set for answers is no concern of the judge.
+        # Decoding settings for answers do not apply to a judge.
         plain = self.settings.model_copy(update={"model": name, "decoding": DecodingSettings()})
         return self.models.language_model(with_prompt(plain, prompt.settings))
 
@@ -71,13 +71,13 @@ async def compare_pairs(
     model: str,
     on_verdict: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> PairTally:
-    """Let a model say of each case which of two variants answered better, asked twice, in either order.
+    """Let a model choose the better answer of two variants for every case, in both orders.
 
     Args:
         evaluations: The runs, their datasets, and the judges.
-        one, other: Variants of runs over the same dataset version; the cases that both answered count.
-        model: Judges.
-        on_verdict: Called with how many verdicts there are, and of how many.
+        one, other: Variants of runs over the same dataset version, compared on the cases that both answered.
+        model: The name of the judge.
+        on_verdict: Called after every verdict, with the number of verdicts and of pairs.
 
     Raises:
         EvaluationError: They were asked different cases, or have no answered case in common.
@@ -94,7 +94,7 @@ async def compare_pairs(
     opened = judges.model(model, prompt)
     pairs = list(_pairs(evaluations, one, other))
     if not pairs:
-        raise EvaluationError("No case was answered by both.", fix="Wait until the runs have finished.")
+        raise EvaluationError("No case was answered by both variants.", fix="Wait until the runs have finished.")
     places = asyncio.Semaphore(one.run.plan.at_once)
     verdicts: list[PairVerdict] = []
 
@@ -110,7 +110,7 @@ async def compare_pairs(
 
 
 def _pairs(evaluations: Evaluations, one: Side, other: Side) -> Iterator[tuple[Case, str, str]]:
-    """The cases that both variants answered, with their answers."""
+    """Yield the cases that both variants answered, with their answers."""
     runs, datasets = evaluations.runs, evaluations.datasets
     rows = dict(by_case([runs.cells(side.run.id, side.variant) for side in (one, other)]))
     for position, case in enumerate(datasets.cases(one.version)):
