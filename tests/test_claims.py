@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from streams import stream_of
 from tiny import QUESTION, SENTENCE, ScriptedChat, answered, assistant_with, scripted
 
 from rag.answering.conversation_store import ConversationStore
@@ -226,7 +227,7 @@ def test_a_supported_answer_has_no_note(encoder: Encoder) -> None:
 # The terminal and programs
 
 
-async def events(answer: Answer) -> AsyncIterator[Event]:
+async def events(answer: Answer) -> AsyncGenerator[Event, None]:
     yield Token(answer.text)
     yield Done(answer)
 
@@ -234,11 +235,11 @@ async def events(answer: Answer) -> AsyncIterator[Event]:
 async def test_the_terminal_lists_what_is_not_supported(
     encoder: Encoder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await show(events(checked(f"{TRUE} [2]. {FORGED} [2].", encoder)))
+    await show(stream_of(events(checked(f"{TRUE} [2]. {FORGED} [2].", encoder))))
     out = capsys.readouterr().out
     assert f"\nNot supported by the sources: “{FORGED}”\n" in out
     assert out.index("Not supported") < out.index("Sources\n")
-    await show(events(checked(f"{TRUE} [2].", encoder)))
+    await show(stream_of(events(checked(f"{TRUE} [2].", encoder))))
     assert "Not supported" not in capsys.readouterr().out
 
 

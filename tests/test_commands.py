@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_folder_that_was_emptied_is_no_failure(home: Path, pages: Path) -> Non
 
 
 def test_a_path_that_is_not_there_makes_no_corpus(home: Path) -> None:
-    assert_one_line(call(home, "ingest", "nowhere", "--corpus", CORPUS), "no file or folder nowhere")
+    assert_one_line(call(home, "ingest", "nowhere", "--corpus", CORPUS), "The path nowhere does not exist")
     assert one_object(call(home, "corpora", "list", "--json")) == []
 
 
@@ -181,8 +182,7 @@ def test_a_trace_shows_its_steps(home: Path, pages: Path) -> None:
     steps = ["condense", "retrieve", "prompt", "generate", "ground"]
     places = [result.stdout.index(f"─ {step}  ") for step in steps]
     assert places == sorted(places)
-    assert "answer  0." in result.stdout
-    assert " · 100% · " in result.stdout
+    assert re.search(r"answer  [\d.]+ m?s · 100% · ", result.stdout)
     assert "tokens · " in result.stdout
     assert "more characters: --full)" in result.stdout
     assert all(len(line) < 300 for line in result.stdout.splitlines())

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
+from streams import stream_of
 from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
+from rag.answering.answer_stream import AnswerStream
 from rag.types import Answer, Ask, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
 from ui.app.app import App
+from ui.app.releases import Releases
 from ui.commands import _answers
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
@@ -261,14 +264,18 @@ def test_many_questions_are_answered_in_one_run(harbour: Path, tmp_path: Path) -
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, script: Callable[[str], list[Event]]) -> None:
-    """Let the workbench answer by a script."""
+    """Answer every question by a script."""
 
-    async def ask(_app: App, request: Ask) -> AsyncIterator[Event]:
+    async def answered(request: Ask) -> AsyncGenerator[Event, None]:
         yield Started("0")
         for event in script(request.question):
             yield event
 
-    monkeypatch.setattr(App, "ask", ask)
+    class ScriptedAssistant:
+        def start(self, request: Ask) -> AnswerStream:
+            return stream_of(answered(request))
+
+    monkeypatch.setattr(Releases, "assistant", lambda *_arguments, **_options: ScriptedAssistant())
 
 
 def test_an_answer_that_was_withdrawn_is_not_left_standing(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,11 +319,14 @@ def test_pages_and_quotes_that_were_not_found_are_shown_as_such(capsys: pytest.C
     hit = Hit(Passage(1, 1, "/a.pdf", "a.pdf", "A", "words", 0, 5, page=3), 0.5)
     answer = Answer("Words. [1]", "answered", (hit,), (Citation(1, hit, None, None, 0.6),))
 
-    async def events() -> AsyncIterator[Event]:
+    async def events() -> AsyncGenerator[Event, None]:
         yield Retrieved((hit,))
         yield Done(answer)
 
-    asyncio.run(_answers.show(events()))
+    async def shown() -> None:
+        await _answers.show(stream_of(events()))
+
+    asyncio.run(shown())
     told = capsys.readouterr().out
     assert "[1] a.pdf p. 3\n    The cited words are not in the passage.\n" in told
     assert "tokens unknown · cost unknown" in told
