@@ -1,4 +1,4 @@
-"""What the commands about prompts share: the library of a workspace, and reading and showing prompts."""
+"""The parts that the prompt commands share: the library, reading files, and showing changes."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ui.commands._terminal_text import unpaired
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """Who makes a change, and why.
+    """The author of a change, and the reason for it.
 
     Attributes:
         by: The author; by default the login name.

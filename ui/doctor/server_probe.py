@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 TIMEOUT_S = 3.0
-"""How long a server may take to answer; a healthy one takes milliseconds."""
+"""Seconds to wait for an answer; a healthy server takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
