@@ -125,7 +125,7 @@ def test_render_prints_the_messages_that_are_sent(home: Path, tmp_path: Path) ->
 def test_an_export_can_be_imported(home: Path, library: PromptLibrary, tmp_path: Path, form: str) -> None:
     target = tmp_path / "exported"
     done = call(home, "prompts", "export", "answer", "--format", form, "--to", target)
-    assert "the fragments passage, refusal" in done.stderr
+    assert "are left out: passage, refusal." in done.stderr
     assert done.stdout == f"Wrote answer@1 to {target}.\n"
     assert "Saved taken@1." in call(home, "prompts", "import", target, "--name", "taken").stdout
     assert library.find("taken").messages == find_prompt("answer").messages
