@@ -30,6 +30,9 @@ The message says what is wrong and where; ``fix`` says what to do.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class RagsmithError(Exception):
     """The base class of all errors that a user can fix.
@@ -146,6 +149,24 @@ class Busy(RagsmithError):
     def __init__(self, message: str, *, fix: str = "", retry_after: int = 1) -> None:
         super().__init__(message, fix=fix)
         self.retry_after = retry_after
+
+
+@contextmanager
+def prompt_errors(fix: str = "") -> Iterator[None]:
+    """Translate the errors of ``prompts``.
+
+    Args:
+        fix: The remedy; empty if the message says it all.
+
+    Raises:
+        PromptError: A prompt is missing or malformed, or does not match its variables.
+    """
+    from prompts import PromptTemplateError
+
+    try:
+        yield
+    except PromptTemplateError as error:
+        raise PromptError(str(error), fix=fix) from error
 
 
 def first_line(error: BaseException) -> str:

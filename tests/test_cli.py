@@ -1,4 +1,4 @@
-"""The command line: help, how a failure is told, and what ``doctor`` finds."""
+"""The command line: help, messages for failures, and the checks of ``doctor``."""
 
 from __future__ import annotations
 
@@ -20,9 +20,14 @@ from click.testing import CliRunner, Result
 from rag.errors import RagsmithError
 from rag.settings import Settings, load_settings
 from rag.workspace import Workspace
-from ui import doctor
 from ui.cli import COMMANDS, Entry, cli
 from ui.context import Context, pass_context
+from ui.doctor import server_probe, setup_checks
+from ui.doctor.check import Check
+from ui.doctor.examination import examine
+from ui.doctor.model_checks import check_model
+from ui.doctor.setup_checks import check_port, check_settings, check_wandb, check_workspace
+from ui.doctor.store_checks import check_chroma
 
 ROOT = Path(__file__).resolve().parent.parent
 # Port 9 is the discard service: nothing listens there.
@@ -61,9 +66,9 @@ def server(status: int, seen: list[str] | None = None) -> Iterator[str]:
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
     """Adds a command ``scripted`` that does what it is given."""
 
-    def add(deed: Callable[[], None]) -> None:
+    def add(action: Callable[[], None]) -> None:
         module = ModuleType("scripted_command")
-        module.command = click.Command("scripted", callback=deed)  # type: ignore[attr-defined]
+        module.command = click.Command("scripted", callback=action)  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "scripted_command", module)
         monkeypatch.setitem(COMMANDS, "scripted", Entry("scripted_command:command", "Scripted."))  # type: ignore[arg-type]
 
@@ -138,7 +143,7 @@ def test_debug_shows_the_traceback_before_the_line(error: Exception, command: Ca
     assert result.stderr.splitlines()[-1].startswith(("Error: The disk", "This is a bug in ragsmith: KeyError"))
 
 
-def test_an_interrupt_is_told_and_has_its_status(command: Callable[..., None]) -> None:
+def test_an_interrupt_has_its_message_and_status(command: Callable[..., None]) -> None:
     command(failing(KeyboardInterrupt()))
     result = run("scripted")
     assert result.exit_code == 130
@@ -165,7 +170,7 @@ def test_options_before_the_command_reach_its_settings(command: Callable[..., No
 
 
 @pytest.mark.slow
-def test_doctor_finds_a_fresh_workspace_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_passes_a_fresh_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGSMITH_PORT", "0")
     result = run("doctor", "--json")
     checks = json.loads(result.stdout)
@@ -204,7 +209,7 @@ def test_doctor_without_settings_says_why() -> None:
 def test_doctor_names_a_variable_that_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGSMITH_PROT", "1")
     monkeypatch.setenv("RAGSMITH_RETRIEVAL__K", "3")
-    check = doctor.check_settings(load_settings())
+    check = check_settings(load_settings())
     assert check.ok is None
     assert check.detail == "No setting is named RAGSMITH_PROT."
 
@@ -213,9 +218,9 @@ def test_doctor_names_a_variable_that_is_no_setting(monkeypatch: pytest.MonkeyPa
 def test_doctor_looks_at_the_room_on_the_disk(
     free_mb: int, ok: bool | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type(doctor.shutil.disk_usage("."))(10**12, 0, free_mb * 1_000_000)
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _path: usage)
-    check = doctor.check_workspace(load_settings())
+    usage = type(setup_checks.shutil.disk_usage("."))(10**12, 0, free_mb * 1_000_000)
+    monkeypatch.setattr(setup_checks.shutil, "disk_usage", lambda _path: usage)
+    check = check_workspace(load_settings())
     assert check.ok is ok
     assert bool(check.fix) is not bool(ok)
 
@@ -223,17 +228,17 @@ def test_doctor_looks_at_the_room_on_the_disk(
 def test_doctor_skips_the_stores_of_an_unusable_workspace(monkeypatch: pytest.MonkeyPatch) -> None:
     Path(".ragsmith").write_text("a file", encoding="utf-8")
     monkeypatch.setenv("RAGSMITH_PORT", "0")
-    checks = {check.name: check for check in doctor.examine(Context())}
+    checks = {check.name: check for check in examine(Context())}
     assert checks["workspace"].ok is False
     assert "RAGSMITH_HOME" in checks["workspace"].fix
     assert not {"database", "chroma"} & set(checks)
 
 
-def test_doctor_tells_damaged_stores(workspace: Workspace) -> None:
+def test_doctor_reports_damaged_stores(workspace: Workspace) -> None:
     workspace.chroma.mkdir()
     for file in (workspace.database, workspace.chroma / "chroma.sqlite3"):
         file.write_bytes(b"not a database " * 300)
-    checks = {check.name: check for check in doctor.examine(Context())}
+    checks = {check.name: check for check in examine(Context())}
     for name in ("database", "chroma"):
         assert checks[name].ok is False
         assert "ingest" in checks[name].fix
@@ -244,7 +249,7 @@ def test_doctor_knows_an_altered_encoder(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(locate, "PACKAGED_SHA256", "0" * 64)
     monkeypatch.setattr(locate, "_in_hub_cache", lambda _name: None)
-    checks = {check.name: check for check in doctor.examine(Context())}
+    checks = {check.name: check for check in examine(Context())}
     assert checks["encoder"].ok is False
     assert "sha256" in checks["encoder"].detail
 
@@ -253,14 +258,14 @@ def test_doctor_knows_an_altered_encoder(tmp_path: Path, monkeypatch: pytest.Mon
 def test_doctor_asks_the_chroma_server(status: int, ok: bool) -> None:
     seen: list[str] = []
     with server(status, seen) as url:
-        check = doctor.check_chroma(load_settings({"chroma_url": f"{url}/"}))
+        check = check_chroma(load_settings({"chroma_url": f"{url}/"}))
     assert check.ok is ok
     assert seen == ["/api/v2/heartbeat None"]
 
 
-def model_check(base_url: str | None = None, api_key: str | None = None) -> doctor.Check:
+def model_check(base_url: str | None = None, api_key: str | None = None) -> Check:
     openai = {"base_url": base_url, "api_key": api_key}
-    return doctor.check_model(Context().settings_with(model="openai:tiny", openai=openai))
+    return check_model(Context().settings_with(model="openai:tiny", openai=openai))
 
 
 def test_doctor_asks_the_model_server_with_the_key() -> None:
@@ -278,7 +283,7 @@ def test_doctor_names_a_missing_key_without_asking_anybody() -> None:
 
 
 @pytest.mark.parametrize(("key", "fix"), [(None, "Set OPENAI_API_KEY"), ("wrong", "Correct OPENAI_API_KEY")])
-def test_doctor_tells_a_refused_key(key: str | None, fix: str) -> None:
+def test_doctor_reports_a_refused_key(key: str | None, fix: str) -> None:
     with server(401) as url:
         check = model_check(url, key)
     assert check.ok is False
@@ -287,14 +292,14 @@ def test_doctor_tells_a_refused_key(key: str | None, fix: str) -> None:
 
 
 @pytest.mark.parametrize("url", [NOBODY, "localhost:11434", "http://", "http://[::1"])
-def test_doctor_tells_a_model_server_that_is_not_there(url: str) -> None:
+def test_doctor_reports_a_missing_model_server(url: str) -> None:
     check = model_check(url)
     assert check.ok is False
     assert "RAGSMITH_OPENAI__BASE_URL" in check.fix
 
 
 def test_doctor_does_not_wait_for_a_silent_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(server_probe, "TIMEOUT_S", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         check = model_check(f"http://127.0.0.1:{silent.getsockname()[1]}")
     assert check.ok is False
@@ -312,7 +317,7 @@ def test_doctor_does_not_wait_for_a_silent_server(monkeypatch: pytest.MonkeyPatc
         ("online", False, False, "nobody is logged in"),
     ],
 )
-def test_doctor_tells_where_traces_go(
+def test_doctor_reports_the_wandb_mode(
     mode: str, logged_in: bool, ok: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if logged_in:
@@ -320,30 +325,30 @@ def test_doctor_tells_where_traces_go(
         netrc.write_text("machine api.wandb.ai login user password secret\n", encoding="utf-8")
         netrc.chmod(0o600)
         monkeypatch.setenv("NETRC", str(netrc))
-    check = doctor.check_wandb(load_settings({"tracking": {"wandb": mode}}))
+    check = check_wandb(load_settings({"tracking": {"wandb": mode}}))
     assert check.ok is ok
     assert said in check.detail
 
 
-def test_doctor_tells_a_port_in_use() -> None:
+def test_doctor_reports_a_port_in_use() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         number = taken.getsockname()[1]
-        # The listener accepts and stays silent: it is no ragsmith.
+        # The listener accepts and stays silent, so it is not ragsmith.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(doctor, "TIMEOUT_S", 0.2)
-            check = doctor.check_port(load_settings({"port": number}))
+            patch.setattr(server_probe, "TIMEOUT_S", 0.2)
+            check = check_port(load_settings({"port": number}))
     assert check.ok is False
     assert "RAGSMITH_PORT" in check.fix
-    assert doctor.check_port(load_settings({"port": number})).ok is True
+    assert check_port(load_settings({"port": number})).ok is True
 
 
-def test_doctor_accepts_a_ragsmith_that_runs_already() -> None:
+def test_doctor_accepts_a_running_ragsmith() -> None:
     with server(200) as url:
-        check = doctor.check_port(load_settings({"port": int(url.rpartition(":")[2])}))
+        check = check_port(load_settings({"port": int(url.rpartition(":")[2])}))
     assert check.ok is True
 
 
-def test_doctor_tells_an_address_of_another_machine() -> None:
-    check = doctor.check_port(load_settings({"host": "192.0.2.1"}))
+def test_doctor_reports_an_address_of_another_machine() -> None:
+    check = check_port(load_settings({"host": "192.0.2.1"}))
     assert check.ok is False
     assert "RAGSMITH_HOST" in check.fix

@@ -1,4 +1,4 @@
-"""The commands that keep house: ingest, traces, corpora, serve."""
+"""The commands ingest, traces, corpora and serve."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_where_nothing_can_be_read_the_status_says_so(home: Path, tmp_path: Path
     (tmp_path / "none").mkdir()
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "a.xcf").touch()
-    for path, part in (("a.md", "1 problem"), ("none", "no file"), ("others", "formats that are not known")):
+    for path, part in (("a.md", "1 problem"), ("none", "no files"), ("others", "unknown formats")):
         result = call(home, "ingest", tmp_path / path, "--corpus", CORPUS)
         assert result.exit_code == 1
         assert result.stderr.splitlines()[-1].startswith("Error: Nothing could be read")
@@ -73,7 +73,7 @@ def test_a_folder_that_was_emptied_is_no_failure(home: Path, pages: Path) -> Non
 
 
 def test_a_path_that_is_not_there_makes_no_corpus(home: Path) -> None:
-    assert_one_line(call(home, "ingest", "nowhere", "--corpus", CORPUS), "nowhere")
+    assert_one_line(call(home, "ingest", "nowhere", "--corpus", CORPUS), "The path nowhere does not exist")
     assert one_object(call(home, "corpora", "list", "--json")) == []
 
 
@@ -83,31 +83,33 @@ def test_without_a_name_the_settings_decide(home: Path, pages: Path, monkeypatch
     assert [each["name"] for each in one_object(call(home, "corpora", "list", "--json"))] == ["pier"]
 
 
-def test_a_second_ingestion_at_once_is_told_to_wait(home: Path, pages: Path) -> None:
+def test_a_second_concurrent_ingestion_is_refused(home: Path, pages: Path) -> None:
     from rag.workspace import open_workspace
 
     with open_workspace(home).writing("test"):
         assert_one_line(call(home, "ingest", pages), "another ragsmith process is writing")
 
 
-def test_the_first_conversion_of_the_encoder_is_told(tmp_path: Path, pages: Path) -> None:
+def test_the_first_conversion_of_the_encoder_is_announced(tmp_path: Path, pages: Path) -> None:
     result = call(tmp_path / "bare", "ingest", pages, "--corpus", CORPUS)
     assert "Preparing the encoder for this machine" in result.stderr
 
 
 def test_progress_in_words() -> None:
-    assert _progress.told(IngestProgress(12, 40, 1812, 96.4, 41.2)) == (
+    assert _progress.describe(IngestProgress(12, 40, 1812, 96.4, 41.2)) == (
         "12/40 files, 1,812 passages, 96 passages/s, 0:41 left"
     )
-    assert _progress.told(IngestProgress(0, 3, 0, 0.0, None)) == "0/3 files, 0 passages"
-    assert _progress.told(IngestProgress(1, 3, 1, 0.4, 3725.0)).endswith("1 passage, 0 passages/s, 1:02:05 left")
+    assert _progress.describe(IngestProgress(0, 3, 0, 0.0, None)) == "0/3 files, 0 passages"
+    assert _progress.describe(IngestProgress(1, 3, 1, 0.4, 3725.0)).endswith(
+        "1 passage, 0 passages/s, 1:02:05 left"
+    )
 
 
-def test_elsewhere_than_on_a_terminal_progress_comes_in_lines(
+def test_without_a_terminal_progress_is_printed_in_lines(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(_progress, "LINE_EVERY_S", 0.0)
-    with _progress.progress() as show:
+    with _progress.ingest_progress() as show:
         show(IngestProgress(1, 3, 7, 2.0, None))
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -118,7 +120,7 @@ def test_on_a_terminal_progress_is_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    with _progress.progress() as show:
+    with _progress.ingest_progress() as show:
         show(IngestProgress(1, 3, 7, 2.0, 9.0))
         show(IngestProgress(2, 3, 9, 2.0, None))
     captured = capsys.readouterr()
@@ -137,16 +139,16 @@ def asked_twice(home: Path, pages: Path) -> Path:
 
 
 def test_traces_are_listed_newest_first(home: Path, pages: Path) -> None:
-    assert call(home, "traces", "list").stdout == "There is no trace.\n"
+    assert call(home, "traces", "list").stdout == "There are no traces.\n"
     asked_twice(home, pages)
     result = call(home, "traces", "list")
     rows = result.stdout.splitlines()[1:]
     assert [("abstained" in row, "ok" in row) for row in rows] == [(True, False), (False, True)]
     assert QUESTION in rows[1]
     assert result.stderr == ""
-    cut = call(home, "traces", "list", "--limit", "1")
-    assert len(cut.stdout.splitlines()) == 2
-    assert cut.stderr == "These are the newest 1 of 2; --limit shows more.\n"
+    limited = call(home, "traces", "list", "--limit", "1")
+    assert len(limited.stdout.splitlines()) == 2
+    assert limited.stderr == "Showing the newest 1 of 2; --limit shows more.\n"
     told = one_object(call(home, "traces", "list", "--json"))
     assert told["total"] == 2
     assert [each["question"] for each in told["traces"]] == [OFF_TOPIC, QUESTION]
@@ -224,7 +226,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Settings, boo
     return starts
 
 
-def test_serve_brings_the_sample_in_and_starts(
+def test_serve_adds_the_sample_and_starts(
     home: Path, pages: Path, served: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ui.app.stores.sample_pages", lambda: pages)
@@ -239,7 +241,7 @@ def test_serve_brings_the_sample_in_and_starts(
     assert served[1][1] is False
 
 
-def test_a_port_that_is_taken_is_told_before_any_work(home: Path, served: list[Any]) -> None:
+def test_a_port_that_is_taken_is_reported_before_any_work(home: Path, served: list[Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert_one_line(call(home, "serve", "--port", str(port)), f"Port {port}", "taken")

@@ -11,9 +11,10 @@ from streams import stream_of
 from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
-from rag.answering.assistant import Assistant
+from rag.answering.answer_stream import AnswerStream
 from rag.types import Answer, Ask, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
 from ui.app.app import App
+from ui.app.releases import Releases
 from ui.commands import _answers
 
 pytestmark = pytest.mark.usefixtures("one_encoder")
@@ -122,18 +123,18 @@ def test_many_queries_are_searched_in_one_run(harbour: Path, tmp_path: Path) -> 
     ]
 
 
-def test_a_bad_line_is_named_and_the_others_go_on(harbour: Path, tmp_path: Path) -> None:
+def test_an_invalid_line_is_reported_and_skipped(harbour: Path, tmp_path: Path) -> None:
     bad = [
-        (b"{", "not JSON"),
-        (b"[1]", "no JSON object"),
-        (b"\xff\xfe", "not UTF-8"),
-        (b'{"text": "no id"}', "no id"),
-        (b'{"id": true, "text": "no id"}', "no id"),
-        (b'{"id": 1.5, "text": "no id"}', "no id"),
-        (b'{"id": "a"}', "no text in text"),
-        (b'{"id": "a", "text": "  "}', "no text in text"),
-        (b'{"id": "a", "text": 5}', "no text in text"),
-        (b"[" * 100_000, "not JSON"),
+        (b"{", "must be JSON"),
+        (b"[1]", "must be a JSON object"),
+        (b"\xff\xfe", "must be UTF-8"),
+        (b'{"text": "no id"}', "its id must be"),
+        (b'{"id": true, "text": "no id"}', "its id must be"),
+        (b'{"id": 1.5, "text": "no id"}', "its id must be"),
+        (b'{"id": "a"}', "must have text in text"),
+        (b'{"id": "a", "text": "  "}', "must have text in text"),
+        (b'{"id": "a", "text": 5}', "must have text in text"),
+        (b"[" * 100_000, "must be JSON"),
     ]
     good = b'{"id": "good", "text": "ferry"}'
     file = tmp_path / "queries.jsonl"
@@ -154,21 +155,21 @@ def test_a_bad_line_is_named_and_the_others_go_on(harbour: Path, tmp_path: Path)
         (["search"], "Give either a query or --queries"),
         (["search", "a", "--queries", "f"], "Give either a query or --queries"),
         (["search", "  "], "The query is empty"),
-        (["search", "--queries", "nowhere.jsonl"], "There is no file nowhere.jsonl"),
+        (["search", "--queries", "nowhere.jsonl"], "The file nowhere.jsonl does not exist"),
         (["search", "a", "-k", "0"], "-k"),
         (["search", "a", "--mode", "fuzzy"], "--mode"),
         (["search", "a", "--after", "yesterday"], "--after"),
         (["ask"], "Give either a question or --questions"),
         (["ask", "a", "--questions", "f"], "Give either a question or --questions"),
         (["ask", "\n"], "The question is empty"),
-        (["ask", "--questions", "nowhere.jsonl"], "There is no file nowhere.jsonl"),
+        (["ask", "--questions", "nowhere.jsonl"], "The file nowhere.jsonl does not exist"),
         (["ingest"], "PATH"),
         (["traces", "list", "--limit", "0"], "--limit"),
         (["traces", "list", "--status", "sad"], "--status"),
         (["serve", "--port", "70000"], "--port"),
     ],
 )
-def test_a_wrong_call_is_told_and_does_nothing(home: Path, arguments: list[str], part: str) -> None:
+def test_a_wrong_call_is_refused_and_does_nothing(home: Path, arguments: list[str], part: str) -> None:
     result = call(home, *arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
@@ -263,14 +264,18 @@ def test_many_questions_are_answered_in_one_run(harbour: Path, tmp_path: Path) -
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, script: Callable[[str], list[Event]]) -> None:
-    """Let the workbench answer by a script."""
+    """Answer every question by a script."""
 
-    async def events(request: Ask) -> AsyncGenerator[Event, None]:
+    async def answered(request: Ask) -> AsyncGenerator[Event, None]:
         yield Started("0")
         for event in script(request.question):
             yield event
 
-    monkeypatch.setattr(Assistant, "start", lambda _, request: stream_of(events(request)))
+    class ScriptedAssistant:
+        def start(self, request: Ask) -> AnswerStream:
+            return stream_of(answered(request))
+
+    monkeypatch.setattr(Releases, "assistant", lambda *_arguments, **_options: ScriptedAssistant())
 
 
 def test_an_answer_that_was_withdrawn_is_not_left_standing(harbour: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +333,7 @@ def test_pages_and_quotes_that_were_not_found_are_shown_as_such(capsys: pytest.C
 
 
 @pytest.mark.parametrize(("verb", "option"), [("ask", "--json"), ("search", "--json")])
-def test_the_sample_is_brought_in_where_it_is_asked(
+def test_the_sample_is_added_when_it_is_asked(
     home: Path, pages: Path, verb: str, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ui.app.stores.sample_pages", lambda: pages)
@@ -340,5 +345,5 @@ def test_the_sample_is_brought_in_where_it_is_asked(
     assert call(home, verb, QUESTION, option).stderr == ""
 
 
-def test_no_sample_is_brought_in_for_another_corpus(home: Path) -> None:
+def test_no_sample_is_added_for_another_corpus(home: Path) -> None:
     assert_one_line(call(home, "ask", QUESTION, "--corpus", "notes"), "There is no corpus notes")

@@ -127,7 +127,7 @@ def test_the_question_of_a_trace_becomes_a_case(root: Path, engine: Engine) -> N
     assert case.history[0].question == "First?"
     assert store.resolve("faq").message == "from trace 12345678-trace"
     again = call(root, "datasets", "add", "faq", "--trace", "12345678", "--answer", "That.")
-    assert again.stdout == f"faq@1 holds it already, as {case.id}.\n"
+    assert again.stdout == f"faq@1 contains it already, as {case.id}.\n"
     other = call(root, "datasets", "add", "faq", "--trace", "12345678", "--refuse")
     assert other.stdout.startswith(f"Replaced {case.id}: And then?\n")
     both = call(root, "datasets", "add", "faq", "--trace", "12345678", "--refuse", "--answer", "x")
@@ -169,7 +169,7 @@ def test_what_cannot_be_parted_is_told_and_nothing_saved(root: Path, some: Path)
 
 
 def test_candidates_are_shown_accepted_and_rejected(root: Path, engine: Engine) -> None:
-    assert "No candidate waits for faq" in call(root, "datasets", "candidates", "faq").stdout
+    assert "No candidates are waiting for faq" in call(root, "datasets", "candidates", "faq").stdout
     CandidateStore(engine).put("faq", [Case(id=f"c{n}", question=f"Is it {n}?") for n in range(4)])
     assert "Is it 3?" in call(root, "datasets", "candidates", "faq").stdout
     assert call(root, "datasets", "accept", "faq", "c1").stdout == "faq@1 has 1 case.\n"
@@ -178,7 +178,7 @@ def test_candidates_are_shown_accepted_and_rejected(root: Path, engine: Engine) 
     assert [each["id"] for each in waiting] == ["c2", "c3"]
     assert_one_line(call(root, "datasets", "accept", "faq", "c0"), "There is no undecided candidate c0 of faq")
     assert call(root, "datasets", "accept", "faq", "--all").stdout == "faq@2 has 3 cases.\n"
-    assert_one_line(call(root, "datasets", "reject", "faq", "--all"), "No candidate waits")
+    assert_one_line(call(root, "datasets", "reject", "faq", "--all"), "No candidates are waiting")
     for arguments in ((), ("c2", "--all")):
         assert call(root, "datasets", "accept", "faq", *arguments).exit_code == 2
 

@@ -81,7 +81,7 @@ def test_the_editor_opens_on_the_version_and_what_is_saved_is_the_next(
     assert "Saved answer-short@2." in edited.stdout
     assert "three words" in library.load("answer-short@2").messages[0].content
     monkeypatch.setenv("EDITOR", "true")
-    assert call(home, "prompts", "edit", "answer-short").stdout == "Nothing was changed, and nothing saved.\n"
+    assert call(home, "prompts", "edit", "answer-short").stdout == "Nothing was changed, so nothing was saved.\n"
     monkeypatch.setenv("EDITOR", "sed -i 's/question/topic/g'")
     assert "Saved mine@1.\n" in call(home, "prompts", "new", "mine").stdout
     assert library.find("mine").variables == ("topic",)
@@ -105,7 +105,9 @@ def test_a_new_prompt_may_begin_with_another(home: Path, library: PromptLibrary,
     made = call(home, "prompts", "new", "brief", "--from", "answer-short", "--file", changed(tmp_path), "-m", "x")
     assert "Saved brief@1." in made.stdout
     assert library.find("brief").fragments == find_prompt("answer-short").fragments
-    assert_one_line(call(home, "prompts", "new", "brief", "--file", changed(tmp_path)), "There is a prompt brief")
+    assert_one_line(
+        call(home, "prompts", "new", "brief", "--file", changed(tmp_path)), "The prompt brief exists already"
+    )
 
 
 def test_render_prints_the_messages_that_are_sent(home: Path, tmp_path: Path) -> None:
@@ -123,7 +125,7 @@ def test_render_prints_the_messages_that_are_sent(home: Path, tmp_path: Path) ->
 def test_an_export_can_be_imported(home: Path, library: PromptLibrary, tmp_path: Path, form: str) -> None:
     target = tmp_path / "exported"
     done = call(home, "prompts", "export", "answer", "--format", form, "--to", target)
-    assert "the fragments passage, refusal" in done.stderr
+    assert "are left out: passage, refusal." in done.stderr
     assert done.stdout == f"Wrote answer@1 to {target}.\n"
     assert "Saved taken@1." in call(home, "prompts", "import", target, "--name", "taken").stdout
     assert library.find("taken").messages == find_prompt("answer").messages
@@ -145,21 +147,21 @@ def test_an_export_as_yaml_is_a_version_that_another_workspace_reads(home: Path,
         (["show", "\udcff"], "There is no prompt"),
         (["edit", "nothing"], "There is no prompt nothing"),
         (["new", "../x", "--file", "CHANGED"], "at name"),
-        (["import", "/dev/zero", "--name", "x"], "/dev/zero is larger than 4,000,000 bytes"),
+        (["import", "/dev/zero", "--name", "x"], "/dev/zero must not be larger than 4,000,000 bytes"),
         (["edit", "answer", "--file", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
         (["log", "nothing"], "There is no prompt nothing"),
         (["label", "answer", "production", "7"], "There is no prompt answer@7"),
         (["label", "answer", "Big", "1"], "The label 'Big' is invalid"),
         (["label", "answer", "staging", "--remove"], "has no label staging"),
         (["render", "answer", "--set", "question=Why?"], "missing passages, refusal"),
-        (["render", "answer", "--values", "CHANGED"], "is no JSON"),
-        (["render", "answer", "--values", "LIST"], "is no JSON object of texts"),
+        (["render", "answer", "--values", "CHANGED"], "must be valid JSON"),
+        (["render", "answer", "--values", "LIST"], "must be a JSON object of strings"),
         (["import", "LIST", "--name", "x"], "OpenAI messages must be"),
         (["import", "CHANGED", "--name", "Big"], "at name"),
         (["export", "answer", "--to", "nowhere/x"], "cannot be written: No such file"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(home: Path, tmp_path: Path, arguments: list[str], told: str) -> None:
+def test_a_mistake_is_one_line(home: Path, tmp_path: Path, arguments: list[str], told: str) -> None:
     (tmp_path / "list.json").write_text("[]")
     names = {"CHANGED": changed(tmp_path), "LIST": tmp_path / "list.json"}
     assert_one_line(call(home, "prompts", *(names.get(each, each) for each in arguments)), told)
@@ -171,7 +173,7 @@ def test_a_mistake_is_told_in_one_line(home: Path, tmp_path: Path, arguments: li
 def test_a_label_needs_a_version_or_to_be_removed(home: Path, arguments: list[str]) -> None:
     result = call(home, "prompts", *arguments)
     assert result.exit_code == 2
-    assert "Give a version, or --remove." in result.stderr
+    assert "Name a version, or pass --remove." in result.stderr
 
 
 def test_what_others_wrote_does_nothing_to_the_terminal(

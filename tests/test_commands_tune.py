@@ -109,7 +109,7 @@ def test_a_training_wants_a_recipe_and_data_that_are_there(workspace: Workspace,
     assert_one_line(result, "There is no recipe riddles.", "one of: generator, miniature, reader")
     assert_one_line(call(home, "tune", "run", "a" * 300, "--data", tmp_path), "There is no recipe aaa")
     assert_one_line(
-        call(home, "tune", "run", "miniature", "--data", "nowhere"), "There is no folder nowhere.", "--data"
+        call(home, "tune", "run", "miniature", "--data", "nowhere"), "The folder nowhere does not exist.", "--data"
     )
     (tmp_path / "file").touch()
     result = call(home, "tune", "run", "miniature", "--data", tmp_path / "file")
@@ -298,7 +298,7 @@ def test_a_run_that_somebody_works_on_is_followed_and_ctrl_c_stops_it(
         "running: cloze 6/6, loss 2.2500, 1:01 left",
         "running: cloze 6/6, loss 2.2500, 1:01 left, stopping",
         "running: cloze 6/6, loss 2.2500, 1:01 left, stopping",
-        f"Stopped. {again} goes on.",
+        f"Stopped. {again} continues it.",
     ]
     assert not (workspace.root / "target").exists()
     assert run.stop_requested
@@ -310,7 +310,7 @@ def test_a_training_that_cannot_start_points_to_its_log(
     run = made(workspace, "stopped")
     monkeypatch.setattr("sys.executable", "/bin/false")
     result = call(workspace.root, "tune", "resume")
-    assert_one_line(result, "The training does not start.", str(run.path / "log.txt"))
+    assert_one_line(result, "The training did not start.", str(run.path / "log.txt"))
 
 
 def test_two_runs_of_one_second_have_folders_of_their_own(workspace: Workspace) -> None:

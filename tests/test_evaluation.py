@@ -129,7 +129,7 @@ async def test_a_server_that_is_down_fails_the_run_which_goes_on_when_it_is_back
     label = dataset("down", many(30))
     with scripted_openai(refuses(500, "out of memory")) as server:
         app = served(own_app, server)
-        run = await worked(app, app.evaluations.begin(label, [PLAIN], at_once=3))
+        run = await worked(app, app.evaluations.begin(label, [PLAIN], concurrency=3))
         assert run.status == "failed"
         assert "out of memory" in run.error
         assert GIVE_UP_AFTER <= len(server.received) < GIVE_UP_AFTER + 3
@@ -165,7 +165,7 @@ async def test_a_run_that_was_stopped_goes_on_where_it_was(own_app: App, dataset
             if now.done == 5:
                 stop.set()
 
-        run = app.evaluations.begin(label, ways, at_once=2)
+        run = app.evaluations.begin(label, ways, concurrency=2)
         assert await app.evaluations.work(run, stop, after_five) == "stopped"
         # Those that were being given are kept; nothing was begun beyond them.
         asked = len(server.received)
@@ -203,7 +203,9 @@ async def test_a_run_whose_settings_have_changed_does_not_go_on(own_app: App, da
         own_app.settings.model_copy(update={"retrieval": own_app.settings.retrieval.model_copy(update={"k": 3})})
     )
     other.stores.encoder = own_app.stores.encoder
-    with pytest.raises(EvaluationError, match="cannot go on: of brief the settings") as caught:
+    with pytest.raises(
+        EvaluationError, match="cannot be resumed: the settings, a model or the corpus of brief have"
+    ) as caught:
         other.evaluations.resume(run.id)
     assert "Begin a new run" in caught.value.fix
     other.close()
@@ -221,7 +223,7 @@ async def test_a_run_whose_corpus_has_changed_does_not_go_on(
     assert own_app.evaluations.resume(run.id).status == "running"
     own_app.evaluations.runs.end(run.id, "stopped")
     own_app.stores.ingest("growing", [written(pages, {"two.md": "# Two\n\nThe pier has two lamps.\n"})])
-    with pytest.raises(EvaluationError, match="cannot go on"):
+    with pytest.raises(EvaluationError, match="cannot be resumed"):
         own_app.evaluations.resume(run.id)
 
 
@@ -235,7 +237,7 @@ async def test_a_run_whose_other_prompts_have_changed_does_not_go_on(
     changed = shipped.model_dump() | {"messages": [first | {"content": f"{first['content']} Be kind."}, *rest]}
     saved = own_app.stores.prompts.save(PromptTemplate.model_validate(changed), by="Ada", message="Kinder.")
     own_app.stores.prompts.move(name, "production", saved.version, by="Ada", message="Kinder.")
-    with pytest.raises(EvaluationError, match="cannot go on"):
+    with pytest.raises(EvaluationError, match="cannot be resumed"):
         own_app.evaluations.resume(run.id)
     own_app.stores.prompts.move(name, "production", None, by="Ada", message="Back.")
     assert own_app.evaluations.resume(run.id).status == "running"

@@ -55,7 +55,7 @@ def run(app: App) -> Run:
         variants.append(Variant(name=name, changes={"prompt": saved.label}))
     cases = random.Random(1).sample(read_cases(QUESTIONS).cases, CASES)
     app.evaluations.datasets.save("handbook", cases, by="a test", message="some")
-    made = app.evaluations.begin("handbook", variants, at_once=2)
+    made = app.evaluations.begin("handbook", variants, concurrency=2)
     assert asyncio.run(app.evaluations.work(made, asyncio.Event())) == "finished"
     return app.evaluations.runs.get(made.id)
 

@@ -18,7 +18,7 @@ from rag.models.local.local_device import Device, check_memory, choose_device, f
 from rag.models.local.local_engine import open_local_engine
 from rag.models.local.local_files import locate_local, weight_files
 from rag.settings import LocalSettings, Settings
-from ui.doctor import check_model
+from ui.doctor.model_checks import check_model
 
 NOWHERE = Path("no-adapters")
 

@@ -19,7 +19,7 @@ from rag.errors import DatabaseTooNew
 from rag.settings import Settings
 from rag.tables import metadata
 from rag.workspace import Workspace
-from ui.doctor import check_database
+from ui.doctor.store_checks import check_database
 
 OPEN = """
 import sys

@@ -24,7 +24,8 @@ from rag.settings import Settings, load_settings
 from rag.types import Answer, Turn
 from rag.workspace import Workspace
 from ui import cli as cli_module
-from ui import doctor
+from ui.doctor.model_checks import check_model
+from ui.doctor.store_checks import check_chroma, check_database
 from ui.pages.page_events import error_message
 
 PASSWORD = "hunter2horse"
@@ -40,7 +41,7 @@ def test_the_password_of_a_chroma_server_is_not_shown(user: str, workspace: Work
         open_chroma(workspace, url)
     assert PASSWORD not in str(raised.value)
     assert f"{MASK}@{NOBODY}" in str(raised.value)
-    check = doctor.check_chroma(Settings(chroma_url=url))
+    check = check_chroma(Settings(chroma_url=url))
     assert PASSWORD not in str(check)
     with pytest.raises(SettingsError) as refused:
         open_chroma(workspace, f"ftp://{user}@host")
@@ -51,7 +52,7 @@ def test_the_password_of_a_chroma_server_is_not_shown(user: str, workspace: Work
 async def test_the_password_of_a_model_server_is_not_shown(user: str) -> None:
     base_url = f"http://{user}@{NOBODY}/v1"
     settings = Settings(model="openai:tiny", openai={"base_url": base_url, "api_key": "x", "max_retries": 0})
-    assert PASSWORD not in str(doctor.check_model(settings))
+    assert PASSWORD not in str(check_model(settings))
     with pytest.raises(RagsmithError, match="redacted") as raised:
         await open_remote_model(settings).ainvoke("hello")
     assert PASSWORD not in str(raised.value)
@@ -71,7 +72,7 @@ def test_the_password_of_a_database_is_not_shown(url: str, workspace: Workspace)
     with pytest.raises(DatabaseError) as raised:
         open_database(workspace, url)
     assert PASSWORD not in str(raised.value)
-    assert PASSWORD not in str(doctor.check_database(Settings(database_url=url)))
+    assert PASSWORD not in str(check_database(Settings(database_url=url)))
 
 
 @pytest.mark.parametrize(

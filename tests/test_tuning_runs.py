@@ -292,7 +292,7 @@ def test_stopped_by_a_signal_and_by_the_command_it_goes_on(begun: RunFolder, who
 
     gone_on = call(home, "tune", "resume", "--detach")
     assert (gone_on.exit_code, gone_on.stdout) == (0, "")
-    assert gone_on.stderr == f"{begun.name} is on its way; `ragsmith tune status` tells how it goes.\n"
+    assert gone_on.stderr == f"{begun.name} has started; `ragsmith tune status` shows the progress.\n"
     wait_until(lambda: len(steps_of(begun)) > len(before) or not begun.is_active)
     stopped = call(home, "tune", "stop")
     assert stopped.exit_code == 0

@@ -1,1 +1,1 @@
-"""The faces of ragsmith: command line, HTTP API and chat page. The only package that wires the parts together."""
+"""The interfaces of ragsmith: command line, HTTP API and chat page. Only this package wires the parts together."""

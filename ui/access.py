@@ -1,4 +1,4 @@
-"""Who may use the server: the password of the page, the key of the API."""
+"""Access to the server: the password of the page and the key of the API."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from rag.settings import AccessSettings, Settings
 
 WRONG_S = 1.0
-"""How long a wrong password or key waits for its answer, so that guessing is slow."""
+"""Seconds that the answer to a wrong password or key is delayed, so that guessing is slow."""
 GUESSES = 4
-"""Offers of one client that are looked at at the same time; more are turned away unseen."""
+"""Concurrent sign-in attempts of one client that are checked; further ones are refused unchecked."""
 
-# What a person needs to see the sign-in form. Gradio asks for the cookie itself before it gives more.
+# What the sign-in form needs. For everything else Gradio itself asks for the cookie.
 _OPEN = frozenset(
     {
         "/", "/config", "/favicon.ico", "/gradio_api/app_id", "/gradio_api/login_check",
@@ -42,48 +42,48 @@ def check_access(settings: Settings) -> None:
     """Refuse to serve other machines without a password.
 
     Raises:
-        SettingsError: The host can be reached from other machines, and nothing asks who they are.
+        SettingsError: Other machines can reach the host, and it has no authentication.
     """
     access = settings.access
     if is_loopback(settings.host) or access.password is not None or access.no_auth:
         return
     raise SettingsError(
         f"Other machines can reach {settings.host}, and no password is set.",
-        fix="Set RAGSMITH_ACCESS__PASSWORD, or keep host at 127.0.0.1. Behind a proxy that has users sign in, "
+        fix="Set RAGSMITH_ACCESS__PASSWORD, or keep host at 127.0.0.1. Behind a proxy that signs users in, "
         "pass --no-auth.",
     )
 
 
 class Credentials:
-    """Compares what a client offers with the settings; wrong offers are answered late.
+    """Compares the credentials of a client with the settings; the answer to wrong ones is delayed.
 
     Args:
-        access: With a password.
+        access: Settings with a password.
     """
 
     def __init__(self, access: AccessSettings) -> None:
         self._user = access.user
         self._password = access.password
         self._key = access.api_key or access.password
-        self._offers: Counter[str] = Counter()
+        self._attempts: Counter[str] = Counter()
 
     @contextmanager
-    def offer(self, client: str) -> Iterator[bool]:
-        """Count an offer of a client while it is looked at.
+    def attempt(self, client: str) -> Iterator[bool]:
+        """Count an attempt of a client while it is checked.
 
         Yields:
-            Whether it may be looked at: what a client with too many of them offers is not compared.
+            Whether to check it: a client with too many concurrent attempts is refused.
         """
-        if self._offers[client] >= GUESSES:
+        if self._attempts[client] >= GUESSES:
             yield False
             return
-        self._offers[client] += 1
+        self._attempts[client] += 1
         try:
             yield True
         finally:
-            self._offers[client] -= 1
-            if not self._offers[client]:
-                del self._offers[client]
+            self._attempts[client] -= 1
+            if not self._attempts[client]:
+                del self._attempts[client]
 
     async def signs_in(self, user: str, password: str) -> bool:
         """Whether these are the user and the password of the page."""
@@ -91,7 +91,7 @@ class Credentials:
         return await self._verdict(_matches(password, self._password) and right_user)
 
     async def has_key(self, headers: Headers) -> bool:
-        """Whether a request carries the bearer key; the answer is immediate where there is none."""
+        """Whether a request has the right bearer key; the answer is immediate if it has none."""
         kind, _, key = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
             return False
@@ -112,11 +112,11 @@ def _equal(offered: str, expected: str) -> bool:
 
 
 class SignedIn:
-    """Lets through those who are signed in on the page or carry the key, and everybody to the sign-in form.
+    """Admits clients that are signed in or have the key, and everybody to the sign-in form.
 
     Args:
-        credentials: What the key is compared with.
-        is_session: Whether a cookie's name and value belong to somebody who has signed in.
+        credentials: Checks keys.
+        is_session: Whether a cookie, by name and value, belongs to a signed-in user.
     """
 
     def __init__(self, app: ASGIApp, credentials: Credentials, is_session: Callable[[str, str], bool]) -> None:
@@ -125,7 +125,7 @@ class SignedIn:
         self._is_session = is_session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer it with 401; with 429 where its client offers too much at a time."""
+        """Pass a request on, or answer it with 401, or with 429 after too many concurrent attempts."""
         if scope["type"] != "http" or self._has_session(scope):
             scope["state"] = {**scope.get("state", {}), "signed_in": True}
             await self._app(scope, receive, send)
@@ -134,8 +134,8 @@ class SignedIn:
         signs_in = path.rstrip("/") == "/login" and scope["method"] == "POST"
         known = False
         if signs_in or "authorization" in headers:
-            with self._credentials.offer(str((scope.get("client") or ("",))[0])) as looked_at:
-                if not looked_at:
+            with self._credentials.attempt(str((scope.get("client") or ("",))[0])) as admitted:
+                if not admitted:
                     await PlainTextResponse("Too many attempts.\n", 429, {"retry-after": "5"})(
                         scope, receive, send
                     )

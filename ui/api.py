@@ -1,7 +1,7 @@
 """The HTTP API in OpenAI's shape, so that other tools can ask.
 
-``model`` is ``ragsmith`` for the corpus of the settings, or ``ragsmith/CORPUS``. The earlier messages are the
-history. What OpenAI has no place for (sources, trace, cost, status) stands in the field ``ragsmith``.
+``model`` is ``ragsmith`` for the corpus in the settings, or ``ragsmith/CORPUS``. The earlier messages are the
+history. The field ``ragsmith`` has what OpenAI's shape lacks: sources, trace, cost, status.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Between two looks at whether the client is still there.
-_LOOK_S = 0.25
+# Seconds between two checks whether the client is still connected.
+_POLL_S = 0.25
 
 
 def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRouter:
-    """The routes below ``/v1``."""
+    """Return the routes below ``/v1``."""
     router = APIRouter()
 
     @router.get("/v1/models")
     def models() -> Response:
         try:
             names = [MODEL, *(f"{MODEL}/{corpus}" for corpus in stores.corpus_names())]
-        except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+        except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
             return _failure(error).response()
         data = [{"id": name, "object": "model", "created": 0, "owned_by": "ragsmith"} for name in names]
         return JSONResponse({"object": "list", "data": data})
@@ -53,9 +53,9 @@ def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRou
         try:
             asked = await _read(request)
             ask = await asyncio.to_thread(_ask, settings, stores, asked)
-            # Reserve a place before anything is sent, so that the status can say when there is none.
+            # Reserve a place before sending anything, so that the status can say if there is none.
             stream = releases.assistant(gate=releases.gate).start(ask)
-        except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+        except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
             return _failure(error).response()
         reply = Reply(asked.model)
         if asked.stream:
@@ -80,10 +80,10 @@ async def _read(request: Request) -> CompletionRequest:
 
 
 def _ask(settings: Settings, stores: Stores, asked: CompletionRequest) -> Ask:
-    """The question and its history.
+    """Return the question and its history.
 
     Raises:
-        ApiError: The model is unknown, or no user asks anything.
+        ApiError: The model is unknown, or the last message is not a question.
         RagsmithError: The question is too long, or the corpora cannot be read.
     """
     name, _, corpus = asked.model.partition("/")
@@ -93,14 +93,14 @@ def _ask(settings: Settings, stores: Stores, asked: CompletionRequest) -> Ask:
         )
     last = asked.messages[-1]
     if last.role != "user" or not last.text.strip():
-        raise ApiError(400, "The last message must be a question of the user.", "no_question", "messages")
+        raise ApiError(400, "The last message must be a question from the user.", "no_question", "messages")
     question = last.text.strip()
     check_question(question, settings.limits.question_chars)
     return Ask(question, history_of(asked.messages[:-1]), corpus or settings.corpus)
 
 
 async def _answer(stream: AnswerStream, reply: Reply, request: Request) -> Response:
-    """The whole answer at once; the work stops when the client goes away."""
+    """Return the whole answer; the work stops if the client disconnects."""
     watcher = asyncio.create_task(_stop_when_gone(request, stream))
     try:
         answer = await stream.answer()
@@ -111,7 +111,7 @@ async def _answer(stream: AnswerStream, reply: Reply, request: Request) -> Respo
         if not stream.stopped:
             raise
         return _gone().response()
-    except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+    except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
         return _failure(error).response()
     finally:
         watcher.cancel()
@@ -120,12 +120,12 @@ async def _answer(stream: AnswerStream, reply: Reply, request: Request) -> Respo
 
 async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
     while not await request.is_disconnected():
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
     stream.stop()
 
 
 async def _stream(stream: AnswerStream, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
-    """The answer piece by piece; closing the stream stops the work."""
+    """Yield the answer piece by piece; closing the stream stops the work."""
     draft = PartialAnswer()
     try:
         yield _sse(reply.chunk({"role": "assistant", "content": ""}))
@@ -145,7 +145,7 @@ async def _stream(stream: AnswerStream, reply: Reply, *, usage: bool) -> AsyncIt
             yield _sse(reply.chunk({}, ending(answer), ragsmith=extra(answer)))
             if usage:
                 yield _sse(reply.usage_chunk(answer))
-    except Exception as error:  # noqa: BLE001 - whatever fails is told in OpenAI's shape
+    except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
         yield _sse(_failure(error).body())
     finally:
         await stream.close()
@@ -157,9 +157,9 @@ def _written(events: Sequence[Event]) -> str:
 
 
 def remainder(streamed: str, final: str) -> str:
-    """What a client still has to get so that it ends with the answer as it was checked.
+    """Return the text that a client still needs to end with the checked answer.
 
-    A refusal may come after a model has written something else: then it follows on a line of its own.
+    If the model had written something else before a refusal, the refusal follows on its own line.
     """
     if final.strip() == streamed.strip():
         return ""
@@ -169,7 +169,7 @@ def remainder(streamed: str, final: str) -> str:
 
 
 def _gone() -> ApiError:
-    return ApiError(499, "The client went away.", "client_closed_request")
+    return ApiError(499, "The client disconnected.", "client_closed_request")
 
 
 def _failure(error: Exception) -> ApiError:

@@ -1,4 +1,4 @@
-"""The command line: the options before a command, the list of commands, and how a failure is told.
+"""The command line: the global options, the list of commands, and the messages for failures.
 
 A command's module is imported when it is called, so that ``ragsmith --help`` answers at once.
 """
@@ -50,29 +50,29 @@ COMMANDS: Mapping[str, Entry] = {
 
 
 class Bug(click.ClickException):
-    """Something that ragsmith did not foresee."""
+    """An unexpected failure."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Print the line without click's ``Error:`` before it."""
+        """Print the message without click's prefix ``Error:``."""
         click.echo(self.format_message(), file=file, err=file is None)
 
 
 class Commands(click.Group):
-    """A group that knows its commands by ``COMMANDS`` and tells every failure in one line."""
+    """A group that finds its commands in ``COMMANDS`` and reports every failure on one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which a newcomer needs them."""
+        """Return the names, in the order in which a newcomer needs them."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command; None where there is none of that name."""
+        """Import a command; return None if there is none of that name."""
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
         module, _, attribute = entry.target.partition(":")
         command = getattr(import_module(module), attribute)
         if not isinstance(command, click.Command):
-            raise TypeError(f"{entry.target} is no click command")
+            raise TypeError(f"{entry.target} must be a click command")
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -81,10 +81,10 @@ class Commands(click.Group):
             formatter.write_dl([(name, entry.help) for name, entry in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command and turn what it raises into a line and an exit status."""
+        """Run the command, and turn an exception into a message and an exit status."""
         try:
             outcome = super().invoke(ctx)
-            # What is still buffered may meet a closed pipe: here click hides it, at exit Python would not.
+            # Flushing may meet a closed pipe, which click hides here and Python would not hide at exit.
             sys.stdout.flush()
         except (click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
             raise
@@ -110,7 +110,7 @@ def _show_traceback(ctx: click.Context, error: Exception) -> None:
 
 
 def _shown(text: str) -> str:
-    """An error on one line, without the secrets that it may repeat."""
+    """Return an error on one line, with secrets masked."""
     from rag.redaction import redact
 
     return redact(" ".join(text.split()))
@@ -143,7 +143,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.option(
     "--model",
     metavar="NAME",
-    help="Who answers: embedded, local:PATH-OR-NAME for a model on this machine, or openai:NAME for an "
+    help="The model that answers: embedded, local:PATH-OR-NAME for a model on this machine, or openai:NAME for an "
     "OpenAI-compatible server.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
@@ -158,13 +158,13 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.pass_context
 def cli(ctx: click.Context, home: Path | None, config: Path | None, model: str | None, debug: bool) -> None:
     """Talk to your documents, iterate on prompts, debug traces."""
-    # Every command uses a workspace, and so do the processes that it starts.
+    # For the workspace that every command, and every process it starts, writes to.
     ctx.with_resource(private_files())
     ctx.obj = Context(flags={"home": home, "model": model}, config=config, debug=debug)
 
 
 def main() -> None:
-    """The entry of the ``ragsmith`` script."""
+    """Run the ``ragsmith`` script."""
     cli(prog_name=PROGRAM)
 
 

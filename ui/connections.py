@@ -1,7 +1,7 @@
-"""Open connections: how many there may be, and how long a client may keep one waiting.
+"""Limits on open connections: their number, and how long a client may keep one waiting.
 
-uvicorn waits for ever for the rest of a request. A few hundred half-sent ones would take every socket that the
-process may have.
+uvicorn waits forever for the rest of a request, so a few hundred half-sent ones would take every socket that the
+process may open.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SLOWEST = 10_000
-"""Bytes a second of a body that are slow and still accepted."""
+"""The lowest accepted rate of a body, in bytes per second."""
 UNREAD_S = 60.0
-"""How long a client may leave a response unread."""
+"""Seconds that a client may leave a response unread."""
 RESERVE = 16
-"""Connections beyond the limit on which the server still says whether it is well, and nothing else."""
+"""Connections beyond the limit, on which the server answers only health checks."""
 HEALTH = "/healthz"
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -31,9 +31,9 @@ class Connections:
     """The open connections of a server, oldest first.
 
     Args:
-        limit: How many there may be; never more than half of the files that the process may open.
-        request_s: Seconds that a client may take for the head of a request, and for a body beside what
-            ``SLOWEST`` grants it.
+        limit: The maximum number; capped at half of the files that the process may open.
+        request_s: Seconds that a client may take for the head of a request, and for its body in addition to the
+            time that ``SLOWEST`` grants.
     """
 
     def __init__(self, limit: int, request_s: float) -> None:
@@ -46,30 +46,30 @@ class Connections:
         return len(self._open)
 
     def admit(self, connection: Connection) -> Literal["yes", "in reserve", "no"]:
-        """Take a new connection in, in place of one that waits for its client where there are too many.
+        """Admit a new connection; if there are too many, it replaces one that waits for its client.
 
         Returns:
-            Whether it was taken in; the reserve is for looking after the server.
+            Whether it was admitted; the reserve is for health checks.
         """
-        place: Literal["yes", "in reserve"] = "yes"
+        admitted: Literal["yes", "in reserve"] = "yes"
         if len(self._open) >= self.limit:
-            waiting = next((each for each in self._open if each.waits_for_client), None)
+            waiting = next((candidate for candidate in self._open if candidate.waits_for_client), None)
             if waiting is not None:
                 self.forget(waiting)
                 waiting.end()
             elif len(self._open) >= self.limit + RESERVE:
                 return "no"
             else:
-                place = "in reserve"
+                admitted = "in reserve"
         self._open[connection] = None
-        return place
+        return admitted
 
     def forget(self, connection: Connection) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self._open.pop(connection, None)
 
     def sweep(self, passed_s: float) -> None:
-        """End the connections whose clients take too long; call it every ``passed_s`` seconds."""
+        """Close the connections of slow clients; call it every ``passed_s`` seconds."""
         for connection in tuple(self._open):
             connection.grow_older(passed_s)
 
@@ -78,34 +78,34 @@ class Connection(H11Protocol):
     """uvicorn's connection, with a limit on how long its client may take.
 
     Args:
-        connections: Those that it counts among.
-        given: What uvicorn passes to its protocol.
+        connections: The open connections of the server.
+        given: The arguments of uvicorn's protocol.
     """
 
     def __init__(self, connections: Connections, **given: Any) -> None:
         super().__init__(**given)
-        self._among = connections
+        self._connections = connections
         self._waited = 0.0
         self._unread = 0.0
         self._received = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Take the connection, or turn it away where there are too many."""
+        """Admit the connection, or refuse it if there are too many."""
         super().connection_made(transport)
-        place = self._among.admit(self)
-        if place == "in reserve":
+        admitted = self._connections.admit(self)
+        if admitted == "in reserve":
             self.app = _only_health(self.app)
-        elif place == "no":
+        elif admitted == "no":
             transport.write(_TOO_MANY)
             transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Make room for another."""
-        self._among.forget(self)
+        self._connections.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take in what the client sends, unless it was turned away."""
+        """Receive data, unless the connection was refused."""
         if self.transport.is_closing():
             return
         self._received += len(data)
@@ -119,7 +119,7 @@ class Connection(H11Protocol):
         return self.conn.their_state is h11.SEND_BODY and not self.flow.read_paused
 
     def grow_older(self, passed_s: float) -> None:
-        """Count the time that passed, and end the connection where its client has taken too long."""
+        """Count the time that passed, and close the connection if its client has taken too long."""
         self._unread = self._unread + passed_s if self.flow.write_paused else 0.0
         if self._unread > UNREAD_S:
             self.transport.abort()
@@ -129,18 +129,18 @@ class Connection(H11Protocol):
             return
         self._waited += passed_s
         granted = self._received / SLOWEST if self.conn.their_state is h11.SEND_BODY else 0.0
-        if self._waited > self._among.request_s + granted:
+        if self._waited > self._connections.request_s + granted:
             self.end()
 
     def end(self) -> None:
-        """Close the connection, saying why where the client has begun a request."""
+        """Close the connection, with a reason if the client has begun a request."""
         if self._received and (self.cycle is None or not self.cycle.response_started):
             self.transport.write(_TOO_SLOW)
         self.transport.close()
 
 
 def _only_health(app: ASGIApp) -> Any:
-    """An application that says whether the server is well, and has no room for anything else."""
+    """Return an application that answers health checks and refuses everything else."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == HEALTH:

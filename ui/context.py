@@ -1,4 +1,4 @@
-"""What the options before a command's name say, and the settings that follow from them."""
+"""The global options of the command line, and the settings that follow from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """The object that click hands to every command.
+    """The object that click passes to every command.
 
     Attributes:
-        flags: Settings given before the command's name; None is not given.
+        flags: Settings given before the command's name; None means not given.
         config: The settings file that ``--config`` names.
         debug: Whether a failure shows its traceback.
     """
@@ -30,20 +30,20 @@ class Context:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings of this call, read at the first use.
+        """The settings of this call, read at first use.
 
         Raises:
-            SettingsError: A file cannot be read, or a value is not usable.
+            SettingsError: A file cannot be read, or a value is invalid.
         """
         return self.settings_with()
 
     def settings_with(self, **flags: Any) -> Settings:
-        """The settings with a command's own flags on top; sections are given as mappings.
+        """Return the settings with a command's own flags on top; sections are given as mappings.
 
         Raises:
-            SettingsError: A file cannot be read, or a value is not usable.
+            SettingsError: A file cannot be read, or a value is invalid.
         """
-        # pydantic takes 0.2 s to import: help must not wait for it.
+        # pydantic takes 0.2 s to import; the help texts must not wait for it.
         from rag.settings import load_settings
 
         return load_settings(_given({**self.flags, **flags}), self.config)
@@ -53,7 +53,7 @@ pass_context = click.make_pass_decorator(Context)
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what was not given, at every depth."""
+    """Drop the flags that were not given, at every depth."""
     return {
         name: _given(value) if isinstance(value, Mapping) else value
         for name, value in flags.items()

@@ -1,4 +1,4 @@
-"""What every response carries and what every request must be: headers, its name and origin, its size."""
+"""Checks of every request (host, origin, size, route), and headers of every response."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Gradio writes its configuration into inline scripts and evaluates the scripts that events name; nothing may
-# be fetched from anywhere else.
+# Gradio writes its configuration into inline scripts and evaluates the scripts of events. Nothing may be fetched
+# from another origin.
 PAGE_POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -45,7 +45,7 @@ _HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach a host."""
+    """Whether only programs on this machine can reach a host."""
     name = host.strip("[]").lower()
     if name == "localhost":
         return True
@@ -56,16 +56,16 @@ def is_loopback(host: str) -> bool:
 
 
 class SecurityHeaders:
-    """Adds the headers that are missing, and drops those that would let pages of other sites read a response.
+    """Adds missing security headers, and drops those that let pages of other sites read a response.
 
-    A route may set stricter ones of its own. Gradio allows other origins, with credentials, as it sees fit.
+    A route may set stricter ones. Gradio would allow other origins, even with credentials.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and its response back with the headers."""
+        """Pass a request on, and add the headers to its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -85,8 +85,8 @@ class SecurityHeaders:
 class Farewell:
     """Ends every open response when the server is asked to stop.
 
-    A page holds a stream open for as long as it is shown. To the application the end looks as if the client had
-    gone: what is being answered is broken off and stored, and nobody waits for a page that is never closed.
+    A page keeps a stream open for as long as it is shown. To the application the end looks like a disconnected
+    client: a running answer is stopped and stored, and the server does not wait for pages that stay open.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -94,11 +94,11 @@ class Farewell:
         self._over = asyncio.Event()
 
     def say(self) -> None:
-        """End what is open; call it in the loop of the server."""
+        """End the open responses; call it in the event loop of the server."""
         self._over.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with an end that may come from us."""
+        """Pass a request on, and end it when the server stops."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -107,7 +107,7 @@ class Farewell:
 
 
 class _Ending:
-    """One request whose end may come from us."""
+    """A request that the server may end."""
 
     def __init__(self, receive: Receive, send: Send, over: asyncio.Event) -> None:
         self._receive = receive
@@ -123,13 +123,13 @@ class _Ending:
         if self._coming is not None:
             self._coming.cancel()
         if self._open and self._over.is_set():
-            # What was broken off by us is whole for the server, which else would complain of it.
+            # Completes the response for the server, which would log an incomplete one.
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def receive(self) -> Message:
-        """The next message of the client, or that it has gone."""
-        # Kept when the caller gives up waiting: whoever looks whether the client is still there does so by
-        # cancelling at once, and the message must not be lost with it.
+        """Return the next message of the client, or that it has disconnected."""
+        # Kept when the caller is cancelled: checking for a disconnect cancels at once, and the message must not be
+        # lost.
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._receive())
         coming = self._coming
@@ -141,7 +141,7 @@ class _Ending:
                 over.cancel()
         if not coming.done():
             return {"type": "http.disconnect"}
-        # Whoever writes and whoever looks may wait at the same time; both hear that the client has gone.
+        # Two callers may wait at the same time; both must learn of the disconnect.
         if self._coming is coming:
             self._coming = None
         return coming.result()
@@ -156,22 +156,22 @@ class _Ending:
 
 
 class OwnOrigin:
-    """Refuses requests sent to a name that is not ours, and those that a page of another site makes.
+    """Refuses requests for another host name, and requests from pages of other sites.
 
-    A page somewhere may point its own name to our address and then read what it likes (DNS rebinding): ``Host``
-    is the name that the browser believes in. ``Origin`` and ``Sec-Fetch-Site`` say which page a request comes
-    from; programs that are not browsers send neither.
+    Another site could make its own name resolve to this address and then read everything (DNS rebinding);
+    ``Host`` is the name that the browser used. ``Origin`` and ``Sec-Fetch-Site`` identify the page that sends a
+    request; programs other than browsers send neither.
 
     Args:
         host: The address that the server listens on.
-        allowed_hosts: Names under which a proxy passes requests on, each with a port if it is not the usual one.
+        allowed_hosts: Names that a proxy forwards, with the port unless it is the default one.
     """
 
     def __init__(self, app: ASGIApp, host: str, allowed_hosts: Iterable[str] = ()) -> None:
         self._app = app
         self._allowed = frozenset(name.strip().lower() for name in allowed_hosts)
-        names = {host, "localhost", *(_place_of(f"//{name}")[0] or name for name in self._allowed)}
-        # No name has to be resolved to reach an address, so none can be made to point to it.
+        names = {host, "localhost", *(_host_and_port(f"//{name}")[0] or name for name in self._allowed)}
+        # An address is reached without resolving a name, so it is safe from DNS rebinding.
         self._any_address = not is_loopback(host)
         if self._any_address:
             names.add(socket.gethostname())
@@ -194,7 +194,7 @@ class OwnOrigin:
         host = headers.get("host", "")
         if not self._is_ours(host):
             return (
-                "This server does not answer to that name. If a proxy passes it on, add the name to "
+                "The host name is not one of this server. If a proxy forwards it, add the name to "
                 "access.allowed_hosts."
             )
         site = headers.get("sec-fetch-site", "none")
@@ -203,34 +203,34 @@ class OwnOrigin:
         origin = headers.get("origin")
         if origin is not None and not self._is_own_origin(origin, host):
             return (
-                "Only ragsmith's own page may call this server. If a proxy changes the name in Host, add the "
+                "Only ragsmith's own page may call this server. If a proxy changes the Host header, add the "
                 "name that browsers use to access.allowed_hosts."
             )
         return ""
 
     def _is_ours(self, host: str) -> bool:
-        name, _ = _place_of(f"//{host}")
+        name, _ = _host_and_port(f"//{host}")
         if name is None:
             return False
         return name in self._names or is_loopback(name) or (self._any_address and _is_address(name))
 
     def _is_own_origin(self, origin: str, host: str) -> bool:
-        name, port = _place_of(origin)
+        name, port = _host_and_port(origin)
         if name is None:
             return False
-        usual = _USUAL_PORTS.get(urlsplit(origin).scheme)
-        own_name, own_port = _place_of(f"//{host}")
-        if name == own_name and (port or usual) == (own_port or usual):
+        default = _DEFAULT_PORTS.get(urlsplit(origin).scheme)
+        own_name, own_port = _host_and_port(f"//{host}")
+        if name == own_name and (port or default) == (own_port or default):
             return True
-        return (f"{name}:{port}" if port not in (None, usual) else name) in self._allowed
+        return (f"{name}:{port}" if port not in (None, default) else name) in self._allowed
 
 
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_USUAL_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-def _place_of(url: str) -> tuple[str | None, int | None]:
-    """The name and port of a URL; no name where it has none, cannot be read, or says more than a place."""
+def _host_and_port(url: str) -> tuple[str | None, int | None]:
+    """Return the host and port of a URL; no host if the URL is invalid or has anything besides these two."""
     try:
         parts = urlsplit(url)
         if "@" in parts.netloc or parts.path or parts.query or parts.fragment:
@@ -249,14 +249,14 @@ def _is_address(name: str) -> bool:
 
 
 MAX_BODY = 4_000_000
-"""Bytes of a request that is not an upload: some hundred pages of history."""
+"""Bytes of a request that is not an upload: about a hundred pages of history."""
 
 
 class BodyLimit:
-    """Refuses bodies that are too large, by what they say of their length and by what really comes.
+    """Refuses bodies that are too large, by their stated and by their actual length.
 
     Args:
-        uploads: Bytes that one upload may have, all its files together.
+        uploads: The maximum bytes of one upload with all its files.
     """
 
     def __init__(self, app: ASGIApp, uploads: int) -> None:
@@ -294,14 +294,14 @@ class BodyLimit:
         try:
             await self._app(scope, counted, unless_refused)
         except ClientDisconnect:
-            # To the application a refused client looks like one that has gone.
+            # To the application a refused client looks like a disconnected one.
             if received <= limit:
                 raise
 
 
 GRADIO = "/gradio_api/"
 UPLOAD = "/gradio_api/upload"
-# What the page uses. The others fetch addresses for whoever asks, record, or edit code.
+# The routes that the page uses. Others would fetch any address, record, or edit code.
 _GRADIO_ROUTES = frozenset(
     {
         "app_id", "cancel", "heartbeat", "info", "login_check", "queue", "reset", "run", "startup-events",
@@ -312,7 +312,7 @@ _ELSEWHERE = frozenset({"monitoring", "runs", "svelte", "deep_link"})
 
 
 class KnownRoutes:
-    """Hides the routes of Gradio that the page has no use for."""
+    """Hides the routes of Gradio that the page does not use."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""OpenAI's shapes: what a client sends, and the objects that it gets back."""
+"""The requests and responses of OpenAI's API."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODEL = "ragsmith"
 
 
 class TextPart(BaseModel):
-    """A part of a message; parts that are no text carry none."""
+    """A part of a message; ``text`` is empty unless the type is text."""
 
     model_config = ConfigDict(extra="ignore")
     type: str = "text"
@@ -40,14 +40,14 @@ class Message(BaseModel):
 
 
 class StreamOptions(BaseModel):
-    """How a stream ends."""
+    """The options of a stream."""
 
     model_config = ConfigDict(extra="ignore")
     include_usage: bool = False
 
 
 class CompletionRequest(BaseModel):
-    """The request. Fields that decide how a model writes belong to the release and are ignored."""
+    """A request. Decoding parameters are ignored: they belong to the release."""
 
     model_config = ConfigDict(extra="ignore")
     model: str = MODEL
@@ -57,7 +57,7 @@ class CompletionRequest(BaseModel):
 
 
 class ApiError(Exception):
-    """A refusal in OpenAI's words.
+    """An error in OpenAI's shape.
 
     Args:
         retry_after: Seconds after which the client may ask again.
@@ -78,18 +78,18 @@ class ApiError(Exception):
         self._retry_after = retry_after
 
     def body(self) -> dict[str, Any]:
-        """The JSON of an error."""
+        """Return the error as JSON."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The error as a response."""
+        """Return the error as a response."""
         headers = {} if self._retry_after is None else {"retry-after": str(self._retry_after)}
         return JSONResponse(self.body(), status_code=self.status, headers=headers)
 
 
 def history_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
-    """Earlier questions with their answers; instructions of a system are the release's business."""
+    """Return the earlier questions with their answers; system messages are ignored."""
     turns: list[Turn] = []
     question: str | None = None
     for message in messages:
@@ -110,7 +110,7 @@ class Reply:
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
     def completion(self, answer: Answer) -> dict[str, Any]:
-        """The whole answer."""
+        """Return the whole answer."""
         message = {"role": "assistant", "content": answer.text, "refusal": None}
         choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": ending(answer)}
         return {
@@ -122,12 +122,12 @@ class Reply:
         }
 
     def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
-        """A piece of a stream."""
+        """Return a piece of a stream."""
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **more}
 
     def usage_chunk(self, answer: Answer) -> dict[str, Any]:
-        """The last piece, where a client asked for the usage: it has no choices."""
+        """Return the last piece of a stream with usage: it has no choices."""
         return {
             **self._head,
             "object": "chat.completion.chunk",
@@ -137,12 +137,12 @@ class Reply:
 
 
 def ending(answer: Answer) -> str:
-    """Why the answer ends, in OpenAI's words."""
+    """Return OpenAI's reason for the end of an answer."""
     return "length" if answer.cut else "stop"
 
 
 def usage_of(answer: Answer) -> dict[str, int] | None:
-    """Tokens in OpenAI's words; None where the model did not count them."""
+    """Return the tokens in OpenAI's shape; None if the model did not count them."""
     read, written = answer.usage.input_tokens, answer.usage.output_tokens
     if read is None or written is None:
         return None
@@ -150,7 +150,7 @@ def usage_of(answer: Answer) -> dict[str, int] | None:
 
 
 def extra(answer: Answer) -> dict[str, Any]:
-    """What stands in the field ``ragsmith``."""
+    """Return the field ``ragsmith``."""
     cited = {citation.marker: citation for citation in answer.citations}
     sources = [_source(number, hit, cited.get(number)) for number, hit in enumerate(answer.hits, start=1)]
     return {

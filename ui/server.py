@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from ui.app.app import App
     from ui.app.health import Health
 
-# An open page holds a stream for ever; what is being answered gets so long to end by itself.
 GRACE_S = 2
-# Files that are uploaded together may be so many times as large as a single one.
-FILES_AT_ONCE = 10
+"""Seconds that running answers get to finish; an open page would keep its stream forever."""
+FILES_PER_UPLOAD = 10
+"""An upload may be so many times as large as the largest allowed file."""
 MEGABYTE = 1_000_000
-# uvicorn ticks so many times a second.
 TICKS = 10
+"""uvicorn's ticks per second."""
 
 
 def create_web_app(app: App) -> FastAPI:
-    """Build everything that a browser or another program can reach.
+    """Build everything that browsers and other programs can reach.
 
     The caller closes the app.
 
@@ -50,7 +50,7 @@ def create_web_app(app: App) -> FastAPI:
     from ui.pages.documents.sources import source_routes
     from ui.pages.evaluate.reports import report_routes
 
-    # Swagger's page loads its scripts from elsewhere, and our policy would leave it blank.
+    # Swagger's page loads scripts from another origin, which the content policy blocks.
     web = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
     credentials = Credentials(settings.access) if settings.access.password is not None else None
 
@@ -64,11 +64,11 @@ def create_web_app(app: App) -> FastAPI:
     web.include_router(source_routes(settings.ingest, stores))
     web.include_router(report_routes(app.evaluations))
     _mount_page(web, app, credentials)
-    # The last one added is asked first.
+    # The middleware added last runs first.
     if credentials is not None:
         page = web.routes[-1].app  # type: ignore[attr-defined]
         web.add_middleware(SignedIn, credentials=credentials, is_session=partial(_is_session, page))
-    web.add_middleware(BodyLimit, uploads=FILES_AT_ONCE * settings.ingest.max_file_mb * MEGABYTE)
+    web.add_middleware(BodyLimit, uploads=FILES_PER_UPLOAD * settings.ingest.max_file_mb * MEGABYTE)
     web.add_middleware(KnownRoutes)
     web.add_middleware(OwnOrigin, host=settings.host, allowed_hosts=settings.access.allowed_hosts)
     web.add_middleware(SecurityHeaders)
@@ -76,14 +76,14 @@ def create_web_app(app: App) -> FastAPI:
 
 
 def _is_session(page: Any, name: str, value: str) -> bool:
-    """Whether Gradio gave this cookie to somebody who has signed in."""
+    """Whether this is the cookie of a user signed in to Gradio."""
     return name in (f"access-token-{page.cookie_id}", f"access-token-unsecure-{page.cookie_id}") and (
         value in page.tokens
     )
 
 
 def health_report(now: Health) -> dict[str, Any]:
-    """What a monitor wants to know; ``status`` is ``ok`` when a question can be answered."""
+    """Return the state for a monitor; ``status`` is ``ok`` if questions can be answered."""
     ready = now.model_ok and now.index_ok
     return {
         "status": "ok" if ready else "degraded",
@@ -95,18 +95,18 @@ def health_report(now: Health) -> dict[str, Any]:
 
 
 def _mount_page(web: FastAPI, app: App, credentials: Credentials | None) -> None:
-    # Gradio keeps uploads in the system's temporary folder unless told otherwise, and reads only the
-    # environment: what a person uploads belongs into the workspace.
+    # Uploads belong in the workspace, not in the system's temporary folder; Gradio reads this only from the
+    # environment.
     os.environ["GRADIO_TEMP_DIR"] = str(app.workspace.root / "tmp")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    # After every event Gradio would count all events so far, for a dashboard that is not there.
+    # After every event Gradio would count all earlier ones, for a dashboard that is not used.
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
     import gradio
 
     from ui.pages.page import build_page
     from ui.pages.theme import FAVICON, head, theme
 
-    # Gradio would ask its makers for news of the version.
+    # Hides the log lines of Gradio's own requests.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     page = build_page(app)
     gradio.mount_gradio_app(
@@ -126,16 +126,16 @@ def _mount_page(web: FastAPI, app: App, credentials: Credentials | None) -> None
         theme=theme(),
         head=head(),
     )
-    # `launch` sets it and the mount does not; without it Gradio checks no path that a client names.
+    # `launch` sets it and the mount does not; without it Gradio does not check the paths that clients name.
     page.has_launched = True
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says when it listens, and does not wait for pages that stay open.
+    """A uvicorn server that reports when it listens, and does not wait for pages that stay open.
 
     Args:
-        on_listening: Called once, in the loop of the server.
-        limits: How many connections there may be, and how long a client may take for its request.
+        on_listening: Called once, in the event loop of the server.
+        limits: The maximum number of connections, and the time limit of a request.
     """
 
     def __init__(
@@ -159,19 +159,19 @@ class Server(uvicorn.Server):
         )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, then say so."""
+        """Listen, then call ``on_listening``."""
         await super().startup(sockets)
         if self.started:
             self._on_listening()
 
     async def on_tick(self, counter: int) -> bool:
-        """Look after the connections once a second."""
+        """Check the connections once a second."""
         if counter % TICKS == 0:
             self._connections.sweep(1.0)
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End what is open, then stop."""
+        """End the open responses, then stop."""
         self._farewell.say()
         await super().shutdown(sockets)
 
@@ -180,7 +180,7 @@ def serve(app: App, open_browser: bool) -> None:
     """Serve until SIGTERM or Ctrl-C, then close the app.
 
     Args:
-        open_browser: Show the page in the person's browser.
+        open_browser: Whether to open the page in the browser.
 
     Raises:
         SettingsError: The port is taken, the address is not one of this machine, or other machines could reach
@@ -189,11 +189,11 @@ def serve(app: App, open_browser: bool) -> None:
     settings = app.settings
     check_access(settings)
     listener = listen(settings.host, settings.port)
-    # uvicorn raises the signal again after its own shutdown; the default would end the process before the
+    # uvicorn raises the signal again after its shutdown; the default handler would end the process before the
     # app is closed and the last traces are delivered.
     before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     try:
-        # Ctrl-C is how a person ends the server, and nothing to tell of.
+        # Ctrl-C is the normal end.
         with suppress(KeyboardInterrupt):
             address = _address(settings.host, listener.getsockname()[1])
             web = create_web_app(app)
@@ -206,7 +206,7 @@ def serve(app: App, open_browser: bool) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket bound to the address; port 0 takes any free one.
+    """Return a socket bound to the address; port 0 takes any free one.
 
     Raises:
         SettingsError: The port is taken, or the address is not one of this machine.
@@ -215,7 +215,9 @@ def listen(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise SettingsError(f"The host {host} is not known: {error}.", fix="Set host to 127.0.0.1.") from error
+        raise SettingsError(
+            f"The host {host} cannot be resolved: {error}.", fix="Set host to 127.0.0.1."
+        ) from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
@@ -224,12 +226,12 @@ def listen(host: str, port: int) -> socket.socket:
         listener.close()
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
-                f"Port {port} on {host} is taken: perhaps ragsmith runs already.",
-                fix="Open the page that is there, or choose another port: `ragsmith serve --port 7861`.",
+                f"Port {port} on {host} is taken; perhaps ragsmith is already running.",
+                fix="Open its page, or choose another port: `ragsmith serve --port 7861`.",
             ) from error
         if error.errno == errno.EACCES:
             raise SettingsError(
-                f"Port {port} needs the rights of an administrator.", fix="Choose one above 1023."
+                f"Port {port} needs administrator rights.", fix="Choose a port above 1023."
             ) from error
         raise SettingsError(
             f"Cannot listen on {host}:{port}: {error.strerror}.", fix="Set host to 127.0.0.1."
@@ -243,7 +245,7 @@ def _address(host: str, port: int) -> str:
 
 
 def _announce(app: App, address: str, open_browser: bool) -> None:
-    """Say where the page is, and do what can wait until it is there."""
+    """Print the address of the page, and start the work that can wait until then."""
     print(f"ragsmith is at {address}  (Ctrl-C stops it)", flush=True)  # noqa: T201 - the command's output
     settings, access = app.settings, app.settings.access
     if not is_loopback(settings.host):
@@ -251,8 +253,8 @@ def _announce(app: App, address: str, open_browser: bool) -> None:
         print(f"Other machines reach it at http://{socket.gethostname()}:{port}", flush=True)  # noqa: T201
     if access.no_auth and access.password is None and not is_loopback(settings.host):
         print(  # noqa: T201
-            f"Warning: host is {settings.host} and access.no_auth is set, so everybody in this network can "
-            "read all corpora and conversations, unless a proxy in front asks who they are.",
+            f"Warning: host is {settings.host} and access.no_auth is set, so everybody on this network can "
+            "read all corpora and conversations, unless a proxy in front signs users in.",
             file=sys.stderr,
             flush=True,
         )

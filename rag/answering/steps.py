@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
-from prompts import Message, PromptTemplate, PromptTemplateError
+from prompts import Message, PromptTemplate
 from rag.answering.condense import carry_topic
 from rag.answering.grounding import ground, moved, with_citations
 from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
-from rag.errors import ModelProtocolError, PromptError
+from rag.errors import ModelProtocolError, prompt_errors
 from rag.models.extractive.evidence import Evidence, EvidencePassage
 from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
@@ -282,21 +282,17 @@ def _sum(one: Usage, other: Usage) -> Usage:
 
 
 def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:
-    try:
+    fix = (
+        "An answer prompt has the variables question, passages and refusal, "
+        "a condense prompt history and question."
+    )
+    with prompt_errors(fix):
         return [_as_langchain(message) for message in prompt.render(values)]
-    except PromptTemplateError as error:
-        raise PromptError(
-            str(error),
-            fix="An answer prompt has the variables question, passages and refusal, "
-            "a condense prompt history and question.",
-        ) from error
 
 
 def _fragment(prompt: PromptTemplate, name: str, values: dict[str, str]) -> str:
-    try:
+    with prompt_errors(f"Compare it with the shipped prompt {prompt.name}@1."):
         return prompt.fragment(name, values)
-    except PromptTemplateError as error:
-        raise PromptError(str(error), fix=f"Compare it with the shipped prompt {prompt.name}@1.") from error
 
 
 def _as_langchain(message: Message) -> BaseMessage:

@@ -18,8 +18,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from prompts import PromptTemplate, PromptTemplateError
-from rag.errors import ModelError, ModelProtocolError, ModelTimeout, PromptError
+from prompts import PromptTemplate
+from rag.errors import ModelError, ModelProtocolError, ModelTimeout, prompt_errors
 from rag.evaluation.cases import Case
 from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Score
@@ -245,12 +245,10 @@ def check_prompt(prompt: PromptTemplate, variables: Sequence[str], places: Mappi
     Raises:
         PromptError: The prompt has others.
     """
-    try:
+    with prompt_errors(f"Compare it with {SHIPPED}."):
         prompt.render(dict.fromkeys(variables, ""))
         for name, inside in places.items():
             prompt.fragment(name, dict.fromkeys(inside, ""))
-    except PromptTemplateError as error:
-        raise PromptError(str(error), fix=f"Compare it with {SHIPPED}.") from error
 
 
 def one_line(text: str) -> str:

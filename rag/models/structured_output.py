@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from prompts import PromptTemplate, PromptTemplateError
-from rag.errors import PromptError, SettingsError
+from prompts import PromptTemplate
+from rag.errors import SettingsError, prompt_errors
 from rag.models.fencing import beside, without_tokens
 
 if TYPE_CHECKING:
@@ -135,10 +135,8 @@ def repair_messages(
 
     # The reason quotes the reply, which may contain text of a document.
     values = {"reason": beside(f"{reason}."), "schema": json.dumps(schema, ensure_ascii=False, indent=2)}
-    try:
+    with prompt_errors("Declare exactly the variables reason and schema in it."):
         asked = "\n\n".join(message.content for message in prompt.render(values))
-    except PromptTemplateError as error:
-        raise PromptError(str(error), fix="Declare exactly the variables reason and schema in it.") from error
     return [*messages, AIMessage(without_tokens(reply[:LONGEST])), HumanMessage(asked)]
 
 

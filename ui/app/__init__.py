@@ -1,1 +1,1 @@
-"""The parts of a running ragsmith, and how they are put together."""
+"""The parts of a running ragsmith, and their wiring."""

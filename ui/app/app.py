@@ -1,4 +1,4 @@
-"""A running ragsmith: the one place that knows which part needs which."""
+"""The app: the only place that knows which part needs which."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class App:
     """The parts of one process; nothing is opened before its first use.
 
-    A page or a command is given the parts that it uses, never the whole.
+    Pages and commands receive the parts that they use, never the app.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -37,7 +37,7 @@ class App:
     @shared_property
     def evaluations(self) -> Evaluations:
         """The evaluation runs."""
-        # Most commands do without: it would lengthen their start by a fifth of a second.
+        # The import takes a fifth of a second, and most commands do not need it.
         from ui.app.evaluations import Evaluations
 
         return Evaluations(self.settings, self.stores, self.models, self.releases)
@@ -49,10 +49,10 @@ class App:
 
 
 def open_app(settings: Settings) -> App:
-    """Open a workspace, with what these settings name.
+    """Open the app of a workspace.
 
     Raises:
-        SettingsError: The name of the model stands for nothing.
+        SettingsError: The name of the model is invalid.
         WorkspaceError: The workspace cannot be used.
     """
     from rag.models.chat_models import check_model_name

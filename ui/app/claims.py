@@ -1,4 +1,4 @@
-"""The sentences of an answer as they were checked, for programs."""
+"""The checked sentences of an answer as JSON."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from rag.types import Answer
 
 
 def claims_of(answer: Answer) -> list[dict[str, Any]]:
-    """Each sentence with its place in the answer's text, the passages that it cites, and its support.
+    """Return every sentence with its offsets in the answer, its citation markers, and its support.
 
-    ``supported`` says whether the support is enough for the release; ``start`` and ``end`` are None in an answer
-    that is JSON.
+    ``supported`` says whether the support is enough for the release; ``start`` and ``end`` are None if the answer
+    is JSON.
     """
     return [asdict(claim) | {"markers": list(claim.markers)} for claim in answer.claims]

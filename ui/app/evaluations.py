@@ -1,4 +1,4 @@
-"""Evaluation runs of a workspace: which parts a plan needs, and whether a run may go on."""
+"""Evaluation runs of a workspace: the parts that a plan needs, and whether a run can be resumed."""
 
 from __future__ import annotations
 
@@ -23,20 +23,21 @@ from rag.workspace import disk_errors
 from ui.app.judging import Judges
 
 if TYPE_CHECKING:
-    from rag.evaluation.dataset_store import DatasetStore, DatasetVersion
+    from rag.evaluation.dataset_store import DatasetVersion
     from rag.evaluation.summary import Summary
     from ui.app.models import Models
     from ui.app.releases import Releases
     from ui.app.stores import Stores
 
 _log = logging.getLogger(__name__)
-# Tables that are kept, and how many times as long as it took to make one it is good for while a run goes on.
 SUMMARIES = 32
+"""The number of cached tables."""
 STALE = 20.0
+"""While a run is active, a table stays valid for so many times the time it took to compute."""
 
 
 @dataclass
-class _Working:
+class _ActiveRun:
     """A run that this process works on in the background."""
 
     task: asyncio.Task[RunStatus]
@@ -45,62 +46,60 @@ class _Working:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """A table that was made, of so many answers; ``took`` in seconds."""
+class _CachedSummary:
+    """A table of the first ``count`` answers; times are in seconds."""
 
     summary: Summary
     status: RunStatus
     count: int
-    made: float
-    took: float
+    computed_at: float
+    duration: float
 
 
 class Evaluations:
-    """Begins, continues and reads evaluation runs."""
+    """Begins, resumes and reads evaluation runs."""
 
     def __init__(self, settings: Settings, stores: Stores, models: Models, releases: Releases) -> None:
-        from rag.evaluation.dataset_store import DatasetStore
-
         self._settings = settings
         self._stores = stores
         self._releases = releases
-        self._working: dict[str, _Working] = {}
-        self._summaries: dict[tuple[str, int], _Known] = {}
+        self._active: dict[str, _ActiveRun] = {}
+        self._summaries: dict[tuple[str, int], _CachedSummary] = {}
         self.runs = RunStore(stores.engine)
-        self.datasets: DatasetStore = DatasetStore(stores.engine)
+        self.datasets = stores.datasets
         self.judges = Judges(settings, stores, models)
 
     def start(self, run: Run) -> None:
-        """Work on a run in the background of the event loop that calls this; it ends by itself, or by ``stop``."""
+        """Work on a run in the background of the running event loop, until it ends or ``stop`` is called."""
         stop = asyncio.Event()
 
         def show(now: EvaluationProgress) -> None:
-            working.progress = now
+            active.progress = now
 
         task = asyncio.get_running_loop().create_task(self.work(run, stop, show))
-        working = self._working[run.id] = _Working(task, stop)
+        active = self._active[run.id] = _ActiveRun(task, stop)
         task.add_done_callback(lambda ended: self._ended(run.id, ended))
 
     def stop(self, run_id: str) -> bool:
-        """Stop a run of this process after the answers that are being given; whether there is one."""
-        working = self._working.get(run_id)
-        if working:
-            working.stop.set()
-        return working is not None
+        """Stop a run of this process after the current answers; return whether it was active."""
+        active = self._active.get(run_id)
+        if active:
+            active.stop.set()
+        return active is not None
 
     def progress(self, run_id: str) -> EvaluationProgress | None:
-        """How far a run of this process is; None where none is worked on, or nothing is answered yet."""
-        working = self._working.get(run_id)
-        return working.progress if working else None
+        """Return the progress of a run of this process; None if it is not active or nothing is answered yet."""
+        active = self._active.get(run_id)
+        return active.progress if active else None
 
     def is_working(self, run_id: str) -> bool:
         """Whether this process works on a run."""
-        return run_id in self._working
+        return run_id in self._active
 
     def _ended(self, run_id: str, task: asyncio.Task[RunStatus]) -> None:
-        del self._working[run_id]
+        del self._active[run_id]
         if not task.cancelled() and (error := task.exception()):
-            _log.error("The evaluation %s broke off: %s", run_id, error)
+            _log.error("The evaluation %s failed: %s", run_id, error)
 
     def begin(
         self,
@@ -110,28 +109,29 @@ class Evaluations:
         name: str = "",
         corpus: str = "",
         judge: str = "",
-        at_once: int = 4,
+        concurrency: int = 4,
     ) -> Run:
-        """A new run over a dataset, ``NAME`` or ``NAME@VERSION``; nothing is asked yet.
+        """Create a run over a dataset, ``NAME`` or ``NAME@VERSION``; nothing is asked yet.
 
         Raises:
             RagsmithError: The dataset, or a part that a variant needs, is missing.
         """
         version = self.datasets.resolve(dataset)
         if not variants:
-            raise SettingsError("There is no variant to answer.", fix="Write one a line: `NAME: SETTING=VALUE …`.")
+            raise SettingsError("A run must have a variant.", fix="Write one on a line: `NAME: SETTING=VALUE …`.")
         if not version.size:
             raise EvaluationError(
                 f"The dataset {version.name}@{version.version} is empty.", fix="Add cases to it."
             )
         pinned = tuple(self.pinned(variant) for variant in variants)
-        repeated = {each.name for each in pinned if [other.name for other in pinned].count(each.name) > 1}
+        names = [variant.name for variant in pinned]
+        repeated = {name for name in names if names.count(name) > 1}
         if repeated:
             raise SettingsError(
-                f"Two variants are called {', '.join(sorted(repeated))}.", fix="Give each a name of its own."
+                f"Two variants are called {', '.join(sorted(repeated))}.", fix="Give every variant its own name."
             )
         wanted = corpus or self._settings.corpus
-        # What it lacks is told before anything is asked.
+        # A problem with the judge is reported before anything is asked.
         opened = self.judges.of_answers(judge)
         plan = Plan(
             variants=pinned,
@@ -139,11 +139,11 @@ class Evaluations:
             corpus=wanted,
             judge=judge,
             judged_by=opened.identity,
-            at_once=at_once,
+            at_once=concurrency,
         )
         return self.runs.begin(
             plan,
-            name=name or " vs ".join(each.name for each in pinned),
+            name=name or " vs ".join(names),
             dataset=version.name,
             version=version.version,
             sha256=version.sha256,
@@ -157,13 +157,13 @@ class Evaluations:
         *,
         fresh: bool = False,
     ) -> RunStatus:
-        """Answer what a run has not answered yet.
+        """Answer the remaining questions of a run.
 
         Args:
-            run: Begun, or taken up with ``resume``.
-            stop: Set it to stop.
-            on_progress: Called after each answer.
-            fresh: Whether answers of earlier runs are not taken from the cache.
+            run: A run from ``begin`` or ``resume``.
+            stop: Stops the run when set.
+            on_progress: Called after every answer.
+            fresh: Whether to ignore the cached answers of earlier runs.
         """
         from rag.evaluation.cache import AnswerCache
 
@@ -188,15 +188,15 @@ class Evaluations:
         return status
 
     def resume(self, run_id: str) -> Run:
-        """Take up a run that was stopped, broken off or failed.
+        """Resume a run that was stopped or interrupted, or that failed.
 
         Raises:
-            EvaluationError: There is none, it has finished, or what it compares has changed since.
+            EvaluationError: There is no such run, it has finished, or what it compares has changed since.
         """
         self.runs.list(1)
         run = self.runs.get(run_id)
         if run.status in ("running", "finished"):
-            # It says so.
+            # Raises the fitting error.
             return self.runs.resume(run)
         changed = [
             variant.name
@@ -207,25 +207,25 @@ class Evaluations:
             changed.append("the judge")
         if changed:
             raise EvaluationError(
-                f"The run {run.id} cannot go on: of {', '.join(changed)} the settings, a model or the corpus have "
-                "changed since it began, and its answers would not compare.",
-                fix="Begin a new run; answers to what is unchanged come from the cache.",
+                f"The run {run.id} cannot be resumed: the settings, a model or the corpus of {', '.join(changed)} "
+                "have changed since it began, so its answers would not be comparable.",
+                fix="Begin a new run; unchanged answers come from the cache.",
             )
         return self.runs.resume(run)
 
     def dataset_of(self, run: Run) -> DatasetVersion:
-        """The dataset version that a run asks.
+        """Return the dataset version of a run.
 
         Raises:
-            DatasetError: It is not there any more.
+            DatasetError: It no longer exists.
         """
         return self.datasets.resolve(f"{run.dataset}@{run.dataset_version}")
 
     def variant_of(self, run: Run, name: str) -> int:
-        """The number of a variant.
+        """Return the number of a variant.
 
         Raises:
-            EvaluationError: The run has none of that name.
+            EvaluationError: The run has no variant of that name.
         """
         names = [variant.name for variant in run.plan.variants]
         if name not in names:
@@ -235,7 +235,7 @@ class Evaluations:
         return names.index(name)
 
     def answers(self, run: Run) -> Iterator[dict[str, Any]]:
-        """Every answer with its case, case by case, as plain data."""
+        """Yield every answer with its case, case by case, as plain data."""
         found = by_case([self.runs.cells(run.id, number) for number in range(len(run.plan.variants))])
         row = next(found, None)
         for position, case in enumerate(self.datasets.cases(self.dataset_of(run))):
@@ -247,22 +247,22 @@ class Evaluations:
             row = next(found, None)
 
     def size_of(self, run: Run) -> int:
-        """Cases of the dataset version that a run asks; 0 where it is not there any more."""
+        """Return the number of cases of a run's dataset version; 0 if it no longer exists."""
         try:
             return self.dataset_of(run).size
         except DatasetError:
             return 0
 
     def report(self, run: Run, baseline: int = 0, path: Path | None = None) -> Path:
-        """Write the report of a run, as far as it is.
+        """Write the report of a run, which may be unfinished.
 
         Args:
-            run: Which one.
-            baseline: Number of the variant that the others are compared with.
-            path: Where to; by default among the runs of the workspace.
+            run: The run.
+            baseline: The number of the variant that the others are compared with.
+            path: The file to write; by default among the runs of the workspace.
 
         Raises:
-            EvaluationError: It cannot be written.
+            EvaluationError: The file cannot be written.
         """
         from rag.evaluation.run_report import write_report
 
@@ -278,16 +278,16 @@ class Evaluations:
         return target
 
     def side(self, run: Run, variant: str = "") -> Side:
-        """A variant of a run, to be compared; by default the baseline.
+        """Return a variant of a run for a comparison; by default the baseline.
 
         Raises:
             EvaluationError: The run has no such variant.
-            DatasetError: Its dataset is not there any more.
+            DatasetError: The dataset no longer exists.
         """
         return Side(run, self.variant_of(run, variant) if variant else 0, self.dataset_of(run))
 
     def summary_against(self, run: Run, base: Side) -> tuple[Summary, tuple[str, ...]]:
-        """The table of a run with a variant of another run as its baseline, and what else differs between the two.
+        """Return the table of a run with a variant of another run as its baseline, and their other differences.
 
         Raises:
             EvaluationError: They have no answered case in common.
@@ -296,21 +296,21 @@ class Evaluations:
         from rag.evaluation.summary import read_columns, summarise_against
 
         mine = self.side(run)
-        # By the positions of this run's cases.
-        held = self.compare(mine, base).other
+        # Its cases are numbered as in this run.
+        baseline = self.compare(mine, base).other
         columns = [read_columns(self.runs, run, number) for number in range(len(run.plan.variants))]
         named = base.run.plan.variants[base.variant]
         outside = named.model_copy(update={"name": f"{named.name} of {base.run.name}"[:80]})
-        return summarise_against(run, mine.version.size, (outside, held), columns), differing(base, mine)
+        return summarise_against(run, mine.version.size, (outside, baseline), columns), differing(base, mine)
 
     def compare(self, one: Side, other: Side) -> Comparison:
-        """Two variants case by case; see ``rag.evaluation.compare.compare``."""
+        """Compare two variants case by case; see ``rag.evaluation.compare.compare``."""
         from rag.evaluation.compare import compare
 
         return compare(self.runs, self.datasets, one, other)
 
     def _publish(self, run_id: str) -> None:
-        """Write the report, and deliver the run to W&B; a failure there leaves the run as it is."""
+        """Write the report and deliver the run to W&B; a failed delivery leaves the run as it is."""
         from rag.evaluation.publish import publish
 
         run = self.runs.get(run_id)
@@ -326,45 +326,45 @@ class Evaluations:
             self.runs.mark_tracked(run.id, tracked)
 
     def summary(self, run: Run, baseline: int = 0) -> Summary:
-        """The table of a run, as far as it is."""
+        """Return the table of a run, which may be unfinished."""
         from rag.evaluation.summary import summarise
 
         return summarise(self.runs, run, self.dataset_of(run).size, baseline)
 
     def recent_summary(self, run: Run, baseline: int = 0) -> Summary:
-        """The same for a page that asks again and again: while a run is worked on it may be some seconds old."""
+        """Return a table that may be some seconds old while the run is active, for a page that polls."""
         count = self.runs.count(run.id)
         key = (run.id, baseline)
-        known = self._summaries.get(key)
+        cached = self._summaries.get(key)
         now = time.monotonic()
         if (
-            known
-            and known.status == run.status
-            and (known.count == count or now < known.made + STALE * known.took)
+            cached
+            and cached.status == run.status
+            and (cached.count == count or now < cached.computed_at + STALE * cached.duration)
         ):
-            return known.summary
+            return cached.summary
         summary = self.summary(run, baseline)
         ended = time.monotonic()
         self._summaries.pop(key, None)
-        self._summaries[key] = _Known(summary, run.status, count, ended, ended - now)
+        self._summaries[key] = _CachedSummary(summary, run.status, count, ended, ended - now)
         while len(self._summaries) > SUMMARIES:
             del self._summaries[next(iter(self._summaries))]
         return summary
 
     def pinned(self, variant: Variant) -> Variant:
-        """The variant with the version that its prompt's label names now."""
+        """Return the variant with the prompt version that its label names now."""
         named = self._releases.resolve(variant).prompt.label
         return variant.model_copy(update={"changes": {**variant.changes, "prompt": named}})
 
     def _state(self, variant: Variant, corpus: str) -> str:
-        """What decides the answers of a variant."""
+        """Return a hash of everything that decides the answers of a variant."""
         index = self._stores.index(corpus)
-        told = [
+        deciding = [
             self._releases.pipeline(corpus, variant).release.sha256,
-            # A release names the prompt that answers, and not those beside it.
+            # A release names only the prompt that answers.
             *(self._stores.prompt(name).sha256 for name in ("condense", "repair-json")),
             self._settings.openai.base_url,
             index.id,
             index.generation,
         ]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(deciding).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What works and what does not, and loading ahead of the first question."""
+"""The health of the app, and loading ahead of the first question."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """The strip at the top of the page: each part, whether it works, and what to do where it does not."""
+    """The status line of the page: the parts, whether they work, and what to do if they do not."""
 
     model: str
     model_ok: bool
@@ -36,7 +36,7 @@ class Health:
 
 
 class HealthCheck:
-    """Looks at what a question needs."""
+    """Checks and loads everything that a question needs."""
 
     def __init__(
         self, settings: Settings, stores: Stores, models: Models, releases: Releases, tracking: Tracking
@@ -48,7 +48,7 @@ class HealthCheck:
         self._tracking = tracking
 
     def check(self) -> Health:
-        """What works, and what does not."""
+        """Return which parts work."""
         settings, stores = self._settings, self._stores
         notices: list[str] = []
         index, index_ok = settings.corpus, False
@@ -68,9 +68,9 @@ class HealthCheck:
         return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))
 
     def warm(self) -> None:
-        """Load what the first question needs, and bring the sample up to date where it exists.
+        """Load what the first question needs, and update the sample corpus if it exists.
 
-        A failure is left to the first question, and to ``check``.
+        The first question and ``check`` report a failure.
         """
         for part in (self._answer_once, self._refresh_sample):
             try:
@@ -91,14 +91,14 @@ class HealthCheck:
             reader.read("warm up", [ReadPassage(hit.passage.text) for hit in hits])
 
     def _refresh_sample(self) -> None:
-        # It also repairs an index of the sample whose files are damaged, so that none can be opened.
+        # This also repairs an index of the sample whose files are too damaged to open.
         if self._stores.has_files(SAMPLE_CORPUS):
             self._stores.ensure_sample()
 
 
 @contextmanager
 def _noting(notices: list[str]) -> Iterator[None]:
-    """Add what fails to the notices."""
+    """Add a failure to the notices."""
     try:
         yield
     except RagsmithError as error:

@@ -1,4 +1,4 @@
-"""Models that judge: one answer by a rubric, or which of two answers is better."""
+"""Models as judges: they score one answer by a rubric, or choose the better of two."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Judges:
     models: Models
 
     def of_answers(self, model: str) -> Judge:
-        """Return a judge of single answers; for an empty name one that says nothing.
+        """Return a judge of single answers; for an empty name one that judges nothing.
 
         Raises:
             SettingsError: The model cannot judge.
@@ -40,7 +40,7 @@ class Judges:
         return ModelJudge(self.model(model, prompt), prompt, model, repair=self.stores.prompt("repair-json"))
 
     def model(self, name: str, prompt: PromptTemplate) -> BaseChatModel:
-        """Open a model as a judge's prompt wants it.
+        """Open a model with the settings of a judge's prompt.
 
         Raises:
             SettingsError: The model cannot judge.
@@ -52,6 +52,6 @@ class Judges:
             raise SettingsError(
                 f"The model {name} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
             )
-        # What a person set for answers is no concern of the judge.
+        # Decoding settings for answers do not apply to a judge.
         plain = self.settings.model_copy(update={"model": name, "decoding": DecodingSettings()})
         return self.models.language_model(with_prompt(plain, prompt.settings))

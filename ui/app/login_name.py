@@ -1,4 +1,4 @@
-"""The login name, which is kept with what a person saves."""
+"""The login name, which is saved with a user's changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that a process has opened, each once, however many variants use it."""
+"""The open models of a process, shared by all variants."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part")
 
-# Tokens of a follow-up that the small generator rewrites.
+# The maximum tokens of a follow-up that the small generator rewrites.
 REWRITTEN_TOKENS = 96
 
 
 class Models:
-    """Opens models by the settings that a caller passes; safe to use from several threads.
+    """Opens models by the settings of the caller, every one once; safe to use from several threads.
 
     Args:
-        workspace: Where converted models and adapters are.
+        workspace: The folder of converted models and adapters.
         settings: The encoder's settings; the tuned models share its precision.
         encoder: Returns the encoder, which may take seconds the first time.
     """
@@ -47,9 +47,9 @@ class Models:
         self._lock = threading.RLock()
 
     def reader(self, adapter: str) -> SpanReader | None:
-        """A tuned reader; None for an empty name, or where OpenVINO is missing.
+        """Return a tuned reader; None for an empty name, or without OpenVINO.
 
-        The first time on a machine it is converted, which takes some ten seconds.
+        The first use on a machine converts it, which takes about ten seconds.
 
         Raises:
             AdapterError: The adapter does not exist, or is not a reader.
@@ -66,7 +66,7 @@ class Models:
         return self._once("reader", adapter, opened)
 
     def generator(self, adapter: str) -> Generator:
-        """A small generator; the first time on a machine it is converted, as the reader is.
+        """Return a small generator; the first use on a machine converts it.
 
         Raises:
             AdapterError: The adapter does not exist, or is not a generator.
@@ -82,7 +82,7 @@ class Models:
         return self._once("generator", adapter, opened)
 
     def reranker(self, settings: RetrievalSettings) -> Reranker:
-        """A reranker; the first time on a machine it is converted, as the reader is.
+        """Return a reranker; the first use on a machine converts it.
 
         Raises:
             AdapterError: The adapter does not exist, or is not a reranker.
@@ -101,11 +101,11 @@ class Models:
         return self._once(f"reranker {depth}", adapter, opened)
 
     def engine(self, settings: Settings) -> LocalEngine:
-        """The language model in this process; loading it takes from seconds to a minute.
+        """Return the language model in this process; loading it takes from seconds to a minute.
 
         Raises:
-            ModelUnavailable: The model or an adapter is missing, damaged, too large or does not fit.
-            SettingsError: Another one is loaded already: two seldom fit into memory.
+            ModelUnavailable: The model or an adapter is missing, damaged or too large, or they do not match.
+            SettingsError: Another model is loaded already: two rarely fit into memory.
         """
         from rag.models.chat_models import open_engine
 
@@ -113,8 +113,8 @@ class Models:
             loaded = next((name for kind, name in self._opened if kind == "engine"), settings.model)
             if loaded != settings.model:
                 raise SettingsError(
-                    f"The model {settings.model} cannot be loaded beside {loaded}: a process holds one.",
-                    fix="Serve one of them (vLLM, llama.cpp, Ollama) and name it as openai:NAME.",
+                    f"The model {settings.model} cannot be loaded beside {loaded}: a process can load only one.",
+                    fix="Serve one of them (vLLM, llama.cpp, Ollama), and name it as openai:NAME.",
                 )
             engine = self._once("engine", settings.model, lambda: open_engine(settings, self._workspace))
         if settings.local.adapter:
@@ -124,7 +124,7 @@ class Models:
         return engine
 
     def language_model(self, settings: Settings) -> BaseChatModel:
-        """The model that the settings name, which must not be the embedded reader: that one needs a corpus.
+        """Return the model of the settings; not the embedded reader, which needs a corpus.
 
         Raises:
             RagsmithError: The model is missing, or cannot be used.
@@ -144,10 +144,10 @@ class Models:
         return open_remote_model(settings)
 
     def chat_model(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel:
-        """The model that writes answers about a corpus.
+        """Return the model that writes answers about a corpus.
 
         Args:
-            settings: Which model, and how it writes.
+            settings: The model and its decoding settings.
             lexical: Returns the lexical index of the corpus, for the embedded reader.
 
         Raises:
@@ -169,7 +169,7 @@ class Models:
         )
 
     def condenser(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel | None:
-        """The model that rewrites follow-ups; None carries words over."""
+        """Return the model that rewrites follow-ups; None if words are carried over instead."""
         from rag.models.chat_models import EMBEDDED
         from rag.models.decoding_support import without_form
 
@@ -181,7 +181,7 @@ class Models:
         return self.chat_model(without_form(settings), lexical)
 
     def adapter(self, settings: Settings) -> str:
-        """The identity of the adapter that answers; empty without one."""
+        """Return the identity of the adapter that answers; empty without one."""
         from rag.models.chat_models import EMBEDDED, GENERATOR, LOCAL
 
         if settings.model == EMBEDDED:
@@ -224,7 +224,7 @@ class Models:
         from rag.encoders.tuned_conversion import converted_network
 
         adapter = find_adapter(name, self._workspace)
-        # Before the conversion, which takes long.
+        # Fail before the conversion, which takes long.
         adapter.check_task(task)
         folder = converted_network(adapter, self._workspace.models)
         return folder, adapter, choose_precision(self._settings)[0]

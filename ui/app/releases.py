@@ -1,4 +1,4 @@
-"""The releases that answer questions, each with its chain, kept ready between two questions."""
+"""The releases that answer questions, and their chains, which are reused between questions."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from ui.app.stores import Stores
 
 PIPELINES = 32
-"""Pipelines that are kept ready."""
+"""The number of cached pipelines."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSettings:
-    """What holds for a variant.
+    """The settings and the prompt of a variant.
 
     Attributes:
-        settings: The settings of the process, as the prompt and the variant change them.
-        prompt: The version that answers.
+        settings: The settings of the process with the changes of the prompt and the variant.
+        prompt: The prompt version that answers.
     """
 
     settings: Settings
@@ -44,7 +44,7 @@ class ResolvedSettings:
 
 @dataclass(frozen=True, slots=True)
 class ChainPrompts:
-    """The prompts of a chain, as their labels point now."""
+    """The prompts of a chain, in the versions that their labels name now."""
 
     answer: PromptTemplate
     condense: PromptTemplate
@@ -53,7 +53,7 @@ class ChainPrompts:
 
 @dataclass(frozen=True, slots=True)
 class _Ingredients:
-    """What a pipeline was built from: while it is equal, the pipeline is up to date."""
+    """The parts that a pipeline was built from; the pipeline is valid while they stay equal."""
 
     settings: Settings
     prompts: ChainPrompts
@@ -61,13 +61,13 @@ class _Ingredients:
 
 
 class Releases:
-    """Builds what answers a question; safe to use from several threads.
+    """Builds the assistants that answer questions; safe to use from several threads.
 
     Args:
         settings: The settings of the process, which variants change.
-        stores: Corpora, prompts and traces.
-        models: The models that were opened.
-        on_traced: Called after a trace was written.
+        stores: The stores with corpora, prompts and traces.
+        models: The open models.
+        on_traced: Called after a trace is written.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Releases:
 
     @shared_property
     def gate(self) -> AnswerGate:
-        """How many answers are written at the same time."""
+        """The gate that limits concurrent answers."""
         from rag.answering.answer_gate import AnswerGate
 
         limits = self._settings.limits
@@ -91,7 +91,7 @@ class Releases:
 
     @shared_property
     def prices(self) -> PriceList:
-        """What tokens and seconds cost."""
+        """The prices of tokens and seconds."""
         from rag.tracing.cost import load_prices
 
         return load_prices(self._settings.cost)
@@ -100,8 +100,8 @@ class Releases:
         """Return an assistant whose answers are traced and priced.
 
         Args:
-            variant: What it changes of the settings; None changes nothing.
-            gate: Decides when an answer may begin; None lets every answer begin at once.
+            variant: Changes to the settings; None for none.
+            gate: Limits concurrent answers; None for no limit.
         """
         return Assistant(
             lambda corpus: self.pipeline(corpus, variant),
@@ -113,11 +113,11 @@ class Releases:
         )
 
     def resolve(self, variant: Variant | None = None) -> ResolvedSettings:
-        """Apply the settings that the prompt wants, then the variant's own changes.
+        """Apply the settings of the prompt, then the variant's own changes.
 
         Raises:
             PromptError: The prompt is missing or malformed.
-            SettingsError: The variant changes what it cannot change, or to what is out of range.
+            SettingsError: The variant changes a fixed setting, or a value is out of range.
         """
         from rag.evaluation.variants import with_changes, with_prompt
 
@@ -127,11 +127,11 @@ class Releases:
         return ResolvedSettings(with_changes(with_prompt(named, prompt.settings), changes), prompt)
 
     def retriever(self, corpus: str = "", retrieval: RetrievalSettings | None = None) -> Retriever:
-        """Return what searches a corpus; empty for the one in the settings.
+        """Return the retriever of a corpus.
 
         Args:
-            corpus: Its name.
-            retrieval: How it is searched; by default as the settings say.
+            corpus: The name of the corpus; empty for the one in the settings.
+            retrieval: The settings of the search; by default those of the process.
 
         Raises:
             CorpusError: The corpus does not exist.
@@ -151,20 +151,20 @@ class Releases:
         return retriever.using(retrieval, self._models.reranker(retrieval)) if retrieval else retriever
 
     def _compile_beside_chroma(self) -> None:
-        """Compile the encoder's form for questions, which an ingestion never needs, while Chroma opens."""
+        """Compile the encoder for questions, which ingestion does not need, while Chroma opens."""
         with ThreadPoolExecutor(1, thread_name_prefix="encoder") as side:
             side.submit(self._stores.encoder.embed, ["ready"])
             _ = self._stores.corpora
 
     def pipeline(self, corpus: str = "", variant: Variant | None = None) -> Pipeline:
-        """Return the chain of a corpus with its release, built at the first question.
+        """Return the release of a corpus with its chain, which is built at the first question.
 
         Raises:
-            RagsmithError: A part of it is missing.
+            RagsmithError: A part of the release is missing.
         """
         name = corpus or self._settings.corpus
         with self.lock:
-            # First of all: a missing corpus is the first thing to report.
+            # A missing corpus is the first problem to report.
             self.retriever(name)
             # A label may have been moved since the last question, here or by another process.
             resolved = self.resolve(variant)
@@ -175,7 +175,7 @@ class Releases:
             known, pipeline = self._pipelines.pop(key, (None, None))
             if pipeline is None or known != ingredients:
                 pipeline = self._build(name, ingredients)
-            # The one that was used last stands last, and the first ones go.
+            # The dictionary is in order of last use, and the oldest entries are dropped.
             self._pipelines[key] = (ingredients, pipeline)
             while len(self._pipelines) > PIPELINES:
                 del self._pipelines[next(iter(self._pipelines))]

@@ -1,4 +1,4 @@
-"""A property that is computed once, whichever thread reads it first."""
+"""A property that is computed only once, even with several threads."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any, Generic, TypeVar
 Part = TypeVar("Part")
 
 
-class shared_property(Generic[Part]):  # noqa: N801 - it is used like `property`
-    """Like ``functools.cached_property``, under the ``lock`` of the object that has it.
+class shared_property(Generic[Part]):  # noqa: N801 - used like `property`
+    """A ``functools.cached_property`` that computes its value under the ``lock`` of its object.
 
-    ``functools.cached_property`` lets two threads compute the value twice: two databases would be opened.
+    Without the lock two threads could compute the value twice, and open two databases.
     """
 
     def __init__(self, compute: Callable[[Any], Part]) -> None:

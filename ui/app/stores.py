@@ -1,4 +1,4 @@
-"""What a workspace keeps: corpora, traces, conversations and prompts, each opened at its first use."""
+"""The stores of a workspace, opened at first use: corpora, traces, conversations, prompts and datasets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag.errors import PromptError
+from rag.errors import prompt_errors
 from rag.settings import Settings
 from rag.workspace import Workspace
 from ui.app.shared_property import shared_property
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from prompts import PromptLibrary, PromptTemplate
     from rag.answering.conversation_store import ConversationStore
     from rag.encoders import Encoder
+    from rag.evaluation.candidates import CandidateStore
+    from rag.evaluation.dataset_store import DatasetStore
     from rag.indexing.corpora import Corpora
     from rag.indexing.corpus_index import CorpusIndex
     from rag.indexing.dense_index import ChromaStore
@@ -33,8 +35,8 @@ class Stores:
     """The stores of a workspace; safe to use from several threads.
 
     Args:
-        settings: Where the stores are, which encoder the indexes use, and how files are read.
-        workspace: The folder of those that have no URL of their own.
+        settings: The URLs of the stores, the encoder of the indexes, and the limits of ingestion.
+        workspace: The folder of the stores without a URL.
     """
 
     def __init__(self, settings: Settings, workspace: Workspace) -> None:
@@ -55,14 +57,14 @@ class Stores:
 
     @shared_property
     def encoder(self) -> Encoder:
-        """The encoder; the first time on a machine it is converted, which takes some ten seconds."""
+        """The encoder; its first use on a machine converts it, which takes about ten seconds."""
         from rag.encoders import open_encoder
 
         return open_encoder(self._settings.encoder, self.workspace)
 
     @shared_property
     def chroma(self) -> ChromaStore:
-        """The vectors."""
+        """The vector store."""
         from rag.indexing.dense_index import ChromaStore
 
         chroma = ChromaStore(self.workspace, self._settings.chroma_url)
@@ -72,13 +74,13 @@ class Stores:
     @shared_property
     def corpora(self) -> Corpora:
         """The corpora and their indexes."""
-        # Both bring numpy in, whose modules import each other: two threads at once may meet half of one.
+        # Both threads import numpy, whose circular imports fail if two threads start them at once.
         import numpy.typing  # noqa: F401
 
         from rag.indexing.corpora import Corpora
 
         chroma = self.chroma
-        # Chroma and the encoder take about half a second each, and neither waits for the other.
+        # Chroma and the encoder both take about half a second to open, so they open in parallel.
         with ThreadPoolExecutor(1, thread_name_prefix="chroma") as side:
             side.submit(lambda: chroma.client)
             encoder = self.encoder
@@ -86,7 +88,7 @@ class Stores:
 
     @shared_property
     def traces(self) -> TraceStore:
-        """The traces; what an earlier process left running is marked as interrupted."""
+        """The traces; those that an earlier process left running are marked as interrupted."""
         from rag.tracing.trace_store import TraceStore
 
         store = TraceStore(self.engine)
@@ -102,30 +104,40 @@ class Stores:
 
     @shared_property
     def prompts(self) -> PromptLibrary:
-        """The prompts of the workspace, and those that ship."""
+        """The prompts of the workspace, and the shipped ones."""
         from prompts import PromptLibrary
 
         return PromptLibrary(self.workspace.prompts)
 
+    @shared_property
+    def datasets(self) -> DatasetStore:
+        """The evaluation datasets."""
+        from rag.evaluation.dataset_store import DatasetStore
+
+        return DatasetStore(self.engine)
+
+    @shared_property
+    def candidates(self) -> CandidateStore:
+        """The questions proposed for datasets."""
+        from rag.evaluation.candidates import CandidateStore
+
+        return CandidateStore(self.engine)
+
     def prompt(self, reference: str) -> PromptTemplate:
-        """Find a prompt of the workspace, or one that ships.
+        """Find a prompt of the workspace, or a shipped one.
 
         Raises:
-            PromptError: It does not exist, or is malformed.
+            PromptError: The prompt does not exist, or is malformed.
         """
-        from prompts import PromptTemplateError
-
-        try:
+        with prompt_errors("Correct the file, or the setting prompt."):
             return self.prompts.find(reference)
-        except PromptTemplateError as error:
-            raise PromptError(str(error), fix="Correct the file, or the setting prompt.") from error
 
     def corpus_names(self) -> list[str]:
-        """The names of all corpora."""
+        """Return the names of all corpora."""
         return [summary.name for summary in self.corpora.summaries()]
 
     def has_files(self, corpus: str) -> bool:
-        """Whether a corpus exists and is not empty: cheap, without the encoder and Chroma."""
+        """Whether a corpus exists and is not empty; this opens neither the encoder nor Chroma."""
         from sqlalchemy import select
 
         from rag import tables as db
@@ -137,7 +149,7 @@ class Stores:
             return connection.execute(named.limit(1)).first() is not None
 
     def index(self, corpus: str = "") -> CorpusIndex:
-        """The index of a corpus; empty for the one in the settings.
+        """Return the index of a corpus; empty for the one in the settings.
 
         Raises:
             CorpusError: The corpus does not exist.
@@ -160,12 +172,12 @@ class Stores:
         from rag.indexing.ingestion import ingest
 
         limits = ParseLimits.of(self._settings.ingest)
-        # The loader's process starts while the stores are opened.
+        # The loader's process starts while the stores open.
         with self.workspace.writing(f"ingest into {corpus}"), IsolatedLoader(limits) as loader:
             return ingest(self.corpora.ensure(corpus), paths, loader, on_progress=on_progress, stop=stop)
 
     def ensure_sample(self, on_progress: Callable[[IngestProgress], None] = lambda _: None) -> None:
-        """Add the handbook as a corpus, or bring it up to date with its pages."""
+        """Add the handbook as the sample corpus, or bring it up to date with its pages."""
         pages = sample_pages()
         if pages is not None:
             self.ingest(SAMPLE_CORPUS, [pages], on_progress)
@@ -179,6 +191,6 @@ class Stores:
 
 
 def sample_pages() -> Path | None:
-    """The handbook's folder, beside the packages; None where it was left out."""
+    """Return the handbook's folder, beside the packages; None if it was left out."""
     pages = Path(__file__).parents[2] / "corpora" / "handbook" / "pages"
     return pages if pages.is_dir() else None

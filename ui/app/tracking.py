@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ui.app.stores import Stores
 
 CLOSING_S = 10.0
-"""How long closing waits for traces that are on their way to W&B."""
+"""Seconds that closing waits for the delivery of traces to W&B."""
 
 
 class Tracking:
-    """Opens the tracker at its first use: a command that answers nothing starts no W&B run."""
+    """Opens the tracker at first use, so that a command without questions starts no W&B run."""
 
     def __init__(self, settings: Settings, stores: Stores) -> None:
         self._settings = settings
@@ -28,7 +28,7 @@ class Tracking:
 
     @shared_property
     def tracker(self) -> Tracker:
-        """The tracker of this process; an object that does nothing where tracking is off."""
+        """The tracker of this process; it does nothing if tracking is off."""
         from rag.tracing.wandb_tracker import open_tracker
 
         settings, stores = self._settings, self._stores

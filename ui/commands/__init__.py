@@ -1,1 +1,1 @@
-"""The commands of the command line, a file each, imported when they are called."""
+"""The commands of the command line, one file per command, imported when called."""

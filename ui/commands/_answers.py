@@ -1,4 +1,4 @@
-"""An answer in the terminal: streamed, then its sources; or as one object."""
+"""Printing an answer: streamed text with its sources, or one JSON object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
 from rag.types import Answer, Token
 from ui.app.claims import claims_of
-from ui.commands._terminal_text import note, one_line, print_json, visible
+from ui.commands._terminal_text import one_line, print_json, visible
 
 if TYPE_CHECKING:
     from rag.types import Citation, Hit
@@ -21,10 +21,10 @@ _MARKER = re.compile(r"\s*\[\d+\]")
 
 
 async def show(stream: AnswerStream) -> Answer:
-    """Print an answer while it comes, and its sources when it is done.
+    """Print an answer while it is written, then its sources.
 
     Returns:
-        The answer; of a failed one only what had come of it is printed.
+        The answer; if it failed, only the text that had arrived is printed.
     """
     partial = PartialAnswer()
     try:
@@ -34,7 +34,7 @@ async def show(stream: AnswerStream) -> Answer:
                 click.echo(visible(event.text), nl=False)
     finally:
         await stream.close()
-    assert partial.answer is not None  # noqa: S101 - an answer that is not stopped ends with Done
+    assert partial.answer is not None  # noqa: S101 - a stream that is not stopped ends with Done
     _finish(partial.text, partial.answer)
     return partial.answer
 
@@ -48,8 +48,8 @@ def print_answer(number: str | int, question: str, answer: Answer) -> None:
             "answer": answer.text,
             "status": answer.status,
             "error": answer.error,
-            "citations": [_citation(each) for each in answer.citations],
-            "sources": [_source(each) for each in answer.hits],
+            "citations": [_citation(citation) for citation in answer.citations],
+            "sources": [_source(hit) for hit in answer.hits],
             "spans": [list(span) for span in answer.spans],
             "cut": answer.cut,
             "unread": answer.unread,
@@ -68,7 +68,7 @@ def print_answer(number: str | int, question: str, answer: Answer) -> None:
 
 
 def quote_of(citation: Citation) -> str | None:
-    """The cited words; None where they could not be found in the passage."""
+    """Return the cited words; None if they are not in the passage."""
     passage = citation.hit.passage
     if citation.start is None or citation.end is None:
         return None
@@ -110,7 +110,7 @@ def _finish(streamed: str, answer: Answer) -> None:
 
 
 def _words(text: str) -> str:
-    """A text without markers and white space: checking an answer may drop a marker that points at nothing."""
+    """Return a text without markers and white space: the check may drop a marker that cites no passage."""
     return "".join(_MARKER.sub("", text).split())
 
 
@@ -143,8 +143,3 @@ def _citation(citation: Citation) -> dict[str, Any]:
 def _source(hit: Hit) -> dict[str, Any]:
     passage = hit.passage
     return {"source": passage.source, "name": passage.name, "page": passage.page, "score": hit.score}
-
-
-def tell_failure(answer: Answer, number: str | int) -> None:
-    """Name a question of many that failed, on stderr."""
-    note(f"Question {number} failed: {one_line(answer.error)}")

@@ -1,4 +1,4 @@
-"""The app of one command: opened, made ready, and closed however the command ends."""
+"""The app of one command: opened, prepared, and closed however the command ends."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ui.app.releases import Releases
     from ui.app.stores import Stores
 
-# Ended by the system, by a supervisor, or with the terminal: the status is 128 and the signal's number.
+# Sent by the system, a supervisor or a closing terminal; the exit status is 128 plus the signal's number.
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
 
 
@@ -33,26 +33,26 @@ def command_app(context: Context, **flags: Any) -> Iterator[App]:
 
     Args:
         context: The options before the command's name.
-        flags: The command's own settings; None is not given.
+        flags: The command's own settings; None means not given.
 
     Raises:
-        RagsmithError: The settings or the workspace are not usable.
+        RagsmithError: The settings or the workspace cannot be used.
     """
-    _write_what_can_be_written()
-    with _one_line_logs(context.debug), _ended_in_order():
+    _replace_unwritable_characters()
+    with _one_line_logs(context.debug), _exit_on_signals():
         from ui.app.app import open_app
 
         app = open_app(context.settings_with(**flags))
         try:
             yield app
         finally:
-            # What waits for W&B is delivered here; a second SIGTERM must not cut it off.
+            # Queued traces are delivered to W&B here; a second SIGTERM must not interrupt that.
             with handling(lambda _number, _frame: None):
                 app.close()
 
 
 def prepare_encoder(settings: Settings, stores: Stores) -> None:
-    """Load the encoder, saying so where that takes long, and what runs less well than it could.
+    """Load the encoder; announce a conversion, which takes long, and a slower runtime.
 
     Raises:
         EncoderError: The encoder is missing, altered or cannot run.
@@ -64,15 +64,15 @@ def prepare_encoder(settings: Settings, stores: Stores) -> None:
     wanted = settings.encoder
     on_gpu = wanted.device == "cuda" or (wanted.device == "auto" and gpu_present())
     if not on_gpu and not converted_folder(locate_model(wanted), stores.workspace.models).is_dir():
-        note("Preparing the encoder for this machine; this happens once and takes some ten seconds.")
-    # It opens Chroma at the same time, which every command with an encoder needs as well.
+        note("Preparing the encoder for this machine; this happens once and takes about ten seconds.")
+    # Opens Chroma at the same time, which every command that uses the encoder needs too.
     _ = stores.corpora
     if stores.encoder.notice:
         note(stores.encoder.notice)
 
 
 def prepare_corpus(settings: Settings, stores: Stores, releases: Releases, corpus: str | None) -> str:
-    """Load the encoder and open the corpus of a question; the sample is brought in where it is asked and missing.
+    """Load the encoder and open the corpus of a question; add the sample corpus if it is asked and missing.
 
     Returns:
         The corpus's name.
@@ -83,7 +83,7 @@ def prepare_corpus(settings: Settings, stores: Stores, releases: Releases, corpu
     name = corpus or settings.corpus
     prepare_encoder(settings, stores)
     if lacks_sample(stores, name):
-        note(f"Bringing in the sample corpus {name}; this happens once and takes some ten seconds.")
+        note(f"Adding the sample corpus {name}; this happens once and takes about ten seconds.")
         stores.ensure_sample()
     releases.retriever(name)
     for notice in stores.corpora.notices():
@@ -92,10 +92,10 @@ def prepare_corpus(settings: Settings, stores: Stores, releases: Releases, corpu
 
 
 def lacks_sample(stores: Stores, name: str) -> bool:
-    """Whether a corpus is the sample, and has to be brought in before it can be asked."""
+    """Whether a corpus is the sample and must be added before it can be asked."""
     from ui.app.stores import SAMPLE_CORPUS
 
-    # One whose first ingestion was interrupted exists, and is empty.
+    # After an interrupted first ingestion it exists but is empty.
     return name == SAMPLE_CORPUS and not any(
         summary.name == name and summary.current and summary.files for summary in stores.corpora.summaries()
     )
@@ -103,7 +103,7 @@ def lacks_sample(stores: Stores, name: str) -> bool:
 
 @contextmanager
 def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Let a handler meet the signals that end a process; ignored ones (``nohup``) stay ignored."""
+    """Handle the signals that end a process; ignored ones (``nohup``) stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -119,7 +119,7 @@ def handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 
 @contextmanager
-def _ended_in_order() -> Iterator[None]:
+def _exit_on_signals() -> Iterator[None]:
     def leave(number: int, _frame: Any) -> None:
         raise SystemExit(128 + number)
 
@@ -129,13 +129,13 @@ def _ended_in_order() -> Iterator[None]:
 
 @contextmanager
 def _one_line_logs(debug: bool) -> Iterator[None]:
-    """Warnings of the libraries and our own on stderr, a line each; tracebacks are for ``--debug``."""
+    """Print every warning on one line of stderr; tracebacks only with ``--debug``."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if debug and record.exc_info:
                 traceback.print_exception(*record.exc_info)
-            # What ended in an exception reaches the person as the error of the command.
+            # A warning about an exception is left out: the command reports the exception.
             if debug or not record.exc_info:
                 from rag.redaction import redact
 
@@ -149,8 +149,8 @@ def _one_line_logs(debug: bool) -> Iterator[None]:
         logging.getLogger().removeHandler(handler)
 
 
-def _write_what_can_be_written() -> None:
-    """A terminal without UTF-8 gets question marks, not an error."""
+def _replace_unwritable_characters() -> None:
+    """Print question marks, instead of failing, on a terminal without UTF-8."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="replace")

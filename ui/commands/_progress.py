@@ -1,4 +1,4 @@
-"""How far an ingestion is, on stderr: a bar on a terminal, now and then a line elsewhere."""
+"""Progress on stderr: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -6,28 +6,73 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ui.commands._terminal_text import counted, note
 
 if TYPE_CHECKING:
     from rag.indexing.ingestion import IngestProgress
 
+Progress = TypeVar("Progress")
+
 LINE_EVERY_S = 5.0
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[IngestProgress], None]]:
-    """What an ingestion is to call with its progress."""
-    if sys.stderr.isatty():
-        with _bar() as show:
-            yield show
-    else:
-        yield _lines()
+def shown_progress(
+    describe: Callable[[Progress], str],
+    extent: Callable[[Progress], tuple[float, float | None]],
+    is_last: Callable[[Progress], bool] = lambda _: False,
+) -> Iterator[Callable[[Progress], None]]:
+    """Yield a function that shows the progress it is called with.
+
+    Args:
+        describe: Puts progress into words.
+        extent: Returns how much is done, and of how much; None if that is unknown.
+        is_last: Whether progress is printed although the last line is less than ``LINE_EVERY_S`` old.
+    """
+    if not sys.stderr.isatty():
+        last = time.monotonic()
+
+        def print_line(now: Progress) -> None:
+            nonlocal last
+            if time.monotonic() - last >= LINE_EVERY_S or is_last(now):
+                last = time.monotonic()
+                note(describe(now))
+
+        yield print_line
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
+    with Bar(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+        task = bar.add_task("starting", total=None)
+
+        def move_bar(now: Progress) -> None:
+            done, total = extent(now)
+            bar.update(task, description=describe(now), completed=done, total=total)
+
+        yield move_bar
 
 
-def told(now: IngestProgress) -> str:
-    """``12/40 files, 812 passages, 96 passages/s, 0:41 left``."""
+@contextmanager
+def ingest_progress() -> Iterator[Callable[[IngestProgress], None]]:
+    """Yield the function that an ingestion calls with its progress."""
+    started = time.monotonic()
+
+    def elapsed(now: IngestProgress) -> tuple[float, float | None]:
+        # By time and not by files: one file may have a thousand pages.
+        passed = time.monotonic() - started
+        return passed, None if now.seconds_left is None else passed + now.seconds_left
+
+    with shown_progress(describe, elapsed) as show:
+        yield show
+
+
+def describe(now: IngestProgress) -> str:
+    """Return ``12/40 files, 812 passages, 96 passages/s, 0:41 left``."""
     parts = [f"{now.files_done:,}/{now.files_total:,} files", counted(now.passages, "passage")]
     if now.passages:
         parts.append(f"{now.passages_per_s:,.0f} passages/s")
@@ -37,39 +82,7 @@ def told(now: IngestProgress) -> str:
 
 
 def clock(duration_s: float) -> str:
-    """``0:41``, ``1:02:03``."""
+    """Return ``0:41`` or ``1:02:03``."""
     minutes, seconds = divmod(round(duration_s), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-
-
-def _lines() -> Callable[[IngestProgress], None]:
-    last = time.monotonic()
-
-    def show(now: IngestProgress) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            note(told(now))
-
-    return show
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[IngestProgress], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    console = Console(stderr=True, highlight=False)
-    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
-    started = time.monotonic()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("reading", total=None)
-
-        def show(now: IngestProgress) -> None:
-            # By time and not by files: a file of a thousand pages is one of many.
-            passed = time.monotonic() - started
-            total = None if now.seconds_left is None else passed + now.seconds_left
-            bar.update(task, description=told(now), completed=passed, total=total)
-
-        yield show

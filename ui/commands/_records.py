@@ -1,4 +1,4 @@
-"""Files with a question or a query on each line."""
+"""Files with one question or query per line."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ui.commands._terminal_text import note, unpaired
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One line: its id as it was given, and its text."""
+    """One line of a file: its id as given, and its text."""
 
     id: str | int
     text: str
 
 
 def read_records(path: Path, names: Sequence[str], on_bad: Callable[[int, str], None]) -> Iterator[Record]:
-    """The records of a JSONL file, as they are read.
+    """Yield the records of a JSONL file as they are read.
 
     Args:
         path: The file.
-        names: Fields that may hold the text; the first that is there counts.
-        on_bad: Called with the number of a line, from 1, that is no record, and the reason; the others go on.
+        names: Fields that may hold the text; the first one present counts.
+        on_bad: Called with the number, from 1, of every invalid line, and the reason; reading goes on.
 
     Raises:
         click.UsageError: The file cannot be read.
@@ -46,30 +46,30 @@ def read_records(path: Path, names: Sequence[str], on_bad: Callable[[int, str], 
 
 def _record(line: bytes, names: Sequence[str]) -> Record:
     try:
-        told = json.loads(line.decode("utf-8-sig"))
+        fields = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
+        raise ValueError("it must be UTF-8") from None
     except (ValueError, RecursionError):
-        raise ValueError("it is not JSON") from None
-    if not isinstance(told, dict):
-        raise ValueError("it is no JSON object")
-    number = told.get("id", told.get("_id"))
+        raise ValueError("it must be JSON") from None
+    if not isinstance(fields, dict):
+        raise ValueError("it must be a JSON object")
+    number = fields.get("id", fields.get("_id"))
     if isinstance(number, bool) or not isinstance(number, str | int):
-        raise ValueError("it has no id that is a text or a whole number")
-    text = next((told[name] for name in names if name in told), None)
+        raise ValueError("its id must be a string or an integer")
+    text = next((fields[name] for name in names if name in fields), None)
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"it has no text in {' or '.join(names)}")
+        raise ValueError(f"it must have text in {' or '.join(names)}")
     return Record(number, unpaired(text))
 
 
 class BadLines:
-    """Names the bad lines of a file on stderr, and remembers that there were some."""
+    """Reports the invalid lines of a file on stderr, and counts them."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.count = 0
 
     def __call__(self, number: int, reason: str) -> None:
-        """Name one."""
+        """Report and count a line."""
         self.count += 1
-        note(f"{self._path}, line {number} is left out: {reason}.")
+        note(f"{self._path}, line {number} is skipped: {reason}.")

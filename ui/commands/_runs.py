@@ -1,19 +1,15 @@
-"""Evaluation runs in a terminal: following one, and its table."""
+"""Evaluation runs in a terminal: following a run, and its table."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ui.commands._console import open_console
-from ui.commands._progress import clock
+from ui.commands._progress import clock, shown_progress
 from ui.commands._terminal_text import counted, note, one_line
 
 if TYPE_CHECKING:
@@ -24,17 +20,15 @@ if TYPE_CHECKING:
     from rag.evaluation.summary import Summary
     from ui.app.evaluations import Evaluations
 
-LINE_EVERY_S = 5.0
-
 json_option = click.option("--json", "json_wanted", is_flag=True, help="Print one JSON object.")
 which = click.argument("run", metavar="[RUN]", required=False)
 
 
 def work(evaluations: Evaluations, run: Run, *, fresh: bool) -> RunStatus:
-    """Work on a run to its end. Ctrl-C stops it after the answers that are being given, twice at once.
+    """Work on a run to its end. Ctrl-C stops it after the current answers, a second one at once.
 
     Raises:
-        KeyboardInterrupt: It was stopped at once.
+        KeyboardInterrupt: The run was stopped at once.
     """
 
     async def followed() -> RunStatus:
@@ -46,11 +40,11 @@ def work(evaluations: Evaluations, run: Run, *, fresh: bool) -> RunStatus:
             if stop.is_set():
                 task.cancel()
             stop.set()
-            note("Stopping after the answers that are being given; once more stops at once.")
+            note("Stopping after the current answers; Ctrl-C again stops at once.")
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, leave)
-        with _progress() as show:
+        with shown_progress(_describe, lambda now: (now.done, now.total), _is_complete) as show:
             return await evaluations.work(run, stop, show, fresh=fresh)
 
     try:
@@ -60,7 +54,7 @@ def work(evaluations: Evaluations, run: Run, *, fresh: bool) -> RunStatus:
 
 
 def print_summary(summary: Summary) -> None:
-    """The table of a run: a row for each measure, a column for each variant."""
+    """Print the table of a run, with a row for every metric and a column for every variant."""
     from rich.table import Table
 
     from rag.evaluation.metric_formatting import format_interval, format_metric
@@ -93,11 +87,11 @@ def print_summary(summary: Summary) -> None:
         parts += [f"{variant.failed:,} failed"] if variant.failed else []
         console.print(f"{one_line(variant.name)}: {', '.join(parts)}", style="dim")
     if run.status != "finished":
-        console.print(f"This run is {run.status}: the figures are of what is there.", style="yellow")
+        console.print(f"This run is {run.status}: the metrics are of the answers so far.", style="yellow")
 
 
-def as_json(summary: Summary) -> dict[str, Any]:
-    """The same for a program."""
+def summary_as_json(summary: Summary) -> dict[str, Any]:
+    """Return the table of a run for programs."""
     from dataclasses import asdict
 
     run = summary.run
@@ -123,24 +117,24 @@ def as_json(summary: Summary) -> dict[str, Any]:
     }
 
 
-def change_cell(measure: Metric, change: Estimate | None) -> Any:
-    """A difference with its sign: surely better, surely worse, or neither."""
+def change_cell(metric: Metric, change: Estimate | None) -> Any:
+    """Return a signed difference, marked as surely better, surely worse, or neither."""
     from rich.text import Text
 
     from rag.evaluation.metric_formatting import format_change, is_better
 
     if change is None:
         return ""
-    sure = is_better(measure, change)
+    sure = is_better(metric, change)
     style = {True: "green", False: "red", None: "dim"}[sure]
-    return Text(format_change(measure, change) + {True: " ▲", False: " ▼", None: " ·"}[sure], style=style)
+    return Text(format_change(metric, change) + {True: " ▲", False: " ▼", None: " ·"}[sure], style=style)
 
 
 def chosen_run(evaluations: Evaluations, run: str | None) -> Run:
-    """The run that is named, else the newest one.
+    """Return the named run, else the newest one.
 
     Raises:
-        EvaluationError: There is none.
+        EvaluationError: There is no such run.
     """
     from rag.errors import EvaluationError
 
@@ -148,11 +142,11 @@ def chosen_run(evaluations: Evaluations, run: str | None) -> Run:
     if run is not None:
         return evaluations.runs.get(run)
     if not newest:
-        raise EvaluationError("There is no run yet.", fix="`ragsmith eval run DATASET` begins one.")
+        raise EvaluationError("There is no run yet.", fix="Start one with `ragsmith eval run DATASET`.")
     return newest[0]
 
 
-def _told(now: EvaluationProgress) -> str:
+def _describe(now: EvaluationProgress) -> str:
     parts = [f"{now.done:,}/{now.total:,} answers"]
     parts += [f"{now.cached:,} from the cache"] if now.cached else []
     parts += [f"{now.failed:,} failed"] if now.failed else []
@@ -160,28 +154,5 @@ def _told(now: EvaluationProgress) -> str:
     return ", ".join(parts)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[EvaluationProgress], None]]:
-    """A bar on a terminal, now and then a line elsewhere."""
-    if not sys.stderr.isatty():
-        last = time.monotonic()
-
-        def line(now: EvaluationProgress) -> None:
-            nonlocal last
-            if time.monotonic() - last >= LINE_EVERY_S or now.done == now.total:
-                last = time.monotonic()
-                note(_told(now))
-
-        yield line
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    columns = (BarColumn(bar_width=24), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
-        task = bar.add_task("asking", total=None)
-
-        def show(now: EvaluationProgress) -> None:
-            bar.update(task, description=_told(now), completed=now.done, total=now.total)
-
-        yield show
+def _is_complete(now: EvaluationProgress) -> bool:
+    return now.done == now.total

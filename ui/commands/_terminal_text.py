@@ -1,4 +1,4 @@
-"""What may go to a terminal: text of others made harmless, and JSON that any reader takes."""
+"""Safe output for a terminal: text without control characters, and JSON that any reader accepts."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Any
 
 import click
 
-# Control characters move the cursor, change colours and titles, or answer back as if typed; embeddings and
-# overrides of the text's direction turn round what follows them; a lone surrogate cannot be written at all.
+# Control characters move the cursor, change colours and titles, or make the terminal type; embeddings and
+# overrides of the text's direction reorder what follows them; a lone surrogate cannot be encoded.
 _CONTROLS = "\x00-\x08\x0b-\x1f\x7f-\x9f"
 _DIRECTIONS = "\u202a-\u202e\u2066-\u2069"
 _UNSAFE = re.compile(f"[{_CONTROLS}{_DIRECTIONS}\u2028\u2029\ud800-\udfff]")
-# Inside JSON the same characters are written as escapes, so that nothing is lost; line separators are among
-# them, since some readers of JSON lines would end a line there.
+# In JSON the same characters become escapes, so that nothing is lost; line separators too, because some readers
+# of JSON lines would end a line there.
 _ESCAPED = re.compile(f"[\x7f-\x9f{_DIRECTIONS}\u2028\u2029\ud800-\udfff]")
 _PICTURES = 0x2400
 
 
 def visible(text: str) -> str:
-    """The text with everything a terminal would obey made visible; tabs and line ends stay."""
+    """Replace everything that a terminal would obey by visible characters; tabs and line ends stay."""
     return _UNSAFE.sub(_picture, text.replace("\r\n", "\n"))
 
 
 def one_line(text: str) -> str:
-    """The same on one line."""
+    """Return the visible text on one line."""
     return visible(" ".join(text.split()))
 
 
@@ -39,28 +39,28 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def unpaired(text: str) -> str:
-    """The text without lone surrogates, which arguments that are no UTF-8 carry and no encoder takes."""
+    """Replace lone surrogates, which arguments that are not UTF-8 contain and no encoder accepts."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def print_json(value: Any, indent: int | None = None) -> None:
-    """Print JSON on stdout at once: one line, unless indented."""
+    """Print JSON on stdout and flush it: on one line, unless indented."""
     readable = (sys.stdout.encoding or "").lower().startswith("utf")
-    told = json.dumps(value, ensure_ascii=not readable, indent=indent)
-    click.echo(_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", told))
+    text = json.dumps(value, ensure_ascii=not readable, indent=indent)
+    click.echo(_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
     sys.stdout.flush()
 
 
 def moment(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
-    """Seconds since the epoch in the time of this machine's zone."""
+    """Format seconds since the epoch in the local time zone."""
     return datetime.fromtimestamp(seconds).astimezone().strftime(form)
 
 
-def note(line: str) -> None:
-    """Say something on stderr that is not the result."""
-    click.echo(visible(line), err=True)
+def note(text: str) -> None:
+    """Print a line on stderr that is not part of the result."""
+    click.echo(visible(text), err=True)
 
 
 def counted(number: int, thing: str) -> str:
-    """``1 file``, ``1,200 files``."""
+    """Return ``1 file`` or ``1,200 files``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

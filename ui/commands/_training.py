@@ -1,4 +1,4 @@
-"""A training's process: starting it, and following it on stderr."""
+"""Starting a training process, and following it on stderr."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 POLL_S = 0.5
 LINE_EVERY_S = 15.0
-# Importing torch and taking the lock takes seconds; a process that has not by then never will.
+# Importing torch and acquiring the lock takes seconds; a process that needs longer has failed.
 START_S = 60.0
 
 
 def launch(run: RunFolder) -> None:
-    """Start the process that trains; it outlives this one.
+    """Start a training process, which outlives this one.
 
     Raises:
-        TuningError: It ends before it has begun.
+        TuningError: The process ends before the training has begun.
     """
     from rag.errors import TuningError
 
@@ -37,40 +37,40 @@ def launch(run: RunFolder) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # W&B leaves the address of its service there; a service that has ended would be asked in vain.
+            # W&B leaves the address of its service there, which may have ended by now.
             env={name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"},
         )
-    # Whoever lives as long as it does not keep it as a zombie.
+    # Reaps the process if this one outlives it.
     threading.Thread(target=process.wait, name="training", daemon=True).start()
     until = time.monotonic() + START_S
     try:
         while not run.is_active and process.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
     except KeyboardInterrupt:
-        # It has a session of its own, and would go on without anybody.
+        # It has its own session, so Ctrl-C does not reach it.
         run.request_stop()
         raise
     if process.poll() not in (None, 0) and run.status.state != "failed":
-        raise TuningError("The training does not start.", fix=f"{run.path / 'log.txt'} says why.")
+        raise TuningError("The training did not start.", fix=f"See {run.path / 'log.txt'}.")
 
 
 def follow(run: RunFolder) -> Status:
-    """Tell how a run goes until it ends; Ctrl-C asks it to stop.
+    """Print the progress of a run until it ends; Ctrl-C asks it to stop.
 
     Returns:
         The last status.
     """
     asked = False
-    told_at = 0.0
+    printed_at = 0.0
     note(f"{run.name}: {run.path}")
     while True:
         try:
             if not run.is_active:
                 break
             now = run.status
-            if time.monotonic() - told_at >= (POLL_S if sys.stderr.isatty() else LINE_EVERY_S):
-                told_at = time.monotonic()
-                _tell(f"{now.state}: {pace_of(now)}" + (", stopping" if asked else ""))
+            if time.monotonic() - printed_at >= (POLL_S if sys.stderr.isatty() else LINE_EVERY_S):
+                printed_at = time.monotonic()
+                _print_status(f"{now.state}: {pace_of(now)}" + (", stopping" if asked else ""))
             time.sleep(POLL_S)
         except KeyboardInterrupt:
             asked = True
@@ -81,7 +81,7 @@ def follow(run: RunFolder) -> Status:
 
 
 def pace_of(now: Status) -> str:
-    """``questions 120/840, loss 1.2345, 0:41 left``."""
+    """Return ``questions 120/840, loss 1.2345, 0:41 left``."""
     if not now.steps:
         return "reading the data" if now.state == "preparing" else ""
     parts = [f"{now.stage} {now.step:,}/{now.steps:,}"]
@@ -92,7 +92,7 @@ def pace_of(now: Status) -> str:
     return ", ".join(parts)
 
 
-def _tell(text: str) -> None:
+def _print_status(text: str) -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[2K{text}")
         sys.stderr.flush()

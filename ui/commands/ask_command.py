@@ -13,7 +13,7 @@ import click
 
 from ui.commands._app import command_app, handling, prepare_corpus
 from ui.commands._records import BadLines, read_records
-from ui.commands._terminal_text import one_line, unpaired
+from ui.commands._terminal_text import note, one_line, unpaired
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ T = TypeVar("T")
     "--questions",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="JSONL with id and question (or text) on each line.",
+    help="A JSONL file with id and question (or text) on each line.",
 )
-@click.option("--corpus", metavar="NAME", help="The corpus; by default the one of the settings.")
+@click.option("--corpus", metavar="NAME", help="The corpus; by default the one in the settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each question.")
 @click.pass_context
 @pass_context
@@ -43,22 +43,22 @@ def command(
     corpus: str | None,
     as_json: bool,
 ) -> None:
-    """Answer QUESTION from the documents of a corpus, with sources; - reads the question from the input.
+    """Answer QUESTION from the documents of a corpus, with sources; - reads it from standard input.
 
-    Ctrl-C stops the answer. With --questions many are answered in one run. The status is 1 when one failed;
-    a refusal, because the documents do not answer, is no failure.
+    Ctrl-C stops the answer. --questions answers many questions in one run. The exit status is 1 if one failed;
+    a refusal, because the documents do not answer the question, is not a failure.
     """
     if (question is None) == (questions is None):
         raise click.UsageError("Give either a question or --questions FILE.")
     if questions is not None and not questions.exists():
-        raise click.UsageError(f"There is no file {questions}.")
+        raise click.UsageError(f"The file {questions} does not exist.")
     if question == "-":
         question = sys.stdin.buffer.read().decode("utf-8", "replace")
     if question is not None and not question.strip():
         raise click.UsageError("The question is empty.")
     with command_app(context) as app:
         name = prepare_corpus(app.settings, app.stores, app.releases, corpus)
-        # Whatever is missing is told here, once, and not by every question.
+        # Anything missing is reported here, once, and not for every question.
         app.releases.pipeline(name)
         talk = _Talk(app.releases, name, as_json)
         if question is not None:
@@ -73,7 +73,7 @@ def command(
 
 @dataclass(frozen=True, slots=True)
 class _Talk:
-    """The questions of one call."""
+    """Answers the questions of one call."""
 
     releases: Releases
     corpus: str
@@ -92,9 +92,7 @@ class _Talk:
         return answer
 
     async def many(self, file: Path) -> bool:
-        """Answer the questions of a file; whether every line was one and got its answer."""
-        from ui.commands._answers import tell_failure
-
+        """Answer the questions of a file; return whether every line was valid and got its answer."""
         bad = BadLines(file)
         failed = 0
         for record in read_records(file, ("question", "text"), bad):
@@ -103,12 +101,12 @@ class _Talk:
             answer = await self.one(record.text, record.id)
             if answer.status == "failed":
                 failed += 1
-                tell_failure(answer, record.id)
+                note(f"Question {record.id} failed: {one_line(answer.error)}")
         return not (failed or bad.count)
 
 
 def _finish(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end. Ctrl-C and SIGTERM cancel the work, so that what was done of an answer is traced.
+    """Run to the end. Ctrl-C and SIGTERM cancel the work, so that an unfinished answer is traced.
 
     Raises:
         KeyboardInterrupt: After Ctrl-C.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ui.commands._app import command_app, prepare_encoder
-from ui.commands._console import open_console
+from ui.commands._console import print_table
 from ui.commands._terminal_text import counted, print_json
 from ui.context import Context, pass_context
 
@@ -23,21 +23,21 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object for each corpus.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per corpus.")
 @pass_context
 def list_command(context: Context, as_json: bool) -> None:
-    """List the corpora and what is in them."""
+    """List the corpora and their contents."""
     with command_app(context) as app:
         prepare_encoder(app.settings, app.stores)
         summaries = app.stores.corpora.summaries()
         if as_json:
             from dataclasses import asdict
 
-            print_json([asdict(each) for each in summaries], indent=2)
+            print_json([asdict(summary) for summary in summaries], indent=2)
         elif summaries:
             _show(summaries)
         else:
-            click.echo("There is no corpus yet. Make one with `ragsmith ingest PATH --corpus NAME`.")
+            click.echo("There is no corpus yet. Create one with `ragsmith ingest PATH --corpus NAME`.")
 
 
 @command.command(name="remove")
@@ -46,13 +46,13 @@ def list_command(context: Context, as_json: bool) -> None:
 @click.pass_context
 @pass_context
 def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -> None:
-    """Remove the corpus NAME with its index; the files that it was made from stay where they are."""
+    """Remove the corpus NAME with its index; its source files stay where they are."""
     with command_app(context) as app:
         prepare_encoder(app.settings, app.stores)
-        summary = next((each for each in app.stores.corpora.summaries() if each.name == name), None)
+        summary = next((found for found in app.stores.corpora.summaries() if found.name == name), None)
         if summary is not None and not yes:
             if not sys.stdin.isatty():
-                raise click.ClickException("There is no terminal to confirm on: add --yes to remove the corpus.")
+                raise click.ClickException("Without a terminal to confirm on, pass --yes to remove the corpus.")
             size = f"{counted(summary.files, 'file')}, {counted(summary.passages, 'passage')}"
             if not click.confirm(f"Remove the corpus {name} ({size})?", err=True):
                 click.echo("Nothing was removed.", err=True)
@@ -63,14 +63,15 @@ def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -
 
 
 def _show(summaries: Sequence[CorpusSummary]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("corpus", overflow="fold")
-    for heading in ("files", "documents", "passages"):
-        table.add_column(heading, justify="right")
-    table.add_column("")
-    for each in summaries:
-        state = "" if each.current else "indexed with another encoder or passage size: ingest it again"
-        table.add_row(each.name, f"{each.files:,}", f"{each.documents:,}", f"{each.passages:,}", state)
-    open_console().print(table)
+    numbers = ("files", "documents", "passages")
+    rows = [
+        (
+            summary.name,
+            f"{summary.files:,}",
+            f"{summary.documents:,}",
+            f"{summary.passages:,}",
+            "" if summary.current else "indexed with another encoder or passage size: ingest it again",
+        )
+        for summary in summaries
+    ]
+    print_table(("corpus", *numbers, ""), rows, numbers)

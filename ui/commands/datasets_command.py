@@ -1,8 +1,9 @@
-"""``ragsmith datasets``: lists of questions with what is known about their answers, in versions."""
+"""``ragsmith datasets``: versioned lists of questions with what is known about their answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ import click
 
 from ui.app.proposing import propose_cases
 from ui.commands._app import command_app, prepare_corpus
-from ui.commands._console import open_console
-from ui.commands._signed import author, signed
+from ui.commands._console import print_table
+from ui.commands._signed import Signature, signed
 from ui.commands._terminal_text import counted, moment, note, one_line, print_json, unpaired
 from ui.context import Context, pass_context
 
@@ -25,117 +26,122 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 @click.group()
 def command() -> None:
-    """Lists of questions with what is known about their answers, in versions.
+    """Keep versioned lists of questions with what is known about their answers.
 
     REF is NAME (the newest version) or NAME@VERSION.
     """
 
 
 @command.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object for each dataset.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per dataset.")
 @pass_context
 def list_command(context: Context, as_json: bool) -> None:
     """List the datasets with their newest versions."""
-    from rag.evaluation.dataset_store import DatasetStore
-
     with command_app(context) as app:
-        found = DatasetStore(app.stores.engine).list()
+        newest = app.stores.datasets.list()
     if as_json:
-        from dataclasses import asdict
-
-        print_json([asdict(each) for each in found], indent=2)
-    elif found:
-        headings = ("dataset", "version", "cases", "saved", "")
-        _show_table(
-            headings,
-            [(each.name, str(each.version), f"{each.size:,}", moment(each.saved), each.message) for each in found],
+        print_json([asdict(version) for version in newest], indent=2)
+    elif newest:
+        print_table(
+            ("dataset", "version", "cases", "saved", ""),
+            [
+                (version.name, str(version.version), f"{version.size:,}", moment(version.saved), version.message)
+                for version in newest
+            ],
         )
     else:
-        click.echo("There is no dataset yet. Make one with `ragsmith datasets import NAME FILE`.")
+        click.echo("There is no dataset yet. Create one with `ragsmith datasets import NAME FILE`.")
 
 
 @command.command(name="show")
 @click.argument("reference", metavar="REF")
-@click.option("--start", type=click.IntRange(0), default=0, help="Leave out so many at the beginning.")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the version and these cases.")
+@click.option("--start", type=click.IntRange(0), default=0, help="The number of cases to skip.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, help="The maximum number of cases."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the version and its cases.")
 @pass_context
 def show_command(context: Context, reference: str, start: int, limit: int, as_json: bool) -> None:
     """Show a version and its cases."""
-    from rag.evaluation.dataset_store import DatasetStore
-
     with command_app(context) as app:
-        store = DatasetStore(app.stores.engine)
+        store = app.stores.datasets
         version = store.resolve(unpaired(reference))
         cases = tuple(store.cases(version, start, limit))
         versions = store.versions(version.name)
     if as_json:
-        print_json(_told(version) | {"cases": [each.as_json() for each in cases]}, indent=2)
+        print_json(_as_json(version) | {"cases": [case.as_json() for case in cases]}, indent=2)
         return
     click.echo(f"{version.label}  {counted(version.size, 'case')}  {version.sha256[:12]}")
-    for each in versions:
-        said = one_line(f"{each.by}: {each.message}" if each.message else each.by)
-        click.echo(f"  @{each.version}  {moment(each.saved)}  {counted(each.size, 'case')}  {said}")
+    for saved in versions:
+        why = one_line(f"{saved.by}: {saved.message}" if saved.message else saved.by)
+        click.echo(f"  @{saved.version}  {moment(saved.saved)}  {counted(saved.size, 'case')}  {why}")
     _show_cases(cases)
     if start + len(cases) < version.size:
-        note(f"These are {len(cases)} of {version.size:,}; --start and --limit show others.")
+        note(f"Showing {len(cases)} of {version.size:,}; --start and --limit show others.")
 
 
 @command.command(name="import")
 @click.argument("name")
 @click.argument("file", type=_FILE)
-@click.option("--preview", is_flag=True, help="Say what is good and what is not, and save nothing.")
-@click.option("--skip-bad", is_flag=True, help="Save what is good, though some is not.")
-@click.option("--add", "adds", is_flag=True, help="Keep the cases of the newest version, beside those of FILE.")
+@click.option("--preview", is_flag=True, help="Report the valid and the invalid rows, and save nothing.")
+@click.option("--skip-bad", is_flag=True, help="Save the valid rows and skip the others.")
+@click.option("--add", "adds", is_flag=True, help="Add to the cases of the newest version.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @signed
 @pass_context
-def import_command(
-    context: Context,
-    name: str,
-    file: Path,
-    preview: bool,
-    skip_bad: bool,
-    adds: bool,
-    as_json: bool,
-    message: str | None,
-    by: str | None,
-) -> None:
+def import_command(context: Context, /, **options: Any) -> None:
     """Save the cases of FILE as the next version of the dataset NAME.
 
     FILE is JSON lines, a JSON list, SQuAD's JSON, CSV or TSV, with question, answers, sources, must_refuse, tags,
-    notes, history and id; only the question is required. In a table several values are separated by |.
+    notes, history and id; only the question is required. A table separates several values by |.
     """
-    from rag.evaluation.case_files import read_cases
-    from rag.evaluation.dataset_store import DatasetStore
+    _Import(**options).run(context)
 
-    found = read_cases(file)
-    bad = [{"line": each.number, "reason": each.reason} for each in found.problems]
-    if preview:
-        if as_json:
+
+@dataclass(frozen=True, slots=True)
+class _Import:
+    """One import of a file."""
+
+    name: str
+    file: Path
+    preview: bool
+    skip_bad: bool
+    adds: bool
+    as_json: bool
+    signature: Signature
+
+    def run(self, context: Context) -> None:
+        """Read the file, then report or save its cases."""
+        from rag.evaluation.case_files import read_cases
+
+        found = read_cases(self.file)
+        bad = [{"line": row.number, "reason": row.reason} for row in found.problems]
+        if self.preview and self.as_json:
             print_json({"good": len(found.cases), "bad": bad}, indent=2)
-        else:
+            return
+        _report_bad(found.problems)
+        if self.preview:
             click.echo(f"{counted(len(found.cases), 'case')} good, {len(bad):,} bad.")
-            _name(found.problems)
-        return
-    _name(found.problems)
-    if bad and not skip_bad:
-        raise click.ClickException(
-            f"Nothing was saved: {len(bad):,} bad in {file}. Correct them, or save the others with --skip-bad."
-        )
-    if not found.cases:
-        raise click.ClickException(f"Nothing was saved: {file} holds no cases.")
-    why = message if message is not None else f"imported from {file.name}"
-    with command_app(context) as app:
-        store = DatasetStore(app.stores.engine)
-        if adds:
-            version = store.add(name, found.cases, by=author(by), message=unpaired(why)).version
+            return
+        if bad and not self.skip_bad:
+            raise click.ClickException(
+                f"Nothing was saved: {len(bad):,} bad in {self.file}. Correct them, or skip them with --skip-bad."
+            )
+        if not found.cases:
+            raise click.ClickException(f"Nothing was saved: {self.file} contains no cases.")
+        version = self._saved(context, found.cases)
+        if self.as_json:
+            print_json(_as_json(version) | {"bad": bad}, indent=2)
         else:
-            version = store.save(name, found.cases, by=author(by), message=unpaired(why))
-    if as_json:
-        print_json(_told(version) | {"bad": bad}, indent=2)
-    else:
-        _report(version)
+            _report(version)
+
+    def _saved(self, context: Context, cases: Sequence[Case]) -> DatasetVersion:
+        by, why = self.signature.by, self.signature.message_or(f"imported from {self.file.name}")
+        with command_app(context) as app:
+            store = app.stores.datasets
+            if self.adds:
+                return store.add(self.name, cases, by=by, message=why).version
+            return store.save(self.name, cases, by=by, message=why)
 
 
 @command.command(name="export")
@@ -143,12 +149,11 @@ def import_command(
 @click.argument("file", type=_FILE)
 @pass_context
 def export_command(context: Context, reference: str, file: Path) -> None:
-    """Write a version to FILE: JSON lines, CSV or TSV, as its ending says."""
+    """Write a version to FILE, as JSON lines, CSV or TSV by its ending."""
     from rag.evaluation.case_files import write_cases
-    from rag.evaluation.dataset_store import DatasetStore
 
     with command_app(context) as app:
-        store = DatasetStore(app.stores.engine)
+        store = app.stores.datasets
         version = store.resolve(unpaired(reference))
         written = write_cases(file, store.cases(version))
     click.echo(f"Wrote {counted(written, 'case')} of {version.label} to {one_line(str(file))}.")
@@ -156,46 +161,52 @@ def export_command(context: Context, reference: str, file: Path) -> None:
 
 @command.command(name="add")
 @click.argument("name")
-@click.option("--trace", "trace_id", metavar="ID", required=True, help="The trace whose question is taken.")
-@click.option("--answer", "answers", multiple=True, metavar="TEXT", help="A right answer; repeat it for others.")
+@click.option("--trace", "trace_id", metavar="ID", required=True, help="The trace with the question.")
+@click.option("--answer", "answers", multiple=True, metavar="TEXT", help="A right answer; can be repeated.")
 @click.option(
-    "--source", "sources", multiple=True, metavar="S", help="Where it stands; by default what the answer cites."
+    "--source", "sources", multiple=True, metavar="S", help="Its source; by default what the trace cites."
 )
 @click.option("--refuse", is_flag=True, help="The documents do not answer it.")
 @click.option("--notes", default="", help="Free text, kept with the case.")
 @signed
 @pass_context
-def add_command(
-    context: Context,
-    name: str,
-    trace_id: str,
-    answers: Sequence[str],
-    sources: Sequence[str],
-    refuse: bool,
-    notes: str,
-    message: str | None,
-    by: str | None,
-) -> None:
+def add_command(context: Context, /, **options: Any) -> None:
     """Add the question of a trace to the dataset NAME, with the turns before it."""
-    from rag.evaluation.dataset_store import DatasetStore
-    from rag.evaluation.traced import case_of_trace
+    _Add(**options).run(context)
 
-    with command_app(context) as app:
-        trace = app.stores.traces.get(unpaired(trace_id))
-        case = case_of_trace(
-            trace,
-            answers=[unpaired(each) for each in answers],
-            sources=[unpaired(each) for each in sources],
-            must_refuse=refuse,
-            notes=unpaired(notes),
-        )
-        why = message if message is not None else f"from trace {trace.id}"
-        made = DatasetStore(app.stores.engine).add(name, [case], by=author(by), message=unpaired(why))
-    if made.unchanged:
-        click.echo(f"{made.version.label} holds it already, as {case.id}.")
-        return
-    click.echo(f"{'Replaced' if made.replaced else 'Added'} {case.id}: {one_line(case.question)}")
-    _report(made.version)
+
+@dataclass(frozen=True, slots=True)
+class _Add:
+    """A case to make of a trace."""
+
+    name: str
+    trace_id: str
+    answers: Sequence[str]
+    sources: Sequence[str]
+    refuse: bool
+    notes: str
+    signature: Signature
+
+    def run(self, context: Context) -> None:
+        """Add the case, and report what changed."""
+        from rag.evaluation.traced import case_of_trace
+
+        with command_app(context) as app:
+            trace = app.stores.traces.get(unpaired(self.trace_id))
+            case = case_of_trace(
+                trace,
+                answers=list(map(unpaired, self.answers)),
+                sources=list(map(unpaired, self.sources)),
+                must_refuse=self.refuse,
+                notes=unpaired(self.notes),
+            )
+            why = self.signature.message_or(f"from trace {trace.id}")
+            added = app.stores.datasets.add(self.name, [case], by=self.signature.by, message=why)
+        if added.unchanged:
+            click.echo(f"{added.version.label} contains it already, as {case.id}.")
+            return
+        click.echo(f"{'Replaced' if added.replaced else 'Added'} {case.id}: {one_line(case.question)}")
+        _report(added.version)
 
 
 @command.command(name="remove")
@@ -203,16 +214,12 @@ def add_command(
 @click.argument("ids", metavar="CASE_ID...", nargs=-1, required=True)
 @signed
 @pass_context
-def remove_command(context: Context, name: str, ids: Sequence[str], message: str | None, by: str | None) -> None:
+def remove_command(context: Context, name: str, ids: Sequence[str], signature: Signature) -> None:
     """Save a version of NAME without these cases; earlier versions keep them."""
-    from rag.evaluation.dataset_store import DatasetStore
-
-    why = message if message is not None else f"removed {counted(len(set(ids)), 'case')}"
+    why = signature.message_or(f"removed {counted(len(set(ids)), 'case')}")
     with command_app(context) as app:
-        removed = [unpaired(each) for each in ids]
-        version = DatasetStore(app.stores.engine).remove(
-            unpaired(name), removed, by=author(by), message=unpaired(why)
-        )
+        removed = list(map(unpaired, ids))
+        version = app.stores.datasets.remove(unpaired(name), removed, by=signature.by, message=why)
     _report(version)
 
 
@@ -226,7 +233,7 @@ def remove_command(context: Context, name: str, ids: Sequence[str], message: str
     metavar="TRAIN VALIDATION TEST",
     help="By default 0.8 0.1 0.1.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds part equal cases equally.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds split equal cases equally.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @signed
 @pass_context
@@ -236,18 +243,16 @@ def split_command(
     shares: tuple[float, float, float],
     seed: int,
     as_json: bool,
-    message: str | None,
-    by: str | None,
+    signature: Signature,
 ) -> None:
-    """Part a version into NAME-train, NAME-validation and NAME-test.
+    """Split a version into NAME-train, NAME-validation and NAME-test.
 
-    Cases with a source in common, or the same question, come into the same part.
+    Cases with a common source, or with the same question, go to the same part.
     """
-    from rag.evaluation.dataset_store import DatasetStore
     from rag.evaluation.split import SHARES, split
 
     with command_app(context) as app:
-        store = DatasetStore(app.stores.engine)
+        store = app.stores.datasets
         version = store.resolve(unpaired(reference))
         wanted = dict(zip(SHARES, shares, strict=True))
         parted = split(store.cases(version), shares=wanted, seed=seed)
@@ -258,93 +263,86 @@ def split_command(
                 f"{counted(version.size, 'case')} in {counted(parted.groups, 'group')} that belong together, the "
                 f"largest of {parted.largest:,}."
             )
-        why = unpaired(message if message is not None else f"part of {version.label}, seed {seed}")
+        why = signature.message_or(f"part of {version.label}, seed {seed}")
         saved = {
-            part: store.save(f"{version.name}-{part}", cases, by=author(by), message=why)
+            part: store.save(f"{version.name}-{part}", cases, by=signature.by, message=why)
             for part, cases in parted.parts.items()
             if cases
         }
     if as_json:
-        told = {part: _told(made) | {"share": parted.shares[part]} for part, made in saved.items()}
-        print_json({"groups": parted.groups, "largest": parted.largest, "parts": told}, indent=2)
+        parts = {part: _as_json(new) | {"share": parted.shares[part]} for part, new in saved.items()}
+        print_json({"groups": parted.groups, "largest": parted.largest, "parts": parts}, indent=2)
         return
-    for part, made in saved.items():
+    for part, new in saved.items():
         got, asked = 100 * parted.shares[part], 100 * wanted[part]
-        click.echo(f"{made.label}: {counted(made.size, 'case')}, {got:.1f} % of {asked:g} % wanted")
+        click.echo(f"{new.label}: {counted(new.size, 'case')}, {got:.1f} % of {asked:g} % wanted")
 
 
 @command.command(name="candidates")
 @click.argument("name")
-@click.option("--corpus", metavar="C", help="Where the passages are from; by default the corpus of the settings.")
-@click.option("--count", type=click.IntRange(1), help="Have so many questions written first.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds draw equal passages.")
-@click.option("--json", "as_json", is_flag=True, help="Print the candidates that wait as a JSON list.")
+@click.option("--corpus", metavar="C", help="The corpus of the passages; by default the one in the settings.")
+@click.option("--count", type=click.IntRange(1), help="The number of questions to write first.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds choose equal passages.")
+@click.option("--json", "as_json", is_flag=True, help="Print the waiting candidates as a JSON list.")
 @pass_context
 def candidates_command(
     context: Context, name: str, corpus: str | None, count: int | None, seed: int, as_json: bool
 ) -> None:
-    """Show the questions that are proposed for the dataset NAME, or have some written about passages.
+    """Show the questions proposed for the dataset NAME, or write some about passages.
 
     `ragsmith datasets accept` and `ragsmith datasets reject` decide on them.
     """
-    from rag.evaluation.candidates import CandidateStore
-
     with command_app(context) as app:
-        store = CandidateStore(app.stores.engine)
         if count is not None:
             about = prepare_corpus(app.settings, app.stores, app.releases, corpus)
             generator = app.models.generator(app.settings.generator.adapter)
             new = propose_cases(app.stores, generator, name, about, count, seed)
             note(f"{counted(new, 'new candidate')} for {name}.")
-        waiting = store.waiting(unpaired(name))
+        waiting = app.stores.candidates.waiting(unpaired(name))
     if as_json:
-        print_json([each.as_json() for each in waiting], indent=2)
+        print_json([case.as_json() for case in waiting], indent=2)
     elif waiting:
         _show_cases(waiting)
     else:
-        click.echo(f"No candidate waits for {name}. Have some written with --count.")
+        click.echo(f"No candidates are waiting for {name}. Write some with --count.")
 
 
 @command.command(name="accept")
 @click.argument("name")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that wait.")
+@click.option("--all", "everything", is_flag=True, help="All that are waiting.")
 @signed
 @pass_context
 def accept_command(
-    context: Context, name: str, ids: Sequence[str], everything: bool, message: str | None, by: str | None
+    context: Context, name: str, ids: Sequence[str], everything: bool, signature: Signature
 ) -> None:
-    """Take candidates into the next version of the dataset NAME."""
-    from rag.evaluation.candidates import CandidateStore
-
+    """Add candidates to the next version of the dataset NAME."""
     with command_app(context) as app:
-        store = CandidateStore(app.stores.engine)
+        store = app.stores.candidates
         chosen = _chosen(ids, everything, lambda: store.waiting(unpaired(name)))
-        version = store.accept(unpaired(name), chosen, by=author(by), message=unpaired(message or "")).version
+        version = store.accept(unpaired(name), chosen, by=signature.by, message=signature.message_or("")).version
     _report(version)
 
 
 @command.command(name="reject")
 @click.argument("name")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--all", "everything", is_flag=True, help="All that wait.")
+@click.option("--all", "everything", is_flag=True, help="All that are waiting.")
 @pass_context
 def reject_command(context: Context, name: str, ids: Sequence[str], everything: bool) -> None:
-    """Turn candidates down; they are not proposed again."""
-    from rag.evaluation.candidates import CandidateStore
-
+    """Reject candidates; they are not proposed again."""
     with command_app(context) as app:
-        store = CandidateStore(app.stores.engine)
+        store = app.stores.candidates
         rejected = store.reject(unpaired(name), _chosen(ids, everything, lambda: store.waiting(unpaired(name))))
     click.echo(f"Rejected {counted(rejected, 'candidate')}.")
 
 
 def _chosen(ids: Sequence[str], everything: bool, waiting: Callable[[], Iterable[Case]]) -> list[str]:
     if bool(ids) is everything:
-        raise click.UsageError("Give the ids of candidates, or --all.")
-    chosen = [each.id for each in waiting()] if everything else [unpaired(each) for each in ids]
+        raise click.UsageError("Name the ids of candidates, or pass --all.")
+    chosen = [case.id for case in waiting()] if everything else list(map(unpaired, ids))
     if not chosen:
-        raise click.ClickException("No candidate waits.")
+        raise click.ClickException("No candidates are waiting.")
     return chosen
 
 
@@ -352,14 +350,12 @@ def _report(version: DatasetVersion) -> None:
     click.echo(f"{version.label} has {counted(version.size, 'case')}.")
 
 
-def _name(problems: Sequence[BadRow]) -> None:
-    for each in problems:
-        note(one_line(f"line {each.number}: {each.reason}"))
+def _report_bad(rows: Sequence[BadRow]) -> None:
+    for row in rows:
+        note(one_line(f"line {row.number}: {row.reason}"))
 
 
-def _told(version: DatasetVersion) -> dict[str, Any]:
-    from dataclasses import asdict
-
+def _as_json(version: DatasetVersion) -> dict[str, Any]:
     return {name: value for name, value in asdict(version).items() if name != "id"}
 
 
@@ -368,15 +364,4 @@ def _show_cases(cases: Sequence[Case]) -> None:
         return "must be refused" if case.must_refuse else " | ".join(case.answers)
 
     rows = [(case.id, case.question, known(case), ", ".join(case.sources), ", ".join(case.tags)) for case in cases]
-    _show_table(("id", "question", "answers", "sources", "tags"), rows)
-
-
-def _show_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*map(one_line, row))
-    open_console().print(table)
+    print_table(("id", "question", "answers", "sources", "tags"), rows)

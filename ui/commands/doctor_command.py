@@ -10,19 +10,19 @@ import click
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
-    from ui.doctor import Check
+    from ui.doctor.check import Check
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object for each check.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per check.")
 @click.pass_context
 @pass_context
 def command(context: Context, ctx: click.Context, as_json: bool) -> None:
-    """Check everything a run needs, and name the fix of each failure.
+    """Check everything a run needs, and name the fix of every failure.
 
-    Ends with status 1 when a check failed; a warning is no failure.
+    The exit status is 1 if a check failed; a warning is not a failure.
     """
-    from ui.doctor import examine
+    from ui.doctor.examination import examine
 
     checks = list(examine(context))
     if as_json:

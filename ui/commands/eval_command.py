@@ -1,14 +1,15 @@
-"""``ragsmith eval``: answer a dataset in several ways, and say which is better and how sure that is."""
+"""``ragsmith eval``: answer a dataset with several variants, and show which is better and how surely."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ui.commands._app import command_app
-from ui.commands._console import open_console
-from ui.commands._runs import as_json, chosen_run, json_option, print_summary, which, work
+from ui.commands._console import print_table
+from ui.commands._runs import chosen_run, json_option, print_summary, summary_as_json, which, work
 from ui.commands._terminal_text import counted, moment, note, one_line, print_json
 from ui.commands.eval_compare_command import compare, gate, pairs, report
 from ui.commands.eval_reading_command import reading
@@ -27,8 +28,8 @@ def command() -> None:
     """Measure the parts against known answers."""
 
 
-for _each in (reading, compare, pairs, report, gate):
-    command.add_command(_each)
+for _subcommand in (reading, compare, pairs, report, gate):
+    command.add_command(_subcommand)
 
 
 @command.command("run")
@@ -38,56 +39,73 @@ for _each in (reading, compare, pairs, report, gate):
     "variants",
     multiple=True,
     metavar="'NAME: SETTING=VALUE …'",
-    help="A way to answer, such as 'brief: answer.style=brief retrieval.k=3'; the first one is the baseline. "
-    "Without any, the settings as they are.",
+    help="A variant, such as 'brief: answer.style=brief retrieval.k=3'; can be repeated. The first is the "
+    "baseline; by default the settings as they are.",
 )
-@click.option("--name", default="", help="What the run is called.")
-@click.option("--corpus", default="", help="The corpus that is asked; by default that of the settings.")
-@click.option("--judge", default="", metavar="MODEL", help="A model that judges: openai:NAME, local:PATH-OR-NAME.")
+@click.option("--name", default="", help="The name of the run.")
+@click.option("--corpus", default="", help="The corpus; by default the one in the settings.")
+@click.option(
+    "--judge",
+    default="",
+    metavar="MODEL",
+    help="The model that judges the answers: openai:NAME or local:PATH-OR-NAME.",
+)
 @click.option(
     "--at-once",
+    "concurrency",
     type=click.IntRange(1, 64),
     default=4,
     show_default=True,
-    help="Questions at a time; 1 for latencies as one person sees them.",
+    help="Questions answered at the same time; 1 measures the latency of a single user.",
 )
-@click.option("--fresh", is_flag=True, help="Ask anew what was answered before.")
+@click.option("--fresh", is_flag=True, help="Do not take answers from the cache.")
 @json_option
 @pass_context
-def run_command(
-    context: Context,
-    dataset: str,
-    variants: tuple[str, ...],
-    name: str,
-    corpus: str,
-    judge: str,
-    at_once: int,
-    fresh: bool,
-    json_wanted: bool,
-) -> None:
-    """Answer every case of DATASET (NAME or NAME@VERSION) in every way, and show the table.
+def run_command(context: Context, /, **options: Any) -> None:
+    """Answer every case of DATASET (NAME or NAME@VERSION) with every variant, and show the table.
 
-    Ctrl-C stops it; `ragsmith eval resume` goes on.
+    Ctrl-C stops it; `ragsmith eval resume` continues it.
     """
     from rag.evaluation.variants import parse_variant
 
-    chosen = [parse_variant(text) for text in variants or ("baseline:",)]
+    wanted = _RunOptions(**options)
+    variants = [parse_variant(text) for text in wanted.variants or ("baseline:",)]
     with command_app(context) as app:
-        evaluations = app.evaluations
-        run = evaluations.begin(dataset, chosen, name=name, corpus=corpus, judge=judge, at_once=at_once)
+        run = app.evaluations.begin(
+            wanted.dataset,
+            variants,
+            name=wanted.name,
+            corpus=wanted.corpus,
+            judge=wanted.judge,
+            concurrency=wanted.concurrency,
+        )
         note(f"Run {run.id}: {one_line(run.name)}, over {run.dataset}@{run.dataset_version}")
-        _finish(evaluations, run, fresh, json_wanted)
+        _finish(app.evaluations, run, wanted.fresh, wanted.json_wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunOptions:
+    """The options of ``eval run``."""
+
+    dataset: str
+    variants: tuple[str, ...]
+    name: str
+    corpus: str
+    judge: str
+    concurrency: int
+    fresh: bool
+    json_wanted: bool
 
 
 @command.command()
 @which
-@click.option("--fresh", is_flag=True, help="Ask anew what was answered before.")
+@click.option("--fresh", is_flag=True, help="Do not take answers from the cache.")
 @json_option
 @pass_context
 def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) -> None:
-    """Go on with a RUN that was stopped or killed; by default the newest one.
+    """Continue a RUN that was stopped or killed, by default the newest one.
 
-    What is answered is not asked again; what failed is.
+    Failed questions are asked again, answered ones are not.
     """
     with command_app(context) as app:
         evaluations = app.evaluations
@@ -95,13 +113,11 @@ def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) ->
 
 
 @command.command("list")
-@click.option("--limit", type=click.IntRange(1), default=LISTED, show_default=True, help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), default=LISTED, show_default=True, help="The maximum number.")
 @json_option
 @pass_context
 def list_command(context: Context, limit: int, json_wanted: bool) -> None:
     """List the runs, newest first."""
-    from rich.table import Table
-
     with command_app(context) as app:
         evaluations = app.evaluations
         runs = evaluations.runs.list()
@@ -110,35 +126,34 @@ def list_command(context: Context, limit: int, json_wanted: bool) -> None:
                 print_json(_listed(evaluations, run))
             return
         if not runs:
-            note("There is no run yet: `ragsmith eval run DATASET` begins one.")
+            note("There is no run yet. Start one with `ragsmith eval run DATASET`.")
             return
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("run", "started", "status", "dataset", "answers", "name"):
-            table.add_column(title)
-        for run in runs[:limit]:
-            table.add_row(
+        rows = [
+            (
                 run.id,
                 moment(run.started),
                 run.status,
                 f"{run.dataset}@{run.dataset_version}",
                 f"{evaluations.runs.count(run.id):,}",
-                one_line(run.name),
+                run.name,
             )
-        open_console().print(table)
+            for run in runs[:limit]
+        ]
+        print_table(("run", "started", "status", "dataset", "answers", "name"), rows)
         if len(runs) > limit:
             note(f"{counted(len(runs) - limit, 'older run')} not shown: --limit {len(runs)} shows all.")
 
 
 @command.command()
 @which
-@click.option("--baseline", default="", metavar="VARIANT", help="What the others are compared with.")
+@click.option("--baseline", default="", metavar="VARIANT", help="The variant to compare the others with.")
 @json_option
-@click.option("--cells", is_flag=True, help="With --json: a line for every answer, in place of the table.")
+@click.option("--cells", is_flag=True, help="With --json: print a line for every answer instead of the table.")
 @pass_context
 def show(context: Context, run: str | None, baseline: str, json_wanted: bool, cells: bool) -> None:
     """Show the table of a RUN, by default the newest one."""
     if cells and not json_wanted:
-        raise click.UsageError("--cells goes with --json.")
+        raise click.UsageError("--cells requires --json.")
     with command_app(context) as app:
         evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
@@ -148,7 +163,7 @@ def show(context: Context, run: str | None, baseline: str, json_wanted: bool, ce
             return
         summary = evaluations.summary(chosen, evaluations.variant_of(chosen, baseline) if baseline else 0)
         if json_wanted:
-            print_json(as_json(summary))
+            print_json(summary_as_json(summary))
         else:
             print_summary(summary)
 
@@ -159,28 +174,28 @@ def show(context: Context, run: str | None, baseline: str, json_wanted: bool, ce
 def delete(context: Context, run: str | None) -> None:
     """Remove a RUN and its answers; the traces stay."""
     with command_app(context) as app:
-        evaluations = app.evaluations
         if run is None:
             raise click.UsageError("Name the run to remove.")
-        chosen = evaluations.runs.get(run)
-        evaluations.runs.delete(chosen.id)
+        runs = app.evaluations.runs
+        chosen = runs.get(run)
+        runs.delete(chosen.id)
         note(f"Removed {chosen.id}.")
 
 
 def _finish(evaluations: Evaluations, run: Run, fresh: bool, json_wanted: bool) -> None:
-    """Work on a run, and show its table; the exit status tells whether it came to its end."""
+    """Work on a run and show its table; the exit status says whether it finished."""
     status = work(evaluations, run, fresh=fresh)
     ended = evaluations.runs.get(run.id)
     summary = evaluations.summary(ended)
     if json_wanted:
-        print_json(as_json(summary))
+        print_json(summary_as_json(summary))
     else:
         print_summary(summary)
     if status == "stopped":
-        note(f"Stopped: `ragsmith eval resume {run.id}` goes on.")
+        note(f"Stopped: `ragsmith eval resume {run.id}` continues it.")
         raise click.exceptions.Exit(STOPPED)
     if status == "failed":
-        raise click.ClickException(one_line(f"One answer after the other failed: {ended.error}"))
+        raise click.ClickException(one_line(f"Too many answers in a row failed: {ended.error}"))
 
 
 def _listed(evaluations: Evaluations, run: Run) -> dict[str, object]:

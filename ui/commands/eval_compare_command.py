@@ -1,8 +1,8 @@
-"""``ragsmith eval compare|pairs|report|gate``: what a run says of a change, for a person or for CI."""
+"""``ragsmith eval compare|pairs|report|gate``: judge a change by its run, for a person or for CI."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,34 +17,38 @@ from ui.context import Context, pass_context
 if TYPE_CHECKING:
     from rag.evaluation.compare import Comparison, Side
     from rag.evaluation.gate import Verdict
+    from ui.app.evaluations import Evaluations
 
 # Pairs between two lines of progress.
-TOLD_EVERY = 20
+LINE_EVERY = 20
 
 confidence_option = click.option(
-    "--confidence", type=click.FloatRange(0.5, 0.9999), default=0.95, show_default=True, help="Of the intervals."
+    "--confidence",
+    type=click.FloatRange(0.5, 0.9999),
+    default=0.95,
+    show_default=True,
+    help="The confidence level.",
 )
 
 
 @click.command()
 @click.argument("one", metavar="RUN")
 @click.argument("other", metavar="RUN")
-@click.option("--variant", default="", help="Of the first run; by default its baseline.")
-@click.option("--with", "with_variant", default="", metavar="VARIANT", help="Of the second run.")
+@click.option("--variant", default="", help="The variant of the first run; by default its baseline.")
+@click.option("--with", "with_variant", default="", metavar="VARIANT", help="The variant of the second run.")
 @confidence_option
 @json_option
 @pass_context
 def compare(
     context: Context, one: str, other: str, variant: str, with_variant: str, confidence: float, json_wanted: bool
 ) -> None:
-    """Compare a variant of one RUN with a variant of another, over the cases that both were asked."""
+    """Compare a variant of one RUN with a variant of another, over their common cases."""
     with command_app(context) as app:
         evaluations = app.evaluations
         first = evaluations.side(evaluations.runs.get(one), variant)
         second = evaluations.side(evaluations.runs.get(other), with_variant)
         compared = evaluations.compare(first, second)
-    for each in compared.notes:
-        note(f"Careful: {each}")
+    _print_notes(compared)
     rows = _rows(compared, confidence)
     if json_wanted:
         print_json({"notes": compared.notes, "measures": rows})
@@ -55,16 +59,16 @@ def compare(
 @click.command()
 @which
 @click.option(
-    "--judge", required=True, metavar="MODEL", help="A model that judges: openai:NAME, local:PATH-OR-NAME."
+    "--judge", required=True, metavar="MODEL", help="The model that judges: openai:NAME or local:PATH-OR-NAME."
 )
-@click.option("--variant", required=True, help="Whose answers are to be the better ones.")
+@click.option("--variant", required=True, help="The variant expected to be better.")
 @click.option("--baseline", default="", metavar="VARIANT", help="By default the run's first variant.")
 @json_option
 @pass_context
 def pairs(context: Context, run: str | None, judge: str, variant: str, baseline: str, json_wanted: bool) -> None:
-    """Let a model say of each case of a RUN which of two variants answered better.
+    """Let a model choose the better answer of two variants for every case of a RUN.
 
-    It is asked twice, the answers in either order; where it contradicts itself it is a tie.
+    The model sees both orders of the two answers; if it contradicts itself, the case is a tie.
     """
     import asyncio
 
@@ -75,37 +79,36 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
         chosen = chosen_run(evaluations, run)
         one, other = evaluations.side(chosen, variant), evaluations.side(chosen, baseline)
 
-        def tell(done: int, of: int) -> None:
-            if done % TOLD_EVERY == 0 or done == of:
-                note(f"{done:,}/{of:,} pairs")
+        def show(done: int, total: int) -> None:
+            if done % LINE_EVERY == 0 or done == total:
+                note(f"{done:,}/{total:,} pairs")
 
-        told = asyncio.run(compare_pairs(evaluations, one, other, judge, tell))
+        tally = asyncio.run(compare_pairs(evaluations, one, other, judge, show))
     if json_wanted:
-        print_json({"variant": one.name, "baseline": other.name, **asdict(told)})
+        print_json({"variant": one.name, "baseline": other.name, **asdict(tally)})
         return
     click.echo(
-        f"{one_line(one.name)} against {one_line(other.name)}: {told.wins:,} better, {told.losses:,} worse, "
-        f"{told.ties:,} ties, {told.errors:,} judge errors"
+        f"{one_line(one.name)} against {one_line(other.name)}: {tally.wins:,} better, {tally.losses:,} worse, "
+        f"{tally.ties:,} ties, {tally.errors:,} judge errors"
     )
-    if told.win_rate:
+    if rate := tally.win_rate:
         click.echo(
-            f"win rate {told.win_rate.value:.1%} (95 % interval {told.win_rate.low:.1%} to "
-            f"{told.win_rate.high:.1%}), a tie counted as half"
+            f"win rate {rate.value:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%}), a tie counted as half"
         )
 
 
 @click.command()
 @which
-@click.option("--baseline", default="", metavar="VARIANT", help="What the others are compared with.")
+@click.option("--baseline", default="", metavar="VARIANT", help="The variant to compare the others with.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Where to; by default evaluation-RUN.html here.",
+    help="The file to write; by default evaluation-RUN.html here.",
 )
 @pass_context
 def report(context: Context, run: str | None, baseline: str, out: Path | None) -> None:
-    """Write the report of a RUN: one HTML file that needs nothing else to be read."""
+    """Write the report of a RUN as one self-contained HTML file."""
     with command_app(context) as app:
         evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
@@ -119,56 +122,72 @@ def report(context: Context, run: str | None, baseline: str, out: Path | None) -
 @which
 @click.option("--variant", required=True, help="The candidate.")
 @click.option("--baseline", default="", metavar="VARIANT", help="By default the run's first variant.")
-@click.option("--baseline-run", default="", metavar="RUN", help="Where the baseline is of another run.")
+@click.option("--baseline-run", default="", metavar="RUN", help="The run of the baseline; by default RUN.")
 @click.option(
     "--allow",
     "margins",
     multiple=True,
     required=True,
-    metavar="MEASURE=MARGIN",
-    help="How much worse a measure may be, such as f1=0.02 or latency_p95=20%; may be given several times.",
+    metavar="METRIC=MARGIN",
+    help="How much worse a metric may be, such as f1=0.02 or latency_p95=20%; can be repeated.",
 )
-@click.option("--strict", is_flag=True, help="Fail also where it cannot be excluded that it is worse.")
+@click.option("--strict", is_flag=True, help="Also fail if a worse result cannot be ruled out.")
 @confidence_option
 @json_option
 @pass_context
-def gate(
-    context: Context,
-    run: str | None,
-    variant: str,
-    baseline: str,
-    baseline_run: str,
-    margins: tuple[str, ...],
-    strict: bool,
-    confidence: float,
-    json_wanted: bool,
-) -> None:
-    """Pass or fail a variant of a RUN against a baseline: the exit status is 0 or 1, and the reasons are told."""
-    from rag.evaluation.gate import gate as held_against
+def gate(context: Context, /, **options: Any) -> None:
+    """Pass or fail a variant of a RUN against a baseline, with reasons; the exit status is 0 or 1."""
+    from rag.evaluation.gate import gate as check_margins
     from rag.evaluation.gate import parse_margin
 
-    wanted = [parse_margin(text) for text in margins]
+    wanted = _GateOptions(**options)
+    margins = [parse_margin(text) for text in wanted.margins]
     with command_app(context) as app:
-        evaluations = app.evaluations
-        chosen = chosen_run(evaluations, run)
-        base = evaluations.side(evaluations.runs.get(baseline_run) if baseline_run else chosen, baseline)
-        for asked in (chosen, base.run):
-            if asked.status != "finished":
-                raise click.ClickException(
-                    f"The run {asked.id} is {asked.status}, and half a run passes nothing: `ragsmith eval resume "
-                    f"{asked.id}` goes on."
-                )
-        compared = evaluations.compare(base, evaluations.side(chosen, variant))
-        verdict = held_against(compared.one, compared.other, wanted, confidence=confidence, strict=strict)
-    for each in compared.notes:
-        note(f"Careful: {each}")
-    if json_wanted:
+        compared = wanted.compared(app.evaluations)
+        verdict = check_margins(
+            compared.one, compared.other, margins, confidence=wanted.confidence, strict=wanted.strict
+        )
+    _print_notes(compared)
+    if wanted.json_wanted:
         print_json(_verdict(verdict, compared.notes))
     else:
         for check in verdict.checks:
             click.secho(f"{'pass' if check.passed else 'FAIL'}  {one_line(check.reason)}", bold=not check.passed)
     if not verdict.passed:
         raise click.exceptions.Exit(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _GateOptions:
+    """The options of ``eval gate``."""
+
+    run: str | None
+    variant: str
+    baseline: str
+    baseline_run: str
+    margins: tuple[str, ...]
+    strict: bool
+    confidence: float
+    json_wanted: bool
+
+    def compared(self, evaluations: Evaluations) -> Comparison:
+        """Compare the variant with the baseline; both runs must have finished."""
+        chosen = chosen_run(evaluations, self.run)
+        base = evaluations.side(
+            evaluations.runs.get(self.baseline_run) if self.baseline_run else chosen, self.baseline
+        )
+        for run in (chosen, base.run):
+            if run.status != "finished":
+                raise click.ClickException(
+                    f"The run {run.id} is {run.status}, but a gate needs a finished run: "
+                    f"`ragsmith eval resume {run.id}` continues it."
+                )
+        return evaluations.compare(base, evaluations.side(chosen, self.variant))
+
+
+def _print_notes(compared: Comparison) -> None:
+    for text in compared.notes:
+        note(f"Careful: {text}")
 
 
 def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
@@ -181,8 +200,8 @@ def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
             "other": compared.other.estimate(measure, confidence),
             "change": change(compared.one, compared.other, measure, confidence),
         }
-        told = {name: asdict(estimate) if estimate else None for name, estimate in parts.items()}
-        rows.append({"measure": measure.name, **told})
+        estimates = {name: asdict(estimate) if estimate else None for name, estimate in parts.items()}
+        rows.append({"measure": measure.name, **estimates})
     return rows
 
 
@@ -201,7 +220,7 @@ def _print(first: Side, second: Side, compared: Comparison, confidence: float) -
         moved = change(compared.one, compared.other, measure, confidence)
         table.add_row(
             measure.title,
-            *(format_metric(measure, each.value if each else None) for each in estimates),
+            *(format_metric(measure, estimate.value if estimate else None) for estimate in estimates),
             change_cell(measure, moved),
             format_interval(measure, moved),
             f"{moved.n:,}" if moved else "",

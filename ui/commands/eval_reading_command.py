@@ -1,8 +1,9 @@
-"""``ragsmith eval reading``: how well the embedded reader reads, against what is known."""
+"""``ragsmith eval reading``: score the embedded reader against known answers."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,19 +19,19 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--adapter", metavar="NAME", help="The reader: a folder, or an adapter by name.")
+@click.option("--adapter", metavar="NAME", help="The reader: a folder, or the name of an adapter.")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
-    help="The probability under which no answer is given; by default 0.6, or 0 where every question has one.",
+    help="The probability below which no answer is given; by default 0.6, or 0 if every question has an answer.",
 )
 @click.option(
     "--predictions",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="OUT",
-    help="Write the answers there, a JSON object by question id, as the official evaluation takes them.",
+    help="Write the answers to OUT: a JSON object by question id, as the official evaluation reads it.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the metrics as one JSON object.")
 @pass_context
 def reading(
     context: Context,
@@ -40,12 +41,10 @@ def reading(
     predictions: Path | None,
     as_json: bool,
 ) -> None:
-    """Read the paragraphs of FILE (SQuAD's format) for each of their questions, and score the answers.
+    """Answer the questions of FILE, in SQuAD's format, from their paragraphs, and score the answers.
 
     Exact match and F1 are those of SQuAD's official evaluation.
     """
-    from dataclasses import asdict
-
     from rag.errors import EvaluationError
     from rag.evaluation.reading_metrics import predict, score
     from rag.evaluation.squad import read_articles
@@ -54,23 +53,26 @@ def reading(
     articles = read_articles(file)
     total = sum(len(paragraph.questions) for article in articles for paragraph in article.paragraphs)
     if not total:
-        raise EvaluationError(f"{file} holds no questions.")
+        raise EvaluationError(f"{file} contains no questions.")
     with command_app(context, reader={"adapter": adapter}) as app:
         reader = app.models.reader(app.settings.reader.adapter)
         if reader is None:
             raise EvaluationError(
-                "There is no tuned reader to measure.", fix="Name one with --adapter or reader.adapter."
+                "There is no tuned reader to evaluate.", fix="Name one with --adapter or reader.adapter."
             )
         found = []
-        for each in predict(reader, articles):
-            found.append(each)
+        for prediction in predict(reader, articles):
+            found.append(prediction)
             if len(found) % 500 == 0:
                 note(f"{len(found):,}/{total:,} questions")
     scores = score(found, threshold)
     if predictions is not None:
-        told = {each.question.id: each.text if each.probability >= scores.threshold else "" for each in found}
+        answers = {
+            prediction.question.id: prediction.text if prediction.probability >= scores.threshold else ""
+            for prediction in found
+        }
         with disk_errors(f"write {predictions}"):
-            predictions.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
+            predictions.write_text(json.dumps(answers, ensure_ascii=False), encoding="utf-8")
     if as_json:
         print_json({"adapter": reader.adapter.identity, **asdict(scores)})
         return

@@ -1,4 +1,4 @@
-"""``ragsmith ingest``: files and folders into a corpus."""
+"""``ragsmith ingest``: add files and folders to a corpus."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import click
 
 from ui.commands._app import command_app, prepare_encoder
 from ui.commands._console import open_console
-from ui.commands._progress import progress
+from ui.commands._progress import ingest_progress
 from ui.commands._terminal_text import counted, note, one_line, print_json
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
     from rag.indexing.ingestion import IngestReport
 
-STOPPED = "Stopped; what was finished is kept; run the same command again to go on."
+STOPPED = "Stopped. Finished files are kept; run the same command again to continue."
 
 
 @click.command()
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--corpus", metavar="NAME", help="The corpus they go into; by default the one of the settings.")
+@click.option("--corpus", metavar="NAME", help="The corpus to add them to; by default the one in the settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as a JSON object.")
 @click.pass_context
 @pass_context
@@ -35,8 +35,8 @@ def command(
 ) -> None:
     """Add files and folders to a corpus, or bring it up to date with them.
 
-    Only what changed is done again, and what is gone from a folder leaves the corpus. A file that cannot be
-    read is named with the reason, and the others go on; the status is 1 when nothing could be read at all.
+    Only changed files are processed again, and files deleted from a folder leave the corpus. A file that cannot
+    be read is reported and skipped; the exit status is 1 if nothing could be read at all.
     """
     from rag.indexing.ingestion import existing_path
 
@@ -46,12 +46,12 @@ def command(
         name = corpus or app.settings.corpus
         prepare_encoder(app.settings, app.stores)
         try:
-            with _stopped_by_ctrl_c() as stop, progress() as show:
+            with _stopped_by_ctrl_c() as stop, ingest_progress() as show:
                 report = app.stores.ingest(name, paths, show, stop)
         except KeyboardInterrupt:
             note(f"\n{STOPPED}")
             ctx.exit(130)
-        _tell(name, report, as_json)
+        _print_report(name, report, as_json)
         if report.stopped:
             note(STOPPED)
             ctx.exit(130)
@@ -59,7 +59,7 @@ def command(
             raise click.ClickException(_nothing(report))
 
 
-def _tell(corpus: str, report: IngestReport, as_json: bool) -> None:
+def _print_report(corpus: str, report: IngestReport, as_json: bool) -> None:
     if as_json:
         from dataclasses import asdict
 
@@ -74,40 +74,40 @@ def _nothing(report: IngestReport) -> str:
     if report.problems:
         return f"Nothing could be read: {counted(len(report.problems), 'problem')}."
     if report.skipped:
-        return f"Nothing could be read: {counted(report.skipped, 'file')} of formats that are not known."
-    return "Nothing could be read: there is no file."
+        return f"Nothing could be read: {counted(report.skipped, 'file')} of unknown formats."
+    return "Nothing could be read: there are no files."
 
 
 @contextmanager
 def _stopped_by_ctrl_c() -> Iterator[threading.Event]:
-    """The first Ctrl-C lets the batch in hand be finished and kept, the second one does not wait for it."""
+    """Let the first Ctrl-C finish and keep the current batch, and the second one stop at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
 
-    # A signal may come in the middle of a write to stderr, which cannot be entered twice: a thread tells of it.
-    lines: SimpleQueue[str] = SimpleQueue()
+    # A signal may interrupt a write to stderr, which is not reentrant: a thread prints the message.
+    messages: SimpleQueue[str] = SimpleQueue()
 
-    def tell() -> None:
-        if line := lines.get():
-            note(line)
+    def print_message() -> None:
+        if message := messages.get():
+            note(message)
 
     def on_interrupt(_number: int, _frame: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        lines.put("\nStopping after this batch; Ctrl-C again stops at once.")
+        messages.put("\nStopping after this batch; Ctrl-C again stops at once.")
 
-    teller = threading.Thread(target=tell, name="ragsmith-ctrl-c", daemon=True)
-    teller.start()
+    printer = threading.Thread(target=print_message, name="ragsmith-ctrl-c", daemon=True)
+    printer.start()
     before = signal.signal(signal.SIGINT, on_interrupt)
     try:
         yield stop
     finally:
         signal.signal(signal.SIGINT, before)
-        lines.put("")
-        teller.join()
+        messages.put("")
+        printer.join()
 
 
 def _show(corpus: str, report: IngestReport) -> None:
@@ -125,9 +125,9 @@ def _show(corpus: str, report: IngestReport) -> None:
         "problems": len(report.problems),
         "passages embedded": report.passages,
     }
-    for what, number in rows.items():
-        style = "bold red" if what == "problems" and number else None
-        table.add_row(what, f"{number:,}", style=style)
+    for name, number in rows.items():
+        style = "bold red" if name == "problems" and number else None
+        table.add_row(name, f"{number:,}", style=style)
     table.add_row("seconds", f"{report.seconds:.1f}")
     console = open_console()
     console.print(f"Corpus {corpus}")

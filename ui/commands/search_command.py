@@ -1,4 +1,4 @@
-"""``ragsmith search``: what is found for a query, and why."""
+"""``ragsmith search``: the passages found for a query, and their scores."""
 
 from __future__ import annotations
 
@@ -35,27 +35,30 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.command()
 @click.argument("query", required=False)
 @click.option(
-    "--queries", type=click.Path(path_type=Path), metavar="FILE", help="JSONL with id and text on each line."
+    "--queries",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A JSONL file with id and text on each line.",
 )
-@click.option("--corpus", metavar="NAME", help="The corpus; by default the one of the settings.")
-@click.option("-k", type=click.IntRange(1, 1000), metavar="N", help="How many passages.")
-@click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), help="Both sides, or one.")
-@click.option("--source", help="Only this source: its path, its name or the file's name.")
+@click.option("--corpus", metavar="NAME", help="The corpus; by default the one in the settings.")
+@click.option("-k", type=click.IntRange(1, 1000), metavar="N", help="The number of passages.")
+@click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), help="Both kinds of search, or one.")
+@click.option("--source", help="Only this source: its path, its name or its file name.")
 @click.option("--title", help="Only documents with this title.")
-@click.option("--glob", metavar="PATTERN", help="Only sources whose path matches, as '*/guides/*.md'.")
+@click.option("--glob", metavar="PATTERN", help="Only sources whose path matches, such as '*/guides/*.md'.")
 @click.option("--page", type=click.IntRange(1), metavar="N", help="Only this page.")
-@click.option("--after", type=_DAY, metavar="YYYY-MM-DD", help="Only documents of that day or later.")
-@click.option("--before", type=_DAY, metavar="YYYY-MM-DD", help="Only documents of that day or earlier.")
+@click.option("--after", type=_DAY, metavar="YYYY-MM-DD", help="Only documents from this day or later.")
+@click.option("--before", type=_DAY, metavar="YYYY-MM-DD", help="Only documents from this day or earlier.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each query.")
 @click.pass_context
 @pass_context
-def command(context: Context, ctx: click.Context, /, **asked: Any) -> None:
-    """Show the passages that are found for QUERY, and their rank and score on each side.
+def command(context: Context, ctx: click.Context, /, **options: Any) -> None:
+    """Show the passages that are found for QUERY, with their dense and lexical ranks and scores.
 
-    With --queries many queries are searched in one run; a line that is none is named and left out, and makes
-    the status 1.
+    --queries searches for many queries in one run; an invalid line is reported and skipped, and the exit status
+    is then 1.
     """
-    wanted = _Asked(**asked)
+    wanted = _Options(**options)
     wanted.check()
     with command_app(context) as app:
         name = prepare_corpus(app.settings, app.stores, app.releases, wanted.corpus)
@@ -76,7 +79,7 @@ def command(context: Context, ctx: click.Context, /, **asked: Any) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Options:
     """The options of one call."""
 
     query: str | None
@@ -93,17 +96,17 @@ class _Asked:
     as_json: bool
 
     def check(self) -> None:
-        """Refuse what cannot be searched for."""
+        """Refuse options that cannot be searched for."""
         if (self.query is None) == (self.queries is None):
             raise click.UsageError("Give either a query or --queries FILE.")
         if self.query is not None and not self.query.strip():
             raise click.UsageError("The query is empty.")
         if self.queries is not None and not self.queries.exists():
-            raise click.UsageError(f"There is no file {self.queries}.")
+            raise click.UsageError(f"The file {self.queries} does not exist.")
 
     @property
     def filters(self) -> Filters:
-        """What the passages must fulfil."""
+        """The conditions that a passage must meet."""
         from rag.retrieval.filters import Filters
 
         return Filters(
@@ -117,16 +120,16 @@ class _Asked:
 
 
 class _Search:
-    """The searches of one call."""
+    """Runs the searches of one call."""
 
-    def __init__(self, retriever: Retriever, lexical: LexicalIndex, wanted: _Asked) -> None:
+    def __init__(self, retriever: Retriever, lexical: LexicalIndex, wanted: _Options) -> None:
         self._retriever = retriever
         self._lexical = lexical
         self._as_json = wanted.as_json
         self._options = replace(self._retriever.options(wanted.k, wanted.mode), filters=wanted.filters)
 
     def run(self, number: str | int, query: str) -> None:
-        """Search, and print what was found."""
+        """Search, and print the passages found."""
         hits = self._retriever.search(query, self._options)
         if self._as_json:
             print_json({"id": number, "query": query, "results": [as_result(hit) for hit in hits]})
@@ -135,7 +138,7 @@ class _Search:
 
 
 def as_result(hit: Hit) -> dict[str, Any]:
-    """A hit as JSON; ``start`` and ``end`` are offsets into the stored text of the document."""
+    """Return a hit as JSON; ``start`` and ``end`` are offsets into the stored text of the document."""
     passage = hit.passage
     return {
         "source": passage.source,
@@ -188,28 +191,28 @@ def _why(hit: Hit) -> str:
 
 
 def _snippet(text: str, wanted: set[str], lexical: LexicalIndex) -> Text:
-    """The part of a passage with the most words of the query, these marked."""
+    """Return the part of a passage with the most words of the query, and mark them."""
     from rich.text import Text
 
-    line = one_line(text)
-    words = [each.span() for each in _WORD.finditer(line) if wanted & set(lexical.words(each[0]))]
+    text = one_line(text)
+    words = [match.span() for match in _WORD.finditer(text) if wanted & set(lexical.words(match[0]))]
     first = _densest(words)
-    # From the beginning where that reaches as far, and never through a word.
-    start = 0 if first < SNIPPET // 2 else line.rfind(" ", 0, max(first - 40, 1)) + 1
-    end = len(line)
+    # From the beginning if that shows them too, and never from inside a word.
+    start = 0 if first < SNIPPET // 2 else text.rfind(" ", 0, max(first - 40, 1)) + 1
+    end = len(text)
     if start + SNIPPET < end:
-        space = line.rfind(" ", start + SNIPPET // 2, start + SNIPPET)
+        space = text.rfind(" ", start + SNIPPET // 2, start + SNIPPET)
         end = space if space > 0 else start + SNIPPET
-    shown = Text(line[start:end])
+    shown = Text(text[start:end])
     for word_start, word_end in words:
         if start <= word_start and word_end <= end:
             shown.stylize("bold yellow", word_start - start, word_end - start)
-    before, after = "… " if start else "", " …" if end < len(line) else ""
+    before, after = "… " if start else "", " …" if end < len(text) else ""
     return Text.assemble(before, shown, after)
 
 
 def _densest(words: Sequence[tuple[int, int]]) -> int:
-    """Where the stretch of a snippet's length begins that holds the most of these words."""
+    """Return the start of the stretch, as long as a snippet, that holds the most of these words."""
     best, most = 0, 0
     last = 0
     for at, (start, _) in enumerate(words):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ui.commands._app import command_app, prepare_encoder
-from ui.commands._progress import progress
+from ui.commands._progress import ingest_progress
 from ui.commands._terminal_text import note
 from ui.context import Context, pass_context
 
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--host", metavar="ADDRESS", help="Where to listen; by default on this machine only.")
-@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="0 takes any that is free.")
-@click.option("--open", "open_browser", is_flag=True, help="Show the page in the browser.")
-@click.option("--corpus", metavar="NAME", help="The corpus that questions go to when none is chosen.")
-@click.option("--no-auth", is_flag=True, help="Serve other machines without a password, behind a proxy with one.")
+@click.option("--host", metavar="ADDRESS", help="The address to listen on; by default this machine only.")
+@click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port; 0 takes any free one.")
+@click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
+@click.option("--corpus", metavar="NAME", help="The corpus to ask if none is chosen.")
+@click.option(
+    "--no-auth", is_flag=True, help="Serve other machines without a password, behind a proxy that asks for one."
+)
 @pass_context
 def command(
     context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None, no_auth: bool
 ) -> None:
     """Open the chat page, and serve it until Ctrl-C.
 
-    The first time the sample corpus is brought in, which takes some twenty seconds. An address that other machines
-    can reach wants a password: set RAGSMITH_ACCESS__PASSWORD.
+    The first start adds the sample corpus, which takes about twenty seconds. An address that other machines can
+    reach needs a password: set RAGSMITH_ACCESS__PASSWORD.
     """
     from ui.access import check_access
     from ui.app.stores import SAMPLE_CORPUS
@@ -38,12 +40,12 @@ def command(
     access = {"no_auth": no_auth or None}
     with command_app(context, host=host, port=port, corpus=corpus, access=access) as app:
         check_access(app.settings)
-        # A port that is taken is better told before the wait than after it.
+        # Report a port that is taken before the wait, not after it.
         listen(app.settings.host, app.settings.port).close()
         if not app.stores.has_files(SAMPLE_CORPUS):
             prepare_encoder(app.settings, app.stores)
             _prepare_sample(app.settings, app.stores)
-        # Else the page comes first, and is made ready behind it: see `HealthCheck.warm`.
+        # Otherwise the page opens first, and `HealthCheck.warm` loads the rest in the background.
         serve(app, open_browser=open_browser)
 
 
@@ -54,11 +56,11 @@ def _prepare_sample(settings: Settings, stores: Stores) -> None:
     try:
         names = stores.corpus_names()
         if names and SAMPLE_CORPUS not in (settings.corpus, *names):
-            # Its owner has removed it, and does not ask it.
+            # The user has removed it and asks another corpus.
             return
-        note(f"Bringing in the sample corpus {SAMPLE_CORPUS}; this happens once.")
-        with progress() as show:
+        note(f"Adding the sample corpus {SAMPLE_CORPUS}; this happens once.")
+        with ingest_progress() as show:
             stores.ensure_sample(show)
     except RagsmithError as error:
-        # The page can say what is wrong and still serve the other corpora.
+        # The page shows the problem and still serves the other corpora.
         note(f"Warning: the sample corpus is not up to date. {error}")

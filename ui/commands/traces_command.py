@@ -1,4 +1,4 @@
-"""``ragsmith traces``: answered questions, and the steps of each."""
+"""``ragsmith traces``: answered questions and their steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "running")
 _STYLES = {"ok": "green", "abstained": "yellow", "error": "bold red"}
 SHORT = 160
-# What the list needs beside the question.
+# The width of the list without its questions.
 OTHER_COLUMNS = 66
 
 
@@ -29,9 +29,9 @@ def command() -> None:
 
 
 @command.command(name="list")
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="At most so many.")
-@click.option("--status", type=click.Choice(STATUSES), help="Only those that ended like this.")
-@click.option("--text", help="Only those with this text in question, answer or error.")
+@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The maximum number.")
+@click.option("--status", type=click.Choice(STATUSES), help="Only traces with this status.")
+@click.option("--text", help="Only traces with this text in question, answer or error.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the traces and their total.")
 @pass_context
 def list_command(context: Context, limit: int, status: Status | None, text: str | None, as_json: bool) -> None:
@@ -39,20 +39,20 @@ def list_command(context: Context, limit: int, status: Status | None, text: str 
     with command_app(context) as app:
         page = app.stores.traces.list(limit=limit, status=status, text=text)
         if as_json:
-            print_json({"total": page.total, "traces": [_brief(each) for each in page.traces]}, indent=2)
+            print_json({"total": page.total, "traces": [_brief(trace) for trace in page.traces]}, indent=2)
             return
         _show_list(page)
         if page.total > len(page.traces):
-            note(f"These are the newest {len(page.traces)} of {page.total:,}; --limit shows more.")
+            note(f"Showing the newest {len(page.traces)} of {page.total:,}; --limit shows more.")
 
 
 @command.command(name="show")
 @click.argument("trace_id", metavar="ID")
 @click.option("--full", is_flag=True, help="Show inputs and outputs in full.")
-@click.option("--json", "as_json", is_flag=True, help="Print the trace with everything in it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole trace as JSON.")
 @pass_context
 def show_command(context: Context, trace_id: str, full: bool, as_json: bool) -> None:
-    """Show the steps of one trace; six characters of the beginning or end of its ID are enough."""
+    """Show the steps of one trace; the first or last six characters of its ID are enough."""
     with command_app(context) as app:
         trace = app.stores.traces.get(trace_id)
         if as_json:
@@ -64,7 +64,7 @@ def show_command(context: Context, trace_id: str, full: bool, as_json: bool) -> 
 
 
 def _brief(trace: Trace) -> dict[str, Any]:
-    """A trace of a list: everything but its steps."""
+    """Return a trace without its steps."""
     from dataclasses import asdict
 
     return {name: value for name, value in asdict(trace).items() if name != "spans"}
@@ -78,7 +78,7 @@ def _show_list(page: TracePage) -> None:
 
     console = open_console()
     if not page.traces:
-        console.print("There is no trace.")
+        console.print("There are no traces.")
         return
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("id", "started", "status"):
@@ -88,18 +88,18 @@ def _show_list(page: TracePage) -> None:
     table.add_column("", no_wrap=True)
     table.add_column("question")
     room = max(console.width - OTHER_COLUMNS, 16)
-    for each in page.traces:
-        question = Text(one_line(each.question))
+    for trace in page.traces:
+        question = Text(one_line(trace.question))
         question.truncate(2 * room if console.is_terminal else room, overflow="ellipsis")
         table.add_row(
             # LangChain's ids begin with the time: neighbours differ at the end.
-            each.id[-8:],
-            moment(each.started, "%m-%d %H:%M"),
-            Text(each.status, style=_STYLES.get(each.status, "")),
-            "" if each.latency_s is None else format_seconds(each.latency_s),
-            _total(each),
-            format_cost(each.cost_usd).removeprefix("cost "),
-            each.feedback.rating if each.feedback else "",
+            trace.id[-8:],
+            moment(trace.started, "%m-%d %H:%M"),
+            Text(trace.status, style=_STYLES.get(trace.status, "")),
+            "" if trace.latency_s is None else format_seconds(trace.latency_s),
+            _total(trace),
+            format_cost(trace.cost_usd).removeprefix("cost "),
+            trace.feedback.rating if trace.feedback else "",
             question,
         )
     console.print(table)
@@ -135,11 +135,11 @@ def _show_trace(trace: Trace, full: bool) -> None:
         return
     console.print()
     branches: dict[str | None, Tree] = {}
-    top = Tree("", hide_root=True)
+    root = Tree("", hide_root=True)
     for span in trace.spans:
-        parent = branches.get(span.parent_id, top)
+        parent = branches.get(span.parent_id, root)
         branches[span.id] = parent.add(_label(span, trace, full))
-    console.print(top)
+    console.print(root)
 
 
 def _label(span: Span, trace: Trace, full: bool) -> Any:
@@ -158,40 +158,40 @@ def _label(span: Span, trace: Trace, full: bool) -> Any:
     if span.status != "ok":
         facts.append(span.status)
     label.append(f"  {' · '.join(facts)}", style="dim")
-    told = {"in": span.input, "out": span.output, "error": span.error}
+    details = {"in": span.input, "out": span.output, "error": span.error}
     if full and span.attributes:
-        told["attributes"] = dict(span.attributes)
-    for name, value in told.items():
+        details["attributes"] = dict(span.attributes)
+    for name, value in details.items():
         if value not in (None, ""):
             label.append(f"\n{name:<6}", style="dim").append(_brief_json(value, full))
     return label
 
 
 def _brief_json(value: Any, full: bool) -> str:
-    """A value on one line, or in full."""
+    """Return a value on one line, or in full."""
     if isinstance(value, str):
-        told = value
+        text = value
     elif full:
-        told = json.dumps(value, ensure_ascii=False, indent=2)
+        text = json.dumps(value, ensure_ascii=False, indent=2)
     elif isinstance(value, Mapping):
-        told = ", ".join(f"{name}: {_flat(each)}" for name, each in value.items())
+        text = ", ".join(f"{name}: {_flat(item)}" for name, item in value.items())
     else:
-        told = _flat(value)
+        text = _flat(value)
     if full:
-        return visible(told)
-    told = one_line(told)
-    left = len(told) - SHORT
-    return told if left <= 0 else f"{told[:SHORT]}… ({left:,} more characters: --full)"
+        return visible(text)
+    text = one_line(text)
+    left = len(text) - SHORT
+    return text if left <= 0 else f"{text[:SHORT]}… ({left:,} more characters: --full)"
 
 
 def _flat(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _tokens(counted: Trace | Span) -> str:
-    if counted.input_tokens is None and counted.output_tokens is None:
+def _tokens(usage: Trace | Span) -> str:
+    if usage.input_tokens is None and usage.output_tokens is None:
         return ""
-    return f"{counted.input_tokens or 0:,} in, {counted.output_tokens or 0:,} out"
+    return f"{usage.input_tokens or 0:,} in, {usage.output_tokens or 0:,} out"
 
 
 def _total(trace: Trace) -> str:

@@ -1,4 +1,4 @@
-"""``ragsmith tune``: train an adapter by a recipe, follow it, stop it, go on; export a language model."""
+"""``ragsmith tune``: train, follow, stop and resume an adapter; export a language model."""
 
 from __future__ import annotations
 
@@ -25,38 +25,40 @@ def command() -> None:
 
 
 command.add_command(export)
-detach = click.option("--detach", is_flag=True, help="Do not wait: `ragsmith tune status` tells how it goes.")
+detach = click.option("--detach", is_flag=True, help="Do not wait; `ragsmith tune status` shows the progress.")
 which = click.argument("run", metavar="[RUN]", required=False)
 
 
-@command.command()
+@command.command("run")
 @click.argument("recipe")
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="The folder of training data that the recipe's sources are in.",
+    help="The folder with the training data that the recipe names.",
 )
 @click.option(
     "--to",
     "target",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="FOLDER",
-    help="Copy the result there when it is done; what is there is replaced.",
+    help="Copy the result there when the run is done, replacing what is there.",
 )
 @click.option(
     "--resume",
     "resumes",
     is_flag=True,
-    help="Take up the newest run of the same recipe, start and data: one that is not done goes on, one that is "
-    "done is only copied. Without one, begin it.",
+    help="Continue the newest run of the same recipe, start and data, or only copy its result if it is done. "
+    "Without such a run, begin one.",
 )
 @detach
 @pass_context
-def run(context: Context, recipe: str, data: Path, target: Path | None, resumes: bool, detach: bool) -> None:
-    """Train by RECIPE, a TOML file or the name of one that ships, in a process of its own.
+def run_command(
+    context: Context, recipe: str, data: Path, target: Path | None, resumes: bool, detach: bool
+) -> None:
+    """Train by RECIPE, a TOML file or the name of a shipped recipe, in a separate process.
 
-    Ctrl-C stops it after a checkpoint; `ragsmith tune resume` goes on from there.
+    Ctrl-C stops it after a checkpoint, from which `ragsmith tune resume` continues.
     """
     from finetune.recipe import find_recipe, parse_recipe, read_recipe
     from finetune.run_folder import RESULT, new_run, run_like
@@ -67,18 +69,20 @@ def run(context: Context, recipe: str, data: Path, target: Path | None, resumes:
     text = read_recipe(path)
     parsed = parse_recipe(text, str(path))
     if target is not None and detach:
-        raise click.UsageError("--to waits for the end, and --detach does not.")
+        raise click.UsageError("--to cannot be combined with --detach: it needs the end of the run.")
     if not data.is_dir():
-        raise TuningError(f"There is no folder {data}.", fix="Name the folder of training data with --data.")
+        raise TuningError(
+            f"The folder {data} does not exist.", fix="Name the folder with the training data with --data."
+        )
     settings = context.settings
     runs = open_workspace(settings.home).runs
-    taken_up = run_like(runs, parsed, text, data) if resumes else None
-    made = taken_up or new_run(runs, parsed, text, data, settings.tracking)
-    _work(made, detach, "The same command with --resume" if target is not None else None)
+    resumed = run_like(runs, parsed, text, data) if resumes else None
+    run = resumed or new_run(runs, parsed, text, data, settings.tracking)
+    _work(run, detach, "The same command with --resume" if target is not None else None)
     if target is not None:
         from finetune.adapter_card import copy_result
 
-        copy_result(made.path / RESULT, target)
+        copy_result(run.path / RESULT, target)
         click.echo(f"Copied to {target}")
 
 
@@ -87,7 +91,7 @@ def run(context: Context, recipe: str, data: Path, target: Path | None, resumes:
 @detach
 @pass_context
 def resume(context: Context, run: str | None, detach: bool) -> None:
-    """Go on with RUN, or with the newest, from its last checkpoint."""
+    """Continue RUN, by default the newest, from its last checkpoint."""
     _work(_find(context, run), detach)
 
 
@@ -95,20 +99,20 @@ def resume(context: Context, run: str | None, detach: bool) -> None:
 @which
 @pass_context
 def stop(context: Context, run: str | None) -> None:
-    """Stop RUN, or the newest, after a checkpoint."""
+    """Stop RUN, by default the newest, after a checkpoint."""
     found = _find(context, run)
     if not found.is_active:
         note(f"{found.name} is not running.")
         return
     found.request_stop()
-    note(f"{found.name} will stop after a checkpoint; `ragsmith tune resume {found.name}` goes on.")
+    note(f"{found.name} will stop after a checkpoint; `ragsmith tune resume {found.name}` continues it.")
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object for each run, one a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per run, one on a line.")
 @pass_context
 def status(context: Context, as_json: bool) -> None:
-    """List the runs, the newest first."""
+    """List the runs, newest first."""
     from dataclasses import asdict
 
     from finetune.run_folder import all_runs
@@ -116,8 +120,8 @@ def status(context: Context, as_json: bool) -> None:
 
     runs = all_runs(open_workspace(context.settings.home).runs)
     if as_json:
-        for each in runs:
-            print_json({"run": each.name, **asdict(each.status)})
+        for run in runs:
+            print_json({"run": run.name, **asdict(run.status)})
         return
     if not runs:
         note("There are no runs yet. Start one with `ragsmith tune run RECIPE --data FOLDER`.")
@@ -126,13 +130,14 @@ def status(context: Context, as_json: bool) -> None:
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "how far", "loss"):
+    for column in ("run", "state", "progress", "loss"):
         table.add_column(column)
-    for each in runs:
-        now = each.status
+    for run in runs:
+        now = run.status
         loss = f"{now.loss:.4f}" if now.loss is not None else ""
-        told = now.message if now.state == "failed" else pace_of(now)
-        table.add_row(Text(each.name), Text(now.state, style=_STYLES.get(now.state, "yellow")), Text(told), loss)
+        progress = now.message if now.state == "failed" else pace_of(now)
+        state = Text(now.state, style=_STYLES.get(now.state, "yellow"))
+        table.add_row(Text(run.name), state, Text(progress), loss)
     open_console().print(table)
 
 
@@ -141,25 +146,35 @@ def status(context: Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print status, curve and card as one JSON object.")
 @pass_context
 def show(context: Context, run: str | None, as_json: bool) -> None:
-    """Show the validation figures along RUN, or the newest, and what came of it."""
+    """Show the validation metrics of RUN, by default the newest, and its result."""
     from dataclasses import asdict
 
     from finetune.run_folder import RESULT
     from rag.encoders.adapters import read_adapter
 
     found = _find(context, run)
-    points = list(found.points())
+    curve = list(found.points())
     result = found.path / RESULT
     card = read_adapter(result).card if result.is_dir() else None
     if as_json:
-        told = {"run": found.name, "status": asdict(found.status), "curve": [asdict(each) for each in points]}
-        print_json({**told, "card": card.model_dump() if card else None, "folder": str(found.path)}, indent=2)
+        print_json(
+            {
+                "run": found.name,
+                "status": asdict(found.status),
+                "curve": [asdict(step) for step in curve],
+                "card": card.model_dump() if card else None,
+                "folder": str(found.path),
+            },
+            indent=2,
+        )
         return
     click.echo(f"{found.name}: {found.status.state}, {pace_of(found.status)}")
-    looked = [each for each in points if each.figures]
-    for each in looked:
-        figures = "  ".join(f"{name} {value:.4f}" for name, value in (each.figures or {}).items())
-        click.echo(f"  {each.stage} {each.step}/{each.steps}  training loss {each.loss:.4f}  validation {figures}")
+    for step in curve:
+        if step.figures:
+            metrics = "  ".join(f"{name} {value:.4f}" for name, value in step.figures.items())
+            click.echo(
+                f"  {step.stage} {step.step}/{step.steps}  training loss {step.loss:.4f}  validation {metrics}"
+            )
     if card is None:
         return
     click.echo(f"\n{result}: rank {card.rank} on {card.base}")
@@ -176,12 +191,12 @@ def _find(context: Context, name: str | None) -> RunFolder:
 
 
 def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
-    """Start it where it is not done and nobody works on it, and follow it.
+    """Start a run, unless it is done or active, and follow it.
 
     Args:
         run: The run.
-        detach: Do not follow it.
-        again: What goes on where it is stopped; by default ``ragsmith tune resume``.
+        detach: Whether to leave it to itself.
+        again: The command that continues it after a stop; by default ``ragsmith tune resume``.
     """
     if run.status.state == "done":
         note(f"{run.name} is done: {run.path / 'result'}")
@@ -191,7 +206,7 @@ def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
     else:
         launch(run)
     if detach:
-        note(f"{run.name} is on its way; `ragsmith tune status` tells how it goes.")
+        note(f"{run.name} has started; `ragsmith tune status` shows the progress.")
         return
     end = follow(run)
     if end.state == "failed":
@@ -199,5 +214,5 @@ def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
     if end.state == "done":
         click.echo(f"Done: {run.path / 'result'}")
     else:
-        note(f"Stopped. {again or f'`ragsmith tune resume {run.name}`'} goes on.")
+        note(f"Stopped. {again or f'`ragsmith tune resume {run.name}`'} continues it.")
         raise click.exceptions.Exit(130)

@@ -1,4 +1,4 @@
-"""``ragsmith tune export``: a model of int8 weights for the processor."""
+"""``ragsmith tune export``: convert a model to int8 weights for the CPU."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MEGABYTE = 1e6
     "adapters",
     multiple=True,
     metavar="NAME",
-    help="A LoRA adapter to merge first: a folder, or a name below models/adapters. Repeat it for several.",
+    help="A LoRA adapter to merge first: a folder, or a name below models/adapters. Can be repeated.",
 )
 @click.option(
     "--to",
@@ -28,13 +28,13 @@ _MEGABYTE = 1e6
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
-    help="The folder to make; it must not exist.",
+    help="The folder to create; it must not exist.",
 )
 @pass_context
 def export(context: Context, model: str, adapters: tuple[str, ...], target: Path) -> None:
     """Convert MODEL, a folder or a name on the hub, to int8.
 
-    The result is served on the processor with `--model local:FOLDER`, in about a quarter of the memory.
+    `--model local:FOLDER` serves the result on the CPU, in about a quarter of the memory.
     """
     from finetune.export import export_int8
     from rag.models.local.local_adapters import find_lora
@@ -42,6 +42,6 @@ def export(context: Context, model: str, adapters: tuple[str, ...], target: Path
 
     folder = open_workspace(context.settings.home).adapters
     found = [find_lora(name, folder) for name in adapters]
-    made = export_int8(model.removeprefix(LOCAL), found, target, note)
-    click.echo(f"Made {made.folder} ({made.bytes / _MEGABYTE:,.1f} MB, {made.card.quantization}).")
-    click.echo(f"Serve it with: ragsmith --model {LOCAL}{made.folder} serve")
+    exported = export_int8(model.removeprefix(LOCAL), found, target, note)
+    click.echo(f"Wrote {exported.folder} ({exported.bytes / _MEGABYTE:,.1f} MB, {exported.card.quantization}).")
+    click.echo(f"Serve it with: ragsmith --model {LOCAL}{exported.folder} serve")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rag.answering.answer_stream import AnswerStream
 from rag.answering.assistant import Pipeline
-from rag.errors import PromptError
+from rag.errors import PromptError, prompt_errors
 from rag.evaluation.report_rendering import shortened
 from rag.types import Answer, Ask
 
@@ -47,7 +47,6 @@ def _title(values: Mapping[str, str]) -> str:
 def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]) -> Pipeline:
     from langchain_core.messages import convert_to_messages
 
-    from prompts import PromptTemplateError
     from rag.answering.prompt_chain import build_prompt_chain
     from rag.answering.release import Release
     from rag.models.chat_models import EMBEDDED
@@ -60,10 +59,8 @@ def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapp
             f"The model must be generative: the embedded reader only quotes, and cannot answer {prompt.label}.",
             fix="Choose another model: `generator`, `local:PATH-OR-NAME` or `openai:NAME`.",
         )
-    try:
+    with prompt_errors("Give a value to each variable of the prompt."):
         messages = convert_to_messages([message.model_dump() for message in prompt.render(values)])
-    except PromptTemplateError as error:
-        raise PromptError(str(error), fix="Give every variable of the prompt a value.") from error
     release = Release(
         corpus="",
         fingerprint="",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from prompts import PromptTemplate
 from prompts.diff import diff
 from prompts.files import SKELETON, as_draft, parse_draft
-from rag.errors import PromptError, RagsmithError
-from ui.pages.prompts.prompt_listing import PromptListing, prompt_errors
+from rag.errors import PromptError, RagsmithError, prompt_errors
+from ui.pages.prompts.prompt_listing import PromptListing
 from ui.pages.prompts.prompts_view import changes_html, moment, template_html
 from ui.pages.safe_markup import fragment, note
 

@@ -9,10 +9,11 @@ from typing import Any
 import gradio as gr
 
 from prompts import PRODUCTION, PromptLibrary
+from rag.errors import prompt_errors
 from ui.app.login_name import login_name
 from ui.pages.html_component import html_component
 from ui.pages.page_events import QUIET, show_errors
-from ui.pages.prompts.prompt_listing import PromptListing, prompt_errors
+from ui.pages.prompts.prompt_listing import PromptListing
 from ui.pages.prompts.prompt_selection import PromptSelection
 from ui.pages.safe_markup import note
 

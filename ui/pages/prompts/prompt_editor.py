@@ -13,13 +13,13 @@ import gradio as gr
 
 from prompts.files import SKELETON, as_draft, parse_draft
 from prompts.formats import Format, read_prompt
-from rag.errors import PromptError
+from rag.errors import PromptError, prompt_errors
 from ui.app.login_name import login_name
 from ui.pages.html_component import html_component
 from ui.pages.page_events import QUIET, show_errors
 from ui.pages.prompts.draft_review import DraftReview, problem_html
 from ui.pages.prompts.draft_settings import FIELDS, Field, field_text, field_value, settings_in, with_settings
-from ui.pages.prompts.prompt_listing import PromptListing, prompt_errors
+from ui.pages.prompts.prompt_listing import PromptListing
 from ui.pages.safe_markup import fragment
 
 Updates = dict[Any, Any]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +12,7 @@ from prompts.files import as_yaml
 from prompts.formats import Format, write_prompt_as
 from prompts.library import SHIPPED
 from prompts.template import Saved
-from rag.errors import PromptError
+from rag.errors import prompt_errors
 
 SUGGESTED = (PRODUCTION, "staging")
 
@@ -74,19 +72,6 @@ class Export:
     form: str
     text: str | None
     why: str = ""
-
-
-@contextmanager
-def prompt_errors() -> Iterator[None]:
-    """Translate the errors of the prompts.
-
-    Raises:
-        PromptError: In place of a ``PromptTemplateError``.
-    """
-    try:
-        yield
-    except PromptTemplateError as error:
-        raise PromptError(str(error)) from error
 
 
 class PromptListing:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from prompts.diff import diff
+from rag.errors import prompt_errors
 from rag.evaluation.prompt_scores import newest_scores
 from rag.tracing.prompt_usage import traces_of, use_of
 from ui.pages.prompts import prompts_view as view
-from ui.pages.prompts.prompt_listing import PromptListing, prompt_errors
+from ui.pages.prompts.prompt_listing import PromptListing
 from ui.pages.prompts.prompt_selection import PromptSelection
 from ui.pages.safe_markup import note
 

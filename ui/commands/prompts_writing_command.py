@@ -1,0 +1,149 @@
+"""``ragsmith prompts new|edit|import|export``: write prompts, and exchange them with other programs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ui.commands._prompt_library import open_library, prompt_file, read_text, show_changes
+from ui.commands._signed import Signature, signed
+from ui.commands._terminal_text import note, unpaired, visible
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from prompts import PromptLibrary, PromptTemplate
+    from prompts.formats import Format
+
+FORMATS = ("langchain", "openai", "text")
+UNCHANGED = "Nothing was changed, so nothing was saved."
+
+file_option = click.option(
+    "--file", type=prompt_file, help="Read this YAML file, - for standard input, instead of opening an editor."
+)
+
+
+@click.command()
+@click.argument("name")
+@click.option("--from", "reference", metavar="REF", help="The version to start from.")
+@file_option
+@signed
+@pass_context
+def new(context: Context, name: str, reference: str | None, file: Path | None, signature: Signature) -> None:
+    """Write the first version of a prompt NAME."""
+    with open_library(context) as library:
+        if name in library.names():
+            raise click.ClickException(
+                f"The prompt {name} exists already: change it with `ragsmith prompts edit {name}`."
+            )
+        base = library.load(unpaired(reference)) if reference else None
+        _write(library, name, base, file, signature)
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@file_option
+@signed
+@pass_context
+def edit(context: Context, reference: str, file: Path | None, signature: Signature) -> None:
+    """Change a version in your editor, and save it as the next one.
+
+    The chat keeps its version until the label `production` is moved.
+    """
+    with open_library(context) as library:
+        base = library.load(unpaired(reference))
+        _write(library, base.name, base, file, signature)
+
+
+@click.command("import")
+@click.argument("file", type=prompt_file)
+@click.option("--name", required=True, help="The name of the prompt in this workspace.")
+@click.option("--format", "form", type=click.Choice(FORMATS), help="The format of FILE; detected by default.")
+@signed
+@pass_context
+def import_command(context: Context, file: Path, name: str, form: Format | None, signature: Signature) -> None:
+    """Import a prompt: LangChain's JSON, OpenAI's messages, or plain text.
+
+    It becomes the next version of the prompt.
+    """
+    from prompts.formats import read_prompt
+
+    text = read_text(file)
+    why = signature.message_or(f"imported from {file.name}")
+    with open_library(context) as library:
+        draft = read_prompt(text, name, description=why, form=form)
+        _report_saved(library, library.save(draft, by=signature.by, message=why))
+
+
+@click.command()
+@click.argument("reference", metavar="REF")
+@click.option("--format", "form", type=click.Choice(("yaml", *FORMATS)), default="yaml", show_default=True)
+@click.option("--to", type=click.Path(path_type=Path, dir_okay=False), help="The file to write.")
+@pass_context
+def export(context: Context, reference: str, form: Any, to: Path | None) -> None:
+    """Write a prompt for another program."""
+    from prompts.files import as_yaml
+    from prompts.formats import write_prompt_as
+
+    with open_library(context) as library:
+        prompt = library.find(unpaired(reference))
+        text = as_yaml(prompt) if form == "yaml" else write_prompt_as(prompt, form)
+    if form != "yaml" and prompt.fragments:
+        note(f"The format has no fragments, so these are left out: {', '.join(prompt.fragments)}.")
+    if to is None:
+        click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
+        return
+    try:
+        to.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{to} cannot be written: {error.strerror}.") from error
+    click.echo(f"Wrote {prompt.label} to {to}.")
+
+
+def _write(
+    library: PromptLibrary, name: str, base: PromptTemplate | None, file: Path | None, signature: Signature
+) -> None:
+    """Get a draft from the file or the editor, show its changes, and save it."""
+    from prompts import PromptTemplateError
+    from prompts.diff import diff
+    from prompts.files import SKELETON, as_draft, parse_draft
+
+    before = as_draft(base) if base else SKELETON
+    text = read_text(file) if file else click.edit(before, extension=".yaml")
+    if text is None or (base and text == before):
+        click.echo(UNCHANGED)
+        return
+    try:
+        draft = parse_draft(text, name, base.version if base else 1)
+        changes = diff(base, draft) if base else ()
+        if base and not changes:
+            click.echo(UNCHANGED)
+            return
+        show_changes(changes)
+        why = signature.message
+        if why is None:
+            why = click.prompt("Why", default="", show_default=False, err=True) if sys.stdin.isatty() else ""
+        saved = library.save(draft, by=signature.by, message=why)
+    except (PromptTemplateError, click.Abort) as error:
+        if file is None:
+            # A mistake does not cost what was written in the editor.
+            path = library.keep_draft(name, text)
+            note(f"Your draft is in {path}; `ragsmith prompts edit {name} --file {path}` reads it.")
+        if isinstance(error, PromptTemplateError):
+            raise
+        raise click.ClickException("Nothing was saved.") from error
+    _report_saved(library, saved)
+
+
+def _report_saved(library: PromptLibrary, saved: PromptTemplate) -> None:
+    from prompts import PRODUCTION
+
+    click.echo(f"Saved {saved.label}.")
+    current = library.labels(saved.name)[PRODUCTION]
+    if current != saved.version:
+        click.echo(
+            f"In production is {saved.name}@{current}; "
+            f"`ragsmith prompts label {saved.name} {PRODUCTION} {saved.version}` changes that."
+        )

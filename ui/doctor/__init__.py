@@ -1,0 +1,1 @@
+"""Checks of everything that a run needs, with the fix of every failure."""

@@ -1,0 +1,115 @@
+"""Checks of the models: encoder, OpenVINO, torch, and the model that answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ui.doctor.check import Check
+from ui.doctor.server_probe import fetch
+
+if TYPE_CHECKING:
+    from rag.settings import Settings
+
+OPENAI_URL = "https://api.openai.com/v1"
+
+
+def check_encoder(settings: Settings) -> Check:
+    """The embedding model is available, with the published weights."""
+    from rag.encoders.encoder_files import locate_model
+
+    files = locate_model(settings.encoder)
+    digest = files.sha256()
+    origin = "as published" if files.expected_sha256 else "not compared"
+    return Check("encoder", True, f"{files.name} from the {files.origin}, sha256 {digest[:12]}… is {origin}")
+
+
+def check_openvino(settings: Settings) -> Check:
+    """OpenVINO runs, and in bf16 if the CPU supports it."""
+    slower = "Everything works, but ingestion and search are slower."
+    try:
+        import openvino
+    except ImportError as error:
+        return Check("openvino", None, f"It cannot be loaded, so torch replaces it: {error}.", slower)
+    from rag.encoders.encoder_opening import choose_precision
+
+    precision, notice = choose_precision(settings.encoder)
+    processor = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    detail = f"OpenVINO {openvino.__version__.partition('-')[0]} on {processor}, {precision}"
+    if notice:
+        return Check("openvino", None, f"{detail}. {notice}", slower)
+    return Check("openvino", True, detail)
+
+
+def check_torch(settings: Settings) -> Check:
+    """Torch is installed, and finds the GPU that the settings require."""
+    import torch
+
+    version = f"torch {torch.__version__}"
+    if torch.cuda.is_available():
+        return Check("torch", True, f"{version} on {torch.cuda.get_device_name()}")
+    if settings.encoder.device == "cuda":
+        fix = "Set encoder.device to auto, or install a driver and a torch for the GPU."
+        return Check("torch", False, f"{version} finds no GPU, but encoder.device is cuda.", fix)
+    return Check("torch", True, f"{version}, no GPU: the CPU is used")
+
+
+def check_model(settings: Settings) -> Check:
+    """The model that writes the answers is available."""
+    from rag.models.chat_models import LOCAL, OPENAI
+
+    if settings.model.startswith(LOCAL):
+        return _check_local_model(settings)
+    if not settings.model.startswith(OPENAI):
+        return _check_tuned(settings)
+    from rag.redaction import without_password
+
+    key = settings.openai.api_key
+    url = (settings.openai.base_url or OPENAI_URL).rstrip("/")
+    shown = without_password(url)
+    if key is None and settings.openai.base_url is None:
+        fix = "Set OPENAI_API_KEY, or set RAGSMITH_OPENAI__BASE_URL to a server without keys."
+        return Check("model", False, f"{shown} needs a key, and none is set.", fix)
+    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    reply = fetch(f"{url}/models", headers)
+    if reply.ok:
+        return Check("model", True, f"{settings.model} at {shown}")
+    if reply.status in (401, 403):
+        fix = "Set OPENAI_API_KEY: the server needs a key." if key is None else "Correct OPENAI_API_KEY."
+        return Check("model", False, f"{shown} refuses: {reply.reason}", fix)
+    fix = "Start the server, or correct RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
+    return Check("model", False, f"{shown}: {reply.reason}", fix)
+
+
+def _check_tuned(settings: Settings) -> Check:
+    """The tuned reader or generator is undamaged and fits the installed weights."""
+    from rag.models.chat_models import EMBEDDED, GENERATOR, check_model_name
+
+    check_model_name(settings.model)
+    task, name = {
+        EMBEDDED: ("reader", settings.reader.adapter),
+        GENERATOR: ("generator", settings.generator.adapter),
+    }[settings.model]
+    if not name:
+        return Check("model", True, f"{settings.model}, without a tuned reader; no server needed")
+    from rag.encoders.adapters import find_adapter
+    from rag.encoders.tuned_conversion import check_base
+    from rag.workspace import open_workspace
+
+    adapter = find_adapter(name, open_workspace(settings.home))
+    adapter.check_task(task)
+    check_base(adapter)
+    return Check("model", True, f"{settings.model}, adapter {adapter.identity}, no server needed")
+
+
+def _check_local_model(settings: Settings) -> Check:
+    """The model and its adapters are on this machine and fit into memory; nothing is loaded."""
+    from rag.models.chat_models import LOCAL
+    from rag.models.local.local_engine import check_model, wanted_adapters
+    from rag.models.local.local_files import locate_local
+    from rag.workspace import open_workspace
+
+    adapters = wanted_adapters(settings.local, open_workspace(settings.home).adapters)
+    files = locate_local(settings.model.removeprefix(LOCAL), download=False)
+    found = check_model(files, settings.local, adapters)
+    answering = f", adapter {settings.local.adapter}" if settings.local.adapter else ""
+    return Check("model", True, f"{settings.model} {found}{answering}")

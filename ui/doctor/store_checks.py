@@ -1,0 +1,90 @@
+"""Checks of the stores: database, Chroma, and whether the indexes match them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, closing
+from typing import TYPE_CHECKING
+
+from ui.doctor.check import Check
+from ui.doctor.server_probe import fetch
+
+if TYPE_CHECKING:
+    from rag.settings import Settings
+    from ui.app.stores import Stores
+
+
+def check_database(settings: Settings) -> Check:
+    """The database opens, and SQLite is undamaged."""
+    from sqlalchemy import text
+
+    from rag.database import reading, shown_url
+    from rag.errors import DatabaseError, DatabaseTooNew
+
+    with _stores(settings) as stores:
+        damaged = f"Restore a copy of it, or move {stores.workspace.root} away and ingest again."
+        try:
+            where = shown_url(stores.engine)
+            verdict = "ok"
+            if stores.engine.dialect.name == "sqlite":
+                with reading(stores.engine) as connection:
+                    verdict = connection.execute(text("PRAGMA quick_check(1)")).scalar_one()
+        except DatabaseError as error:
+            intact = settings.database_url or "locked" in error.message or isinstance(error, DatabaseTooNew)
+            return Check("database", False, error.message, error.fix if intact else damaged)
+    if verdict != "ok":
+        return Check("database", False, f"{where} is damaged: {verdict}", damaged)
+    return Check("database", True, where)
+
+
+def check_chroma(settings: Settings) -> Check:
+    """Chroma opens in the workspace, or its server answers."""
+    if settings.chroma_url:
+        return _check_chroma_server(settings.chroma_url)
+    from rag.errors import VectorStoreError
+
+    with _stores(settings) as stores:
+        folder = stores.workspace.chroma
+        try:
+            number = stores.chroma.client.count_collections()
+        except VectorStoreError as error:
+            fix = "Run `ragsmith ingest` again: the folder is set aside, and the vectors are rebuilt."
+            return Check("chroma", False, f"{folder} cannot be opened: {error.message}", fix)
+    return Check("chroma", True, f"{folder}, collections: {number}")
+
+
+def _check_chroma_server(url: str) -> Check:
+    from rag.redaction import without_password
+
+    reply = fetch(f"{url.rstrip('/')}/api/v2/heartbeat")
+    shown = without_password(url)
+    if reply.ok:
+        return Check("chroma", True, f"{shown} answers")
+    fix = "Start it with `chroma run --path FOLDER`, or correct or remove the setting chroma_url."
+    return Check("chroma", False, f"{shown}: {reply.reason}", fix)
+
+
+def check_index(settings: Settings) -> Check:
+    """Chroma and the lexical indexes match the database; this does not load the encoder."""
+    from rag.encoders.encoder_files import locate_model
+    from rag.errors import EncoderError
+    from rag.indexing.corpora import fingerprint_of, stored_states
+
+    with _stores(settings) as stores:
+        try:
+            current = fingerprint_of(locate_model(settings.encoder).sha256(), settings.chunking.tokens)
+        except EncoderError:
+            # Its own check reports it.
+            current = None
+        states = stored_states(stores.workspace, stores.engine, stores.chroma.client, current)
+    notices = [state.notice(name) for name, state in states.items() if not state.ok]
+    if notices:
+        return Check("index", False, " ".join(notices))
+    counts = ", ".join(f"{name}: {state.passages:,} passages" for name, state in states.items())
+    return Check("index", True, counts or "no corpus yet")
+
+
+def _stores(settings: Settings) -> AbstractContextManager[Stores]:
+    from rag.workspace import open_workspace
+    from ui.app.stores import Stores
+
+    return closing(Stores(settings, open_workspace(settings.home)))
