@@ -81,7 +81,7 @@ def test_half_a_run_passes_no_gate(workspace: Workspace) -> None:
     [
         (["gate", "{run}", "--variant", "nobody", "--allow", "f1=0"], "has no variant 'nobody'"),
         (["gate", "{run}", "--variant", "worse", "--allow", "beauty=0"], "The metric 'beauty' is unknown"),
-        (["gate", "{run}", "--variant", "worse", "--allow", "f1"], "cannot be read"),
+        (["gate", "{run}", "--variant", "worse", "--allow", "f1"], "must have the form METRIC=NUMBER"),
         (["show", "ffffffff"], "There is no run 'ffffffff'"),
         (["show", "{run}", "--baseline", "nobody"], "has no variant 'nobody'"),
         (["resume", "{run}"], "cannot be resumed"),
