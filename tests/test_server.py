@@ -152,7 +152,7 @@ def test_a_network_address_without_a_password_is_warned_about(tmp_path: Path) ->
         connection.close()
         process.send_signal(signal.SIGTERM)
         _output, errors = ended(process)
-    assert "everybody in this network can read" in errors
+    assert "everybody on this network can read" in errors
 
 
 def test_a_network_address_with_a_password_is_served_without_a_warning(tmp_path: Path) -> None:
