@@ -149,7 +149,7 @@ def test_a_network_address_without_a_password_is_warned_about(tmp_path: Path) ->
         connection.close()
         process.send_signal(signal.SIGTERM)
         _output, errors = ended(process)
-    assert "everybody in this network can read" in errors
+    assert "everybody on this network can read" in errors
 
 
 def test_ctrl_c_ends_a_server_with_a_password_which_has_nothing_to_warn_about(tmp_path: Path) -> None:
