@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scripted_openai import Received, Reply, says, scripted_openai
+from streams import stream_of
 from tiny import CORPUS, OFF_TOPIC, QUESTION, SENTENCE, settings_at, told
 
 from prompts import PromptSettings
+from rag.answering.answer_stream import AnswerStream
 from rag.errors import EvaluationError, PromptError, RagsmithError, SettingsError
 from rag.evaluation.variants import Variant, parse_variant
 from rag.types import Answer, Done, Event, Started, Token
@@ -196,7 +198,7 @@ class Slow:
 
     ended = False
 
-    async def events(self) -> AsyncIterator[Event]:
+    async def events(self) -> AsyncGenerator[Event, None]:
         try:
             yield Started("t")
             while True:
@@ -207,19 +209,26 @@ class Slow:
             self.ended = True
 
 
-async def quick() -> AsyncIterator[Event]:
+async def quick() -> AsyncGenerator[Event, None]:
     yield Started("q")
     yield Done(Answer("Done.", "answered"))
 
 
-async def broken() -> AsyncIterator[Event]:
+async def broken() -> AsyncGenerator[Event, None]:
     yield Started("b")
     raise ValueError("a fault")
 
 
+def starting(events: AsyncGenerator[Event, None]) -> Callable[[], Awaitable[AnswerStream]]:
+    async def start() -> AnswerStream:
+        return stream_of(events)
+
+    return start
+
+
 async def test_stop_ends_the_work_of_all_columns_and_keeps_what_they_wrote() -> None:
     slow = [Slow(), Slow()]
-    work = SideBySide([each.events() for each in slow] + [quick()])
+    work = SideBySide([starting(events) for events in (*(each.events() for each in slow), quick())])
     async for _ in work.changes(0.01):
         if all("more more" in lane.draft.text for lane in work.lanes[:2]):
             work.stop()
@@ -230,7 +239,7 @@ async def test_stop_ends_the_work_of_all_columns_and_keeps_what_they_wrote() -> 
 
 async def test_a_reader_that_goes_away_ends_the_work() -> None:
     slow = Slow()
-    work = SideBySide([slow.events(), quick()])
+    work = SideBySide([starting(slow.events()), starting(quick())])
     changes = work.changes(0.01)
     await anext(changes)
     await changes.aclose()  # type: ignore[attr-defined]
@@ -238,7 +247,7 @@ async def test_a_reader_that_goes_away_ends_the_work() -> None:
 
 
 async def test_one_that_breaks_is_told_and_the_others_go_on() -> None:
-    work = await ended(SideBySide([broken(), quick()]))
+    work = await ended(SideBySide([starting(broken()), starting(quick())]))
     assert isinstance(work.lanes[0].problem, ValueError)
     assert work.lanes[1].draft.answer is not None
 
