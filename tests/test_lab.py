@@ -209,13 +209,6 @@ class Slow:
             self.ended = True
 
 
-def begin(events: AsyncGenerator[Event, None]) -> Callable[[], Awaitable[AnswerStream]]:
-    async def start() -> AnswerStream:
-        return stream_of(events)
-
-    return start
-
-
 async def quick() -> AsyncGenerator[Event, None]:
     yield Started("q")
     yield Done(Answer("Done.", "answered"))
@@ -226,9 +219,16 @@ async def broken() -> AsyncGenerator[Event, None]:
     raise ValueError("a fault")
 
 
+def starting(events: AsyncGenerator[Event, None]) -> Callable[[], Awaitable[AnswerStream]]:
+    async def start() -> AnswerStream:
+        return stream_of(events)
+
+    return start
+
+
 async def test_stop_ends_the_work_of_all_columns_and_keeps_what_they_wrote() -> None:
     slow = [Slow(), Slow()]
-    work = SideBySide([begin(each.events()) for each in slow] + [begin(quick())])
+    work = SideBySide([starting(events) for events in (*(each.events() for each in slow), quick())])
     async for _ in work.changes(0.01):
         if all("more more" in lane.draft.text for lane in work.lanes[:2]):
             work.stop()
@@ -239,7 +239,7 @@ async def test_stop_ends_the_work_of_all_columns_and_keeps_what_they_wrote() -> 
 
 async def test_a_reader_that_goes_away_ends_the_work() -> None:
     slow = Slow()
-    work = SideBySide([begin(slow.events()), begin(quick())])
+    work = SideBySide([starting(slow.events()), starting(quick())])
     changes = work.changes(0.01)
     await anext(changes)
     await changes.aclose()  # type: ignore[attr-defined]
@@ -247,7 +247,7 @@ async def test_a_reader_that_goes_away_ends_the_work() -> None:
 
 
 async def test_one_that_breaks_is_told_and_the_others_go_on() -> None:
-    work = await ended(SideBySide([begin(broken()), begin(quick())]))
+    work = await ended(SideBySide([starting(broken()), starting(quick())]))
     assert isinstance(work.lanes[0].problem, ValueError)
     assert work.lanes[1].draft.answer is not None
 
