@@ -131,7 +131,7 @@ def test_a_version_is_changed_saved_put_into_production_and_taken_back(page: Pag
         settle(page)
         if app.stores.prompts.labels("answer")["production"] != version:
             page.locator("#prompt-to-production").click()
-            expect(page.locator("#prompt-move-told")).to_contain_text("The chat answers with it")
+            expect(page.locator("#prompt-move-notice")).to_contain_text("The chat answers with it")
             page.locator("#prompt-reason").locator("textarea, input").fill(why)
             page.locator("#prompt-move-it").click()
         expect(page.locator("#prompt-head .is-production")).to_be_visible()
@@ -323,7 +323,7 @@ def test_another_label_is_set_and_taken_away(open_page: Open, app: App) -> None:
     expect(page.locator("#prompt-head .rs-chip", has_text="staging")).to_be_visible()
     assert app.stores.prompts.labels("labelled") == {"production": 1, "staging": 2}
     page.locator("#prompt-to-label").click()
-    expect(page.locator("#prompt-move-told")).to_contain_text("it is here already")
+    expect(page.locator("#prompt-move-notice")).to_contain_text("it is here already")
     page.locator("#prompt-remove-it").click()
     expect(page.locator("#prompt-head .rs-chip", has_text="staging")).to_have_count(0)
     assert app.stores.prompts.labels("labelled") == {"production": 1}

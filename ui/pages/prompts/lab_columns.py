@@ -103,7 +103,7 @@ def variant_of(column: Column, letter: str = "") -> Variant:
 
 
 def variants_of(columns: Sequence[Column]) -> tuple[Variant, ...]:
-    """Return columns as variants; equal names are told apart by the letters of their columns.
+    """Return columns as variants; equal names are distinguished by the letters of their columns.
 
     Raises:
         SettingsError: See ``Column.changes``.

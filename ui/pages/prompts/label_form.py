@@ -32,7 +32,7 @@ class LabelForm:
         self._listing = listing
         self._chat_prompt = chat_prompt
         with gr.Column(elem_id="prompt-move", visible=False, min_width=0) as self.box:
-            self._notice = html_component("prompt-move-told")
+            self._notice = html_component("prompt-move-notice")
             with gr.Row(elem_id="prompt-move-row"):
                 self._label = gr.Dropdown(
                     label="Label", allow_custom_value=True, elem_id="prompt-label", min_width=140
