@@ -334,7 +334,7 @@ def test_a_full_disk_as_sqlite_tells_it(home: Path, tmp_path: Path, bread: Path)
     event.listen(Engine, "connect", limit)
     try:
         assert_one_line(
-            call(home, "ingest", many, "--corpus", "later"), "the disk is full", "run the same command"
+            call(home, "ingest", many, "--corpus", "later"), "the disk is full", "run the command again"
         )
     finally:
         event.remove(Engine, "connect", limit)
