@@ -19,7 +19,9 @@ ARCHIVE = Path(__file__).with_name("workspace_before_migrations.tar.xz")
 def unpack(root: Path) -> Workspace:
     """Write the workspace into a folder."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(root, filter="data")
+        # Python 3.11 knows filters from its fourth release on.
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(root)
     return open_workspace(root)
 
 

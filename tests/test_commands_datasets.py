@@ -231,7 +231,7 @@ def test_what_strangers_wrote_is_harmless_in_a_terminal(root: Path, tmp_path: Pa
         (("import", "\udcff", "faq.jsonl"), "is not a valid name of a dataset"),
         (("import", "faq", "none.jsonl"), "none.jsonl cannot be read: No such file"),
         (("import", "faq", "faq.docx"), "its format is unknown"),
-        (("import", "faq", "empty.jsonl"), "holds no cases"),
+        (("import", "faq", "empty.jsonl"), "contains no cases"),
         (("accept", "none", "a"), "no undecided candidate a of none"),
         (("accept", "\udcff", "\udcff"), "There is no undecided candidate"),
         (("reject", "none", "a"), "no undecided candidate a of none"),

@@ -59,7 +59,9 @@ def read_articles(path: Path) -> list[Article]:
             )
             for article in content["data"]
         ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise EvaluationError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise EvaluationError(
             f"{path} must be a file in SQuAD's format: {reason}.",
