@@ -4,6 +4,7 @@
 
   const state = { value: "", title: "", editing: "" };
   const KEY = "ragsmith.conversation";
+  const DRAFT_LOOKS = 20;
   const DRAFT = "ragsmith.draft";
   const LOOK_MS = 3000;
 
@@ -204,10 +205,17 @@
   }
   setInterval(() => document.visibilityState === "visible" && look(), LOOK_MS);
 
-  function restoreDraft() {
+  // While a page loads, Gradio may replace the input line: fill it until it keeps the text, or a person types.
+  function restoreDraft(looks = DRAFT_LOOKS) {
     const text = sessionStorage.getItem(DRAFT);
-    sessionStorage.removeItem(DRAFT);
-    if (text) fill(questionBox(), text);
+    if (!text) return;
+    if (looks === DRAFT_LOOKS) {
+      document.addEventListener("keydown", () => sessionStorage.removeItem(DRAFT), { capture: true, once: true });
+    }
+    const box = questionBox();
+    if (box && !box.value) fill(box, text);
+    if (looks) setTimeout(restoreDraft, 100, looks - 1);
+    else sessionStorage.removeItem(DRAFT);
   }
 
   // Gradio labels a message with its own HTML, which a screen reader would read aloud.
