@@ -25,19 +25,20 @@ def test_seconds(seconds: float, text: str, precise: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usd", "text"),
+    ("usd", "text", "exact"),
     [
-        (None, "cost unknown"),
-        (0.0, "$0"),
-        (1.5, "$1.50"),
-        (0.0123, "$0.0123"),
-        (0.00004, "$0.000040"),
-        (-0.0025, "-$0.0025"),
-        (1e-30, "$0.000000000000"),
+        (None, "cost unknown", "cost unknown"),
+        (0.0, "$0", "$0"),
+        (1.5, "$1.50", "$1.50"),
+        (0.0123, "$0.0123", "$0.0123"),
+        (0.00004, "< $0.0001", "$0.000040"),
+        (-0.0025, "-$0.0025", "-$0.0025"),
+        (1e-30, "< $0.0001", "$0.000000000000"),
     ],
 )
-def test_cost(usd: float | None, text: str) -> None:
+def test_cost(usd: float | None, text: str, exact: str) -> None:
     assert format_cost(usd) == text
+    assert format_cost(usd, exact=True) == exact
 
 
 def test_tokens() -> None:

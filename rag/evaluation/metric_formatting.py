@@ -21,7 +21,7 @@ def _in_unit(metric: Metric, value: float) -> str:
         case "s":
             return format_seconds(value, digits=3)
         case "USD":
-            return format_cost(value)
+            return format_cost(value, exact=True)
         case "points":
             return f"{value:.2f}"
     return f"{value:,.1f}" if abs(value) < 100 else f"{value:,.0f}"

@@ -21,13 +21,20 @@ def format_seconds(seconds: float, *, digits: int = 2) -> str:
     return f"{sign}{int(size // 60)} min {int(size % 60)} s"
 
 
-def format_cost(usd: float | None) -> str:
-    """Format a cost: ``$1.20``, ``$0.0042``, ``$0.000012``; ``cost unknown`` for None."""
+def format_cost(usd: float | None, *, exact: bool = False) -> str:
+    """Format a cost: ``$1.20``, ``$0.0042``, ``< $0.0001``; ``cost unknown`` for None.
+
+    Args:
+        usd: The cost in dollars.
+        exact: Whether two digits of a smaller cost are shown, ``$0.000012``; use it for comparisons.
+    """
     if usd is None:
         return "cost unknown"
     if usd == 0:
         return "$0"
     size = abs(usd)
+    if size < 0.0001 and not exact:
+        return "< $0.0001"
     places = 2 if size >= 1 else min(max(4, 1 - floor(log10(size))), 12)
     return f"{'-' if usd < 0 else ''}${size:.{places}f}"
 
