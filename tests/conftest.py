@@ -36,6 +36,15 @@ SLOW = (
 ).split()
 # Fixtures that put every test with them into a tier.
 TIERS = {"browser": "browser", "converted_models": "real_model"}
+# Files whose tests load or train a language model, or wait for a server that drips: together they take too long.
+SLOW_FILES = (
+    "test_local_",
+    "test_tuning_",
+    "test_sampling",
+    "test_endless_model",
+    "test_gate",
+    "test_ingest_hostile",
+)
 # Bytes by which a process may grow before its garbage is collected.
 GROWTH = 300_000_000
 _settled_at = 0
@@ -79,6 +88,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for fixture in TIERS.keys() & set(getattr(item, "fixturenames", ())):
             item.add_marker(TIERS[fixture])
+        if item.path.stem.startswith(SLOW_FILES):
+            item.add_marker("slow")
     places = {f"test_{name}": place for place, name in enumerate(SLOW)}
     items.sort(key=lambda item: places.get(item.path.stem, len(SLOW)))
 
