@@ -189,11 +189,8 @@
     const lost = byId("rs-lost");
     try {
       await fetch("favicon.ico", { cache: "no-store" });
-      if (lost) {
-        // A new server knows nothing of this page; what was being typed is carried over.
-        sessionStorage.setItem(DRAFT, questionBox()?.value ?? "");
-        location.reload();
-      }
+      // A new server knows nothing of this page; what was being typed is carried over.
+      if (lost) location.reload();
     } catch {
       if (lost) return;
       const note = document.createElement("div");
@@ -201,8 +198,17 @@
       note.setAttribute("role", "alert");
       note.textContent = "ragsmith does not answer: it was stopped. Start it again, and this page comes back by itself.";
       document.body.append(note);
+      keepDraft();
     }
   }
+
+  // Kept from now on, and not before the reload: Gradio may reload the page first.
+  function keepDraft() {
+    sessionStorage.setItem(DRAFT, questionBox()?.value ?? "");
+  }
+  document.addEventListener("input", (event) => {
+    if (byId("rs-lost") && event.target === questionBox()) keepDraft();
+  });
   setInterval(() => document.visibilityState === "visible" && look(), LOOK_MS);
 
   // While a page loads, Gradio may replace the input line: fill it until it keeps the text, or a person types.
