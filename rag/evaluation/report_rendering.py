@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,16 +22,22 @@ _INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\
 @cache
 def report_templates() -> Environment:
     """Return the templates next to this module, which redact and escape every value."""
+    environment = escaping_templates(TEMPLATES, _redacted)
+    environment.keep_trailing_newline = True
+    return environment
+
+
+def escaping_templates(folder: Path, finalize: Callable[[object], object]) -> Environment:
+    """Return the templates of a folder, which escape every value after ``finalize`` and refuse missing ones."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(TEMPLATES),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=_redacted,
+        finalize=finalize,
     )
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag.evaluation.report_rendering import printable
+from rag.evaluation.report_rendering import escaping_templates, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -27,13 +27,4 @@ def render(template: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=printable,
-    )
+    return escaping_templates(TEMPLATES, printable)
