@@ -327,6 +327,19 @@ def test_traces_are_filtered_and_paged_and_counted(page: Page, app: ScriptedApp)
     expect(page.locator(".rs-count")).to_have_text("1–3 of 3")
 
 
+def test_the_figures_of_the_list_of_traces_are_never_truncated(page: Page, app: ScriptedApp) -> None:
+    app.stores.traces.save(Trace("cheap", 2.0, "ok", "Cheap?", latency_s=0.258, cost_usd=0.00001))
+    app.stores.traces.save(Trace("unknown", 1.0, "ok", "Unknown?"))
+    page.get_by_role("tab", name="Traces").click()
+    expect(page.locator(".rs-row")).to_have_count(2)
+    for width in (1440, 1024):
+        page.set_viewport_size({"width": width, "height": 768})
+        truncated = (
+            "cells => cells.filter(cell => cell.scrollWidth > cell.clientWidth).map(cell => cell.innerText)"
+        )
+        assert page.locator(".rs-row td:not(.rs-qa)").evaluate_all(truncated) == []
+
+
 def test_files_are_uploaded_ingested_and_kept(page: Page, app: ScriptedApp, tmp_path: Path) -> None:
     app.ingest_seconds = 1.5
     good, empty = tmp_path / "notes.md", tmp_path / "empty.md"
