@@ -90,6 +90,18 @@ def test_the_first_question_is_the_title_and_stays_it(store: ConversationStore) 
     assert store.list(limit=1).conversations[0].title == "A better name"
 
 
+@pytest.mark.parametrize(("renamed", "title"), [("", "Second try?"), ("My name", "My name")])
+def test_a_title_from_a_question_changes_with_it_and_a_chosen_one_stays(
+    store: ConversationStore, renamed: str, title: str
+) -> None:
+    made = store.new("handbook")
+    store.append(made, "First try?")
+    store.rename(made, renamed)
+    store.truncate_from(made, 0)
+    store.append(made, "Second try?")
+    assert store.list(limit=1).conversations[0].title == title
+
+
 def test_truncating_drops_a_question_and_what_follows(store: ConversationStore) -> None:
     made = store.new("handbook")
     for number in range(3):

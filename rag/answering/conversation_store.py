@@ -192,9 +192,18 @@ class ConversationStore:
             )
 
     def truncate_from(self, conversation_id: str, position: int) -> None:
-        """Delete the question at ``position`` and all later ones, before it is repeated or edited."""
+        """Delete the question at ``position`` and all later ones, before it is repeated or edited.
+
+        A title that was taken from the first question goes with it.
+        """
         table = exchanges_table.c
+        own = conversations_table.c.id == conversation_id
+        first = select(table.question).where(table.conversation_id == conversation_id, table.position == 0)
         with writing(self._engine) as connection:
+            question = connection.scalar(first) if position == 0 else None
+            if question is not None:
+                from_question = conversations_table.c.title == shorten(redact(question))
+                connection.execute(update(conversations_table).where(own, from_question).values(title=""))
             connection.execute(
                 delete(exchanges_table).where(table.conversation_id == conversation_id, table.position >= position)
             )
