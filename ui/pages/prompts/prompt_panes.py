@@ -75,4 +75,6 @@ class PromptPanes:
         if not other:
             return note("There is only one version, and nothing to compare it with.")
         old, new = self._listing.load(other), self._listing.load(at)
+        if old.name == new.name and old.version > new.version:
+            old, new = new, old
         return view.changes_html(diff(old, new), old.label, new.label)
