@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from chromium import Chromium, Open, ask, hear, taken_back, wait_for_answers, wait_until_ready
+from chromium import Chromium, Open, ask, hear, settle, taken_back, wait_for_answers, wait_until_ready
 from live_server import running
 from playwright.sync_api import Page, expect
 from scripted_app import SENTENCE, Health, ScriptedApp
@@ -213,6 +213,25 @@ def test_a_reload_keeps_the_conversation(page: Page, app: ScriptedApp) -> None:
     assert app.stores.conversations.list(limit=5).total == 2
 
 
+def test_the_address_names_the_conversation(page: Page) -> None:
+    ask(page, "Question 0?")
+    wait_for_answers(page, 1)
+    page.wait_for_url("**/?conversation=*")
+    first = page.url
+    page.locator("#new").click()
+    expect(page.locator(".rs-asked")).to_have_count(0)
+    expect(page).to_have_url(first.partition("?")[0])
+    ask(page, "Question 1?")
+    wait_for_answers(page, 1)
+    settle(page)
+    page.goto(first)
+    expect(page.locator(".rs-asked")).to_have_text("Question 0?")
+    page.get_by_role("tab", name="Traces").click()
+    expect(page).to_have_url(first.partition("?")[0])
+    page.get_by_role("tab", name="Chat").click()
+    expect(page).to_have_url(first)
+
+
 def test_conversations_are_renamed_and_deleted(page: Page, app: ScriptedApp) -> None:
     ask(page, "Question 0?")
     wait_for_answers(page, 1)
@@ -304,6 +323,10 @@ def test_the_trace_of_an_answer_has_an_address_and_opens_in_its_tab(page: Page) 
     page.locator("a.rs-trace").click()
     expect(page.locator(".rs-trace-q")).to_have_text("How long is a passage?")
     expect(page.locator("tr.rs-row.is-on")).to_have_count(1)
+    page.wait_for_url("**/?trace=*")
+    page.reload()
+    expect(page.locator(".rs-trace-q")).to_have_text("How long is a passage?")
+    page.wait_for_url("**/?trace=*")
     page.locator(".rs-span summary", has_text="retrieve").click()
     expect(page.locator(".rs-span[open] pre").first).to_contain_text('"query": "How long is a passage?"')
 

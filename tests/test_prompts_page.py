@@ -297,7 +297,9 @@ def test_the_address_names_what_is_shown(page: Page, app: App, address: str) -> 
     settle(page)
     page.goto(f"{address}/?tab=prompts&prompt=linked@2&pane=compare&with=linked@3")
     expect(head(page)).to_have_text("linked@2")
-    expect(page.locator("#prompt-compare-pane .rs-legend")).to_contain_text("only in linked@3")
+    expect(page.locator("#prompt-compare-pane .rs-legend")).to_contain_text(
+        "− only in linked@2 + only in linked@3"
+    )
     pane(page, "Settings")
     expect(page.locator("#prompt-settings-pane")).to_contain_text("0.2")
     page.wait_for_url("**pane=settings*")

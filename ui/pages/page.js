@@ -131,23 +131,43 @@
     "rs-open-trace": (button) => hand("open-trace", button.value),
   };
 
-  // The address is of the tab that is open: it goes and comes with it.
-  const addresses = {};
-  function turnTo(tab) {
-    const left = tab.parentElement.querySelector("[aria-selected=true]");
-    if (!left || left === tab) return;
-    addresses[left.textContent] = location.search;
-    history.replaceState(null, "", addresses[tab.textContent] || location.pathname);
+  // Every view has an address; the browser shows that of the open one.
+  const INNER = { prompts: "prompt-parts", evaluate: "evaluate-tabs" };
+  const FIRST = { prompts: "library", evaluate: "runs" };
+  const linked = new URLSearchParams(location.search);
+  const named = linked.get("tab") ?? (linked.has("trace") ? "traces" : "chat");
+  const addresses = { [FIRST[named] ?? named]: linked.toString() };
+  let view = "chat";
+  // Until the view of a link is open, its address stays: the server reads it.
+  let opened = named === view;
+
+  function selected(tabs) {
+    return document.querySelector(`#${tabs} > .tab-wrapper [aria-selected=true]`)?.dataset.tabId;
   }
-  // Before Gradio hears of it, and turns to it.
-  document.addEventListener(
-    "click",
-    (event) => {
-      const tab = event.target.closest("#tabs > .tab-wrapper [role=tab]");
-      if (tab) turnTo(tab);
-    },
-    true,
-  );
+
+  function openView() {
+    const tab = selected("tabs");
+    return INNER[tab] ? selected(INNER[tab]) : tab;
+  }
+
+  function showAddress() {
+    if (!opened) return;
+    history.replaceState(null, "", addresses[view] ? `?${addresses[view]}` : location.pathname);
+  }
+
+  // Also where an event of the server turns to another view.
+  new MutationObserver(() => {
+    const now = openView();
+    if (!now || now === view) return;
+    view = now;
+    opened = true;
+    showAddress();
+  }).observe(document.documentElement, {
+    subtree: true,
+    childList: true,
+    attributes: true,
+    attributeFilter: ["aria-selected"],
+  });
 
   document.addEventListener("click", (event) => {
     const plain = event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
@@ -247,9 +267,10 @@
     get title() {
       return state.title;
     },
-    // What is shown, in the address: it can be kept and sent to others.
-    address(query) {
-      history.replaceState(null, "", query ? `?${query}` : location.pathname);
+    // What a view shows, in its address: it can be kept and sent to others.
+    address(of, query) {
+      addresses[of] = query;
+      showAddress();
     },
     takeEditing() {
       const position = state.editing;
@@ -258,13 +279,15 @@
     },
     remember(conversation) {
       sessionStorage.setItem(KEY, conversation ?? "");
+      this.address("chat", conversation ? new URLSearchParams({ conversation }).toString() : "");
     },
     remembered() {
       restoreDraft();
       // A view that the address names is asked for when all is there.
-      const tab = new URLSearchParams(location.search).get("tab");
+      const query = new URLSearchParams(location.search);
+      const tab = query.get("tab");
       if (tab) setTimeout(() => hand(`link-${CSS.escape(tab)}`, ""), 0);
-      return sessionStorage.getItem(KEY) ?? "";
+      return query.get("conversation") ?? sessionStorage.getItem(KEY) ?? "";
     },
   };
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import wraps
@@ -20,8 +21,15 @@ log = logging.getLogger(__name__)
 # The script of the page puts what was clicked in place of the first input.
 BRIDGED = "(_value, ...rest) => [window.ragsmith.value, ...rest]"
 
-# Puts the text of a hidden component into the address of the page.
-ADDRESSED = "(query) => window.ragsmith.address(query)"
+
+def addressed(view: str) -> str:
+    """Return the script that makes the text of a hidden component the address of a view.
+
+    Args:
+        view: Id of the innermost tab.
+    """
+    return f"(query) => window.ragsmith.address({json.dumps(view)}, query)"
+
 
 QUIET: dict[str, Any] = {"show_progress": "hidden", "show_progress_on": [], "api_visibility": "private"}
 """Options of every event: no spinner over what is shown already, and no entry in Gradio's own API.

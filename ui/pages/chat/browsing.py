@@ -82,7 +82,7 @@ class Browsing:
 
     @show_errors
     def load(self, remembered: str | None) -> Updates:
-        """Show the last conversation of this tab of the browser, else the most recent one."""
+        """Show the conversation of the address or of this tab of the browser, else the most recent one."""
         newest = self._stores.conversations.list(limit=1).conversations
         chosen = remembered or (newest[0].id if newest else "")
         conversation = self._stores.conversations.load(chosen) if chosen else None

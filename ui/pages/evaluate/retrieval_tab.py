@@ -16,7 +16,7 @@ from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import retrieval_view as view
 from ui.pages.html_component import html_component
-from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, show_errors
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class RetrievalTab:
         self._mark.click(self.mark, [bridge.value, self._found], [self._hits, self._found], js=BRIDGED, **QUIET)
         self._to_chat.click(self.to_chat, self._question, [tabs, question], **QUIET)
         self._save.click(self.save, [self._found, self._dataset], None, **QUIET)
-        self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
+        self._address.change(None, self._address, None, js=addressed("retrieval"), **QUIET)
         bridge.links["retrieval"].click(self.linked, None, [tabs, inner, *asked, *shown], **QUIET)
 
     @show_errors

@@ -14,7 +14,7 @@ from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import runs_view as view
 from ui.pages.evaluate.run_selection import TAB, RunSelection
 from ui.pages.html_component import html_component
-from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, error_message, in_thread, show_errors, warn
+from ui.pages.page_events import BRIDGED, QUIET, addressed, error_message, in_thread, show_errors, warn
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class RunsTab:
         self._stop.click(self.stop, self._chosen, None, **QUIET)
         self._resume.click(self.resume, self._chosen, shown, **QUIET)
         self._timer.tick(self.look, state, [*head, *grid, self._list], **QUIET)
-        self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
+        self._address.change(None, self._address, None, js=addressed("runs"), **QUIET)
         linked = [tabs, inner, *shown, self._show, self._search]
         bridge.links[TAB].click(self.linked, None, linked, **QUIET)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from ui.pages.chat.chat_layout import Bridge
-from ui.pages.page_events import ADDRESSED, QUIET, show_errors
+from ui.pages.page_events import QUIET, addressed, show_errors
 from ui.pages.prompts.lab_asking import AskingAll
 from ui.pages.prompts.lab_layout import build_lab
 from ui.pages.prompts.lab_showing import TAB, Showing
@@ -66,10 +66,8 @@ class LabTab:
             event(asking.run, given, asking.written, **free)
         parts.stop.click(asking.stop, None, None, **free)
         parts.evaluate.click(asking.evaluate, {*given, parts.dataset}, [tabs], **free)
-        parts.address.change(None, parts.address, None, js=ADDRESSED, **QUIET)
-        opened = tab.select(showing.opened, given, shown, **QUIET)
-        # Another tab may have written an address of its own in the meantime.
-        opened.then(None, parts.address, None, js=ADDRESSED, **QUIET)
+        parts.address.change(None, parts.address, None, js=addressed(TAB), **QUIET)
+        tab.select(showing.opened, given, shown, **QUIET)
         bridge.links[TAB].click(self.linked, None, [*shown, *self._fronts], **QUIET)
 
     @show_errors

@@ -13,7 +13,7 @@ from prompts import PRODUCTION
 from rag.errors import PromptError, RagsmithError
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
-from ui.pages.page_events import ADDRESSED, BRIDGED, QUIET, show_errors, warn
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, warn
 from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.label_form import LabelForm
@@ -120,11 +120,9 @@ class PromptsTab:
             "concurrency_limit": 1,
             **QUIET,
         }
-        opened = tab.select(self.opened, state, shown, **QUIET).then(self.look, **look)
-        # Another tab may have written an address of its own in the meantime.
-        opened.then(None, self._address, None, js=ADDRESSED, **QUIET)
+        tab.select(self.opened, state, shown, **QUIET).then(self.look, **look)
         bridge.links["prompts"].click(self.linked, None, [tabs, *shown], **QUIET)
-        self._address.change(None, self._address, None, js=ADDRESSED, **QUIET)
+        self._address.change(None, self._address, None, js=addressed("library"), **QUIET)
         for button, choose in (
             (self._choose, self.choose),
             (self._open, self.choose),

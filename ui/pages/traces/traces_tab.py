@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, get_args
+from urllib.parse import urlencode
 
 import gradio as gr
 
 from rag.tracing.trace_store import Status, TracePage
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, show_errors
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors
 from ui.pages.safe_markup import note
 from ui.pages.traces.trace_view import list_html, trace_html
 
@@ -62,6 +63,8 @@ class TracesTab:
             with gr.Column(elem_id="trace-detail", min_width=0, scale=1):
                 pick = note("Choose a trace to see its steps.", "rs-pick")
                 self._detail = html_component("trace-steps", pick)
+        with gr.Column(elem_classes="rs-bridge"):
+            self._address = gr.Textbox()
         self._cursors = gr.State(())
         self._chosen = gr.State("")
 
@@ -78,7 +81,7 @@ class TracesTab:
         filters = [self._text, self._status, self._chosen]
         paged = [*filters, self._cursors]
         listed = [self._list, self._newer, self._older, self._cursors]
-        opened = [tabs, *listed, self._detail, self._chosen]
+        opened = [tabs, *listed, self._detail, self._chosen, self._address]
         for event in (self._text.submit, self._text.blur, self._status.input, self._refresh.click):
             event(self.first_page, filters, listed, **QUIET)
         tab.select(self.first_page, filters, listed, **QUIET)
@@ -86,6 +89,7 @@ class TracesTab:
         self._newer.click(self.newer, paged, listed, **QUIET)
         bridge.open_trace.click(self.open, [bridge.value, *filters[:2]], opened, js=BRIDGED, **QUIET)
         page.load(self.linked, None, opened, **QUIET)
+        self._address.change(None, self._address, None, js=addressed("traces"), **QUIET)
 
     @show_errors
     def first_page(self, text: str | None, status: str, chosen: str) -> Updates:
@@ -113,6 +117,7 @@ class TracesTab:
             **self._show(text, status, trace.id, ()),
             self._detail: trace_html(trace),
             self._chosen: trace.id,
+            self._address: urlencode({"trace": trace.id}),
         }
 
     @show_errors
