@@ -131,6 +131,8 @@ def _is_text(part: Any) -> bool:
 
 def _from_text(text: str) -> tuple[Message, ...]:
     """Parse messages under headings such as ``## user``; text without a leading heading is one user message."""
+    if not text.strip():
+        raise PromptTemplateError("The file of a prompt must not be empty.")
     headings = list(_HEADING.finditer(text))
     if not headings or headings[0].start() > 0:
         return (Message(role="user", content=text),)

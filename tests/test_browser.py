@@ -207,6 +207,7 @@ def test_a_reload_keeps_the_conversation(page: Page, app: ScriptedApp) -> None:
     wait_for_answers(page, 1)
     page.locator(".rs-open-conv", has_text="First conversation?").click()
     expect(page.locator(".rs-asked")).to_have_text("First conversation?")
+    settle(page)
     page.reload()
     expect(page.locator(".rs-asked")).to_have_text("First conversation?")
     assert page.locator("#sources mark").count() == 1
@@ -445,3 +446,12 @@ def test_nothing_is_cut_off_at_usual_widths(open_page: Open, scheme: str) -> Non
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width + 1
     assert "Gradio" not in page.locator("body").inner_text()
+
+
+def test_a_message_shows_the_html_of_a_link_as_text(page: Page, address: str) -> None:
+    page.goto(
+        f"{address}/?trace=%3Ch1%3EExpired%3C%2Fh1%3E%3Ca%20href%3D%22http%3A%2F%2Fx%22%3ESign%20in%3C%2Fa%3E"
+    )
+    message = page.locator(".toast-body").first
+    expect(message).to_contain_text("<h1>Expired</h1>")
+    assert message.locator("h1, a").count() == 0

@@ -178,6 +178,7 @@ def chat(*messages: Any, **told: Any) -> str:
         ("{}", "This LangChain object cannot be imported"),
         ("3", "This LangChain object cannot be imported"),
         ("[]", "OpenAI messages must be a non-empty list"),
+        (" \n", "must not be empty"),
         ("[3]", "Message 1 cannot be imported: it must be text with a role of"),
         ('[{"role": "tool", "content": "x"}]', "Message 1 cannot be imported"),
         ('[{"role": "user"}]', "Message 1 cannot be imported"),

@@ -70,11 +70,17 @@ def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
     return output, errors
 
 
+def ask(port: int, *, stream: bool) -> http.client.HTTPConnection:
+    """Send a question with a slow answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    body = {"messages": [{"role": "user", "content": "a slow one"}], "stream": stream}
+    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+    return connection
+
+
 def begin_to_ask(port: int) -> http.client.HTTPConnection:
     """A question whose answer is on its way."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    body = {"messages": [{"role": "user", "content": "a slow one"}], "stream": True}
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), {"content-type": "application/json"})
+    connection = ask(port, stream=True)
     response = connection.getresponse()
     for _ in range(12):
         response.readline()
@@ -106,6 +112,32 @@ def test_a_signal_ends_the_server_in_order(tmp_path: Path) -> None:
     # No traceback and no complaint of the server.
     assert errors == ""
     assert traced_answers(tmp_path) == ["cancelled"]
+
+
+def test_a_stopped_server_ends_a_whole_answer_with_an_error(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, port):
+        connection = ask(port, stream=False)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        response = connection.getresponse()
+        error = json.load(response)["error"]
+        _output, errors = ended(process)
+        connection.close()
+    assert (response.status, errors) == (499, "")
+    assert "the server was stopped" in error["message"]
+    assert traced_answers(tmp_path) == ["cancelled"]
+
+
+def test_a_stopped_server_ends_a_streamed_answer_with_an_error(tmp_path: Path) -> None:
+    with served(tmp_path) as (process, port):
+        connection = ask(port, stream=True)
+        response = connection.getresponse()
+        response.readline()
+        process.send_signal(signal.SIGTERM)
+        last = response.read().decode().strip().splitlines()[-1]
+        ended(process)
+        connection.close()
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopped"
 
 
 async def test_two_may_wait_for_one_client_to_go() -> None:

@@ -169,7 +169,7 @@ def remainder(streamed: str, final: str) -> str:
 
 
 def _gone() -> ApiError:
-    return ApiError(499, "The client disconnected.", "client_closed_request")
+    return ApiError(499, "The connection was closed, or the server was stopped.", "client_closed_request")
 
 
 def _failure(error: Exception) -> ApiError:

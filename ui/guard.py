@@ -44,6 +44,12 @@ _HEADERS = {
 }
 
 
+# Ends a streamed answer of the API, which a client would otherwise take for a whole one.
+_STOPPED = (
+    b'data: {"error": {"message": "The server was stopped.", "type": "server_error", "code": "stopped"}}\n\n'
+)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only programs on this machine can reach a host."""
     name = host.strip("[]").lower()
@@ -102,17 +108,19 @@ class Farewell:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        async with _Ending(receive, send, self._over) as ending:
+        last = _STOPPED if scope.get("path", "").startswith("/v1/") else b""
+        async with _Ending(receive, send, self._over, last) as ending:
             await self._app(scope, ending.receive, ending.send)
 
 
 class _Ending:
-    """A request that the server may end."""
+    """A request that the server may end, and the last bytes of the response in that case."""
 
-    def __init__(self, receive: Receive, send: Send, over: asyncio.Event) -> None:
+    def __init__(self, receive: Receive, send: Send, over: asyncio.Event, last: bytes) -> None:
         self._receive = receive
         self._send = send
         self._over = over
+        self._last = last
         self._coming: asyncio.Future[Message] | None = None
         self._open = False
 
@@ -124,7 +132,7 @@ class _Ending:
             self._coming.cancel()
         if self._open and self._over.is_set():
             # Completes the response for the server, which would log an incomplete one.
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._send({"type": "http.response.body", "body": self._last, "more_body": False})
 
     async def receive(self) -> Message:
         """Return the next message of the client, or that it has disconnected."""
@@ -133,7 +141,8 @@ class _Ending:
         if self._coming is None:
             self._coming = asyncio.ensure_future(self._receive())
         coming = self._coming
-        if not coming.done():
+        # Starlette cancels this call at its first wait, so it must learn of the end without one.
+        if not coming.done() and not self._over.is_set():
             over = asyncio.ensure_future(self._over.wait())
             try:
                 await asyncio.wait((coming, over), return_when=asyncio.FIRST_COMPLETED)

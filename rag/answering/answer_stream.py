@@ -123,7 +123,8 @@ class AnswerStream:
     async def close(self) -> None:
         """Stop the work and wait until it has ended and its trace is stored."""
         await asyncio.wait([self._begin_to_end()])
-        if not self._task.cancelled():
+        # When the event loop closes, the ending is cancelled, too, and the work may still run.
+        if self._task.done() and not self._task.cancelled():
             # Retrieved, so that asyncio does not log it as never retrieved.
             self._task.exception()
 

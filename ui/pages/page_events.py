@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import wraps
+from html import escape
 from typing import Any, ParamSpec
 
 import gradio as gr
@@ -50,7 +51,8 @@ repeats the properties that stay.
 
 def warn(error: Exception) -> None:
     """Show an error as a warning of one sentence."""
-    gr.Warning(error_message(error), title="")
+    # Gradio renders HTML in a warning, and a message may quote a link or a file's name.
+    gr.Warning(escape(error_message(error), quote=False), title="")
 
 
 def error_message(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlencode
 
@@ -160,7 +161,9 @@ class RetrievalTab:
         sources = tuple(dict.fromkeys(source_name(passage.name, passage.page) for passage in marked))
         case = Case(id=make_id(found.question), question=found.question, sources=sources)
         added = self._datasets.add(dataset.strip(), [case], by=login_name(), message="from the retrieval bench")
-        gr.Info(f"Added to the dataset {added.version.label}: {', '.join(sources)}.", title="")
+        gr.Info(
+            f"Added to the dataset {added.version.label}: {escape(', '.join(sources), quote=False)}.", title=""
+        )
 
     @show_errors
     def linked(self, request: gr.Request) -> Any:
