@@ -158,6 +158,18 @@ def test_runs_are_listed_and_what_is_left_out_is_told(workspace: Workspace, run:
     assert [each["run"] for each in lines] == [newer, run]
 
 
+def test_a_variant_that_fails_in_every_case_says_why_once(workspace: Workspace, tmp_path: Path) -> None:
+    number = kept(workspace, [cell(0, at) for at in range(CASES)], [failed(1, at) for at in range(CASES)])
+    shown = call(workspace.root, "eval", "show", number).stdout
+    assert "worse: 30 of 30 cases, 30 failed" in shown
+    assert shown.count("no connection") == 1
+    variants = one_object(call(workspace.root, "eval", "show", number, "--json"))["variants"]
+    assert [variant["error"] for variant in variants] == ["", "no connection"]
+    target = tmp_path / "report.html"
+    call(workspace.root, "eval", "report", number, "--out", str(target))
+    assert "failed in 30 of 30 cases. The first failure: no connection" in target.read_text(encoding="utf-8")
+
+
 def test_a_run_is_deleted_by_name_only(workspace: Workspace, run: str) -> None:
     assert call(workspace.root, "eval", "delete").exit_code == 2
     assert call(workspace.root, "eval", "delete", run).exit_code == 0

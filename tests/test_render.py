@@ -282,7 +282,9 @@ def evaluate_page() -> str:
     plan = Plan(variants=variants, states=("", ""), corpus=HOSTILE)
     run = Run(HOSTILE, HOSTILE, 1.0, "failed", HOSTILE, 1, "", plan, error=HOSTILE)
     figure = Figure(Estimate(0.5, 0.4, 0.6, 10), Estimate(0.1, 0.05, 0.2, 10))
-    shown = tuple(VariantSummary(each.name, each.changes, 1, 1, 0, {"contains": figure}) for each in variants)
+    shown = tuple(
+        VariantSummary(each.name, each.changes, 1, 1, 1, {"contains": figure}, HOSTILE) for each in variants
+    )
     summary = Summary(run, 1, 0, (BY_NAME["contains"],), shown)
     return "".join(
         [

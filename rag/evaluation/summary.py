@@ -10,6 +10,7 @@ from rag.evaluation.metric_definitions import METRICS, Metric
 from rag.evaluation.run_store import Cell, Run, RunStore
 from rag.evaluation.statistics import CONFIDENCE, Estimate, difference, mean, quantile, quantile_difference
 from rag.evaluation.variants import Variant
+from rag.redaction import redact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,7 @@ class VariantSummary:
         done: Cases that were answered or failed.
         cached: Answers from the cache.
         figures: By name of the metric.
+        error: Message of the first failed case; empty if none failed.
     """
 
     name: str
@@ -46,6 +48,7 @@ class VariantSummary:
     cached: int
     failed: int
     figures: Mapping[str, Figure]
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Columns:
     Attributes:
         positions: Positions of the cases, ascending.
         numerators, weights: By name of the metric; for a quantile, the numerators are the values, or NaN.
+        error: Message of the first failed case; empty if none failed.
     """
 
     positions: NDArray[np.int64]
@@ -79,6 +83,7 @@ class Columns:
     weights: Mapping[str, NDArray[np.float64]]
     cached: int
     failed: int
+    error: str = ""
 
     def of(self, wanted: NDArray[np.bool_] | NDArray[np.int64]) -> Columns:
         """Return the rows selected by a mask or by indices."""
@@ -88,6 +93,7 @@ class Columns:
             {name: column[wanted] for name, column in self.weights.items()},
             self.cached,
             self.failed,
+            self.error,
         )
 
     def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
@@ -108,10 +114,13 @@ def read_columns(store: RunStore, run: Run, variant: int) -> Columns:
     values: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
     weights: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
     cached = failed = 0
+    error = ""
     for cell in store.cells(run.id, variant, texts=False):
         positions.append(cell.position)
         cached += cell.cached
         failed += cell.status == "failed"
+        if cell.status == "failed":
+            error = error or redact(cell.error)
         for metric in METRICS:
             value, weight = _part(cell, metric)
             values[metric.name].append(value)
@@ -123,6 +132,7 @@ def read_columns(store: RunStore, run: Run, variant: int) -> Columns:
         {name: np.array(weights[name]) for name in scored},
         cached,
         failed,
+        error,
     )
 
 
@@ -183,6 +193,7 @@ def _rows(named: Sequence[tuple[Variant, Columns]], baseline: int) -> tuple[Vari
             columns.cached,
             columns.failed,
             _figures(columns, None if number == baseline else named[baseline][1]),
+            columns.error,
         )
         for number, (variant, columns) in enumerate(named)
     )

@@ -86,6 +86,8 @@ def print_summary(summary: Summary) -> None:
         parts += [f"{variant.cached:,} from the cache"] if variant.cached else []
         parts += [f"{variant.failed:,} failed"] if variant.failed else []
         console.print(f"{one_line(variant.name)}: {', '.join(parts)}", style="dim")
+        if variant.error:
+            console.print(f"  The first failure: {one_line(variant.error)}", style="yellow")
     if run.status != "finished":
         console.print(f"This run is {run.status}: the metrics are of the answers so far.", style="yellow")
 
@@ -110,6 +112,7 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
                 "done": variant.done,
                 "cached": variant.cached,
                 "failed": variant.failed,
+                "error": variant.error,
                 "figures": {name: asdict(figure) for name, figure in variant.figures.items()},
             }
             for variant in summary.variants
