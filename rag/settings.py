@@ -32,6 +32,7 @@ CitationStyle = Literal["inline", "end", "none"]
 
 CONFIG_FILE = "ragsmith.toml"
 CONFIG_VARIABLE = "RAGSMITH_CONFIG"
+_PREFIX = "RAGSMITH_"
 
 
 class Section(BaseModel):
@@ -255,7 +256,7 @@ class Settings(BaseSettings):
     """All settings of one process."""
 
     model_config = SettingsConfigDict(
-        env_prefix="RAGSMITH_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
     )
     home: Path = Path(".ragsmith")
     """The workspace folder."""
@@ -343,6 +344,27 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
             f"The setting {name} is not usable: {redact(first['msg'].removeprefix('Value error, '))}.",
             fix=f"Change it in {path or CONFIG_FILE}, in the environment or in the flag.",
         ) from error
+
+
+def unknown_variables() -> dict[str, str]:
+    """Return the variables that are named like a setting and are none, with the closest known one or nothing."""
+    from difflib import get_close_matches
+
+    fields = Settings.model_fields
+    known = [CONFIG_VARIABLE]
+    for name, field in fields.items():
+        known.append(f"{_PREFIX}{name.upper()}")
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            known += [f"{_PREFIX}{name.upper()}__{part.upper()}" for part in field.annotation.model_fields]
+    # A wrong field of a section is an error of its own.
+    unknown = [
+        name
+        for name in sorted(os.environ)
+        if name.upper().startswith(_PREFIX)
+        and name.upper() != CONFIG_VARIABLE
+        and name.upper().removeprefix(_PREFIX).partition("__")[0].lower() not in fields
+    ]
+    return {name: "".join(get_close_matches(name.upper(), known, 1, 0.8)) for name in unknown}
 
 
 def _config_path(config: Path | None) -> Path | None:

@@ -169,6 +169,30 @@ def test_options_before_the_command_reach_its_settings(command: Callable[..., No
     assert (overridden.port, overridden.retrieval.k, overridden.retrieval.mode) == (8111, 9, "dense")
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("RAGSMITH_MODLE", "did you mean RAGSMITH_MODEL?"),
+        ("RAGSMITH_RETREIVAL__K", "did you mean RAGSMITH_RETRIEVAL__K?"),
+        ("RAGSMITH_OPENAI_BASE_URL", "did you mean RAGSMITH_OPENAI__BASE_URL?"),
+        ("RAGSMITH_XYZ", "it is ignored."),
+    ],
+)
+def test_a_variable_that_sets_nothing_is_one_warning(
+    name: str, hint: str, command: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @pass_context
+    def deed(context: Context) -> None:
+        _ = context.settings
+        context.settings_with(port=None)
+
+    command(deed)
+    monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("RAGSMITH_RETRIEVAL__K", "3")
+    monkeypatch.setenv("RAGSMITH_HOME", "here")
+    assert run("scripted").stderr == f"Warning: no setting is named {name}; {hint}\n"
+
+
 @pytest.mark.slow
 def test_doctor_passes_a_fresh_workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGSMITH_PORT", "0")

@@ -46,7 +46,19 @@ class Context:
         # pydantic takes 0.2 s to import; the help texts must not wait for it.
         from rag.settings import load_settings
 
+        _ = self._warned
         return load_settings(_given({**self.flags, **flags}), self.config)
+
+    @cached_property
+    def _warned(self) -> bool:
+        """Warn, once, about variables that set nothing; whether there are any."""
+        from rag.settings import unknown_variables
+
+        unknown = unknown_variables()
+        for name, closest in unknown.items():
+            hint = f"did you mean {closest}?" if closest else "it is ignored."
+            click.echo(f"Warning: no setting is named {name}; {hint}", err=True)
+        return bool(unknown)
 
 
 pass_context = click.make_pass_decorator(Context)

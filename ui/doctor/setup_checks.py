@@ -31,15 +31,9 @@ def check_python() -> Check:
 
 def check_settings(settings: Settings, config: Path | None = None) -> Check:
     """No variable looks like a setting without being one."""
-    from rag.settings import CONFIG_FILE, CONFIG_VARIABLE
+    from rag.settings import CONFIG_FILE, CONFIG_VARIABLE, unknown_variables
 
-    known = {f"RAGSMITH_{name.upper()}" for name in type(settings).model_fields} | {CONFIG_VARIABLE}
-    unknown = sorted(
-        name
-        for name in map(str.upper, os.environ)
-        if name.startswith("RAGSMITH_") and name.split("__", 1)[0] not in known
-    )
-    if unknown:
+    if unknown := unknown_variables():
         detail = f"No setting is named {', '.join(unknown)}."
         return Check("settings", None, detail, "Correct or unset the variable.")
     here = CONFIG_FILE if Path(CONFIG_FILE).is_file() else "no file, the defaults"
