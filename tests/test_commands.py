@@ -191,6 +191,12 @@ def test_traces_can_be_filtered_by_every_status() -> None:
 # corpora
 
 
+def test_a_list_does_not_prepare_the_encoder(tmp_path: Path) -> None:
+    result = call(tmp_path / "bare", "corpora", "list")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not (tmp_path / "bare" / "models").exists()
+
+
 def test_corpora_are_listed_and_removed(home: Path, pages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no corpus yet" in call(home, "corpora", "list").stdout
     for name in ("one", "two", "three"):

@@ -75,6 +75,30 @@ def fingerprint_of(weights_sha256: str, tokens: int) -> str:
     return hashlib.sha256(f"{weights_sha256} {tokens} {CHUNKING_VERSION}".encode()).hexdigest()
 
 
+def corpus_summaries(engine: Engine, fingerprint: str) -> list[CorpusSummary]:
+    """Return all corpora, sorted by name, with their counts under a fingerprint."""
+    with reading(engine) as connection:
+        rows = connection.execute(select(db.corpora.c.id, db.corpora.c.name).order_by(db.corpora.c.name)).all()
+        found = []
+        for corpus_id, name in rows:
+            index_id = connection.scalar(
+                select(db.indexes.c.id).where(
+                    db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == fingerprint
+                )
+            )
+            counts = [
+                connection.scalar(select(func.count()).select_from(source).where(condition)) or 0
+                for source, condition in (
+                    (db.sources, db.sources.c.index_id == index_id),
+                    (db.documents.join(db.sources), db.sources.c.index_id == index_id),
+                    (db.passages.join(db.texts), db.texts.c.index_id == index_id),
+                )
+            ]
+            files, documents, passages = counts
+            found.append(CorpusSummary(name, files, documents, passages, index_id is not None))
+    return found
+
+
 def stored_states(
     workspace: Workspace, engine: Engine, client: ClientAPI, fingerprint: str | None
 ) -> dict[str, IndexState]:
@@ -133,26 +157,7 @@ class Corpora:
 
     def summaries(self) -> list[CorpusSummary]:
         """Return all corpora, sorted by name."""
-        with reading(self._engine) as connection:
-            rows = connection.execute(select(db.corpora.c.id, db.corpora.c.name).order_by(db.corpora.c.name)).all()
-            found = []
-            for corpus_id, name in rows:
-                index_id = connection.scalar(
-                    select(db.indexes.c.id).where(
-                        db.indexes.c.corpus_id == corpus_id, db.indexes.c.fingerprint == self.fingerprint
-                    )
-                )
-                counts = [
-                    connection.scalar(select(func.count()).select_from(source).where(condition)) or 0
-                    for source, condition in (
-                        (db.sources, db.sources.c.index_id == index_id),
-                        (db.documents.join(db.sources), db.sources.c.index_id == index_id),
-                        (db.passages.join(db.texts), db.texts.c.index_id == index_id),
-                    )
-                ]
-                files, documents, passages = counts
-                found.append(CorpusSummary(name, files, documents, passages, index_id is not None))
-        return found
+        return corpus_summaries(self._engine, self.fingerprint)
 
     def find(self, name: str) -> CorpusIndex:
         """Return the index of a corpus for searching.

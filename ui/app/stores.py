@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rag.encoders import Encoder
     from rag.evaluation.candidates import CandidateStore
     from rag.evaluation.dataset_store import DatasetStore
-    from rag.indexing.corpora import Corpora
+    from rag.indexing.corpora import Corpora, CorpusSummary
     from rag.indexing.corpus_index import CorpusIndex
     from rag.indexing.dense_index import ChromaStore
     from rag.indexing.ingestion import IngestProgress, IngestReport
@@ -135,6 +135,18 @@ class Stores:
     def corpus_names(self) -> list[str]:
         """Return the names of all corpora."""
         return [summary.name for summary in self.corpora.summaries()]
+
+    def corpus_summaries(self) -> list[CorpusSummary]:
+        """Return all corpora, sorted by name; this opens neither the encoder nor Chroma.
+
+        Raises:
+            EncoderError: The encoder of the settings is missing or altered.
+        """
+        from rag.encoders import locate_model
+        from rag.indexing.corpora import corpus_summaries, fingerprint_of
+
+        weights = locate_model(self._settings.encoder).sha256()
+        return corpus_summaries(self.engine, fingerprint_of(weights, self._settings.chunking.tokens))
 
     def has_files(self, corpus: str) -> bool:
         """Whether a corpus exists and is not empty; this opens neither the encoder nor Chroma."""

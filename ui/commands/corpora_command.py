@@ -28,8 +28,7 @@ def command() -> None:
 def list_command(context: Context, as_json: bool) -> None:
     """List the corpora and their contents."""
     with command_app(context) as app:
-        prepare_encoder(app.settings, app.stores)
-        summaries = app.stores.corpora.summaries()
+        summaries = app.stores.corpus_summaries()
         if as_json:
             from dataclasses import asdict
 
@@ -48,8 +47,7 @@ def list_command(context: Context, as_json: bool) -> None:
 def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -> None:
     """Remove the corpus NAME with its index; its source files stay where they are."""
     with command_app(context) as app:
-        prepare_encoder(app.settings, app.stores)
-        summary = next((found for found in app.stores.corpora.summaries() if found.name == name), None)
+        summary = next((found for found in app.stores.corpus_summaries() if found.name == name), None)
         if summary is not None and not yes:
             if not sys.stdin.isatty():
                 raise click.ClickException("Without a terminal to confirm on, pass --yes to remove the corpus.")
@@ -57,6 +55,7 @@ def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -
             if not click.confirm(f"Remove the corpus {name} ({size})?", err=True):
                 click.echo("Nothing was removed.", err=True)
                 ctx.exit(1)
+        prepare_encoder(app.settings, app.stores)
         with app.workspace.writing(f"remove {name}"):
             app.stores.corpora.remove(name)
         click.echo(f"Removed the corpus {name}.")
