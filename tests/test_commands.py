@@ -150,17 +150,16 @@ def test_traces_are_listed_newest_first(home: Path, pages: Path) -> None:
     assert len(limited.stdout.splitlines()) == 2
     assert limited.stderr == "Showing the newest 1 of 2; --limit shows more.\n"
     told = one_object(call(home, "traces", "list", "--json"))
-    assert told["total"] == 2
-    assert [each["question"] for each in told["traces"]] == [OFF_TOPIC, QUESTION]
-    assert "spans" not in told["traces"][0]
+    assert [each["question"] for each in told] == [OFF_TOPIC, QUESTION]
+    assert "spans" not in told[0]
     for options in (["--status", "abstained"], ["--text", "VERDI"]):
         some = one_object(call(home, "traces", "list", "--json", *options))
-        assert [each["question"] for each in some["traces"]] == [OFF_TOPIC]
+        assert [each["question"] for each in some] == [OFF_TOPIC]
 
 
 def test_a_trace_shows_its_steps(home: Path, pages: Path) -> None:
     asked_twice(home, pages)
-    trace = one_object(call(home, "traces", "list", "--json"))["traces"][1]
+    trace = one_object(call(home, "traces", "list", "--json"))[1]
     result = call(home, "traces", "show", trace["id"][-8:])
     assert result.exit_code == 0
     assert f"question {QUESTION}" in result.stdout

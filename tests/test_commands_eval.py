@@ -154,8 +154,8 @@ def test_runs_are_listed_and_what_is_left_out_is_told(workspace: Workspace, run:
     assert newer in done.stdout
     assert run not in done.stdout
     assert "1 older run not shown" in done.stderr
-    lines = [json.loads(line) for line in call(workspace.root, "eval", "list", "--json").stdout.splitlines()]
-    assert [each["run"] for each in lines] == [newer, run]
+    listed = one_object(call(workspace.root, "eval", "list", "--json"))
+    assert [each["run"] for each in listed] == [newer, run]
 
 
 def test_a_variant_that_fails_in_every_case_says_why_once(workspace: Workspace, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_nothing_from_a_document_reaches_the_terminal_as_a_command(home: Path, t
         result = call(home, *arguments)
         assert result.exit_code == 0, result.output
         assert_harmless(result.output)
-    trace = one_object(call(home, "traces", "list", "--json"))["traces"][0]
+    trace = one_object(call(home, "traces", "list", "--json"))[0]
     shown = call(home, "traces", "show", trace["id"], "--full")
     assert_harmless(shown.output)
     assert "[bold]Ems[/bold] :smile:" in shown.output
@@ -120,7 +120,7 @@ def test_a_stopped_answer_is_traced_and_delivered(harbour: Path, number: signal.
         code, _, err = ended(process)
         assert code == status
         assert "Traceback" not in err
-    (trace, *_) = one_object(call(harbour, "traces", "list", "--json"))["traces"]
+    (trace, *_) = one_object(call(harbour, "traces", "list", "--json"))
     assert trace["status"] == "cancelled"
     assert trace["answer"].startswith("drop ")
     assert trace["tracked"]

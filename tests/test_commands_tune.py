@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from terminal import assert_harmless, assert_one_line, call, objects, one_object
+from terminal import assert_harmless, assert_one_line, call, one_object
 from test_house import run_python
 
 from finetune.loop import Point
@@ -71,7 +71,7 @@ def test_without_a_run_the_list_is_empty(workspace: Workspace) -> None:
     result = call(workspace.root, "tune", "status")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr == "There are no runs yet. Start one with `ragsmith tune run RECIPE --data FOLDER`.\n"
-    assert objects(call(workspace.root, "tune", "status", "--json")) == []
+    assert one_object(call(workspace.root, "tune", "status", "--json")) == []
 
 
 @pytest.mark.parametrize("name", ["show", "stop", "resume"])
@@ -146,7 +146,7 @@ def test_data_without_the_files_fail_with_one_line(workspace: Workspace, tmp_pat
     assert last.startswith("Error: ")
     assert "cs224n-dev-v2.0.json cannot be read" in last
     assert "Traceback" not in result.stderr
-    (listed,) = objects(call(workspace.root, "tune", "status", "--json"))
+    (listed,) = one_object(call(workspace.root, "tune", "status", "--json"))
     assert listed["state"] == "failed"
     assert listed["message"] in last
     assert "cannot be read" in call(workspace.root, "tune", "status").stdout
@@ -193,7 +193,7 @@ def test_the_list_of_runs_has_the_newest_first(workspace: Workspace, done: RunFo
     assert "The disk is full." in lines[2]
     assert "cloze 6/6" in lines[1]
     assert "left" not in lines[1]
-    listed = objects(call(workspace.root, "tune", "status", "--json"))
+    listed = one_object(call(workspace.root, "tune", "status", "--json"))
     assert [each["run"] for each in listed] == [killed.name, failed.name, done.name]
     assert listed[0] == {"run": killed.name, **asdict(killed.status)}
     assert listed[0].keys() == {"run", *Status.__slots__}

@@ -114,7 +114,7 @@ def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) ->
 
 @command.command("list")
 @click.option("--limit", type=click.IntRange(1), default=LISTED, show_default=True, help="The maximum number.")
-@json_option
+@click.option("--json", "json_wanted", is_flag=True, help="Print a JSON list with one object per run.")
 @pass_context
 def list_command(context: Context, limit: int, json_wanted: bool) -> None:
     """List the runs, newest first."""
@@ -122,24 +122,22 @@ def list_command(context: Context, limit: int, json_wanted: bool) -> None:
         evaluations = app.evaluations
         runs = evaluations.runs.list()
         if json_wanted:
-            for run in runs[:limit]:
-                print_json(_listed(evaluations, run))
-            return
-        if not runs:
+            print_json([_listed(evaluations, run) for run in runs[:limit]], indent=2)
+        elif not runs:
             note("There is no run yet. Start one with `ragsmith eval run DATASET`.")
-            return
-        rows = [
-            (
-                run.id,
-                moment(run.started),
-                run.status,
-                f"{run.dataset}@{run.dataset_version}",
-                f"{evaluations.runs.count(run.id):,}",
-                run.name,
-            )
-            for run in runs[:limit]
-        ]
-        print_table(("run", "started", "status", "dataset", "answers", "name"), rows)
+        else:
+            rows = [
+                (
+                    run.id,
+                    moment(run.started),
+                    run.status,
+                    f"{run.dataset}@{run.dataset_version}",
+                    f"{evaluations.runs.count(run.id):,}",
+                    run.name,
+                )
+                for run in runs[:limit]
+            ]
+            print_table(("run", "started", "status", "dataset", "answers", "name"), rows)
         if len(runs) > limit:
             note(f"{counted(len(runs) - limit, 'older run')} not shown: --limit {len(runs)} shows all.")
 

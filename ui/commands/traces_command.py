@@ -32,16 +32,16 @@ def command() -> None:
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The maximum number.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only traces with this status.")
 @click.option("--text", help="Only traces with this text in question, answer or error.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object with the traces and their total.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per trace.")
 @pass_context
 def list_command(context: Context, limit: int, status: Status | None, text: str | None, as_json: bool) -> None:
     """List the newest traces."""
     with command_app(context) as app:
         page = app.stores.traces.list(limit=limit, status=status, text=text)
         if as_json:
-            print_json({"total": page.total, "traces": [_brief(trace) for trace in page.traces]}, indent=2)
-            return
-        _show_list(page)
+            print_json([_brief(trace) for trace in page.traces], indent=2)
+        else:
+            _show_list(page)
         if page.total > len(page.traces):
             note(f"Showing the newest {len(page.traces)} of {page.total:,}; --limit shows more.")
 

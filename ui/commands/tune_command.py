@@ -109,7 +109,7 @@ def stop(context: Context, run: str | None) -> None:
 
 
 @command.command()
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object per run, one on a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per run.")
 @pass_context
 def status(context: Context, as_json: bool) -> None:
     """List the runs, newest first."""
@@ -120,8 +120,7 @@ def status(context: Context, as_json: bool) -> None:
 
     runs = all_runs(open_workspace(context.settings.home).runs)
     if as_json:
-        for run in runs:
-            print_json({"run": run.name, **asdict(run.status)})
+        print_json([{"run": run.name, **asdict(run.status)} for run in runs], indent=2)
         return
     if not runs:
         note("There are no runs yet. Start one with `ragsmith tune run RECIPE --data FOLDER`.")
