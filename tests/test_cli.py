@@ -110,6 +110,15 @@ def test_a_wrong_call_is_a_usage_error(arguments: list[str]) -> None:
     assert "Error: " in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "closest"), [(["igest"], "ingest"), (["corpora", "lst"], "list"), (["trace"], "traces")]
+)
+def test_a_misspelt_command_is_answered_with_the_closest_one(arguments: list[str], closest: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(f"No such command {arguments[-1]!r}. Did you mean {closest!r}?\n")
+
+
 def test_version_is_that_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     result = run("--version")
