@@ -106,7 +106,7 @@ def test_a_signal_ends_the_server_in_order(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         output, errors = ended(process)
         connection.close()
-    assert output.split() == ["closed", "warmed"]
+    assert output.split() == ["Stopping…", "closed", "warmed"]
     assert process.returncode == 0
     assert time.monotonic() - begun < 8
     # No traceback and no complaint of the server.
@@ -197,7 +197,7 @@ def test_a_taken_port_is_told_clearly() -> None:
     try:
         with pytest.raises(SettingsError, match="is taken") as raised:
             listen("127.0.0.1", first.getsockname()[1])
-        assert "--port" in raised.value.fix
+        assert "--port 0" in raised.value.fix
     finally:
         first.close()
 

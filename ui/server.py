@@ -172,6 +172,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the open responses, then stop."""
+        # Delivering the last traces to W&B may take seconds.
+        print("\nStopping…", flush=True)  # noqa: T201 - the command's output
         self._farewell.say()
         await super().shutdown(sockets)
 
@@ -227,7 +229,7 @@ def listen(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
                 f"Port {port} on {host} is taken; perhaps ragsmith is already running.",
-                fix="Open its page, or choose another port: `ragsmith serve --port 7861`.",
+                fix="Open its page, or take any free port: `ragsmith serve --port 0`.",
             ) from error
         if error.errno == errno.EACCES:
             raise SettingsError(
