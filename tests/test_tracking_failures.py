@@ -253,6 +253,27 @@ def test_a_key_of_the_wrong_form_is_told_and_not_asked_again(
     assert "WANDB_API_KEY" in failed(tracker, caplog, capfd).detail
 
 
+def test_a_folder_that_cannot_be_written_is_told_in_one_sentence(
+    workspace: Workspace, store: TraceStore, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    workspace.wandb.write_text("here first", encoding="utf-8")
+    store.save(trace_of(1))
+    tracker = started(workspace, store)
+    assert f"W&B cannot write to {workspace.wandb}: " in failed(tracker, caplog, capfd).detail
+
+
+def test_a_mode_that_wandb_does_not_have_is_told_with_those_it_has(workspace: Workspace) -> None:
+    body = """
+    store.save(trace_of(1))
+    tracker = open_tracker(TrackingSettings(), workspace, store, {})
+    tracker.close(60)
+    print(tracker.status.detail)
+    """
+    status, output, _ = ended(start_scenario(body, str(workspace.root), WANDB_MODE="garbage"))
+    assert status == 0
+    assert output.startswith("WANDB_MODE is invalid: Input should be 'online', 'offline'")
+
+
 def test_closing_takes_no_longer_than_it_may_when_wandb_hangs(
     workspace: Workspace, store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

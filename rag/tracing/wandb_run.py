@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from rag.errors import first_line
@@ -152,6 +153,7 @@ def open_run(
         return TrackedRun(subject, TrackerStatus("off", "Tracking is switched off."))
     _prepare_environment(root)
     try:
+        _check_folder(root / "wandb")
         mode = _resolve_mode(settings)
         run = _init(settings, root, config, mode, job_type, group)
     except SwitchedOffError:
@@ -216,13 +218,29 @@ def _prepare_environment(root: Path) -> None:
     os.environ.setdefault("WANDB_CACHE_DIR", str(root / "wandb" / "cache"))
 
 
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that cannot be written: W&B's service would report every file that it misses there."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UnusableError(f"W&B cannot write to {folder}: {error.strerror or error}.") from error
+
+
 def _resolve_mode(settings: TrackingSettings) -> Literal["online", "offline"]:
     """Determine the mode by our settings, W&B's settings, and the presence of a key."""
     import wandb
+    from pydantic import ValidationError
     from wandb.sdk.lib import wbauth
 
     # Silenced for the process, too, because messages about keys are printed before a run's settings apply.
-    wandb.setup(wandb.Settings(silent=True))
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"]).upper()
+        raise UnusableError(f"WANDB_{name} is invalid: {first['msg']}.") from error
     if settings.wandb == "offline":
         return "offline"
     own = wandb.setup().settings
