@@ -36,7 +36,9 @@ _LANGCHAIN_ROLES: Mapping[str, Role] = {"System": "system", "Human": "user", "AI
 _LITERAL_BRACES = "Text in double braces cannot be imported: it would become a variable."
 
 
-def read_prompt(text: str, name: str, *, description: str = "", form: Format | None = None) -> PromptTemplate:
+def read_prompt(
+    text: str, name: str, *, description: str = "", form: Format | None = None, file: str = ""
+) -> PromptTemplate:
     """Import a prompt of another program as a draft.
 
     Args:
@@ -45,13 +47,13 @@ def read_prompt(text: str, name: str, *, description: str = "", form: Format | N
         description: The description of the draft.
         form: The format; None to detect it: JSON with messages is OpenAI's, other JSON is LangChain's, and
             anything else is text.
+        file: The name of its file; without a format, one that ends in ``.json`` must be JSON.
 
     Raises:
         PromptTemplateError: The text is malformed, or has parts that cannot be imported.
     """
-    data = None if form == "text" else _json(text)
-    if data is None and form in ("langchain", "openai"):
-        raise PromptTemplateError("The prompt must be valid JSON.")
+    must_be_json = form in ("langchain", "openai") or (form is None and file.lower().endswith(".json"))
+    data = None if form == "text" else _json(text, required=must_be_json)
     try:
         messages = _messages(text, data, form)
         return PromptTemplate(
@@ -62,7 +64,7 @@ def read_prompt(text: str, name: str, *, description: str = "", form: Format | N
 
 
 def _messages(text: str, data: Any, form: Format | None) -> tuple[Message, ...]:
-    if data is None:
+    if data is None and form in (None, "text"):
         return _from_text(text)
     if form == "openai" or (form is None and isinstance(_openai_list(data), list)):
         return _from_openai(_openai_list(data))
@@ -90,10 +92,12 @@ def write_prompt_as(prompt: PromptTemplate, form: Format) -> str:
     return exported
 
 
-def _json(text: str) -> Any:
+def _json(text: str, *, required: bool) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError) as error:
+        if required:
+            raise PromptTemplateError(f"The prompt must be valid JSON: {error}.") from error
         return None
 
 

@@ -263,6 +263,14 @@ def test_many_questions_are_answered_in_one_run(harbour: Path, tmp_path: Path) -
     assert call(harbour, "ask", "--questions", file, "--corpus", CORPUS, "--json").exit_code == 1
 
 
+def test_a_file_without_questions_is_an_error(harbour: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text("\n", encoding="utf-8")
+    for verb, option in (("ask", "--questions"), ("search", "--queries")):
+        result = call(harbour, verb, option, tmp_path / "q.jsonl", "--corpus", CORPUS)
+        assert result.exit_code == 2
+        assert "q.jsonl is empty: it must have an object with id and " in result.stderr
+
+
 def answering(monkeypatch: pytest.MonkeyPatch, script: Callable[[str], list[Event]]) -> None:
     """Answer every question by a script."""
 

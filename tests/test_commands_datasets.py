@@ -230,6 +230,7 @@ def test_what_strangers_wrote_is_harmless_in_a_terminal(root: Path, tmp_path: Pa
         (("import", "Bad Name", "faq.jsonl"), "is not a valid name of a dataset"),
         (("import", "\udcff", "faq.jsonl"), "is not a valid name of a dataset"),
         (("import", "faq", "none.jsonl"), "none.jsonl cannot be read: No such file"),
+        (("import", "faq", "none"), "none cannot be read: No such file"),
         (("import", "faq", "faq.docx"), "its format is unknown"),
         (("import", "faq", "empty.jsonl"), "contains no cases"),
         (("accept", "none", "a"), "no undecided candidate a of none"),
@@ -239,7 +240,8 @@ def test_what_strangers_wrote_is_harmless_in_a_terminal(root: Path, tmp_path: Pa
 )
 @pytest.mark.usefixtures("some")
 def test_a_mistake_is_one_line(root: Path, tmp_path: Path, arguments: tuple[str, ...], part: str) -> None:
-    (tmp_path / "empty.jsonl").touch()
+    for name in ("empty.jsonl", "faq.docx"):
+        (tmp_path / name).touch()
     assert_one_line(call(root, "datasets", *arguments), part)
 
 

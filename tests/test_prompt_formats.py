@@ -199,6 +199,13 @@ def test_a_form_that_it_does_not_have_is_refused(form: Format) -> None:
     assert read_prompt("[]", "taken", form="text").messages[0].content == "[]"
 
 
+def test_a_broken_json_file_is_no_text() -> None:
+    with pytest.raises(PromptTemplateError, match=r"must be valid JSON: .*line 2 column 1"):
+        read_prompt('[{"role": "user",\n', "taken", file="chat.JSON")
+    assert read_prompt("[a list]", "taken", file="chat.txt").messages[0].content == "[a list]"
+    assert read_prompt("[a list]", "taken", file="chat.json", form="text").messages[0].content == "[a list]"
+
+
 def outcome(text: str) -> str:
     try:
         return read_prompt(text, "taken").name

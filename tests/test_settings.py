@@ -92,6 +92,7 @@ def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
         ("[retrieval]\nkk = 3\n", "retrieval.kk"),
         ("[retreival]\nk = 3\n", "retreival"),
         ("[retrieval]\nk = 0\n", "retrieval.k"),
+        ("[retrieval]\nk = true\n", "retrieval.k"),
         ("[retrieval]\ndense_weight = 1.5\n", "retrieval.dense_weight"),
         ("[retrieval]\nmode = 'both'\n", "retrieval.mode"),
         ("port = 65536\n", "port"),
@@ -132,6 +133,12 @@ def test_an_unknown_flag_is_named() -> None:
 def test_every_port_out_of_range_is_refused(port: int) -> None:
     with folder(RAGSMITH_PORT=str(port)), pytest.raises(SettingsError, match="port"):
         load_settings()
+
+
+def test_a_file_may_begin_with_a_byte_order_mark() -> None:
+    Path("ragsmith.toml").write_bytes(b"\xef\xbb\xbfport = 1\n[access]\nno_auth = true\n")
+    settings = load_settings()
+    assert (settings.port, settings.access.no_auth) == (1, True)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,8 @@ def read_cases(path: Path) -> Preview:
     }
     reader = readers.get(path.suffix.lower())
     if reader is None:
+        if not path.exists():
+            raise DatasetError(f"{path} cannot be read: No such file or directory.")
         raise DatasetError(f"{path} cannot be read: its format is unknown.", fix=f"Use {KINDS}.")
     try:
         with path.open("rb") as head:

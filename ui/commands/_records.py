@@ -29,19 +29,25 @@ def read_records(path: Path, names: Sequence[str], on_bad: Callable[[int, str], 
         on_bad: Called with the number, from 1, of every invalid line, and the reason; reading goes on.
 
     Raises:
-        click.UsageError: The file cannot be read.
+        click.UsageError: The file cannot be read, or is empty.
     """
+    is_empty = True
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.isspace():
                     continue
+                is_empty = False
                 try:
                     yield _record(line, names)
                 except ValueError as error:
                     on_bad(number, str(error))
     except OSError as error:
         raise click.UsageError(f"Cannot read {path}: {error.strerror or error}.") from error
+    if is_empty:
+        raise click.UsageError(
+            f"{path} is empty: it must have an object with id and {' or '.join(names)} on each line."
+        )
 
 
 def _record(line: bytes, names: Sequence[str]) -> Record:

@@ -73,7 +73,7 @@ def import_command(context: Context, file: Path, name: str, form: Format | None,
     text = read_text(file)
     why = signature.message_or(f"imported from {file.name}")
     with open_library(context) as library:
-        draft = read_prompt(text, name, description=why, form=form)
+        draft = read_prompt(text, name, description=why, form=form, file=file.name)
         _report_saved(library, library.save(draft, by=signature.by, message=why))
 
 

@@ -306,7 +306,9 @@ class PromptEditor:
         known: Format | None = next((option for option in get_args(Format) if option == form), None)
         origin = f"imported from {named}" if named else "imported"
         with prompt_errors():
-            draft = read_prompt(foreign, (name or "").strip() or "imported", description=origin, form=known)
+            draft = read_prompt(
+                foreign, (name or "").strip() or "imported", description=origin, form=known, file=named
+            )
         return self._open(base, newest, name, as_draft(draft))
 
     @show_errors
