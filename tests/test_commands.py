@@ -61,6 +61,7 @@ def test_where_nothing_can_be_read_the_status_says_so(home: Path, tmp_path: Path
         assert result.exit_code == 1
         assert result.stderr.splitlines()[-1].startswith("Error: Nothing could be read")
         assert part in result.stderr.splitlines()[-1]
+    assert one_object(call(home, "corpora", "list", "--json")) == []
 
 
 def test_a_folder_that_was_emptied_is_no_failure(home: Path, pages: Path) -> None:

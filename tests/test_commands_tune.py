@@ -138,8 +138,12 @@ def test_a_malformed_recipe_is_told_by_its_field(
 
 
 def test_data_without_the_files_fail_with_one_line(workspace: Workspace, tmp_path: Path) -> None:
-    (tmp_path / "data").mkdir()
-    result = call(workspace.root, "tune", "run", "miniature", "--data", tmp_path / "data")
+    data = tmp_path / "data"
+    data.mkdir()
+    assert_one_line(call(workspace.root, "tune", "run", "miniature", "--data", data), f"{data} is empty")
+    assert not workspace.runs.exists()
+    (data / "other.json").touch()
+    result = call(workspace.root, "tune", "run", "miniature", "--data", data)
     assert result.exit_code == 1
     assert result.stdout == ""
     last = result.stderr.splitlines()[-1]

@@ -186,7 +186,11 @@ class Stores:
         limits = ParseLimits.of(self._settings.ingest)
         # The loader's process starts while the stores open.
         with self.workspace.writing(f"ingest into {corpus}"), IsolatedLoader(limits) as loader:
-            return ingest(self.corpora.ensure(corpus), paths, loader, on_progress=on_progress, stop=stop)
+            index = self.corpora.ensure(corpus)
+            report = ingest(index, paths, loader, on_progress=on_progress, stop=stop)
+            if not (report.added or report.stopped or self.has_files(corpus)):
+                self.corpora.remove(corpus)
+            return report
 
     def ensure_sample(self, on_progress: Callable[[IngestProgress], None] = lambda _: None) -> None:
         """Add the handbook as the sample corpus, or bring it up to date with its pages."""

@@ -74,6 +74,8 @@ def run_command(
         raise TuningError(
             f"The folder {data} does not exist.", fix="Name the folder with the training data with --data."
         )
+    if not any(data.iterdir()):
+        raise TuningError(f"The folder {data} is empty.", fix="Put the files there that the recipe names.")
     settings = context.settings
     runs = open_workspace(settings.home).runs
     resumed = run_like(runs, parsed, text, data) if resumes else None
