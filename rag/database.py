@@ -38,6 +38,8 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
         DatabaseTooNew: A newer version of ragsmith has migrated it.
         StorageFull: The disk is full.
     """
+    if url is None:
+        _check_not_emptied(workspace)
     target = url or f"sqlite:///{workspace.database}"
     try:
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_S}} if target.startswith("sqlite") else {}
@@ -59,11 +61,22 @@ def open_database(workspace: Workspace, url: str | None = None) -> Engine:
     return engine
 
 
+def _check_not_emptied(workspace: Workspace) -> None:
+    """Refuse an empty file beside indexes: it has lost its content, which new tables would hide."""
+    file = workspace.database
+    is_empty = file.is_file() and not file.stat().st_size
+    if is_empty and workspace.lexical.is_dir() and any(workspace.lexical.iterdir()):
+        raise DatabaseError(
+            f"The database {file} is empty (0 bytes), but the workspace has indexes.",
+            fix="Restore a copy of it, or delete it and ingest again, which loses conversations and traces.",
+        )
+
+
 def _revision(connection: Connection) -> str | None:
     """Return the revision of the tables; None without tables, or if they are older than revisions."""
     if not inspect(connection).has_table(tables.alembic_version.name):
         return None
-    return connection.scalar(select(tables.alembic_version.c.version_num))
+    return ", ".join(connection.scalars(select(tables.alembic_version.c.version_num))) or "none"
 
 
 @contextmanager
@@ -87,11 +100,17 @@ def _bring_up_to_date(connection: Connection) -> None:
     revision = _revision(connection)
     if revision == REVISION:
         return
-    if revision is not None and revision > REVISION:
+    if revision is not None and revision.isdecimal() and int(revision) > int(REVISION):
         raise DatabaseTooNew(
             f"The database {shown_url(connection.engine)} was migrated by a newer version of ragsmith: its tables "
             f"have revision {revision}, and this version reads revisions up to {REVISION}.",
             fix="Update ragsmith, or choose another workspace with RAGSMITH_HOME.",
+        )
+    if revision is not None and revision not in {f"{number:04}" for number in range(1, int(REVISION))}:
+        raise DatabaseError(
+            f"The database {shown_url(connection.engine)} cannot be migrated: its table alembic_version names the "
+            f"revision {revision}, which ragsmith does not know.",
+            fix="Restore a copy of the database, or choose another workspace with RAGSMITH_HOME.",
         )
     if revision is None and tables.metadata.tables.keys().isdisjoint(inspect(connection).get_table_names()):
         tables.metadata.create_all(connection)

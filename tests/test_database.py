@@ -23,6 +23,33 @@ def test_a_new_database_carries_its_revision_and_is_opened_again(workspace: Work
         assert query(workspace, "select version_num from alembic_version") == [(REVISION,)]
 
 
+def test_a_database_that_lost_its_content_is_not_replaced(workspace: Workspace) -> None:
+    workspace.database.touch()
+    open_database(workspace).dispose()
+    workspace.database.write_bytes(b"")
+    (workspace.lexical / "notes-1").mkdir(parents=True)
+    with pytest.raises(DatabaseError, match=r"ragsmith\.db is empty \(0 bytes\)"):
+        open_database(workspace)
+    assert workspace.database.stat().st_size == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ("update alembic_version set version_num = 'abcd'", "abcd"),
+        ("update alembic_version set version_num = '0000'", "0000"),
+        ("delete from alembic_version", "none"),
+    ],
+)
+def test_a_revision_that_nobody_wrote_is_named_and_left_alone(
+    workspace: Workspace, change: str, shown: str
+) -> None:
+    open_database(workspace).dispose()
+    query(workspace, change)
+    with pytest.raises(DatabaseError, match=f"names the revision {shown}, which ragsmith does not know"):
+        open_database(workspace)
+
+
 def test_those_that_open_a_new_workspace_at_once_agree(workspace: Workspace) -> None:
     failed: list[Exception] = []
 
