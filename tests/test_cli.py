@@ -99,6 +99,11 @@ def test_every_listed_command_has_its_own_help(name: str) -> None:
     assert result.output.startswith(f"Usage: ragsmith {name} ")
 
 
+@pytest.mark.parametrize("name", ["corpora", "datasets", "eval", "prompts", "traces", "tune"])
+def test_the_summary_of_every_command_fits(name: str) -> None:
+    assert "..." not in run(name, "--help").output.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize(
     "arguments", [["frobnicate"], ["--frobnicate"], ["doctor", "--frobnicate"], ["doctor", "x"]]
 )

@@ -23,7 +23,7 @@ from rag.evaluation.case_tables import read_table, write_table
 from rag.evaluation.cases import Case
 from rag.evaluation.squad import read_articles
 
-KINDS = "JSON lines (.jsonl), a JSON list (.json), CSV (.csv) and TSV (.tsv)"
+KINDS = "JSON lines (.jsonl), a JSON list (.json), CSV (.csv) or TSV (.tsv)"
 _SPACE = re.compile(r"[ \t\r\n]*")
 # Valid inside JSON strings, but some readers of JSON lines end a line there.
 _LINE_ENDS = {0x85: "\\u0085", 0x2028: "\\u2028", 0x2029: "\\u2029"}

@@ -407,7 +407,8 @@ class _Ingestion:
         self._counts["deleted"] = len(gone)
 
     def _problem(self, path: Path, reason: str) -> None:
-        self._problems.append(Problem(str(path), reason))
+        # The path is shown beside the reason.
+        self._problems.append(Problem(str(path), reason.removeprefix(f"{path.name} ")))
 
     def _report_progress(self, *, force: bool = False) -> None:
         now = time.monotonic()

@@ -45,7 +45,7 @@ def list_command(context: Context, as_json: bool) -> None:
 @click.pass_context
 @pass_context
 def remove_command(context: Context, ctx: click.Context, name: str, yes: bool) -> None:
-    """Remove the corpus NAME with its index; its source files stay where they are."""
+    """Remove the corpus NAME with its index. Its source files stay where they are."""
     with command_app(context) as app:
         summary = next((found for found in app.stores.corpus_summaries() if found.name == name), None)
         if summary is not None and not yes:

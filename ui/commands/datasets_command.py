@@ -90,7 +90,7 @@ def show_command(context: Context, reference: str, start: int, limit: int, as_js
 @signed
 @pass_context
 def import_command(context: Context, /, **options: Any) -> None:
-    """Save the cases of FILE as the next version of the dataset NAME.
+    """Save the cases of FILE as the next version of NAME.
 
     FILE is JSON lines, a JSON list, SQuAD's JSON, CSV or TSV, with question, answers, sources, must_refuse, tags,
     notes, history and id; only the question is required. A table separates several values by |.
@@ -149,7 +149,7 @@ class _Import:
 @click.argument("file", type=_FILE)
 @pass_context
 def export_command(context: Context, reference: str, file: Path) -> None:
-    """Write a version to FILE, as JSON lines, CSV or TSV by its ending."""
+    """Write a version to FILE. Its ending chooses JSON lines, CSV or TSV."""
     from rag.evaluation.case_files import write_cases
 
     with command_app(context) as app:
@@ -171,7 +171,7 @@ def export_command(context: Context, reference: str, file: Path) -> None:
 @signed
 @pass_context
 def add_command(context: Context, /, **options: Any) -> None:
-    """Add the question of a trace to the dataset NAME, with the turns before it."""
+    """Add the question of a trace to the dataset NAME. The case includes the turns before it."""
     _Add(**options).run(context)
 
 
@@ -215,7 +215,7 @@ class _Add:
 @signed
 @pass_context
 def remove_command(context: Context, name: str, ids: Sequence[str], signature: Signature) -> None:
-    """Save a version of NAME without these cases; earlier versions keep them."""
+    """Save a version of NAME without these cases. Earlier versions keep them."""
     why = signature.message_or(f"removed {counted(len(set(ids)), 'case')}")
     with command_app(context) as app:
         removed = list(map(unpaired, ids))
@@ -245,9 +245,10 @@ def split_command(
     as_json: bool,
     signature: Signature,
 ) -> None:
-    """Split a version into NAME-train, NAME-validation and NAME-test.
+    """Split a version for training, validation and test.
 
-    Cases with a common source, or with the same question, go to the same part.
+    The parts are NAME-train, NAME-validation and NAME-test. Cases with a common source, or with the same
+    question, go to the same part.
     """
     from rag.evaluation.split import SHARES, split
 
@@ -288,9 +289,10 @@ def split_command(
 def candidates_command(
     context: Context, name: str, corpus: str | None, count: int | None, seed: int, as_json: bool
 ) -> None:
-    """Show the questions proposed for the dataset NAME, or write some about passages.
+    """Show the questions proposed for the dataset NAME.
 
-    `ragsmith datasets accept` and `ragsmith datasets reject` decide on them.
+    With --count, questions about passages are written first. `ragsmith datasets accept` and `ragsmith datasets
+    reject` decide on them.
     """
     with command_app(context) as app:
         if count is not None:

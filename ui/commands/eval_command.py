@@ -62,9 +62,10 @@ for _subcommand in (reading, compare, pairs, report, gate):
 @json_option
 @pass_context
 def run_command(context: Context, /, **options: Any) -> None:
-    """Answer every case of DATASET (NAME or NAME@VERSION) with every variant, and show the table.
+    """Answer every case of DATASET with every variant.
 
-    Ctrl-C stops it; `ragsmith eval resume` continues it.
+    DATASET is NAME or NAME@VERSION. The table of metrics is shown at the end. Ctrl-C stops it; `ragsmith eval
+    resume` continues it.
     """
     from rag.evaluation.variants import parse_variant
 
@@ -103,9 +104,9 @@ class _RunOptions:
 @json_option
 @pass_context
 def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) -> None:
-    """Continue a RUN that was stopped or killed, by default the newest one.
+    """Continue a RUN that was stopped or killed.
 
-    Failed questions are asked again, answered ones are not.
+    By default, it is the newest one. Failed questions are asked again, answered ones are not.
     """
     with command_app(context) as app:
         evaluations = app.evaluations

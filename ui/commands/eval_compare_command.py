@@ -42,7 +42,7 @@ confidence_option = click.option(
 def compare(
     context: Context, one: str, other: str, variant: str, with_variant: str, confidence: float, json_wanted: bool
 ) -> None:
-    """Compare a variant of one RUN with a variant of another, over their common cases."""
+    """Compare a variant of one RUN with one of another. Only common cases count."""
     with command_app(context) as app:
         evaluations = app.evaluations
         first = evaluations.side(evaluations.runs.get(one), variant)
@@ -66,9 +66,10 @@ def compare(
 @json_option
 @pass_context
 def pairs(context: Context, run: str | None, judge: str, variant: str, baseline: str, json_wanted: bool) -> None:
-    """Let a model choose the better answer of two variants for every case of a RUN.
+    """Let a model choose the better of two answers to every case.
 
-    The model sees both orders of the two answers; if it contradicts itself, the case is a tie.
+    It compares two variants of a RUN. The model sees both orders of the two answers; if it contradicts itself,
+    the case is a tie.
     """
     import asyncio
 
@@ -136,7 +137,7 @@ def report(context: Context, run: str | None, baseline: str, out: Path | None) -
 @json_option
 @pass_context
 def gate(context: Context, /, **options: Any) -> None:
-    """Pass or fail a variant of a RUN against a baseline, with reasons; the exit status is 0 or 1."""
+    """Pass or fail a variant of a RUN against a baseline. The exit status is 0 or 1."""
     from rag.evaluation.gate import gate as check_margins
     from rag.evaluation.gate import parse_margin
 

@@ -41,9 +41,9 @@ def reading(
     predictions: Path | None,
     as_json: bool,
 ) -> None:
-    """Answer the questions of FILE, in SQuAD's format, from their paragraphs, and score the answers.
+    """Answer the questions of FILE from their paragraphs, and score them.
 
-    Exact match and F1 are those of SQuAD's official evaluation.
+    FILE is in SQuAD's format. Exact match and F1 are those of SQuAD's official evaluation.
     """
     from rag.errors import EvaluationError
     from rag.evaluation.reading_metrics import predict, score

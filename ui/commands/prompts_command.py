@@ -100,7 +100,7 @@ def diff_command(context: Context, old: str, new: str, as_json: bool) -> None:
 def label_command(
     context: Context, name: str, label: str, version: int | None, remove: bool, signature: Signature
 ) -> None:
-    """Move a LABEL of the prompt NAME to VERSION; a rollback is a move to an earlier version."""
+    """Move a LABEL of the prompt NAME to VERSION. A rollback is a move to an earlier version."""
     if remove is (version is not None):
         raise click.UsageError("Name a version, or pass --remove.")
     with open_library(context) as library:
@@ -115,7 +115,7 @@ def label_command(
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, newest first.")
 @pass_context
 def log_command(context: Context, name: str, as_json: bool) -> None:
-    """Show the history of a prompt: its versions and the moves of its labels, newest first."""
+    """Show the versions of a prompt and the moves of its labels. The newest come first."""
     with open_library(context) as library:
         events = _history(library, name)
     if as_json:

@@ -64,9 +64,9 @@ def edit(context: Context, reference: str, file: Path | None, signature: Signatu
 @signed
 @pass_context
 def import_command(context: Context, file: Path, name: str, form: Format | None, signature: Signature) -> None:
-    """Import a prompt: LangChain's JSON, OpenAI's messages, or plain text.
+    """Import a prompt of another program.
 
-    It becomes the next version of the prompt.
+    FILE is LangChain's JSON, OpenAI's messages, or plain text. It becomes the next version of the prompt.
     """
     from prompts.formats import read_prompt
 

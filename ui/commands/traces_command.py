@@ -52,7 +52,7 @@ def list_command(context: Context, limit: int, status: Status | None, text: str 
 @click.option("--json", "as_json", is_flag=True, help="Print the whole trace as JSON.")
 @pass_context
 def show_command(context: Context, trace_id: str, full: bool, as_json: bool) -> None:
-    """Show the steps of one trace; the first or last six characters of its ID are enough."""
+    """Show the steps of one trace. The first or last six characters of its ID are enough."""
     with command_app(context) as app:
         trace = app.stores.traces.get(trace_id)
         if as_json:

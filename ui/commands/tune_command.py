@@ -56,9 +56,10 @@ which = click.argument("run", metavar="[RUN]", required=False)
 def run_command(
     context: Context, recipe: str, data: Path, target: Path | None, resumes: bool, detach: bool
 ) -> None:
-    """Train by RECIPE, a TOML file or the name of a shipped recipe, in a separate process.
+    """Train an adapter by RECIPE in a separate process.
 
-    Ctrl-C stops it after a checkpoint, from which `ragsmith tune resume` continues.
+    RECIPE is a TOML file, or the name of a shipped recipe. Ctrl-C stops it after a checkpoint, from which
+    `ragsmith tune resume` continues.
     """
     from finetune.recipe import find_recipe, parse_recipe, read_recipe
     from finetune.run_folder import RESULT, new_run, run_like
@@ -147,7 +148,7 @@ def status(context: Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print status, curve and card as one JSON object.")
 @pass_context
 def show(context: Context, run: str | None, as_json: bool) -> None:
-    """Show the validation metrics of RUN, by default the newest, and its result."""
+    """Show the metrics of RUN, by default the newest, and its result."""
     from dataclasses import asdict
 
     from finetune.run_folder import RESULT

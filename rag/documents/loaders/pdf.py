@@ -14,6 +14,7 @@ from typing import Any
 from rag.documents.loaders._blocks import Builder, Sections, finished, one_line
 from rag.documents.loaders._fields import date_in, scalars, to_date, written_title
 from rag.documents.loaders._text import OnProblem, refused
+from rag.errors import first_line
 from rag.types import Document
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
@@ -70,7 +71,7 @@ def _open(path: Path, data: bytes) -> Any:
             fix = "Save a copy without the password and add that."
             raise refused(path, "is encrypted with a password", fix) from error
         fix = "Open it in a PDF viewer and save it again, or leave it out."
-        raise refused(path, f"is not a readable PDF ({error})", fix) from error
+        raise refused(path, f"is not a readable PDF: {first_line(error)}", fix) from error
 
 
 def _read(file: Any) -> tuple[list[str], list[int], dict[str, str], Outline]:
