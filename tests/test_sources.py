@@ -120,6 +120,13 @@ def test_a_document_that_was_removed_is_a_clear_page(client: TestClient) -> None
     assert "is no longer in this workspace" in response.text
 
 
+@pytest.mark.parametrize("document", ["nope", "-1", str(2**63), "9" * 5000, "²"])
+def test_an_address_of_no_document_is_a_clear_page(document: str, client: TestClient) -> None:
+    response = client.get(f"/documents/{document}")
+    assert (response.status_code, response.headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert f"There is no document {document}." in response.text
+
+
 def test_a_long_text_is_shown_around_its_place(client: TestClient, app: ScriptedApp) -> None:
     text = "".join(f"{number:09d} " for number in range(50_000))
     number = stored(app, text)

@@ -5,6 +5,7 @@ The pages have no script and may load only our own images, so that no content of
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ WINDOW = 100_000
 
 LARGEST_ID = 2**63 - 1
 """The largest integer of a database."""
+_NUMBER = re.compile("[0-9]{1,19}")
 
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self'; base-uri 'none'; form-action 'none'; "
@@ -111,7 +113,7 @@ def source_routes(settings: IngestSettings, stores: Stores) -> APIRouter:
 
     @router.get("/documents/{document_id}", response_class=HTMLResponse)
     def show_document(
-        document_id: int,
+        document_id: str,
         start: int | None = None,
         end: int | None = None,
         at: int | None = None,
@@ -127,7 +129,7 @@ def source_routes(settings: IngestSettings, stores: Stores) -> APIRouter:
         return _response(document.title, document.source, body)
 
     @router.get("/documents/{document_id}/pages/{number}.png")
-    def show_page(document_id: int, number: int, start: int | None = None, end: int | None = None) -> Response:
+    def show_page(document_id: str, number: int, start: int | None = None, end: int | None = None) -> Response:
         try:
             document = _stored(stores, document_id)
             pdf = pdf_of(document)
@@ -142,15 +144,15 @@ def source_routes(settings: IngestSettings, stores: Stores) -> APIRouter:
     return router
 
 
-def _stored(stores: Stores, document_id: int) -> StoredDocument:
+def _stored(stores: Stores, document_id: str) -> StoredDocument:
     """Return the stored text of an id from an address.
 
     Raises:
         CorpusError: There is no such document.
     """
-    if not 0 <= document_id <= LARGEST_ID:
+    if not _NUMBER.fullmatch(document_id) or int(document_id) > LARGEST_ID:
         raise CorpusError(f"There is no document {document_id}.")
-    return stores.corpora.document(document_id)
+    return stores.corpora.document(int(document_id))
 
 
 def pdf_of(document: StoredDocument) -> Path | None:
