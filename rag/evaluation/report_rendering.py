@@ -43,9 +43,12 @@ def escaping_templates(folder: Path, finalize: Callable[[object], object]) -> En
 
 def printable(value: object) -> object:
     """Replace invisible characters in a text; markup and other values stay unchanged."""
-    if not isinstance(value, str) or hasattr(value, "__html__"):
-        return value
-    return _INVISIBLE.sub("\ufffd", value.replace("\r\n", "\n"))
+    return visible(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def visible(text: str) -> str:
+    """Replace the characters of a text that hide or reorder others, and lone surrogates."""
+    return _INVISIBLE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
 def shortened(text: str, length: int) -> str:

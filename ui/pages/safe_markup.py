@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from rag.evaluation.report_rendering import visible
 from ui.pages.rendering import render
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 _MARKER = re.compile(r"\[(\d{1,3})\]")
 _SAFE_SCHEME = re.compile(r"(?:https?|mailto):", re.IGNORECASE)
-# Control characters, and those that change the direction of the text around them.
-_INVISIBLE = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 _CITE = "citation"
 # Signs for the beginning and the end of a marked span while Markdown is parsed; they mean nothing to the parser.
 _OPEN, _CLOSE = "\ue000", "\ue001"
@@ -80,11 +79,7 @@ def _plain(text: str) -> str:
 
 
 def _one_line(html: str) -> str:
-    return _visible(html).replace("\n", "&#10;")
-
-
-def _visible(text: str) -> str:
-    return _INVISIBLE.sub("\ufffd", text.replace("\r\n", "\n"))
+    return visible(html).replace("\n", "&#10;")
 
 
 def plain_with_citations(text: str, resolve: Resolve) -> str:
@@ -183,9 +178,9 @@ def shown_marks(html: str) -> str:
 
 def markdown(text: str, resolve: Resolve) -> str:
     """Render Markdown as safe HTML on one line, with each known marker ``[n]`` as a link."""
-    rendered: str = _parser().render(_visible(text), {"resolve": resolve})
+    rendered: str = _parser().render(visible(text), {"resolve": resolve})
     # Again, for characters that were entities in the text.
-    return _visible(rendered).strip().replace("\n", " ")
+    return visible(rendered).strip().replace("\n", " ")
 
 
 def citation(number: int, resolve: Resolve) -> str:
