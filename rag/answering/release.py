@@ -6,7 +6,15 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-from rag.settings import AnswerSettings, DecodingSettings, GroundingSettings, RetrievalSettings, SearchMode
+from prompts import PromptTemplate
+from rag.settings import (
+    AnswerSettings,
+    DecodingSettings,
+    GroundingSettings,
+    RetrievalSettings,
+    SearchMode,
+    Settings,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +42,21 @@ class Release:
     adapter: str = ""
     reranker: str = ""
     condenser: str = ""
+
+    @classmethod
+    def of(cls, settings: Settings, prompt: PromptTemplate) -> Release:
+        """Return the release of resolved settings and their prompt, without a corpus and adapters."""
+        return cls(
+            corpus="",
+            fingerprint="",
+            prompt=prompt.label,
+            prompt_sha256=prompt.sha256,
+            model=settings.model,
+            retrieval=settings.retrieval,
+            decoding=settings.decoding,
+            answer=settings.answer,
+            grounding=settings.grounding,
+        )
 
     @property
     def name(self) -> str:

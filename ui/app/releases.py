@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from rag.answering.answer_gate import Gate, OpenGate
@@ -209,18 +209,12 @@ class Releases:
         return Pipeline(release, build_chain(steps))
 
     def _release(self, corpus: str, ingredients: _Ingredients) -> Release:
-        settings, prompt, models = ingredients.settings, ingredients.prompts.answer, self._models
+        settings, models = ingredients.settings, self._models
         rewrites = settings.retrieval.condenser == "generator"
-        return Release(
+        return replace(
+            Release.of(settings, ingredients.prompts.answer),
             corpus=corpus,
             fingerprint=ingredients.fingerprint,
-            prompt=prompt.label,
-            prompt_sha256=prompt.sha256,
-            model=settings.model,
-            retrieval=settings.retrieval,
-            decoding=settings.decoding,
-            answer=settings.answer,
-            grounding=settings.grounding,
             adapter=models.adapter(settings),
             reranker=models.reranker(settings.retrieval).identity,
             condenser=models.generator(settings.generator.adapter).adapter.identity if rewrites else "",

@@ -61,18 +61,7 @@ def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapp
         )
     with prompt_errors("Give a value to each variable of the prompt."):
         messages = convert_to_messages([message.model_dump() for message in prompt.render(values)])
-    release = Release(
-        corpus="",
-        fingerprint="",
-        prompt=prompt.label,
-        prompt_sha256=prompt.sha256,
-        model=settings.model,
-        retrieval=settings.retrieval,
-        decoding=settings.decoding,
-        answer=settings.answer,
-        grounding=settings.grounding,
-        adapter=models.adapter(settings),
-    )
+    release = replace(Release.of(settings, prompt), adapter=models.adapter(settings))
     model = models.language_model(settings)
     frame = Answer(
         "",
