@@ -231,6 +231,8 @@ class OpenAISettings(Section):
 class LocalSettings(Section):
     """A language model in this process: ``model = "local:…"``."""
 
+    runtime: Literal["auto", "openvino", "torch"] = "auto"
+    """``auto`` is OpenVINO on the CPU if the model can be converted, else torch."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     dtype: Literal["auto", "bf16", "f16", "f32"] = "auto"
     """``auto`` is bf16 on a GPU and on a CPU that supports it, else f32."""

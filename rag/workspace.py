@@ -19,6 +19,7 @@ _OWN = (
     *("prompts", "models", "uploads", "runs", "wandb", "tmp"),
 )
 _OTHERS = 0o077
+ADAPTERS = "adapters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ class Workspace:
     @property
     def adapters(self) -> Path:
         """LoRA adapters, one folder each."""
-        return self.models / "adapters"
+        return self.models / ADAPTERS
 
     @property
     def uploads(self) -> Path:

@@ -208,9 +208,9 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("tiny-lm")
     model = make_model(folder / "model")
-    make_adapter(model, folder / "citer", seed=1)
+    make_adapter(model, folder / "adapters" / "citer", seed=1)
     # A point in the name, as versions have one.
-    make_adapter(model, folder / "poet-1.5", seed=2)
+    make_adapter(model, folder / "adapters" / "poet-1.5", seed=2)
     return model
 
 

@@ -125,7 +125,7 @@ async def test_a_missing_model_is_told_in_the_answer_and_in_the_strip(harbour: P
 
 def test_an_adapter_makes_another_release(harbour: Path, encoder: Encoder, tiny_lm: Path) -> None:
     local = {"device": "cpu", "dtype": "f32"}
-    adapter = str(tiny_lm.parent / "citer")
+    adapter = str(tiny_lm.parent / "adapters" / "citer")
     names = set()
     for section in (local, local | {"adapter": adapter}):
         app = with_model(harbour, encoder, tiny_lm, local=section)

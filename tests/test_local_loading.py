@@ -43,7 +43,7 @@ def refusal(name: Path | str, **settings: Any) -> ModelUnavailable:
 
 def test_a_folder_is_taken_as_it_is(tiny_lm: Path) -> None:
     found = locate_local(str(tiny_lm))
-    assert (found.folder, found.origin, found.kind) == (tiny_lm, "folder", "transformers")
+    assert (found.folder, found.origin) == (tiny_lm, "folder")
 
 
 @pytest.mark.parametrize("name", ["./models/gone", "/models/gone", "~/gone", "a/b/c", "two words"])
@@ -164,7 +164,7 @@ def test_a_model_without_some_of_its_weights_is_not_filled_with_chance(copy: Pat
 
 
 def test_an_adapter_is_no_model(tiny_lm: Path) -> None:
-    told = refusal(tiny_lm.parent / "citer")
+    told = refusal(tiny_lm.parent / "adapters" / "citer")
     assert "contains an adapter, not a model" in told.message
     assert "local.adapter" in told.fix
 
@@ -192,7 +192,7 @@ def test_a_model_that_does_not_fit_is_refused_with_both_figures(
     monkeypatch.setattr(device, "free_memory", lambda _: 9_240_000_000)
     told = refusal(tiny_lm)
     assert "needs about 16.1 GB in f32, but only 9.2 GB of this machine's memory are free" in told.message
-    for way in ("local.dtype to bf16", "ragsmith tune export", "a smaller model"):
+    for way in ("local.dtype to bf16", "a smaller model"):
         assert way in told.fix
     with pytest.raises(ModelUnavailable, match=r"9\.2 GB of the GPU's memory are free") as caught:
         check_memory(locate_local(str(tiny_lm)), Device("cuda", "bf16"))
@@ -240,7 +240,7 @@ def test_bf16_writes_as_well(tiny_lm: Path) -> None:
 
 
 def test_an_adapter_is_a_folder_or_a_name_in_the_workspace(tiny_lm: Path) -> None:
-    below = tiny_lm.parent
+    below = tiny_lm.parent / "adapters"
     assert find_lora("citer", below).folder == below / "citer"
     assert find_lora(str(below / "citer"), NOWHERE).folder == below / "citer"
 
@@ -270,7 +270,7 @@ def test_an_adapter_of_a_model_with_another_name_is_served_with_a_warning(
 
 
 def test_only_lora_with_safetensors_is_served(tiny_lm: Path, tmp_path: Path) -> None:
-    adapter = Path(shutil.copytree(tiny_lm.parent / "citer", tmp_path / "adapter"))
+    adapter = Path(shutil.copytree(tiny_lm.parent / "adapters" / "citer", tmp_path / "adapter"))
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     assert "has no adapter_model.safetensors" in refusal(tiny_lm, adapter=str(adapter)).message
     (adapter / "adapter_config.json").write_text('{"peft_type": "IA3"}')
@@ -278,12 +278,12 @@ def test_only_lora_with_safetensors_is_served(tiny_lm: Path, tmp_path: Path) -> 
 
 
 def test_an_adapter_brings_its_own_chat_template(tiny_lm: Path, tmp_path: Path) -> None:
-    adapter = Path(shutil.copytree(tiny_lm.parent / "citer", tmp_path / "adapter"))
+    adapter = Path(shutil.copytree(tiny_lm.parent / "adapters" / "citer", tmp_path / "adapter"))
     (adapter / "chat_template.jinja").write_text("{{ messages[-1].content }}")
-    with opened(tiny_lm, adapters=(str(adapter), str(tiny_lm.parent / "citer"))) as engine:
+    with opened(tiny_lm, adapters=(str(adapter), str(tiny_lm.parent / "adapters" / "citer"))) as engine:
         long, short = (
             chat(engine, adapter=each, max_tokens=1).invoke(MESSAGES).usage_metadata
-            for each in (str(tiny_lm.parent / "citer"), str(adapter))
+            for each in (str(tiny_lm.parent / "adapters" / "citer"), str(adapter))
         )
     assert long is not None
     assert short is not None
@@ -297,7 +297,7 @@ def test_a_missing_library_is_told_and_only_where_it_is_needed(
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else real(name, *rest)
     )
-    told = refusal(tiny_lm, adapter=str(tiny_lm.parent / "citer"))
+    told = refusal(tiny_lm, adapter=str(tiny_lm.parent / "adapters" / "citer"))
     assert "needs the library peft" in told.message
     assert "pip install 'ragsmith[tune]'" in told.fix
     with opened(tiny_lm) as engine:
@@ -308,7 +308,7 @@ def test_a_missing_library_is_told_and_only_where_it_is_needed(
 
 
 def test_doctor_tells_where_a_model_would_run(tiny_lm: Path) -> None:
-    local = {"device": "cpu", "dtype": "f32", "adapter": str(tiny_lm.parent / "citer")}
+    local = {"device": "cpu", "dtype": "f32", "adapter": str(tiny_lm.parent / "adapters" / "citer")}
     check = check_model(Settings(model=f"local:{tiny_lm}", local=local))
     assert check.ok
     assert "from the folder, cpu, f32, about 0.0 GB, adapter" in check.detail

@@ -20,8 +20,16 @@ from rag.models.local.local_chat import LocalChatModel
 from rag.models.local.local_engine import LocalEngine
 
 
+@pytest.fixture(scope="module", params=["torch", "openvino"])
+def engine(tiny_lm: Path, request: pytest.FixtureRequest) -> Iterator[LocalEngine]:
+    adapters = ("citer", "poet-1.5")
+    with opened(tiny_lm, tiny_lm.parent, runtime=request.param, adapters=adapters) as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
-def engine(tiny_lm: Path) -> Iterator[LocalEngine]:
+def torch_engine(tiny_lm: Path) -> Iterator[LocalEngine]:
+    """An engine whose steps ``watch`` counts."""
     with opened(tiny_lm, tiny_lm.parent, adapters=("citer", "poet-1.5")) as made:
         yield made
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from tiny_lm import opened
 
-from finetune.export import export_int8
 from rag.encoders.encoder_conversion import convert
 from rag.encoders.encoder_files import locate_model
 from rag.encoders.torch_encoder import TorchEncoder
@@ -97,14 +96,6 @@ def test_code_beside_a_model_that_does_not_need_it_stays_unused(model: Path, mar
     with opened(model):
         pass
     assert not mark.exists()
-
-
-def test_a_model_of_its_own_code_is_not_exported(model: Path, mark: Path, tmp_path: Path) -> None:
-    with_code(model, mark, "config.json", **CONFIG)
-    with pytest.raises(ModelUnavailable) as raised:
-        export_int8(str(model), [], tmp_path / "export")
-    assert_refused(raised.value, model, mark)
-    assert not (tmp_path / "export").exists()
 
 
 def test_an_encoder_of_its_own_code_is_not_loaded(mark: Path, tmp_path: Path, workspace: Workspace) -> None:

@@ -14,12 +14,10 @@ from langchain_core.messages import HumanMessage
 from test_local_batches import all_at_once
 from tiny_lm import MESSAGES, OTHERS, chat, make_tokenizer, opened
 
-from finetune.export import export_int8
 from rag.errors import ModelUnavailable
 from rag.models.chat_models import open_local_model
 from rag.models.decoding_support import ModelKind, kind_of, unsupported, without_form
 from rag.models.local.chat_template import render
-from rag.models.local.export_card import CARD
 from rag.models.local.local_chat import LocalChatModel
 from rag.models.local.local_engine import LocalEngine
 from rag.models.local.token_sampling import Sampling
@@ -51,17 +49,12 @@ def torch_engine(tiny_lm: Path) -> Iterator[LocalEngine]:
 
 
 @pytest.fixture(scope="module")
-def exported(tiny_lm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_int8(str(tiny_lm), [], tmp_path_factory.mktemp("exports") / "int8").folder
-
-
-@pytest.fixture(scope="module")
-def ct2_engine(exported: Path) -> Iterator[LocalEngine]:
-    with opened(exported) as made:
+def openvino_engine(tiny_lm: Path) -> Iterator[LocalEngine]:
+    with opened(tiny_lm, tiny_lm.parent, runtime="openvino") as made:
         yield made
 
 
-@pytest.fixture(params=["torch_engine", "ct2_engine"])
+@pytest.fixture(params=["torch_engine", "openvino_engine"])
 def engine(request: pytest.FixtureRequest) -> LocalEngine:
     made: LocalEngine = request.getfixturevalue(request.param)
     return made
@@ -291,21 +284,13 @@ def test_what_a_model_does_not_honour_is_told_and_nothing_else(
     assert unsupported(Settings(model=model, **more)) == ()
 
 
-def test_an_export_is_told_from_its_folder(exported: Path, tiny_lm: Path, tmp_path: Path) -> None:
-    assert unsupported(honest(f"local:{exported}")) == ("decoding.seed", *WRITERS)
-    assert unsupported(honest(f"local:{tiny_lm}")) == WRITERS
-    (tmp_path / CARD).write_text("{")
-    with pytest.raises(ModelUnavailable, match=r"card\.json cannot be read"):
-        kind_of(honest(f"local:{tmp_path}"))
-
-
 def test_every_field_of_the_decoding_was_thought_of() -> None:
     # A new one is not honoured by itself: see to it in rag.models.chat_models and in rag.models.decoding_support.
     assert set(EVERYTHING["decoding"]) == set(DecodingSettings.model_fields)
 
 
-def test_a_local_model_is_given_what_it_honours_and_nothing_else(engine: LocalEngine, exported: Path) -> None:
-    settings = honest(f"local:{exported}" if not engine.seeds else "local:org/name")
+def test_a_local_model_is_given_what_it_honours_and_nothing_else(engine: LocalEngine) -> None:
+    settings = honest("local:org/name")
     model: Any = open_local_model(settings, engine)
     assert isinstance(model, LocalChatModel)
     missing = unsupported(settings)

@@ -90,9 +90,9 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 1) -> Path:
 
 @contextmanager
 def opened(model: Path | str, below: Path | None = None, **settings: Any) -> Iterator[LocalEngine]:
-    """An engine on the processor in f32, closed at the end; ``below`` is where adapters lie."""
-    given = {"device": "cpu", "dtype": "f32"} | settings
-    engine = open_local_engine(str(model), LocalSettings(**given), below or Path("no-adapters"), download=False)
+    """An engine of torch on the processor in f32, closed at the end; ``below`` is the folder of models."""
+    given = {"runtime": "torch", "device": "cpu", "dtype": "f32"} | settings
+    engine = open_local_engine(str(model), LocalSettings(**given), below or Path("no-models"), download=False)
     try:
         yield engine
     finally:
@@ -101,6 +101,12 @@ def opened(model: Path | str, below: Path | None = None, **settings: Any) -> Ite
 
 def chat(engine: LocalEngine, **fields: Any) -> LocalChatModel:
     return LocalChatModel(**{"engine": engine, "model": engine.name, "max_tokens": 24} | fields)
+
+
+class UNKNOWN:
+    """Input whose rows and positions cannot be seen."""
+
+    shape = (0, 0)
 
 
 @dataclass
@@ -126,5 +132,23 @@ def watch(engine: LocalEngine, before: Callable[[int], None] = lambda _: None) -
         steps.before(len(steps.shapes))
 
     backend: Any = engine.backend
-    backend.model.register_forward_pre_hook(note, with_kwargs=True)
+    if engine.runtime.startswith("OpenVINO"):
+        backend._pipeline = Watched(backend._pipeline, lambda: note(None, None, {"input_ids": UNKNOWN}))
+    else:
+        backend.model.register_forward_pre_hook(note, with_kwargs=True)
     return steps
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A pipeline of OpenVINO GenAI that notes its steps."""
+
+    pipeline: Any
+    note: Callable[[], None]
+
+    def step(self) -> None:
+        self.note()
+        self.pipeline.step()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pipeline, name)

@@ -51,9 +51,7 @@ def choose_precision(settings: EncoderSettings) -> tuple[str, str]:
     """
     if settings.precision == "f32":
         return "f32", ""
-    import openvino
-
-    if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if cpu_has_bf16():
         return "bf16", ""
     if settings.precision == "bf16":
         raise EncoderError(
@@ -61,6 +59,15 @@ def choose_precision(settings: EncoderSettings) -> tuple[str, str]:
             fix="Set encoder.precision to auto.",
         )
     return "f32", "This CPU does not support bf16: the encoder runs in f32, about half as fast."
+
+
+def cpu_has_bf16() -> bool:
+    """Whether OpenVINO computes in bf16 on this CPU."""
+    if importlib.util.find_spec("openvino") is None:
+        return False
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def gpu_present() -> bool:

@@ -49,7 +49,7 @@ def open_engine(settings: Settings, workspace: Workspace) -> LocalEngine:
     """
     from rag.models.local.local_engine import open_local_engine
 
-    return open_local_engine(settings.model.removeprefix(LOCAL), settings.local, workspace.adapters)
+    return open_local_engine(settings.model.removeprefix(LOCAL), settings.local, workspace.models)
 
 
 def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
@@ -65,7 +65,7 @@ def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
         top_p=decoding.top_p,
         top_k=decoding.top_k,
         repetition_penalty=decoding.repetition_penalty,
-        seed=decoding.seed if engine.seeds else None,
+        seed=decoding.seed,
         max_tokens=decoding.max_tokens,
         stop=decoding.stop,
     )

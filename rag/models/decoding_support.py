@@ -8,8 +8,7 @@ model         settings under ``decoding``
 ============  =========================================================================================
 embedded      all: it only quotes
 generator     ``top_p``, ``top_k``, ``repetition_penalty``; ``json_schema``: it writes sentences only
-transformers  none
-ctranslate2   ``seed``: its threads keep their initial random state
+local         none
 openai        ``top_k``, ``repetition_penalty``: not supported by OpenAI's own server
 server        none: other servers refuse or ignore what they do not support
 ============  =========================================================================================
@@ -22,10 +21,9 @@ from __future__ import annotations
 from typing import Literal
 
 from rag.models.chat_models import EMBEDDED, GENERATOR, LOCAL
-from rag.models.local.local_files import kind_of_local
 from rag.settings import DecodingSettings, Settings
 
-ModelKind = Literal["embedded", "generator", "transformers", "ctranslate2", "openai", "server"]
+ModelKind = Literal["embedded", "generator", "local", "openai", "server"]
 
 _READER_ONLY = ("answer.style", "grounding.min_confidence")
 _NOT_HONOURED: dict[ModelKind, tuple[str, ...]] = {
@@ -37,25 +35,20 @@ _NOT_HONOURED: dict[ModelKind, tuple[str, ...]] = {
         "decoding.json_schema",
         *_READER_ONLY,
     ),
-    "transformers": _READER_ONLY,
-    "ctranslate2": ("decoding.seed", *_READER_ONLY),
+    "local": _READER_ONLY,
     "openai": ("decoding.top_k", "decoding.repetition_penalty", *_READER_ONLY),
     "server": _READER_ONLY,
 }
 
 
 def kind_of(settings: Settings) -> ModelKind:
-    """Return the kind of the configured model, without loading it.
-
-    Raises:
-        ModelUnavailable: The card of an exported model cannot be read.
-    """
+    """Return the kind of the configured model, without loading it."""
     if settings.model == EMBEDDED:
         return "embedded"
     if settings.model == GENERATOR:
         return "generator"
     if settings.model.startswith(LOCAL):
-        return kind_of_local(settings.model.removeprefix(LOCAL))
+        return "local"
     return "openai" if settings.openai.base_url is None else "server"
 
 
@@ -68,9 +61,6 @@ def unsupported(settings: Settings, kind: ModelKind | None = None) -> tuple[str,
 
     Returns:
         Names such as ``decoding.top_k``, in the order of the settings.
-
-    Raises:
-        ModelUnavailable: The card of an exported model cannot be read.
     """
     return tuple(name for name in _NOT_HONOURED[kind or kind_of(settings)] if _is_set(settings, name))
 

@@ -1,4 +1,4 @@
-"""``ragsmith tune``: train, follow, stop and resume an adapter; export a language model."""
+"""``ragsmith tune``: train, follow, stop and resume an adapter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import click
 from ui.commands._console import open_console
 from ui.commands._terminal_text import note, print_json
 from ui.commands._training import follow, launch, pace_of
-from ui.commands.tune_export_command import export
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -21,10 +20,9 @@ _STYLES = {"done": "green", "running": "cyan", "preparing": "cyan", "failed": "b
 
 @click.group()
 def command() -> None:
-    """Train adapters, and export a language model."""
+    """Train adapters."""
 
 
-command.add_command(export)
 detach = click.option("--detach", is_flag=True, help="Do not wait; `ragsmith tune status` shows the progress.")
 which = click.argument("run", metavar="[RUN]", required=False)
 

@@ -1,1 +1,1 @@
-"""Local language models: causal models of transformers, and exports for CTranslate2."""
+"""Causal language models in this process, on OpenVINO GenAI or torch."""

@@ -151,18 +151,21 @@ class Backend(Protocol):
 
     Attributes:
         runtime: Description of runtime and device for users.
-        spread: Maximum difference of prompt lengths in a batch, in tokens; None for no limit.
-        seeds: Whether it supports seeds.
+        continuous: Whether rows may join a running batch, each with its own sampling.
     """
 
     runtime: str
-    spread: int | None
-    seeds: bool
+    continuous: bool
 
-    def run(self, rows: Sequence[Row]) -> None:
+    def run(self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]]) -> None:
         """Generate tokens for all rows until they are over.
 
-        The rows share adapter and sampling, and a seeded row is the only one.
+        The rows share the adapter. Unless the backend is continuous, they share the sampling too, and a seeded row
+        is the only one.
+
+        Args:
+            rows: The rows, at least one.
+            more: Returns rows that join, given the number of rows that are running.
 
         Raises:
             ModelError: The generation failed.
@@ -177,7 +180,8 @@ class Backend(Protocol):
 class Batcher:
     """Runs pending rows in batches of compatible rows, oldest first.
 
-    A row that is submitted while a batch is running waits for the next one.
+    A row that is submitted while a batch is running joins it if the backend is continuous; otherwise
+    it waits for the next one.
 
     Args:
         backend: The backend, used by the worker thread only.
@@ -221,7 +225,7 @@ class Batcher:
             try:
                 for row in rows:
                     row.begin()
-                self._backend.run(rows)
+                self._backend.run(rows, self._more)
                 failure = ModelError("The local model ended without an answer.", fix="Ask again.")
             except ModelError as error:
                 failure = error
@@ -231,7 +235,7 @@ class Batcher:
                     f"The local model failed: {type(error).__name__}: {first_line(error)}.",
                     fix="Ask again; if it fails again, choose another model, local.device or local.dtype.",
                 )
-            for row in rows:
+            for row in self._running:
                 row.fail(failure)
         self._backend.close()
 
@@ -246,21 +250,34 @@ class Batcher:
                 if self._waiting:
                     break
                 self._changed.wait()
-            first = self._waiting[0]
-            fitting = [row for row in self._waiting if self._fits(first, row)]
+            kind = self._kind(self._waiting[0])
+            fitting = [row for row in self._waiting if self._kind(row) == kind]
             self._running = fitting[: self._max_batch]
             self._waiting = [row for row in self._waiting if row not in self._running]
             return self._running
 
-    def _fits(self, first: Row, other: Row) -> bool:
-        difference = abs(len(first.request.prompt) - len(other.request.prompt))
-        near = self._backend.spread is None or difference <= self._backend.spread
-        return near and _kind(first) == _kind(other)
+    def _more(self, running: int) -> list[Row]:
+        """Take the rows that join the running batch, from the head of the queue so that no row waits forever."""
+        joining: list[Row] = []
+        with self._changed:
+            kind = self._kind(self._running[0])
+            while self._waiting and running + len(joining) < self._max_batch and not self._closed:
+                if not self._waiting[0].over:
+                    if self._kind(self._waiting[0]) != kind:
+                        break
+                    joining.append(self._waiting[0])
+                del self._waiting[0]
+            self._running = [*self._running, *joining]
+        for row in joining:
+            row.begin()
+        return joining
 
-
-def _kind(row: Row) -> Hashable:
-    sampling = row.request.sampling
-    return row.request.adapter, sampling, row if sampling.seeded else None
+    def _kind(self, row: Row) -> Hashable:
+        """Return what the rows of a batch must share."""
+        request = row.request
+        if self._backend.continuous:
+            return request.adapter
+        return request.adapter, request.sampling, row if request.sampling.seeded else None
 
 
 def _closed() -> ModelUnavailable:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rag.encoders.adapters import CONFIG, WEIGHTS, places_of
 from rag.errors import ModelUnavailable
@@ -70,20 +69,24 @@ def quiet_peft() -> Iterator[None]:
         yield
 
 
-def check_fit(adapter: AdapterFiles, model: Any, model_name: str) -> None:
-    """Check that the shapes of an adapter match the layers of a model, without changing it.
+def check_fit(
+    adapter: AdapterFiles, layers: Mapping[str, tuple[int, int] | None], model_name: str
+) -> frozenset[str]:
+    """Check that the shapes of an adapter match the layers of a model.
 
     Args:
         adapter: The adapter to load.
-        model: The base model, a torch module.
+        layers: Input and output size of the model's layers, by path; None for a layer that is not linear.
         model_name: Name of the model, for messages.
+
+    Returns:
+        The paths of the layers that the adapter changes.
 
     Raises:
         ModelUnavailable: A layer is missing or has another size.
     """
     from safetensors import SafetensorError, safe_open
 
-    layers = dict(model.named_modules())
     try:
         with safe_open(adapter.folder / WEIGHTS, framework="pt") as weights:
             shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
@@ -91,18 +94,20 @@ def check_fit(adapter: AdapterFiles, model: Any, model_name: str) -> None:
         raise ModelUnavailable(
             f"The weights of the adapter {adapter.name} cannot be read: {error}.", fix="Copy the adapter again."
         ) from error
+    changed = set()
     for name, shape in shapes.items():
         path, _, part = name.removeprefix(_PREFIX).rpartition(".lora_")
         if part not in ("A.weight", "B.weight"):
             continue
-        layer = layers.get(path)
-        size = getattr(layer, "in_features" if part == "A.weight" else "out_features", None)
-        if layer is None:
+        if path not in layers:
             raise _misfit(adapter, model_name, f"the model has no layer {path}")
-        if size is not None and size != shape[1 if part == "A.weight" else 0]:
+        size = layers[path]
+        if size is not None and (shape[1] != size[0] if part == "A.weight" else shape[0] != size[1]):
             raise _misfit(adapter, model_name, f"the layer {path} has another size")
+        changed.add(path)
     if adapter.base and Path(adapter.base).name != Path(model_name).name:
         _log.warning("The adapter %s was trained on %s, not on %s.", adapter.name, adapter.base, model_name)
+    return frozenset(changed)
 
 
 def _check(folder: Path) -> None:

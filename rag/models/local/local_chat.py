@@ -32,8 +32,7 @@ class LocalChatModel(StreamedChatModel):
     Attributes:
         engine: A ``LocalEngine``, shared with other chat models.
         adapter: Name of an adapter that the engine has loaded; None for the base model.
-        temperature, top_p, top_k, repetition_penalty, seed: See ``token_sampling.Sampling``; an exported model
-            ignores the seed.
+        temperature, top_p, top_k, repetition_penalty, seed: See ``token_sampling.Sampling``.
         max_tokens: Maximum tokens of a reply.
         stop: Texts that end every reply, in addition to those of a call.
     """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import struct
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.encoders.encoder_opening import cpu_has_bf16, gpu_present
 from rag.errors import ModelUnavailable
 from rag.models.local.local_files import LocalFiles, read_json, weight_files
 from rag.settings import LocalSettings
@@ -45,6 +47,9 @@ def choose_device(settings: LocalSettings) -> Device:
 
 
 def _choose_kind(wanted: str) -> str:
+    if wanted == "cpu" or (wanted == "auto" and sys.platform != "darwin" and not gpu_present()):
+        # Spare the import of torch.
+        return "cpu"
     import torch
 
     usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
@@ -59,13 +64,11 @@ def _choose_kind(wanted: str) -> str:
 
 
 def _best_dtype(device: str) -> str:
-    import torch
-
     if device == "cuda":
+        import torch
+
         return "bf16" if torch.cuda.is_bf16_supported() else "f16"
-    if device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16"):
-        return "bf16"
-    return "f32"
+    return "bf16" if device == "cpu" and cpu_has_bf16() else "f32"
 
 
 def check_memory(files: LocalFiles, device: Device, fix: str = "") -> int:
@@ -79,17 +82,14 @@ def check_memory(files: LocalFiles, device: Device, fix: str = "") -> int:
     Raises:
         ModelUnavailable: The memory is too small.
     """
-    if files.kind == "ctranslate2":
-        needed = _with_work(sum(file.stat().st_size for file in files.folder.glob("*.bin")))
-    else:
-        needed = memory_needed(files.folder, device.dtype)
+    needed = memory_needed(files.folder, device.dtype)
     free = free_memory(device.kind)
     if free is not None and needed > free:
         where = "the GPU's memory" if device.kind == "cuda" else "this machine's memory"
         raise ModelUnavailable(
             f"The model {files.name} needs about {needed / _GIGABYTE:.1f} GB in {device.dtype}, "
             f"but only {free / _GIGABYTE:.1f} GB of {where} are free.",
-            fix=fix or _how_to_fit(files, device),
+            fix=fix or _how_to_fit(device),
         )
     return needed
 
@@ -171,11 +171,10 @@ def _with_work(weights: int) -> int:
     return int(weights * (1 + WORKING_SHARE))
 
 
-def _how_to_fit(files: LocalFiles, device: Device) -> str:
+def _how_to_fit(device: Device) -> str:
     options: Sequence[str] = (
         *(["set local.device to cpu"] if device.kind == "cuda" else []),
-        *(["set local.dtype to bf16"] if device.dtype == "f32" and files.kind == "transformers" else []),
-        *(["export it to int8 with `ragsmith tune export`"] if files.kind == "transformers" else []),
+        *(["set local.dtype to bf16"] if device.dtype == "f32" else []),
         "choose a smaller model",
     )
     return f"Free some memory, {', '.join(options[:-1])}{', or ' if options[:-1] else 'or '}{options[-1]}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +16,15 @@ from rag.encoders.own_code import FIX, needs_own_code, refusal_of
 from rag.errors import ModelError, ModelUnavailable, SettingsError, first_line
 from rag.models.local.batching import Backend, Batcher, Request, Row, Sink
 from rag.models.local.chat_template import render
-from rag.models.local.export_card import check_export
 from rag.models.local.local_adapters import AdapterFiles, find_lora
-from rag.models.local.local_device import Device, check_memory, choose_device
+from rag.models.local.local_device import Device, check_memory, choose_device, free_memory, memory_needed
 from rag.models.local.local_files import LocalFiles, locate_local
 from rag.models.local.token_sampling import GREEDY, Sampling
 from rag.models.local.tune_libraries import need_library
 from rag.settings import LocalSettings
+from rag.workspace import ADAPTERS
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,8 @@ class Decoding:
 class _Model(Backend, Protocol):
     ends: frozenset[int]
     window: int | None
+
+    def load_adapter(self, adapter: AdapterFiles) -> None: ...
 
 
 class LocalEngine:
@@ -67,21 +73,12 @@ class LocalEngine:
         """Description of runtime and device for users."""
         return self.backend.runtime
 
-    @property
-    def seeds(self) -> bool:
-        """Whether it supports seeds."""
-        return self.backend.seeds
-
     def load_adapter(self, adapter: AdapterFiles) -> None:
-        """Load an adapter, so that requests may use it; waits for the running batch.
+        """Load an adapter, so that requests may use it; torch waits for the running batch.
 
         Raises:
             ModelUnavailable: The adapter does not match the model, or a library is missing.
         """
-        from rag.models.local.torch_backend import TorchBackend
-
-        if not isinstance(self.backend, TorchBackend):
-            raise _already_merged(self.name)
         self.backend.load_adapter(adapter)
         self._adapters[adapter.name] = adapter
 
@@ -144,33 +141,35 @@ class LocalEngine:
         return str(text)
 
 
-def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, download: bool = True) -> LocalEngine:
+def open_local_engine(name: str, settings: LocalSettings, models: Path, *, download: bool = True) -> LocalEngine:
     """Load a model and the configured adapters.
+
+    On the CPU it runs on OpenVINO GenAI, if it can be converted; the first call on a machine converts it.
 
     Args:
         name: A folder or a name on the hub, without ``local:``.
-        settings: Device, number format, adapters, batch size.
-        adapters: The workspace's folder ``models/adapters``.
+        settings: Runtime, device, number format, adapters, batch size.
+        models: The workspace's folder of models, for the converted one; adapters are in ``adapters`` below it.
         download: Whether the model may be downloaded from the hub.
 
     Raises:
         ModelUnavailable: The model or an adapter is missing, damaged, too large or incompatible.
     """
     files = locate_local(name, download=download)
-    wanted = wanted_adapters(settings, adapters)
+    wanted = wanted_adapters(settings, models / ADAPTERS)
     check_model(files, settings, wanted)
+    device = choose_device(settings)
+    tokenizer = _load_tokenizer(files)
+    converted = _converted(files, settings, device, models)
     backend: _Model
-    if files.kind == "ctranslate2":
-        from rag.models.local.ct2_backend import load_ct2
+    if converted is not None:
+        from rag.models.local.genai_backend import load_genai
 
-        card = check_export(files.folder, thoroughly=True)
-        tokenizer = _load_tokenizer(files)
-        backend = load_ct2(files, settings.device, tokenizer, card)
+        backend = load_genai(files, converted, device, tokenizer)
     else:
         from rag.models.local.torch_backend import load_torch
 
-        tokenizer = _load_tokenizer(files)
-        backend = load_torch(files, choose_device(settings), tokenizer)
+        backend = load_torch(files, device, tokenizer)
     engine = LocalEngine(name, tokenizer, backend, settings.max_batch)
     try:
         for adapter in wanted:
@@ -179,6 +178,38 @@ def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, dow
         engine.close()
         raise
     return engine
+
+
+def _converted(files: LocalFiles, settings: LocalSettings, device: Device, models: Path) -> Path | None:
+    """Return the folder of the converted model; None if it runs on torch.
+
+    Raises:
+        ModelUnavailable: The settings demand OpenVINO, but the model cannot run on it.
+    """
+    from rag.models.local.causal_conversion import CONVERSION_SHARE, converted_causal, refusal_reason
+
+    if settings.runtime == "torch":
+        return None
+    free = free_memory("cpu")
+    reason = ""
+    if device.kind != "cpu" or device.dtype == "f16":
+        reason = f"the device is {device}"
+    elif importlib.util.find_spec("openvino_genai") is None:
+        reason = "openvino-genai is not installed"
+    elif free is not None and memory_needed(files.folder, "f32") * CONVERSION_SHARE > free:
+        reason = "its conversion needs more memory than is free"
+    else:
+        folder = converted_causal(files, models)
+        reason = refusal_reason(folder)
+        if not reason:
+            return folder
+    if settings.runtime == "openvino":
+        raise ModelUnavailable(
+            f"The model {files.name} cannot run on OpenVINO: {reason}.", fix="Set local.runtime to auto or torch."
+        )
+    if device.kind == "cpu":
+        _log.warning("The model %s runs on torch, which is slower than OpenVINO: %s.", files.name, reason)
+    return None
 
 
 def wanted_adapters(settings: LocalSettings, adapters: Path) -> list[AdapterFiles]:
@@ -200,18 +231,10 @@ def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[A
     Raises:
         ModelUnavailable: A library is missing, the memory is too small, or the files are damaged.
     """
-    if files.kind == "ctranslate2":
-        from rag.models.local.ct2_backend import choose_ct2_device
-
-        if adapters:
-            raise _already_merged(files.name)
-        need_library("ctranslate2", f"model {files.name}")
-        card = check_export(files.folder, thoroughly=False)
-        device = Device(choose_ct2_device(settings.device), card.quantization)
-    else:
+    device = choose_device(settings)
+    if settings.runtime == "torch" or device.kind != "cpu":
         for adapter in adapters:
             need_library("peft", f"adapter {adapter.name}")
-        device = choose_device(settings)
     needed = check_memory(files, device)
     return f"from the {files.origin}, {device}, about {needed / 1e9:.1f} GB"
 
@@ -228,10 +251,3 @@ def _load_tokenizer(files: LocalFiles) -> Any:
             f"The tokenizer of the model {files.name} cannot be loaded: {first_line(error)}.",
             fix="Copy the tokenizer's files into the model's folder, or download the model again.",
         ) from error
-
-
-def _already_merged(name: str) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"The model {name} is an export, which cannot load adapters.",
-        fix="Clear local.adapter and local.adapters, or export the base again with `--adapter NAME`.",
-    )

@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rag.encoders.adapters import CONFIG as ADAPTER_CONFIG
 from rag.errors import ModelUnavailable, first_line
-from rag.models.local.export_card import CARD, FORMAT
-
-Kind = Literal["transformers", "ctranslate2"]
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-EXPORT_WEIGHTS = "model.bin"
 # Patterns of the files to download: configuration, tokenizer, template; the weights are listed separately.
 _TEXTS = ["*.json", "*.jinja", "*.model", "*.txt"]
 _OTHER_WEIGHTS = ["original/*", "onnx/*", "*/*.safetensors", "*/*.bin"]
@@ -28,13 +24,11 @@ class LocalFiles:
     Attributes:
         name: The configured name, without ``local:``.
         origin: ``folder``, ``hub cache`` or ``hub``.
-        kind: ``transformers``, or ``ctranslate2`` for an export.
     """
 
     name: str
     folder: Path
     origin: str
-    kind: Kind = "transformers"
 
 
 def locate_local(name: str, *, download: bool = True) -> LocalFiles:
@@ -61,15 +55,6 @@ def locate_local(name: str, *, download: bool = True) -> LocalFiles:
     if not download:
         raise ModelUnavailable(f"The model {name} is not on this machine.", fix=_how_to_get(name))
     return LocalFiles(name, _from_hub(name), "hub")
-
-
-def kind_of_local(name: str) -> Kind:
-    """Return the kind of a model by its folder; a name on the hub is a model of transformers.
-
-    Raises:
-        ModelUnavailable: The folder's card cannot be read.
-    """
-    return "ctranslate2" if _is_export(Path(name).expanduser()) else "transformers"
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
@@ -112,13 +97,6 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _in_folder(name: str, folder: Path) -> LocalFiles:
-    if _is_export(folder):
-        return LocalFiles(name, folder, "folder", "ctranslate2")
-    if (folder / EXPORT_WEIGHTS).is_file():
-        raise ModelUnavailable(
-            f"The folder {folder} contains an export without {CARD}: it is incomplete, or from another program.",
-            fix="Export it with `ragsmith tune export MODEL --to FOLDER`.",
-        )
     if (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file():
         raise ModelUnavailable(
             f"The folder {folder} contains an adapter, not a model.",
@@ -131,10 +109,6 @@ def _in_folder(name: str, folder: Path) -> LocalFiles:
         )
     weight_files(folder)
     return LocalFiles(name, folder, "folder")
-
-
-def _is_export(folder: Path) -> bool:
-    return (folder / CARD).is_file() and read_json(folder / CARD).get("format") == FORMAT
 
 
 def _may_be_on_hub(name: str) -> bool:

@@ -17,7 +17,7 @@ class Sampling:
         top_p: Probability mass of nucleus sampling; None leaves it to the model.
         top_k: Number of most probable tokens to sample from; None leaves it to the model.
         repetition_penalty: Penalty on tokens of the answer so far, also at temperature 0. Tokens of the prompt are
-            exempt, because answers should quote them.
+            exempt, because answers should quote them; OpenVINO GenAI does not exempt them.
         seed: Seed of the random numbers; None for a random one.
     """
 
@@ -39,6 +39,18 @@ class Sampling:
         A seeded row has a batch of its own, because other rows would change its rounding and its random numbers.
         """
         return self.drawn and self.seed is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """Sampling defaults of a model's authors; None where they give none.
+
+    Their other settings are ignored, so that a temperature of 0 is exactly greedy.
+    """
+
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
 
 
 GREEDY = Sampling()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from rag.encoders.own_code import FIX, needs_own_code, refusal_of
 from rag.errors import ModelError, ModelUnavailable, first_line
 from rag.models.local.batching import Row
+from rag.models.local.end_tokens import end_tokens
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
 from rag.models.local.local_device import TORCH_NAMES, Device
-from rag.models.local.local_files import LocalFiles, read_json
-from rag.models.local.torch_sampling import Recommended, sampling_processors
+from rag.models.local.local_files import LocalFiles
+from rag.models.local.token_sampling import Recommended
+from rag.models.local.torch_sampling import sampling_processors
 from rag.models.local.tune_libraries import need_library
 
 
@@ -35,8 +36,7 @@ class TorchBackend:
         recommended: Sampling defaults of the model's authors.
     """
 
-    spread: int | None = None
-    seeds = True
+    continuous = False
 
     def __init__(
         self, name: str, model: Any, device: Device, ends: frozenset[int], pad: int, recommended: Recommended
@@ -69,7 +69,7 @@ class TorchBackend:
             if folder in self._adapters:
                 return
             need_library("peft", f"adapter {adapter.name}")
-            check_fit(adapter, self.model, self.name)
+            check_fit(adapter, _sizes(self.model), self.name)
             # A folder's name may contain a dot, which torch does not allow in module names.
             key = f"adapter{len(self._adapters)}"
             from peft import PeftModel
@@ -88,8 +88,8 @@ class TorchBackend:
             self._wrapped.eval()
             self._adapters[folder] = key
 
-    def run(self, rows: Sequence[Row]) -> None:
-        """Generate for all rows in one call until they are over."""
+    def run(self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]]) -> None:
+        """Generate for all rows in one call until they are over; no others join."""
         import torch
 
         first = rows[0].request
@@ -220,20 +220,6 @@ def load_torch(files: LocalFiles, device: Device, tokenizer: Any) -> TorchBacken
     return TorchBackend(files.name, model, device, ends, min(ends, default=0) if pad is None else pad, recommended)
 
 
-def end_tokens(configured: int | Sequence[int] | None, tokenizer: Any) -> frozenset[int]:
-    """Return the tokens that end an answer: those of the generation configuration, and the tokenizer's own."""
-    named = [configured] if isinstance(configured, int) else [*(configured or ())]
-    return frozenset(token for token in (*named, tokenizer.eos_token_id) if token is not None)
-
-
-def stored_end_tokens(folder: Path, tokenizer: Any) -> frozenset[int]:
-    """Return the end tokens by the configuration in a model's folder."""
-    for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file() and (configured := read_json(folder / name).get("eos_token_id")) is not None:
-            return end_tokens(configured, tokenizer)
-    return end_tokens(None, tokenizer)
-
-
 def window_of(config: Any) -> int | None:
     """Return the context window of a model in tokens; None for no limit."""
     limit = getattr(config.get_text_config(), "max_position_embeddings", None)
@@ -250,6 +236,14 @@ def _token_handler(rows: Sequence[Row]) -> Any:
         return torch.tensor(over, device=input_ids.device)
 
     return handle
+
+
+def _sizes(model: Any) -> dict[str, tuple[int, int] | None]:
+    """Return the size of every layer by its path; None for a layer that is not linear."""
+    return {
+        path: (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else None
+        for path, layer in model.named_modules()
+    }
 
 
 def _layers(model: Any) -> list[Any]:

@@ -6,22 +6,9 @@ seed gives the same tokens regardless of other requests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-from rag.models.local.token_sampling import Sampling
-
-
-@dataclass(frozen=True, slots=True)
-class Recommended:
-    """Sampling defaults of a model's authors; None where they give none.
-
-    Their other settings are ignored, so that a temperature of 0 is exactly greedy.
-    """
-
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
+from rag.models.local.token_sampling import Recommended, Sampling
 
 
 def sampling_processors(sampling: Sampling, recommended: Recommended, prompt: int, device: str) -> list[Any]:

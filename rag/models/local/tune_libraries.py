@@ -14,7 +14,7 @@ def need_library(library: str, user: str) -> None:
     """Check that a library is installed, without importing it.
 
     Args:
-        library: ``peft`` or ``ctranslate2``.
+        library: ``peft``.
         user: What needs it, such as ``adapter citer``.
 
     Raises:
