@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finetune.loop import Point
 from finetune.recipe import Recipe, parse_recipe
 from finetune.start import find_start
+from finetune.training import Point
 from prompts.files import atomic_write
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
