@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.features import Feature, Features
-from finetune.recipe import Recipe, Source, Stage
-from finetune.start import find_start
+from finetune.recipe import Recipe, SftRecipe, Source, Stage
+from finetune.start import start_identity
 from finetune.training import Training
 
 if TYPE_CHECKING:
@@ -64,11 +64,14 @@ def open_task(recipe: Recipe) -> Task:
 
     Raises:
         AdapterError: The adapter to start from is missing.
-        EncoderError: The base is missing or altered.
+        EncoderError, ModelUnavailable: The base is missing or altered.
     """
-    if recipe.start is not None:
-        # Fail before the data are read.
-        find_start(recipe.start)
+    # Fail before the data are read.
+    start_identity(recipe)
+    if isinstance(recipe, SftRecipe):
+        from finetune.tasks.sft_task import SftTask
+
+        return SftTask(recipe)
     if recipe.task == "reranker":
         from finetune.tasks.reranker_task import RerankerTask
 

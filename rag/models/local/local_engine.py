@@ -164,12 +164,12 @@ def open_local_engine(name: str, settings: LocalSettings, adapters: Path, *, dow
         from rag.models.local.ct2_backend import load_ct2
 
         card = check_export(files.folder, thoroughly=True)
-        tokenizer = _load_tokenizer(files)
+        tokenizer = load_tokenizer(files)
         backend = load_ct2(files, settings.device, tokenizer, card)
     else:
         from rag.models.local.torch_backend import load_torch
 
-        tokenizer = _load_tokenizer(files)
+        tokenizer = load_tokenizer(files)
         backend = load_torch(files, choose_device(settings), tokenizer)
     engine = LocalEngine(name, tokenizer, backend, settings.max_batch)
     try:
@@ -216,7 +216,12 @@ def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[A
     return f"from the {files.origin}, {device}, about {needed / 1e9:.1f} GB"
 
 
-def _load_tokenizer(files: LocalFiles) -> Any:
+def load_tokenizer(files: LocalFiles) -> Any:
+    """Load the tokenizer of a model.
+
+    Raises:
+        ModelUnavailable: The files are missing or damaged.
+    """
     from transformers import AutoTokenizer
 
     try:
