@@ -10,7 +10,6 @@ from typing import Any
 from finetune.recipe import SftRecipe
 from rag.errors import ModelUnavailable, TuningError, first_line
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
-from rag.models.local.local_engine import load_tokenizer
 from rag.models.local.local_files import LocalFiles, locate_local
 from rag.models.local.torch_backend import load_causal, window_of
 
@@ -66,11 +65,6 @@ class Base:
                 fix="Use a causal language model that transformers supports.",
             ) from error
         return window_of(config) or math.inf
-
-
-def open_tokenizer(base: Base) -> Any:
-    """Load the tokenizer of a model; raises ModelUnavailable if it cannot be loaded."""
-    return load_tokenizer(base.files)
 
 
 def open_trainable(base: Base, recipe: SftRecipe, start: AdapterFiles | None) -> Any:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,9 @@ from finetune.batches import learning_rate_factor, padded, plan, stage_batches
 from finetune.chat_features import ChatEncoder
 from finetune.checkpoint import Progress
 from finetune.completion_batches import LENGTH_STEP, CompletionBatches, token_losses
-from finetune.data.chat_rows import read_chat_rows
+from finetune.data.chat_sources import ChatSources
 from finetune.features import Feature, Features
-from finetune.language_model import Base, open_tokenizer, open_trainable
+from finetune.language_model import Base, open_trainable
 from finetune.recipe import VALIDATION, SftRecipe, Source, Stage
 from finetune.rows import ChatRow
 from finetune.stage_recorder import LOSSES, StageRecorder
@@ -30,13 +31,12 @@ from finetune.start import find_lora_start
 from finetune.training import Training
 from rag.encoders.adapters import AdapterCard
 from rag.errors import TuningError
+from rag.models.local.local_engine import load_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
 CLIP = 1.0
-# One in this many conversations is held out at most, where the recipe names no validation rows.
-HELD_OUT = 10
 # Tokens of a batch of validation rows, padding included.
 VALIDATION_TOKENS = 2048
 _log = logging.getLogger(__name__)
@@ -56,60 +56,25 @@ class SftTask:
         self._base = Base.locate(recipe.base)
         self._start = find_lora_start(recipe.start) if recipe.start is not None else None
         self._template = self._start.chat_template if self._start else None
-        self._encoder: ChatEncoder | None = None
-        # Read once for all sources.
-        self._held_out: dict[Path, frozenset[str]] = {}
+        self._sources = cache(lambda data: ChatSources(recipe, data))
 
     # Data
 
     def features(self, source: Source, data: Path, seed: int) -> Iterator[Feature]:
-        """Yield the features of a file, without conversations that also occur in the validation rows."""
-        held_out = self._held_out_of(data)
-        rows = read_chat_rows(data, source.name, source.rows)
-        return self._short_enough(source.name, (row for row in rows if row.key not in held_out))
+        """Yield the features of a file; their order does not depend on the seed."""
+        return self._short_enough(source.name, self._sources(data).training(source))
 
     def validation(self, data: Path, most: int) -> Iterator[Feature]:
-        """Yield the rows of the source that the recipe names, or else the held-out rows of the stages' sources."""
-        held_out = self._held_out_of(data)
-        if self._recipe.validation is not None:
-            return self._short_enough(VALIDATION, read_chat_rows(data, self._recipe.validation, most))
-        return self._short_enough(VALIDATION, (row for row in self._all_rows(data) if row.key in held_out))
-
-    def _held_out_of(self, data: Path) -> frozenset[str]:
-        """Return the keys of the conversations that are never trained on.
-
-        Without validation rows in the recipe, those with the smallest hashes are held out, so that neither their
-        order in the files nor a repetition matters.
-        """
-        if data not in self._held_out:
-            named, most = self._recipe.validation, self._recipe.validation_rows
-            if named is not None:
-                keys = [row.key for row in read_chat_rows(data, named, most)]
-            else:
-                found = sorted({row.key for row in self._all_rows(data)})
-                if len(found) < HELD_OUT:
-                    raise TuningError(
-                        f"The sources in {data} have only {len(found)} different conversations, and at least "
-                        f"{HELD_OUT} are needed to hold out validation rows.",
-                        fix="Add rows, or name a source of validation rows with validation in the recipe.",
-                    )
-                keys = found[: min(most, len(found) // HELD_OUT)]
-            self._held_out[data] = frozenset(keys)
-        return self._held_out[data]
-
-    def _all_rows(self, data: Path) -> Iterator[ChatRow]:
-        sources = {source.name: source.rows for stage in self._recipe.stages for source in stage.sources}
-        for name, most in sources.items():
-            yield from read_chat_rows(data, name, most)
+        """Yield the features of the validation rows, see ``finetune.data.chat_sources``."""
+        return self._short_enough(VALIDATION, self._sources(data).validation())
 
     def _short_enough(self, name: str, rows: Iterator[ChatRow]) -> Iterator[Feature]:
-        if self._encoder is None:
-            self._encoder = ChatEncoder(self._base.files, open_tokenizer(self._base), self._template)
+        encoder = self._encoder
         most = min(self._recipe.max_tokens, self._base.window)
         count = dropped = 0
         for row in rows:
             count += 1
-            feature = self._encoder.feature(row)
+            feature = encoder.feature(row)
             if len(feature.ids) <= most:
                 yield feature
             else:
@@ -120,6 +85,10 @@ class SftTask:
             raise TuningError(
                 f"All {count} rows of {name} have more than {most} tokens.", fix="Raise max_tokens in the recipe."
             )
+
+    @cached_property
+    def _encoder(self) -> ChatEncoder:
+        return ChatEncoder(self._base.files, load_tokenizer(self._base.files), self._template)
 
     # Training
 
@@ -266,5 +235,7 @@ class SftTask:
         """See ``finetune.tasks.Task``."""
         metrics = self.metrics(network, validation)
         card = new_card(self._recipe, self._base, data, self._recipe.licences, metrics)
-        write_lora(network, card, result, self._template)
+        # The base brings its own.
+        own = load_tokenizer(self._base.files).chat_template
+        write_lora(network, card, result, None if self._template == own else self._template)
         return card
