@@ -43,7 +43,7 @@ def recipe_text(base: Path | str, *, top: str = "", lora: str = "", stage: str =
         "": f'name = "tiny"\ntask = "sft"\nbase = "{base}"\nprecision = "f32"\ncheckpoint_s = 0.01\n{top}',
         "[lora]": f"rank = 4\nalpha = 8\n{lora}",
         "[[stages]]": (
-            'name = "answers"\nlearning_rate = 1e-2\nepochs = 3\nbatch_tokens = 1024\nvalidate_every = 5\n'
+            'name = "answers"\nlearning_rate = 3e-2\nepochs = 3\nbatch_tokens = 1024\nvalidate_every = 5\n'
             f'sources = [{{ name = "answers" }}]\n{stage}'
         ),
     }

@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
-from sft_data import LESS, recipe_text, rows, sft_recipe, write_rows
-from terminal import ROOT, assert_one_line, call, one_object
-from tiny_lm import TEMPLATE, chat, make_adapter, make_model, opened
-from tuning_data import wait_until
+from sft_data import recipe_text, rows, sft_recipe, write_rows
+from terminal import ROOT, call, one_object
+from tiny_lm import TEMPLATE, chat, make_adapter, make_model, make_tokenizer, opened
+from tuning_data import facts, wait_until
 
 from finetune import checkpoint
 from finetune.adapter_card import copy_result
-from finetune.batches import stage_batches
+from finetune.batches import learning_rate_factor, stage_batches
 from finetune.completion_batches import IGNORED, LENGTH_STEP
 from finetune.features import Features
 from finetune.recipe import VALIDATION, SftRecipe, parse_recipe
@@ -41,13 +41,7 @@ from rag.workspace import Workspace, open_workspace
 
 pytestmark = pytest.mark.slow
 
-SMALL: dict[str, Any] = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "initializer_range": 0.05,
-    "tie_word_embeddings": True,
-}
+SMALL: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 OFF = TrackingSettings(wandb="off")
 
 
@@ -115,9 +109,9 @@ def curve_of(run: RunFolder) -> list[dict[str, Any]]:
 
 def test_training_lowers_the_loss_and_the_card_tells_by_how_much(whole: RunFolder, base: Path) -> None:
     points = list(whole.points())
-    assert points[-1].loss < 0.8 * points[0].loss
+    assert points[-1].loss < 0.7 * points[0].loss
     looked = [point.figures for point in points if point.figures]
-    assert looked[-1]["loss"] < 0.9 * looked[0]["loss"]
+    assert looked[-1]["loss"] < 0.8 * looked[0]["loss"]
     card = read_adapter(whole.path / "result").card
     assert (card.name, card.task, card.base, card.rank) == ("tiny", "sft", "tiny-llama", 4)
     assert card.base_sha256 == locate_local(str(base)).sha256()
@@ -151,17 +145,28 @@ def test_the_result_is_a_folder_of_peft_for_every_linear_layer(whole: RunFolder,
     assert (config["base_model_name_or_path"], config["r"], config["lora_alpha"]) == ("tiny-llama", 4, 8)
 
 
-def test_the_result_is_served_and_writes_what_it_learnt(whole: RunFolder, base: Path, tmp_path: Path) -> None:
-    adapters = tmp_path / "adapters"
-    copy_result(whole.path / "result", adapters / "tuned")
-    assert find_lora("tuned", adapters).base == "tiny-llama"
-    with opened(base, adapters, adapter="tuned") as engine:
-        reply = chat(engine, adapter="tuned").invoke([HumanMessage("Who built the mill of Sandvik?")])
-        untuned = chat(engine).invoke([HumanMessage("Who built the mill of Sandvik?")])
+def test_the_result_is_served_and_writes_what_it_learnt(base: Path, tmp_path: Path) -> None:
+    reply = "The ferry leaves at noon."
+    asked = [f"When does the ferry to {fact.town} leave on day {fact.height}?" for fact in facts(0, 40)]
+    write_rows(tmp_path / "answers.jsonl", [{"prompt": each, "completion": reply} for each in asked])
+    task = SftTask(sft_recipe(base, stage="epochs = 24"))
+    (stage,) = task.recipe.stages
+    features = {
+        VALIDATION: Features.pack(task.validation(tmp_path, 9)),
+        "answers": Features.pack(task.features(stage.sources[0], tmp_path, 1)),
+    }
+    model = task.train(Training(features, tmp_path / "checkpoints", lambda _: None, lambda: False))
+    card = task.finish(model, features[VALIDATION], tmp_path / "result", {})
+    assert card.figures["validation/loss"] < 0.5
+    copy_result(tmp_path / "result", tmp_path / "adapters" / "tuned")
+    assert find_lora("tuned", tmp_path / "adapters").base == "tiny-llama"
+    with opened(base, tmp_path / "adapters", adapter="tuned") as engine:
+        question = HumanMessage("When does the ferry to Luckau leave on day 99?")
+        tuned = chat(engine, adapter="tuned").invoke([question])
+        untuned = chat(engine).invoke([question])
     # It ends by itself, since the end of the turn is learnt too.
-    assert reply.response_metadata["finish_reason"] == "stop"
-    assert reply.text in LESS
-    assert untuned.text != reply.text
+    assert (tuned.text, tuned.response_metadata["finish_reason"]) == (reply, "stop")
+    assert untuned.text != reply
 
 
 def test_the_losses_are_those_of_a_plain_trainer(
@@ -170,12 +175,7 @@ def test_the_losses_are_those_of_a_plain_trainer(
     """Padded on the right, with all logits and the loss of transformers."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import (
-        AutoModelForCausalLM,
-        Trainer,
-        TrainingArguments,
-        get_linear_schedule_with_warmup,
-    )
+    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
     recipe = whole.recipe
     assert isinstance(recipe, SftRecipe)
@@ -218,8 +218,10 @@ def test_the_losses_are_those_of_a_plain_trainer(
     optimizer = torch.optim.AdamW(
         [each for each in model.parameters() if each.requires_grad], lr=stage.learning_rate, weight_decay=0.01
     )
-    warmup = round(stage.warmup * len(batches))
-    schedule = get_linear_schedule_with_warmup(optimizer, warmup, len(batches))
+    steps = len(batches)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda number: learning_rate_factor(number + 1, steps, stage.warmup)
+    )
     trainer = Trainer(
         model,
         arguments,
@@ -235,7 +237,6 @@ def test_the_losses_are_those_of_a_plain_trainer(
     at = 0
     for point in ours:
         expected = sum(losses[at : point.step]) / (point.step - at)
-        # The plain schedule starts at 0 and this one at the first step of the warm-up.
         assert point.loss == pytest.approx(expected, rel=0.01)
         at = point.step
 
@@ -346,7 +347,7 @@ def test_a_second_training_starts_from_the_adapter_of_the_first(
     task = open_task(recipe)
     model = task.train(Training(features, tmp_path / "checkpoints", points.append, lambda: False))
     card = task.finish(model, features[VALIDATION], tmp_path / "result", {})
-    assert points[0].loss < list(whole.points())[0].loss
+    assert points[0].loss < next(whole.points()).loss
     assert card.data["start"].startswith("first@")
     # The template is the base's own, so the folder does not repeat it.
     assert {path.name for path in (tmp_path / "result").iterdir()} == {CARD, CONFIG, WEIGHTS}
@@ -360,15 +361,13 @@ def test_the_template_of_the_start_is_used_and_kept(
     whole: RunFolder, data: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
     result = copy_of(whole, tmp_path / "first")
-    template = TEMPLATE.replace("assistant\\n", "assistant: ")
+    template = TEMPLATE.replace("assistant\n", "assistant: ")
     (result / CHAT_TEMPLATE).write_text(template, encoding="utf-8")
     text = recipe_text(whole.recipe.base, top=f'start = "{result}"', stage="epochs = 0.1")
     recipe = parse_recipe(text, "my.toml")
     run = new_run(workspace.runs, recipe, text, data, OFF)
     task = open_task(recipe)
     features = prepare(run, recipe, task, lambda: None)
-    from tiny_lm import make_tokenizer
-
     first = features["answers"][0]
     assert make_tokenizer().decode(first.ids[: first.second]).endswith("<|im_start|>assistant: ")
     model = task.train(Training(features, run.path / "checkpoints", lambda _: None, lambda: False))
@@ -393,7 +392,8 @@ def test_a_start_that_does_not_fit_is_refused(base: Path, tmp_path: Path, featur
 def test_every_stage_goes_on_from_the_one_before(
     base: Path, features: dict[str, Features], tmp_path: Path
 ) -> None:
-    second = '[[stages]]\nname = "more"\nlearning_rate = 1e-3\nsources = [{ name = "answers" }]\n'
+    second = '[[stages]]\nname = "more"\nlearning_rate = 1e-3\nvalidate_every = 1\n'
+    second += 'sources = [{ name = "answers" }]\n'
     recipe = sft_recipe(base, stage="epochs = 1", rest=second)
     both = {**features, "more": features["answers"]}
     expected = trained(recipe, both, tmp_path / "whole")
@@ -404,7 +404,10 @@ def test_every_stage_goes_on_from_the_one_before(
     assert found is not None
     assert found[0].stage == 1
     assert_equal_weights(trained(recipe, both, tmp_path / "parts", points), expected)
-    assert points[-1].loss < points[0].loss
+    (first, *_, last) = [point.figures for point in points]
+    assert first is not None
+    assert last is not None
+    assert last["loss"] < first["loss"]
 
 
 def test_targets_that_the_model_lacks_are_refused_with_those_that_it_has(
@@ -431,7 +434,9 @@ def test_mistakes_are_one_line_of_the_command(
     write_rows(data / "answers.jsonl", [*rows(), {"prompt": "Who?"}])
     (tmp_path / "my.toml").write_text(recipe_text(base), encoding="utf-8")
     result = call(workspace.root, "tune", "run", tmp_path / "my.toml", "--data", data)
-    assert_one_line(result, f"{data / 'answers.jsonl'}, line {len(rows()) + 1}: the completion is missing.")
+    assert (result.exit_code, result.stdout) == (1, "")
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith(f"Error: {data / 'answers.jsonl'}, line {len(rows()) + 1}: the completion is missing.")
 
 
 def test_a_base_that_cannot_be_trained_is_refused_before_the_data_are_read(base: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class SftTask:
     """
 
     def __init__(self, recipe: SftRecipe) -> None:
-        self._recipe = recipe
+        self.recipe = recipe
         self._base = Base.locate(recipe.base)
         self._start = find_lora_start(recipe.start) if recipe.start is not None else None
         self._template = self._start.chat_template if self._start else None
@@ -70,7 +70,7 @@ class SftTask:
 
     def _short_enough(self, name: str, rows: Iterator[ChatRow]) -> Iterator[Feature]:
         encoder = self._encoder
-        most = min(self._recipe.max_tokens, self._base.window)
+        most = min(self.recipe.max_tokens, self._base.window)
         count = dropped = 0
         for row in rows:
             count += 1
@@ -94,13 +94,13 @@ class SftTask:
 
     def steps(self, features: Features, stage: Stage) -> int:
         """See ``finetune.tasks.Task``."""
-        return len(stage_batches(features, stage, self._recipe.seed, LENGTH_STEP))
+        return len(stage_batches(features, stage, self.recipe.seed, LENGTH_STEP))
 
     def train(self, training: Training) -> Any:
         """See ``finetune.tasks.Task``; returns the model wrapped in its adapter by peft."""
         progress, tensors = checkpoint.load(training.checkpoints) or (Progress(), {})
-        model = open_trainable(self._base, self._recipe, self._start)
-        for number, stage in enumerate(self._recipe.stages):
+        model = open_trainable(self._base, self.recipe, self._start)
+        for number, stage in enumerate(self.recipe.stages):
             if number < progress.stage:
                 continue
             if number > progress.stage:
@@ -120,7 +120,7 @@ class SftTask:
         import torch
         from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-        recipe = self._recipe
+        recipe = self.recipe
         arguments = TrainingArguments(
             output_dir=str(training.checkpoints),
             num_train_epochs=1,
@@ -225,7 +225,7 @@ class SftTask:
         import torch
 
         context: AbstractContextManager[Any] = torch.autocast(
-            device, dtype=torch.bfloat16, enabled=self._recipe.precision == "bf16"
+            device, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16"
         )
         return context
 
@@ -234,7 +234,7 @@ class SftTask:
     def finish(self, network: Any, validation: Features, result: Path, data: Mapping[str, Any]) -> AdapterCard:
         """See ``finetune.tasks.Task``."""
         metrics = self.metrics(network, validation)
-        card = new_card(self._recipe, self._base, data, self._recipe.licences, metrics)
+        card = new_card(self.recipe, self._base, data, self.recipe.licences, metrics)
         # The base brings its own.
         own = load_tokenizer(self._base.files).chat_template
         write_lora(network, card, result, None if self._template == own else self._template)
