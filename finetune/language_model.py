@@ -10,6 +10,7 @@ from typing import Any
 from finetune.recipe import SftRecipe
 from rag.errors import ModelUnavailable, TuningError, first_line
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
+from rag.models.local.local_device import Device, check_memory
 from rag.models.local.local_files import LocalFiles, locate_local
 from rag.models.local.torch_backend import load_causal, window_of
 
@@ -76,12 +77,14 @@ def open_trainable(base: Base, recipe: SftRecipe, start: AdapterFiles | None) ->
         start: An adapter to continue; None for a new one, which changes nothing yet.
 
     Raises:
-        ModelUnavailable: The model cannot be loaded, or the adapter does not match it.
+        ModelUnavailable: The model cannot be loaded, is too large, or does not match the adapter.
         TuningError: The recipe's adapter does not fit the model or the adapter to start from.
     """
     import torch
     from peft import LoraConfig, PeftModel, get_peft_model
 
+    device = Device("cuda" if torch.cuda.is_available() else "cpu", "f32")
+    check_memory(base.files, device, fix="Free some memory, choose a smaller base, or train on a larger machine.")
     torch.manual_seed(recipe.seed)
     model = load_causal(base.files, "f32")
     # A cache for later tokens costs memory, and there are none.
@@ -118,11 +121,9 @@ def open_trainable(base: Base, recipe: SftRecipe, start: AdapterFiles | None) ->
 
 
 def _check_start(config: Any, recipe: SftRecipe, start: AdapterFiles) -> None:
-    wanted = {"r": recipe.lora.rank, "lora_alpha": recipe.lora.alpha}
-    for field, value in wanted.items():
-        found = getattr(config, field)
+    wanted = recipe.lora
+    for name, value, found in (("rank", wanted.rank, config.r), ("alpha", wanted.alpha, config.lora_alpha)):
         if found != value:
-            name = {"r": "rank", "lora_alpha": "alpha"}[field]
             raise TuningError(
                 f"The adapter {start.name} to start from has {name} {found}, but lora.{name} is {value}.",
                 fix=f"Set lora.{name} = {found} in the recipe.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -35,7 +36,6 @@ from finetune.worker import prepare
 from rag.encoders.adapters import CARD, CONFIG, WEIGHTS, read_adapter
 from rag.errors import AdapterError, ModelUnavailable, TuningError
 from rag.models.local.local_adapters import CHAT_TEMPLATE, find_lora
-from rag.models.local.local_files import locate_local
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace, open_workspace
 
@@ -114,7 +114,7 @@ def test_training_lowers_the_loss_and_the_card_tells_by_how_much(whole: RunFolde
     assert looked[-1]["loss"] < 0.8 * looked[0]["loss"]
     card = read_adapter(whole.path / "result").card
     assert (card.name, card.task, card.base, card.rank) == ("tiny", "sft", "tiny-llama", 4)
-    assert card.base_sha256 == locate_local(str(base)).sha256()
+    assert card.base_sha256 == hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     assert card.licences == ("MIT",)
     assert card.data.keys() == {VALIDATION, "answers"}
     assert card.data["answers"]["rows"] + card.data[VALIDATION]["rows"] == len(rows())
@@ -381,7 +381,8 @@ def test_a_start_that_does_not_fit_is_refused(base: Path, tmp_path: Path, featur
     wide = make_model(tmp_path / "wide", **{**SMALL, "hidden_size": 48})
     other, small = make_adapter(wide, tmp_path / "other"), make_adapter(base, tmp_path / "small")
     for start, parts, reason in (
-        (other, {}, "does not match the model tiny-llama"),
+        (other, {}, "does not match the model"),
+        (small, {"lora": "alpha = 4"}, "to start from has alpha 8, but lora.alpha is 4. Set lora.alpha = 8"),
         (small, {"lora": "rank = 8"}, "to start from has rank 4, but lora.rank is 8. Set lora.rank = 4"),
     ):
         recipe = sft_recipe(base, top=f'start = "{start}"', **parts)
@@ -416,6 +417,14 @@ def test_targets_that_the_model_lacks_are_refused_with_those_that_it_has(
     recipe = sft_recipe(base, lora='targets = ["c_attn"]')
     with pytest.raises(TuningError, match=r"no layers .*lora\.targets: c_attn\. Use some of: .*q_proj"):
         trained(recipe, features, tmp_path)
+
+
+def test_a_base_that_does_not_fit_into_the_memory_is_refused(
+    base: Path, features: dict[str, Features], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.models.local.local_device.free_memory", lambda _: 1000)
+    with pytest.raises(ModelUnavailable, match=r"memory are free\. Free some memory, choose a smaller base"):
+        trained(sft_recipe(base), features, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(
