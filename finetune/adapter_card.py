@@ -5,24 +5,38 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune import lora
 from finetune.disk import saving
 from finetune.recipe import Recipe
-from finetune.start import find_start
+from finetune.start import start_identity
 from rag.encoders.adapters import CARD, CONFIG, HEAD, AdapterCard
-from rag.encoders.encoder_files import ModelFiles
+from rag.models.local.local_adapters import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
     import torch
 
 
+class BaseFiles(Protocol):
+    """The files of a base model."""
+
+    @property
+    def name(self) -> str:
+        """Name of the model."""
+        ...
+
+    def sha256(self) -> str:
+        """Hexadecimal hash of the weights."""
+        ...
+
+
 def new_card(
     recipe: Recipe,
-    files: ModelFiles,
+    files: BaseFiles,
     data: Mapping[str, Any],
     licences: Iterable[str],
     metrics: Mapping[str, float],
@@ -36,8 +50,9 @@ def new_card(
         licences: Licences of the data; duplicates are dropped.
         metrics: Metrics on the validation rows.
     """
-    if recipe.start is not None:
-        data = {**data, "start": find_start(recipe.start).identity}
+    start = start_identity(recipe)
+    if start is not None:
+        data = {**data, "start": start}
     return AdapterCard(
         name=recipe.name,
         task=recipe.task,
@@ -65,13 +80,38 @@ def write_result(network: torch.nn.Module, card: AdapterCard, result: Path) -> N
     from safetensors.torch import save_file
 
     model: Any = network
+    with _new_result(result, card) as work:
+        lora.save(model.base, work)
+        head = {name: tensor.detach().contiguous() for name, tensor in model.head.state_dict().items()}
+        save_file(head, work / HEAD)
+
+
+def write_lora(model: Any, card: AdapterCard, result: Path, chat_template: str | None) -> None:
+    """Write the adapter of a language model and its card atomically.
+
+    Args:
+        model: The model, wrapped in its adapter by peft.
+        card: The card of the adapter.
+        result: The folder to create; an existing one is replaced.
+        chat_template: Chat template that it was trained with; None if it is the base's.
+
+    Raises:
+        StorageFull: The disk is full.
+    """
+    with _new_result(result, card) as work:
+        lora.save(model, work)
+        if chat_template is not None:
+            (work / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
+
+
+@contextmanager
+def _new_result(result: Path, card: AdapterCard) -> Iterator[Path]:
+    """Yield a folder for an adapter; add the card and rename it to ``result`` on success, remove it on failure."""
     work = result.with_name(f".{result.name}.{os.getpid()}")
     try:
         with saving(f"write {result}"):
-            lora.save(model.base, work)
+            yield work
             _tidy(work / CONFIG, card.base)
-            head = {name: tensor.detach().contiguous() for name, tensor in model.head.state_dict().items()}
-            save_file(head, work / HEAD)
             (work / CARD).write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
             shutil.rmtree(result, ignore_errors=True)
             work.rename(result)

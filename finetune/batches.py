@@ -1,11 +1,12 @@
-"""Batches: rows grouped by length in a seeded order, and their tensors."""
+"""Batches: rows grouped by length in a seeded order, the steps of a stage, and tensors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from finetune.features import Feature
+from finetune.features import Feature, Features
+from finetune.recipe import Stage
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,13 +19,16 @@ POOL = 2048
 LENGTH_STEP = 8
 
 
-def plan(lengths: NDArray[np.int64], batch_tokens: int, seed: int) -> list[NDArray[np.int64]]:
+def plan(
+    lengths: NDArray[np.int64], batch_tokens: int, seed: int, length_step: int = LENGTH_STEP
+) -> list[NDArray[np.int64]]:
     """Plan one epoch: every row once, in batches of similar length.
 
     Args:
         lengths: Tokens of each row.
         batch_tokens: Maximum tokens of a batch, padding included; a longer row gets a batch of its own.
         seed: Equal seeds give equal plans.
+        length_step: Multiple of tokens that rows are padded to.
 
     Returns:
         The row indices of each batch.
@@ -40,15 +44,45 @@ def plan(lengths: NDArray[np.int64], batch_tokens: int, seed: int) -> list[NDArr
         begin = 0
         for end in range(1, len(pool) + 1):
             # Lengths ascend, so the next row decides the width.
-            if end == len(pool) or padded(int(lengths[pool[end]])) * (end + 1 - begin) > batch_tokens:
+            if end == len(pool) or padded(int(lengths[pool[end]]), length_step) * (end + 1 - begin) > batch_tokens:
                 batches.append(pool[begin:end])
                 begin = end
     return [batches[number] for number in rng.permutation(len(batches))]
 
 
-def padded(length: int) -> int:
-    """Return a length rounded up to the next multiple of ``LENGTH_STEP``."""
-    return -(-length // LENGTH_STEP) * LENGTH_STEP
+def padded(length: int, length_step: int = LENGTH_STEP) -> int:
+    """Return a length rounded up to the next multiple of ``length_step``."""
+    return -(-length // length_step) * length_step
+
+
+def stage_batches(
+    features: Features, stage: Stage, seed: int, length_step: int = LENGTH_STEP
+) -> list[NDArray[np.int64]]:
+    """Return the row indices of every step of a stage, in order; at least one step.
+
+    The result depends on the arguments alone, so a stage can resume at any step.
+    """
+
+    def epoch(number: int) -> list[NDArray[np.int64]]:
+        return plan(features.lengths, stage.batch_tokens, seed * 1000 + number, length_step)
+
+    whole = int(stage.epochs)
+    batches = [batch for number in range(whole) for batch in epoch(number)]
+    last = epoch(whole)
+    batches += last[: int(len(last) * (stage.epochs - whole))]
+    return batches or last[:1]
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Return the factor of the learning rate at a step: linear warm-up, then linear decay to 0.
+
+    Args:
+        step: The step, 1 to ``steps``.
+        steps: Total steps of the stage.
+        warmup: Share of the steps that warm up, 0 to 1.
+    """
+    rising = warmup * steps
+    return min(step / rising if rising else 1.0, (steps - step + 1) / max(steps - rising, 1.0), 1.0)
 
 
 def as_tensors(features: Sequence[Feature]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

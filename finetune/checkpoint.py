@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 # The last two, in case the last one is damaged.
 KEPT = 2
 STATE, PROGRESS = "state.safetensors", "place.json"
+# Prefixes of the tensors that hold trained weights, and the initial weights of the stage.
+WEIGHT, INITIAL = "weight/", "beginning/"
 _NAME = re.compile(r"\d+-\d+")
 
 
@@ -80,6 +83,37 @@ def load(folder: Path) -> tuple[Progress, dict[str, torch.Tensor]] | None:
             # A power cut may damage the newest; fall back to the one before.
             continue
     return None
+
+
+def state_of(
+    trained: Mapping[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    """Return trained weights and the state of their optimizer, for ``save``."""
+    state = {f"{WEIGHT}{name}": parameter.detach() for name, parameter in trained.items()}
+    for name, parameter in trained.items():
+        for key, value in optimizer.state[parameter].items():
+            state[f"{key}/{name}"] = value
+    return state
+
+
+def restore(
+    trained: Mapping[str, torch.nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    tensors: Mapping[str, torch.Tensor],
+) -> None:
+    """Restore what ``state_of`` returned; without tensors, everything stays as it is."""
+    import torch
+
+    if not tensors:
+        return
+    with torch.no_grad():
+        for name, parameter in trained.items():
+            parameter.copy_(tensors[f"{WEIGHT}{name}"])
+            optimizer.state[parameter] = {
+                key.partition("/")[0]: value.to(parameter.device)
+                for key, value in tensors.items()
+                if key.partition("/")[2] == name and not key.startswith((WEIGHT, INITIAL))
+            }
 
 
 def _all(folder: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class Feature:
 
 
 class Features:
-    """Many sequences, packed into 2 bytes per token."""
+    """Many sequences, packed into 2 bytes per token, or 4 for a vocabulary of more than 65,536 tokens."""
 
     def __init__(self, arrays: dict[str, NDArray[np.generic]]) -> None:
         self._arrays = arrays
@@ -44,11 +45,9 @@ class Features:
     @classmethod
     def pack(cls, features: Iterable[Feature]) -> Features:
         """Pack sequences in the given order."""
-        from array import array
-
         import numpy as np
 
-        ids, second, targets = array("H"), array("H"), array("i")
+        ids, second, targets = array("I"), array("I"), array("i")
         ends, target_ends = array("q", [0]), array("q", [0])
         for feature in features:
             ids.extend(feature.ids)
@@ -58,8 +57,8 @@ class Features:
             target_ends.append(len(targets))
         return cls(
             {
-                "ids": np.frombuffer(ids, np.uint16) if ids else np.zeros(0, np.uint16),
-                "second": np.frombuffer(second, np.uint16) if second else np.zeros(0, np.uint16),
+                "ids": _narrowed(ids),
+                "second": _narrowed(second),
                 "targets": np.frombuffer(targets, np.int32) if targets else np.zeros(0, np.int32),
                 "ends": np.frombuffer(ends, np.int64),
                 "target_ends": np.frombuffer(target_ends, np.int64),
@@ -121,3 +120,11 @@ class Features:
                 return cls({name: arrays[name] for name in NAMES})
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
             return None
+
+
+def _narrowed(numbers: array[int]) -> NDArray[np.generic]:
+    """Return numbers as an array of the smallest type that holds them."""
+    import numpy as np
+
+    found = np.asarray(numbers, np.uint32)
+    return found if found.size and found.max() > np.iinfo(np.uint16).max else found.astype(np.uint16)

@@ -63,7 +63,8 @@ def save(wrapped: torch.nn.Module, folder: Path) -> None:
     import torch
 
     model: Any = wrapped
-    model.save_pretrained(folder, safe_serialization=True)
+    # Adapters never change the embeddings, and peft would look for the base on the hub to find that out.
+    model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     from safetensors.torch import load_file, save_file
 
     path = folder / "adapter_model.safetensors"

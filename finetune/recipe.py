@@ -61,10 +61,10 @@ class LoraPart(Part):
 
 
 class Recipe(Part):
-    """A training recipe."""
+    """A training recipe of the tasks on the encoder, and what all recipes share."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    task: Literal["reader", "reranker", "generator"]
+    task: Literal["reader", "reranker", "generator", "sft"]
     base: str = "sentence-transformers/all-MiniLM-L6-v2"
     start: str | None = None
     """A shipped adapter, or a folder, whose weights training starts from."""
@@ -87,6 +87,49 @@ class Recipe(Part):
         if "full" in methods[methods.index("lora") :] if "lora" in methods else False:
             raise ValueError("a full stage cannot follow one that trains the adapter")
         return stages
+
+
+class SftStage(Stage):
+    """One stage of supervised fine-tuning, which only ever trains the adapter."""
+
+    method: Literal["lora"] = "lora"
+    batch_tokens: int = Field(default=2048, ge=64)
+    average: Literal[False] = False
+
+
+class SftLoraPart(LoraPart):
+    """The LoRA adapter of a language model."""
+
+    rank: int = Field(default=16, ge=1, le=1024)
+    alpha: int = Field(default=32, ge=1)
+    """The adapter's changes are scaled by ``alpha / rank``."""
+    targets: tuple[str, ...] = Field(
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1
+    )
+    """Names of the linear layers that get an adapter."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class SftRecipe(Recipe):
+    """A recipe of supervised fine-tuning of a causal language model.
+
+    A source is a file below the data folder: ``answers`` is ``answers.jsonl``, see ``finetune.data.chat_rows``.
+    """
+
+    task: Literal["sft"]
+    base: str
+    """The model: a folder or a name on the hub, as after ``local:``."""
+    start: str | None = None
+    """Folder of a LoRA adapter for the base, whose training is continued."""
+    lora: SftLoraPart = SftLoraPart()
+    max_tokens: int = Field(default=1024, ge=8)
+    """Rows with more tokens, prompt and completion together, are left out and counted in the log."""
+    validation: str | None = None
+    """Source of the validation rows; if missing, at most a tenth of the rows is held out by a hash."""
+    validation_rows: int = Field(default=200, ge=1)
+    licences: tuple[str, ...] = ()
+    """Licences of the training data, for the card."""
+    stages: tuple[SftStage, ...] = Field(min_length=1)
 
 
 def load_recipe(reference: str) -> Recipe:
@@ -129,7 +172,8 @@ def parse_recipe(text: str, where: str) -> Recipe:
         TuningError: The recipe is malformed; the message names the first invalid field.
     """
     try:
-        return Recipe(**tomllib.loads(text))
+        values = tomllib.loads(text)
+        return (SftRecipe if values.get("task") == "sft" else Recipe)(**values)
     except tomllib.TOMLDecodeError as error:
         raise TuningError(f"The recipe {where} must be valid TOML: {error}.") from error
     except ValidationError as error:

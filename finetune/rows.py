@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["short", "sentence", "refusal", "condense", "question", "prose"]
+Role = Literal["system", "user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,3 +42,32 @@ class WritingRow:
     texts: tuple[str, ...]
     reply: str
     passages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTurn:
+    """One message of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRow:
+    """A conversation and the reply to learn.
+
+    Attributes:
+        turns: The conversation, as a chat model receives it.
+        completion: The reply to it.
+        where: File and line, for messages.
+    """
+
+    turns: tuple[ChatTurn, ...]
+    completion: str
+    where: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hash of the conversation: rows with equal conversations belong to the same split."""
+        turns = [(turn.role, turn.content) for turn in self.turns]
+        return hashlib.sha256(json.dumps(turns).encode()).hexdigest()

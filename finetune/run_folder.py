@@ -24,9 +24,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from finetune.loop import Point
 from finetune.recipe import Recipe, parse_recipe
-from finetune.start import find_start
+from finetune.start import start_identity
+from finetune.training import Point
 from prompts.files import atomic_write
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
@@ -275,7 +275,7 @@ def _inputs(recipe: Recipe, text: str, data: Path) -> dict[str, Any]:
     """Return everything but the code that determines the result of a run."""
     return {
         "recipe_sha256": _hash(text),
-        "start": find_start(recipe.start).identity if recipe.start is not None else None,
+        "start": start_identity(recipe),
         "data": str(data.resolve()),
     }
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.recipe import Recipe
-from rag.encoders.adapters import CARD, SHIPPED, Adapter, places_of, read_adapter
+from rag.encoders.adapters import CARD, CONFIG, SHIPPED, WEIGHTS, Adapter, places_of, read_adapter
 from rag.encoders.encoder_files import ModelFiles
-from rag.errors import AdapterError
+from rag.errors import AdapterError, ModelUnavailable
+from rag.models.local.local_adapters import AdapterFiles, find_lora
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +39,33 @@ def open_network(recipe: Recipe, files: ModelFiles, *, plain: bool) -> torch.nn.
         check_base(adapter)
         merge_base(base, adapter.folder)
     return network_for(recipe.task, base)
+
+
+def start_identity(recipe: Recipe) -> str | None:
+    """Return name and hash of the adapter that a recipe starts from; None if it starts from the base.
+
+    Raises:
+        AdapterError: There is no such adapter, or it is damaged.
+    """
+    if recipe.start is None:
+        return None
+    return find_lora_start(recipe.start).identity if recipe.task == "sft" else find_start(recipe.start).identity
+
+
+def find_lora_start(name: str) -> AdapterFiles:
+    """Find the LoRA adapter of a language model that a recipe starts from, by its folder.
+
+    Raises:
+        AdapterError: There is no such adapter, or it is incomplete.
+    """
+    folder = Path(name).expanduser()
+    try:
+        return find_lora(str(folder), folder.parent)
+    except ModelUnavailable as error:
+        raise AdapterError(
+            f"The adapter {name} to start from must be a folder with {CONFIG} and {WEIGHTS} of a LoRA adapter.",
+            fix="Fix start in the recipe.",
+        ) from error
 
 
 def find_start(name: str) -> Adapter:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from finetune.loop import Point
+from finetune.training import Point
 from rag.settings import TrackingSettings
 from rag.tracing.wandb_run import TrackedRun, open_run
 

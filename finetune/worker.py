@@ -14,10 +14,10 @@ from types import FrameType
 
 from finetune import checkpoint
 from finetune.features import Feature, Features
-from finetune.loop import Point, Stopped, Trainer, count_steps
 from finetune.recipe import VALIDATION, Recipe
 from finetune.run_folder import RESULT, RunFolder, State
 from finetune.tasks import Task, open_task
+from finetune.training import Point, Stopped, Training
 from finetune.training_run_tracking import TrainingTracker
 from rag.errors import RagsmithError, TuningError
 from rag.workspace import disk_errors, private_files
@@ -95,19 +95,16 @@ class _Job:
         found = checkpoint.load(run.path / "checkpoints")
         stages = [stage.name for stage in recipe.stages]
         run.truncate_curve(stages, *((found[0].stage, found[0].step) if found else (-1, 0)))
-        self._steps = {
-            stage.name: count_steps(features[stage.name], stage, recipe.seed) for stage in recipe.stages
-        }
+        self._steps = {stage.name: task.steps(features[stage.name], stage) for stage in recipe.stages}
         self._status = replace(self._status, state="running")
         run.write_status(self._status)
         data = {name: stage.version for name, stage in features.items()}
         config = {"recipe": recipe.model_dump(), "data": data}
         self._tracker = TrainingTracker(run.tracking, run.path.parent.parent, run.name, config)
         try:
-            trainer = Trainer(
-                recipe, task, features, run.path / "checkpoints", self._on_point, lambda: self._stop_requested
+            network = task.train(
+                Training(features, run.path / "checkpoints", self._on_point, lambda: self._stop_requested)
             )
-            network = trainer.train()
             card = task.finish(network, features[VALIDATION], run.path / RESULT, data)
             self._tracker.result(run.path / RESULT, card.model_dump())
         except Stopped:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 # Longest first.
 SLOW = (
-    "prompts_page tuning_runs browser junk lab_page browser_real index_repair evaluate_page tuning_troubles "
+    "prompts_page tuning_runs browser sft_training junk lab_page browser_real index_repair evaluate_page "
+    "tuning_troubles "
     "generator evaluation_real tuning_generator rerank encoder access crash commands_terminal generator_chain "
     "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()

@@ -12,9 +12,9 @@ import pytest
 from terminal import assert_harmless, assert_one_line, call, one_object
 from test_house import run_python
 
-from finetune.loop import Point
 from finetune.recipe import RECIPES, parse_recipe
 from finetune.run_folder import RunFolder, State, Status, new_run, run_like
+from finetune.training import Point
 from rag.encoders.adapters import CARD, CONFIG, WEIGHTS, AdapterCard, Calibration, read_adapter
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace

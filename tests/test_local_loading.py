@@ -20,7 +20,7 @@ from rag.models.local.local_files import locate_local, weight_files
 from rag.settings import LocalSettings, Settings
 from ui.doctor.model_checks import check_model
 
-NOWHERE = Path("no-adapters")
+NOWHERE = Path("no-models")
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def copy(tiny_lm: Path, tmp_path: Path) -> Path:
 
 def refusal(name: Path | str, **settings: Any) -> ModelUnavailable:
     """What is said when a model is not loaded."""
-    given = {"device": "cpu", "dtype": "f32"} | settings
+    given = {"runtime": "torch", "device": "cpu", "dtype": "f32"} | settings
     with pytest.raises(ModelUnavailable) as caught:
         open_local_engine(str(name), LocalSettings(**given), NOWHERE)
     assert caught.value.fix
@@ -217,10 +217,11 @@ def test_free_memory_is_what_the_container_leaves(tmp_path: Path) -> None:
 def test_the_best_place_is_chosen(monkeypatch: pytest.MonkeyPatch, gpu: bool, bf16: bool, expected: str) -> None:
     import torch
 
+    monkeypatch.setattr("rag.models.local.local_device.gpu_present", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: bf16)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": bf16})
+    monkeypatch.setattr("rag.models.local.local_device.cpu_has_bf16", lambda: bf16)
     assert str(choose_device(LocalSettings())) == expected
     assert str(choose_device(LocalSettings(device="cpu", dtype="f16"))) == "cpu, f16"
 
@@ -247,7 +248,7 @@ def test_an_adapter_is_a_folder_or_a_name_in_the_workspace(tiny_lm: Path) -> Non
 
 def test_a_missing_adapter_is_told_with_both_places(tiny_lm: Path) -> None:
     told = refusal(tiny_lm, adapters=("gone",))
-    assert "neither gone nor no-adapters/gone contains an adapter_config.json" in told.message
+    assert "neither gone nor no-models/adapters/gone contains an adapter_config.json" in told.message
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": 32}, {"num_hidden_layers": 4}])

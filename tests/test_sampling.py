@@ -14,7 +14,6 @@ from langchain_core.messages import HumanMessage
 from test_local_batches import all_at_once
 from tiny_lm import MESSAGES, OTHERS, chat, make_tokenizer, opened
 
-from rag.errors import ModelUnavailable
 from rag.models.chat_models import open_local_model
 from rag.models.decoding_support import ModelKind, kind_of, unsupported, without_form
 from rag.models.local.chat_template import render
@@ -70,7 +69,7 @@ def tokens(engine: LocalEngine, **fields: Any) -> list[int]:
     backend: Any = engine.backend
     real = backend.run
 
-    def run(rows: Any) -> None:
+    def run(rows: Any, more: Any) -> None:
         (row,) = rows
         take = row.take
 
@@ -79,7 +78,7 @@ def tokens(engine: LocalEngine, **fields: Any) -> list[int]:
             return bool(take(token))
 
         row.take = noting
-        real(rows)
+        real(rows, more)
 
     backend.run = run
     try:
@@ -117,14 +116,19 @@ def test_temperature_0_stays_greedy_whatever_else_is_set(engine: LocalEngine) ->
     assert text(engine, top_p=0.5, top_k=7, seed=1) == text(engine)
 
 
-def test_what_was_written_becomes_less_probable_and_the_prompt_does_not(engine: LocalEngine) -> None:
-    written = tokens(engine, repetition_penalty=10.0, max_tokens=60)
+def test_what_was_written_becomes_less_probable_and_the_prompt_does_not(torch_engine: LocalEngine) -> None:
+    written = tokens(torch_engine, repetition_penalty=10.0, max_tokens=60)
     assert len(set(written)) == len(written) == 60
-    greedy = tokens(engine, max_tokens=60)
+    greedy = tokens(torch_engine, max_tokens=60)
     assert len(set(greedy)) < 60
     # What makes repeating far more probable would begin with a token of the prompt.
-    assert tokens(engine, repetition_penalty=0.001, max_tokens=2) == [greedy[0]] * 2
+    assert tokens(torch_engine, repetition_penalty=0.001, max_tokens=2) == [greedy[0]] * 2
     assert greedy[0] not in render(make_tokenizer(), MESSAGES).ids
+
+
+def test_what_was_written_becomes_less_probable_on_openvino_too(openvino_engine: LocalEngine) -> None:
+    written = tokens(openvino_engine, repetition_penalty=10.0, max_tokens=60)
+    assert len(set(written)) == len(written) == 60
 
 
 def test_a_call_may_override_every_part_of_the_sampling(engine: LocalEngine) -> None:
@@ -144,15 +148,15 @@ def test_the_texts_of_the_settings_end_an_answer_beside_those_of_a_call(engine: 
 # Seeds
 
 
-def test_a_seed_draws_the_same_tokens_each_time(torch_engine: LocalEngine) -> None:
+def test_a_seed_draws_the_same_tokens_each_time(engine: LocalEngine) -> None:
     import torch
 
     drawn = {}
     for seed in (0, 1, 2**31 - 1):
-        drawn[seed] = text(torch_engine, temperature=1.5, seed=seed)
+        drawn[seed] = text(engine, temperature=1.5, seed=seed)
         torch.manual_seed(seed + 1)
-        text(torch_engine, temperature=1.5)
-        assert text(torch_engine, temperature=1.5, seed=seed) == drawn[seed]
+        text(engine, temperature=1.5)
+        assert text(engine, temperature=1.5, seed=seed) == drawn[seed]
     assert len(set(drawn.values())) == 3
 
 
@@ -270,7 +274,7 @@ def honest(model: str, **more: Any) -> Settings:
                 *WRITERS,
             ],
         ),
-        ("local:org/name", {}, "transformers", WRITERS),
+        ("local:org/name", {}, "local", WRITERS),
         ("openai:gpt-4o", {}, "openai", ["decoding.top_k", "decoding.repetition_penalty", *WRITERS]),
         ("openai:qwen", {"openai": {"base_url": "http://127.0.0.1:1/v1"}}, "server", WRITERS),
     ],

@@ -20,12 +20,12 @@ from finetune.data.follow_ups import CANARD, read_follow_ups, writing_row
 from finetune.data.sentence_pairs import SentencePair
 from finetune.data.splits import HeldOut, plain
 from finetune.features import Features
-from finetune.loop import Point, Trainer
 from finetune.recipe import VALIDATION, Source, load_recipe, parse_recipe
 from finetune.rows import ReadingRow, WritingRow
 from finetune.run_folder import new_run
 from finetune.tasks import open_task
 from finetune.tasks.generator_task import ANSWERS, KINDS, OTHERS, GeneratorTask, _Batch
+from finetune.training import Point, Training
 from finetune.worker import prepare
 from prompts import find_prompt
 from rag.encoders.adapters import CARD, CONFIG, HEAD, WEIGHTS, Adapter, read_adapter
@@ -314,7 +314,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Adapt
     task = open_task(RECIPE)
     features = prepare(run, RECIPE, task, lambda: None)
     points: list[Point] = []
-    network: Any = Trainer(RECIPE, task, features, run.path / "checkpoints", points.append, lambda: False).train()
+    network: Any = task.train(Training(features, run.path / "checkpoints", points.append, lambda: False))
     versions = {name: each.version for name, each in features.items()}
     task.finish(network, features[VALIDATION], run.path / "result", versions)
     return read_adapter(run.path / "result"), network, points

@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 from tracked import ROOT
 
 from finetune import checkpoint
-from finetune.batches import LENGTH_STEP, padded, plan
+from finetune.batches import LENGTH_STEP, learning_rate_factor, padded, plan, stage_batches
 from finetune.checkpoint import Progress
 from finetune.features import Feature, Features
-from finetune.loop import count_steps, learning_rate_factor
 from finetune.recipe import RECIPES, load_recipe, parse_recipe
 from rag.errors import StorageFull, TuningError, WorkspaceError
 
@@ -89,7 +88,7 @@ def test_the_learning_rate_of_a_hundred_steps() -> None:
 def test_a_stage_has_the_steps_of_its_epochs(epochs: float, expected: int) -> None:
     features = Features.pack([Feature((1,) * 64, 1, ())] * 10)
     stage = parse_recipe(MINIATURE, "here").stages[0].model_copy(update={"epochs": epochs, "batch_tokens": 64})
-    assert count_steps(features, stage, 1) == expected
+    assert len(stage_batches(features, stage, 1)) == expected
 
 
 # Recipes
@@ -99,7 +98,8 @@ def test_a_stage_has_the_steps_of_its_epochs(epochs: float, expected: int) -> No
 def test_every_recipe_that_ships_can_be_read(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert [stage.method for stage in recipe.stages][:2] == ["full", "full"]
+    methods = [stage.method for stage in recipe.stages]
+    assert methods[:2] == (["lora"] if recipe.task == "sft" else ["full", "full"])
 
 
 @pytest.mark.parametrize(

@@ -19,13 +19,13 @@ from tuning_data import LONG, OF_JUDGED, fact, facts, write_data, write_judged
 from finetune.data.retrieved import Judged, RankedRow, answered_rows, judged_rows, read_judged
 from finetune.data.splits import plain
 from finetune.features import Feature, Features
-from finetune.loop import Point, Trainer
 from finetune.recipe import VALIDATION, Source, load_recipe, parse_recipe
 from finetune.rows import ReadingRow
 from finetune.run_folder import RunFolder, new_run
 from finetune.start import find_start, open_network
 from finetune.tasks import open_task
 from finetune.tasks.reranker_task import HELD_OUT, WEIGHTS, RerankerTask, best_weight, mixed_ndcg, thinned
+from finetune.training import Point, Training
 from finetune.worker import prepare
 from rag.encoders import Encoder
 from rag.encoders.adapters import CARD, CONFIG, HEAD, SHIPPED, Adapter, AdapterCard, read_adapter
@@ -362,7 +362,7 @@ def trained(data: Path, encoder_at_hand: None, tmp_path_factory: pytest.TempPath
     task = open_task(RECIPE)
     features = prepare(run, RECIPE, task, lambda: None)
     points: list[Point] = []
-    network: Any = Trainer(RECIPE, task, features, run.path / "checkpoints", points.append, lambda: False).train()
+    network: Any = task.train(Training(features, run.path / "checkpoints", points.append, lambda: False))
     versions = {name: each.version for name, each in features.items()}
     card = task.finish(network, features[VALIDATION], run.path / "result", versions)
     return Trained(run, network, points, features, card)

@@ -17,11 +17,13 @@ from tracked import OFFLINE, ROOT, environment, isolate
 from tuning_data import write_data
 
 from finetune import checkpoint, worker
+from finetune.batches import stage_batches
 from finetune.features import Features
-from finetune.loop import Point, Stopped, Trainer, trainable
+from finetune.loop import Trainer, trainable
 from finetune.recipe import RECIPES, LoraPart, Recipe, parse_recipe
 from finetune.run_folder import RunFolder, Status, new_run
 from finetune.tasks.reader_task import ReaderTask
+from finetune.training import Point, Stopped, Training
 from finetune.training_run_tracking import TrainingTracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
@@ -167,7 +169,9 @@ def test_a_full_disk_fails_the_training_and_the_next_goes_on_from_the_last_check
     assert kept == ["0-0000001", "0-0000002"]
 
     # Nor does the result come half: the adapter itself does not fit.
-    steps = worker.count_steps(Features.load(run.path / "features/settle.npz"), RECIPE.stages[0], RECIPE.seed)
+    features = Features.load(run.path / "features/settle.npz")
+    assert features is not None
+    steps = len(stage_batches(features, RECIPE.stages[0], RECIPE.seed))
     with monkeypatch.context() as patched:
         patched.setattr("safetensors.torch.save_file", breaking_save(steps - 2, RuntimeError(RUST_SAYS)))
         assert worker.main(run.path) == 1
@@ -216,7 +220,7 @@ def trainer(recipe: Recipe, folder: Path, data: Path, points: list[Point]) -> Tr
         made[stage.name] = Features.pack(
             each for source in stage.sources for each in task.features(source, data, 1)
         )
-    return Trainer(recipe, task, made, folder, points.append, lambda: False)
+    return Trainer(recipe, task, Training(made, folder, points.append, lambda: False))
 
 
 def test_an_adapter_that_nothing_was_cut_for_is_trained_too(data: Path, tmp_path: Path) -> None:
@@ -360,7 +364,7 @@ def test_what_wandb_raises_is_told_once_and_it_is_given_up(
 TOLD_TO_THE_DEAD = """
 import sys
 from pathlib import Path
-from finetune.loop import Point
+from finetune.training import Point
 from finetune.training_run_tracking import TrainingTracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings

@@ -1,4 +1,4 @@
-"""Training tasks: how rows become features, and features a loss."""
+"""Training tasks: how rows become features, and features an adapter."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.features import Feature, Features
-from finetune.recipe import Recipe, Source
-from finetune.start import find_start
+from finetune.recipe import Recipe, SftRecipe, Source, Stage
+from finetune.start import start_identity
+from finetune.training import Training
 
 if TYPE_CHECKING:
-    import torch
-
     from rag.encoders.adapters import AdapterCard
 
 
@@ -31,29 +30,28 @@ class Task(Protocol):
         """Yield at most ``most`` features that are never trained on."""
         ...
 
-    def network(self, *, plain: bool = False) -> torch.nn.Module:
-        """Return the untrained network, base and fresh head, the same for the same seed.
+    def steps(self, features: Features, stage: Stage) -> int:
+        """Return the number of steps of a stage."""
+        ...
 
-        Args:
-            plain: Whether to leave out the adapter that the recipe starts from.
+    def train(self, training: Training) -> Any:
+        """Train all stages, resuming from the newest checkpoint.
+
+        Returns:
+            The trained network, for ``finish``.
+
+        Raises:
+            Stopped: A stop was requested.
+            TuningError: The loss is not finite.
+            StorageFull: A checkpoint could not be written; the previous one stays.
         """
         ...
 
-    def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:
-        """Return the mean loss of some rows."""
-        ...
-
-    def metrics(self, network: torch.nn.Module, features: Features) -> Mapping[str, float]:
-        """Compute the metrics on the validation rows, ``loss`` among them."""
-        ...
-
-    def finish(
-        self, network: torch.nn.Module, validation: Features, result: Path, data: Mapping[str, Any]
-    ) -> AdapterCard:
+    def finish(self, network: Any, validation: Features, result: Path, data: Mapping[str, Any]) -> AdapterCard:
         """Write the result atomically.
 
         Args:
-            network: The trained network.
+            network: The trained network, as ``train`` returned it.
             validation: The validation rows, for metrics and calibration.
             result: The folder to create.
             data: Row counts and feature version per stage, for the card.
@@ -66,11 +64,14 @@ def open_task(recipe: Recipe) -> Task:
 
     Raises:
         AdapterError: The adapter to start from is missing.
-        EncoderError: The base is missing or altered.
+        EncoderError, ModelUnavailable: The base is missing or altered.
     """
-    if recipe.start is not None:
-        # Fail before the data are read.
-        find_start(recipe.start)
+    # Fail before the data are read.
+    start_identity(recipe)
+    if isinstance(recipe, SftRecipe):
+        from finetune.tasks.sft_task import SftTask
+
+        return SftTask(recipe)
     if recipe.task == "reranker":
         from finetune.tasks.reranker_task import RerankerTask
 

@@ -8,15 +8,17 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from finetune.batches import as_tensors, plan
+from finetune.batches import as_tensors, plan, stage_batches
 from finetune.data import follow_ups as conversations
 from finetune.data import prose, questions, splits, writing
 from finetune.features import Feature, Features
-from finetune.recipe import Recipe, Source
+from finetune.loop import Trainer
+from finetune.recipe import Recipe, Source, Stage
 from finetune.rows import Kind, WritingRow
 from finetune.start import open_network
 from finetune.tasks.reader_task import LICENCES as READER_LICENCES
 from finetune.tasks.reader_task import PROSE, ReaderTask
+from finetune.training import Training
 from rag.encoders.adapters import AdapterCard
 from rag.encoders.prefix_network import FAR_BELOW, Drawn
 from rag.errors import TuningError
@@ -103,8 +105,16 @@ class GeneratorTask:
         prompt = self._renderer.prompt(row.texts, row.passages)
         return Feature((*prompt.ids, *self._renderer.reply(row.reply)), len(prompt.ids), (KINDS.index(row.kind),))
 
-    def network(self, *, plain: bool = False) -> torch.nn.Module:
+    def steps(self, features: Features, stage: Stage) -> int:
         """See ``finetune.tasks.Task``."""
+        return len(stage_batches(features, stage, self._recipe.seed))
+
+    def train(self, training: Training) -> torch.nn.Module:
+        """See ``finetune.tasks.Task``."""
+        return Trainer(self._recipe, self, training).train()
+
+    def network(self, *, plain: bool = False) -> torch.nn.Module:
+        """See ``finetune.loop.NetworkTask``."""
         return open_network(self._recipe, self.files, plain=plain)
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:

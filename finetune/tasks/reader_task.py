@@ -9,12 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.batches import as_tensors, plan
+from finetune.batches import as_tensors, plan, stage_batches
 from finetune.data import altered, open_questions, prose, questions, sentence_pairs, splits
 from finetune.features import Feature, Features
-from finetune.recipe import Recipe, Source
+from finetune.loop import Trainer
+from finetune.recipe import Recipe, Source, Stage
 from finetune.rows import ReadingRow
 from finetune.start import open_network
+from finetune.training import Training
 from rag.encoders.adapters import AdapterCard, Calibration
 from rag.encoders.encoder_files import locate_model
 from rag.encoders.question_passage_pair import Renderer, Window
@@ -137,8 +139,16 @@ class ReaderTask:
             if found or empty <= MOST_EMPTY_WINDOWS:
                 yield Feature(window.ids, window.second, target(window, found, exact=row.exact))
 
-    def network(self, *, plain: bool = False) -> torch.nn.Module:
+    def steps(self, features: Features, stage: Stage) -> int:
         """See ``finetune.tasks.Task``."""
+        return len(stage_batches(features, stage, self._recipe.seed))
+
+    def train(self, training: Training) -> torch.nn.Module:
+        """See ``finetune.tasks.Task``."""
+        return Trainer(self._recipe, self, training).train()
+
+    def network(self, *, plain: bool = False) -> torch.nn.Module:
+        """See ``finetune.loop.NetworkTask``."""
         return open_network(self._recipe, self.files, plain=plain)
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.adapter_card import new_card, write_result
-from finetune.batches import as_tensors, plan
+from finetune.batches import as_tensors, plan, stage_batches
 from finetune.data.retrieved import RankedRow, answered_rows, judged_rows
 from finetune.features import Feature, Features
-from finetune.recipe import Recipe, Source
+from finetune.loop import Trainer
+from finetune.recipe import Recipe, Source, Stage
 from finetune.start import open_network
 from finetune.tasks.reader_task import LICENCES as READER_LICENCES
 from finetune.tasks.reader_task import ReaderTask
+from finetune.training import Training
 from rag.encoders.adapters import AdapterCard
 from rag.encoders.question_passage_pair import Renderer
 from rag.errors import TuningError
@@ -89,8 +91,16 @@ class RerankerTask:
         window = self._renderer.windows(row.text, row.place, row.passage)[0]
         return Feature(window.ids, window.second, (int(row.relevant), row.question, row.rank))
 
-    def network(self, *, plain: bool = False) -> torch.nn.Module:
+    def steps(self, features: Features, stage: Stage) -> int:
         """See ``finetune.tasks.Task``."""
+        return len(stage_batches(features, stage, self._recipe.seed))
+
+    def train(self, training: Training) -> torch.nn.Module:
+        """See ``finetune.tasks.Task``."""
+        return Trainer(self._recipe, self, training).train()
+
+    def network(self, *, plain: bool = False) -> torch.nn.Module:
+        """See ``finetune.loop.NetworkTask``."""
         return open_network(self._recipe, self.files, plain=plain)
 
     def loss(self, network: torch.nn.Module, features: Features, rows: Any) -> torch.Tensor:

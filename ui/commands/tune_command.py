@@ -180,7 +180,7 @@ def show(context: Context, run: str | None, as_json: bool) -> None:
     click.echo(f"\n{result}: rank {card.rank} on {card.base}")
     for name, value in card.figures.items():
         click.echo(f"  {name} {value:.4f}" if isinstance(value, float) else f"  {name} {value}")
-    click.echo("Licences of the data: " + "; ".join(card.licences))
+    click.echo("Licences of the data: " + ("; ".join(card.licences) or "not stated"))
 
 
 def _find(context: Context, name: str | None) -> RunFolder:

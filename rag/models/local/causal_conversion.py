@@ -76,15 +76,11 @@ def _convert_here(folder: Path, target: Path) -> None:
     logging.disable(logging.WARNING)
     import openvino
     import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
-    # Weights of 32 bits: the tracer of OpenVINO reads them exactly, and stores 16 bits.
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
-    ).eval()
+    from rag.models.local.torch_backend import load_causal
+
     try:
+        model = load_causal(LocalFiles(folder.name, folder, "folder"), "f32").eval()
         _check_kind(model.config.get_text_config())
         graph = _traced(model)
         _compare(model, graph)

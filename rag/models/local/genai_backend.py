@@ -25,6 +25,8 @@ STEP_TOKENS = 512
 # Tokens of the key-value cache, shared by all requests of a batch; its memory is used as it fills.
 CACHE_TOKENS = 16_384
 BLOCK_TOKENS = 32
+# The most that a number of tokens to choose from may be.
+_MOST = 2**31 - 1
 # Adapters of peft may have these, but OpenVINO GenAI ignores them.
 _IGNORED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
 
@@ -252,9 +254,10 @@ def _options(sampling: Sampling, recommended: Recommended) -> dict[str, Any]:
         options["repetition_penalty"] = sampling.repetition_penalty
     if not sampling.drawn:
         return options
+    top_k = sampling.top_k or recommended.top_k
     given: Mapping[str, Any] = {
         "temperature": sampling.temperature,
-        "top_k": sampling.top_k or recommended.top_k,
+        "top_k": top_k and min(top_k, _MOST),
         "top_p": recommended.top_p if sampling.top_p is None else sampling.top_p,
         "min_p": recommended.min_p,
         # Without a seed, OpenVINO GenAI draws the same numbers for every request.

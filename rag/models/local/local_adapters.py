@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from rag.encoders.adapters import CONFIG, WEIGHTS, places_of
 from rag.errors import ModelUnavailable
 from rag.models.local.local_files import read_json
 
+CHAT_TEMPLATE = "chat_template.jinja"
 _PREFIX = "base_model.model."
 _log = logging.getLogger(__name__)
 
@@ -34,9 +36,14 @@ class AdapterFiles:
         return str(read_json(self.folder / CONFIG).get("base_model_name_or_path") or "")
 
     @property
+    def identity(self) -> str:
+        """Folder name and hash of the weights, such as ``citer@1a2b3c4d``."""
+        return f"{self.folder.name}@{hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()[:8]}"
+
+    @property
     def chat_template(self) -> str | None:
         """Chat template that it was trained with; None if it has none."""
-        path = self.folder / "chat_template.jinja"
+        path = self.folder / CHAT_TEMPLATE
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
 

@@ -159,7 +159,7 @@ def open_local_engine(name: str, settings: LocalSettings, models: Path, *, downl
     wanted = wanted_adapters(settings, models / ADAPTERS)
     check_model(files, settings, wanted)
     device = choose_device(settings)
-    tokenizer = _load_tokenizer(files)
+    tokenizer = load_tokenizer(files)
     converted = _converted(files, settings, device, models)
     backend: _Model
     if converted is not None:
@@ -239,7 +239,12 @@ def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[A
     return f"from the {files.origin}, {device}, about {needed / 1e9:.1f} GB"
 
 
-def _load_tokenizer(files: LocalFiles) -> Any:
+def load_tokenizer(files: LocalFiles) -> Any:
+    """Load the tokenizer of a model.
+
+    Raises:
+        ModelUnavailable: The files are missing or damaged.
+    """
     from transformers import AutoTokenizer
 
     try:

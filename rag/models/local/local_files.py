@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # Patterns of the files to download: configuration, tokenizer, template; the weights are listed separately.
 _TEXTS = ["*.json", "*.jinja", "*.model", "*.txt"]
+_BLOCK = 1 << 20
 _OTHER_WEIGHTS = ["original/*", "onnx/*", "*/*.safetensors", "*/*.bin"]
 
 
@@ -29,6 +31,15 @@ class LocalFiles:
     name: str
     folder: Path
     origin: str
+
+    def sha256(self) -> str:
+        """Hexadecimal hash of the weights of a model of transformers."""
+        digest = hashlib.sha256()
+        for path in weight_files(self.folder):
+            with path.open("rb") as file:
+                while block := file.read(_BLOCK):
+                    digest.update(block)
+        return digest.hexdigest()
 
 
 def locate_local(name: str, *, download: bool = True) -> LocalFiles:

@@ -69,7 +69,7 @@ class TorchBackend:
             if folder in self._adapters:
                 return
             need_library("peft", f"adapter {adapter.name}")
-            check_fit(adapter, _sizes(self.model), self.name)
+            check_fit(adapter, layer_sizes(self.model), self.name)
             # A folder's name may contain a dot, which torch does not allow in module names.
             key = f"adapter{len(self._adapters)}"
             from peft import PeftModel
@@ -180,20 +180,42 @@ class TorchBackend:
 
 
 def load_torch(files: LocalFiles, device: Device, tokenizer: Any) -> TorchBackend:
-    """Load a model.
+    """Load a model for answers.
+
+    Raises:
+        ModelUnavailable: The model is damaged, or is not a causal language model of transformers.
+    """
+    from transformers import GenerationConfig
+
+    model = load_causal(files, device.dtype)
+    model.to(device.kind).eval()
+    own = model.generation_config
+    ends = end_tokens(own.eos_token_id, tokenizer)
+    recommended = Recommended(own.top_k, own.top_p, own.min_p)
+    model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id)
+    pad = tokenizer.pad_token_id
+    return TorchBackend(files.name, model, device, ends, min(ends, default=0) if pad is None else pad, recommended)
+
+
+def load_causal(files: LocalFiles, dtype: str) -> Any:
+    """Load a causal language model of transformers into the memory of the CPU.
+
+    Args:
+        files: The files of the model.
+        dtype: Number format of the weights: ``bf16``, ``f16`` or ``f32``.
 
     Raises:
         ModelUnavailable: The model is damaged, or is not a causal language model of transformers.
     """
     import torch
-    from transformers import AutoModelForCausalLM, GenerationConfig
+    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             files.folder,
-            dtype=getattr(torch, TORCH_NAMES[device.dtype]),
+            dtype=getattr(torch, TORCH_NAMES[dtype]),
             local_files_only=True,
             output_loading_info=True,
             trust_remote_code=False,
@@ -211,13 +233,7 @@ def load_torch(files: LocalFiles, device: Device, tokenizer: Any) -> TorchBacken
             f"{min(report['missing_keys'])} are missing.",
             fix="Choose a model for text generation, or download it again.",
         )
-    model.to(device.kind).eval()
-    own = model.generation_config
-    ends = end_tokens(own.eos_token_id, tokenizer)
-    recommended = Recommended(own.top_k, own.top_p, own.min_p)
-    model.generation_config = GenerationConfig(bos_token_id=own.bos_token_id)
-    pad = tokenizer.pad_token_id
-    return TorchBackend(files.name, model, device, ends, min(ends, default=0) if pad is None else pad, recommended)
+    return model
 
 
 def window_of(config: Any) -> int | None:
@@ -238,7 +254,7 @@ def _token_handler(rows: Sequence[Row]) -> Any:
     return handle
 
 
-def _sizes(model: Any) -> dict[str, tuple[int, int] | None]:
+def layer_sizes(model: Any) -> dict[str, tuple[int, int] | None]:
     """Return the size of every layer by its path; None for a layer that is not linear."""
     return {
         path: (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else None

@@ -1,0 +1,101 @@
+"""Batches of prompts and replies, padded on the left so that logits are computed only where there is a loss.
+
+All replies end at the last position. So the positions that predict them are the last ones, and the model's
+``logits_to_keep`` skips the others, which costs most of the time with a large vocabulary. Lengths are rounded up,
+since every new shape costs a compilation of kernels.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from finetune.batches import padded
+from finetune.features import Feature, Features
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+# Multiples of tokens that rows and replies are padded to.
+LENGTH_STEP = 64
+REPLY_STEP = 16
+# Label of a position without a loss, as in torch and transformers.
+IGNORED = -100
+
+
+class CompletionBatches:
+    """The batches of a stage: a data set for a trainer, whose items are batches.
+
+    Args:
+        features: The rows; ``second`` is the first token of the reply.
+        batches: The row indices of each batch.
+        model: The model that they are for, which need not know every input.
+    """
+
+    def __init__(self, features: Features, batches: Sequence[NDArray[np.int64]], model: torch.nn.Module) -> None:
+        self._features = features
+        self._batches = batches
+        self._inputs = model_inputs(model)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[at] for at in range(len(self)))
+
+    def __getitem__(self, at: int) -> dict[str, Any]:
+        batch = as_batch([self._features[int(row)] for row in self._batches[at]])
+        return {name: value for name, value in batch.items() if name == "labels" or name in self._inputs}
+
+
+def model_inputs(model: Any) -> frozenset[str]:
+    """Return the names of the inputs that a language model knows, without the wrapper of peft."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return frozenset(inspect.signature(base.forward).parameters)
+
+
+def as_batch(features: Sequence[Feature]) -> dict[str, Any]:
+    """Return the inputs of a model and the labels.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and ``position_ids`` of shape ``(rows, tokens)``, ``logits_to_keep``, the
+        number of last positions whose logits are needed, and ``labels`` of shape ``(rows, logits_to_keep - 1)``.
+    """
+    import torch
+
+    length = padded(max(len(feature.ids) for feature in features), LENGTH_STEP)
+    longest = max(len(feature.ids) - feature.second for feature in features)
+    # The last position predicts nothing, and the first token has no position before it.
+    replied = min(padded(longest, REPLY_STEP), length - 1)
+    ids, mask = (torch.zeros((len(features), length), dtype=torch.long) for _ in range(2))
+    labels = torch.full((len(features), replied), IGNORED)
+    for row, feature in enumerate(features):
+        tokens = torch.tensor(feature.ids)
+        ids[row, length - len(tokens) :] = tokens
+        mask[row, length - len(tokens) :] = 1
+        reply = tokens[feature.second :]
+        labels[row, replied - len(reply) :] = reply
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+        "logits_to_keep": replied + 1,
+        "labels": labels,
+    }
+
+
+def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the negative log-likelihood of every labelled token, shape ``(labelled,)``.
+
+    Args:
+        logits: Shape ``(rows, positions, vocabulary)``; the last ``labels.shape[1] + 1`` positions count.
+        labels: Shape ``(rows, replied)``.
+    """
+    from torch.nn import functional
+
+    predicting = logits[:, -labels.shape[1] - 1 : -1]
+    wanted = labels != IGNORED
+    return functional.cross_entropy(predicting[wanted].float(), labels[wanted], reduction="none")

@@ -1,0 +1,113 @@
+"""Conversations with the reply to learn, from JSONL files.
+
+A line is an object with ``completion`` and either ``messages`` or ``prompt``, which stands for one message of the
+user; further keys are ignored:
+
+    {"messages": [{"role": "system", "content": "…"}, {"role": "user", "content": "…"}], "completion": "…"}
+    {"prompt": "…", "completion": "…"}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, get_args
+
+from finetune.rows import ChatRow, ChatTurn, Role
+from rag.errors import TuningError
+
+SUFFIX = ".jsonl"
+ROLES: tuple[Role, ...] = get_args(Role)
+_FORM = 'Rows are {"messages": [{"role": …, "content": …}], "completion": …} or {"prompt": …, "completion": …}.'
+
+
+def read_chat_rows(data: Path, source: str, most: int | None = None) -> Iterator[ChatRow]:
+    """Yield the rows of a source; empty lines are skipped.
+
+    Args:
+        data: The folder of the training data.
+        source: Name of the file below it, without ``.jsonl``.
+        most: Maximum number of rows, from the beginning.
+
+    Raises:
+        TuningError: The file is missing, or a line is malformed; the message names file and line.
+    """
+    path = data / f"{source}{SUFFIX}"
+    if not path.resolve().is_relative_to(data.resolve()):
+        raise TuningError(f"The source {source} must be a file below the data folder {data}.")
+    return islice(_rows(path), most)
+
+
+def _rows(path: Path) -> Iterator[ChatRow]:
+    try:
+        with path.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    where = f"{path}, line {number}"
+                    try:
+                        row = _row(line)
+                    except ValueError as error:
+                        raise TuningError(f"{where}: {error}.", fix=_FORM) from error
+                    yield replace(row, where=where)
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(file.stem for file in path.parent.glob(f"*{SUFFIX}"))) or "none"
+        raise TuningError(
+            f"The file {path} of the source {path.stem} does not exist.",
+            fix=f"Name the folder with the training data with --data; sources in it: {known}.",
+        ) from error
+    except OSError as error:
+        raise TuningError(f"The file {path} cannot be read: {error.strerror or error}.") from error
+
+
+def _row(line: bytes) -> ChatRow:
+    """Check a line; raises ValueError with the reason."""
+    try:
+        row = json.loads(line.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the line must be UTF-8, but byte {error.start + 1} is not") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the line must be valid JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError("the line is nested too deeply") from error
+    if not isinstance(row, dict):
+        raise ValueError("the line must be a JSON object")
+    if ("messages" in row) == ("prompt" in row):
+        raise ValueError("the row must have either messages or prompt")
+    completion = _text(row, "completion")
+    if "prompt" in row:
+        return ChatRow((ChatTurn("user", _text(row, "prompt")),), completion)
+    messages = row["messages"]
+    if not isinstance(messages, list) or not messages:
+        raise ValueError("messages must be a list of at least one message")
+    turns = tuple(_turn(number, message) for number, message in enumerate(messages, 1))
+    if turns[-1].role == "assistant":
+        raise ValueError("the last message must not be the assistant's: its reply is the completion")
+    return ChatRow(turns, completion)
+
+
+def _turn(number: int, message: Any) -> ChatTurn:
+    where = f" of message {number}"
+    if not isinstance(message, dict):
+        raise ValueError(f"message {number} must be an object with role and content")
+    role = _text(message, "role", where)
+    if role not in ROLES:
+        raise ValueError(f"the role{where} must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role[:40]!r}")
+    return ChatTurn(role, _text(message, "content", where))
+
+
+def _text(found: dict[str, Any], key: str, where: str = "") -> str:
+    if key not in found:
+        raise ValueError(f"the {key}{where} is missing")
+    text = found[key]
+    if not isinstance(text, str):
+        raise ValueError(f"the {key}{where} must be a string")
+    if not text.strip():
+        raise ValueError(f"the {key}{where} is empty")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the {key}{where} contains half of a surrogate pair") from error
+    return text
