@@ -90,6 +90,13 @@ def test_a_notice_does_not_lie_under_the_strip(open_page: Open, app: ScriptedApp
     expect(page.locator("#strip .rs-strip")).to_be_in_viewport()
 
 
+def test_the_strip_names_the_index_of_the_corpus_that_the_chat_asks(page: Page) -> None:
+    expect(page.locator("#strip .rs-strip")).to_contain_text("handbook: 42 documents")
+    page.locator("#corpus input").click()
+    page.get_by_role("option", name="reports").click()
+    expect(page.locator("#strip .rs-strip")).to_contain_text("reports: 12 passages")
+
+
 def test_a_citation_opens_at_the_marked_sentence_in_a_tab_or_over_the_page(page: Page) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)

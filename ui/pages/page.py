@@ -62,7 +62,7 @@ def build_page(app: App) -> Page:
         bridge = build_bridge()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(TABS["chat"], id="chat"):
-                question = chat_tab(page, bridge, settings, stores, releases)
+                chat = chat_tab(page, bridge, settings, stores, releases)
             with gr.Tab(TABS["prompts"], id="prompts") as prompts:
                 prompts_tab = PromptsTab(settings, stores, models, releases, evaluations)
             with gr.Tab(TABS["traces"], id="traces") as traces:
@@ -71,19 +71,20 @@ def build_page(app: App) -> Page:
                 evaluate_tab = EvaluateTab(settings, stores, models, releases, evaluations)
         prompts_tab.wire(page, tabs, prompts, bridge)
         traces_tab.wire(page, tabs, traces, bridge)
-        evaluate_tab.wire(page, tabs, evaluate, bridge, question)
-        _keep_fresh(app.health, page, [strip, notices])
+        evaluate_tab.wire(page, tabs, evaluate, bridge, chat.question)
+        _keep_fresh(app.health, page, chat.corpus, [strip, notices])
     # A slow answer must not delay the events of other people and tabs.
     page.queue(default_concurrency_limit=32)
     return page
 
 
-def _keep_fresh(health: HealthCheck, page: gr.Blocks, shown: list[Any]) -> None:
+def _keep_fresh(health: HealthCheck, page: gr.Blocks, corpus: Any, shown: list[Any]) -> None:
     @show_errors
-    def look() -> tuple[str, str]:
-        now = health.check()
+    def look(asked: str | None) -> tuple[str, str]:
+        now = health.check(asked or "")
         return strip_html(now), notices_html(now)
 
     timer = gr.Timer(REFRESH_S)
-    timer.tick(look, None, shown, **QUIET)
-    page.load(look, None, shown, **QUIET)
+    # One at a time and in order: an earlier check that ended later would show the corpus before.
+    for event in (timer.tick, page.load, corpus.change):
+        event(look, corpus, shown, concurrency_id="health", concurrency_limit=1, **QUIET)
