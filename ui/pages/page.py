@@ -14,7 +14,7 @@ from ui.pages.chat.chat_tab import chat_tab
 from ui.pages.evaluate.evaluate_tab import EvaluateTab
 from ui.pages.health_strip import notices_html, strip_html
 from ui.pages.html_component import html_component
-from ui.pages.page_events import QUIET, show_errors
+from ui.pages.page_events import QUIET, as_text, show_errors
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
 from ui.pages.uploads import check_references
@@ -40,7 +40,7 @@ class Page(gr.Blocks):  # type: ignore[misc]
         try:
             check_references(inputs, Path(get_upload_folder()))
         except LoadError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(as_text(str(error)), print_exception=False) from error
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 
 from rag.tracing.figures import format_seconds
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.page_events import QUIET, Updates, error_message, in_thread, warn
+from ui.pages.page_events import QUIET, Updates, error_message, in_thread, show_warning, warn
 from ui.pages.safe_markup import fragment, note
 from ui.pages.uploads import check_folder, keep_uploads
 
@@ -126,7 +126,7 @@ class Adding:
 
     async def _begin(self, corpus: str, paths: Sequence[Path], shown: str) -> Updates:
         if self._job is not None and self._job.running:
-            gr.Warning("Documents are being added already: wait for that, or stop it.", title="")
+            show_warning("Documents are being added already: wait for that, or stop it.")
             yield gr.skip()
             return
         self._job = Job(self._stores, corpus, paths)

@@ -12,7 +12,7 @@ from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, in_thread, show_errors, warn
+from ui.pages.page_events import BRIDGED, QUIET, in_thread, show_errors, show_info, warn
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ class CasesTab:
             }
         )
         added = self._datasets.add(name, [case], by=login_name(), message=f"case {case.id}")
-        gr.Info(f"{added.version.label} has {added.version.size:,} cases.", title="")
+        show_info(f"{added.version.label} has {added.version.size:,} cases.")
         return {**self._shown(name), **self._blank(name)}
 
     @show_errors
@@ -217,7 +217,7 @@ class CasesTab:
         if not case_id:
             raise DatasetError("No case is open.", fix="Choose one in the list.")
         version = self._datasets.remove(chosen, [case_id], by=login_name(), message=f"without case {case_id}")
-        gr.Info(f"{version.label} has {version.size:,} cases.", title="")
+        show_info(f"{version.label} has {version.size:,} cases.")
         return {**self._shown(chosen), **self._blank(chosen)}
 
     @show_errors
@@ -243,7 +243,7 @@ class CasesTab:
         version = self._datasets.save(
             wanted, found.cases, by=login_name(), message=f"imported from {Path(file).name}"
         )
-        gr.Info(f"{version.label} has {version.size:,} cases.", title="")
+        show_info(f"{version.label} has {version.size:,} cases.")
         return {**self._shown(wanted), self._preview: "", self._save: gr.Button(visible=False)}
 
     async def propose(self, chosen: str, corpus: str, count: float) -> Any:
@@ -251,7 +251,7 @@ class CasesTab:
         try:
             name = chosen or "proposed"
             new = await in_thread(self._proposed, name, corpus, int(count))
-            gr.Info(f"{new:,} new candidates for {name}.", title="")
+            show_info(f"{new:,} new candidates for {name}.")
             return await in_thread(self._shown, name)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
@@ -277,10 +277,7 @@ class CasesTab:
         trace = self._stores.traces.get(trace_id)
         case = case_of_trace(trace, must_refuse=trace.status == "abstained")
         added = self._datasets.add(SAVED, [case], by=login_name(), message=f"from trace {trace.id[:8]}")
-        gr.Info(
-            f"Added to {added.version.label}. Enter the right answer under Evaluate › Datasets › {SAVED}.",
-            title="",
-        )
+        show_info(f"Added to {added.version.label}. Enter the right answer under Evaluate › Datasets › {SAVED}.")
 
     def _proposed(self, name: str, corpus: str, count: int) -> int:
         from ui.app.proposing import propose_cases

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlencode
 
@@ -17,7 +16,7 @@ from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import retrieval_view as view
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, show_info
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -161,9 +160,7 @@ class RetrievalTab:
         sources = tuple(dict.fromkeys(source_name(passage.name, passage.page) for passage in marked))
         case = Case(id=make_id(found.question), question=found.question, sources=sources)
         added = self._datasets.add(dataset.strip(), [case], by=login_name(), message="from the retrieval bench")
-        gr.Info(
-            f"Added to the dataset {added.version.label}: {escape(', '.join(sources), quote=False)}.", title=""
-        )
+        show_info(f"Added to the dataset {added.version.label}: {', '.join(sources)}.")
 
     @show_errors
     def linked(self, request: gr.Request) -> Any:

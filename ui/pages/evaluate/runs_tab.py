@@ -14,7 +14,16 @@ from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import runs_view as view
 from ui.pages.evaluate.run_selection import TAB, RunSelection
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, addressed, error_message, in_thread, show_errors, warn
+from ui.pages.page_events import (
+    BRIDGED,
+    QUIET,
+    addressed,
+    error_message,
+    in_thread,
+    show_errors,
+    show_warning,
+    warn,
+)
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -216,7 +225,7 @@ class RunsTab:
     async def stop(self, chosen: str) -> None:
         """Stop a run of this process."""
         if not self._runs.stop(chosen):
-            gr.Warning("Another process is running this evaluation: stop it there.", title="")
+            show_warning("Another process is running this evaluation: stop it there.")
 
     @show_errors
     def look(self, *state: Any) -> Updates:
