@@ -181,6 +181,27 @@ def test_what_retrieval_finds_becomes_a_case_and_a_question(page: Page, app: App
     expect(page.locator("#question textarea")).to_have_value(QUESTION)
 
 
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("k=0", "from 1 to 1000, not '0'"),
+        (f"k={'9' * 5000}", "from 1 to 1000, not '9999"),
+        ("weight=nan", "from 0 to 1, not 'nan'"),
+        ("mode=best", "hybrid, dense or lexical, not 'best'"),
+        ("corpus=nope", "There is no corpus nope"),
+    ],
+    ids=["no passages", "countless passages", "no weight", "unknown mode", "unknown corpus"],
+)
+def test_a_search_that_an_address_cannot_name_is_one_warning_beside_its_question(
+    open_page: Open, address: str, query: str, problem: str
+) -> None:
+    page = open_page(f"{address}/?tab=retrieval&q=traces&{query}", ready=lambda page: settle(page))
+    expect(page.locator(".toast-body")).to_have_count(1)
+    expect(page.locator(".toast-body")).to_contain_text(problem)
+    expect(page.locator("#bench-question textarea")).to_have_value("traces")
+    expect(page.locator("#bench-corpus input")).to_have_value("handbook")
+
+
 def test_an_answer_is_kept_as_a_case_with_one_click_and_completed(page: Page, app: App) -> None:
     page.locator("#new").click()
     expect(page.locator(".rs-answer")).to_have_count(0)
