@@ -462,3 +462,20 @@ def test_a_message_shows_the_html_of_a_link_as_text(page: Page, address: str) ->
     message = page.locator(".toast-body").first
     expect(message).to_contain_text("<h1>Expired</h1>")
     assert message.locator("h1, a").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "problem", "shown"),
+    [
+        ("tab=nowhere", "The page has no tab 'nowhere'", "#question"),
+        ("conversation=nope", "There is no such conversation", "#question"),
+        ("trace=nope", "nope", "#trace-rows"),
+    ],
+)
+def test_an_address_of_something_that_is_gone_opens_its_tab_with_one_warning(
+    open_page: Open, address: str, query: str, problem: str, shown: str
+) -> None:
+    page = open_page(f"{address}/?{query}", ready=settle)
+    expect(page.locator(".toast-body")).to_have_count(1)
+    expect(page.locator(".toast-body")).to_contain_text(problem)
+    expect(page.locator(shown)).to_be_visible()

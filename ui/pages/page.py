@@ -9,12 +9,13 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from rag.errors import LoadError
-from ui.pages.chat.chat_layout import build_bridge
+from rag.evaluation.report_rendering import shortened
+from ui.pages.chat.chat_layout import LINKED, build_bridge
 from ui.pages.chat.chat_tab import chat_tab
 from ui.pages.evaluate.evaluate_tab import EvaluateTab
 from ui.pages.health_strip import notices_html, strip_html
 from ui.pages.html_component import html_component
-from ui.pages.page_events import QUIET, as_text, show_errors
+from ui.pages.page_events import QUIET, as_text, show_errors, show_warning
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
 from ui.pages.uploads import check_references
@@ -72,10 +73,19 @@ def build_page(app: App) -> Page:
         prompts_tab.wire(page, tabs, prompts, bridge)
         traces_tab.wire(page, tabs, traces, bridge)
         evaluate_tab.wire(page, tabs, evaluate, bridge, chat.question)
+        page.load(check_tab, None, None, **QUIET)
         _keep_fresh(app.health, page, chat.corpus, [strip, notices])
     # A slow answer must not delay the events of other people and tabs.
     page.queue(default_concurrency_limit=32)
     return page
+
+
+@show_errors
+def check_tab(request: gr.Request) -> None:
+    """Warn of an address that names a tab that the page does not have."""
+    tab = request.query_params.get("tab", "")
+    if tab and tab not in (*TABS, *LINKED):
+        show_warning(f"The page has no tab {shortened(tab, 40)!r}: the link may be out of date.")
 
 
 def _keep_fresh(health: HealthCheck, page: gr.Blocks, corpus: Any, shown: list[Any]) -> None:

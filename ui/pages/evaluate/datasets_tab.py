@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
-from rag.errors import DatasetError
+from rag.errors import DatasetError, RagsmithError
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, in_thread, show_errors, show_info, warn
+from ui.pages.page_events import BRIDGED, QUIET, addressed, in_thread, show_errors, show_info, warn
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Updates = dict[Any, Any]
 
+TAB = "datasets"
 ROWS = 50
 SAVED = "saved"
 """The dataset that a click on an answer adds it to."""
@@ -82,6 +84,7 @@ class CasesTab:
             self._open_case = gr.Button(elem_id="do-open-case")
             self._accept = gr.Button(elem_id="do-accept-case")
             self._reject = gr.Button(elem_id="do-reject-case")
+            self._address = gr.Textbox()
         self._chosen = gr.State("")
         self._start = gr.State(0)
         # The id of the case in the form; an edit keeps it, and the turns before the question.
@@ -111,8 +114,10 @@ class CasesTab:
             bridge: Names what was clicked.
         """
         self._tabs, self._inner = tabs, inner
+        self._address.change(None, self._address, None, js=addressed(TAB), **QUIET)
         listed = [self._list, self._corpus]
-        shown = [*listed, self._cases, self._pager, self._back, self._on, self._chosen, self._start]
+        paged = [self._cases, self._pager, self._back, self._on, self._chosen, self._start, self._address]
+        shown = [*listed, *paged]
         form = self._form
         tab.select(self.listing, self._chosen, listed, **QUIET)
         self._open_dataset.click(self.open, bridge.value, [*shown, *form], js=BRIDGED, **QUIET)
@@ -129,6 +134,7 @@ class CasesTab:
         self._propose.click(self.propose, [self._chosen, self._corpus, self._count], shown, **QUIET)
         self._accept.click(self.accept, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
         self._reject.click(self.reject, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
+        bridge.links[TAB].click(self.linked, None, [tabs, inner, *shown, *form], **QUIET)
         bridge.case_of_trace.click(self.case_of_trace, bridge.value, None, js=BRIDGED, **QUIET)
 
     @property
@@ -140,6 +146,9 @@ class CasesTab:
     @show_errors
     def listing(self, chosen: str) -> Updates:
         """List the datasets."""
+        return self._listed(chosen)
+
+    def _listed(self, chosen: str) -> Updates:
         return {
             self._list: view.list_html(self._datasets.list(), chosen),
             self._corpus: gr.Dropdown(choices=self._stores.corpus_names(), value=self._settings.corpus),
@@ -148,7 +157,21 @@ class CasesTab:
     @show_errors
     def open(self, name: str) -> Updates:
         """Show a dataset of the list."""
-        return {**self._shown(name), **self._blank(name)}
+        return self._opened(name)
+
+    @show_errors
+    def linked(self, request: gr.Request) -> Any:
+        """Show the dataset that the address of the page names."""
+        if request.query_params.get("tab") != TAB:
+            return gr.skip()
+        front: Updates = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected=TAB)}
+        front |= self._listed("")
+        name = request.query_params.get("dataset", "")
+        try:
+            return front | self._opened(self._datasets.resolve(name).name) if name else front
+        except RagsmithError as error:
+            warn(error)
+            return front
 
     @show_errors
     def back(self, chosen: str, start: int) -> Updates:
@@ -300,6 +323,9 @@ class CasesTab:
             # Another person has removed it: saving the form adds it again.
             return None
 
+    def _opened(self, name: str) -> Updates:
+        return {**self._shown(name), **self._blank(name)}
+
     def _blank(self, name: str) -> Updates:
         empty = dict.fromkeys(self._form, "")
         return {**empty, self._into: name, self._refuse: False}
@@ -311,13 +337,14 @@ class CasesTab:
         html = view.cases_html(newest, cases, start, waiting) if newest else view.candidates_html(waiting)
         size = newest.size if newest else 0
         return {
-            **self.listing(name),
+            **self._listed(name),
             self._cases: html or note(PICK, "rs-pick"),
             self._pager: gr.Row(visible=size > ROWS),
             self._back: gr.Button(interactive=start > 0),
             self._on: gr.Button(interactive=start + len(cases) < size),
             self._chosen: name,
             self._start: start,
+            self._address: urlencode({"tab": TAB, "dataset": name}) if newest else "",
         }
 
 
