@@ -156,7 +156,7 @@ def test_a_malformed_draft_is_told_and_loses_nothing(open_page: Open, app: App) 
     text = begin(page)
     for broken, told in (
         ("messages: [\n" + text, "must be valid YAML"),
-        (text.replace("description:", "descripton:"), "at description"),
+        (text.replace("description:", "descripton:"), "unknown field `descripton` (did you mean `description`?)"),
         (text + "\n" + "settings:\n  temperature: 9\n", "temperature"),
         (text.replace("{{question}}", "{{query}}"), "used but not declared: query"),
     ):
@@ -206,11 +206,11 @@ def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(open_page: O
         page.locator("#prompt-review").click()
     typed = text.replace("description:", "descripton:")
     draft(page).fill(typed)
-    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("unknown field `descripton`")
     held[0].continue_()
     expect(page.locator(".toast-body")).to_contain_text("must be valid YAML")
     settle(page)
-    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("unknown field `descripton`")
     expect(draft(page)).to_have_value(typed)
     page.locator("#prompt-discard").click()
 

@@ -13,7 +13,7 @@ import gradio as gr
 
 from rag.errors import DatasetError, SettingsError
 from rag.evaluation.report_rendering import shortened
-from rag.settings import SearchMode
+from rag.settings import MOST_PASSAGES, SearchMode
 from rag.types import Hit
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 Updates = dict[Any, Any]
 
-MOST_PASSAGES = 1000
-"""The limit of ``retrieval.k``."""
 HINT = "Ask something to see which passages are found, and why."
 
 

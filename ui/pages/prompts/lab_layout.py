@@ -9,7 +9,7 @@ import gradio as gr
 
 from rag.settings import SearchMode
 from ui.pages.html_component import html_component
-from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, Column
+from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, MORE_LABEL, PASSAGES_LABEL, Column
 from ui.pages.prompts.lab_view import ended_html, passages_html
 
 FIELDS = 5
@@ -180,11 +180,15 @@ def _column(letter: str, *, shown: bool) -> ColumnParts:
             model = _choice("Model", f"lab-{at}-model", custom=True)
             with gr.Row(elem_classes="rs-lab-pair"):
                 passages = gr.Textbox(
-                    label="Passages", placeholder="as set", max_lines=1, elem_id=f"lab-{at}-passages", min_width=0
+                    label=PASSAGES_LABEL,
+                    placeholder="as set",
+                    max_lines=1,
+                    elem_id=f"lab-{at}-passages",
+                    min_width=0,
                 )
                 mode = _choice("Search", f"lab-{at}-mode", custom=False)
             more = gr.Textbox(
-                label="Other settings",
+                label=MORE_LABEL,
                 placeholder="decoding.temperature=0.7 answer.style=brief",
                 lines=2,
                 max_lines=6,
