@@ -122,7 +122,7 @@ def test_what_cannot_be_read_is_refused_by_the_label_of_its_field(column: Column
 
 def test_columns_that_say_the_same_have_names_of_their_own() -> None:
     named = variants_of([Column(), Column(), Column(model="generator", passages="3"), Column(name="mine")])
-    assert [each.name for each in named] == ["A as set", "B as set", "generator k=3", "mine"]
+    assert [each.name for each in named] == ["A default", "B default", "generator k=3", "mine"]
 
 
 def test_a_setting_tells_where_it_comes_from(own: App) -> None:

@@ -192,4 +192,4 @@ def test_columns_run_on_a_dataset(open_page: Open, address: str, app: App) -> No
     page.locator("#lab-evaluate").click()
     expect(page.get_by_role("tab", name="Evaluate")).to_have_attribute("aria-selected", "true")
     (begun,) = app.evaluations.runs.list()
-    assert [each.name for each in begun.plan.variants] == ["as set", "k=2"]
+    assert [each.name for each in begun.plan.variants] == ["default", "k=2"]

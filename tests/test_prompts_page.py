@@ -432,7 +432,7 @@ def test_every_prompt_that_ships_can_be_shown_and_drafted() -> None:
         shown_as = template_html(prompt, listing.exports(prompt.label))
         assert all(f"{name}" in shown_as for name in prompt.variables)
         assert parse_draft(as_draft(prompt), prompt.name, 1).sha256 == prompt.sha256
-        assert listing.version_page(entry.name, "", 9).versions[0].ships
+        assert listing.version_page(entry.name, "built-in", 9).versions[0].ships
 
 
 def test_a_version_that_was_changed_is_listed_with_what_is_wrong(tmp_path: Path) -> None:

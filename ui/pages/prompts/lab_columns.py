@@ -103,7 +103,7 @@ def variant_of(column: Column, letter: str = "") -> Variant:
     """
     changes = column.changes
     texts = (str(value) if name in ("prompt", "model") else _short(name, value) for name, value in changes.items())
-    name = _nameable(column.name) or " ".join(texts) or "as set"
+    name = _nameable(column.name) or " ".join(texts) or "default"
     return Variant(name=f"{letter} {name}".strip()[:LONGEST_NAME], changes=changes)
 
 

@@ -16,7 +16,7 @@ FIELDS = 5
 """Variables that have fields of their own; where there are more, one box takes all of them as JSON."""
 BEGUN = 2
 """Columns of a new lab."""
-AS_SET = ("as set", "")
+DEFAULT = ("Default", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +181,7 @@ def _column(letter: str, *, shown: bool) -> ColumnParts:
             with gr.Row(elem_classes="rs-lab-pair"):
                 passages = gr.Textbox(
                     label=PASSAGES_LABEL,
-                    placeholder="as set",
+                    placeholder=DEFAULT[0],
                     max_lines=1,
                     elem_id=f"lab-{at}-passages",
                     min_width=0,
@@ -194,17 +194,19 @@ def _column(letter: str, *, shown: bool) -> ColumnParts:
                 max_lines=6,
                 elem_id=f"lab-{at}-more",
             )
-        with gr.Accordion("Settings that hold", open=False, elem_classes="rs-lab-fold"):
+        with gr.Accordion("Effective settings", open=False, elem_classes="rs-lab-fold"):
             settings = html_component(f"lab-{at}-settings")
         answer = html_component(f"lab-{at}-answer", ended_html(None))
-        with gr.Accordion("Passages", open=False, elem_classes="rs-lab-fold", elem_id=f"lab-{at}-passages-fold"):
+        with gr.Accordion(
+            "Retrieved passages", open=False, elem_classes="rs-lab-fold", elem_id=f"lab-{at}-passages-fold"
+        ):
             sources = html_component(f"lab-{at}-sources", passages_html(None, 0.0, direct=False))
     return ColumnParts(box, copy, remove, name, prompt, model, passages, mode, more, settings, answer, sources)
 
 
 def _choice(label: str, elem_id: str, *, custom: bool) -> Any:
     return gr.Dropdown(
-        [AS_SET, *get_args(SearchMode)] if not custom else [AS_SET],
+        [DEFAULT, *get_args(SearchMode)] if not custom else [DEFAULT],
         value="",
         label=label,
         elem_id=elem_id,

@@ -26,7 +26,7 @@ from ui.pages.prompts.lab_columns import (
     source_of_passages,
     write_column,
 )
-from ui.pages.prompts.lab_layout import AS_SET, BEGUN, FIELDS, LabParts
+from ui.pages.prompts.lab_layout import BEGUN, DEFAULT, FIELDS, LabParts
 from ui.pages.prompts.lab_view import ended_html, note_html, passages_html, problem_html, settings_html
 
 if TYPE_CHECKING:
@@ -250,12 +250,15 @@ class Showing:
     def _choices(self, form: Form) -> Updates:
         settings, stores, parts = self._settings, self._stores, self._parts
         prompts = [
-            (f"{AS_SET[0]}: {settings.prompt}", ""),
+            (f"{DEFAULT[0]} ({settings.prompt})", ""),
             *((reference, reference) for reference in prompt_choices(stores.prompts)),
         ]
         known = dict.fromkeys(("embedded", "generator", settings.model))
-        models = [(f"{AS_SET[0]}: {settings.model}", ""), *((model, model) for model in known)]
-        modes = [(f"{AS_SET[0]}: {settings.retrieval.mode}", ""), *((mode, mode) for mode in get_args(SearchMode))]
+        models = [(f"{DEFAULT[0]} ({settings.model})", ""), *((model, model) for model in known)]
+        modes = [
+            (f"{DEFAULT[0]} ({settings.retrieval.mode})", ""),
+            *((mode, mode) for mode in get_args(SearchMode)),
+        ]
         updates: Updates = {
             parts.corpus: gr.Dropdown(choices=stores.corpus_names(), value=form.corpus or settings.corpus),
             parts.dataset: gr.Dropdown(choices=_datasets(stores), value=""),

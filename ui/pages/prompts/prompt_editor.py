@@ -97,7 +97,7 @@ class PromptEditor:
                 self.verdict = html_component("prompt-verdict")
                 with gr.Row(elem_id="prompt-writing-actions", elem_classes="rs-actions"):
                     self.review_button = gr.Button("Review", size="sm", variant="primary", elem_id="prompt-review")
-                    self.close_button = gr.Button("Close, keep the draft", size="sm", elem_id="prompt-close")
+                    self.close_button = gr.Button("Close and keep draft", size="sm", elem_id="prompt-close")
                     self.discard_button = gr.Button("Discard", size="sm", elem_id="prompt-discard")
             with gr.Column(elem_id="prompt-reviewing", visible=False, min_width=0) as self.reviewing:
                 self.changes = html_component("prompt-changes")
