@@ -102,9 +102,9 @@ class Release:
 
 @dataclass(frozen=True)
 class Health:
-    model: str = "embedded reader"
+    model: str = "embedded · OpenVINO bf16"
     model_ok: bool = True
-    index: str = "handbook: 42 documents, 310 passages"
+    index: str = "handbook: 310 passages"
     index_ok: bool = True
     wandb: str = "offline"
     wandb_ok: bool = True

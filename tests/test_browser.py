@@ -91,7 +91,7 @@ def test_a_notice_does_not_lie_under_the_strip(open_page: Open, app: ScriptedApp
 
 
 def test_the_strip_names_the_index_of_the_corpus_that_the_chat_asks(page: Page) -> None:
-    expect(page.locator("#strip .rs-strip")).to_contain_text("handbook: 42 documents")
+    expect(page.locator("#strip .rs-strip")).to_contain_text("handbook: 310 passages")
     page.locator("#corpus input").click()
     page.get_by_role("option", name="reports").click()
     expect(page.locator("#strip .rs-strip")).to_contain_text("reports: 12 passages")
@@ -452,6 +452,8 @@ def test_nothing_is_cut_off_at_usual_widths(open_page: Open, scheme: str) -> Non
             assert box is not None
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width + 1
+        states = page.locator(".rs-state > span")
+        assert all(states.evaluate_all("texts => texts.map(text => text.scrollWidth <= text.clientWidth)"))
     assert "Gradio" not in page.locator("body").inner_text()
 
 
