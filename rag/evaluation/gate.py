@@ -17,6 +17,7 @@ from rag.evaluation.metric_definitions import BY_NAME, METRICS, Metric
 from rag.evaluation.metric_formatting import format_metric
 from rag.evaluation.statistics import CONFIDENCE, Estimate
 from rag.evaluation.summary import Columns, change, common_cases
+from rag.tracing.figures import counted
 
 State = Literal["worse", "not worse", "unsure", "no figure"]
 
@@ -254,7 +255,5 @@ def _assessment(state: State, metric: Metric, margin: Margin, before: Estimate) 
 
 
 def _case_count(cases: int, of: int, confidence: float) -> str:
-    counted = f"{cases} {'case' if cases == 1 else 'cases'}"
-    if cases < of:
-        counted = f"{cases} of the baseline's {of} cases"
-    return counted if cases >= least_cases(confidence) else f"{counted}, too few for a reliable interval"
+    count = counted(cases, "case") if cases >= of else f"{cases:,} of the baseline's {counted(of, 'case')}"
+    return count if cases >= least_cases(confidence) else f"{count}, too few for a reliable interval"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rag.errors import RagsmithError
 from rag.redaction import redact
 from rag.settings import Settings
+from rag.tracing.figures import counted
 from ui.app.stores import SAMPLE_CORPUS
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class HealthCheck:
                     notices.append(encoder.notice)
                 self._releases.pipeline(name)
                 index_ok = count > 0 and found.state.ok
-                index = f"{name}: {count:,} passages"
+                index = f"{name}: {counted(count, 'passage')}"
                 model, model_ok = f"{settings.model} · {encoder.runtime}", True
             notices.extend(corpora.notices())
         tracked = self._tracking.tracker.status

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.tracing.figures import counted
 from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._runs import change_cell, chosen_run, json_option, which
@@ -89,7 +90,7 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
         return
     click.echo(
         f"{one_line(one.name)} against {one_line(other.name)}: {tally.wins:,} better, {tally.losses:,} worse, "
-        f"{tally.ties:,} ties, {tally.errors:,} judge errors"
+        f"{counted(tally.ties, 'tie')}, {counted(tally.errors, 'judge error')}"
     )
     if rate := tally.win_rate:
         click.echo(

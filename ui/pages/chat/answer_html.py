@@ -11,7 +11,7 @@ from pathlib import PurePath
 from urllib.parse import urlencode
 
 from rag.evaluation.report_rendering import shortened
-from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
+from rag.tracing.figures import counted, format_cost, format_place, format_seconds, format_tokens
 from rag.types import Answer, Citation, Hit, Passage, Step
 from ui.pages.safe_markup import (
     Reference,
@@ -113,7 +113,7 @@ def _rendered(resolve: Resolve, verbatim: bool, text: str) -> str:
 def step_line(step: Step, found: int) -> str:
     """Describe the current step."""
     if step == "generate" and found:
-        return f"Writing from {found} {'passage' if found == 1 else 'passages'}"
+        return f"Writing from {counted(found, 'passage')}"
     return _STEPS[step]
 
 

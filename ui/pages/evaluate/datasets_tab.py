@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from rag.errors import DatasetError, RagsmithError
+from rag.tracing.figures import counted
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
@@ -231,7 +232,7 @@ class CasesTab:
             }
         )
         added = self._datasets.add(name, [case], by=login_name(), message=f"case {case.id}")
-        show_info(f"{added.version.label} has {added.version.size:,} cases.")
+        show_info(f"{added.version.label} has {counted(added.version.size, 'case')}.")
         return {**self._shown(name), **self._blank(name)}
 
     @show_errors
@@ -240,7 +241,7 @@ class CasesTab:
         if not case_id:
             raise DatasetError("No case is open.", fix="Choose one in the list.")
         version = self._datasets.remove(chosen, [case_id], by=login_name(), message=f"without case {case_id}")
-        show_info(f"{version.label} has {version.size:,} cases.")
+        show_info(f"{version.label} has {counted(version.size, 'case')}.")
         return {**self._shown(chosen), **self._blank(chosen)}
 
     @show_errors
@@ -251,7 +252,7 @@ class CasesTab:
         found = self._read(file)
         return {
             self._preview: view.preview_html(found),
-            self._save: gr.Button(f"Import {len(found.cases):,} cases", visible=bool(found.cases)),
+            self._save: gr.Button(f"Import {counted(len(found.cases), 'case')}", visible=bool(found.cases)),
             self._file: file,
             self._name: gr.skip() if not found.cases else gr.Textbox(placeholder=Path(file).stem.lower()),
         }
@@ -266,7 +267,7 @@ class CasesTab:
         version = self._datasets.save(
             wanted, found.cases, by=login_name(), message=f"imported from {Path(file).name}"
         )
-        show_info(f"{version.label} has {version.size:,} cases.")
+        show_info(f"{version.label} has {counted(version.size, 'case')}.")
         return {**self._shown(wanted), self._preview: "", self._save: gr.Button(visible=False)}
 
     async def propose(self, chosen: str, corpus: str, count: float) -> Any:
@@ -274,7 +275,7 @@ class CasesTab:
         try:
             name = chosen or "proposed"
             new = await in_thread(self._proposed, name, corpus, int(count))
-            show_info(f"{new:,} new candidates for {name}.")
+            show_info(f"{counted(new, 'new candidate')} for {name}.")
             return await in_thread(self._shown, name)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)

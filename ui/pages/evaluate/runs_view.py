@@ -16,7 +16,7 @@ from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Cell, Run
 from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.summary import Figure, Summary, VariantSummary
-from rag.tracing.figures import format_seconds
+from rag.tracing.figures import counted, format_seconds
 from ui.pages.safe_markup import fragment
 
 # The head of a column in the grid shows the first two of these that a variant has.
@@ -78,7 +78,11 @@ def runs_html(runs: Sequence[Run], counts: Sequence[int], totals: Sequence[int],
         hidden: Number of older runs that are not listed.
     """
     rows = [
-        (run, _started(run), f"{count:,}" if count >= total else f"{count:,} of {total:,}")
+        (
+            run,
+            _started(run),
+            counted(count, "answer") if count >= total else f"{count:,} of {counted(total, 'answer')}",
+        )
         for run, count, total in zip(runs, counts, totals, strict=True)
     ]
     return fragment("evaluate_runs.html.jinja", runs=rows, chosen=chosen, hidden=hidden)
@@ -126,12 +130,12 @@ def _figure(metric: Metric, figure: Figure | None) -> ShownFigure | None:
     if figure is None or figure.estimate is None:
         return None
     estimate, change = figure.estimate, figure.change
-    about = f"{metric.title}: {estimate.n:,} cases"
+    about = f"{metric.title}: {counted(estimate.n, 'case')}"
     value, interval = format_metric(metric, estimate.value), format_interval(metric, estimate)
     if change is None:
         return ShownFigure(about, value, interval)
     look, sign = _CHANGES[is_better(metric, change)]
-    about_change = f"{format_interval(metric, change)}, {change.n:,} cases"
+    about_change = f"{format_interval(metric, change)}, {counted(change.n, 'case')}"
     return ShownFigure(about, value, interval, sign + format_change(metric, change), about_change, look)
 
 

@@ -13,6 +13,7 @@ import gradio as gr
 from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.variants import parse_variant
 from rag.settings import SearchMode
+from rag.tracing.figures import counted
 from rag.types import Answer
 from ui.pages.page_events import show_errors, warn
 from ui.pages.prompts.lab_answers import LabQuestion
@@ -241,9 +242,10 @@ class Showing:
             except RagsmithError as error:
                 return [*notes, str(error)]
             found = {setting.name: setting.value for setting in first.settings}
+            passages = counted(int(found["retrieval.k"]), "passage")
             notes.append(
                 f"All columns read the passages that {LETTERS[number]} finds: search {found['retrieval.mode']}, "
-                f"{found['retrieval.k']} passages. The search settings of the other columns are ignored."
+                f"{passages}. The search settings of the other columns are ignored."
             )
         return notes
 
@@ -283,4 +285,4 @@ def _datasets(stores: Stores) -> list[tuple[str, str]]:
 
     listed = DatasetStore(stores.engine).list()
     first = ("Choose a dataset" if listed else "No datasets yet", "")
-    return [first, *((f"{one.name}@{one.version} · {one.size:,} cases", one.name) for one in listed)]
+    return [first, *((f"{one.name}@{one.version} · {counted(one.size, 'case')}", one.name) for one in listed)]
