@@ -125,7 +125,7 @@ def test_another_run_is_compared_and_a_banner_says_what_differs(open_page: Open,
     page.get_by_role("option", name=bad).click()
     expect(page.locator("#run-head .rs-warn")).to_contain_text("different datasets, earlier@1 and later@1")
     contains = page.locator(".rs-figures tbody tr").nth(1).locator("td").first
-    expect(contains.locator(".rs-delta")).to_have_text("▲ +50.0 %")
+    expect(contains.locator(".rs-delta")).to_have_text("▲ +50.0 points")
 
 
 def test_a_better_figure_is_better_whatever_its_direction(open_page: Open, app: App, address: str) -> None:

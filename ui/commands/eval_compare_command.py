@@ -209,7 +209,7 @@ def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
 def _print(first: Side, second: Side, compared: Comparison, confidence: float) -> None:
     from rich.table import Table
 
-    from rag.evaluation.metric_formatting import format_interval, format_metric
+    from rag.evaluation.metric_formatting import format_change_interval, format_metric
     from rag.evaluation.summary import change, metrics_of
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -223,7 +223,7 @@ def _print(first: Side, second: Side, compared: Comparison, confidence: float) -
             measure.title,
             *(format_metric(measure, estimate.value if estimate else None) for estimate in estimates),
             change_cell(measure, moved),
-            format_interval(measure, moved),
+            format_change_interval(measure, moved),
             f"{moved.n:,}" if moved else "",
         )
     open_console().print(table)

@@ -10,7 +10,13 @@ from datetime import datetime
 from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.grid import GridPage
 from rag.evaluation.metric_definitions import Metric
-from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
+from rag.evaluation.metric_formatting import (
+    format_change,
+    format_change_interval,
+    format_interval,
+    format_metric,
+    is_better,
+)
 from rag.evaluation.report_cases import MARKS, Mark, variant_answer
 from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Cell, Run
@@ -135,7 +141,7 @@ def _figure(metric: Metric, figure: Figure | None) -> ShownFigure | None:
     if change is None:
         return ShownFigure(about, value, interval)
     look, sign = _CHANGES[is_better(metric, change)]
-    about_change = f"{format_interval(metric, change)}, {counted(change.n, 'case')}"
+    about_change = f"{format_change_interval(metric, change)}, {counted(change.n, 'case')}"
     return ShownFigure(about, value, interval, sign + format_change(metric, change), about_change, look)
 
 
