@@ -88,10 +88,12 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
     if model != _READER:
         return False
     quoted = [hits[number - 1] for number in markers(text) if 1 <= number <= len(hits)]
-    return not all(
-        PurePath(hit.passage.source.partition("#")[0]).suffix.lower() in _MARKDOWN_SOURCES
-        for hit in quoted or hits
-    )
+    return not all(is_markdown(hit.passage.source) for hit in quoted or hits)
+
+
+def is_markdown(source: str) -> bool:
+    """Whether the text of a source is Markdown."""
+    return PurePath(source.partition("#")[0]).suffix.lower() in _MARKDOWN_SOURCES
 
 
 def question_html(question: str, position: int) -> str:

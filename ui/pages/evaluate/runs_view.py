@@ -23,7 +23,8 @@ from rag.evaluation.run_store import Cell, Run
 from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.summary import Figure, Summary, VariantSummary
 from rag.tracing.figures import counted, format_seconds
-from ui.pages.safe_markup import fragment
+from ui.pages.chat.answer_html import is_markdown
+from ui.pages.safe_markup import fragment, passage_html
 
 # The head of a column in the grid shows the first two of these that a variant has.
 _HEAD = ("contains", "groundedness", "refusal_recall", "judge")
@@ -190,7 +191,9 @@ def _grid_answer(address: str, cell: Cell | None) -> GridAnswer | None:
 def cell_html(row: Answered, variant: int, name: str) -> str:
     """Render one answer with its case, scores and passages."""
     answer = variant_answer(row.case, row.cells[variant], name)
-    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer)
+    passages = (source.passage for source in answer.sources)
+    texts = [passage_html(one.text, 0, 0, formatted=is_markdown(one.name)) for one in passages]
+    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer, texts=texts)
 
 
 def _started(run: Run) -> str:
