@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from prompts.validation import first_problem
 from rag.errors import TuningError
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -177,6 +178,5 @@ def parse_recipe(text: str, where: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise TuningError(f"The recipe {where} must be valid TOML: {error}.") from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise TuningError(f"The recipe {where} is invalid: {name}: {first['msg']}.") from error
+        problem = first_problem(error, Recipe, "setting")
+        raise TuningError(f"The recipe {where} is invalid: {problem}.") from error

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from pydantic import ValidationError
 
 from prompts import plain_yaml
-from prompts.template import PromptTemplate, PromptTemplateError, first_problem
+from prompts.template import PromptTemplate, PromptTemplateError
+from prompts.validation import first_problem
 
 if TYPE_CHECKING:
     import yaml
@@ -50,7 +51,9 @@ def load_prompt(path: Path) -> PromptTemplate:
     try:
         prompt = parse_prompt(text)
     except ValidationError as error:
-        raise PromptTemplateError(f"The prompt {path} is malformed: {first_problem(error)}.") from error
+        raise PromptTemplateError(
+            f"The prompt {path} is malformed: {first_problem(error, PromptTemplate)}."
+        ) from error
     except yaml.YAMLError as error:
         raise PromptTemplateError(f"The prompt {path} must be valid YAML: {_reason(error)}.") from error
     if (path.parent.name, path.stem) != (prompt.name, str(prompt.version)):
@@ -93,7 +96,7 @@ def parse_draft(text: str, name: str, version: int) -> PromptTemplate:
         fields = loaded if isinstance(loaded, dict) else {}
         return PromptTemplate.model_validate(fields | {"name": name, "version": version, "saved": None})
     except ValidationError as error:
-        raise PromptTemplateError(f"The prompt is invalid: {first_problem(error)}.") from error
+        raise PromptTemplateError(f"The prompt is invalid: {first_problem(error, PromptTemplate)}.") from error
     except yaml.YAMLError as error:
         raise PromptTemplateError(f"The prompt must be valid YAML: {_reason(error)}.") from error
 

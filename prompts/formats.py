@@ -18,10 +18,10 @@ from prompts.template import (
     PromptTemplate,
     PromptTemplateError,
     Role,
-    first_problem,
     placeholders,
     split_placeholders,
 )
+from prompts.validation import first_problem
 
 Format = Literal["langchain", "openai", "text"]
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
@@ -60,7 +60,9 @@ def read_prompt(
             name=name, version=1, description=description, variables=placeholders(messages), messages=messages
         )
     except ValidationError as error:
-        raise PromptTemplateError(f"The prompt {name} cannot be imported: {first_problem(error)}.") from error
+        raise PromptTemplateError(
+            f"The prompt {name} cannot be imported: {first_problem(error, PromptTemplate)}."
+        ) from error
 
 
 def _messages(text: str, data: Any, form: Format | None) -> tuple[Message, ...]:

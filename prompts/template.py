@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from prompts.parts import Part, PromptSettings
+from prompts.validation import first_problem
 
 Role = Literal["system", "user", "assistant"]
 
@@ -155,7 +156,7 @@ class PromptTemplate(Part):
             return PromptTemplate.model_validate(self.model_dump() | changes)
         except ValidationError as error:
             raise PromptTemplateError(
-                f"The prompt {self.label} does not match its includes: {first_problem(error)}."
+                f"The prompt {self.label} does not match its includes: {first_problem(error, PromptTemplate)}."
             ) from error
 
     def render(self, values: Mapping[str, str]) -> tuple[Message, ...]:
@@ -187,13 +188,6 @@ class PromptTemplate(Part):
         text = self.fragments[name]
         _check(f"{self.label}, fragment {name}", set(_PLACEHOLDER.findall(text)), values)
         return _filled(text, values)
-
-
-def first_problem(error: ValidationError) -> str:
-    """Return the first problem of a validation error, with its location."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])
-    return f"{f'at {where}: ' if where else ''}{first['msg']}"
 
 
 def placeholders(messages: Sequence[Message]) -> tuple[str, ...]:

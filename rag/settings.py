@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
+from prompts.validation import first_problem
 from rag.errors import SettingsError
 from rag.redaction import redact
 
@@ -30,6 +31,8 @@ SearchMode = Literal["hybrid", "dense", "lexical"]
 AnswerStyle = Literal["full", "sentence", "brief"]
 CitationStyle = Literal["inline", "end", "none"]
 
+MOST_PASSAGES = 1000
+"""Maximum passages in a prompt."""
 CONFIG_FILE = "ragsmith.toml"
 CONFIG_VARIABLE = "RAGSMITH_CONFIG"
 _PREFIX = "RAGSMITH_"
@@ -124,7 +127,7 @@ class RetrievalSettings(Section):
     """Retrieval of passages for a question."""
 
     mode: SearchMode = "hybrid"
-    k: int = Field(default=5, ge=1, le=1000)
+    k: int = Field(default=5, ge=1, le=MOST_PASSAGES)
     """Number of passages in the prompt."""
     candidates: int = Field(default=100, ge=1, le=10_000)
     """Number of passages that either side contributes to the fusion."""
@@ -348,10 +351,8 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
             fix="Set single fields, such as RAGSMITH_RETRIEVAL__K=8.",
         ) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"The setting {name} is not usable: {redact(first['msg'].removeprefix('Value error, '))}.",
+            _problem(error),
             fix=f"Change it in {path or CONFIG_FILE}, in the environment or in the flag.",
         ) from error
 
@@ -375,6 +376,14 @@ def unknown_variables() -> dict[str, str]:
         and name.upper().removeprefix(_PREFIX).partition("__")[0].lower() not in fields
     ]
     return {name: "".join(get_close_matches(name.upper(), known, 1, 0.8)) for name in unknown}
+
+
+def _problem(error: ValidationError) -> str:
+    problem = first_problem(error, Settings, "setting")
+    if problem.startswith("unknown setting"):
+        return f"U{problem[1:]}."
+    name, _, reason = problem.partition(": ")
+    return f"The setting {name} is not usable: {redact(reason.removeprefix('Value error, '))}."
 
 
 def _config_path(config: Path | None) -> Path | None:

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -102,9 +102,9 @@ class Release:
 
 @dataclass(frozen=True)
 class Health:
-    model: str = "embedded reader"
+    model: str = "embedded · OpenVINO bf16"
     model_ok: bool = True
-    index: str = "handbook: 42 documents, 310 passages"
+    index: str = "handbook: 310 passages"
     index_ok: bool = True
     wandb: str = "offline"
     wandb_ok: bool = True
@@ -162,7 +162,7 @@ class ScriptedApp(App):
         self.releases = ScriptedReleases(self)
         self.ingest_seconds = 0.0
         self.health_now = Health()
-        self.health = SimpleNamespace(check=lambda: self.health_now, warm=lambda: self.warmed.set())
+        self.health = SimpleNamespace(check=self._check, warm=lambda: self.warmed.set())
         self.asked: list[Ask] = []
         self.cancelled = threading.Event()
         self.closed = False
@@ -197,6 +197,11 @@ class ScriptedApp(App):
         self.names = ["handbook", "reports"]
         self.ingest_seconds = 0.0
         self.health_now = Health()
+
+    def _check(self, corpus: str = "") -> Health:
+        if corpus in ("", self.names[0]):
+            return self.health_now
+        return replace(self.health_now, index=f"{corpus}: 12 passages")
 
     def document(self, document_id: int) -> StoredDocument:
         if document_id not in self.documents:

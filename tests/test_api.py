@@ -199,8 +199,8 @@ def test_a_question_without_an_answer_stays_in_the_history() -> None:
 def test_health_is_told(client: httpx.Client, app: ScriptedApp) -> None:
     assert client.get("/healthz").json() == {
         "status": "ok",
-        "model": {"ok": True, "detail": "embedded reader"},
-        "index": {"ok": True, "detail": "handbook: 42 documents, 310 passages"},
+        "model": {"ok": True, "detail": "embedded · OpenVINO bf16"},
+        "index": {"ok": True, "detail": "handbook: 310 passages"},
         "wandb": {"ok": True, "mode": "offline"},
         "notices": [],
     }

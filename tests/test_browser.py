@@ -90,6 +90,13 @@ def test_a_notice_does_not_lie_under_the_strip(open_page: Open, app: ScriptedApp
     expect(page.locator("#strip .rs-strip")).to_be_in_viewport()
 
 
+def test_the_strip_names_the_index_of_the_corpus_that_the_chat_asks(page: Page) -> None:
+    expect(page.locator("#strip .rs-strip")).to_contain_text("handbook: 310 passages")
+    page.locator("#corpus input").click()
+    page.get_by_role("option", name="reports").click()
+    expect(page.locator("#strip .rs-strip")).to_contain_text("reports: 12 passages")
+
+
 def test_a_citation_opens_at_the_marked_sentence_in_a_tab_or_over_the_page(page: Page) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
@@ -445,6 +452,8 @@ def test_nothing_is_cut_off_at_usual_widths(open_page: Open, scheme: str) -> Non
             assert box is not None
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width + 1
+        states = page.locator(".rs-state > span")
+        assert all(states.evaluate_all("texts => texts.map(text => text.scrollWidth <= text.clientWidth)"))
     assert "Gradio" not in page.locator("body").inner_text()
 
 
@@ -455,3 +464,20 @@ def test_a_message_shows_the_html_of_a_link_as_text(page: Page, address: str) ->
     message = page.locator(".toast-body").first
     expect(message).to_contain_text("<h1>Expired</h1>")
     assert message.locator("h1, a").count() == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "problem", "shown"),
+    [
+        ("tab=nowhere", "The page has no tab 'nowhere'", "#question"),
+        ("conversation=nope", "There is no such conversation", "#question"),
+        ("trace=nope", "nope", "#trace-rows"),
+    ],
+)
+def test_an_address_of_something_that_is_gone_opens_its_tab_with_one_warning(
+    open_page: Open, address: str, query: str, problem: str, shown: str
+) -> None:
+    page = open_page(f"{address}/?{query}", ready=settle)
+    expect(page.locator(".toast-body")).to_have_count(1)
+    expect(page.locator(".toast-body")).to_contain_text(problem)
+    expect(page.locator(shown)).to_be_visible()

@@ -106,8 +106,8 @@ def test_the_table_shows_figures_intervals_and_changes(workspace: Workspace, run
     done = call(workspace.root, "eval", "show", run)
     row = next(line for line in done.stdout.splitlines() if line.startswith("Contains"))
     assert row.split()[1:3] == ["80.0", "%"]
-    assert "−40.0 % ▼" in row
-    assert "±0.0 % ·" in row
+    assert "−40.0 points ▼" in row
+    assert "±0.0 points ·" in row
 
 
 def test_the_table_for_a_program_has_every_figure(workspace: Workspace, run: str) -> None:

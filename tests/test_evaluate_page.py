@@ -125,7 +125,7 @@ def test_another_run_is_compared_and_a_banner_says_what_differs(open_page: Open,
     page.get_by_role("option", name=bad).click()
     expect(page.locator("#run-head .rs-warn")).to_contain_text("different datasets, earlier@1 and later@1")
     contains = page.locator(".rs-figures tbody tr").nth(1).locator("td").first
-    expect(contains.locator(".rs-delta")).to_have_text("▲ +50.0 %")
+    expect(contains.locator(".rs-delta")).to_have_text("▲ +50.0 points")
 
 
 def test_a_better_figure_is_better_whatever_its_direction(open_page: Open, app: App, address: str) -> None:
@@ -179,6 +179,56 @@ def test_what_retrieval_finds_becomes_a_case_and_a_question(page: Page, app: App
     page.wait_for_url("**tab=retrieval**")
     page.locator("#bench-chat").click()
     expect(page.locator("#question textarea")).to_have_value(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("k=0", "from 1 to 1000, not '0'"),
+        (f"k={'9' * 5000}", "from 1 to 1000, not '9999"),
+        ("weight=nan", "from 0 to 1, not 'nan'"),
+        ("mode=best", "hybrid, dense or lexical, not 'best'"),
+        ("corpus=nope", "There is no corpus nope"),
+    ],
+    ids=["no passages", "countless passages", "no weight", "unknown mode", "unknown corpus"],
+)
+def test_a_search_that_an_address_cannot_name_is_one_warning_beside_its_question(
+    open_page: Open, address: str, query: str, problem: str
+) -> None:
+    page = open_page(f"{address}/?tab=retrieval&q=traces&{query}", ready=settle)
+    expect(page.locator(".toast-body")).to_have_count(1)
+    expect(page.locator(".toast-body")).to_contain_text(problem)
+    expect(page.locator("#bench-question textarea")).to_have_value("traces")
+    expect(page.locator("#bench-corpus input")).to_have_value("handbook")
+
+
+def test_an_address_of_a_run_that_is_gone_opens_the_list_of_runs(open_page: Open, address: str) -> None:
+    page = open_page(f"{address}/?tab=evaluate&run=nope", ready=settle)
+    expect(page.locator(".toast-body")).to_contain_text("There is no run 'nope'")
+    expect(page.locator("#runs-left")).to_be_visible()
+
+
+def test_one_warning_names_everything_of_a_run_that_an_address_names_in_vain(
+    open_page: Open, app: App, address: str
+) -> None:
+    run = kept(app, "outdated", [cell(0, at) for at in range(40)])
+    page = show(open_page, address, f"run={run}&baseline=7&other=gone&cell=0:99")
+    expect(page.locator(".toast-body")).to_have_count(1)
+    expect(page.locator(".toast-body")).to_contain_text(
+        f"The run {run} has no variant 7 and no run 'gone' to compare with and no answer '0:99'"
+    )
+
+
+def test_a_dataset_has_an_address_and_one_that_is_gone_is_named(open_page: Open, app: App, address: str) -> None:
+    page = open_page()
+    tab(page, "Evaluate", "Datasets")
+    page.locator('.rs-run[data-value="dozen"]').click()
+    page.wait_for_url("**?tab=datasets&dataset=dozen")
+    page.reload()
+    expect(page.locator(".rs-cases tbody tr")).to_have_count(CASES)
+    page.goto(f"{address}/?tab=datasets&dataset=nope")
+    expect(page.locator(".toast-body")).to_contain_text("nope")
+    expect(page.locator("#dataset-list")).to_be_visible()
 
 
 def test_an_answer_is_kept_as_a_case_with_one_click_and_completed(page: Page, app: App) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
+from rag.tracing.figures import counted, format_cost, format_place, format_seconds, format_tokens
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,7 @@ def test_tokens() -> None:
 def test_place() -> None:
     assert format_place("report.pdf", 3) == "report.pdf p. 3"
     assert format_place("notes.md", None) == "notes.md"
+
+
+def test_one_thing_is_singular() -> None:
+    assert [counted(number, "case") for number in (0, 1, 1200)] == ["0 cases", "1 case", "1,200 cases"]

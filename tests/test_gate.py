@@ -100,8 +100,8 @@ def test_the_reason_tells_the_figures() -> None:
     assert check.change is not None
     low, high = -100 * check.change.high, -100 * check.change.low
     assert check.reason == (
-        f"F1 fell from 75.0 % to 65.0 %, by 10.0 % (95 % interval {low:.1f} % to {high:.1f} %): "
-        "worse by more than the allowed 2.0 %; 400 cases."
+        f"F1 fell from 75.0 % to 65.0 %, by 10.0 points (95 % interval {low:.1f} to {high:.1f} points): "
+        "worse by more than the allowed 2.0 points; 400 cases."
     )
 
 
@@ -137,7 +137,7 @@ def test_strict_fails_what_may_be_worse_and_plain_does_not() -> None:
     assert plain.checks[0].state == strict.checks[0].state == "unsure"
     assert plain.passed
     assert not strict.passed
-    assert "perhaps worse by more than the allowed 1.0 %" in strict.checks[0].reason
+    assert "perhaps worse by more than the allowed 1.0 points" in strict.checks[0].reason
     assert gate(one, other, [Margin("f1", 0.3)], strict=True).passed
 
 

@@ -431,3 +431,9 @@ def test_no_kept_file_names_a_place_of_one_machine(what: str, pattern: str) -> N
         if match
     ]
     assert not found
+
+
+def test_only_the_function_that_escapes_messages_calls_gradios() -> None:
+    calls = re.compile(r"gr\.(Info|Warning|Error)\((?!as_text\()")
+    raw = [path.name for path in PAGES.rglob("*.py") if calls.search(path.read_text(encoding="utf-8"))]
+    assert raw == []

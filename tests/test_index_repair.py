@@ -305,6 +305,9 @@ def test_health_names_the_corpus_until_it_is_repaired(
     assert report.passages == app.stores.index().passage_count()
     assert app.health.check().notices == ()
     assert app.health.check().index_ok
+    other = app.health.check("nope")
+    assert not other.index_ok
+    assert "nope" in other.notices[0]
     app.close()
 
 

@@ -103,15 +103,26 @@ def test_more_wins_over_the_fields() -> None:
     assert Column(passages="5", more="retrieval.k=9").changes == {"retrieval.k": 9}
 
 
-@pytest.mark.parametrize("column", [Column(passages="many"), Column(more="corpus=x"), Column(more="temperature")])
-def test_what_cannot_be_read_is_refused(column: Column) -> None:
-    with pytest.raises(SettingsError):
+@pytest.mark.parametrize(
+    ("column", "problem"),
+    [
+        (Column(passages="many"), "Passages must be a whole number from 1 to 1000, not 'many'."),
+        (Column(passages="0"), "Passages must be a whole number from 1 to 1000, not '0'."),
+        (Column(more="corpus=x"), "A variant cannot change 'corpus'."),
+        (Column(more="temperature"), "'temperature' in Other settings must have the form SETTING=VALUE."),
+        (Column(more="answer.style='brief"), "A quote in Other settings is not closed."),
+    ],
+)
+def test_what_cannot_be_read_is_refused_by_the_label_of_its_field(column: Column, problem: str) -> None:
+    with pytest.raises(SettingsError) as caught:
         _ = column.changes
+    assert caught.value.message == problem
+    assert "NAME" not in caught.value.fix
 
 
 def test_columns_that_say_the_same_have_names_of_their_own() -> None:
     named = variants_of([Column(), Column(), Column(model="generator", passages="3"), Column(name="mine")])
-    assert [each.name for each in named] == ["A as set", "B as set", "generator k=3", "mine"]
+    assert [each.name for each in named] == ["A default", "B default", "generator k=3", "mine"]
 
 
 def test_a_setting_tells_where_it_comes_from(own: App) -> None:

@@ -104,6 +104,16 @@ def test_a_column_that_fails_stands_beside_one_that_answers(open_page: Open, add
     expect(answer(page, "c").locator(".rs-error")).to_contain_text("decoding.temperature")
 
 
+def test_four_columns_are_not_cut_off_on_a_small_screen(open_page: Open, address: str) -> None:
+    page = show(open_page, address, "A:", "B:", "C:", "D:")
+    page.set_viewport_size({"width": 1024, "height": 768})
+    for column in page.locator(".rs-lab-column").all():
+        box = column.bounding_box()
+        assert box is not None
+        assert box["x"] + box["width"] <= 1024
+    page.set_viewport_size({"width": 1440, "height": 900})
+
+
 def test_what_columns_show_is_said_again_for_pages_that_are_slow_to_show_it(page: Page, address: str) -> None:
     hear(page)
     page.goto(address_of(address, "A: retrieval.k=3", f"B: model={REMOTE}"))
@@ -192,4 +202,4 @@ def test_columns_run_on_a_dataset(open_page: Open, address: str, app: App) -> No
     page.locator("#lab-evaluate").click()
     expect(page.get_by_role("tab", name="Evaluate")).to_have_attribute("aria-selected", "true")
     (begun,) = app.evaluations.runs.list()
-    assert [each.name for each in begun.plan.variants] == ["as set", "k=2"]
+    assert [each.name for each in begun.plan.variants] == ["default", "k=2"]

@@ -329,10 +329,13 @@ def test_a_text_of_several_lines_is_written_as_a_person_would(folder: Path) -> N
     ("text", "told"),
     [
         ("a: [", "must be valid YAML"),
-        ("just words", "at description: Field required"),
-        ("", "at description: Field required"),
-        (yaml.safe_dump(GREETING | {"messages": 3}), "at messages"),
-        (yaml.safe_dump(GREETING | {"temperature": 3}), "at temperature"),
+        ("just words", "description: Field required"),
+        ("", "description: Field required"),
+        (yaml.safe_dump(GREETING | {"messages": 3}), "messages: "),
+        (
+            yaml.safe_dump(GREETING | {"temperature": 3}),
+            r"unknown field `temperature` \(did you mean `settings.temperature`\?\)",
+        ),
         ("!!python/object/apply:os.getcwd []", "must be valid YAML"),
     ],
 )

@@ -156,7 +156,7 @@ def test_a_malformed_draft_is_told_and_loses_nothing(open_page: Open, app: App) 
     text = begin(page)
     for broken, told in (
         ("messages: [\n" + text, "must be valid YAML"),
-        (text.replace("description:", "descripton:"), "at description"),
+        (text.replace("description:", "descripton:"), "unknown field `descripton` (did you mean `description`?)"),
         (text + "\n" + "settings:\n  temperature: 9\n", "temperature"),
         (text.replace("{{question}}", "{{query}}"), "used but not declared: query"),
     ):
@@ -206,11 +206,11 @@ def test_a_review_that_answers_late_leaves_what_was_typed_meanwhile(open_page: O
         page.locator("#prompt-review").click()
     typed = text.replace("description:", "descripton:")
     draft(page).fill(typed)
-    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("unknown field `descripton`")
     held[0].continue_()
     expect(page.locator(".toast-body")).to_contain_text("must be valid YAML")
     settle(page)
-    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("at description")
+    expect(page.locator("#prompt-verdict .is-bad")).to_contain_text("unknown field `descripton`")
     expect(draft(page)).to_have_value(typed)
     page.locator("#prompt-discard").click()
 
@@ -432,7 +432,7 @@ def test_every_prompt_that_ships_can_be_shown_and_drafted() -> None:
         shown_as = template_html(prompt, listing.exports(prompt.label))
         assert all(f"{name}" in shown_as for name in prompt.variables)
         assert parse_draft(as_draft(prompt), prompt.name, 1).sha256 == prompt.sha256
-        assert listing.version_page(entry.name, "", 9).versions[0].ships
+        assert listing.version_page(entry.name, "built-in", 9).versions[0].ships
 
 
 def test_a_version_that_was_changed_is_listed_with_what_is_wrong(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ from ui.pages.prompts.prompts_view import (
     used_html,
     versions_html,
 )
-from ui.pages.safe_markup import Reference, markdown, note, plain_with_citations
+from ui.pages.safe_markup import Reference, markdown, note, passage_html, plain_with_citations
 from ui.pages.traces.trace_view import list_html, trace_html
 
 TEXT = "Before it. The cited sentence. After it."
@@ -386,10 +386,57 @@ def test_cited_evidence_comes_first_with_its_sentence_marked() -> None:
     assert "<mark>The cited sentence.</mark>" in panel
     assert panel.index("guide.md") < panel.index("b.pdf p. 3")
     assert "Retrieved, not cited (1)" in panel
-    assert "0.83" in panel
+    assert "0.83 of 1" in panel
+    states = re.findall(r'<span class="rs-score" title="[^"]+">([^<]+)', panel)
+    assert states == ["cited", "read"]
     assert "0.712 (rank 1)" in panel
     assert "12.3 (rank 2)" in panel
     assert "Low support" not in panel
+
+
+def test_a_passage_that_the_model_could_not_read_was_only_found() -> None:
+    panel = sources_html(replace(ANSWER, unread=1), 0.5)
+    assert re.findall(r'<span class="rs-score" title="[^"]+">([^<]+)', panel) == ["cited", "found"]
+
+
+MARKDOWN = "## Files\n\nIt is **one** `file` here. [More](https://e.org).\n\n| a | b |\n|---|---|\n| 1 | two |\n"
+
+
+@pytest.mark.parametrize(
+    ("cited", "shown"),
+    [
+        ("It is **one** `file` here.", "<mark>It is </mark><strong><mark>one</mark></strong>"),
+        ("## Files", "<h2><mark>Files</mark></h2>"),
+        ("| 1 | two |", "<td><mark>1</mark></td>"),
+        # A mark that ended here would end the link.
+        ("More]", "[<mark>More]</mark>(https://e.org)"),
+    ],
+)
+def test_a_passage_is_rendered_and_its_cited_sentence_stays_marked(cited: str, shown: str) -> None:
+    start = MARKDOWN.index(cited)
+    passage = replace(PASSAGE, text=MARKDOWN, start=0, end=len(MARKDOWN))
+    citation = Citation(1, replace(HIT, passage=passage), start, start + len(cited), 0.9)
+    panel = sources_html(replace(ANSWER, citations=(citation,)), 0.1)
+    assert shown in panel
+    plain = sources_html(
+        replace(ANSWER, citations=(replace(citation, hit=Hit(replace(passage, source="a.txt"), 0.1)),)), 0.1
+    )
+    assert f"<mark>{cited}</mark>" in plain
+
+
+@given(NASTY, st.integers(0, 60), st.integers(0, 60))
+def test_no_passage_becomes_markup_of_its_own(text: str, start: int, end: int) -> None:
+    html = passage_html(text, min(start, end), max(start, end), formatted=True)
+    assert {tag for tag, _ in Markup(html).tags} <= TAGS | {"mark", "div"}
+    assert all(HREF.match(attributes["href"] or "") for _, attributes in Markup(html).tags if "href" in attributes)
+
+
+def test_a_trace_shows_what_its_search_found() -> None:
+    found = {"hits": [{"passage": {"name": "a.md", "source": "a.md", "text": MARKDOWN, "page": None}}, {}, 3]}
+    span = Span("s", None, 0, "retrieve", "chain", "ok", 1.0, 2.0, {}, found)
+    html = trace_html(Trace("t", 1.0, "ok", "Why?", "Because.", spans=(span,)))
+    assert html.count("rs-passage") == 1
+    assert "<h2>Files</h2>" in html
 
 
 def test_low_support_is_told() -> None:

@@ -157,9 +157,9 @@ def test_a_sure_difference_is_named_better_or_worse_by_the_direction_of_the_meas
     one = [cell(0, number, 0.0, latency_s=0.1 + number / 1000) for number in range(40)]
     other = [cell(1, number, 1.0, latency_s=2.0 + number / 1000) for number in range(40)]
     page = Page(written([one, other], [case(number) for number in range(40)]))
-    assert "+100.0 % better" in page.text
+    assert "+100.0 points better" in page.text
     assert "+1.90 s worse" in page.text
-    assert "+100.0 % worse" not in page.text
+    assert "+100.0 points worse" not in page.text
 
 
 def test_a_difference_that_may_be_none_is_named_neither(written: Write) -> None:
@@ -167,8 +167,8 @@ def test_a_difference_that_may_be_none_is_named_neither(written: Write) -> None:
     rows[1][0] = cell(1, 0, 0.0)
     html = written(rows, [case(number) for number in range(20)])
     changes = re.findall(r'<span class="change ([\w-]+)">([^<]+)</span>', html)
-    assert ("is-open", "−5.0 %") in changes
-    assert {look for look, text in changes if text.endswith("%")} == {"is-open"}
+    assert ("is-open", "−5.0 points") in changes
+    assert {look for look, text in changes if text.endswith("points")} == {"is-open"}
 
 
 def test_the_baseline_comes_first_and_is_marked(written: Write) -> None:

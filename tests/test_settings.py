@@ -88,9 +88,6 @@ def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("colour = 'red'\n", "colour"),
-        ("[retrieval]\nkk = 3\n", "retrieval.kk"),
-        ("[retreival]\nk = 3\n", "retreival"),
         ("[retrieval]\nk = 0\n", "retrieval.k"),
         ("[retrieval]\nk = true\n", "retrieval.k"),
         ("[retrieval]\ndense_weight = 1.5\n", "retrieval.dense_weight"),
@@ -108,9 +105,25 @@ def test_a_file_with_an_unusable_setting_names_it(text: str, named: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("colour = 'red'\n", "Unknown setting `colour`."),
+        ("temperature = 1\n", "Unknown setting `temperature` (did you mean `decoding.temperature`?)."),
+        ("[retrieval]\ncandidate = 3\n", "`retrieval.candidate` (did you mean `retrieval.candidates`?)."),
+        ("[retreival]\nk = 3\n", "`retreival` (did you mean `retrieval`?)."),
+    ],
+)
+def test_the_closest_name_is_proposed_for_an_unknown_setting(text: str, problem: str) -> None:
+    write_config(text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert caught.value.message.endswith(problem)
+    assert "ragsmith.toml" in caught.value.fix
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "named"),
     [
-        ("RAGSMITH_RETRIEVAL__KK", "3", "retrieval.kk"),
         ("RAGSMITH_RETRIEVAL__K", "many", "retrieval.k"),
         ("RAGSMITH_PORT", "-1", "port"),
         ("RAGSMITH_DECODING__TEMPERATURE", "2.1", "decoding.temperature"),

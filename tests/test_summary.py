@@ -255,7 +255,9 @@ def test_a_figure_is_told_in_its_unit(name: str, value: float | None, text: str)
     assert format_metric(BY_NAME[name], value) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.021, "+2.1 %"), (-0.021, "−2.1 %"), (0.0, "±0.0 %")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.021, "+2.1 points"), (-0.021, "−2.1 points"), (0.0, "±0.0 points")]
+)
 def test_a_change_is_told_with_its_sign(value: float, text: str) -> None:
     estimate = Estimate(value, value - 0.01, value + 0.01, 5)
     assert format_change(BY_NAME["f1"], estimate) == text

@@ -108,7 +108,7 @@ def test_every_recipe_that_ships_can_be_read(name: str) -> None:
         ("rank = 8", "rank = 0", "lora.rank: Input should be greater than or equal to 1"),
         ("learning_rate = 2e-4", "learning_rate = -1", "stages.0.learning_rate: Input should be greater than 0"),
         ('task = "reader"', 'task = "writer"', "task: Input should be 'reader'"),
-        ("seed = 3", "sead = 3", "sead: Extra inputs are not permitted"),
+        ("seed = 3", "sead = 3", "unknown setting `sead` (did you mean `seed`?)"),
         ('name = "prose", rows = 12', 'name = "prose", rows = "all"', "stages.0.sources.0.rows: Input should be"),
         ('name = "settle"', 'name = "cloze"', "stages: Value error, stage names must be unique"),
         ('name = "settle"', 'name = "validation"', "stages: Value error, stage names must be unique"),

@@ -76,7 +76,7 @@ def test_what_a_person_writes(text: str, name: str, changes: dict[str, Any]) -> 
     [
         ("x: longer", "'longer' in the variant 'x: longer' must have the form SETTING=VALUE."),
         ("openai:gpt", "'openai:gpt' in the variant 'openai:gpt' must have the form SETTING=VALUE."),
-        ("x: prompt='answer", "has an unclosed quote."),
+        ("x: prompt='answer", 'A quote in the variant "x: prompt=\'answer" is not closed.'),
         ("x: =5", "cannot change ''."),
         ("x: retrieval=5", "cannot change 'retrieval'."),
         ("x: retrieval.=5", "cannot change 'retrieval.'."),
@@ -96,6 +96,12 @@ def test_what_is_malformed_or_not_changeable_is_refused_in_a_sentence(text: str,
     assert "\n" not in caught.value.message
     assert caught.value.message.endswith(".")
     assert caught.value.fix
+
+
+def test_the_closest_setting_is_proposed_for_one_that_cannot_be_changed() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_variant("warm: temperature=0.7")
+    assert caught.value.fix.startswith("Did you mean `decoding.temperature`?")
 
 
 @given(text=st.one_of(ANY_TEXT, TYPED, TYPED.map("x: {}".format)))

@@ -25,6 +25,7 @@ from rag.evaluation.dataset_store import (
     keep_cases,
     retry_conflicts,
 )
+from rag.tracing.figures import counted
 
 TAG = "candidate"
 # Words of a sentence for a question; shorter ones say too little, longer ones too much.
@@ -138,7 +139,7 @@ class CandidateStore:
             DatasetError: One of them is not undecided; then nothing changes.
         """
         chosen = self._chosen(dataset, ids)
-        default = f"accepted {len(chosen)} candidate{'' if len(chosen) == 1 else 's'}"
+        default = f"accepted {counted(len(chosen), 'candidate')}"
         added = self._datasets.add(dataset, chosen, by=by, message=message or default)
         # After a crash in between, they can be accepted again without effect.
         self._set(dataset, chosen, "accepted")

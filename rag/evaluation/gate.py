@@ -14,9 +14,10 @@ from typing import Literal
 
 from rag.errors import SettingsError
 from rag.evaluation.metric_definitions import BY_NAME, METRICS, Metric
-from rag.evaluation.metric_formatting import format_metric
+from rag.evaluation.metric_formatting import format_difference, format_metric, join_ends
 from rag.evaluation.statistics import CONFIDENCE, Estimate
 from rag.evaluation.summary import Columns, change, common_cases
+from rag.tracing.figures import counted
 
 State = Literal["worse", "not worse", "unsure", "no figure"]
 
@@ -164,16 +165,16 @@ def least_cases(confidence: float) -> int:
 
 
 def _movement(metric: Metric, before: float, after: float, moved: Estimate, confidence: float) -> str:
-    """``F1 fell from 81.3 % to 73.0 %, by 8.3 % (95 % interval 5.2 % to 11.4 %)``."""
+    """``F1 fell from 81.3 % to 73.0 %, by 8.3 points (95 % interval 5.2 to 11.4 points)``."""
     if moved.low == moved.high == 0:
         return f"{metric.title} stayed at {format_metric(metric, before)}"
     fell = moved.value < 0
     low, high = (-moved.high, -moved.low) if fell else (moved.low, moved.high)
-    values = (before, after, abs(moved.value), low, high)
-    start, end, size, least, most = (format_metric(metric, value) for value in values)
+    start, end = format_metric(metric, before), format_metric(metric, after)
+    size, least, most = (format_difference(metric, value) for value in (abs(moved.value), low, high))
     return (
         f"{metric.title} {'fell' if fell else 'rose'} from {start} to {end}, by {size} "
-        f"({100 * confidence:.3g} % interval {least} to {most})"
+        f"({100 * confidence:.3g} % interval {join_ends(least, most)})"
     )
 
 
@@ -248,13 +249,11 @@ def _assessment(state: State, metric: Metric, margin: Margin, before: Estimate) 
     if not margin.margin:
         return result
     if not margin.relative:
-        return f"{result} by more than the allowed {format_metric(metric, margin.margin)}"
-    allowed = format_metric(metric, margin.margin * before.value)
+        return f"{result} by more than the allowed {format_difference(metric, margin.margin)}"
+    allowed = format_difference(metric, margin.margin * before.value)
     return f"{result} by more than the allowed {100 * margin.margin:g} % of the baseline ({allowed})"
 
 
 def _case_count(cases: int, of: int, confidence: float) -> str:
-    counted = f"{cases} {'case' if cases == 1 else 'cases'}"
-    if cases < of:
-        counted = f"{cases} of the baseline's {of} cases"
-    return counted if cases >= least_cases(confidence) else f"{counted}, too few for a reliable interval"
+    count = counted(cases, "case") if cases >= of else f"{cases:,} of the baseline's {counted(of, 'case')}"
+    return count if cases >= least_cases(confidence) else f"{count}, too few for a reliable interval"

@@ -34,12 +34,31 @@ def format_interval(metric: Metric, estimate: Estimate | None) -> str:
     return f"{format_metric(metric, estimate.low)} to {format_metric(metric, estimate.high)}"
 
 
+def format_difference(metric: Metric, value: float) -> str:
+    """Format a difference of values: ``2.1 points`` between shares, else in the unit of the metric."""
+    formatted = format_metric(metric, value)
+    return formatted.replace(" %", " points") if metric.unit == "share" else formatted
+
+
 def format_change(metric: Metric, estimate: Estimate | None) -> str:
-    """Format a difference: ``+2.1 %``, ``−12 ms``; empty for None."""
+    """Format a change: ``+2.1 points``, ``−12 ms``; empty for None."""
     if estimate is None:
         return ""
     sign = "−" if estimate.value < 0 else "+" if estimate.value > 0 else "±"
-    return sign + format_metric(metric, abs(estimate.value))
+    return sign + format_difference(metric, abs(estimate.value))
+
+
+def format_change_interval(metric: Metric, estimate: Estimate | None) -> str:
+    """Format the interval of a change: ``−5.2 to 11.4 points``, ``−12 ms to 9 ms``; empty for None."""
+    if estimate is None:
+        return ""
+    ends = (format_difference(metric, end) for end in (estimate.low, estimate.high))
+    return join_ends(*ends)
+
+
+def join_ends(low: str, high: str) -> str:
+    """Join the ends of the interval of a difference, with the word "points" only once."""
+    return f"{low.removesuffix(' points')} to {high}"
 
 
 def is_better(metric: Metric, estimate: Estimate | None) -> bool | None:

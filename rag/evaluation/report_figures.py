@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from rag.evaluation.charts import Bar, Drawing, Line, draw_cumulative, draw_intervals
 from rag.evaluation.metric_definitions import BY_NAME, Group, Metric
-from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
+from rag.evaluation.metric_formatting import (
+    format_change,
+    format_difference,
+    format_interval,
+    format_metric,
+    is_better,
+    join_ends,
+)
 from rag.evaluation.summary import Figure, Summary, VariantSummary
 
 GROUPS: Mapping[Group, str] = {
@@ -167,7 +174,8 @@ def _cell(metric: Metric, figure: Figure, *, with_n: bool) -> FigureCell:
     if change is None:
         return FigureCell(value, interval, n)
     look, verdict = LOOKS[is_better(metric, change)]
-    ends = " to ".join(_signed(metric, end) for end in (change.low, change.high))
+    # The change above the interval names the unit; the columns are narrow.
+    ends = join_ends(*(_signed(metric, end) for end in (change.low, change.high))).removesuffix(" points")
     return FigureCell(value, interval, n, format_change(metric, change), ends, look, verdict)
 
 
@@ -188,7 +196,7 @@ def _same_n(summary: Summary, metric: Metric) -> int | None:
 
 
 def _signed(metric: Metric, value: float) -> str:
-    return ("−" if value < 0 else "+" if value > 0 else "") + format_metric(metric, abs(value))
+    return ("−" if value < 0 else "+" if value > 0 else "") + format_difference(metric, abs(value))
 
 
 def _formatter(metric: Metric) -> Callable[[float], str]:

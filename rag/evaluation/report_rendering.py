@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.redaction import redact
+from rag.tracing.figures import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,7 +32,7 @@ def escaping_templates(folder: Path, finalize: Callable[[object], object]) -> En
     """Return the templates of a folder, which escape every value after ``finalize`` and refuse missing ones."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,
@@ -39,6 +40,8 @@ def escaping_templates(folder: Path, finalize: Callable[[object], object]) -> En
         lstrip_blocks=True,
         finalize=finalize,
     )
+    environment.globals["counted"] = counted
+    return environment
 
 
 def printable(value: object) -> object:

@@ -161,7 +161,6 @@ def _report(summary: Summary, verdict: Verdict | None, gathered: _Gathered) -> I
             variants=compared_variants(summary),
             tables=figure_tables(summary),
             plots=plots(summary, gathered.latencies),
-            cases=_cases,
             kinds=kinds,
             answered=sum(kind.found for kind in kinds),
             shown=sum(kind.shown for kind in kinds),
@@ -172,7 +171,3 @@ def _report(summary: Summary, verdict: Verdict | None, gathered: _Gathered) -> I
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _cases(count: int) -> str:
-    return f"{count:,} case{'' if count == 1 else 's'}"

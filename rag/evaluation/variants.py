@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from prompts import PromptSettings
+from prompts.validation import closest, field_names, unknown_name
 from rag.errors import SettingsError
 from rag.models.chat_models import check_model_name
 from rag.settings import Settings
@@ -68,20 +69,10 @@ def parse_variant(text: str) -> Variant:
     """
     named = _NAMED.fullmatch(text)
     name, rest = (named["name"].strip(), named["rest"] or "") if named else ("", text)
-    try:
-        words = shlex.split(rest)
-    except ValueError as error:
-        raise SettingsError(f"The variant {text!r} has an unclosed quote.", fix="Close it.") from error
-    changes: dict[str, JsonValue] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise SettingsError(
-                f"{word!r} in the variant {text!r} must have the form SETTING=VALUE.",
-                fix="Write `NAME: SETTING=VALUE …`, such as `longer: prompt=answer@2 retrieval.k=8`.",
-            )
-        _check_name(key)
-        changes[key] = _value(value)
+    where = f"the variant {text!r}"
+    words = _words(rest, where)
+    form = "Write `NAME: SETTING=VALUE …`, such as `longer: prompt=answer@2 retrieval.k=8`."
+    changes = _changes(words, where, form)
     try:
         return Variant(name=name or " ".join(words) or "baseline", changes=changes)
     except ValidationError as error:
@@ -89,6 +80,38 @@ def parse_variant(text: str) -> Variant:
             f"The name of the variant {text!r} is invalid: {error.errors()[0]['msg']}.",
             fix="Use a short name: `NAME: SETTING=VALUE …`.",
         ) from error
+
+
+def parse_changes(text: str, where: str) -> dict[str, JsonValue]:
+    """Parse ``SETTING=VALUE SETTING=VALUE``; see ``parse_variant``.
+
+    Args:
+        where: What has the text, for messages.
+
+    Raises:
+        SettingsError: The text is malformed, or names a setting that a variant cannot change.
+    """
+    return _changes(
+        _words(text, where), where, "Write `SETTING=VALUE …`, such as `retrieval.k=8 answer.style=brief`."
+    )
+
+
+def _words(text: str, where: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise SettingsError(f"A quote in {where} is not closed.", fix="Close it.") from error
+
+
+def _changes(words: Sequence[str], where: str, form: str) -> dict[str, JsonValue]:
+    changes: dict[str, JsonValue] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise SettingsError(f"{word!r} in {where} must have the form SETTING=VALUE.", fix=form)
+        _check_name(key)
+        changes[key] = _value(value)
+    return changes
 
 
 def with_changes(settings: Settings, changes: Mapping[str, JsonValue]) -> Settings:
@@ -107,8 +130,10 @@ def with_changes(settings: Settings, changes: Mapping[str, JsonValue]) -> Settin
         current: BaseModel = getattr(settings, section) if section else settings
         for field in values:
             if field not in type(current).model_fields:
-                known = ", ".join(type(current).model_fields)
-                raise SettingsError(f"There is no setting {section}.{field}.", fix=f"Use one of: {known}.")
+                known = tuple(f"{section}.{one}" for one in type(current).model_fields)
+                name = f"{section}.{field}"
+                problem = unknown_name(name, closest(name, known), "setting")
+                raise SettingsError(f"U{problem[1:]}.", fix=f"Use one of: {', '.join(known)}.")
         if not section:
             if wrong := [field for field, value in values.items() if not isinstance(value, str)]:
                 raise SettingsError(
@@ -144,11 +169,15 @@ def with_prompt(settings: Settings, wanted: PromptSettings) -> Settings:
 
 def _check_name(name: str) -> None:
     section, _, field = name.partition(".")
-    if name not in FIELDS and not (section in SECTIONS and field):
-        raise SettingsError(
-            f"A variant cannot change {name!r}.",
-            fix=f"It can change {', '.join(FIELDS)}, and the settings of {', '.join(SECTIONS)}.",
-        )
+    if name in FIELDS or (section in SECTIONS and field):
+        return
+    known = (*FIELDS, *(one for one in field_names(Settings) if one.partition(".")[0] in SECTIONS))
+    near = closest(name, known)
+    raise SettingsError(
+        f"A variant cannot change {name!r}.",
+        fix=f"{f'Did you mean `{near}`? ' if near else ''}It can change {', '.join(FIELDS)}, and the settings of "
+        f"{', '.join(SECTIONS)}.",
+    )
 
 
 def _value(text: str) -> JsonValue:

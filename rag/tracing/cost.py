@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from prompts.validation import first_problem
 from rag.errors import SettingsError
 from rag.settings import CostSettings, Section
 from rag.types import Usage
@@ -108,10 +109,8 @@ def load_prices(settings: CostSettings) -> PriceList:
     try:
         prices = PriceList.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"The price list {path} is invalid: {place}: {first['msg']}.",
+            f"The price list {path} is invalid: {first_problem(error, PriceList, 'entry')}.",
             fix="Correct that entry; rag/tracing/prices.toml is an example.",
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Formatting of time, cost, tokens and place, for the page, reports and the terminal."""
+"""Formatting of time, cost, tokens, numbers and place, for the page, reports and the terminal."""
 
 from __future__ import annotations
 
@@ -46,6 +46,11 @@ def format_tokens(read: int | None, written: int | None, *, split: bool = False)
     if split:
         return " + ".join("?" if count is None else f"{count:,}" for count in (read, written)) + " tok"
     return f"{(read or 0) + (written or 0):,} tok"
+
+
+def counted(number: int, thing: str) -> str:
+    """Format a number of things: ``1 file``, ``1,200 files``."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def format_place(name: str, page: int | None) -> str:

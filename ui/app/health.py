@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rag.errors import RagsmithError
 from rag.redaction import redact
 from rag.settings import Settings
+from rag.tracing.figures import counted
 from ui.app.stores import SAMPLE_CORPUS
 
 if TYPE_CHECKING:
@@ -47,21 +48,27 @@ class HealthCheck:
         self._releases = releases
         self._tracking = tracking
 
-    def check(self) -> Health:
-        """Return which parts work."""
+    def check(self, corpus: str = "") -> Health:
+        """Return which parts work.
+
+        Args:
+            corpus: The corpus whose index is checked; empty for the one in the settings.
+        """
         settings, stores = self._settings, self._stores
+        name = corpus or settings.corpus
         notices: list[str] = []
-        index, index_ok = settings.corpus, False
+        index, index_ok = name, False
         model, model_ok = settings.model, False
         with _noting(notices):
             corpora, encoder = stores.corpora, stores.encoder
             with _noting(notices):
-                count = stores.index().passage_count()
+                found = stores.index(name)
+                count = found.passage_count()
                 if encoder.notice:
                     notices.append(encoder.notice)
-                self._releases.pipeline()
-                index_ok = count > 0 and stores.index().state.ok
-                index = f"{settings.corpus}: {count:,} passages"
+                self._releases.pipeline(name)
+                index_ok = count > 0 and found.state.ok
+                index = f"{name}: {counted(count, 'passage')}"
                 model, model_ok = f"{settings.model} · {encoder.runtime}", True
             notices.extend(corpora.notices())
         tracked = self._tracking.tracker.status

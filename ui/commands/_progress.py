@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from ui.commands._terminal_text import counted, note
+from rag.tracing.figures import counted
+from ui.commands._terminal_text import note
 
 if TYPE_CHECKING:
     from rag.indexing.ingestion import IngestProgress

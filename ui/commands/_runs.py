@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.tracing.figures import counted
 from ui.commands._console import open_console
 from ui.commands._progress import clock, shown_progress
-from ui.commands._terminal_text import counted, note, one_line
+from ui.commands._terminal_text import note, one_line
 
 if TYPE_CHECKING:
     from rag.evaluation.metric_definitions import Metric

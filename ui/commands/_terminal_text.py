@@ -59,8 +59,3 @@ def moment(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:
 def note(text: str) -> None:
     """Print a line on stderr that is not part of the result."""
     click.echo(visible(text), err=True)
-
-
-def counted(number: int, thing: str) -> str:
-    """Return ``1 file`` or ``1,200 files``."""
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"

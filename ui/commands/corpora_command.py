@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from rag.tracing.figures import counted
 from ui.commands._app import command_app, prepare_encoder
 from ui.commands._console import print_table
-from ui.commands._terminal_text import counted, print_json
+from ui.commands._terminal_text import print_json
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.tracing.figures import counted
 from ui.app.proposing import propose_cases
 from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import print_table
 from ui.commands._signed import Signature, signed
-from ui.commands._terminal_text import counted, moment, note, one_line, print_json, unpaired
+from ui.commands._terminal_text import moment, note, one_line, print_json, unpaired
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:

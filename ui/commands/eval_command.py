@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.tracing.figures import counted
 from ui.commands._app import command_app
 from ui.commands._console import print_table
 from ui.commands._runs import chosen_run, json_option, print_summary, summary_as_json, which, work
-from ui.commands._terminal_text import counted, moment, note, one_line, print_json
+from ui.commands._terminal_text import moment, note, one_line, print_json
 from ui.commands.eval_compare_command import compare, gate, pairs, report
 from ui.commands.eval_reading_command import reading
 from ui.context import Context, pass_context

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.tracing.figures import counted
 from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._runs import change_cell, chosen_run, json_option, which
@@ -90,7 +91,7 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
         return
     click.echo(
         f"{one_line(one.name)} against {one_line(other.name)}: {tally.wins:,} better, {tally.losses:,} worse, "
-        f"{tally.ties:,} ties, {tally.errors:,} judge errors"
+        f"{counted(tally.ties, 'tie')}, {counted(tally.errors, 'judge error')}"
     )
     if rate := tally.win_rate:
         click.echo(
@@ -209,7 +210,7 @@ def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
 def _print(first: Side, second: Side, compared: Comparison, confidence: float) -> None:
     from rich.table import Table
 
-    from rag.evaluation.metric_formatting import format_interval, format_metric
+    from rag.evaluation.metric_formatting import format_change_interval, format_metric
     from rag.evaluation.summary import change, metrics_of
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -223,7 +224,7 @@ def _print(first: Side, second: Side, compared: Comparison, confidence: float) -
             measure.title,
             *(format_metric(measure, estimate.value if estimate else None) for estimate in estimates),
             change_cell(measure, moved),
-            format_interval(measure, moved),
+            format_change_interval(measure, moved),
             f"{moved.n:,}" if moved else "",
         )
     open_console().print(table)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.tracing.figures import counted
 from ui.commands._app import command_app, prepare_encoder
 from ui.commands._console import open_console
 from ui.commands._progress import ingest_progress
-from ui.commands._terminal_text import counted, note, one_line, print_json
+from ui.commands._terminal_text import note, one_line, print_json
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:

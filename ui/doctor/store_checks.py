@@ -68,6 +68,7 @@ def check_index(settings: Settings) -> Check:
     from rag.encoders.encoder_files import locate_model
     from rag.errors import EncoderError
     from rag.indexing.corpora import fingerprint_of, stored_states
+    from rag.tracing.figures import counted
 
     with _stores(settings) as stores:
         try:
@@ -79,7 +80,7 @@ def check_index(settings: Settings) -> Check:
     notices = [state.notice(name) for name, state in states.items() if not state.ok]
     if notices:
         return Check("index", False, " ".join(notices))
-    counts = ", ".join(f"{name}: {state.passages:,} passages" for name, state in states.items())
+    counts = ", ".join(f"{name}: {counted(state.passages, 'passage')}" for name, state in states.items())
     return Check("index", True, counts or "no corpus yet")
 
 

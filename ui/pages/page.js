@@ -251,6 +251,15 @@
       if (label && message.getAttribute("aria-label") !== label) message.setAttribute("aria-label", label);
     });
   }
+  // A cited sentence below the fold of its card is scrolled to, once.
+  function reveal() {
+    document.querySelectorAll("#sources .rs-passage:not([data-shown])").forEach((passage) => {
+      passage.dataset.shown = "";
+      const mark = passage.querySelector("mark");
+      if (mark) passage.scrollTop = mark.getBoundingClientRect().top - passage.getBoundingClientRect().top - 40;
+    });
+  }
+  new MutationObserver(reveal).observe(document.documentElement, { subtree: true, childList: true });
   new MutationObserver(relabel).observe(document.documentElement, {
     subtree: true,
     childList: true,

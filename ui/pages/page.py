@@ -9,12 +9,13 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from rag.errors import LoadError
-from ui.pages.chat.chat_layout import build_bridge
+from rag.evaluation.report_rendering import shortened
+from ui.pages.chat.chat_layout import LINKED, build_bridge
 from ui.pages.chat.chat_tab import chat_tab
 from ui.pages.evaluate.evaluate_tab import EvaluateTab
 from ui.pages.health_strip import notices_html, strip_html
 from ui.pages.html_component import html_component
-from ui.pages.page_events import QUIET, show_errors
+from ui.pages.page_events import QUIET, as_text, show_errors, show_warning
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
 from ui.pages.uploads import check_references
@@ -40,7 +41,7 @@ class Page(gr.Blocks):  # type: ignore[misc]
         try:
             check_references(inputs, Path(get_upload_folder()))
         except LoadError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(as_text(str(error)), print_exception=False) from error
         return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
 
 
@@ -62,7 +63,7 @@ def build_page(app: App) -> Page:
         bridge = build_bridge()
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab(TABS["chat"], id="chat"):
-                question = chat_tab(page, bridge, settings, stores, releases)
+                chat = chat_tab(page, bridge, settings, stores, releases)
             with gr.Tab(TABS["prompts"], id="prompts") as prompts:
                 prompts_tab = PromptsTab(settings, stores, models, releases, evaluations)
             with gr.Tab(TABS["traces"], id="traces") as traces:
@@ -71,19 +72,29 @@ def build_page(app: App) -> Page:
                 evaluate_tab = EvaluateTab(settings, stores, models, releases, evaluations)
         prompts_tab.wire(page, tabs, prompts, bridge)
         traces_tab.wire(page, tabs, traces, bridge)
-        evaluate_tab.wire(page, tabs, evaluate, bridge, question)
-        _keep_fresh(app.health, page, [strip, notices])
+        evaluate_tab.wire(page, tabs, evaluate, bridge, chat.question)
+        page.load(check_tab, None, None, **QUIET)
+        _keep_fresh(app.health, page, chat.corpus, [strip, notices])
     # A slow answer must not delay the events of other people and tabs.
     page.queue(default_concurrency_limit=32)
     return page
 
 
-def _keep_fresh(health: HealthCheck, page: gr.Blocks, shown: list[Any]) -> None:
+@show_errors
+def check_tab(request: gr.Request) -> None:
+    """Warn of an address that names a tab that the page does not have."""
+    tab = request.query_params.get("tab", "")
+    if tab and tab not in (*TABS, *LINKED):
+        show_warning(f"The page has no tab {shortened(tab, 40)!r}: the link may be out of date.")
+
+
+def _keep_fresh(health: HealthCheck, page: gr.Blocks, corpus: Any, shown: list[Any]) -> None:
     @show_errors
-    def look() -> tuple[str, str]:
-        now = health.check()
+    def look(asked: str | None) -> tuple[str, str]:
+        now = health.check(asked or "")
         return strip_html(now), notices_html(now)
 
     timer = gr.Timer(REFRESH_S)
-    timer.tick(look, None, shown, **QUIET)
-    page.load(look, None, shown, **QUIET)
+    # One at a time and in order: an earlier check that ended later would show the corpus before.
+    for event in (timer.tick, page.load, corpus.change):
+        event(look, corpus, shown, concurrency_id="health", concurrency_limit=1, **QUIET)

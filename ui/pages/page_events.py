@@ -49,10 +49,24 @@ repeats the properties that stay.
 """
 
 
+def as_text(message: str) -> str:
+    """Return a message for Gradio, which would render the HTML of a link or a file's name that it quotes."""
+    return escape(message, quote=False)
+
+
+def show_info(message: str, seconds: float = 10) -> None:
+    """Show a message that something has been done."""
+    gr.Info(as_text(message), title="", duration=seconds)
+
+
+def show_warning(message: str) -> None:
+    """Show a message that something is wrong or was not done."""
+    gr.Warning(as_text(message), title="")
+
+
 def warn(error: Exception) -> None:
     """Show an error as a warning of one sentence."""
-    # Gradio renders HTML in a warning, and a message may quote a link or a file's name.
-    gr.Warning(escape(error_message(error), quote=False), title="")
+    show_warning(error_message(error))
 
 
 def error_message(error: Exception) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ _DOUBTS = re.compile(f"(?:({_DOUBT}|%E2%B8%A8)|{_SURE}|%E2%B8%A9)")
 _PIECES = re.compile(f"(<[^>]*>|[{_DOUBT}{_SURE}])")
 # Sentences that are tried one by one where the signs of all of them would change the Markdown.
 _MOST_TRIED = 20
+_LINE_SIGNS = "#>*+-| \t\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +108,14 @@ def underlined(
     spans: Sequence[tuple[int, int]],
     doubtful: Sequence[tuple[int, int]],
     rendered: Callable[[str], str],
+    around: tuple[str, str] = ('<span class="rs-doubt" title="Not supported by the sources">', "</span>"),
 ) -> tuple[Markup, tuple[tuple[int, int], ...]]:
     """Render a text with its spans marked and its doubtful sentences underlined.
 
     Args:
         spans, doubtful: Offsets of the first character and one past the last, ascending, without overlap.
         rendered: Renders the text with signs in it as safe HTML.
+        around: The tags around the text of a doubtful sentence.
 
     Returns:
         The HTML, and the sentences that could not be underlined, because a sign would change the meaning of the
@@ -129,7 +132,7 @@ def underlined(
     if not fits(chosen):
         chosen = tuple(span for span in doubtful[:_MOST_TRIED] if fits((span,)))
         chosen = chosen if fits(chosen) else ()
-    html = _underlined(shown_marks(rendered(_signed(text, spans, chosen))))
+    html = _underlined(shown_marks(rendered(_signed(text, spans, chosen))), around)
     left = tuple(span for span in doubtful if span not in chosen)
     return Markup(html), left  # noqa: S704 - safe by the contract of ``rendered``
 
@@ -151,8 +154,8 @@ def _signed(text: str, spans: Sequence[tuple[int, int]], doubtful: Sequence[tupl
     return "".join((*parts, _clean(text[last:])))
 
 
-def _underlined(html: str) -> str:
-    """Underline the text between two signs, across the tags between them."""
+def _underlined(html: str, around: tuple[str, str]) -> str:
+    """Put tags around the text between two signs, but not around the tags between them."""
     parts: list[str] = []
     doubted = False
     for piece in _PIECES.split(html):
@@ -164,7 +167,7 @@ def _underlined(html: str) -> str:
                 doubted = sign[1] is not None
             parts.append(_DOUBTS.sub("", piece))
         elif doubted and piece.strip():
-            parts += ('<span class="rs-doubt" title="Not supported by the sources">', piece, "</span>")
+            parts += (around[0], piece, around[1])
         else:
             parts.append(piece)
     return "".join(parts)
@@ -181,6 +184,24 @@ def markdown(text: str, resolve: Resolve) -> str:
     rendered: str = _parser().render(visible(text), {"resolve": resolve})
     # Again, for characters that were entities in the text.
     return visible(rendered).strip().replace("\n", " ")
+
+
+def passage_html(text: str, start: int, end: int, *, formatted: bool) -> Markup:
+    """Render a passage with the characters from ``start`` to ``end`` marked; nothing where they are equal.
+
+    Args:
+        formatted: Whether the passage is Markdown. Where its markup would not survive the mark, it stays plain.
+    """
+    if formatted:
+        # The signs of a heading, a list or a row of a table must stay at the beginning of their line.
+        marked = text[start:end].strip(_LINE_SIGNS)
+        first = text.find(marked, start) if marked else start
+        span = [(first, first + len(marked))] if marked else []
+        html, left = underlined(text, (), span, partial(markdown, resolve=lambda _: None), ("<mark>", "</mark>"))
+        if not left:
+            return html
+    parts = {"before": text[:start], "marked": text[start:end], "after": text[end:]}
+    return Markup(fragment("page_passage.html.jinja", **parts))  # noqa: S704 - the template escapes
 
 
 def citation(number: int, resolve: Resolve) -> str:

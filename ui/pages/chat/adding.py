@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from rag.tracing.figures import format_seconds
+from rag.tracing.figures import counted, format_seconds
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.page_events import QUIET, Updates, error_message, in_thread, warn
+from ui.pages.page_events import QUIET, Updates, error_message, in_thread, show_warning, warn
 from ui.pages.safe_markup import fragment, note
 from ui.pages.uploads import check_folder, keep_uploads
 
@@ -126,7 +126,7 @@ class Adding:
 
     async def _begin(self, corpus: str, paths: Sequence[Path], shown: str) -> Updates:
         if self._job is not None and self._job.running:
-            gr.Warning("Documents are being added already: wait for that, or stop it.", title="")
+            show_warning("Documents are being added already: wait for that, or stop it.")
             yield gr.skip()
             return
         self._job = Job(self._stores, corpus, paths)
@@ -161,7 +161,7 @@ def progress_html(progress: IngestProgress | None) -> str:
     """Render the progress of an ingestion."""
     parts = ["Starting …"]
     if progress is not None:
-        parts = [f"{progress.files_done:,} of {progress.files_total:,} files"]
+        parts = [f"{progress.files_done:,} of {counted(progress.files_total, 'file')}"]
         if progress.passages:
             parts.append(f"{progress.passages_per_s:.0f} passages/s")
         if progress.seconds_left is not None:
@@ -180,16 +180,16 @@ def outcome_html(job: Job, shown: str) -> str:
     report = job.report
     if report is None:
         return ""
-    counted = (
+    outcomes = (
         ("added", report.added),
         ("changed", report.changed),
         ("unchanged", report.unchanged),
         ("removed", report.deleted),
         ("of unknown format", report.skipped),
     )
-    files = ", ".join(f"{number:,} {word}" for word, number in counted if number) or "nothing to do"
+    files = ", ".join(f"{number:,} {word}" for word, number in outcomes if number) or "nothing to do"
     head = "Stopped: what was added stays. " if report.stopped else ""
-    line = f"{head}{files} · {report.passages:,} passages in {format_seconds(report.seconds)}"
+    line = f"{head}{files} · {counted(report.passages, 'passage')} in {format_seconds(report.seconds)}"
     return fragment(
         "chat_outcome.html.jinja",
         line=line,

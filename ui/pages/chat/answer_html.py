@@ -11,7 +11,7 @@ from pathlib import PurePath
 from urllib.parse import urlencode
 
 from rag.evaluation.report_rendering import shortened
-from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
+from rag.tracing.figures import counted, format_cost, format_place, format_seconds, format_tokens
 from rag.types import Answer, Citation, Hit, Passage, Step
 from ui.pages.safe_markup import (
     Reference,
@@ -88,10 +88,12 @@ def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
     if model != _READER:
         return False
     quoted = [hits[number - 1] for number in markers(text) if 1 <= number <= len(hits)]
-    return not all(
-        PurePath(hit.passage.source.partition("#")[0]).suffix.lower() in _MARKDOWN_SOURCES
-        for hit in quoted or hits
-    )
+    return not all(is_markdown(hit.passage.source) for hit in quoted or hits)
+
+
+def is_markdown(source: str) -> bool:
+    """Whether the text of a source is Markdown."""
+    return PurePath(source.partition("#")[0]).suffix.lower() in _MARKDOWN_SOURCES
 
 
 def question_html(question: str, position: int) -> str:
@@ -113,7 +115,7 @@ def _rendered(resolve: Resolve, verbatim: bool, text: str) -> str:
 def step_line(step: Step, found: int) -> str:
     """Describe the current step."""
     if step == "generate" and found:
-        return f"Writing from {found} {'passage' if found == 1 else 'passages'}"
+        return f"Writing from {counted(found, 'passage')}"
     return _STEPS[step]
 
 

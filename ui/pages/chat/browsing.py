@@ -12,7 +12,7 @@ from ui.app.stores import SAMPLE_CORPUS
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
-from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors
+from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors, show_warning
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -81,11 +81,14 @@ class Browsing:
         parts.chatbot.select(self.show_sources, parts.bridge.current, parts.sources, **QUIET)
 
     @show_errors
-    def load(self, remembered: str | None) -> Updates:
+    def load(self, remembered: str | None, request: gr.Request) -> Updates:
         """Show the conversation of the address or of this tab of the browser, else the most recent one."""
         newest = self._stores.conversations.list(limit=1).conversations
         chosen = remembered or (newest[0].id if newest else "")
         conversation = self._stores.conversations.load(chosen) if chosen else None
+        if conversation is None and request.query_params.get("conversation"):
+            # One that the browser remembers may have been deleted; one that a link names was asked for.
+            show_warning("There is no such conversation: it was deleted, or the link is incomplete.")
         corpus = self._corpus_of(conversation)
         return {**self._show(conversation, corpus), self._parts.corpus: corpus}
 

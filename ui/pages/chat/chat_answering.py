@@ -19,7 +19,7 @@ from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.chat.sources_panel import draft_sources_html, empty_html, sources_html
-from ui.pages.page_events import QUIET, Updates, error_message, in_thread, log, warn
+from ui.pages.page_events import QUIET, Updates, error_message, in_thread, log, show_warning, warn
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -95,7 +95,7 @@ class Answering:
     async def _ask(self, question: str, current: str, corpus: str, replaced: int | None) -> Updates:
         parts = self._parts
         if current in self._running:
-            gr.Warning("This conversation is being answered: wait for it, or stop it.", title="")
+            show_warning("This conversation is being answered: wait for it, or stop it.")
             yield gr.skip()
             return
         try:

@@ -22,8 +22,8 @@ EXAMPLES = (
 _WELCOME = """### Ask your documents
 Every answer names its sources: click a number to see the sentence in its place."""
 
-LINKED = ("prompts", "lab", "evaluate", "retrieval")
-"""Views that an address names by ``tab``."""
+LINKED = ("prompts", "lab", "evaluate", "retrieval", "datasets")
+"""Views that an address names by ``tab``, and that are asked for when the page has loaded."""
 
 
 @dataclass(frozen=True, slots=True)

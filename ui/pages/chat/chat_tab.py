@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ui.pages.chat.adding import Adding
 from ui.pages.chat.browsing import Browsing
 from ui.pages.chat.chat_answering import Answering
-from ui.pages.chat.chat_layout import Bridge, build_chat
+from ui.pages.chat.chat_layout import Bridge, ChatParts, build_chat
 from ui.pages.chat.feedback import FeedbackEvents
 from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.uploads import offers_folders
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ui.app.stores import Stores
 
 
-def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, releases: Releases) -> Any:
+def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, releases: Releases) -> ChatParts:
     """Build the tab inside the blocks that are open.
 
     Args:
@@ -26,7 +26,7 @@ def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, rele
         bridge: The hidden buttons, outside the tab.
 
     Returns:
-        The input box, for other tabs to put a question into.
+        Its components, such as the input box that other tabs put a question into.
     """
     running = RunningAnswers()
     parts = build_chat(bridge, folders=offers_folders(settings))
@@ -34,4 +34,4 @@ def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, rele
     Browsing(settings, stores, releases, running, parts).wire(page)
     FeedbackEvents(stores.conversations, stores.traces, parts).wire()
     Adding(settings, stores, parts).wire(page)
-    return parts.question
+    return parts

@@ -8,7 +8,7 @@ import gradio as gr
 
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.page_events import QUIET, show_errors
+from ui.pages.page_events import QUIET, show_errors, show_info, show_warning
 from ui.pages.safe_markup import fragment
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class FeedbackEvents:
         index = clicked.index[0] if isinstance(clicked.index, list | tuple) else clicked.index
         exchange = view.exchange_at(self._conversations.load(current), index)
         if exchange is None or exchange.answer is None or not exchange.answer.trace_id:
-            gr.Warning("This answer has no trace, so it cannot be rated.", title="")
+            show_warning("This answer has no trace, so it cannot be rated.")
             return {parts.comment_row: gr.Row(visible=False)}
         rating = _THUMBS.get(clicked.liked)
         self._traces.rate(exchange.answer.trace_id, rating)
@@ -68,5 +68,5 @@ class FeedbackEvents:
         """Store the comment with the thumb."""
         trace_id, _, rating = rated.partition(" ")
         self._traces.rate(trace_id, "up" if rating == "up" else "down", comment.strip())
-        gr.Info("The comment is stored with the trace.", title="", duration=3)
+        show_info("The comment is stored with the trace.", seconds=3)
         return gr.Row(visible=False)

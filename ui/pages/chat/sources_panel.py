@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from rag.types import Answer, Citation, Hit, Passage
-from ui.pages.chat.answer_html import citation_url, passage_url, source_label
-from ui.pages.safe_markup import fragment, note
+from ui.pages.chat.answer_html import citation_url, is_markdown, passage_url, source_label
+from ui.pages.safe_markup import fragment, note, passage_html
+
+CITED = ("cited", "The answer cites this passage")
+READ = ("read", "The model read this passage, but the answer does not cite it")
+FOUND = ("found", "The search found this passage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +21,7 @@ class _Source:
     """A passage as the panel shows it.
 
     Attributes:
-        text: The text before the mark, inside it and after it.
-        score: The number beside the name, and its meaning; both empty where there is none.
+        state: What became of the passage, and what that means.
         lost: Whether a cited sentence was not found in the passage.
         scores: Names and values of the scores that ranked it.
     """
@@ -24,8 +29,8 @@ class _Source:
     number: int
     passage: Passage
     href: str
-    text: tuple[str, str, str]
-    score: tuple[str, str]
+    text: Markup
+    state: tuple[str, str]
     scores: tuple[tuple[str, str], ...]
     opened: bool = False
     lost: bool = False
@@ -42,13 +47,17 @@ def sources_html(answer: Answer, min_support: float) -> str:
     Args:
         min_support: Support below which a sentence counts as weakly supported.
     """
+    # Those that do not fit the window of the model are the last ones.
+    finished = answer.status in ("answered", "abstained")
+    read = len(answer.hits) - answer.unread if finished else 0
     if answer.status == "abstained":
-        return _panel("Nearest passages", _hits(answer.hits, first_opened=True))
+        return _panel("Nearest passages", _hits(answer.hits, read, first_opened=True))
     cited = {citation.marker for citation in answer.citations}
+    sources = _hits(answer.hits, read, first_opened=False)
     return _panel(
         "Cited" if answer.citations else "",
         [_cited(citation) for citation in answer.citations],
-        rest=[_hit(number, hit) for number, hit in enumerate(answer.hits, start=1) if number not in cited],
+        rest=[source for source in sources if source.number not in cited],
         weak_support=_weak_support(answer, min_support),
     )
 
@@ -60,7 +69,7 @@ def empty_html() -> str:
 
 def draft_sources_html(hits: Sequence[Hit]) -> str:
     """Render the passages of an answer that is being written."""
-    return _panel("Retrieved", _hits(hits, first_opened=False)) if hits else empty_html()
+    return _panel("Retrieved", _hits(hits, 0, first_opened=False)) if hits else empty_html()
 
 
 def _panel(
@@ -77,15 +86,17 @@ def _weak_support(answer: Answer, min_support: float) -> float | None:
     return answer.support if answer.support < min_support or answer.unsupported_claims else None
 
 
-def _hits(hits: Sequence[Hit], *, first_opened: bool) -> list[_Source]:
-    return [_hit(number, hit, first_opened and number == 1) for number, hit in enumerate(hits, start=1)]
+def _hits(hits: Sequence[Hit], read: int, *, first_opened: bool) -> list[_Source]:
+    return [
+        _hit(number, hit, READ if number <= read else FOUND, first_opened and number == 1)
+        for number, hit in enumerate(hits, start=1)
+    ]
 
 
-def _hit(number: int, hit: Hit, opened: bool = False) -> _Source:
+def _hit(number: int, hit: Hit, state: tuple[str, str], opened: bool = False) -> _Source:
     passage = hit.passage
-    score = ("", "") if hit.dense_score is None else (f"{hit.dense_score:.2f}", "Similarity to the question")
-    text = (passage.text, "", "")
-    return _Source(number, passage, passage_url(passage), text, score, _scores(hit), opened=opened)
+    text = _marked(passage, None, None)
+    return _Source(number, passage, passage_url(passage), text, state, _scores(hit), opened=opened)
 
 
 def _cited(citation: Citation) -> _Source:
@@ -95,21 +106,21 @@ def _cited(citation: Citation) -> _Source:
         passage,
         citation_url(citation),
         _marked(passage, citation.start, citation.end),
-        (f"{citation.support:.2f}", "How well the source supports the sentence, 0 to 1"),
-        _scores(citation.hit),
+        CITED,
+        (("support", f"{citation.support:.2f} of 1"), *_scores(citation.hit)),
         opened=True,
         lost=citation.start is None,
     )
 
 
-def _marked(passage: Passage, start: int | None, end: int | None) -> tuple[str, str, str]:
-    """Split a passage around the part of the cited sentence that lies inside it."""
-    text = passage.text
-    if start is None or end is None:
-        return text, "", ""
-    first = max(start - passage.start, 0)
-    last = min(end - passage.start, len(text))
-    return (text[:first], text[first:last], text[last:]) if first < last else (text, "", "")
+def _marked(passage: Passage, start: int | None, end: int | None) -> Markup:
+    """Render a passage, with the part of the cited sentence that lies inside it marked."""
+    first = last = 0
+    if start is not None and end is not None:
+        first, last = max(start - passage.start, 0), min(end - passage.start, len(passage.text))
+    if first >= last:
+        first = last = 0
+    return passage_html(passage.text, first, last, formatted=is_markdown(passage.source))
 
 
 def _scores(hit: Hit) -> tuple[tuple[str, str], ...]:

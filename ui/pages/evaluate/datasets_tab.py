@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import gradio as gr
 
-from rag.errors import DatasetError
+from rag.errors import DatasetError, RagsmithError
+from rag.tracing.figures import counted
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import cases_view as view
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, in_thread, show_errors, warn
+from ui.pages.page_events import BRIDGED, QUIET, addressed, in_thread, show_errors, show_info, warn
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 Updates = dict[Any, Any]
 
+TAB = "datasets"
 ROWS = 50
 SAVED = "saved"
 """The dataset that a click on an answer adds it to."""
@@ -82,6 +85,7 @@ class CasesTab:
             self._open_case = gr.Button(elem_id="do-open-case")
             self._accept = gr.Button(elem_id="do-accept-case")
             self._reject = gr.Button(elem_id="do-reject-case")
+            self._address = gr.Textbox()
         self._chosen = gr.State("")
         self._start = gr.State(0)
         # The id of the case in the form; an edit keeps it, and the turns before the question.
@@ -111,8 +115,10 @@ class CasesTab:
             bridge: Names what was clicked.
         """
         self._tabs, self._inner = tabs, inner
+        self._address.change(None, self._address, None, js=addressed(TAB), **QUIET)
         listed = [self._list, self._corpus]
-        shown = [*listed, self._cases, self._pager, self._back, self._on, self._chosen, self._start]
+        paged = [self._cases, self._pager, self._back, self._on, self._chosen, self._start, self._address]
+        shown = [*listed, *paged]
         form = self._form
         tab.select(self.listing, self._chosen, listed, **QUIET)
         self._open_dataset.click(self.open, bridge.value, [*shown, *form], js=BRIDGED, **QUIET)
@@ -129,6 +135,7 @@ class CasesTab:
         self._propose.click(self.propose, [self._chosen, self._corpus, self._count], shown, **QUIET)
         self._accept.click(self.accept, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
         self._reject.click(self.reject, [bridge.value, self._chosen, self._start], shown, js=BRIDGED, **QUIET)
+        bridge.links[TAB].click(self.linked, None, [tabs, inner, *shown, *form], **QUIET)
         bridge.case_of_trace.click(self.case_of_trace, bridge.value, None, js=BRIDGED, **QUIET)
 
     @property
@@ -140,6 +147,9 @@ class CasesTab:
     @show_errors
     def listing(self, chosen: str) -> Updates:
         """List the datasets."""
+        return self._listed(chosen)
+
+    def _listed(self, chosen: str) -> Updates:
         return {
             self._list: view.list_html(self._datasets.list(), chosen),
             self._corpus: gr.Dropdown(choices=self._stores.corpus_names(), value=self._settings.corpus),
@@ -148,7 +158,21 @@ class CasesTab:
     @show_errors
     def open(self, name: str) -> Updates:
         """Show a dataset of the list."""
-        return {**self._shown(name), **self._blank(name)}
+        return self._opened(name)
+
+    @show_errors
+    def linked(self, request: gr.Request) -> Any:
+        """Show the dataset that the address of the page names."""
+        if request.query_params.get("tab") != TAB:
+            return gr.skip()
+        front: Updates = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected=TAB)}
+        front |= self._listed("")
+        name = request.query_params.get("dataset", "")
+        try:
+            return front | self._opened(self._datasets.resolve(name).name) if name else front
+        except RagsmithError as error:
+            warn(error)
+            return front
 
     @show_errors
     def back(self, chosen: str, start: int) -> Updates:
@@ -208,7 +232,7 @@ class CasesTab:
             }
         )
         added = self._datasets.add(name, [case], by=login_name(), message=f"case {case.id}")
-        gr.Info(f"{added.version.label} has {added.version.size:,} cases.", title="")
+        show_info(f"{added.version.label} has {counted(added.version.size, 'case')}.")
         return {**self._shown(name), **self._blank(name)}
 
     @show_errors
@@ -217,7 +241,7 @@ class CasesTab:
         if not case_id:
             raise DatasetError("No case is open.", fix="Choose one in the list.")
         version = self._datasets.remove(chosen, [case_id], by=login_name(), message=f"without case {case_id}")
-        gr.Info(f"{version.label} has {version.size:,} cases.", title="")
+        show_info(f"{version.label} has {counted(version.size, 'case')}.")
         return {**self._shown(chosen), **self._blank(chosen)}
 
     @show_errors
@@ -228,7 +252,7 @@ class CasesTab:
         found = self._read(file)
         return {
             self._preview: view.preview_html(found),
-            self._save: gr.Button(f"Import {len(found.cases):,} cases", visible=bool(found.cases)),
+            self._save: gr.Button(f"Import {counted(len(found.cases), 'case')}", visible=bool(found.cases)),
             self._file: file,
             self._name: gr.skip() if not found.cases else gr.Textbox(placeholder=Path(file).stem.lower()),
         }
@@ -243,7 +267,7 @@ class CasesTab:
         version = self._datasets.save(
             wanted, found.cases, by=login_name(), message=f"imported from {Path(file).name}"
         )
-        gr.Info(f"{version.label} has {version.size:,} cases.", title="")
+        show_info(f"{version.label} has {counted(version.size, 'case')}.")
         return {**self._shown(wanted), self._preview: "", self._save: gr.Button(visible=False)}
 
     async def propose(self, chosen: str, corpus: str, count: float) -> Any:
@@ -251,7 +275,7 @@ class CasesTab:
         try:
             name = chosen or "proposed"
             new = await in_thread(self._proposed, name, corpus, int(count))
-            gr.Info(f"{new:,} new candidates for {name}.", title="")
+            show_info(f"{counted(new, 'new candidate')} for {name}.")
             return await in_thread(self._shown, name)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
@@ -277,10 +301,7 @@ class CasesTab:
         trace = self._stores.traces.get(trace_id)
         case = case_of_trace(trace, must_refuse=trace.status == "abstained")
         added = self._datasets.add(SAVED, [case], by=login_name(), message=f"from trace {trace.id[:8]}")
-        gr.Info(
-            f"Added to {added.version.label}. Enter the right answer under Evaluate › Datasets › {SAVED}.",
-            title="",
-        )
+        show_info(f"Added to {added.version.label}. Enter the right answer under Evaluate › Datasets › {SAVED}.")
 
     def _proposed(self, name: str, corpus: str, count: int) -> int:
         from ui.app.proposing import propose_cases
@@ -303,6 +324,9 @@ class CasesTab:
             # Another person has removed it: saving the form adds it again.
             return None
 
+    def _opened(self, name: str) -> Updates:
+        return {**self._shown(name), **self._blank(name)}
+
     def _blank(self, name: str) -> Updates:
         empty = dict.fromkeys(self._form, "")
         return {**empty, self._into: name, self._refuse: False}
@@ -314,13 +338,14 @@ class CasesTab:
         html = view.cases_html(newest, cases, start, waiting) if newest else view.candidates_html(waiting)
         size = newest.size if newest else 0
         return {
-            **self.listing(name),
+            **self._listed(name),
             self._cases: html or note(PICK, "rs-pick"),
             self._pager: gr.Row(visible=size > ROWS),
             self._back: gr.Button(interactive=start > 0),
             self._on: gr.Button(interactive=start + len(cases) < size),
             self._chosen: name,
             self._start: start,
+            self._address: urlencode({"tab": TAB, "dataset": name}) if newest else "",
         }
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlencode
 
 import gradio as gr
 
-from rag.errors import DatasetError
-from rag.settings import SearchMode
+from rag.errors import DatasetError, SettingsError
+from rag.evaluation.report_rendering import shortened
+from rag.settings import MOST_PASSAGES, SearchMode
 from rag.types import Hit
 from ui.app.login_name import login_name
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import retrieval_view as view
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, show_info, warn
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -29,6 +31,35 @@ if TYPE_CHECKING:
 Updates = dict[Any, Any]
 
 HINT = "Ask something to see which passages are found, and why."
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The settings of a search, valid."""
+
+    k: int
+    mode: SearchMode
+    weight: float
+
+    @classmethod
+    def of(cls, k: object, mode: object, weight: object) -> _Wanted:
+        """Check the settings of the form or of an address, where numbers may be texts.
+
+        Raises:
+            SettingsError: One of them is not usable.
+        """
+        known = next((option for option in get_args(SearchMode) if option == mode), None)
+        if known is None:
+            *most, last = get_args(SearchMode)
+            raise SettingsError(f"The mode of a search must be {', '.join(most)} or {last}, not {_quoted(mode)}.")
+        passages, share = _number(k), _number(weight)
+        if not (1 <= passages <= MOST_PASSAGES and passages.is_integer()):
+            raise SettingsError(
+                f"The number of passages must be a whole number from 1 to {MOST_PASSAGES}, not {_quoted(k)}."
+            )
+        if not 0 <= share <= 1:
+            raise SettingsError(f"The weight of the dense search must be from 0 to 1, not {_quoted(weight)}.")
+        return cls(int(passages), known, share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +93,9 @@ class RetrievalTab:
                 self._search = gr.Button("Search", variant="primary", size="sm", scale=0, elem_id="bench-search")
             with gr.Row(elem_id="bench-settings"):
                 self._corpus = gr.Dropdown(label="Corpus", elem_id="bench-corpus", interactive=True)
-                self._k = gr.Number(label="Passages", value=retrieval.k, minimum=1, maximum=100, precision=0)
+                self._k = gr.Number(
+                    label="Passages", value=retrieval.k, minimum=1, maximum=MOST_PASSAGES, precision=0
+                )
                 self._mode = gr.Dropdown(
                     list(get_args(SearchMode)),
                     value=retrieval.mode,
@@ -115,13 +148,16 @@ class RetrievalTab:
         return gr.Dropdown(choices=self._stores.corpus_names(), value=self._settings.corpus)
 
     @show_errors
-    def search(self, question: str, corpus: str | None, k: float, mode: SearchMode, weight: float) -> Updates:
+    def search(self, question: str, corpus: str | None, k: float | None, mode: str, weight: float) -> Updates:
         """Search with these settings."""
         asked = question.strip()
         if not asked:
             return {self._hits: note(HINT, "rs-pick"), self._found: _Found(), self._address: ""}
+        return self._searched(asked, corpus, _Wanted.of(k, mode, weight))
+
+    def _searched(self, asked: str, corpus: str | None, wanted: _Wanted) -> Updates:
         retrieval = self._settings.retrieval.model_copy(
-            update={"k": int(k), "mode": mode, "dense_weight": float(weight)}
+            update={"k": wanted.k, "mode": wanted.mode, "dense_weight": wanted.weight}
         )
         retriever = self._releases.retriever(corpus or "", retrieval)
         began = time.perf_counter()
@@ -130,9 +166,9 @@ class RetrievalTab:
             "tab": "retrieval",
             "q": asked,
             "corpus": corpus or "",
-            "k": int(k),
-            "mode": mode,
-            "weight": weight,
+            "k": wanted.k,
+            "mode": wanted.mode,
+            "weight": wanted.weight,
         }
         return {**self._shown(found), self._address: urlencode(query)}
 
@@ -161,36 +197,55 @@ class RetrievalTab:
         sources = tuple(dict.fromkeys(source_name(passage.name, passage.page) for passage in marked))
         case = Case(id=make_id(found.question), question=found.question, sources=sources)
         added = self._datasets.add(dataset.strip(), [case], by=login_name(), message="from the retrieval bench")
-        gr.Info(
-            f"Added to the dataset {added.version.label}: {escape(', '.join(sources), quote=False)}.", title=""
-        )
+        show_info(f"Added to the dataset {added.version.label}: {', '.join(sources)}.")
 
     @show_errors
     def linked(self, request: gr.Request) -> Any:
         """Repeat the search that the address of the page names."""
         asked = request.query_params
-        if asked.get("tab") != "retrieval" or not asked.get("q"):
+        if asked.get("tab") != "retrieval":
             return gr.skip()
-        settings = self._settings.retrieval
-        corpus = asked.get("corpus") or self._settings.corpus
-        k = int(asked["k"]) if asked.get("k", "").isdecimal() else settings.k
-        mode: SearchMode = next(
-            (option for option in get_args(SearchMode) if option == asked.get("mode")), settings.mode
-        )
-        try:
-            weight = min(max(float(asked.get("weight", settings.dense_weight)), 0.0), 1.0)
-        except ValueError:
-            weight = settings.dense_weight
-        return {
+        question = asked.get("q", "").strip()
+        front: Updates = {
             self._tabs: gr.Tabs(selected="evaluate"),
             self._inner: gr.Tabs(selected="retrieval"),
-            self._question: asked["q"],
+            self._question: question,
+            self._corpus: self.listing(),
+        }
+        try:
+            return front | self._repeated(question, asked)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence, beside the question of the address
+            warn(error)
+            return front
+
+    def _repeated(self, question: str, asked: Mapping[str, str]) -> Updates:
+        settings = self._settings.retrieval
+        corpus = asked.get("corpus") or self._settings.corpus
+        wanted = _Wanted.of(
+            asked.get("k", settings.k),
+            asked.get("mode", settings.mode),
+            asked.get("weight", settings.dense_weight),
+        )
+        found = self._searched(question, corpus, wanted) if question else {}
+        return {
             self._corpus: gr.Dropdown(choices=self._stores.corpus_names(), value=corpus),
-            self._k: k,
-            self._mode: mode,
-            self._weight: weight,
-            **self.search(asked["q"], corpus, k, mode, weight),
+            self._k: wanted.k,
+            self._mode: wanted.mode,
+            self._weight: wanted.weight,
+            **found,
         }
 
     def _shown(self, found: _Found) -> Updates:
         return {self._hits: view.hits_html(found.hits, found.relevant, found.seconds), self._found: found}
+
+
+def _number(value: object) -> float:
+    """Return a number, which is NaN where the value is none."""
+    try:
+        return float(str(value))
+    except ValueError:
+        return math.nan
+
+
+def _quoted(value: object) -> str:
+    return "empty" if value is None else repr(shortened(str(value), 20))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from markupsafe import Markup
+
 from rag.evaluation.cases import source_name
 from rag.tracing.figures import format_seconds
 from rag.types import Hit, Passage
-from ui.pages.chat.answer_html import passage_url
-from ui.pages.safe_markup import fragment
+from ui.pages.chat.answer_html import is_markdown, passage_url
+from ui.pages.safe_markup import fragment, passage_html
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class FoundPassage:
     score: str
     scores: tuple[tuple[str, str], ...]
     url: str
+    text: Markup
 
 
 def hits_html(hits: Sequence[Hit], relevant: Collection[int], seconds: float) -> str:
@@ -47,5 +50,6 @@ def _found(hit: Hit, marked: bool) -> FoundPassage:
         for name, rank, score in scores
         if score is not None
     )
+    text = passage_html(passage.text, 0, 0, formatted=is_markdown(passage.source))
     source = source_name(passage.name, passage.page)
-    return FoundPassage(passage, marked, source, f"{hit.score:.4f}", known, passage_url(passage))
+    return FoundPassage(passage, marked, source, f"{hit.score:.4f}", known, passage_url(passage), text)

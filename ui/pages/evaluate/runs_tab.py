@@ -9,12 +9,22 @@ import gradio as gr
 
 from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.grid import Grid, Shown
+from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Run
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.evaluate import runs_view as view
 from ui.pages.evaluate.run_selection import TAB, RunSelection
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, addressed, error_message, in_thread, show_errors, warn
+from ui.pages.page_events import (
+    BRIDGED,
+    QUIET,
+    addressed,
+    error_message,
+    in_thread,
+    show_errors,
+    show_warning,
+    warn,
+)
 from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
@@ -29,6 +39,8 @@ Updates = dict[Any, Any]
 LISTED = 100
 ROWS = 25
 LOOK_S = 2.0
+LONGEST_CELL = 20
+"""Characters of ``VARIANT:POSITION``."""
 PICK_CELL = "Choose an answer in the grid to see its passages and scores."
 _VARIANTS = "baseline:\nbrief: answer.style=brief\n"
 _HINT = "NAME: SETTING=VALUE …, one per line. prompt=answer@2, model=…, retrieval.k=8, decoding.temperature=0.5 …"
@@ -216,7 +228,7 @@ class RunsTab:
     async def stop(self, chosen: str) -> None:
         """Stop a run of this process."""
         if not self._runs.stop(chosen):
-            gr.Warning("Another process is running this evaluation: stop it there.", title="")
+            show_warning("Another process is running this evaluation: stop it there.")
 
     @show_errors
     def look(self, *state: Any) -> Updates:
@@ -231,15 +243,43 @@ class RunsTab:
             return gr.skip()
         selection = RunSelection.from_query(request.query_params)
         front: Updates = {self._tabs: gr.Tabs(selected="evaluate"), self._inner: gr.Tabs(selected="runs")}
+        front |= {self._list: self._list_html(""), **self._choices()}
         if not selection.run:
-            return {**front, **self.listing("")}
-        return {
-            **front,
-            **self._choices(),
-            **self._shown(selection),
-            self._show: selection.show,
-            self._search: selection.search,
+            return front
+        try:
+            found, missing = self._existing(selection)
+            shown = self._shown(found)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence, beside the list of runs
+            warn(error)
+            return front
+        if missing:
+            show_warning(f"The run {found.run} has no {' and no '.join(missing)}: the link may be out of date.")
+        return {**front, **shown, self._show: found.show, self._search: found.search}
+
+    def _existing(self, wanted: RunSelection) -> tuple[RunSelection, list[str]]:
+        """Return a selection without the variant, the other run and the answer that do not exist, and their names.
+
+        Raises:
+            RagsmithError: The run or its dataset does not exist.
+        """
+        run = self._runs.runs.get(wanted.run)
+        count, size = len(run.plan.variants), self._runs.dataset_of(run).size
+        variant, _, position = wanted.cell.partition(":")
+        digits = variant.isdecimal() and position.isdecimal() and len(wanted.cell) < LONGEST_CELL
+        known = {
+            "baseline": wanted.baseline < count,
+            "other": not wanted.other or any(one.id == wanted.other for one in self._runs.runs.list()),
+            "cell": not wanted.cell or (digits and int(variant) < count and int(position) < size),
         }
+        names = {
+            "baseline": f"variant {wanted.baseline}",
+            "other": f"run {shortened(wanted.other, 20)!r} to compare with",
+            "cell": f"answer {shortened(wanted.cell, 20)!r}",
+        }
+        defaults: dict[str, Any] = {"baseline": 0, "other": "", "cell": ""}
+        lost = [name for name, exists in known.items() if not exists]
+        selection = replace(wanted, run=run.id, **{name: defaults[name] for name in lost})
+        return selection, [names[name] for name in lost]
 
     def _begun(self, dataset: str, variants: str, corpus: str, judge: str) -> Run:
         return self._runs.begin(dataset, _parsed(variants), corpus=corpus or "", judge=(judge or "").strip())

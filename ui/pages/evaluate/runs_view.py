@@ -10,14 +10,21 @@ from datetime import datetime
 from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.grid import GridPage
 from rag.evaluation.metric_definitions import Metric
-from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
+from rag.evaluation.metric_formatting import (
+    format_change,
+    format_change_interval,
+    format_interval,
+    format_metric,
+    is_better,
+)
 from rag.evaluation.report_cases import MARKS, Mark, variant_answer
 from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Cell, Run
 from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.summary import Figure, Summary, VariantSummary
-from rag.tracing.figures import format_seconds
-from ui.pages.safe_markup import fragment
+from rag.tracing.figures import counted, format_seconds
+from ui.pages.chat.answer_html import is_markdown
+from ui.pages.safe_markup import fragment, passage_html
 
 # The head of a column in the grid shows the first two of these that a variant has.
 _HEAD = ("contains", "groundedness", "refusal_recall", "judge")
@@ -78,7 +85,11 @@ def runs_html(runs: Sequence[Run], counts: Sequence[int], totals: Sequence[int],
         hidden: Number of older runs that are not listed.
     """
     rows = [
-        (run, _started(run), f"{count:,}" if count >= total else f"{count:,} of {total:,}")
+        (
+            run,
+            _started(run),
+            counted(count, "answer") if count >= total else f"{count:,} of {counted(total, 'answer')}",
+        )
         for run, count, total in zip(runs, counts, totals, strict=True)
     ]
     return fragment("evaluate_runs.html.jinja", runs=rows, chosen=chosen, hidden=hidden)
@@ -126,12 +137,12 @@ def _figure(metric: Metric, figure: Figure | None) -> ShownFigure | None:
     if figure is None or figure.estimate is None:
         return None
     estimate, change = figure.estimate, figure.change
-    about = f"{metric.title}: {estimate.n:,} cases"
+    about = f"{metric.title}: {counted(estimate.n, 'case')}"
     value, interval = format_metric(metric, estimate.value), format_interval(metric, estimate)
     if change is None:
         return ShownFigure(about, value, interval)
     look, sign = _CHANGES[is_better(metric, change)]
-    about_change = f"{format_interval(metric, change)}, {change.n:,} cases"
+    about_change = f"{format_change_interval(metric, change)}, {counted(change.n, 'case')}"
     return ShownFigure(about, value, interval, sign + format_change(metric, change), about_change, look)
 
 
@@ -180,7 +191,9 @@ def _grid_answer(address: str, cell: Cell | None) -> GridAnswer | None:
 def cell_html(row: Answered, variant: int, name: str) -> str:
     """Render one answer with its case, scores and passages."""
     answer = variant_answer(row.case, row.cells[variant], name)
-    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer)
+    passages = (source.passage for source in answer.sources)
+    texts = [passage_html(one.text, 0, 0, formatted=is_markdown(one.name)) for one in passages]
+    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer, texts=texts)
 
 
 def _started(run: Run) -> str:

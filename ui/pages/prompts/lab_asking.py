@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 
 from rag.types import Answer
-from ui.pages.page_events import error_message, in_thread, warn
+from ui.pages.page_events import error_message, in_thread, show_info, show_warning, warn
 from ui.pages.prompts.lab_answers import Lane, SideBySide, ask_all
 from ui.pages.prompts.lab_columns import LETTERS, Column, ResolvedColumn, begin_evaluation
 from ui.pages.prompts.lab_layout import LabParts
@@ -68,7 +68,7 @@ class AskingAll:
             return
         # Nothing may be awaited between this check and the start of the work.
         if key in self._working:
-            gr.Warning("The columns are being answered: wait for them, or stop them.", title="")
+            show_warning("The columns are being answered: wait for them, or stop them.")
             yield gr.skip()
             return
         started = time.time()
@@ -105,7 +105,7 @@ class AskingAll:
         """Start a run of the columns over a dataset, and open the Evaluate tab."""
         dataset = given[self._parts.dataset]
         if not dataset:
-            gr.Warning("Choose a dataset first.", title="")
+            show_warning("Choose a dataset first.")
             return gr.skip()
         try:
             form = self._showing.form(given)
@@ -116,7 +116,7 @@ class AskingAll:
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             return gr.skip()
-        gr.Info(f"Run {run.id} has started.", title="")
+        show_info(f"Run {run.id} has started.")
         return gr.Tabs(selected="evaluate")
 
     def _busy(self, form: Form, *, working: bool) -> Updates:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from rag.errors import PromptError, RagsmithError, SettingsError
-from rag.evaluation.variants import PROMPT_SETTINGS, SECTIONS, Variant, parse_variant
+from rag.evaluation.report_rendering import shortened
+from rag.evaluation.variants import PROMPT_SETTINGS, SECTIONS, Variant, parse_changes
+from rag.settings import MOST_PASSAGES
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ui.app.releases import Releases
 
 LETTERS = "ABCD"
+PASSAGES_LABEL = "Passages"
+MORE_LABEL = "Other settings"
 LONGEST_NAME = 80
 # Versions of a prompt in the list of choices; any other one can be typed.
 NEWEST = 20
@@ -66,13 +70,14 @@ class Column:
             "retrieval.mode": self.mode.strip(),
         }
         given = {name: value for name, value in fields.items() if value not in ("", None)}
-        return given | parse_variant(f"more: {self.more}").changes
+        return given | parse_changes(self.more, MORE_LABEL)
 
 
 def column_of(variant: Variant) -> Column:
     """Return the column of a variant; settings without a field of their own go to ``more``."""
     rest = dict(variant.changes)
-    passages = str(rest.pop("retrieval.k")) if type(rest.get("retrieval.k")) is int else ""
+    k = rest.get("retrieval.k")
+    passages = str(rest.pop("retrieval.k")) if type(k) is int and 1 <= k <= MOST_PASSAGES else ""
     texts = {
         name: str(rest.pop(setting)) if isinstance(rest.get(setting), str) else ""
         for name, setting in (("prompt", "prompt"), ("model", "model"), ("mode", "retrieval.mode"))
@@ -98,7 +103,7 @@ def variant_of(column: Column, letter: str = "") -> Variant:
     """
     changes = column.changes
     texts = (str(value) if name in ("prompt", "model") else _short(name, value) for name, value in changes.items())
-    name = _nameable(column.name) or " ".join(texts) or "as set"
+    name = _nameable(column.name) or " ".join(texts) or "default"
     return Variant(name=f"{letter} {name}".strip()[:LONGEST_NAME], changes=changes)
 
 
@@ -117,10 +122,18 @@ def variants_of(columns: Sequence[Column]) -> tuple[Variant, ...]:
 
 
 def _count(text: str) -> int | None:
+    if not text.strip():
+        return None
     try:
-        return int(text) if text.strip() else None
-    except ValueError as error:
-        raise SettingsError(f"The number of passages must be in digits, not {text!r}.", fix="Write 5.") from error
+        count = int(text)
+    except ValueError:
+        count = 0
+    if not 1 <= count <= MOST_PASSAGES:
+        raise SettingsError(
+            f"{PASSAGES_LABEL} must be a whole number from 1 to {MOST_PASSAGES}, not {shortened(text, 20)!r}.",
+            fix="Write 5.",
+        )
+    return count
 
 
 def _nameable(name: str) -> str:

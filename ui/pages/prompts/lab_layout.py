@@ -9,14 +9,14 @@ import gradio as gr
 
 from rag.settings import SearchMode
 from ui.pages.html_component import html_component
-from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, Column
+from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, MORE_LABEL, PASSAGES_LABEL, Column
 from ui.pages.prompts.lab_view import ended_html, passages_html
 
 FIELDS = 5
 """Variables that have fields of their own; where there are more, one box takes all of them as JSON."""
 BEGUN = 2
 """Columns of a new lab."""
-AS_SET = ("as set", "")
+DEFAULT = ("Default", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,27 +180,33 @@ def _column(letter: str, *, shown: bool) -> ColumnParts:
             model = _choice("Model", f"lab-{at}-model", custom=True)
             with gr.Row(elem_classes="rs-lab-pair"):
                 passages = gr.Textbox(
-                    label="Passages", placeholder="as set", max_lines=1, elem_id=f"lab-{at}-passages", min_width=0
+                    label=PASSAGES_LABEL,
+                    placeholder=DEFAULT[0],
+                    max_lines=1,
+                    elem_id=f"lab-{at}-passages",
+                    min_width=0,
                 )
                 mode = _choice("Search", f"lab-{at}-mode", custom=False)
             more = gr.Textbox(
-                label="Other settings",
+                label=MORE_LABEL,
                 placeholder="decoding.temperature=0.7 answer.style=brief",
                 lines=2,
                 max_lines=6,
                 elem_id=f"lab-{at}-more",
             )
-        with gr.Accordion("Settings that hold", open=False, elem_classes="rs-lab-fold"):
+        with gr.Accordion("Effective settings", open=False, elem_classes="rs-lab-fold"):
             settings = html_component(f"lab-{at}-settings")
         answer = html_component(f"lab-{at}-answer", ended_html(None))
-        with gr.Accordion("Passages", open=False, elem_classes="rs-lab-fold", elem_id=f"lab-{at}-passages-fold"):
+        with gr.Accordion(
+            "Retrieved passages", open=False, elem_classes="rs-lab-fold", elem_id=f"lab-{at}-passages-fold"
+        ):
             sources = html_component(f"lab-{at}-sources", passages_html(None, 0.0, direct=False))
     return ColumnParts(box, copy, remove, name, prompt, model, passages, mode, more, settings, answer, sources)
 
 
 def _choice(label: str, elem_id: str, *, custom: bool) -> Any:
     return gr.Dropdown(
-        [AS_SET, *get_args(SearchMode)] if not custom else [AS_SET],
+        [DEFAULT, *get_args(SearchMode)] if not custom else [DEFAULT],
         value="",
         label=label,
         elem_id=elem_id,

@@ -13,6 +13,7 @@ import gradio as gr
 from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.variants import parse_variant
 from rag.settings import SearchMode
+from rag.tracing.figures import counted
 from rag.types import Answer
 from ui.pages.page_events import show_errors, warn
 from ui.pages.prompts.lab_answers import LabQuestion
@@ -26,7 +27,7 @@ from ui.pages.prompts.lab_columns import (
     source_of_passages,
     write_column,
 )
-from ui.pages.prompts.lab_layout import AS_SET, BEGUN, FIELDS, LabParts
+from ui.pages.prompts.lab_layout import BEGUN, DEFAULT, FIELDS, LabParts
 from ui.pages.prompts.lab_view import ended_html, note_html, passages_html, problem_html, settings_html
 
 if TYPE_CHECKING:
@@ -241,21 +242,25 @@ class Showing:
             except RagsmithError as error:
                 return [*notes, str(error)]
             found = {setting.name: setting.value for setting in first.settings}
+            passages = counted(int(found["retrieval.k"]), "passage")
             notes.append(
                 f"All columns read the passages that {LETTERS[number]} finds: search {found['retrieval.mode']}, "
-                f"{found['retrieval.k']} passages. The search settings of the other columns are ignored."
+                f"{passages}. The search settings of the other columns are ignored."
             )
         return notes
 
     def _choices(self, form: Form) -> Updates:
         settings, stores, parts = self._settings, self._stores, self._parts
         prompts = [
-            (f"{AS_SET[0]}: {settings.prompt}", ""),
+            (f"{DEFAULT[0]} ({settings.prompt})", ""),
             *((reference, reference) for reference in prompt_choices(stores.prompts)),
         ]
         known = dict.fromkeys(("embedded", "generator", settings.model))
-        models = [(f"{AS_SET[0]}: {settings.model}", ""), *((model, model) for model in known)]
-        modes = [(f"{AS_SET[0]}: {settings.retrieval.mode}", ""), *((mode, mode) for mode in get_args(SearchMode))]
+        models = [(f"{DEFAULT[0]} ({settings.model})", ""), *((model, model) for model in known)]
+        modes = [
+            (f"{DEFAULT[0]} ({settings.retrieval.mode})", ""),
+            *((mode, mode) for mode in get_args(SearchMode)),
+        ]
         updates: Updates = {
             parts.corpus: gr.Dropdown(choices=stores.corpus_names(), value=form.corpus or settings.corpus),
             parts.dataset: gr.Dropdown(choices=_datasets(stores), value=""),
@@ -280,4 +285,4 @@ def _datasets(stores: Stores) -> list[tuple[str, str]]:
 
     listed = DatasetStore(stores.engine).list()
     first = ("Choose a dataset" if listed else "No datasets yet", "")
-    return [first, *((f"{one.name}@{one.version} · {one.size:,} cases", one.name) for one in listed)]
+    return [first, *((f"{one.name}@{one.version} · {counted(one.size, 'case')}", one.name) for one in listed)]

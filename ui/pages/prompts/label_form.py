@@ -12,7 +12,7 @@ from prompts import PRODUCTION, PromptLibrary
 from rag.errors import prompt_errors
 from ui.app.login_name import login_name
 from ui.pages.html_component import html_component
-from ui.pages.page_events import QUIET, show_errors
+from ui.pages.page_events import QUIET, show_errors, show_info
 from ui.pages.prompts.prompt_listing import PromptListing
 from ui.pages.prompts.prompt_selection import PromptSelection
 from ui.pages.safe_markup import note
@@ -113,7 +113,7 @@ class LabelForm:
     def _moved(self, selection: PromptSelection, label: str, version: int | None, reason: str | None) -> Updates:
         with prompt_errors():
             self._library.move(selection.name, label, version, by=login_name(), message=(reason or "").strip())
-        gr.Info(f"{label} → {selection.at}" if version else f"{label} was removed from {selection.name}.")
+        show_info(f"{label} → {selection.at}" if version else f"{label} was removed from {selection.name}.")
         return self._show(selection)
 
     def _explained(self, selection: PromptSelection, label: str) -> Updates:

@@ -16,7 +16,7 @@ from prompts.formats import Format, read_prompt
 from rag.errors import PromptError, prompt_errors
 from ui.app.login_name import login_name
 from ui.pages.html_component import html_component
-from ui.pages.page_events import QUIET, show_errors
+from ui.pages.page_events import QUIET, show_errors, show_info
 from ui.pages.prompts.draft_review import DraftReview, problem_html
 from ui.pages.prompts.draft_settings import FIELDS, Field, field_text, field_value, settings_in, with_settings
 from ui.pages.prompts.prompt_listing import PromptListing
@@ -97,7 +97,7 @@ class PromptEditor:
                 self.verdict = html_component("prompt-verdict")
                 with gr.Row(elem_id="prompt-writing-actions", elem_classes="rs-actions"):
                     self.review_button = gr.Button("Review", size="sm", variant="primary", elem_id="prompt-review")
-                    self.close_button = gr.Button("Close, keep the draft", size="sm", elem_id="prompt-close")
+                    self.close_button = gr.Button("Close and keep draft", size="sm", elem_id="prompt-close")
                     self.discard_button = gr.Button("Discard", size="sm", elem_id="prompt-discard")
             with gr.Column(elem_id="prompt-reviewing", visible=False, min_width=0) as self.reviewing:
                 self.changes = html_component("prompt-changes")
@@ -206,7 +206,7 @@ class PromptEditor:
     def _is_unsaved(self, base: str, _newest: str, _name: str, text: str) -> bool:
         if not self._review.is_changed(base, text):
             return False
-        gr.Info(f"This is the draft that you began earlier, from {base or 'nothing'}: save or discard it first.")
+        show_info(f"This is the draft that you began earlier, from {base or 'nothing'}: save or discard it first.")
         return True
 
     @show_errors
@@ -256,7 +256,7 @@ class PromptEditor:
         draft = self._review.parse(base, name, text)
         changes = self._review.changes_html(draft, base, newest)
         if not changes:
-            gr.Info(f"Nothing was changed: this is {base or draft.name}.")
+            show_info(f"Nothing was changed: this is {base or draft.name}.")
             return updates or gr.skip()
         return {
             **updates,
@@ -277,7 +277,7 @@ class PromptEditor:
         draft = self._review.parse(base, name, text)
         with prompt_errors():
             saved = self._listing.library.save(draft, by=login_name(), message=(why or "").strip())
-        gr.Info(f"Saved {saved.label}.")
+        show_info(f"Saved {saved.label}.")
         return {**self._closed(""), **self._saved(saved.label)}
 
     @show_errors

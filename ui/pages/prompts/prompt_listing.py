@@ -14,6 +14,8 @@ from prompts.library import SHIPPED
 from prompts.template import Saved
 from rag.errors import prompt_errors
 
+BUILT_IN = "built-in"
+"""The badge of a version that ships with ragsmith; the filter finds it."""
 SUGGESTED = (PRODUCTION, "staging")
 
 
@@ -172,7 +174,7 @@ class PromptListing:
 
 def _matches(entry: VersionEntry, wanted: str) -> bool:
     texts = (str(entry.version), f"v{entry.version}", *entry.labels, entry.by, entry.message)
-    return any(wanted in text.lower() for text in texts) or (entry.ships and wanted in "ships")
+    return any(wanted in text.lower() for text in texts) or (entry.ships and wanted in BUILT_IN)
 
 
 def _export(prompt: PromptTemplate, form: Format) -> Export:

@@ -14,7 +14,7 @@ from prompts.diff import Change
 from prompts.template import NAME
 from rag.evaluation.metric_formatting import format_interval, format_metric
 from rag.evaluation.prompt_scores import SCORE, VersionScore
-from rag.tracing.figures import format_cost, format_seconds
+from rag.tracing.figures import counted, format_cost, format_seconds
 from rag.tracing.prompt_usage import PromptUse, VersionUse
 from rag.tracing.trace_store import TracePage
 from ui.pages.prompts.draft_settings import FIELDS
@@ -88,14 +88,15 @@ def _entry_facts(entry: PromptEntry) -> str:
 def versions_html(page: VersionPage, chosen: int) -> str:
     """Render the list of versions, newest first."""
     if not page.versions:
-        return note(f"None of the {page.total:,} versions matches.")
-    of = f"{page.total:,}" if page.matching == page.total else f"{page.matching:,} that match, of {page.total:,}"
-    versions = "version" if page.total == 1 else "versions"
+        return note("No version matches.")
+    of = counted(page.total, "version")
+    if page.matching != page.total:
+        of = f"{page.matching:,} that match, of {of}"
     return fragment(
         "prompts_versions.html.jinja",
         rows=[(version, _labels(version.labels), _origin(version)) for version in page.versions],
         chosen=chosen,
-        count=f"{len(page.versions):,} of {of} {versions}",
+        count=f"{len(page.versions):,} of {of}",
         more=page.matching > len(page.versions),
     )
 
@@ -138,7 +139,7 @@ def template_html(prompt: PromptTemplate, exports: Sequence[Export]) -> str:
         prompt=prompt,
         includes=list(dict.fromkeys(prompt.includes)),
         messages=_blocks(prompt.messages),
-        example_count=f"{count} {'example' if count == 1 else 'examples'}" if count else "",
+        example_count=counted(count, "example") if count else "",
         examples=_blocks(prompt.shown_examples),
         example_form=_blocks(prompt.example),
         fragments=[Block(name, _pieces(text)) for name, text in prompt.fragments.items()],
@@ -193,14 +194,14 @@ def use_html(use: PromptUse, scores: Mapping[int, VersionScore], name: str, chos
     versions = sorted(known.keys() | scores.keys(), reverse=True)
     if not versions:
         return note(f"No trace and no evaluation names a version of {name}.")
-    counted = f"{use.counted:,} traces"
+    traces = counted(use.total, "trace")
     if use.counted != use.total:
-        counted = f"the newest {use.counted:,} of {use.total:,} traces"
+        traces = f"the newest {use.counted:,} of {traces}"
     return fragment(
         "prompts_metrics.html.jinja",
         rows=[_use_row(known.get(version, VersionUse(version)), scores.get(version)) for version in versions],
         chosen=chosen,
-        counted=counted,
+        traces=traces,
         missing=chosen not in versions,
     )
 
@@ -222,7 +223,7 @@ def _use_row(use: VersionUse, found: VersionScore | None) -> UseRow:
 def _score(found: VersionScore) -> Score:
     run, estimate = found.run, found.estimate
     about = (
-        f"{found.variant}: {format_interval(SCORE, estimate)}, {estimate.n:,} cases of "
+        f"{found.variant}: {format_interval(SCORE, estimate)}, {counted(estimate.n, 'case')} of "
         f"{run.dataset}@{run.dataset_version}"
     )
     return Score(run.id, format_metric(SCORE, estimate.value), about)

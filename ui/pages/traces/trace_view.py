@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from markupsafe import Markup
+
 from rag.evaluation.report_rendering import shortened
 from rag.redaction import JSON
-from rag.tracing.figures import format_cost, format_seconds, format_tokens
+from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
 from rag.tracing.trace_store import Span, Trace, TracePage
-from ui.pages.safe_markup import fragment, note
+from ui.pages.chat.answer_html import is_markdown
+from ui.pages.safe_markup import fragment, note, passage_html
 
 SHOWN_JSON = 20_000
 """Characters of one input or output; more makes the browser slow, and nobody reads it."""
@@ -49,7 +52,12 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A span in the tree; the bar's left edge and width are percentages of the trace."""
+    """A span in the tree.
+
+    Attributes:
+        left, width: Of the bar, in percent of the trace.
+        passages: Names and texts of what a search found, to be read.
+    """
 
     span: Span
     depth: int
@@ -57,6 +65,7 @@ class Step:
     width: float
     facts: str
     data: tuple[Data, ...]
+    passages: tuple[tuple[str, Markup], ...] = ()
 
 
 def list_html(page: TracePage, first: int, chosen: str = "") -> str:
@@ -155,7 +164,18 @@ def _step(span: Span, depth: int, began: float, total: float) -> Step:
     if span.attributes:
         data.append(_data("Attributes", dict(span.attributes)))
     indent = min(depth, DEEPEST_INDENT)
-    return Step(span, indent, left, min(width, 100 - left), " · ".join(facts), tuple(data))
+    return Step(span, indent, left, min(width, 100 - left), " · ".join(facts), tuple(data), tuple(_passages(span)))
+
+
+def _passages(span: Span) -> Iterator[tuple[str, Markup]]:
+    """Yield what a search found; nothing where its output has another form, as in a trace of an older version."""
+    hits = span.output.get("hits") if span.name == "retrieve" and isinstance(span.output, dict) else None
+    for hit in hits if isinstance(hits, list) else ():
+        match hit:
+            case {"passage": {"name": str(name), "source": str(source), "text": str(text), **rest}}:
+                page = rest.get("page")
+                place = format_place(name, page if isinstance(page, int) else None)
+                yield place, passage_html(text, 0, 0, formatted=is_markdown(source))
 
 
 def _share(seconds: float, total: float) -> float:

@@ -7,16 +7,18 @@ from urllib.parse import urlencode
 
 import gradio as gr
 
+from rag.errors import RagsmithError
 from rag.tracing.trace_store import Status, TracePage
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, warn
 from ui.pages.safe_markup import note
 from ui.pages.traces.trace_view import list_html, trace_html
 
 if TYPE_CHECKING:
     from rag.tracing.trace_store import TraceStore
 
+TAB = "traces"
 PAGE = 50
 ALL = "all"
 
@@ -111,9 +113,12 @@ class TracesTab:
     @show_errors
     def open(self, trace_id: str, text: str | None, status: str) -> Updates:
         """Show a trace that was clicked, on any tab."""
+        return self._opened(trace_id, text, status)
+
+    def _opened(self, trace_id: str, text: str | None, status: str) -> Updates:
         trace = self._traces.get(trace_id)
         return {
-            self._tabs: gr.Tabs(selected="traces"),
+            self._tabs: gr.Tabs(selected=TAB),
             **self._show(text, status, trace.id, ()),
             self._detail: trace_html(trace),
             self._chosen: trace.id,
@@ -124,7 +129,14 @@ class TracesTab:
     def linked(self, request: gr.Request) -> Any:
         """Show the trace that the address of the page names."""
         named = request.query_params.get("trace", "")
-        return self.open(named, "", ALL) if named else gr.skip()
+        if not named and request.query_params.get("tab") != TAB:
+            return gr.skip()
+        front: Updates = {self._tabs: gr.Tabs(selected=TAB), **self._show("", ALL, "", ())}
+        try:
+            return front | self._opened(named, "", ALL) if named else front
+        except RagsmithError as error:
+            warn(error)
+            return front
 
     def _show(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
         page = self._page(text, status, cursors)
