@@ -217,7 +217,9 @@ def _compare(model: Any, graph: Any) -> None:
     ids = torch.arange(11)[None] % model.config.get_text_config().vocab_size
     with torch.no_grad():
         expected = model(input_ids=ids).logits[0].numpy()
-    compiled = openvino.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino.compile_model(
+        graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
+    )
     request = compiled.create_infer_request()
     found = []
     for start, end in ((0, 9), (9, 10), (10, 11)):
