@@ -3,6 +3,7 @@
     question + history
       → condense   a follow-up becomes a standalone question
       → retrieve   passages, from both sides of the index
+      → read       the sentences that answer, if the prompt is given sentences
       → prompt     the template of the release, truncated to the token budget
       → generate   streamed, by any chat model
       → ground     citations checked against the passages; no support, no answer
@@ -14,11 +15,12 @@ the step adds.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from rag.answering.steps import Draft, PromptInput, Retrieval, Steps
+from rag.answering.steps import Draft, PromptInput, Reading, Retrieval, Steps
 from rag.types import Answer, Ask
 
 ROOT = "answer"
@@ -31,6 +33,7 @@ def build_chain(steps: Steps) -> Runnable[Ask, Answer]:
     """Compose the steps."""
     condense = named("condense", steps.condense)
     retrieve = named("retrieve", steps.retrieve)
+    read = named("read", steps.read)
     prompt = named("prompt", steps.prompt)
     generate = named("generate", steps.generate)
     ground = named("ground", steps.ground)
@@ -39,7 +42,10 @@ def build_chain(steps: Steps) -> Runnable[Ask, Answer]:
         condensed = await condense.ainvoke(ask, config)
         given = None if ask.hits is None else Retrieval(ask.hits)
         found = given or await retrieve.ainvoke(condensed, config)
-        filled = await prompt.ainvoke(PromptInput(condensed.standalone, found.hits), config)
+        searched = PromptInput(condensed.standalone, found.hits)
+        # A prompt that is given passages has no such step in its trace.
+        reading = Reading() if steps.ranking is None else await read.ainvoke(searched, config)
+        filled = await prompt.ainvoke(replace(searched, reading=reading), config)
         reply = await generate.ainvoke(filled.model_input, config)
         return await ground.ainvoke(Draft(condensed.standalone, filled.hits, reply), config)
 

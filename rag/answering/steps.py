@@ -16,6 +16,7 @@ from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
 from rag.errors import ModelProtocolError, prompt_errors
 from rag.models.extractive.evidence import Evidence, EvidencePassage
+from rag.models.extractive.evidence_lines import EvidenceLine, evidence_lines
 from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
@@ -25,6 +26,8 @@ from rag.types import Answer, Ask, Hit, Passage, Usage
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.runnables import RunnableConfig
+
+    from rag.models.extractive.sentence_ranking import Ranking
 
 # Maximum turns in the condense prompt.
 HISTORY = 6
@@ -45,11 +48,25 @@ class Retrieval:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """The sentences that answer, for a prompt that is given sentences and not passages.
+
+    Attributes:
+        lines: The sentences; empty if the prompt is given passages.
+        confidence: Probability that one of them answers the question, 0 to 1; None if nothing was read.
+    """
+
+    lines: tuple[EvidenceLine, ...] = ()
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class PromptInput:
     """The values of the template."""
 
     standalone: str
     hits: tuple[Hit, ...]
+    reading: Reading = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +76,19 @@ class FilledPrompt:
     Attributes:
         prompt_sha256: Hash of the template's content; the trace has its name and version beside it.
         hits: The passages that fit the token budget, in the order of their markers.
+        confidence: Probability that the prompt contains the answer, 0 to 1; None if unknown.
     """
 
     prompt_sha256: str
     messages: tuple[BaseMessage, ...]
     hits: tuple[Hit, ...] = ()
     evidence: Evidence | None = field(default=None, repr=False)
+    confidence: float | None = None
 
     @property
     def model_input(self) -> ModelInput:
         """The part that a model reads."""
-        return ModelInput(self.messages, self.evidence)
+        return ModelInput(self.messages, self.evidence, self.confidence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +106,8 @@ class Steps:
 
     Attributes:
         model: The model that writes the answer.
+        ranking: Finds the sentences that answer, for an answer prompt with the variable ``evidence``; else None.
+        min_confidence: Minimum probability of these sentences; below it, the answer is a refusal.
         condenser: The model that rewrites follow-ups; None to add topic words instead.
         answer_prompt, condense_prompt: The prompts of these models.
         repair_prompt: The prompt for an answer that does not match the JSON schema.
@@ -101,6 +122,8 @@ class Steps:
     answer_prompt: PromptTemplate
     condense_prompt: PromptTemplate
     repair_prompt: PromptTemplate
+    ranking: Ranking | None = None
+    min_confidence: float = 0.0
     unsupported: tuple[str, ...] = ()
 
     async def condense(self, ask: Ask, config: RunnableConfig) -> Condensed:
@@ -126,37 +149,77 @@ class Steps:
         hits = await asyncio.to_thread(self.retriever.search, condensed.standalone)
         return Retrieval(tuple(hits))
 
+    async def read(self, given: PromptInput, config: RunnableConfig) -> Reading:
+        """Find the sentences that answer, if the prompt is given sentences."""
+        if self.ranking is None:
+            return Reading()
+        return await asyncio.to_thread(self._read, self.ranking, given)
+
+    def _read(self, ranking: Ranking, given: PromptInput) -> Reading:
+        ranked = ranking.rank(self._evidence(given.standalone, self._within_budget(given.hits)))
+        lines = evidence_lines(ranking.choose(ranked)) if ranked else ()
+        return Reading(lines, ranking.confidence(ranked))
+
     async def prompt(self, given: PromptInput, config: RunnableConfig) -> FilledPrompt:
         """Fill the template with the passages that fit the token budget; the question is never truncated."""
         kept = await asyncio.to_thread(self._within_budget, given.hits)
+        titles = {number: hit.passage.title for number, hit in enumerate(kept, 1)}
         messages = self._filled(
-            beside(given.standalone), [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept]
+            beside(given.standalone),
+            [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept],
+            [(line.number, above(titles[line.number]), beside(line.text)) for line in given.reading.lines],
         )
-        plain = self._filled(given.standalone, [(place_of(hit.passage), hit.passage.text) for hit in kept])
-        evidence = Evidence(
+        plain = self._filled(
             given.standalone,
-            tuple(
-                EvidencePassage(number, hit.passage.text, hit.passage.title, hit.passage.headings, hit.dense_score)
-                for number, hit in enumerate(kept, 1)
-            ),
-            self.refusal,
-            tuple(str(message.content) for message in plain),
+            [(place_of(hit.passage), hit.passage.text) for hit in kept],
+            [(line.number, titles[line.number], line.text) for line in given.reading.lines],
         )
-        return FilledPrompt(self.answer_prompt.sha256, tuple(messages), kept, evidence)
+        evidence = self._evidence(given.standalone, kept, tuple(str(message.content) for message in plain))
+        sha256 = self.answer_prompt.sha256
+        return FilledPrompt(sha256, tuple(messages), kept, evidence, given.reading.confidence)
 
-    def _filled(self, question: str, passages: Sequence[tuple[str, str]]) -> list[BaseMessage]:
-        """Fill the answer prompt with a question and the places and texts of passages."""
-        entries = "\n".join(
-            _fragment(self.answer_prompt, "passage", {"number": str(number), "place": place, "text": text})
-            for number, (place, text) in enumerate(passages, 1)
+    def _evidence(self, question: str, hits: Sequence[Hit], messages: tuple[str, ...] = ()) -> Evidence:
+        passages = tuple(
+            EvidencePassage(number, hit.passage.text, hit.passage.title, hit.passage.headings, hit.dense_score)
+            for number, hit in enumerate(hits, 1)
         )
-        return _messages(self.answer_prompt, {"question": question, "passages": entries, "refusal": self.refusal})
+        return Evidence(question, passages, self.refusal, messages)
+
+    def _filled(
+        self, question: str, passages: Sequence[tuple[str, str]], lines: Sequence[tuple[int, str, str]]
+    ) -> list[BaseMessage]:
+        """Fill the answer prompt.
+
+        Args:
+            question: The standalone question.
+            passages: Places and texts of the passages, in the order of their markers.
+            lines: Number, title and text of the sentences that answer.
+        """
+        values = {"question": question, "refusal": self.refusal}
+        wanted = set(self.answer_prompt.variables)
+        if "evidence" in wanted:
+            values["evidence"] = "\n".join(
+                _fragment(
+                    self.answer_prompt, "evidence", {"number": str(number), "title": title, "text": text}
+                ).strip()
+                for number, title, text in lines
+            )
+        if "passages" in wanted or "evidence" not in wanted:
+            values["passages"] = "\n".join(
+                _fragment(self.answer_prompt, "passage", {"number": str(number), "place": place, "text": text})
+                for number, (place, text) in enumerate(passages, 1)
+            )
+        return _messages(self.answer_prompt, values)
 
     async def generate(self, prompt: ModelInput, config: RunnableConfig) -> Reply:
         """Generate the answer."""
         if prompt.evidence is None or not prompt.evidence.passages:
             return Reply(self.refusal, Usage(0, 0))
+        if prompt.confidence is not None and prompt.confidence < self.min_confidence:
+            return Reply(self.refusal, Usage(0, 0), prompt.confidence)
         reply = await reply_to(self.model, prompt, config)
+        if prompt.confidence is not None:
+            reply = replace(reply, confidence=prompt.confidence)
         return reply if self._schema is None else await self._fitting(reply, prompt, config)
 
     async def _fitting(self, reply: Reply, prompt: ModelInput, config: RunnableConfig) -> Reply:
@@ -283,7 +346,7 @@ def _sum(one: Usage, other: Usage) -> Usage:
 
 def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:
     fix = (
-        "An answer prompt has the variables question, passages and refusal, "
+        "An answer prompt has the variables question, refusal, and passages or evidence; "
         "a condense prompt history and question."
     )
     with prompt_errors(fix):

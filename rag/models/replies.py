@@ -26,10 +26,12 @@ class ModelInput:
         messages: The prompt as text, in its order of roles.
         evidence: The same before it became text, for models that read passages instead. It repeats the messages,
             so ``repr`` and traces leave it out.
+        confidence: Probability that the prompt contains the answer, 0 to 1; None if unknown.
     """
 
     messages: tuple[BaseMessage, ...]
     evidence: Evidence | None = field(default=None, repr=False)
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

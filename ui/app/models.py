@@ -159,12 +159,11 @@ class Models:
             return self.language_model(settings)
         from rag.models.extractive.extractive_chat import EmbeddedReader
 
-        ranking = self._ranking(settings, lexical())
-        wanted = settings.grounding.min_confidence
+        ranking = self.ranking(settings, lexical())
         return EmbeddedReader(
             ranking=ranking,
             tokens=self._encoder().tokens,
-            min_confidence=ranking.min_confidence if wanted is None else wanted,
+            min_confidence=self.min_confidence(settings, ranking),
             style=settings.answer.style,
         )
 
@@ -204,13 +203,20 @@ class Models:
         generator = self.generator(settings.generator.adapter)
         return GeneratorChatModel(generator=generator, temperature=0.0, max_tokens=REWRITTEN_TOKENS)
 
-    def _ranking(self, settings: Settings, lexical: LexicalIndex) -> Ranking:
+    def ranking(self, settings: Settings, lexical: LexicalIndex) -> Ranking:
+        """Return what finds the sentences of a corpus that answer a question."""
         from rag.models.extractive.sentence_ranking import SentenceRanking, SpanRanking
 
         reader = self.reader(settings.reader.adapter)
         return (
             SpanRanking(reader, self._encoder(), lexical) if reader else SentenceRanking(self._encoder(), lexical)
         )
+
+    @staticmethod
+    def min_confidence(settings: Settings, ranking: Ranking) -> float:
+        """Return the minimum probability of an answer: that of the settings, else that of the ranking."""
+        wanted = settings.grounding.min_confidence
+        return ranking.min_confidence if wanted is None else wanted
 
     def _converted(self, task: str, name: str) -> tuple[Path, Adapter, str]:
         """Return a tuned model's converted folder, its adapter, and the precision it runs in."""

@@ -195,6 +195,8 @@ class Releases:
             return self._stores.index(corpus).lexical
 
         release = self._release(corpus, ingredients)
+        # A model that writes from sentences needs them found first.
+        ranking = models.ranking(settings, lexical()) if "evidence" in prompts.answer.variables else None
         steps = Steps(
             release=release,
             retriever=self.retriever(corpus, settings.retrieval),
@@ -204,6 +206,8 @@ class Releases:
             answer_prompt=prompts.answer,
             condense_prompt=prompts.condense,
             repair_prompt=prompts.repair,
+            ranking=ranking,
+            min_confidence=models.min_confidence(settings, ranking) if ranking else 0.0,
             unsupported=unsupported(settings),
         )
         return Pipeline(release, build_chain(steps))
