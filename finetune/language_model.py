@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from finetune.recipe import SftRecipe
@@ -12,6 +13,8 @@ from rag.errors import ModelUnavailable, TuningError, first_line
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
 from rag.models.local.local_device import Device, check_memory
 from rag.models.local.local_files import LocalFiles, locate_local
+from rag.models.local.shipped_base import NAME as SMOLLM2
+from rag.models.local.shipped_base import prepare_base
 from rag.models.local.torch_backend import layer_sizes, load_causal, window_of
 
 _LOCAL = "local:"
@@ -24,8 +27,12 @@ class Base:
     files: LocalFiles
 
     @classmethod
-    def locate(cls, name: str) -> Base:
-        """Find a model by folder or name on the hub, as after ``local:``.
+    def locate(cls, name: str, models: Path | None = None) -> Base:
+        """Find a model: ``smollm2``, or a folder or name on the hub, as after ``local:``.
+
+        Args:
+            name: The model.
+            models: The workspace's folder of models, where ``smollm2`` is prepared.
 
         Raises:
             ModelUnavailable: There is no such model.
@@ -36,6 +43,8 @@ class Base:
                 "Fine-tuning a language model needs the library peft, which is not installed.",
                 fix="Install it with `pip install 'ragsmith[tune]'`.",
             )
+        if name == SMOLLM2 and models is not None:
+            return cls(prepare_base(models))
         return cls(locate_local(name.removeprefix(_LOCAL)))
 
     @property

@@ -20,7 +20,7 @@ from finetune.tasks import Task, open_task
 from finetune.training import Point, Stopped, Training
 from finetune.training_run_tracking import TrainingTracker
 from rag.errors import RagsmithError, TuningError
-from rag.workspace import disk_errors, private_files
+from rag.workspace import Workspace, disk_errors, private_files
 
 LOCK_S = 3.0
 _log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class _Job:
     def _train(self) -> None:
         run = self._run
         recipe = run.recipe
-        task = open_task(recipe)
+        task = open_task(recipe, Workspace(run.path.parent.parent).models)
         features = prepare(run, recipe, task, self._check_stop)
         found = checkpoint.load(run.path / "checkpoints")
         stages = [stage.name for stage in recipe.stages]

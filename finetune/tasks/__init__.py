@@ -59,8 +59,12 @@ class Task(Protocol):
         ...
 
 
-def open_task(recipe: Recipe) -> Task:
+def open_task(recipe: Recipe, models: Path | None = None) -> Task:
     """Open the task that a recipe names.
+
+    Args:
+        recipe: The recipe.
+        models: The workspace's folder of models, where the base ``smollm2`` is prepared.
 
     Raises:
         AdapterError: The adapter to start from is missing.
@@ -71,7 +75,7 @@ def open_task(recipe: Recipe) -> Task:
     if isinstance(recipe, SftRecipe):
         from finetune.tasks.sft_task import SftTask
 
-        return SftTask(recipe)
+        return SftTask(recipe, models)
     if recipe.task == "reranker":
         from finetune.tasks.reranker_task import RerankerTask
 

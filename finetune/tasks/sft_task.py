@@ -45,15 +45,19 @@ _log = logging.getLogger(__name__)
 class SftTask:
     """See ``finetune.tasks.Task``.
 
+    Args:
+        recipe: The recipe.
+        models: The workspace's folder of models, where the base ``smollm2`` is prepared.
+
     Raises:
         AdapterError: The adapter to start from is missing.
         ModelUnavailable: The base is missing, or not a model of transformers.
-        TuningError: The base is an export.
+        TuningError: peft is not installed.
     """
 
-    def __init__(self, recipe: SftRecipe) -> None:
+    def __init__(self, recipe: SftRecipe, models: Path | None = None) -> None:
         self.recipe = recipe
-        self._base = Base.locate(recipe.base)
+        self._base = Base.locate(recipe.base, models)
         self._start = find_lora_start(recipe.start) if recipe.start is not None else None
         self._template = self._start.chat_template if self._start else None
         self._sources = cache(lambda data: ChatSources(recipe, data))
