@@ -1,6 +1,6 @@
 """Chat models by name.
 
-``embedded`` is the reader of ``rag.models.extractive``, ``generator`` the small one of ``rag.models.generator``.
+``extractive`` is the reader of ``rag.models.extractive``, ``generator`` the small one of ``rag.models.generator``.
 ``local:PATH-OR-NAME`` is a language model in this process, by folder or name on the hub.
 ``openai:NAME`` is any server with OpenAI's chat completions API: OpenAI itself, vLLM, Ollama, llama.cpp.
 """
@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from rag.errors import ModelUnavailable, SettingsError
 from rag.settings import DecodingSettings, Settings
+from rag.types import current_model
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rag.models.local.local_engine import LocalEngine
     from rag.workspace import Workspace
 
-EMBEDDED = "embedded"
+EXTRACTIVE = "extractive"
 GENERATOR = "generator"
 OPENAI = "openai:"
 LOCAL = "local:"
@@ -29,16 +30,18 @@ LOCAL = "local:"
 TOTAL_TIMES = 5
 
 
-def check_model_name(name: str) -> None:
-    """Raise SettingsError unless a model name has one of the forms above."""
-    if name not in (EMBEDDED, GENERATOR) and not any(
+def check_model_name(name: str) -> str:
+    """Return the current name of a model; raise SettingsError unless it has one of the forms above."""
+    name = current_model(name)
+    if name not in (EXTRACTIVE, GENERATOR) and not any(
         name.startswith(kind) and len(name) > len(kind) for kind in (LOCAL, OPENAI)
     ):
         raise SettingsError(
             f"The model {name!r} is unknown.",
-            fix="Use `embedded`, `generator`, `local:PATH-OR-NAME` for a model on this machine, or `openai:NAME` "
-            "with openai.base_url for a server of your own.",
+            fix="Use `extractive`, `generator`, `smollm2`, `local:PATH-OR-NAME` for a model on this machine, or "
+            "`openai:NAME` with openai.base_url for a server of your own.",
         )
+    return name
 
 
 def open_engine(settings: Settings, workspace: Workspace) -> LocalEngine:

@@ -86,12 +86,12 @@ class HealthCheck:
                 _log.warning("%s", error)
 
     def _answer_once(self) -> None:
-        from rag.models.chat_models import EMBEDDED
+        from rag.models.chat_models import EXTRACTIVE
         from rag.models.extractive.span_reader import ReadPassage
 
         self._releases.pipeline()
         hits = self._releases.retriever().search("warm up")
-        if self._settings.model != EMBEDDED:
+        if self._settings.model != EXTRACTIVE:
             return
         reader = self._models.reader(self._settings.reader.adapter)
         if reader and hits:

@@ -124,7 +124,7 @@ class Models:
         return engine
 
     def language_model(self, settings: Settings) -> BaseChatModel:
-        """Return the model of the settings; not the embedded reader, which needs a corpus.
+        """Return the model of the settings; not the extractive reader, which needs a corpus.
 
         Raises:
             RagsmithError: The model is missing, or cannot be used.
@@ -148,20 +148,20 @@ class Models:
 
         Args:
             settings: The model and its decoding settings.
-            lexical: Returns the lexical index of the corpus, for the embedded reader.
+            lexical: Returns the lexical index of the corpus, for the extractive reader.
 
         Raises:
             RagsmithError: The model is missing, or cannot be used.
         """
-        from rag.models.chat_models import EMBEDDED
+        from rag.models.chat_models import EXTRACTIVE
 
-        if settings.model != EMBEDDED:
+        if settings.model != EXTRACTIVE:
             return self.language_model(settings)
-        from rag.models.extractive.extractive_chat import EmbeddedReader
+        from rag.models.extractive.extractive_chat import ExtractiveReader
 
         ranking = self._ranking(settings, lexical())
         wanted = settings.grounding.min_confidence
-        return EmbeddedReader(
+        return ExtractiveReader(
             ranking=ranking,
             tokens=self._encoder().tokens,
             min_confidence=ranking.min_confidence if wanted is None else wanted,
@@ -170,11 +170,11 @@ class Models:
 
     def condenser(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel | None:
         """Return the model that rewrites follow-ups; None if words are carried over instead."""
-        from rag.models.chat_models import EMBEDDED
+        from rag.models.chat_models import EXTRACTIVE
         from rag.models.decoding_support import without_form
 
         wanted = settings.retrieval.condenser
-        if wanted == "words" or (wanted == "auto" and settings.model == EMBEDDED):
+        if wanted == "words" or (wanted == "auto" and settings.model == EXTRACTIVE):
             return None
         if wanted == "generator":
             return self._rewriter(settings)
@@ -182,9 +182,9 @@ class Models:
 
     def adapter(self, settings: Settings) -> str:
         """Return the identity of the adapter that answers; empty without one."""
-        from rag.models.chat_models import EMBEDDED, GENERATOR, LOCAL
+        from rag.models.chat_models import EXTRACTIVE, GENERATOR, LOCAL
 
-        if settings.model == EMBEDDED:
+        if settings.model == EXTRACTIVE:
             reader = self.reader(settings.reader.adapter)
             return reader.adapter.identity if reader else ""
         if settings.model == GENERATOR:

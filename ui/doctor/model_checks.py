@@ -76,17 +76,17 @@ def check_model(settings: Settings) -> Check:
     if reply.status in (401, 403):
         fix = "Set OPENAI_API_KEY: the server needs a key." if key is None else "Correct OPENAI_API_KEY."
         return Check("model", False, f"{shown} refuses: {reply.reason}", fix)
-    fix = "Start the server, or correct RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
+    fix = "Start the server, or correct RAGSMITH_OPENAI__BASE_URL; `--model extractive` needs no server."
     return Check("model", False, f"{shown}: {reply.reason}", fix)
 
 
 def _check_tuned(settings: Settings) -> Check:
     """The tuned reader or generator is undamaged and fits the installed weights."""
-    from rag.models.chat_models import EMBEDDED, GENERATOR, check_model_name
+    from rag.models.chat_models import EXTRACTIVE, GENERATOR, check_model_name
 
     check_model_name(settings.model)
     task, name = {
-        EMBEDDED: ("reader", settings.reader.adapter),
+        EXTRACTIVE: ("reader", settings.reader.adapter),
         GENERATOR: ("generator", settings.generator.adapter),
     }[settings.model]
     if not name:
