@@ -233,7 +233,7 @@ class OpenAISettings(Section):
 
 
 class LocalSettings(Section):
-    """A language model in this process: ``model = "local:…"``."""
+    """A language model in this process: ``model = "smollm2"`` or ``"local:…"``."""
 
     runtime: Literal["auto", "openvino", "torch"] = "auto"
     """``auto`` is OpenVINO on the CPU if the model can be converted, else torch."""

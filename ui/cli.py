@@ -154,7 +154,8 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     "--model",
     metavar="NAME",
     help="The model that answers: extractive (the extractive reader), generator (the small generator), "
-    "local:PATH-OR-NAME for a model on this machine, or openai:NAME for an OpenAI-compatible server.",
+    "smollm2 (the language model that is installed with ragsmith), "
+    "local:PATH-OR-NAME for another model on this machine, or openai:NAME for an OpenAI-compatible server.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.option(

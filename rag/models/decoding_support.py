@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rag.models.chat_models import EXTRACTIVE, GENERATOR, LOCAL
+from rag.models.chat_models import EXTRACTIVE, GENERATOR, runs_here
 from rag.settings import DecodingSettings, Settings
 
 ModelKind = Literal["extractive", "generator", "local", "openai", "server"]
@@ -47,7 +47,7 @@ def kind_of(settings: Settings) -> ModelKind:
         return "extractive"
     if settings.model == GENERATOR:
         return "generator"
-    if settings.model.startswith(LOCAL):
+    if runs_here(settings.model):
         return "local"
     return "openai" if settings.openai.base_url is None else "server"
 

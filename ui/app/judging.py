@@ -50,7 +50,8 @@ class Judges:
         name = check_model_name(name)
         if name in (EXTRACTIVE, GENERATOR):
             raise SettingsError(
-                f"The model {name} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
+                f"The model {name} cannot judge.",
+                fix="Name a language model: openai:NAME, local:PATH-OR-NAME or smollm2.",
             )
         # Decoding settings for answers do not apply to a judge.
         plain = self.settings.model_copy(update={"model": name, "decoding": DecodingSettings()})
