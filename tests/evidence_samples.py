@@ -12,7 +12,7 @@ from tiny import PAGES
 from rag.encoders import Encoder
 from rag.indexing.lexical_index import LexicalEntry, LexicalIndex
 from rag.models.extractive.evidence import Evidence, EvidencePassage
-from rag.models.extractive.extractive_chat import EmbeddedReader
+from rag.models.extractive.extractive_chat import ExtractiveReader
 from rag.models.replies import ModelInput, Reply, reply_to
 
 REFUSAL = "Nothing about that."
@@ -54,6 +54,6 @@ def evidence_of(encoder: Encoder, question: str, texts: Sequence[str]) -> Eviden
     )
 
 
-def replied(reader: EmbeddedReader, evidence: Evidence) -> Reply:
+def replied(reader: ExtractiveReader, evidence: Evidence) -> Reply:
     """The whole reply of a reader."""
     return asyncio.run(reply_to(reader, ModelInput((HumanMessage(evidence.question),), evidence), {}))

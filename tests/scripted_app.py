@@ -95,14 +95,14 @@ PDF_PAGES = (
 class Release:
     name: str = "a1b2c3"
     prompt: str = "answer@1"
-    model: str = "embedded"
+    model: str = "extractive"
     k: int = 5
     mode: str = "hybrid"
 
 
 @dataclass(frozen=True)
 class Health:
-    model: str = "embedded · OpenVINO bf16"
+    model: str = "extractive · OpenVINO bf16"
     model_ok: bool = True
     index: str = "handbook: 310 passages"
     index_ok: bool = True
@@ -245,7 +245,7 @@ class ScriptedApp(App):
             "running",
             request.question,
             corpus=request.corpus,
-            model="embedded",
+            model="extractive",
             prompt="answer@1",
             release="a1b2c3",
             conversation_id=request.conversation_id or "",
@@ -292,7 +292,7 @@ class ScriptedApp(App):
                 cost_usd=0.0001,
                 prompt="answer@1",
                 release="a1b2c3",
-                model="embedded",
+                model="extractive",
             )
         )
 

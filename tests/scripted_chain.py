@@ -128,7 +128,7 @@ def named(trace: Trace) -> dict[str, Span]:
 STEPS = ["chat", "retrieve", "prompt", "generate", "ground"]
 METADATA = {
     "corpus": "handbook",
-    "model": "embedded",
+    "model": "extractive",
     "prompt": "answer@3",
     "release": "r7",
     "conversation_id": "c9",

@@ -48,12 +48,12 @@ FITTING = json.dumps({"answer": f"{SENTENCE} [1]", "year": 1871})
 
 
 async def answered_with(app: App, question: str = QUESTION, **changes: Any) -> Answer:
-    """The answer of the embedded reader with these settings, dots written as two underscores."""
+    """The answer of the extractive reader with these settings, dots written as two underscores."""
     named = {name.replace("__", "."): value for name, value in changes.items()}
     return await answered(app.releases.assistant(Variant(name="v", changes=named)), question)
 
 
-# The embedded reader's styles
+# The extractive reader's styles
 
 
 async def test_a_style_is_as_long_as_it_says(own_app: App) -> None:

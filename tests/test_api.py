@@ -199,7 +199,7 @@ def test_a_question_without_an_answer_stays_in_the_history() -> None:
 def test_health_is_told(client: httpx.Client, app: ScriptedApp) -> None:
     assert client.get("/healthz").json() == {
         "status": "ok",
-        "model": {"ok": True, "detail": "embedded · OpenVINO bf16"},
+        "model": {"ok": True, "detail": "extractive · OpenVINO bf16"},
         "index": {"ok": True, "detail": "handbook: 310 passages"},
         "wandb": {"ok": True, "mode": "offline"},
         "notices": [],

@@ -170,13 +170,13 @@ async def test_the_trace_names_its_release_and_holds_every_step(app: App) -> Non
         "retrieve",
         "prompt",
         "generate",
-        "EmbeddedReader",
+        "ExtractiveReader",
         "ground",
     ]
     spans = spans_of(trace)
     root = spans["answer"]
-    assert spans["EmbeddedReader"].parent_id == spans["generate"].id
-    assert spans["EmbeddedReader"].kind == "llm"
+    assert spans["ExtractiveReader"].parent_id == spans["generate"].id
+    assert spans["ExtractiveReader"].kind == "llm"
     assert {spans[step].parent_id for step in STEPS} == {root.id} == {trace.id}
     for span in trace.spans:
         assert span.ended is not None
@@ -185,9 +185,9 @@ async def test_the_trace_names_its_release_and_holds_every_step(app: App) -> Non
         assert span.cost_usd is not None
     in_order = [spans[step] for step in STEPS]
     assert all((earlier.ended or 0) <= later.started for earlier, later in pairwise(in_order))
-    assert (trace.corpus, trace.model, trace.prompt) == (CORPUS, "embedded", "answer@1")
+    assert (trace.corpus, trace.model, trace.prompt) == (CORPUS, "extractive", "answer@1")
     assert (trace.release, trace.conversation_id) == (release.name, "c-1")
-    assert (answer.release, answer.prompt, answer.model) == (release.name, "answer@1", "embedded")
+    assert (answer.release, answer.prompt, answer.model) == (release.name, "answer@1", "extractive")
     assert (trace.cost_usd, trace.latency_s) == (answer.cost_usd, answer.latency_s)
     assert (trace.input_tokens, trace.output_tokens) == (
         answer.usage.input_tokens,

@@ -15,7 +15,7 @@ from rag.types import STEPS, Turn
 from rag.workspace import Workspace
 from ui.app.app import open_app
 
-TREE = {"answer", "condense", "retrieve", "prompt", "generate", "EmbeddedReader", "ground"}
+TREE = {"answer", "condense", "retrieve", "prompt", "generate", "ExtractiveReader", "ground"}
 
 pytestmark = pytest.mark.usefixtures("isolated_wandb")
 

@@ -235,7 +235,12 @@ def test_ask_prints_one_object(harbour: Path) -> None:
         "release",
         "model",
     ]
-    assert (told["id"], told["question"], told["status"], told["model"]) == ("", QUESTION, "answered", "embedded")
+    assert (told["id"], told["question"], told["status"], told["model"]) == (
+        "",
+        QUESTION,
+        "answered",
+        "extractive",
+    )
     first = told["citations"][0]
     assert set(first) == {"marker", "source", "name", "page", "start", "end", "quote", "support"}
     assert (first["marker"], first["quote"]) == (1, SENTENCE)

@@ -89,7 +89,7 @@ def test_half_a_run_passes_no_gate(workspace: Workspace) -> None:
         (["run", "faq", "--variant", "a: chroma_url=x"], "A variant cannot change 'chroma_url'"),
         (["run", "faq", "--variant", "a: retrieval.k=0"], "retrieval.k"),
         (["run", "faq", "--variant", "a:", "--variant", "a:"], "Two variants are called a"),
-        (["run", "faq", "--judge", "embedded"], "embedded"),
+        (["run", "faq", "--judge", "extractive"], "extractive"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -108,13 +108,13 @@ def test_without_a_conversation_nothing_is_added(question: str) -> None:
 
 
 def test_a_new_topic_ends_the_old_one() -> None:
-    old = "How does the embedded reader choose sentences?"
+    old = "How does the extractive reader choose sentences?"
     new = "Which formats can be ingested into a corpus?"
     assert carry_topic(new, turns(old)) == new
     # Later follow-ups belong to the new topic and to no other.
     added = carried("And how large may they be?", old, new)
     assert {"formats", "ingested", "corpus"} <= set(added)
-    assert not {"embedded", "reader", "choose", "sentences"} & set(added)
+    assert not {"extractive", "reader", "choose", "sentences"} & set(added)
 
 
 def test_neither_question_words_nor_stop_words_are_carried() -> None:

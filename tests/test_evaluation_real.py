@@ -1,4 +1,4 @@
-"""What a prompt version asks of the embedded reader shows in the figures, and the gate tells worse from equal.
+"""What a prompt version asks of the extractive reader shows in the figures, and the gate tells worse from equal.
 
 Everything is real: the handbook, its questions, the reader, the stores.
 """

@@ -71,7 +71,7 @@ async def test_the_generator_may_condense_for_the_embedded_reader(
     answer = await answered(reading, Ask("Since when was it there?", (Turn(QUESTION, "In the harbour."),)))
     spans = [span.name for span in reading.stores.traces.get(answer.trace_id).spans if span.kind == "llm"]
     assert spans.count("GeneratorChatModel") == calls
-    assert spans.count("EmbeddedReader") == 1
+    assert spans.count("ExtractiveReader") == 1
     assert reading.releases.pipeline().release.condenser == (adapter.identity if calls else "")
     if not calls:
         assert answer.standalone.startswith("Since when was it there? (")

@@ -294,7 +294,7 @@ async def test_the_question_is_a_value_where_the_prompt_has_it(own: App) -> None
 async def test_the_embedded_reader_says_that_it_cannot_answer_such_a_prompt(app: App) -> None:
     (answer,) = await answers(app, Column(prompt="summarise-source"), asked=LabQuestion("", values=VALUES))
     assert answer.status == "failed"
-    assert "embedded reader" in answer.error
+    assert "extractive reader" in answer.error
 
 
 async def test_values_that_do_not_fit_are_named(app: App) -> None:

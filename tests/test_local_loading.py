@@ -33,7 +33,7 @@ def refusal(name: Path | str, **settings: Any) -> ModelUnavailable:
     """What is said when a model is not loaded."""
     given = {"runtime": "torch", "device": "cpu", "dtype": "f32"} | settings
     with pytest.raises(ModelUnavailable) as caught:
-        open_local_engine(str(name), LocalSettings(**given), NOWHERE)
+        open_local_engine(locate_local(str(name)), LocalSettings(**given), NOWHERE)
     assert caught.value.fix
     return caught.value
 

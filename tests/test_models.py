@@ -41,14 +41,14 @@ pytestmark = WRONG_TYPES
 
 
 @pytest.mark.parametrize(
-    "name", ["embedded", "local:~/models/tiny", "local:org/model", "openai:gpt-4o", "openai:org/model:7b-q4"]
+    "name", ["extractive", "local:~/models/tiny", "local:org/model", "openai:gpt-4o", "openai:org/model:7b-q4"]
 )
 def test_a_name_that_stands_for_a_model(name: str) -> None:
     check_model_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "openai:", "local:", "local", "gpt-4o", "Embedded", "anthropic:claude", "embedded:x"]
+    "name", ["", "openai:", "local:", "local", "gpt-4o", "Extractive", "anthropic:claude", "extractive:x"]
 )
 def test_a_name_that_stands_for_nothing_is_refused_with_those_that_do(name: str) -> None:
     with pytest.raises(SettingsError, match="is unknown") as caught:

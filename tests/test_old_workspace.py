@@ -46,7 +46,7 @@ def test_traces_have_their_spans_and_ratings(engine: Engine) -> None:
     assert [trace.status for trace in page.traces].count("abstained") == 3
     oldest = store.get(page.traces[-1].id)
     assert (oldest.question, oldest.answer) == (RYE, RYE_ANSWER)
-    assert (oldest.corpus, oldest.model, oldest.prompt) == ("mill", "embedded", "answer@1")
+    assert (oldest.corpus, oldest.model, oldest.prompt) == ("mill", "extractive", "answer@1")
     assert oldest.cost_usd
     assert {"retrieve", "generate", "ground"} <= {span.name for span in oldest.spans}
     assert oldest.feedback
@@ -65,6 +65,8 @@ def test_the_conversation_has_its_answers_with_their_sources(engine: Engine) -> 
     assert first.question == SUNDAYS
     assert first.answer
     assert first.answer.text == "On Sundays it does not sail before noon. [1]"
+    # That version called it `embedded`.
+    assert first.answer.model == "extractive"
     assert first.answer.hits[0].passage.name == "manuals/copy.txt"
     assert first.answer.citations
     assert second.answer

@@ -1,4 +1,4 @@
-"""The embedded reader answers in the words of the documents, or says that they do not answer."""
+"""The extractive reader answers in the words of the documents, or says that they do not answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tiny import OFF_TOPIC
 
 from rag.errors import ModelProtocolError
 from rag.indexing.lexical_index import LexicalIndex
-from rag.models.extractive.extractive_chat import EmbeddedReader
+from rag.models.extractive.extractive_chat import ExtractiveReader
 from rag.models.extractive.sentence_ranking import LONGEST, MOST_SENTENCES, SentenceRanking, choose
 
 if TYPE_CHECKING:
@@ -38,20 +38,20 @@ def lexical(tmp_path_factory: pytest.TempPathFactory) -> LexicalIndex:
 
 
 @pytest.fixture(scope="module")
-def reader(encoder: Encoder, lexical: LexicalIndex) -> EmbeddedReader:
+def reader(encoder: Encoder, lexical: LexicalIndex) -> ExtractiveReader:
     return reader_of(encoder, lexical)
 
 
-def reader_of(encoder: Encoder, lexical: LexicalIndex, min_confidence: float = 0.12) -> EmbeddedReader:
+def reader_of(encoder: Encoder, lexical: LexicalIndex, min_confidence: float = 0.12) -> ExtractiveReader:
     ranking = SentenceRanking(encoder, lexical)
-    return EmbeddedReader(ranking=ranking, tokens=encoder.tokens, min_confidence=min_confidence)
+    return ExtractiveReader(ranking=ranking, tokens=encoder.tokens, min_confidence=min_confidence)
 
 
 @pytest.fixture(scope="module")
-def read(encoder: Encoder, reader: EmbeddedReader) -> Reader:
+def read(encoder: Encoder, reader: ExtractiveReader) -> Reader:
     """Asks the reader about passages, and puts together what it streams."""
 
-    def ask(question: str, texts: Sequence[str] = TEXTS, reader: EmbeddedReader = reader) -> AIMessageChunk:
+    def ask(question: str, texts: Sequence[str] = TEXTS, reader: ExtractiveReader = reader) -> AIMessageChunk:
         return replied(reader, evidence_of(encoder, question, texts))
 
     return ask
@@ -159,7 +159,7 @@ def test_without_the_words_of_any_index_it_still_answers(
     assert "1871" in read("When was the tide gauge installed?", reader=reader_of(encoder, empty)).text
 
 
-def test_it_reads_nothing_but_its_evidence(reader: EmbeddedReader) -> None:
+def test_it_reads_nothing_but_its_evidence(reader: ExtractiveReader) -> None:
     with pytest.raises(ModelProtocolError, match="needs passages") as caught:
         reader.invoke([HumanMessage("When was the tide gauge installed?")])
     assert caught.value.fix
@@ -177,7 +177,7 @@ def test_usage_counts_question_passages_and_answer(encoder: Encoder, read: Reade
     assert refused.usage.output_tokens == encoder.tokens.count([REFUSAL])[0]
 
 
-def test_it_streams_a_sentence_at_a_time(encoder: Encoder, reader: EmbeddedReader) -> None:
+def test_it_streams_a_sentence_at_a_time(encoder: Encoder, reader: ExtractiveReader) -> None:
     question = "What does the ferry to Norderney cost, and when does it leave?"
     evidence = evidence_of(encoder, question, TEXTS)
     pieces = [chunk.text for chunk in reader.stream(question, evidence=evidence) if chunk.text]
@@ -241,7 +241,7 @@ def test_a_rare_word_of_the_question_weighs_more(encoder: Encoder, lexical: Lexi
     texts=st.lists(st.one_of(st.text(max_size=120), st.sampled_from(TEXTS)), max_size=4),
 )
 def test_any_question_over_any_passages_is_answered_or_refused(
-    reader: EmbeddedReader, encoder: Encoder, question: str, texts: list[str]
+    reader: ExtractiveReader, encoder: Encoder, question: str, texts: list[str]
 ) -> None:
     clean = [text.encode("utf-8", "replace").decode() for text in (question, *texts)]
     reply = replied(reader, evidence_of(encoder, clean[0], clean[1:]))

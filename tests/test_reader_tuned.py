@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessageChunk
 from rag.encoders.adapters import find_adapter
 from rag.encoders.encoder_opening import choose_precision
 from rag.encoders.tuned_conversion import converted_network
-from rag.models.extractive.extractive_chat import EmbeddedReader
+from rag.models.extractive.extractive_chat import ExtractiveReader
 from rag.models.extractive.sentence_ranking import SpanRanking
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 from rag.settings import EncoderSettings, ReaderSettings
@@ -40,7 +40,7 @@ def span_reader(converted_models: Path) -> SpanReader:
 def read(span_reader: SpanReader, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     """Asks about passages in the order in which a search gives them, and puts together what is streamed."""
     ranking = SpanRanking(span_reader, encoder, lexical_at(tmp_path_factory.mktemp("lexical")))
-    reader = EmbeddedReader(ranking=ranking, tokens=encoder.tokens, min_confidence=ranking.min_confidence)
+    reader = ExtractiveReader(ranking=ranking, tokens=encoder.tokens, min_confidence=ranking.min_confidence)
 
     def ask(question: str, texts: Sequence[str]) -> AIMessageChunk:
         return replied(reader, evidence_of(encoder, question, nearest_first(encoder, question, texts)))

@@ -236,7 +236,7 @@ def chat_page() -> str:
     return "".join(
         [
             question_html(HOSTILE, 3),
-            draft_html(HOSTILE, (hit,), (), "embedded", HOSTILE),
+            draft_html(HOSTILE, (hit,), (), "extractive", HOSTILE),
             *(answer_html(answer) + sources_html(answer, 0.6) for answer in answers),
             listing_html(ConversationPage((ConversationSummary(HOSTILE, HOSTILE, "notes", 1.0),), 1), ""),
         ]
@@ -351,7 +351,7 @@ def test_images_become_their_text_and_relative_links_too() -> None:
 
 def test_the_reader_quotes_plain_sources_letter_by_letter() -> None:
     text = "Call __init__ with *args. [2]"
-    quoted = replace(ANSWER, text=text, model="embedded", citations=())
+    quoted = replace(ANSWER, text=text, model="extractive", citations=())
     assert "Call __init__ with *args." in answer_html(quoted)
     assert "<strong>init</strong>" in answer_html(replace(quoted, model="openai:gpt"))
     # Of a Markdown source the marks are marks.

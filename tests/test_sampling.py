@@ -257,9 +257,9 @@ def honest(model: str, **more: Any) -> Settings:
     ("model", "more", "kind", "told"),
     [
         (
-            "embedded",
+            "extractive",
             {},
-            "embedded",
+            "extractive",
             [f"decoding.{name}" for name in EVERYTHING["decoding"] if name != "context_tokens"],
         ),
         (

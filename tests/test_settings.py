@@ -37,7 +37,7 @@ def write_config(text: str, name: str = "ragsmith.toml") -> Path:
 def test_defaults_need_no_source() -> None:
     settings = load_settings()
     assert settings.home == Path(".ragsmith")
-    assert (settings.host, settings.port, settings.model) == ("127.0.0.1", 7860, "embedded")
+    assert (settings.host, settings.port, settings.model) == ("127.0.0.1", 7860, "extractive")
 
 
 @given(file=PORTS, variable=PORTS, flag=PORTS)
@@ -66,6 +66,11 @@ def test_home_host_and_port_from_the_environment(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(f"RAGSMITH_{name}", value)
     settings = load_settings()
     assert (settings.home, settings.host, settings.port) == (Path("/srv/notes"), "::1", 0)
+
+
+def test_the_older_name_of_the_extractive_reader_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_MODEL", "embedded")
+    assert load_settings().model == "extractive"
 
 
 def test_the_config_variable_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:

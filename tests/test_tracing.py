@@ -79,7 +79,7 @@ async def test_a_chain_without_metadata_has_empty_strings() -> None:
 async def test_costs_are_seconds_for_local_models_and_sum_up_the_tree() -> None:
     kept = Kept()
     model = PacedModel(pause_s=0.02)
-    await chain_of(model).ainvoke(Question("q"), config_with(tracer_to(kept), model="embedded"))
+    await chain_of(model).ainvoke(Question("q"), config_with(tracer_to(kept), model="extractive"))
     trace = kept.only
     spans = named(trace)
     for name in STEPS[1:]:
@@ -218,7 +218,7 @@ async def test_a_task_cancelled_while_it_streams_leaves_a_cancelled_trace() -> N
 async def test_a_cancelled_answer_of_a_local_model_has_a_cost() -> None:
     kept = Kept()
     chain = chain_of(PacedModel(pause_s=5))
-    config = config_with(tracer_to(kept), model="embedded")
+    config = config_with(tracer_to(kept), model="extractive")
     task = asyncio.create_task(run_astream(chain, Question("q"), config))
     await asyncio.sleep(0.1)
     task.cancel()

@@ -41,7 +41,7 @@ def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspa
     from rag.tracing.tracer import TraceTracer
     from rag.types import Answer
 
-    tracker = open_tracker(OFFLINE, workspace, store, {"model": "embedded", "corpus": "handbook"})
+    tracker = open_tracker(OFFLINE, workspace, store, {"model": "extractive", "corpus": "handbook"})
 
     def save(trace: Trace) -> None:
         store.save(trace)
@@ -59,7 +59,7 @@ def test_a_session_is_read_back_with_every_tree_time_and_cost(workspace: Workspa
         | RunnableLambda(lambda message: Answer(message.text, "answered")).with_config(run_name="ground")
     ).with_config(run_name="chat")
     tracer = TraceTracer(save, load_prices(CostSettings(machine_usd_per_hour=36.0)))
-    metadata = {"corpus": "handbook", "model": "embedded", "prompt": "answer@3", "release": "r7"}
+    metadata = {"corpus": "handbook", "model": "extractive", "prompt": "answer@3", "release": "r7"}
     asked = [f"question {number}?" for number in range(4)] + ["please fail"]
     for question in asked[:4]:
         chain.invoke(question, {"callbacks": [tracer], "metadata": metadata})

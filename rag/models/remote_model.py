@@ -156,7 +156,7 @@ class RemoteModel(ChatOpenAI):
                 return ModelProtocolError(_BROKEN_OFF, fix=_LOOK)
             return ModelUnavailable(
                 f"The model server{self._where} cannot be reached: {self._reason(_root(error))}.",
-                fix="Start it, or correct openai.base_url; model = 'embedded' needs no server.",
+                fix="Start it, or correct openai.base_url; model = 'extractive' needs no server.",
             )
         if "APIStatusError" in names:
             status = int(getattr(error, "status_code", 0))

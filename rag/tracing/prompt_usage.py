@@ -13,6 +13,7 @@ from rag.database import reading
 from rag.tables import feedback as feedback_table
 from rag.tables import traces as traces_table
 from rag.tracing.trace_store import Feedback, Trace, TracePage
+from rag.types import current_model
 
 LATEST = 20_000
 """Maximum traces to read; more take seconds, and belong to outdated versions."""
@@ -146,8 +147,9 @@ def _count(connection: Any, wanted: ColumnElement[bool]) -> int:
 
 
 def _trace(row: Row[Any]) -> Trace:
+    values = {name: getattr(row, name) for name in (*_LISTED, *_NAMED)}
     return Trace(
-        **{name: getattr(row, name) for name in (*_LISTED, *_NAMED)},
+        **values | {"model": current_model(row.model)},
         feedback=Feedback(row.rating, row.comment, row.at) if row.rating else None,
     )
 

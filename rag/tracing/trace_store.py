@@ -20,6 +20,7 @@ from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
+from rag.types import current_model
 
 Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained"]
 Rating = Literal["up", "down"]
@@ -309,6 +310,7 @@ def _with_feedback() -> Any:
 
 def _trace(row: Row[Any], spans: Sequence[Row[Any]]) -> Trace:
     values = {name: getattr(row, name) for name in _ROW}
+    values["model"] = current_model(row.model)
     values["conversation_id"] = row.conversation_id or ""
     tracked = row.tracked if row.tracked and not row.tracked.startswith(_CLAIM) else None
     return Trace(

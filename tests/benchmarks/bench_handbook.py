@@ -213,7 +213,7 @@ def group_of(judged: Sequence[Judged]) -> Group:
     if failed:
         rows.append(Row("failed", str(len(failed))))
     how = (
-        "Asked through the whole chain with the embedded reader. In brackets: questions on odd / even lines "
+        "Asked through the whole chain with the extractive reader. In brackets: questions on odd / even lines "
         "of their file. The text must stand in the answer, upper and lower case alike. The JSON file lists "
         "every case that went wrong."
     )

@@ -47,6 +47,8 @@ class HealthCheck:
         self._models = models
         self._releases = releases
         self._tracking = tracking
+        self._preparing = False
+        self._failure: RagsmithError | None = None
 
     def check(self, corpus: str = "") -> Health:
         """Return which parts work.
@@ -59,6 +61,8 @@ class HealthCheck:
         notices: list[str] = []
         index, index_ok = name, False
         model, model_ok = settings.model, False
+        if replacement := self._models.replacement(settings):
+            notices.append(replacement)
         with _noting(notices):
             corpora, encoder = stores.corpora, stores.encoder
             with _noting(notices):
@@ -66,10 +70,14 @@ class HealthCheck:
                 count = found.passage_count()
                 if encoder.notice:
                     notices.append(encoder.notice)
-                self._releases.pipeline(name)
                 index_ok = count > 0 and found.state.ok
                 index = f"{name}: {counted(count, 'passage')}"
-                model, model_ok = f"{settings.model} · {encoder.runtime}", True
+                # A check must not wait until a model has been prepared.
+                if unready := self._unready():
+                    notices.append(unready)
+                else:
+                    release = self._releases.pipeline(name).release
+                    model, model_ok = f"{release.model} · {encoder.runtime}", True
             notices.extend(corpora.notices())
         tracked = self._tracking.tracker.status
         return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))
@@ -79,19 +87,43 @@ class HealthCheck:
 
         The first question and ``check`` report a failure.
         """
-        for part in (self._answer_once, self._refresh_sample):
+        for part in (self._prepare_model, self._answer_once, self._refresh_sample):
             try:
                 part()
             except RagsmithError as error:
                 _log.warning("%s", error)
 
+    def _unready(self) -> str:
+        """Return why the model cannot be loaded now; empty if it can."""
+        from rag.models.local.shipped_base import PREPARING
+
+        waiting = self._models.is_unprepared(self._settings)
+        if waiting and self._failure:
+            return redact(str(self._failure))
+        return f"{PREPARING} Answers wait for it." if waiting or self._preparing else ""
+
+    def _prepare_model(self) -> None:
+        if not self._models.is_unprepared(self._settings):
+            return
+        self._preparing = True
+        try:
+            self._models.prepare(self._settings)
+        except RagsmithError as error:
+            self._failure = error
+            raise
+        finally:
+            self._preparing = False
+
     def _answer_once(self) -> None:
-        from rag.models.chat_models import EMBEDDED
+        from rag.models.chat_models import EXTRACTIVE
         from rag.models.extractive.span_reader import ReadPassage
 
-        self._releases.pipeline()
+        if self._unready():
+            # Another attempt would take a minute and fail as well.
+            return
+        model = self._releases.pipeline().release.model
         hits = self._releases.retriever().search("warm up")
-        if self._settings.model != EMBEDDED:
+        if model != EXTRACTIVE:
             return
         reader = self._models.reader(self._settings.reader.adapter)
         if reader and hits:

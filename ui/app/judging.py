@@ -45,12 +45,13 @@ class Judges:
         Raises:
             SettingsError: The model cannot judge.
         """
-        from rag.models.chat_models import EMBEDDED, GENERATOR, check_model_name
+        from rag.models.chat_models import EXTRACTIVE, GENERATOR, check_model_name
 
-        check_model_name(name)
-        if name in (EMBEDDED, GENERATOR):
+        name = check_model_name(name)
+        if name in (EXTRACTIVE, GENERATOR):
             raise SettingsError(
-                f"The model {name} cannot judge.", fix="Name a language model: openai:NAME or local:PATH-OR-NAME."
+                f"The model {name} cannot judge.",
+                fix="Name a language model: openai:NAME, local:PATH-OR-NAME or smollm2.",
             )
         # Decoding settings for answers do not apply to a judge.
         plain = self.settings.model_copy(update={"model": name, "decoding": DecodingSettings()})

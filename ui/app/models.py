@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rag.errors import EncoderError, SettingsError
+from rag.errors import EncoderError, RagsmithError, SettingsError
 from rag.settings import EncoderSettings, RetrievalSettings, Settings
 from rag.workspace import Workspace
 
@@ -100,11 +101,58 @@ class Models:
 
         return self._once(f"reranker {depth}", adapter, opened)
 
+    def answering(self, settings: Settings) -> Settings:
+        """Return the settings with the model that really answers; see ``replacement``."""
+        from rag.models.chat_models import EXTRACTIVE
+
+        return settings.model_copy(update={"model": EXTRACTIVE}) if self.replacement(settings) else settings
+
+    def replacement(self, settings: Settings) -> str:
+        """Return why the extractive reader replaces the model, with the remedy; empty if it does not.
+
+        It replaces only ``smollm2``, whose package may be missing.
+        """
+        from rag.models.chat_models import SMOLLM2
+
+        problem = self._base_problem if settings.model == SMOLLM2 else None
+        if problem is None:
+            return ""
+        return f"{problem.message.removesuffix('.')}, so the extractive reader answers. {problem.fix}"
+
+    @cached_property
+    def _base_problem(self) -> RagsmithError | None:
+        # Cached, because a file of 98 MB is read.
+        from rag.models.local.shipped_base import why_unavailable
+
+        return why_unavailable(self._workspace.models)
+
+    def is_unprepared(self, settings: Settings) -> bool:
+        """Whether the model must be prepared, which takes about a minute, before it is loaded."""
+        from rag.models.chat_models import SMOLLM2
+        from rag.models.local.shipped_base import is_prepared
+
+        return (
+            settings.model == SMOLLM2
+            and not self.replacement(settings)
+            and not is_prepared(self._workspace.models)
+        )
+
+    def prepare(self, settings: Settings) -> None:
+        """Prepare a model that ``is_unprepared``; unlike during ``engine``, others may use the models meanwhile.
+
+        Raises:
+            RagsmithError: The preparation failed.
+        """
+        from rag.models.chat_models import prepare_engine
+
+        prepare_engine(settings, self._workspace)
+
     def engine(self, settings: Settings) -> LocalEngine:
         """Return the language model in this process; loading it takes from seconds to a minute.
 
         Raises:
             ModelUnavailable: The model or an adapter is missing, damaged or too large, or they do not match.
+            EncoderError: The preparation of the model failed.
             SettingsError: Another model is loaded already: two rarely fit into memory.
         """
         from rag.models.chat_models import open_engine
@@ -124,20 +172,20 @@ class Models:
         return engine
 
     def language_model(self, settings: Settings) -> BaseChatModel:
-        """Return the model of the settings; not the embedded reader, which needs a corpus.
+        """Return the model of the settings; not the extractive reader, which needs a corpus.
 
         Raises:
             RagsmithError: The model is missing, or cannot be used.
         """
         from rag.models.chat_models import (
             GENERATOR,
-            LOCAL,
             open_generator_model,
             open_local_model,
             open_remote_model,
+            runs_here,
         )
 
-        if settings.model.startswith(LOCAL):
+        if runs_here(settings.model):
             return open_local_model(settings, self.engine(settings))
         if settings.model == GENERATOR:
             return open_generator_model(settings, self.generator(settings.generator.adapter))
@@ -148,19 +196,19 @@ class Models:
 
         Args:
             settings: The model and its decoding settings.
-            lexical: Returns the lexical index of the corpus, for the embedded reader.
+            lexical: Returns the lexical index of the corpus, for the extractive reader.
 
         Raises:
             RagsmithError: The model is missing, or cannot be used.
         """
-        from rag.models.chat_models import EMBEDDED
+        from rag.models.chat_models import EXTRACTIVE
 
-        if settings.model != EMBEDDED:
+        if settings.model != EXTRACTIVE:
             return self.language_model(settings)
-        from rag.models.extractive.extractive_chat import EmbeddedReader
+        from rag.models.extractive.extractive_chat import ExtractiveReader
 
         ranking = self.ranking(settings, lexical())
-        return EmbeddedReader(
+        return ExtractiveReader(
             ranking=ranking,
             tokens=self._encoder().tokens,
             min_confidence=self.min_confidence(settings, ranking),
@@ -169,11 +217,11 @@ class Models:
 
     def condenser(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel | None:
         """Return the model that rewrites follow-ups; None if words are carried over instead."""
-        from rag.models.chat_models import EMBEDDED
+        from rag.models.chat_models import EXTRACTIVE
         from rag.models.decoding_support import without_form
 
         wanted = settings.retrieval.condenser
-        if wanted == "words" or (wanted == "auto" and settings.model == EMBEDDED):
+        if wanted == "words" or (wanted == "auto" and settings.model == EXTRACTIVE):
             return None
         if wanted == "generator":
             return self._rewriter(settings)
@@ -181,14 +229,14 @@ class Models:
 
     def adapter(self, settings: Settings) -> str:
         """Return the identity of the adapter that answers; empty without one."""
-        from rag.models.chat_models import EMBEDDED, GENERATOR, LOCAL
+        from rag.models.chat_models import EXTRACTIVE, GENERATOR, runs_here
 
-        if settings.model == EMBEDDED:
+        if settings.model == EXTRACTIVE:
             reader = self.reader(settings.reader.adapter)
             return reader.adapter.identity if reader else ""
         if settings.model == GENERATOR:
             return self.generator(settings.generator.adapter).adapter.identity
-        return (settings.local.adapter or "") if settings.model.startswith(LOCAL) else ""
+        return (settings.local.adapter or "") if runs_here(settings.model) else ""
 
     def close(self) -> None:
         """Unload the models, the local one with its memory on the device."""

@@ -96,6 +96,11 @@ class Releases:
 
         return load_prices(self._settings.cost)
 
+    @property
+    def model(self) -> str:
+        """The model that answers with the settings of the process."""
+        return self._models.answering(self._settings).model
+
     def assistant(self, variant: Variant | None = None, *, gate: Gate | None = None) -> Assistant:
         """Return an assistant whose answers are traced and priced.
 
@@ -113,7 +118,7 @@ class Releases:
         )
 
     def resolve(self, variant: Variant | None = None) -> ResolvedSettings:
-        """Apply the settings of the prompt, then the variant's own changes.
+        """Apply the settings of the prompt, then the variant's own changes, and replace a missing ``smollm2``.
 
         Raises:
             PromptError: The prompt is missing or malformed.
@@ -124,7 +129,8 @@ class Releases:
         changes = variant.changes if variant else {}
         named = with_changes(self._settings, changes)
         prompt = self._stores.prompt(named.prompt)
-        return ResolvedSettings(with_changes(with_prompt(named, prompt.settings), changes), prompt)
+        wanted = with_changes(with_prompt(named, prompt.settings), changes)
+        return ResolvedSettings(self._models.answering(wanted), prompt)
 
     def retriever(self, corpus: str = "", retrieval: RetrievalSettings | None = None) -> Retriever:
         """Return the retriever of a corpus.

@@ -20,6 +20,7 @@ from ui.context import Context
 if TYPE_CHECKING:
     from rag.settings import Settings
     from ui.app.app import App
+    from ui.app.models import Models
     from ui.app.releases import Releases
     from ui.app.stores import Stores
 
@@ -69,6 +70,16 @@ def prepare_encoder(settings: Settings, stores: Stores) -> None:
     _ = stores.corpora
     if stores.encoder.notice:
         note(stores.encoder.notice)
+
+
+def announce_model(settings: Settings, models: Models) -> None:
+    """Announce the preparation of a model, which takes long, or why another model answers."""
+    from rag.models.local.shipped_base import PREPARING
+
+    if replacement := models.replacement(settings):
+        note(replacement)
+    elif models.is_unprepared(settings):
+        note(PREPARING)
 
 
 def prepare_corpus(settings: Settings, stores: Stores, releases: Releases, corpus: str | None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ui.commands._app import command_app, handling, prepare_corpus
+from ui.commands._app import announce_model, command_app, handling, prepare_corpus
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import note, one_line, unpaired
 from ui.context import Context, pass_context
@@ -58,6 +58,7 @@ def command(
         raise click.UsageError("The question is empty.")
     with command_app(context) as app:
         name = prepare_corpus(app.settings, app.stores, app.releases, corpus)
+        announce_model(app.settings, app.models)
         # Anything missing is reported here, once, and not for every question.
         app.releases.pipeline(name)
         talk = _Talk(app.releases, name, as_json)

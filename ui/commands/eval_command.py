@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rag.tracing.figures import counted
-from ui.commands._app import command_app
+from ui.commands._app import announce_model, command_app
 from ui.commands._console import print_table
 from ui.commands._runs import chosen_run, json_option, print_summary, summary_as_json, which, work
 from ui.commands._terminal_text import moment, note, one_line, print_json
@@ -18,6 +19,8 @@ from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
     from rag.evaluation.run_store import Run
+    from rag.evaluation.variants import Variant
+    from ui.app.app import App
     from ui.app.evaluations import Evaluations
 
 STOPPED = 130
@@ -73,6 +76,7 @@ def run_command(context: Context, /, **options: Any) -> None:
     wanted = _RunOptions(**options)
     variants = [parse_variant(text) for text in wanted.variants or ("baseline:",)]
     with command_app(context) as app:
+        _announce_models(app, variants)
         run = app.evaluations.begin(
             wanted.dataset,
             variants,
@@ -83,6 +87,11 @@ def run_command(context: Context, /, **options: Any) -> None:
         )
         note(f"Run {run.id}: {one_line(run.name)}, over {run.dataset}@{run.dataset_version}")
         _finish(app.evaluations, run, wanted.fresh, wanted.json_wanted)
+
+
+def _announce_models(app: App, variants: Sequence[Variant]) -> None:
+    for model in {str(variant.changes.get("model", app.settings.model)): None for variant in variants}:
+        announce_model(app.settings.model_copy(update={"model": model}), app.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +120,9 @@ def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) ->
     """
     with command_app(context) as app:
         evaluations = app.evaluations
-        _finish(evaluations, evaluations.resume(chosen_run(evaluations, run).id), fresh, json_wanted)
+        chosen = chosen_run(evaluations, run)
+        _announce_models(app, chosen.plan.variants)
+        _finish(evaluations, evaluations.resume(chosen.id), fresh, json_wanted)
 
 
 @command.command("list")

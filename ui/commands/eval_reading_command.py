@@ -1,4 +1,4 @@
-"""``ragsmith eval reading``: score the embedded reader against known answers."""
+"""``ragsmith eval reading``: score the extractive reader against known answers."""
 
 from __future__ import annotations
 

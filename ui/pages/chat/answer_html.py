@@ -24,7 +24,7 @@ from ui.pages.safe_markup import (
 )
 
 _MARKDOWN_SOURCES = frozenset({".md", ".markdown", ".mdx", ".ipynb"})
-_READER = "embedded"
+_READER = "extractive"
 # Characters of an unsupported sentence that is quoted below its answer.
 LONGEST_QUOTE = 200
 
@@ -83,7 +83,7 @@ def references(hits: Sequence[Hit], citations: Sequence[Citation]) -> Resolve:
 def is_verbatim(text: str, model: str, hits: Sequence[Hit]) -> bool:
     """Whether an answer quotes sources that are not Markdown.
 
-    A star or an underscore in a quote of the embedded reader is then a character, not emphasis.
+    A star or an underscore in a quote of the extractive reader is then a character, not emphasis.
     """
     if model != _READER:
         return False

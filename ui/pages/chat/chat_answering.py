@@ -184,7 +184,7 @@ class Answering:
 
     def _growing(self, draft: PartialAnswer, before: list[view.Message], *, new_hits: bool) -> dict[Any, Any]:
         step = step_line(draft.step, len(draft.hits))
-        html = draft_html(draft.text, draft.hits, draft.citations, self._settings.model, step)
+        html = draft_html(draft.text, draft.hits, draft.citations, self._releases.model, step)
         updates: dict[Any, Any] = {self._parts.chatbot: [*before, view.assistant_message(html)]}
         if new_hits:
             updates[self._parts.sources] = draft_sources_html(draft.hits)
@@ -203,7 +203,7 @@ class Answering:
             latency_s=time.time() - started,
             prompt=release.prompt if release else "",
             release=release.name if release else "",
-            model=self._settings.model,
+            model=self._releases.model,
             error=error_message(problem) if problem else "",
         )
 

@@ -111,7 +111,7 @@ def release_html(release: Release) -> str:
     rows = (
         ("release", release.name),
         ("prompt", release.prompt),
-        ("model", "embedded reader" if release.model == "embedded" else release.model),
+        ("model", "extractive reader" if release.model == "extractive" else release.model),
         ("retrieval", f"{release.mode}, k = {release.k}"),
     )
     return fragment("chat_release.html.jinja", rows=rows)

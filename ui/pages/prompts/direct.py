@@ -49,15 +49,15 @@ def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapp
 
     from rag.answering.prompt_chain import build_prompt_chain
     from rag.answering.release import Release
-    from rag.models.chat_models import EMBEDDED
+    from rag.models.chat_models import EXTRACTIVE
     from rag.models.decoding_support import unsupported
 
     resolved = releases.resolve(variant)
     settings, prompt = resolved.settings, resolved.prompt
-    if settings.model == EMBEDDED:
+    if settings.model == EXTRACTIVE:
         raise PromptError(
-            f"The model must be generative: the embedded reader only quotes, and cannot answer {prompt.label}.",
-            fix="Choose another model: `generator`, `local:PATH-OR-NAME` or `openai:NAME`.",
+            f"The model must be generative: the extractive reader only quotes, and cannot answer {prompt.label}.",
+            fix="Choose another model: `smollm2`, `generator`, `local:PATH-OR-NAME` or `openai:NAME`.",
         )
     with prompt_errors("Give a value to each variable of the prompt."):
         messages = convert_to_messages([message.model_dump() for message in prompt.render(values)])

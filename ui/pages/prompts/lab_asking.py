@@ -138,7 +138,8 @@ class AskingAll:
 
     def _growing(self, number: int, lane: Lane, column: Column, resolved: ResolvedColumn | None) -> Updates:
         parts = self._parts.columns[number]
-        updates: Updates = {parts.answer: growing_html(lane.draft, column.model or self._settings.model)}
+        model = resolved.model if resolved else column.model or self._settings.model
+        updates: Updates = {parts.answer: growing_html(lane.draft, model)}
         if resolved and lane.draft.hits and not lane.draft.text:
             updates[parts.sources] = passages_html(lane.draft, resolved.min_support, direct=bool(resolved.free))
         return updates
@@ -156,6 +157,6 @@ class AskingAll:
             trace_id=draft.trace_id,
             latency_s=time.time() - started,
             prompt=resolved.prompt.label if resolved else "",
-            model=column.model or self._settings.model,
+            model=resolved.model if resolved else column.model or self._settings.model,
             error=error_message(lane.problem) if lane.problem else "",
         )

@@ -200,6 +200,11 @@ class ResolvedColumn:
     min_support: float
 
     @property
+    def model(self) -> str:
+        """The model that answers."""
+        return next(setting.value for setting in self.settings if setting.name == "model")
+
+    @property
     def free(self) -> tuple[str, ...]:
         """The variables that a person fills; empty for an answer prompt, which the chain fills."""
         return () if is_chained(self.prompt) else tuple(dict.fromkeys(self.prompt.variables))
