@@ -13,9 +13,9 @@ from rag.errors import ModelUnavailable, TuningError, first_line
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
 from rag.models.local.local_device import Device, check_memory
 from rag.models.local.local_files import LocalFiles, locate_local
-from rag.models.local.shipped_base import NAME as SMOLLM2
 from rag.models.local.shipped_base import prepare_base
 from rag.models.local.torch_backend import layer_sizes, load_causal, window_of
+from rag.settings import SMOLLM2
 
 _LOCAL = "local:"
 

@@ -37,6 +37,8 @@ MOST_PASSAGES = 1000
 CONFIG_FILE = "ragsmith.toml"
 CONFIG_VARIABLE = "RAGSMITH_CONFIG"
 _PREFIX = "RAGSMITH_"
+SMOLLM2 = "smollm2"
+"""Name of the language model that a package brings along."""
 
 
 class Section(BaseModel):
@@ -243,7 +245,8 @@ class LocalSettings(Section):
     adapters: tuple[str, ...] = ()
     """LoRA adapters to load: folders, or names below the workspace's ``models/adapters``."""
     adapter: str | None = None
-    """The active adapter; None for the base model."""
+    """The active adapter; empty for the base model. By default, ``writer`` for ``smollm2`` and none for any other
+    model."""
     max_batch: int = Field(default=8, ge=1, le=256)
     """Maximum questions per batch; more of them need more memory."""
 
@@ -286,8 +289,9 @@ class Settings(BaseSettings):
     """URL of a Chroma server, ``http://host:port``; by default, Chroma runs in the workspace."""
     database_url: SecretStr | None = None
     """An SQLAlchemy URL, which may contain a password; by default, SQLite in the workspace."""
-    prompt: str = "answer"
-    """The prompt for answers: ``NAME`` (its label ``production``), ``NAME@VERSION`` or ``NAME@LABEL``."""
+    prompt: str = ""
+    """The prompt for answers: ``NAME`` (its label ``production``), ``NAME@VERSION`` or ``NAME@LABEL``. By default,
+    ``answer-from-evidence`` for ``smollm2`` and ``answer`` for any other model."""
     encoder: EncoderSettings = EncoderSettings()
     chunking: ChunkingSettings = ChunkingSettings()
     ingest: IngestSettings = IngestSettings()
@@ -303,6 +307,17 @@ class Settings(BaseSettings):
     cost: CostSettings = CostSettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
+
+    @property
+    def answer_prompt(self) -> str:
+        """Reference of the prompt for answers."""
+        return self.prompt or ("answer-from-evidence" if self.model == SMOLLM2 else "answer")
+
+    @property
+    def active_adapter(self) -> str:
+        """Name of the adapter of the language model in this process; empty for none."""
+        own = self.local.adapter
+        return own if own is not None else ("writer" if self.model == SMOLLM2 else "")
 
     @classmethod
     def settings_customise_sources(

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from rag.errors import ModelUnavailable, SettingsError
-from rag.models.local.shipped_base import NAME
-from rag.settings import DecodingSettings, Settings
+from rag.settings import SMOLLM2, DecodingSettings, Settings
 from rag.types import current_model
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ EXTRACTIVE = "extractive"
 GENERATOR = "generator"
 OPENAI = "openai:"
 LOCAL = "local:"
-SMOLLM2 = NAME
 # Default time limit of a whole answer, as a multiple of the time-out for its first piece.
 TOTAL_TIMES = 5
 
@@ -94,7 +92,7 @@ def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
     return LocalChatModel(
         engine=engine,
         model=engine.name,
-        adapter=settings.local.adapter,
+        adapter=settings.active_adapter or None,
         temperature=decoding.temperature,
         top_p=decoding.top_p,
         top_k=decoding.top_k,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag.errors import EncoderError, RagsmithError, SettingsError
-from rag.settings import EncoderSettings, RetrievalSettings, Settings
+from rag.settings import SMOLLM2, EncoderSettings, RetrievalSettings, Settings
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -112,8 +112,6 @@ class Models:
 
         It replaces only ``smollm2``, whose package may be missing.
         """
-        from rag.models.chat_models import SMOLLM2
-
         problem = self._base_problem if settings.model == SMOLLM2 else None
         if problem is None:
             return ""
@@ -128,7 +126,6 @@ class Models:
 
     def is_unprepared(self, settings: Settings) -> bool:
         """Whether the model must be prepared, which takes about a minute, before it is loaded."""
-        from rag.models.chat_models import SMOLLM2
         from rag.models.local.shipped_base import is_prepared
 
         return (
@@ -165,10 +162,10 @@ class Models:
                     fix="Serve one of them (vLLM, llama.cpp, Ollama), and name it as openai:NAME.",
                 )
             engine = self._once("engine", settings.model, lambda: open_engine(settings, self._workspace))
-        if settings.local.adapter:
+        if settings.active_adapter:
             from rag.models.local.local_adapters import find_lora
 
-            engine.load_adapter(find_lora(settings.local.adapter, self._workspace.adapters))
+            engine.load_adapter(find_lora(settings.active_adapter, self._workspace.adapters))
         return engine
 
     def language_model(self, settings: Settings) -> BaseChatModel:
@@ -221,7 +218,8 @@ class Models:
         from rag.models.decoding_support import without_form
 
         wanted = settings.retrieval.condenser
-        if wanted == "words" or (wanted == "auto" and settings.model == EXTRACTIVE):
+        # A small model rewrites worse than the words of the conversation search.
+        if wanted == "words" or (wanted == "auto" and settings.model in (EXTRACTIVE, SMOLLM2)):
             return None
         if wanted == "generator":
             return self._rewriter(settings)
@@ -236,7 +234,7 @@ class Models:
             return reader.adapter.identity if reader else ""
         if settings.model == GENERATOR:
             return self.generator(settings.generator.adapter).adapter.identity
-        return (settings.local.adapter or "") if runs_here(settings.model) else ""
+        return settings.active_adapter if runs_here(settings.model) else ""
 
     def close(self) -> None:
         """Unload the models, the local one with its memory on the device."""

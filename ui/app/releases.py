@@ -128,7 +128,7 @@ class Releases:
 
         changes = variant.changes if variant else {}
         named = with_changes(self._settings, changes)
-        prompt = self._stores.prompt(named.prompt)
+        prompt = self._stores.prompt(named.answer_prompt)
         wanted = with_changes(with_prompt(named, prompt.settings), changes)
         return ResolvedSettings(self._models.answering(wanted), prompt)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rag.errors import ModelUnavailable
+from rag.settings import SMOLLM2
 from ui.doctor.check import Check
 from ui.doctor.server_probe import fetch
 
@@ -58,7 +59,6 @@ def check_torch(settings: Settings) -> Check:
 
 def check_smollm2(settings: Settings) -> Check:
     """The package of the language model ``smollm2`` is installed and undamaged, and its model fits on the disk."""
-    from rag.models.chat_models import SMOLLM2
     from rag.models.local.shipped_base import DISK_BYTES, checked_weights, find_weights, is_prepared
     from rag.workspace import open_workspace
 
@@ -132,7 +132,7 @@ def _check_tuned(settings: Settings) -> Check:
 
 def _check_local_model(settings: Settings) -> Check:
     """The model and its adapters are on this machine and fit into memory; nothing is loaded."""
-    from rag.models.chat_models import EXTRACTIVE, LOCAL, SMOLLM2
+    from rag.models.chat_models import EXTRACTIVE, LOCAL
     from rag.models.local.local_engine import check_model, wanted_adapters
     from rag.models.local.local_files import locate_local
     from rag.models.local.shipped_base import is_prepared, prepare_base, why_unavailable

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rag.encoders.adapters import CONFIG, WEIGHTS, places_of
+from rag.encoders.adapters import CONFIG, SHIPPED, WEIGHTS, places_of
 from rag.errors import ModelUnavailable
 from rag.models.local.local_files import read_json
 
@@ -51,14 +51,14 @@ def find_lora(name: str, adapters: Path) -> AdapterFiles:
     """Find a LoRA adapter of a language model.
 
     Args:
-        name: A folder, or a name below ``adapters``.
+        name: A folder, a name below ``adapters``, or the name of a shipped adapter.
         adapters: The workspace's folder ``models/adapters``.
 
     Raises:
         ModelUnavailable: The adapter is missing, or is not a LoRA adapter with safetensors weights.
     """
     places = places_of(name, adapters)
-    for folder in places:
+    for folder in (*places, SHIPPED / name):
         if (folder / CONFIG).is_file():
             _check(folder)
             return AdapterFiles(name, folder.resolve())

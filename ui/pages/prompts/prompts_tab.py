@@ -83,7 +83,7 @@ class PromptsTab:
             self._edit = gr.Button("Duplicate and edit", size="sm", variant="primary", elem_id="prompt-edit")
             self._to_production = gr.Button("Move production here", size="sm", elem_id="prompt-to-production")
             self._to_label = gr.Button("Move a label…", size="sm", elem_id="prompt-to-label")
-        self._labels = LabelForm(self._library, self._listing, self._settings.prompt)
+        self._labels = LabelForm(self._library, self._listing, self._settings.answer_prompt)
         with gr.Tabs(elem_id="prompt-panes") as self._panes:
             self._tabs, self._bodies = {}, {}
             for pane, title in PANES.items():
@@ -206,7 +206,7 @@ class PromptsTab:
     def _first(self) -> PromptSelection:
         """Return the version that the chat runs, else the first readable prompt."""
         try:
-            return PromptSelection(self._listing.load(self._settings.prompt).label)
+            return PromptSelection(self._listing.load(self._settings.answer_prompt).label)
         except PromptError:
             for entry in self._listing.entries():
                 if not entry.error:
