@@ -122,8 +122,8 @@ class Hit:
     rerank_score: float | None = None
 
 
-Step = Literal["condense", "retrieve", "prompt", "generate", "ground"]
-STEPS: tuple[Step, ...] = ("condense", "retrieve", "prompt", "generate", "ground")
+Step = Literal["condense", "retrieve", "read", "prompt", "generate", "ground"]
+STEPS: tuple[Step, ...] = ("condense", "retrieve", "read", "prompt", "generate", "ground")
 AnswerStatus = Literal["answered", "abstained", "cancelled", "failed"]
 
 

@@ -32,6 +32,7 @@ _BADGES = {"failed": "Failed", "cancelled": "Stopped", "abstained": "Not in thes
 _STEPS: dict[Step, str] = {
     "condense": "Reading the question",
     "retrieve": "Searching",
+    "read": "Reading the passages",
     "prompt": "Preparing",
     "generate": "Writing",
     "ground": "Checking the sources",

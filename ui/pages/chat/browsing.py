@@ -10,6 +10,7 @@ from rag.answering.conversation_store import Conversation
 from rag.errors import RagsmithError
 from ui.app.stores import SAMPLE_CORPUS
 from ui.pages.chat import conversation_view as view
+from ui.pages.chat.answer_mode import variant_of
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors, show_warning
@@ -62,12 +63,12 @@ class Browsing:
         whole = [*shown, *corpora]
         # The conversation first: the corpora need the encoder, which may take a while to load.
         loaded = page.load(self.load, bridge.value, [*shown, parts.corpus], js=_REMEMBERED, **QUIET)
-        loaded.then(self.load_corpora, parts.corpus, corpora, **QUIET)
+        loaded.then(self.load_corpora, [parts.corpus, parts.mode], corpora, **QUIET)
         parts.bridge.current.change(None, parts.bridge.current, None, js=_REMEMBER, **QUIET)
-        parts.new.click(self.new, parts.corpus, whole, **QUIET)
-        bridge.open_conversation.click(self.choose, bridge.value, whole, js=BRIDGED, **QUIET)
+        parts.new.click(self.new, [parts.corpus, parts.mode], whole, **QUIET)
+        bridge.open_conversation.click(self.choose, [bridge.value, parts.mode], whole, js=BRIDGED, **QUIET)
         bridge.delete.click(
-            self.delete, [bridge.value, parts.bridge.current, parts.corpus], whole, js=BRIDGED, **QUIET
+            self.delete, [bridge.value, parts.bridge.current, parts.corpus, parts.mode], whole, js=BRIDGED, **QUIET
         )
         bridge.rename.click(
             self.rename,
@@ -77,7 +78,8 @@ class Browsing:
             **QUIET,
         )
         bridge.older.click(self.older, parts.bridge.current, parts.listing, **QUIET)
-        parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current], changed, **QUIET)
+        parts.corpus.input(self.change_corpus, [parts.corpus, parts.bridge.current, parts.mode], changed, **QUIET)
+        parts.mode.input(self.load_corpora, [parts.corpus, parts.mode], corpora, **QUIET)
         parts.chatbot.select(self.show_sources, parts.bridge.current, parts.sources, **QUIET)
 
     @show_errors
@@ -93,29 +95,29 @@ class Browsing:
         return {**self._show(conversation, corpus), self._parts.corpus: corpus}
 
     @show_errors
-    def load_corpora(self, corpus: str) -> Updates:
+    def load_corpora(self, corpus: str, mode: str) -> Updates:
         """List the corpora, and the release that answers for the chosen one."""
-        return self._corpora(corpus or self._settings.corpus)
+        return self._corpora(corpus or self._settings.corpus, mode)
 
     @show_errors
-    def new(self, corpus: str) -> Updates:
+    def new(self, corpus: str, mode: str) -> Updates:
         """Show an empty conversation, which is stored with its first question."""
-        return {**self._show(None, corpus), **self._corpora(corpus)}
+        return {**self._show(None, corpus), **self._corpora(corpus, mode)}
 
     @show_errors
-    def choose(self, conversation_id: str) -> Updates:
+    def choose(self, conversation_id: str, mode: str) -> Updates:
         """Show a conversation of the list."""
         conversation = self._stores.conversations.load(conversation_id)
         corpus = self._corpus_of(conversation)
-        return {**self._show(conversation, corpus), **self._corpora(corpus)}
+        return {**self._show(conversation, corpus), **self._corpora(corpus, mode)}
 
     @show_errors
-    def delete(self, conversation_id: str, current: str, corpus: str) -> Updates:
+    def delete(self, conversation_id: str, current: str, corpus: str, mode: str) -> Updates:
         """Delete a conversation; its traces stay."""
         self._running.stop(conversation_id)
         self._stores.conversations.delete(conversation_id)
         if conversation_id == current:
-            return {**self._show(None, corpus), **self._corpora(corpus)}
+            return {**self._show(None, corpus), **self._corpora(corpus, mode)}
         return {self._parts.listing: self._listing(current)}
 
     @show_errors
@@ -130,11 +132,11 @@ class Browsing:
         return self._listing(current, _ALL)
 
     @show_errors
-    def change_corpus(self, corpus: str, current: str) -> Updates:
+    def change_corpus(self, corpus: str, current: str, mode: str) -> Updates:
         """Send the next questions to another corpus."""
         if current:
             self._stores.conversations.set_corpus(current, corpus)
-        return {**self._corpora(corpus), self._parts.chatbot: gr.Chatbot(examples=_examples(corpus))}
+        return {**self._corpora(corpus, mode), self._parts.chatbot: gr.Chatbot(examples=_examples(corpus))}
 
     @show_errors
     def show_sources(self, current: str, clicked: gr.SelectData) -> str:
@@ -162,11 +164,11 @@ class Browsing:
             parts.question: gr.Textbox(submit_btn=not writing, stop_btn=writing),
         }
 
-    def _corpora(self, corpus: str) -> Updates:
+    def _corpora(self, corpus: str, mode: str) -> Updates:
         names = self._stores.corpus_names()
         choices = names if corpus in names else [corpus, *names]
         try:
-            release = view.release_html(self._releases.pipeline(corpus).release)
+            release = view.release_html(self._releases.pipeline(corpus, variant_of(mode, self._settings)).release)
         except RagsmithError as error:
             release = note(error_message(error), "rs-warn")
         return {

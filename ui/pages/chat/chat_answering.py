@@ -16,12 +16,14 @@ from rag.retrieval.question_limit import check_question
 from rag.types import Answer, Ask
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
+from ui.pages.chat.answer_mode import variant_of
 from ui.pages.chat.chat_layout import ChatParts
 from ui.pages.chat.running_answers import RunningAnswers
 from ui.pages.chat.sources_panel import draft_sources_html, empty_html, sources_html
 from ui.pages.page_events import QUIET, Updates, error_message, in_thread, log, show_warning, warn
 
 if TYPE_CHECKING:
+    from rag.evaluation.variants import Variant
     from rag.settings import Settings
     from ui.app.releases import Releases
     from ui.app.stores import Stores
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 # Seconds between two updates of an answer: shorter is not noticed, and slows long conversations in the browser.
 PAUSE_S = 0.06
 
-_SEND = "(question, current, corpus) => [question, current, corpus, window.ragsmith.takeEditing()]"
+_SEND = "(question, current, corpus, mode) => [question, current, corpus, mode, window.ragsmith.takeEditing()]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class Asked:
     conversation: Conversation
     exchange: Exchange
     corpus: str
+    model: str
+    variant: Variant | None
 
 
 class Answering:
@@ -58,41 +62,41 @@ class Answering:
         parts = self._parts
         outputs = [parts.bridge.current, parts.chatbot, parts.question, parts.sources, parts.listing]
         common: dict[str, Any] = {"outputs": outputs, "concurrency_limit": None, **QUIET}
-        asking = [parts.question, parts.bridge.current, parts.corpus]
+        asking = [parts.question, parts.bridge.current, parts.corpus, parts.mode]
         parts.question.submit(self.send, [*asking, parts.bridge.editing], js=_SEND, **common)
         parts.chatbot.example_select(self.example, asking[1:], **common)
         parts.chatbot.retry(self.regenerate, asking[1:], **common)
         parts.question.stop(self.stop, parts.bridge.current, None, concurrency_limit=None, **QUIET)
 
-    async def send(self, question: str, current: str, corpus: str, editing: str) -> Updates:
+    async def send(self, question: str, current: str, corpus: str, mode: str, editing: str) -> Updates:
         """Ask the question in the input box; it replaces an earlier one that is being edited."""
         if not question.strip():
             yield gr.skip()
             return
         replaced = int(editing) if editing and editing.isdigit() else None
-        async for updates in self._ask(question.strip(), current, corpus, replaced):
+        async for updates in self._ask(question.strip(), current, corpus, mode, replaced):
             yield updates
 
-    async def example(self, current: str, corpus: str, chosen: gr.SelectData) -> Updates:
+    async def example(self, current: str, corpus: str, mode: str, chosen: gr.SelectData) -> Updates:
         """Ask an example question."""
-        async for updates in self._ask(chosen.value["text"], current, corpus, None):
+        async for updates in self._ask(chosen.value["text"], current, corpus, mode, None):
             yield updates
 
-    async def regenerate(self, current: str, corpus: str) -> Updates:
+    async def regenerate(self, current: str, corpus: str, mode: str) -> Updates:
         """Ask the last question again; the trace of its old answer stays."""
         conversation = await in_thread(self._stores.conversations.load, current)
         last = view.last_exchange(conversation)
         if last is None:
             yield gr.skip()
             return
-        async for updates in self._ask(last.question, current, corpus, last.position):
+        async for updates in self._ask(last.question, current, corpus, mode, last.position):
             yield updates
 
     async def stop(self, current: str) -> None:
         """Stop the answer that is being written; ``_ask`` then shows what has been written."""
         self._running.stop(current)
 
-    async def _ask(self, question: str, current: str, corpus: str, replaced: int | None) -> Updates:
+    async def _ask(self, question: str, current: str, corpus: str, mode: str, replaced: int | None) -> Updates:
         parts = self._parts
         if current in self._running:
             show_warning("This conversation is being answered: wait for it, or stop it.")
@@ -102,7 +106,7 @@ class Answering:
             # Before it is stored: a question that is refused stays in the input box only.
             check_question(question, self._settings.limits.question_chars)
             self._releases.gate.check()
-            asked = await in_thread(self._store, question, current, corpus, replaced)
+            asked = await in_thread(self._store, question, current, corpus, mode, replaced)
         except Exception as error:  # noqa: BLE001 - shown as one sentence; the question stays in the input box
             warn(error)
             yield gr.skip()
@@ -122,7 +126,7 @@ class Answering:
         async for updates in self._follow(asked, before):
             yield updates
 
-    def _store(self, question: str, current: str, corpus: str, replaced: int | None) -> Asked:
+    def _store(self, question: str, current: str, corpus: str, mode: str, replaced: int | None) -> Asked:
         """Store the question before it is answered, so that a crash does not lose it."""
         store = self._stores.conversations
         # A browser may send lone surrogates and null characters, which no database accepts.
@@ -138,7 +142,9 @@ class Answering:
         loaded = store.load(current)
         earlier = tuple(one for one in loaded.exchanges if one.position < position) if loaded else ()
         kept = Conversation(current, loaded.title if loaded else "", corpus, earlier)
-        return Asked(kept, Exchange(position, question), corpus)
+        variant = variant_of(mode, self._settings)
+        model = str(variant.changes["model"]) if variant else self._releases.model
+        return Asked(kept, Exchange(position, question), corpus, model, variant)
 
     async def _follow(self, asked: Asked, before: list[view.Message]) -> Updates:
         """Show an answer while it is written, and store it however it ends."""
@@ -149,7 +155,7 @@ class Answering:
         draft = PartialAnswer()
         problem: Exception | None = None
         try:
-            stream = self._releases.assistant(gate=self._releases.gate).start(request)
+            stream = self._releases.assistant(asked.variant, gate=self._releases.gate).start(request)
             self._running.add(conversation.id, stream)
         except Busy as error:
             # Other questions have come in while it was stored.
@@ -159,12 +165,12 @@ class Answering:
             return
         busy = {parts.question: gr.Textbox(submit_btn=False, stop_btn=True)}
         try:
-            yield busy | self._growing(draft, before, new_hits=False)
+            yield busy | self._growing(asked, draft, before, new_hits=False)
             async for events in stream.batches(PAUSE_S):
                 hits = draft.hits
                 draft = reduce(PartialAnswer.after, events, draft)
                 if draft.answer is None:
-                    yield busy | self._growing(draft, before, new_hits=draft.hits is not hits)
+                    yield busy | self._growing(asked, draft, before, new_hits=draft.hits is not hits)
         except Exception as error:  # noqa: BLE001 - an answer that fails is shown as one
             problem = error
         finally:
@@ -182,9 +188,11 @@ class Answering:
             parts.sources: sources_html(answer, self._settings.grounding.min_support),
         }
 
-    def _growing(self, draft: PartialAnswer, before: list[view.Message], *, new_hits: bool) -> dict[Any, Any]:
+    def _growing(
+        self, asked: Asked, draft: PartialAnswer, before: list[view.Message], *, new_hits: bool
+    ) -> dict[Any, Any]:
         step = step_line(draft.step, len(draft.hits))
-        html = draft_html(draft.text, draft.hits, draft.citations, self._releases.model, step)
+        html = draft_html(draft.text, draft.hits, draft.citations, asked.model, step)
         updates: dict[Any, Any] = {self._parts.chatbot: [*before, view.assistant_message(html)]}
         if new_hits:
             updates[self._parts.sources] = draft_sources_html(draft.hits)
@@ -192,7 +200,7 @@ class Answering:
 
     def _unfinished(self, asked: Asked, draft: PartialAnswer, problem: Exception | None, started: float) -> Answer:
         """Return what was written of an answer that failed or was stopped."""
-        release = self._releases.pipeline(asked.corpus).release if problem is None else None
+        release = self._releases.pipeline(asked.corpus, asked.variant).release if problem is None else None
         return Answer(
             text=draft.text.rstrip(),
             status="cancelled" if problem is None else "failed",
@@ -203,7 +211,7 @@ class Answering:
             latency_s=time.time() - started,
             prompt=release.prompt if release else "",
             release=release.name if release else "",
-            model=self._releases.model,
+            model=asked.model,
             error=error_message(problem) if problem else "",
         )
 

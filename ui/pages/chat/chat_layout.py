@@ -8,6 +8,8 @@ from typing import Any
 
 import gradio as gr
 
+from rag.settings import Settings
+from ui.pages.chat.answer_mode import build_mode
 from ui.pages.chat.sources_panel import empty_html
 from ui.pages.html_component import html_component
 from ui.pages.safe_markup import fragment
@@ -73,6 +75,7 @@ class ChatParts:
     new: Any
     listing: Any
     corpus: Any
+    mode: Any
     release: Any
     chatbot: Any
     comment_row: Any
@@ -102,10 +105,11 @@ def build_bridge() -> Bridge:
         )
 
 
-def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
+def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatParts:
     """Build the chat tab.
 
     Args:
+        settings: Decide which modes of answering there are.
         folders: Whether a folder of this machine may be added.
     """
     with gr.Row(elem_id="chat", equal_height=True):
@@ -113,6 +117,7 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
             new = gr.Button("New conversation", elem_id="new", size="sm")
             listing = html_component("listing")
             corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
+            mode = build_mode(settings)
             add = _build_add(folders)
             release = html_component("release")
         with gr.Column(elem_id="centre", min_width=0, scale=1):
@@ -160,6 +165,7 @@ def build_chat(bridge: Bridge, *, folders: bool) -> ChatParts:
         new,
         listing,
         corpus,
+        mode,
         release,
         chatbot,
         comment_row,

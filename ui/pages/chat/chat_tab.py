@@ -29,7 +29,7 @@ def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, rele
         Its components, such as the input box that other tabs put a question into.
     """
     running = RunningAnswers()
-    parts = build_chat(bridge, folders=offers_folders(settings))
+    parts = build_chat(bridge, settings, folders=offers_folders(settings))
     Answering(settings, stores, releases, running, parts).wire()
     Browsing(settings, stores, releases, running, parts).wire(page)
     FeedbackEvents(stores.conversations, stores.traces, parts).wire()

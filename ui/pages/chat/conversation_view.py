@@ -112,6 +112,7 @@ def release_html(release: Release) -> str:
         ("release", release.name),
         ("prompt", release.prompt),
         ("model", "extractive reader" if release.model == "extractive" else release.model),
+        *((("adapter", release.adapter.partition("@")[0]),) if release.adapter else ()),
         ("retrieval", f"{release.mode}, k = {release.k}"),
     )
     return fragment("chat_release.html.jinja", rows=rows)
