@@ -73,7 +73,7 @@ class ClaimSources:
             return ClaimFault("echo", tuple(text.split()))
         if numbers := self._numbers.missing_from(text):
             return ClaimFault("number", tuple(numbers))
-        if names := self._names.missing_from(text, lambda word: self._stemmer.stems(word) <= self._stems):
+        if names := self._names.missing_from(text, self._is_known_word):
             return ClaimFault("name", tuple(names))
         if denials := self._polarity.contradicted(text):
             return ClaimFault("negation", tuple(denials))
@@ -81,6 +81,9 @@ class ClaimSources:
         if len(missing) > (1 - SUPPORTED_SHARE) * len(stems):
             return ClaimFault("words", tuple(missing))
         return None
+
+    def _is_known_word(self, word: str) -> bool:
+        return self._stemmer.stems(without_numbers(word)) <= self._stems
 
     def _says_nothing(self, text: str, stems: set[str]) -> bool:
         """Whether the words of a sentence are only those of a frame, or of a frame and the question."""

@@ -51,7 +51,8 @@ _WORDS = re.compile(
 )
 _DIGITS = re.compile(
     r"(?P<sign>(?<![\w.)%-])-|\bminus )?"
-    r"(?<!\w)"
+    # Digits after a letter or a capital letter and a hyphen belong to a name: mp3, GPT-4.
+    r"(?<!\w)(?<!(?-i:[A-Z])-)"
     r"(?:(?P<time>\d{1,2}:\d\d(?::\d\d)?(?!\d))"
     r"|(?P<grouped>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?)"
     r"|(?P<spaced>\d{1,3}(?:[ ']\d{3})+(?!\d)(?:[.,]\d+)?)"
@@ -155,7 +156,11 @@ class KnownNumbers:
 
     def _has(self, number: Number) -> bool:
         word = number.text.casefold()
-        if word in self._words or (word == "one" and self._one) or (word == "zero" and self._zero):
+        if (
+            (word in _ORDINALS and word in self._words)
+            or (word == "one" and self._one)
+            or (word == "zero" and self._zero)
+        ):
             return True
         known = bool(number.values & self._values) or bool(number.parts and number.parts <= self._values)
         return known and (not number.unit or number.unit in self._units)

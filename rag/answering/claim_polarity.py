@@ -51,6 +51,11 @@ class _Clause:
     def negative(self) -> bool:
         return len(self.denials) % 2 == 1
 
+    def likeness(self, other: _Clause) -> tuple[int, float]:
+        """Return the number of shared stems and, to decide between equal numbers, their share of the other's."""
+        shared = len(self.stems & other.stems)
+        return shared, shared / len(other.stems)
+
 
 class KnownPolarity:
     """The clauses of folded sentences."""
@@ -65,23 +70,30 @@ class KnownPolarity:
         Where several clauses of the sources are equally near, one with the same polarity is enough.
         """
         for clause in self._clauses_of(sentence):
-            shared = [len(clause.stems & known.stems) for known in self._clauses]
-            most = max(shared, default=0)
-            if most < min(ENOUGH_WORDS, ENOUGH_SHARE * len(clause.stems)) or not most:
+            likeness = [clause.likeness(known) for known in self._clauses]
+            most = max(likeness, default=(0, 0.0))
+            if not most[0] or most[0] < min(ENOUGH_WORDS, ENOUGH_SHARE * len(clause.stems)):
                 continue
-            nearest = [known for known, count in zip(self._clauses, shared, strict=True) if count == most]
+            nearest = [known for known, like in zip(self._clauses, likeness, strict=True) if like == most]
             if all(known.negative != clause.negative for known in nearest):
                 return list(clause.denials or nearest[0].denials)
         return []
 
     def _clauses_of(self, sentence: str) -> Iterator[_Clause]:
-        for text in _clauses(_NO_DENIAL.sub(" ", sentence.casefold())):
+        for text in _with_one_denial(_clauses(_NO_DENIAL.sub(" ", sentence.casefold()))):
             denials = [found[0] for found in _DENIAL.finditer(text)]
             if "neither" in denials:
                 denials = [denial for denial in denials if denial != "nor"]
             stems = frozenset(self._stemmer.stems(_DENIAL.sub(" ", text)))
             if stems:
                 yield _Clause(stems, tuple(denials))
+
+
+def _with_one_denial(clauses: Iterable[str]) -> Iterator[str]:
+    """Split clauses at a conjunction between negations: "needs no account and works without a server"."""
+    for clause in clauses:
+        parts = _CONJUNCTION.split(clause)
+        yield from parts if sum(bool(_DENIAL.search(part)) for part in parts) > 1 else (clause,)
 
 
 def _clauses(text: str) -> list[str]:
