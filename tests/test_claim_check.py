@@ -48,6 +48,7 @@ SUPPORTED = [
     "Dogs cannot board without a muzzle.",
     "The ferry leaves pier 2 every forty minutes.",
     "The ferry carries up to 1200 passengers.",
+    "Up to 1,200, passengers that is, are carried.",
     "Ferries to Norderney carry 1 200 passengers.",
     "30 percent are day visitors.",
     "Thirty per cent of the passengers are day visitors.",

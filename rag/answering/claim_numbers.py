@@ -54,7 +54,7 @@ _DIGITS = re.compile(
     # Digits after a letter or a capital letter and a hyphen belong to a name: mp3, GPT-4.
     r"(?<!\w)(?<!(?-i:[A-Z])-)"
     r"(?:(?P<time>\d{1,2}:\d\d(?::\d\d)?(?!\d))"
-    r"|(?P<grouped>\d{1,3}(?:,\d{3})+(?![\d,])(?:\.\d+)?)"
+    r"|(?P<grouped>\d{1,3}(?:,\d{3})+(?!,?\d)(?:\.\d+)?)"
     r"|(?P<spaced>\d{1,3}(?:[ ']\d{3})+(?!\d)(?:[.,]\d+)?)"
     r"|(?P<dotted>\d+(?:\.\d+){2,})"
     r"|(?P<decimal>\d+[.,]\d+)"

@@ -41,6 +41,7 @@ class Reply:
         spans: Offsets into ``text`` of the answer itself, where the model knows more than its sentence.
         truncated: Whether the token limit ended the reply.
         unread: Passages of the prompt that did not fit the model's window.
+        quotes: Whether the model only quotes its passages, so that it can invent nothing.
     """
 
     text: str
@@ -49,6 +50,7 @@ class Reply:
     spans: tuple[tuple[int, int], ...] = ()
     truncated: bool = False
     unread: int = 0
+    quotes: bool = False
 
 
 class ReplyChunk(AIMessageChunk):
@@ -57,6 +59,7 @@ class ReplyChunk(AIMessageChunk):
     confidence: float | None = None
     spans: tuple[tuple[int, int], ...] = ()
     unread: int = 0
+    quotes: bool = False
 
 
 async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableConfig) -> Reply:
@@ -73,4 +76,5 @@ async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableCon
         spans=tuple(span for note in notes for span in note.spans),
         truncated=message.response_metadata.get("finish_reason") == "length",
         unread=max((note.unread for note in notes), default=0),
+        quotes=any(note.quotes for note in notes),
     )
