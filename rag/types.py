@@ -125,6 +125,7 @@ class Hit:
 Step = Literal["condense", "retrieve", "read", "prompt", "generate", "ground"]
 STEPS: tuple[Step, ...] = ("condense", "retrieve", "read", "prompt", "generate", "ground")
 AnswerStatus = Literal["answered", "abstained", "cancelled", "failed"]
+FaultKind = Literal["number", "name", "negation", "words", "echo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,24 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """A sentence that a model wrote and its sources contradict or do not contain.
+
+    Attributes:
+        sentence: The sentence as it was written, on one line and without markers.
+        kind: What is wrong with it: a ``number`` or a ``name`` is not in the sources, a ``negation`` differs from
+            them, too many ``words`` are not in them, or it is an ``echo`` of the question or says nothing.
+        words: The words at fault.
+        quotation: The sentence of the sources in its place; None if the written one was left, as in JSON.
+    """
+
+    sentence: str
+    kind: FaultKind
+    words: tuple[str, ...]
+    quotation: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Token usage of a model; None if the model did not report it."""
 
@@ -216,6 +235,7 @@ class Answer:
         cut: Whether the token limit truncated the answer.
         unread: Number of retrieved passages that did not fit the model's window.
         unsupported: Settings that the model does not support.
+        replaced: The written sentences that failed the check of claims, in order.
     """
 
     text: str
@@ -237,6 +257,7 @@ class Answer:
     unread: int = 0
     unsupported: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
 
     @property
     def unsupported_claims(self) -> tuple[Claim, ...]:

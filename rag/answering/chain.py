@@ -47,7 +47,7 @@ def build_chain(steps: Steps) -> Runnable[Ask, Answer]:
         reading = Reading() if steps.ranking is None else await read.ainvoke(searched, config)
         filled = await prompt.ainvoke(replace(searched, reading=reading), config)
         reply = await generate.ainvoke(filled.model_input, config)
-        return await ground.ainvoke(Draft(condensed.standalone, filled.hits, reply), config)
+        return await ground.ainvoke(Draft(condensed.standalone, filled.hits, reply, reading.lines), config)
 
     return named(ROOT, answer)
 

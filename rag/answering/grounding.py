@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MARKER = re.compile(r"\[(\d{1,3})\]")
-_MARKERS = re.compile(rf"{CODE}|(?P<markers>\[\d{{1,3}}\](?:\s*\[\d{{1,3}}\])*)", re.DOTALL)
+MARKERS = re.compile(rf"{CODE}|(?P<markers>\[\d{{1,3}}\](?:\s*\[\d{{1,3}}\])*)", re.DOTALL)
 _LISTS = re.compile(rf"{CODE}|\[(?P<numbers>\d{{1,3}}(?:\s*[,;]\s*\d{{1,3}})+)\]", re.DOTALL)
 _WORD = re.compile(r"[^\W_]+")
 _SPACE = re.compile(r"\s+")
 # The beginning of a continued line of a quotation.
-_QUOTED = re.compile(r"[\r\n][ \t]*>[> \t]*")
+QUOTED_LINE = re.compile(r"[\r\n][ \t]*>[> \t]*")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # Shorter words are rarely content words.
 SHORTEST_WORD = 3
@@ -203,10 +203,10 @@ def _claims(text: str) -> list[_Sentence]:
     """Return the sentences of an answer without markers, and with the numbers of their markers."""
     claims: list[_Sentence] = []
     at = 0
-    for match in (*(each for each in _MARKERS.finditer(text) if each["markers"]), None):
+    for match in (*(each for each in MARKERS.finditer(text) if each["markers"]), None):
         part = text[at : match.start() if match else len(text)]
         # Continued lines of a quotation start sentences like other lines; offsets stay the same.
-        part = _QUOTED.sub(lambda found: found[0].replace(">", " "), part)
+        part = QUOTED_LINE.sub(lambda found: found[0].replace(">", " "), part)
         bare = part.lstrip(" .,;:")
         first = at + len(part) - len(bare)
         claims.extend(
@@ -256,7 +256,7 @@ def _span_of(claim: str, text: str) -> Sentence | None:
 
 def _plain(text: str) -> str:
     """Return a text on one line, without markers, quotation fences and chat template tokens."""
-    return without_tokens(_SPACE.sub(" ", _QUOTED.sub(" ", without_markers(text))).strip())
+    return without_tokens(_SPACE.sub(" ", QUOTED_LINE.sub(" ", without_markers(text))).strip())
 
 
 def _words(text: str) -> set[str]:

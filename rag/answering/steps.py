@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from prompts import Message, PromptTemplate
+from rag.answering.claim_repair import Written, faults_in, repaired
 from rag.answering.condense import carry_topic
 from rag.answering.grounding import ground, moved, with_citations
 from rag.answering.release import Release
@@ -21,7 +22,7 @@ from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
-from rag.types import Answer, Ask, Hit, Passage, Usage
+from rag.types import Answer, Ask, Hit, Passage, Replaced, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -93,11 +94,16 @@ class FilledPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """An unchecked answer."""
+    """An unchecked answer.
+
+    Attributes:
+        lines: The sentences that the model wrote from; empty if it read the passages.
+    """
 
     standalone: str
     hits: tuple[Hit, ...]
     reply: Reply
+    lines: tuple[EvidenceLine, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -253,7 +259,10 @@ class Steps:
         return None if "decoding.json_schema" in self.unsupported else self.release.decoding.json_schema
 
     async def ground(self, draft: Draft, config: RunnableConfig) -> Answer:
-        """Check the citations; an answer without support becomes a refusal."""
+        """Check citations and claims.
+
+        A written sentence with a fault becomes a quotation, and an answer without support a refusal.
+        """
         reply = draft.reply
         answer = Answer(
             text=self.refusal,
@@ -272,8 +281,17 @@ class Steps:
         claimed = reply.text if self._schema is None else claims_of(await self._parsed(reply.text))
         least = self.release.grounding.min_support
         checked = await asyncio.to_thread(ground, claimed, draft.hits, self.encoder, least)
+        replaced: tuple[Replaced, ...] = ()
+        if not reply.quotes and (draft.lines or checked.best >= least):
+            written = Written(checked.text, draft.hits, draft.standalone, draft.lines)
+            if self._schema:
+                replaced = await asyncio.to_thread(faults_in, written)
+            else:
+                text, replaced = await asyncio.to_thread(repaired, written)
+                if text != checked.text:
+                    checked = await asyncio.to_thread(ground, text, draft.hits, self.encoder, least)
         if checked.best < least:
-            return replace(answer, support=checked.support)
+            return replace(answer, support=checked.support, replaced=replaced)
         estimates = [value for value in (checked.support, reply.confidence) if value is not None]
         where = self.release.answer.citations
         if self._schema:
@@ -293,6 +311,7 @@ class Steps:
             # The offsets refer to the reply, and become invalid when a marker is removed.
             spans=reply.spans if text == reply.text else (),
             cut=reply.truncated,
+            replaced=replaced,
         )
 
     @property

@@ -11,11 +11,17 @@ SPACED = re.compile(rf"(?P<code>{CODE})|(?:(?<!\s)\s+)?\[(?P<number>\d{{1,3}})\]
 RUNS = re.compile(rf"(?P<code>{CODE})|(?:(?<!\s)\s+)?\[\d{{1,3}}\]_?(?:\s*\[\d{{1,3}}\]_?)*", re.DOTALL)
 # Characters that could form a new marker or code when the text between them is removed.
 _JOINING = frozenset("[]`0123456789")
+_SPACE = re.compile(r"\s+")
 
 
 def without_markers(text: str) -> str:
     """Remove everything that reads like a citation, such as the footnote marks of a quoted source."""
     return RUNS.sub(lambda found: found["code"] or left_of(found), text)
+
+
+def on_one_line(text: str) -> str:
+    """Return a text on one line, without markers that would read as citations of the answer that quotes it."""
+    return _SPACE.sub(" ", without_markers(text)).strip()
 
 
 def left_of(run: re.Match[str]) -> str:

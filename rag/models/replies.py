@@ -43,6 +43,7 @@ class Reply:
         spans: Offsets into ``text`` of the answer itself, where the model knows more than its sentence.
         truncated: Whether the token limit ended the reply.
         unread: Passages of the prompt that did not fit the model's window.
+        quotes: Whether the model only quotes its passages, so that it can invent nothing.
     """
 
     text: str
@@ -51,6 +52,7 @@ class Reply:
     spans: tuple[tuple[int, int], ...] = ()
     truncated: bool = False
     unread: int = 0
+    quotes: bool = False
 
 
 class ReplyChunk(AIMessageChunk):
@@ -59,6 +61,7 @@ class ReplyChunk(AIMessageChunk):
     confidence: float | None = None
     spans: tuple[tuple[int, int], ...] = ()
     unread: int = 0
+    quotes: bool = False
 
 
 async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableConfig) -> Reply:
@@ -75,4 +78,5 @@ async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableCon
         spans=tuple(span for note in notes for span in note.spans),
         truncated=message.response_metadata.get("finish_reason") == "length",
         unread=max((note.unread for note in notes), default=0),
+        quotes=any(note.quotes for note in notes),
     )

@@ -6,7 +6,6 @@ It cannot combine, count or infer. If even the best sentence is unlikely to answ
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,15 +15,13 @@ from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import ConfigDict
 
-from rag.documents.citation_markers import without_markers
+from rag.documents.citation_markers import on_one_line
 from rag.errors import ModelProtocolError
 from rag.models.extractive.evidence import Evidence
 from rag.models.extractive.sentence_ranking import Candidate
 from rag.models.replies import ReplyChunk
 from rag.models.streaming import EvidenceChatModel
 from rag.settings import AnswerStyle
-
-_SPACE = re.compile(r"\s+")
 
 
 class ExtractiveReader(EvidenceChatModel):
@@ -69,7 +66,7 @@ class ExtractiveReader(EvidenceChatModel):
             pieces = [evidence.refusal]
         else:
             chosen = self.ranking.choose(ranked)[: None if self.style == "full" else 1]
-            pieces = [f"{_quoted(self._text_of(one))} [{one.passage.number}]" for one in chosen]
+            pieces = [f"{on_one_line(self._text_of(one))} [{one.passage.number}]" for one in chosen]
             if self.style != "brief":
                 spans = tuple(_spans(chosen, pieces))
         read = sum(self.tokens.count([evidence.question, *(passage.text for passage in evidence.passages)]))
@@ -85,6 +82,7 @@ class ExtractiveReader(EvidenceChatModel):
                 usage_metadata=usage,
                 confidence=confidence,
                 spans=spans if number == 0 else (),
+                quotes=True,
                 chunk_position="last" if number == len(pieces) - 1 else None,
             )
             chunk = ChatGenerationChunk(message=message)
@@ -99,20 +97,15 @@ class ExtractiveReader(EvidenceChatModel):
         return str(chosen.sentence.text)
 
 
-def _quoted(text: str) -> str:
-    """Return the text on one line, without markers that would read as citations of this answer."""
-    return _SPACE.sub(" ", without_markers(text)).strip()
-
-
 def _spans(chosen: Sequence[Candidate], pieces: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Yield the offsets of the answer spans in the joined pieces."""
     before = 0
     for one, piece in zip(chosen, pieces, strict=True):
         if one.span is not None:
             start, end = one.span
-            answer = _quoted(one.passage.text[start:end])
+            answer = on_one_line(one.passage.text[start:end])
             # The words may occur twice in the sentence, so search from the length of the text before the span.
-            lead = _quoted(one.passage.text[one.sentence.start : start])
+            lead = on_one_line(one.passage.text[one.sentence.start : start])
             at = piece.find(answer, max(len(lead) - 1, 0))
             if answer and at >= 0:
                 yield before + at, before + at + len(answer)
