@@ -7,11 +7,13 @@ sees on the other what it was worth.
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rag.documents.citation_markers import without_markers
 from tests.benchmarks.bench_report import Group, Row, p50_p95
 from tests.benchmarks.child import ROOT, call
 from tests.benchmarks.ours import settings_for
@@ -112,13 +114,15 @@ def run(plan: Plan) -> Iterator[Group]:
     found = call("tests.benchmarks.bench_handbook:ask_all", home=home).value
     judged = [Judged(**each) for each in found]
     yield group_of(judged)
+    written = call("tests.benchmarks.bench_handbook:ask_all", home=home, model="smollm2").value
+    yield group_of([Judged(**each) for each in written], "smollm2")
     found = call(
         "tests.benchmarks.bench_handbook:ask_all", home=home, condenser="generator", kind="follow-up"
     ).value
     yield _rewritten_group([Judged(**each) for each in found])
 
 
-def ask_all(home: str, condenser: str = "auto", kind: str = "") -> list[dict[str, Any]]:
+def ask_all(home: str, condenser: str = "auto", kind: str = "", model: str = "extractive") -> list[dict[str, Any]]:
     """Ask every case of the handbook, or those of a kind; in a process of its own."""
     import asyncio
 
@@ -127,7 +131,7 @@ def ask_all(home: str, condenser: str = "auto", kind: str = "") -> list[dict[str
 
     settings = settings_for(home)
     retrieval = settings.retrieval.model_copy(update={"condenser": condenser})
-    app = open_app(settings.model_copy(update={"retrieval": retrieval}))
+    app = open_app(settings.model_copy(update={"retrieval": retrieval, "model": model}))
     app.health.warm()
 
     async def ask(case: Case) -> Answer:
@@ -205,15 +209,17 @@ def _rewritten_group(judged: Sequence[Judged]) -> Group:
     return Group("Follow-ups rewritten by the small generator", rows, how, [asdict(each) for each in judged])
 
 
-def group_of(judged: Sequence[Judged]) -> Group:
+def group_of(judged: Sequence[Judged], model: str = "extractive") -> Group:
     """Count what became of all cases."""
     rows = [Row(figure.what, _share(figure, judged)) for figure in FIGURES]
+    words = [len(without_markers(each.answer).split()) for each in judged if each.status == "answered"]
+    rows.append(Row("words of an answer, median", f"{statistics.median(words):.0f}" if words else "–"))
     rows.append(Row("milliseconds an answer, p50 / p95", p50_p95([each.milliseconds for each in judged])))
     failed = [each for each in judged if each.status == "failed"]
     if failed:
         rows.append(Row("failed", str(len(failed))))
     how = (
-        "Asked through the whole chain with the extractive reader. In brackets: questions on odd / even lines "
+        f"Asked through the whole chain with the model {model}. In brackets: questions on odd / even lines "
         "of their file. The text must stand in the answer, upper and lower case alike. The JSON file lists "
         "every case that went wrong."
     )
@@ -223,8 +229,10 @@ def group_of(judged: Sequence[Judged]) -> Group:
         ]
         for figure in FIGURES
     }
-    raw = {"wrong": dict(wrong), "failed": [asdict(each) for each in failed]}
-    return Group(f"Answers on the handbook ({len(judged)} questions)", tuple(rows), how, raw)
+    raw: dict[str, Any] = {"wrong": dict(wrong), "failed": [asdict(each) for each in failed]}
+    if model != "extractive":
+        raw["answers"] = [asdict(each) for each in judged]
+    return Group(f"Answers of {model} on the handbook ({len(judged)} questions)", tuple(rows), how, raw)
 
 
 def _share(figure: Figure, judged: Sequence[Judged]) -> str:
