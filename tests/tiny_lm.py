@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,12 +106,6 @@ def chat(engine: LocalEngine, **fields: Any) -> LocalChatModel:
     return LocalChatModel(**{"engine": engine, "model": engine.name, "max_tokens": 24} | fields)
 
 
-class UNKNOWN:
-    """Input whose rows and positions cannot be seen."""
-
-    shape = (0, 0)
-
-
 @dataclass
 class Steps:
     """What a model was given at each step: the rows, and the positions that each of them had."""
@@ -135,22 +130,60 @@ def watch(engine: LocalEngine, before: Callable[[int], None] = lambda _: None) -
 
     backend: Any = engine.backend
     if engine.runtime.startswith("OpenVINO"):
-        backend._pipeline = Watched(backend._pipeline, lambda: note(None, None, {"input_ids": UNKNOWN}))
+        backend._pipeline = Watched(backend._pipeline, steps)
     else:
         backend.model.register_forward_pre_hook(note, with_kwargs=True)
     return steps
 
 
-@dataclass(frozen=True)
 class Watched:
-    """A pipeline of OpenVINO GenAI that notes its steps."""
+    """A pipeline of OpenVINO GenAI that counts as steps the tokens of its longest request."""
 
-    pipeline: Any
-    note: Callable[[], None]
+    def __init__(self, pipeline: Any, steps: Steps) -> None:
+        self._pipeline = pipeline
+        self._steps = steps
+        self._handles: list[Counted] = []
 
-    def step(self) -> None:
-        self.note()
-        self.pipeline.step()
+    def add_request(self, *given: Any) -> Counted:
+        self._handles.append(Counted(self._pipeline.add_request(*given)))
+        return self._handles[-1]
+
+    def generate(self, *given: Any) -> Any:
+        self._steps.before(len(self._steps.shapes) + 1)
+        self._handles.clear()
+        try:
+            return self._pipeline.generate(*given)
+        finally:
+            most = max((handle.computed() for handle in self._handles), default=0)
+            self._steps.shapes += [(0, 0)] * most
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.pipeline, name)
+        return getattr(self._pipeline, name)
+
+
+class Counted:
+    """A handle of a request that counts its tokens, also those that nobody has read."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._unread: list[Any] = []
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def can_read(self) -> bool:
+        self.computed()
+        return bool(self._unread)
+
+    def read(self) -> Any:
+        return self._unread.pop(0)
+
+    def computed(self) -> int:
+        with self._lock:
+            while self._handle.can_read():
+                found = self._handle.read()
+                self._count += sum(len(part.generated_ids) for part in found.values())
+                self._unread.append(found)
+            return self._count
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)

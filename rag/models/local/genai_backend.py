@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any
 
 from rag.encoders.adapters import CONFIG, WEIGHTS
@@ -25,6 +27,10 @@ STEP_TOKENS = 512
 # Tokens of the key-value cache, shared by all requests of a batch; its memory is used as it fills.
 CACHE_TOKENS = 16_384
 BLOCK_TOKENS = 32
+# Tokens that a loop's own request may have, many more than the few until others have been added.
+LEADING_TOKENS = 256
+# Seconds between two looks at what the pipeline has written.
+POLL_S = 0.002
 # The most that a number of tokens to choose from may be.
 _MOST = 2**31 - 1
 # Adapters of peft may have these, but OpenVINO GenAI ignores them.
@@ -38,6 +44,62 @@ class _Adapter:
     loaded: Any
     scale: float
     layers: frozenset[str]
+
+
+class _Loop:
+    """A call of ``generate``, which runs the pipeline until all requests are over.
+
+    Only ``generate`` leaves Python's lock to other threads while it computes, and only it changes adapters. It
+    begins with a short request of its own, beside which others are added.
+    """
+
+    def __init__(self, pipeline: Any, leading: Any) -> None:
+        # The leading request has the number 0.
+        self.numbers = itertools.count(1)
+        self._begun = Event()
+        self._left = False
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._work, args=(pipeline, leading), name="local model loop", daemon=True)
+        self._thread.start()
+        self._begun.wait()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the pipeline may still read requests."""
+        return self._thread.is_alive()
+
+    def leave(self) -> None:
+        """End the leading request, since others keep the loop running."""
+        self._left = True
+
+    def join(self) -> None:
+        """Wait for the end of the loop, and raise its error."""
+        self.leave()
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self, pipeline: Any, leading: Any) -> None:
+        import numpy as np
+        import openvino
+        from openvino_genai import StreamerBase, StreamingStatus
+
+        loop = self
+
+        class Leading(StreamerBase):  # type: ignore[misc]
+            def write(self, token: Any) -> StreamingStatus:
+                loop._begun.set()
+                return StreamingStatus.CANCEL if loop._left else StreamingStatus.RUNNING
+
+            def end(self) -> None:
+                pass
+
+        try:
+            pipeline.generate([openvino.Tensor(np.zeros((1, 1), np.int64))], [leading], Leading())
+        except Exception as error:  # noqa: BLE001 - raised by `join`, in the thread that waits
+            self._error = error
+        finally:
+            self._begun.set()
 
 
 class GenAIBackend:
@@ -75,7 +137,7 @@ class GenAIBackend:
         self._recommended = recommended
         self._layers = read_layers(folder)
         self._adapters: dict[str, _Adapter] = {}
-        # Adapters change while another thread generates.
+        # Adapters are added while another thread generates.
         self._lock = Lock()
         self._pipeline: Any = None
         self._open(frozenset())
@@ -105,23 +167,15 @@ class GenAIBackend:
 
     def run(self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]]) -> None:
         """Generate for all rows until they are over, and for rows that arrive meanwhile."""
-        adapter = rows[0].request.adapter
-        running: dict[int, tuple[Row, Any]] = {}
-        number = 0
+        adapter = self._prepared(rows[0].request.adapter)
         try:
-            self._switch(adapter)
-            arrived = rows
-            while running or arrived:
-                for row in arrived:
-                    running[number] = row, self._pipeline.add_request(number, _tensor(row), self._configured(row))
-                    number += 1
-                self._pipeline.step()
-                running = {key: pair for key, pair in running.items() if not self._advance(*pair)}
-                arrived = more(len(running))
-            self._drain()
-        except RuntimeError as error:
-            # The pipeline may be in any state.
-            self._open(self._open_layers)
+            while rows:
+                rows = self._generate(rows, more, adapter)
+        except Exception as error:
+            # The pipeline may be in any state; the next request opens another one.
+            self._pipeline = None
+            if not isinstance(error, RuntimeError):
+                raise
             raise ModelError(
                 f"The model {self.name} failed: {first_line(error)}.",
                 fix="Ask again, or set local.runtime to torch.",
@@ -136,6 +190,8 @@ class GenAIBackend:
         """Load the model so that adapters may change some layers."""
         import openvino_genai
 
+        # Two models at once would need twice the memory.
+        self._pipeline = None
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.num_kv_blocks = CACHE_TOKENS // BLOCK_TOKENS
         scheduler.max_num_batched_tokens = STEP_TOKENS
@@ -145,7 +201,8 @@ class GenAIBackend:
         # A cache of 8 bits changes half of the answers and is no faster.
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self._dtype, "KV_CACHE_PRECISION": "f16"}
         if layers:
-            properties["adapters"] = self._config(*self._adapters.values())
+            with self._lock:
+                properties["adapters"] = self._config(*self._adapters.values())
         try:
             self._pipeline = openvino_genai.ContinuousBatchingPipeline(self._folder, scheduler, "CPU", properties)
         except RuntimeError as error:
@@ -154,37 +211,70 @@ class GenAIBackend:
                 fix="Delete that folder; it is created again at the next start.",
             ) from error
         self._open_layers = layers
-        self._active = ""
 
-    def _switch(self, folder: str) -> None:
-        """Activate an adapter for the coming requests; an empty name is the base model."""
-        if folder == self._active:
-            return
+    def _prepared(self, folder: str) -> _Adapter | None:
+        """Return a loaded adapter, or None for the base model, and open a pipeline that can apply it."""
         with self._lock:
             adapter = self._adapters.get(folder)
-            if adapter and not adapter.layers <= self._open_layers:
-                self._open(frozenset().union(*(known.layers for known in self._adapters.values())))
-        import numpy as np
-        import openvino
-        import openvino_genai
+            known = frozenset().union(*(each.layers for each in self._adapters.values()))
+        if adapter and not adapter.layers <= self._open_layers:
+            self._open(known)
+        elif self._pipeline is None:
+            self._open(self._open_layers)
+        return adapter
 
-        config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = 1
-        config.adapters = self._config(*([adapter] if adapter else []))
-        # Only `generate` changes adapters; requests of `add_request` use those of the last call.
-        first = openvino.Tensor(np.zeros((1, 1), np.int64))
-        self._pipeline.generate([first], [config])
-        self._active = folder
+    def _generate(
+        self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]], adapter: _Adapter | None
+    ) -> list[Row]:
+        """Generate for rows and for those that join, and return those that came too late."""
+        loop = _Loop(self._pipeline, self._leading(adapter))
+        running: list[tuple[Row, Any]] = []
+        arrived = rows
+        try:
+            while True:
+                # Read first, so that nothing is missed that the loop did before its end.
+                alive = loop.alive
+                for row in arrived:
+                    running += self._added(row, next(loop.numbers))
+                loop.leave()
+                running = [pair for pair in running if not self._advance(*pair)]
+                if not alive:
+                    break
+                arrived = more(len(running)) if running else ()
+                if not arrived:
+                    time.sleep(POLL_S)
+        finally:
+            for _, handle in running:
+                handle.cancel()
+            loop.join()
+        # A row that joined at the very end was not begun.
+        while self._pipeline.has_non_finished_requests():
+            self._pipeline.step()
+        return [row for row, _ in running]
+
+    def _added(self, row: Row, number: int) -> list[tuple[Row, Any]]:
+        """Add a row to the running pipeline; empty if the pipeline refuses it."""
+        try:
+            return [(row, self._pipeline.add_request(number, _tensor(row), self._configured(row)))]
+        except (RuntimeError, TypeError, ValueError) as error:
+            row.fail(
+                ModelError(
+                    f"The model {self.name} refuses the request: {first_line(error)}.",
+                    fix="Change the settings under decoding, or set local.runtime to torch.",
+                )
+            )
+            return []
 
     def _advance(self, row: Row, handle: Any) -> bool:
         """Pass new tokens to a row, and return whether its request is over."""
         from openvino_genai import GenerationStatus
 
+        # Asked for before reading, because the loop goes on meanwhile.
+        status = handle.get_status()
         while not row.over and handle.can_read():
             for part in handle.read().values():
                 if any(row.take(token) for token in part.generated_ids):
                     break
-        status = handle.get_status()
         if row.over:
             handle.cancel()
         elif status == GenerationStatus.IGNORED:
@@ -198,17 +288,23 @@ class GenAIBackend:
             row.finish("length")
         return row.over
 
-    def _drain(self) -> None:
-        """Let the pipeline forget cancelled requests."""
-        while self._pipeline.has_non_finished_requests():
-            self._pipeline.step()
-
     def _config(self, *adapters: _Adapter) -> Any:
         import openvino_genai
 
         config = openvino_genai.AdapterConfig()
         for adapter in adapters:
             config.add(adapter.loaded, adapter.scale)
+        return config
+
+    def _leading(self, adapter: _Adapter | None) -> Any:
+        """Return the configuration of the request that a loop begins with, which applies an adapter to all."""
+        import openvino_genai
+
+        config = openvino_genai.GenerationConfig()
+        config.max_new_tokens = LEADING_TOKENS
+        config.ignore_eos = True
+        if self._open_layers:
+            config.adapters = self._config(*([adapter] if adapter else []))
         return config
 
     def _configured(self, row: Row) -> Any:
