@@ -1,4 +1,4 @@
-"""The language model of a package: where it is found, what replaces it, how it is prepared, and that it answers."""
+"""The language model of a package: where it is found, what replaces it, how it is prepared, what it answers."""
 
 from __future__ import annotations
 
