@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 # Longest first.
 SLOW = (
     "prompts_page tuning_runs browser sft_training junk lab_page browser_real index_repair evaluate_page "
-    "tuning_troubles "
+    "tuning_troubles shipped_base "
     "generator evaluation_real tuning_generator rerank encoder access crash commands_terminal generator_chain "
     "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()
 # Fixtures that put every test with them into a tier.
-TIERS = {"browser": "browser", "converted_models": "real_model"}
+TIERS = {"browser": "browser", "converted_models": "real_model", "prepared_base": "real_model"}
 # Files whose tests load or train a language model, or wait for a server that drips: together they take too long.
 SLOW_FILES = (
     "test_local_",
@@ -172,6 +172,18 @@ def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     open_encoder(EncoderSettings(), home)
     converted_network(find_adapter(ReaderSettings().adapter, home), home.models)
     return home.models
+
+
+@pytest.fixture(scope="session")
+def prepared_base(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which smollm2 has been prepared: once for all tests, since it takes about a minute."""
+    from rag.models.chat_models import prepare_engine
+    from rag.settings import Settings
+
+    base = tmp_path_factory.getbasetemp()
+    home = open_workspace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smollm2")
+    prepare_engine(Settings(model="smollm2", local={"device": "cpu"}), home)
+    return home
 
 
 @pytest.fixture(scope="session")

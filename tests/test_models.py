@@ -41,14 +41,16 @@ pytestmark = WRONG_TYPES
 
 
 @pytest.mark.parametrize(
-    "name", ["extractive", "local:~/models/tiny", "local:org/model", "openai:gpt-4o", "openai:org/model:7b-q4"]
+    "name",
+    ["extractive", "smollm2", "local:~/models/tiny", "local:org/model", "openai:gpt-4o", "openai:org/model:7b-q4"],
 )
 def test_a_name_that_stands_for_a_model(name: str) -> None:
     check_model_name(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "openai:", "local:", "local", "gpt-4o", "Extractive", "anthropic:claude", "extractive:x"]
+    "name",
+    ["", "openai:", "local:", "local", "gpt-4o", "Extractive", "anthropic:claude", "extractive:x", "smollm2:x"],
 )
 def test_a_name_that_stands_for_nothing_is_refused_with_those_that_do(name: str) -> None:
     with pytest.raises(SettingsError, match="is unknown") as caught:

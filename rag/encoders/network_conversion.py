@@ -63,9 +63,7 @@ def convert_once(target: Path, what: str, module: str, arguments: Sequence[str],
             )
             if done.returncode != 0:
                 reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-                raise EncoderError(
-                    f"{what[0].upper()}{what[1:]} cannot be converted to OpenVINO: {reason}.", fix=fix
-                )
+                raise EncoderError(f"{what[0].upper()}{what[1:]} cannot be converted: {reason}.", fix=fix)
             with disk_errors(f"convert {what} into {target}"):
                 work.rename(target)
         finally:
