@@ -400,9 +400,7 @@ def test_a_conversion_that_was_killed_is_not_taken_for_a_model_and_a_failed_one_
     assert left_over.name.startswith(".converting-")
     with pytest.raises(EncoderError) as raised:
         convert_once(target, "the encoder", "half_a_conversion", ["0"], "Choose another.")
-    assert str(raised.value) == (
-        "The encoder cannot be converted to OpenVINO: The weights are damaged. Choose another."
-    )
+    assert str(raised.value) == ("The encoder cannot be converted: The weights are damaged. Choose another.")
     assert list(workspace.models.iterdir()) == []
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from langchain_core.messages import HumanMessage
 from terminal import ROOT, call, objects, one_object
-from tiny import CORPUS, QUESTION, SENTENCE, answered, settings_at
+from tiny import CORPUS, QUESTION, SENTENCE, answered, settings_at, whole
 
 from rag.encoders import Encoder
 from rag.errors import ModelUnavailable, SettingsError
@@ -237,9 +237,11 @@ async def test_the_real_model_answers_piece_by_piece_and_counts(prepared_base: W
         pieces = [piece async for piece in model.astream([HumanMessage("What is the capital of France?")])]
     finally:
         engine.close()
-    assert "Paris" in "".join(piece.text for piece in pieces)
+    reply = whole(pieces)
+    assert "Paris" in reply.text
     assert len([piece for piece in pieces if piece.text]) > 1
-    (usage,) = [piece.usage_metadata for piece in pieces if piece.usage_metadata]
+    usage = reply.usage_metadata
+    assert usage
     # With the template's default system prompt.
     assert usage["input_tokens"] > 20
     assert 0 < usage["output_tokens"] <= 24
