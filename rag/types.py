@@ -115,6 +115,7 @@ class Hit:
 Step = Literal["condense", "retrieve", "prompt", "generate", "ground"]
 STEPS: tuple[Step, ...] = ("condense", "retrieve", "prompt", "generate", "ground")
 AnswerStatus = Literal["answered", "abstained", "cancelled", "failed"]
+FaultKind = Literal["number", "name", "negation", "words", "echo"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rag.errors import StorageFull, StoreError, first_line
+
+if TYPE_CHECKING:
+    from tantivy import TextAnalyzer
 
 ANALYZER = "english"
 # tantivy requires at least 15 MB per writing thread; a batch of an ingestion needs far less.
@@ -27,6 +31,22 @@ class LexicalEntry:
     text_id: int
     page: int
     words: str
+
+
+def english_analyzer() -> TextAnalyzer:
+    """Return the analyzer of the index: words in lower case and ASCII, stemmed, without stop words."""
+    import tantivy
+
+    make = tantivy.Filter
+    return (
+        tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
+        .filter(make.remove_long(LONGEST_WORD))
+        .filter(make.lowercase())
+        .filter(make.ascii_fold())
+        .filter(make.stopword("english"))
+        .filter(make.stemmer("english"))
+        .build()
+    )
 
 
 class LexicalIndex:
@@ -50,16 +70,7 @@ class LexicalIndex:
         fields.add_integer_field("page", stored=False, indexed=True, fast=True)
         fields.add_text_field("words", stored=False, tokenizer_name=ANALYZER, index_option="freq")
         self._schema = fields.build()
-        make = tantivy.Filter
-        self._analyzer = (
-            tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())
-            .filter(make.remove_long(LONGEST_WORD))
-            .filter(make.lowercase())
-            .filter(make.ascii_fold())
-            .filter(make.stopword("english"))
-            .filter(make.stemmer("english"))
-            .build()
-        )
+        self._analyzer = english_analyzer()
         with _store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._index = tantivy.Index(self._schema, path=str(folder))
