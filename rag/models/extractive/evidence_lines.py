@@ -15,7 +15,7 @@ MOST_LINES = 4
 MARK = "**"
 _SPACE = re.compile(r"\s+")
 # The beginning of a sentence that only the one before it explains.
-_DEPENDENT = re.compile(
+DEPENDENT = re.compile(
     r"(?:he|she|it|they|this|these|those|his|her|its|their|such|both|there|then|here|also|but|and|or|so|however|"
     r"therefore|thus|instead|otherwise|moreover|furthermore|as a result|for example|for instance|in addition)\b",
     re.IGNORECASE,
@@ -51,7 +51,7 @@ def evidence_lines(chosen: Sequence[Candidate]) -> tuple[EvidenceLine, ...]:
         (one.passage.number, one.sentence.start): _line(one.passage, one.sentence, one.span) for one in chosen
     }
     for one in chosen:
-        if len(lines) < MOST_LINES and _DEPENDENT.match(one.sentence.text):
+        if len(lines) < MOST_LINES and DEPENDENT.match(one.sentence.text):
             before = _sentence_before(one)
             if before is not None:
                 lines.setdefault((one.passage.number, before.start), _line(one.passage, before, None))
