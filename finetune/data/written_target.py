@@ -181,7 +181,7 @@ def tidy_question(question: str) -> str:
 
 def _best(texts: Sequence[str], judge: TargetFilter, one: TargetRequest) -> str:
     """Return the most frequent text without a fault; empty if there is none."""
-    sentences = [recase(text, one.sources) for text in texts]
+    sentences = [recase(text.replace(MARK, ""), one.sources) for text in texts]
     good = Counter(sentence for sentence in sentences if judge.fault_of(sentence) is None)
     return good.most_common(1)[0][0] if good else ""
 

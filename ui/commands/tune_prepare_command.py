@@ -47,17 +47,15 @@ def prepare() -> None:
 def writer(context: Context, data: Path, target: Path, questions: int | None) -> None:
     """Make the data of the recipe `writer`.
 
-    The shipped reader finds evidence for questions with known answers, smollm2 writes sentences, and a filter keeps
-    the good ones. This takes up to an hour. Ctrl-C stops it; the same command continues.
+    The shipped reader finds evidence for questions with known answers, smollm2 writes sentences, and a filter
+    keeps the good ones. This takes up to an hour. Ctrl-C stops it; the same command continues.
     """
     from finetune.data.writer_data import WriterData
     from rag.workspace import open_workspace
 
     making = WriterData(data, target, open_workspace(context.settings.home), questions=questions)
     try:
-        with shown_progress(
-            describe, lambda now: (now.done, now.total), lambda now: now.done == now.total
-        ) as show:
+        with shown_progress(describe, extent, is_step_done) as show:
             about = making.make(show)
     except KeyboardInterrupt as error:
         note("Stopped. The same command continues.")
@@ -71,3 +69,13 @@ def describe(now: Making) -> str:
     """Return ``sentences 240/2,400, 12:41 left``."""
     left = f", {clock(now.left_s)} left" if now.left_s is not None else ""
     return f"{now.what} {now.done:,}/{now.total:,}{left}"
+
+
+def extent(now: Making) -> tuple[float, float]:
+    """Return how much is done, and of how much."""
+    return now.done, now.total
+
+
+def is_step_done(now: Making) -> bool:
+    """Whether a step is complete."""
+    return now.done == now.total
