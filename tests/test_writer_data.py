@@ -257,6 +257,7 @@ def test_a_torn_last_line_is_dropped_and_a_malformed_one_is_an_error(tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_encoder")
 def test_a_stopped_run_continues_and_ends_in_the_same_rows(
     data: Path, tiny_lm: Path, ready_workspace: Workspace, tmp_path: Path
 ) -> None:
