@@ -63,6 +63,8 @@ models: ## Train the models that ship, for hours; the same command goes on after
 	$(BIN)/ragsmith tune run reader --resume --data "$(DATA)" --to rag/shipped/reader
 	$(BIN)/ragsmith tune run reranker --resume --data "$(DATA)" --to rag/shipped/reranker
 	$(BIN)/ragsmith tune run generator --resume --data "$(DATA)" --to rag/shipped/generator
+	$(BIN)/ragsmith tune prepare writer --data "$(DATA)" --to build/writer
+	$(BIN)/ragsmith tune run writer --resume --data build/writer --to rag/shipped/writer
 
 # What development needs; the targets above call it.
 install: $(STAMPS)/dev-$(KEY)

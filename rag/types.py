@@ -125,7 +125,7 @@ class Hit:
 Step = Literal["condense", "retrieve", "read", "prompt", "generate", "ground"]
 STEPS: tuple[Step, ...] = ("condense", "retrieve", "read", "prompt", "generate", "ground")
 AnswerStatus = Literal["answered", "abstained", "cancelled", "failed"]
-FaultKind = Literal["number", "name", "negation", "words", "echo"]
+FaultKind = Literal["number", "name", "negation", "words", "echo", "answer", "refusal"]
 
 
 @dataclass(frozen=True, slots=True)

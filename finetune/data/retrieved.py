@@ -6,7 +6,7 @@ import csv
 import json
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,26 +106,36 @@ def answered_rows(answered: Sequence[ReadingRow], asked: int, depth: int, seed: 
     it is left out.
     """
     rng = random.Random(f"{seed} retrieved")
-    known = {row.passage: row for row in answered}
+    known = {row.passage: row.place[0] if row.place else "" for row in answered}
     numbers = {passage: str(number) for number, passage in enumerate(known)}
+    with searching_passages(known) as retriever:
+        chosen = rng.sample(answered, min(asked, len(answered)))
+        for number, row in enumerate(chosen):
+            answers = [plain(row.passage[start:end]) for start, end in row.answers]
+
+            def kind(hit: Hit, row: ReadingRow = row, answers: list[str] = answers) -> bool | None:
+                text = plain(hit.passage.text)
+                has_answer = any(answer in text for answer in answers if answer)
+                own = _id_of(hit.passage) == numbers[row.passage]
+                return own if own == has_answer else None
+
+            yield from _rows(retriever, number, row.question, depth, kind)
+
+
+@contextmanager
+def searching_passages(titles: Mapping[str, str]) -> Iterator[Retriever]:
+    """Index texts temporarily and yield a retriever over them, see ``searching``.
+
+    Args:
+        titles: The texts in the order of their ids, which count from 0, each with its title.
+    """
     with tempfile.TemporaryDirectory(prefix="ragsmith-") as folder:
         path = Path(folder) / "passages.jsonl"
         with path.open("w", encoding="utf-8") as file:
-            for passage, row in known.items():
-                record = {"id": numbers[passage], "title": row.place[0] if row.place else "", "text": passage}
-                file.write(json.dumps(record) + "\n")
+            for number, (text, title) in enumerate(titles.items()):
+                file.write(json.dumps({"id": str(number), "title": title, "text": text}) + "\n")
         with searching(path) as retriever:
-            chosen = rng.sample(answered, min(asked, len(answered)))
-            for number, row in enumerate(chosen):
-                answers = [plain(row.passage[start:end]) for start, end in row.answers]
-
-                def kind(hit: Hit, row: ReadingRow = row, answers: list[str] = answers) -> bool | None:
-                    text = plain(hit.passage.text)
-                    has_answer = any(answer in text for answer in answers if answer)
-                    own = _id_of(hit.passage) == numbers[row.passage]
-                    return own if own == has_answer else None
-
-                yield from _rows(retriever, number, row.question, depth, kind)
+            yield retriever
 
 
 @contextmanager

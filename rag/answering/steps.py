@@ -13,11 +13,12 @@ from prompts import Message, PromptTemplate
 from rag.answering.claim_repair import Written, faults_in, repaired
 from rag.answering.condense import carry_topic
 from rag.answering.grounding import ground, moved, with_citations
+from rag.answering.missed_answer import SURE, best_quotation, misses_answer, replaced_answer
 from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
 from rag.errors import ModelProtocolError, prompt_errors
 from rag.models.extractive.evidence import Evidence, EvidencePassage
-from rag.models.extractive.evidence_lines import EvidenceLine, evidence_lines
+from rag.models.extractive.evidence_lines import MARK, EvidenceLine, evidence_lines
 from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
@@ -276,18 +277,21 @@ class Steps:
             unread=reply.unread,
             unsupported=self.unsupported,
         )
-        if _is_refusal(reply.text, self.refusal):
+        replaced: tuple[Replaced, ...] = ()
+        written = reply.text
+        if draft.lines and self._schema is None:
+            written, replaced = self._with_answer(draft)
+        if _is_refusal(written, self.refusal):
             return replace(answer, support=reply.confidence)
-        claimed = reply.text if self._schema is None else claims_of(await self._parsed(reply.text))
+        claimed = written if self._schema is None else claims_of(await self._parsed(written))
         least = self.release.grounding.min_support
         checked = await asyncio.to_thread(ground, claimed, draft.hits, self.encoder, least)
-        replaced: tuple[Replaced, ...] = ()
-        if not reply.quotes and (draft.lines or checked.best >= least):
-            written = Written(checked.text, draft.hits, draft.standalone, draft.lines)
+        if draft.lines and not replaced:
+            claims_given = Written(checked.text, draft.hits, draft.standalone, draft.lines)
             if self._schema:
-                replaced = await asyncio.to_thread(faults_in, written)
+                replaced = await asyncio.to_thread(faults_in, claims_given)
             else:
-                text, replaced = await asyncio.to_thread(repaired, written)
+                text, replaced = await asyncio.to_thread(repaired, claims_given)
                 if text != checked.text:
                     checked = await asyncio.to_thread(ground, text, draft.hits, self.encoder, least)
         if checked.best < least:
@@ -313,6 +317,19 @@ class Steps:
             cut=reply.truncated,
             replaced=replaced,
         )
+
+    def _with_answer(self, draft: Draft) -> tuple[str, tuple[Replaced, ...]]:
+        """Return the reply, or a quotation if it lacks what the reader found."""
+        text, lines = draft.reply.text, draft.lines
+        quotation = best_quotation(lines, draft.hits)
+        if _is_refusal(text, self.refusal):
+            if (draft.reply.confidence or 0.0) < SURE or not quotation:
+                return text, ()
+            return quotation, (Replaced(text, "refusal", (), quotation),)
+        if quotation and misses_answer(text, lines):
+            return quotation, (replace(replaced_answer(text, lines), quotation=quotation),)
+        # Marks of the evidence that the model has copied.
+        return text.replace(MARK, ""), ()
 
     @property
     def refusal(self) -> str:

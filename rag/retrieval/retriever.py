@@ -62,7 +62,7 @@ class Retriever:
         reranker: Reranker | None = None,
         question_chars: int | None = None,
     ) -> None:
-        self._index = index
+        self.index = index
         self.question_chars = question_chars
         self._settings = settings
         self._reranker = reranker or NullReranker()
@@ -100,11 +100,11 @@ class Retriever:
         page = asked.filters.page
         waiting = None
         if asked.mode != "dense":
-            waiting = self._lexical_side.submit(self._index.lexical.search, query, depth, text_ids, page)
+            waiting = self._lexical_side.submit(self.index.lexical.search, query, depth, text_ids, page)
         dense: Ranked = ()
         if asked.mode != "lexical":
-            vector = self._index.encoder.embed([query])[0]
-            dense = self._index.dense.search(vector, depth, text_ids, page)
+            vector = self.index.encoder.embed([query])[0]
+            dense = self.index.dense.search(vector, depth, text_ids, page)
         lexical: Ranked = waiting.result() if waiting else ()
         fused = fuse(dense, lexical, self._settings)
         chosen = self._chosen(fused, asked.filters, max(asked.k, self._reranker.depth))
@@ -113,8 +113,8 @@ class Retriever:
     def _allowed(self, filters: Filters) -> list[int] | None:
         if not filters.by_document:
             return None
-        with reading(self._index.engine) as connection:
-            return matching_texts(connection, self._index.id, filters)
+        with reading(self.index.engine) as connection:
+            return matching_texts(connection, self.index.id, filters)
 
     def _chosen(self, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
         """Return the first ``k`` hits that are neither near-duplicates nor left over from a crash."""
@@ -138,7 +138,7 @@ class Retriever:
         return kept
 
     def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
-        with reading(self._index.engine) as connection:
+        with reading(self.index.engine) as connection:
             rows = connection.execute(_fetch(), {"ids": list(ids)})
             return {
                 row.id: _passage(row)

@@ -10,6 +10,7 @@ import click
 from ui.commands._console import open_console
 from ui.commands._terminal_text import note, print_json
 from ui.commands._training import follow, launch, pace_of
+from ui.commands.tune_prepare_command import prepare
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ _STYLES = {"done": "green", "running": "cyan", "preparing": "cyan", "failed": "b
 @click.group()
 def command() -> None:
     """Train adapters."""
+
+
+command.add_command(prepare)
 
 
 detach = click.option("--detach", is_flag=True, help="Do not wait; `ragsmith tune status` shows the progress.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rag.documents.citation_markers import without_markers
 from rag.documents.sentences import Sentence, split_sentences
@@ -14,8 +14,9 @@ from rag.models.extractive.sentence_ranking import Candidate
 MOST_LINES = 4
 MARK = "**"
 _SPACE = re.compile(r"\s+")
+_MARKED = re.compile(r"\*\*(?P<words>.+?)\*\*")
 # The beginning of a sentence that only the one before it explains.
-_DEPENDENT = re.compile(
+DEPENDENT = re.compile(
     r"(?:he|she|it|they|this|these|those|his|her|its|their|such|both|there|then|here|also|but|and|or|so|however|"
     r"therefore|thus|instead|otherwise|moreover|furthermore|as a result|for example|for instance|in addition)\b",
     re.IGNORECASE,
@@ -30,12 +31,20 @@ class EvidenceLine:
         number: Number of its passage in the prompt.
         text: The sentence on one line, with the words that answer between asterisks if they are known.
         start, end: Offsets of the sentence in the passage.
+        best: Whether it is the sentence that most probably answers.
     """
 
     number: int
     text: str
     start: int
     end: int
+    best: bool = False
+
+    @property
+    def marked(self) -> str:
+        """The words that answer; empty if they are not known."""
+        found = _MARKED.search(self.text)
+        return found["words"] if found else ""
 
 
 def evidence_lines(chosen: Sequence[Candidate]) -> tuple[EvidenceLine, ...]:
@@ -47,11 +56,15 @@ def evidence_lines(chosen: Sequence[Candidate]) -> tuple[EvidenceLine, ...]:
     Returns:
         At most ``MOST_LINES`` sentences in reading order: neighbours are left out first.
     """
+    best = max(chosen, key=lambda one: one.score, default=None)
     lines = {
-        (one.passage.number, one.sentence.start): _line(one.passage, one.sentence, one.span) for one in chosen
+        (one.passage.number, one.sentence.start): replace(
+            _line(one.passage, one.sentence, one.span), best=one is best
+        )
+        for one in chosen
     }
     for one in chosen:
-        if len(lines) < MOST_LINES and _DEPENDENT.match(one.sentence.text):
+        if len(lines) < MOST_LINES and DEPENDENT.match(one.sentence.text):
             before = _sentence_before(one)
             if before is not None:
                 lines.setdefault((one.passage.number, before.start), _line(one.passage, before, None))

@@ -1,0 +1,81 @@
+"""``ragsmith tune prepare``: make the training data of a recipe from public datasets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ui.commands._progress import clock, shown_progress
+from ui.commands._terminal_text import note
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from finetune.data.writer_data import Making
+
+STOPPED = 130
+
+
+@click.group()
+def prepare() -> None:
+    """Make the training data of a recipe."""
+
+
+@prepare.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The folder with SQuAD, XQuAD, NQ-Open, PolicyQA and Dolly.",
+)
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="The folder to write. What an earlier call has made there is kept.",
+)
+@click.option(
+    "--questions",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Use only N questions of each dataset, for a trial.",
+)
+@pass_context
+def writer(context: Context, data: Path, target: Path, questions: int | None) -> None:
+    """Make the data of the recipe `writer`.
+
+    The shipped reader finds evidence for questions with known answers, smollm2 writes sentences, and a filter
+    keeps the good ones. This takes up to an hour. Ctrl-C stops it; the same command continues.
+    """
+    from finetune.data.writer_data import WriterData
+    from rag.workspace import open_workspace
+
+    making = WriterData(data, target, open_workspace(context.settings.home), questions=questions)
+    try:
+        with shown_progress(describe, extent, is_step_done) as show:
+            about = making.make(show)
+    except KeyboardInterrupt as error:
+        note("Stopped. The same command continues.")
+        raise click.exceptions.Exit(STOPPED) from error
+    for name, made in about.files.items():
+        click.echo(f"{target / name}: {made.rows:,} rows")
+    click.echo(", ".join(f"{kind} {count:,}" for kind, count in about.kinds.items()))
+
+
+def describe(now: Making) -> str:
+    """Return ``sentences 240/2,400, 12:41 left``."""
+    left = f", {clock(now.left_s)} left" if now.left_s is not None else ""
+    return f"{now.what} {now.done:,}/{now.total:,}{left}"
+
+
+def extent(now: Making) -> tuple[float, float]:
+    """Return how much is done, and of how much."""
+    return now.done, now.total
+
+
+def is_step_done(now: Making) -> bool:
+    """Whether a step is complete."""
+    return now.done == now.total
