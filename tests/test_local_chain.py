@@ -189,4 +189,6 @@ def test_the_http_api_serves_it_to_several_at_once(local_app: App) -> None:
     with running(local_app) as address, ThreadPoolExecutor(3) as people:
         told = list(people.map(ask, (True, False, True)))
     assert {tokens for _, tokens in told} == {30}
-    assert len({" ".join(text.split()) for text, _ in told}) == 1
+    # What this model writes is replaced by a quotation, which a stream can only add.
+    checked = told[1][0]
+    assert all(text.endswith(checked) for text, _ in told)

@@ -159,7 +159,7 @@ def _written(events: Sequence[Event]) -> str:
 def remainder(streamed: str, final: str) -> str:
     """Return the text that a client still needs to end with the checked answer.
 
-    If the model had written something else before a refusal, the refusal follows on its own line.
+    If the check changed what the model had written, the checked answer follows in a paragraph of its own.
     """
     if final.strip() == streamed.strip():
         return ""

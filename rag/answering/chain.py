@@ -6,7 +6,7 @@
       → read       the sentences that answer, if the prompt is given sentences
       → prompt     the template of the release, truncated to the token budget
       → generate   streamed, by any chat model
-      → ground     citations checked against the passages; no support, no answer
+      → ground     citations and claims checked against the passages; no support, no answer
 
 Each arrow is a runnable with a name, and a span in the trace: its input is what the step reads, its output what
 the step adds.

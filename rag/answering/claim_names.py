@@ -104,7 +104,7 @@ class KnownNames:
         if len(parts) == 2 and all(part.isalpha() for part in parts):
             # "and/or": alternatives and no path.
             return all(part in STOP_WORDS or part in self._forms for part in parts)
-        return _squashed(token) in self._forms
+        return token.isalnum() and bool(_forms(token) & self._forms)
 
 
 def _words(sentence: str) -> Iterator[_Word]:

@@ -59,7 +59,7 @@ _DIGITS = re.compile(
     r"|(?P<dotted>\d+(?:\.\d+){2,})"
     r"|(?P<decimal>\d+[.,]\d+)"
     r"|(?P<whole>\d+))"
-    rf"(?P<suffix>[^\W\d_]+)?(?P<scale>(?: (?:{_SCALE})s?\b)*)",
+    rf"(?P<suffix>[^\W\d_]+)?(?P<scale>(?: (?:{_SCALE})s?\b){{0,2}})",
     re.IGNORECASE,
 )
 _PERCENT = re.compile(r"[ -]?(?:%|per ?cent(?:age points?)?\b)", re.IGNORECASE)
@@ -188,9 +188,9 @@ def numbers_in(text: str) -> list[Number]:
 
 def without_numbers(text: str) -> str:
     """Return a folded text without its numbers."""
-    for number in reversed(numbers_in(text)):
-        text = f"{text[: number.start]} {text[number.end :]}"
-    return text
+    ends = [(number.start, number.end) for number in numbers_in(text)]
+    starts = [0, *(end for _, end in ends)]
+    return " ".join(text[at:start] for at, (start, _) in zip(starts, [*ends, (len(text), 0)], strict=True))
 
 
 def _written_in_digits(text: str) -> Iterator[Number]:
@@ -259,25 +259,25 @@ def _written_in_words(text: str) -> Iterator[Number]:
 
 def _values_of(words: str) -> Iterator[int]:
     """Yield the values of number words; those that do not combine are numbers of their own."""
-    total = current = 0
-    last: int | None = None
-    for word in re.findall(r"[a-z]+", words.casefold()):
-        if word == "and":
-            continue
-        if word in _SCALES:
-            factor = _SCALES[word]
-            if factor <= 100:
-                current = max(current, 1) * factor
-            else:
-                total, current = total + max(current, 1) * factor, 0
-            last = factor
-            continue
-        value = _SMALL[word]
-        combines = last is None or last >= 100 or (20 <= last < 100 and 0 < value < 10)
+    total, current = 0, 0
+    last, smallest_scale = 0, 0
+    for word in re.findall(r"[a-z]+", words.casefold().replace(" and ", " ")):
+        value = _SCALES.get(word, 0) or _SMALL[word]
+        if word not in _SCALES:
+            combines = not last or last >= 100 or (20 <= last < 100 and 0 < value < 10)
+        elif value < 1000:
+            combines = current < value
+        else:
+            combines = not smallest_scale or value < smallest_scale
         if not combines:
             yield total + current
-            total = current = 0
-        current += value
+            total, current, smallest_scale = 0, 0, 0
+        if word not in _SCALES:
+            current += value
+        elif value < 1000:
+            current = max(current, 1) * value
+        else:
+            total, current, smallest_scale = total + max(current, 1) * value, 0, value
         last = value
     yield total + current
 

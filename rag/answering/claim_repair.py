@@ -20,6 +20,9 @@ from rag.types import Hit, Replaced
 LONGEST_QUOTATION = 600
 _FENCE = re.compile(r"^[ \t]*```.*?(?:^[ \t]*```[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _FENCE_MARK = re.compile(r"```[^\s`]*")
+_BEFORE_STOP = re.compile(r" (?=[.,;:!?](?: |$))")
+# The mark-up before a list item, which goes with the item.
+_ITEM = re.compile(r"\n[ \t>]*(?:[-*+•|]|#{1,6}|\d{1,3}[.)])[ \t]*$")
 _NUMBER = re.compile(r"\d+")
 _CLOSING = re.compile(r"[ \t]*[.,;:!]+")
 _EDGES = re.compile(r"^\W+|\W+$")
@@ -91,8 +94,7 @@ def repaired(written: Written) -> tuple[str, tuple[Replaced, ...]]:
         faults.append(replace(fault, quotation=quotation.text))
         before = written.text[at : unit.start]
         if _key(quotation.text) in present:
-            # The line break and the mark-up of a list item go with the item.
-            pieces.append(before.rpartition("\n")[0] if "\n" in before else before.rstrip())
+            pieces.append(_ITEM.sub("", before).rstrip())
         else:
             present.add(_key(quotation.text))
             pieces.append(f"{before}{quotation.text} [{quotation.number}]")
@@ -144,8 +146,8 @@ def _units(text: str, passages: int) -> list[_Unit]:
             closing = _CLOSING.match(text, stop, following)
             stop = closing.end() if closing else stop
         known = dict.fromkeys(number for number in numbers if 1 <= number <= passages)
-        words = _FENCE_MARK.sub(" ` ", masked[start:end])
-        units.append(_Unit(" ".join(words.split()), tuple(known), start, stop))
+        words = " ".join(_FENCE_MARK.sub(" ` ", masked[start:end]).split())
+        units.append(_Unit(_BEFORE_STOP.sub("", words), tuple(known), start, stop))
     return units
 
 

@@ -23,6 +23,14 @@ SHOWN_JSON = 20_000
 DEEPEST_INDENT = 12
 """Levels of the tree that are indented; deeper ones have the indent of the last one."""
 
+_FAULTS = {
+    "number": "number not in the sources",
+    "name": "name not in the sources",
+    "negation": "negation differs from the sources",
+    "words": "words not in the sources",
+    "echo": "says nothing",
+}
+
 NO_TRACES = "No matching traces. Ask a question in the chat, or change the filter."
 
 
@@ -57,6 +65,7 @@ class Step:
     Attributes:
         left, width: Of the bar, in percent of the trace.
         passages: Names and texts of what a search found, to be read.
+        replaced: Sentences that failed the check of claims, their faults, and the quotations in their places.
     """
 
     span: Span
@@ -66,6 +75,7 @@ class Step:
     facts: str
     data: tuple[Data, ...]
     passages: tuple[tuple[str, Markup], ...] = ()
+    replaced: tuple[tuple[str, str, str], ...] = ()
 
 
 def list_html(page: TracePage, first: int, chosen: str = "") -> str:
@@ -164,7 +174,16 @@ def _step(span: Span, depth: int, began: float, total: float) -> Step:
     if span.attributes:
         data.append(_data("Attributes", dict(span.attributes)))
     indent = min(depth, DEEPEST_INDENT)
-    return Step(span, indent, left, min(width, 100 - left), " · ".join(facts), tuple(data), tuple(_passages(span)))
+    return Step(
+        span,
+        indent,
+        left,
+        min(width, 100 - left),
+        " · ".join(facts),
+        tuple(data),
+        tuple(_passages(span)),
+        tuple(_replaced(span)),
+    )
 
 
 def _passages(span: Span) -> Iterator[tuple[str, Markup]]:
@@ -176,6 +195,16 @@ def _passages(span: Span) -> Iterator[tuple[str, Markup]]:
                 page = rest.get("page")
                 place = format_place(name, page if isinstance(page, int) else None)
                 yield place, passage_html(text, 0, 0, formatted=is_markdown(source))
+
+
+def _replaced(span: Span) -> Iterator[tuple[str, str, str]]:
+    """Yield the sentences that failed the check; nothing where the output is that of an older version."""
+    faults = span.output.get("replaced") if span.name == "ground" and isinstance(span.output, dict) else None
+    for fault in faults if isinstance(faults, list) else ():
+        match fault:
+            case {"sentence": str(sentence), "kind": str(kind), "words": list(words), **rest}:
+                about = "" if kind == "echo" else f": {', '.join(map(str, words))}"
+                yield sentence, f"{_FAULTS.get(kind, kind)}{about}", str(rest.get("quotation") or "")
 
 
 def _share(seconds: float, total: float) -> float:
