@@ -216,7 +216,7 @@ def test_doctor_passes_a_fresh_workspace(tmp_path: Path, monkeypatch: pytest.Mon
     assert [set(check) for check in checks] == [{"name", "ok", "detail", "fix"}] * len(checks)
     assert [check["name"] for check in checks] == [
         *("python", "settings", "workspace", "database", "chroma", "index"),
-        *("encoder", "openvino", "torch", "model", "wandb", "port"),
+        *("encoder", "openvino", "torch", "smollm2", "model", "wandb", "port"),
     ]
     # Only a processor without bf16 is allowed to warn.
     assert {check["name"] for check in checks if check["ok"] is not True} <= {"openvino"}

@@ -20,8 +20,9 @@ from ui.context import Context, pass_context
 if TYPE_CHECKING:
     from rag.evaluation.run_store import Run
     from rag.evaluation.variants import Variant
-    from ui.app.app import App
+    from rag.settings import Settings
     from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
 
 STOPPED = 130
 LISTED = 30
@@ -76,7 +77,7 @@ def run_command(context: Context, /, **options: Any) -> None:
     wanted = _RunOptions(**options)
     variants = [parse_variant(text) for text in wanted.variants or ("baseline:",)]
     with command_app(context) as app:
-        _announce_models(app, variants)
+        _announce_models(app.settings, app.models, variants)
         run = app.evaluations.begin(
             wanted.dataset,
             variants,
@@ -89,9 +90,9 @@ def run_command(context: Context, /, **options: Any) -> None:
         _finish(app.evaluations, run, wanted.fresh, wanted.json_wanted)
 
 
-def _announce_models(app: App, variants: Sequence[Variant]) -> None:
-    for model in {str(variant.changes.get("model", app.settings.model)): None for variant in variants}:
-        announce_model(app.settings.model_copy(update={"model": model}), app.models)
+def _announce_models(settings: Settings, models: Models, variants: Sequence[Variant]) -> None:
+    for model in dict.fromkeys(str(variant.changes.get("model", settings.model)) for variant in variants):
+        announce_model(settings.model_copy(update={"model": model}), models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) ->
     with command_app(context) as app:
         evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
-        _announce_models(app, chosen.plan.variants)
+        _announce_models(app.settings, app.models, chosen.plan.variants)
         _finish(evaluations, evaluations.resume(chosen.id), fresh, json_wanted)
 
 
