@@ -84,7 +84,9 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 1, **config: Any) -> P
     torch.manual_seed(seed)
     given = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
     made = LoraConfig(**given | {"task_type": "CAUSAL_LM"} | config)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), made).save_pretrained(str(folder))
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), made).save_pretrained(
+        str(folder), save_embedding_layers=False
+    )
     return folder
 
 
