@@ -76,17 +76,42 @@ def make_model(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, 
     return folder
 
 
-def make_adapter(base: Path, folder: Path, *, seed: int = 1) -> Path:
+def make_adapter(base: Path, folder: Path, *, seed: int = 1, **config: Any) -> Path:
     """Save a LoRA adapter for a model, with weights that change what it writes."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = LoraConfig(
-        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"
+    given = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], "init_lora_weights": False}
+    made = LoraConfig(**given | {"task_type": "CAUSAL_LM"} | config)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), made).save_pretrained(
+        str(folder), save_embedding_layers=False
     )
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(str(folder))
+    return folder
+
+
+def make_other(kind: str, folder: Path, **config: Any) -> Path:
+    """Save a small model of another architecture, with random weights, and its tokenizer."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    given = {
+        "vocab_size": 400,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "initializer_range": 0.3,
+        "bos_token_id": 1,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **given | config)).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
     return folder
 
 

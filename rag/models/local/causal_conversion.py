@@ -4,40 +4,63 @@ It runs in a process of its own (see ``rag.encoders.network_conversion``):
 ``python -m rag.models.local.causal_conversion FOLDER TARGET``.
 
 The converted graph has the inputs and the state that OpenVINO GenAI expects of a language model. The conversion
-compares it with the original on a few tokens. A model that cannot be converted exactly leaves its reason in the
-target folder, so that it is tried only once.
+serves it and compares its probabilities with the original's. A model that cannot be served exactly leaves its
+reason in the target folder, so that it is tried only once.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import shutil
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rag.encoders.network_conversion import convert_once, file_key
-from rag.errors import first_line
+from rag.errors import ModelUnavailable, first_line
 from rag.models.local.local_files import LocalFiles, weight_files
 
 # OpenVINO GenAI finds the graph by this name.
 GRAPH = "openvino_model.xml"
-LAYERS = "layers.json"
+CARD = "converted.json"
 REASON = "reason.txt"
-# Increment when the converted graph changes, so that workspaces convert again.
-FORMAT = 1
-# Maximum relative difference of the scores: weights are stored in 16 bits.
-TOLERANCE = 0.02
+REPAIR = "Delete that folder; it is created again at the next start."
+# Increment when the converted folder changes, so that workspaces convert again.
+FORMAT = 2
+# Tokens that are compared with the original: more than the pipeline reads in a step, and some that it writes.
+COMPARED_PROMPT, COMPARED_ANSWER = 600, 16
+# Maximum difference of the logarithm of a token's probability: weights are stored in 16 bits. Models of random
+# weights, whose scores are the widest, differ by up to 0.1, and a wrong conversion by 8.
+TOLERANCE = 0.5
 # Peak memory of the conversion, as a multiple of the weights in 32 bits.
 CONVERSION_SHARE = 2.5
-_COPIED = ("config.json", "generation_config.json")
+# Frequencies of the positions that change when a text becomes long: the graph has those of a short text.
+_ROPES_BY_LENGTH = frozenset({"dynamic", "longrope"})
 
 
 class Inconvertible(Exception):
     """The model cannot be converted; its message is the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedCard:
+    """Description of a converted model.
+
+    Attributes:
+        window: Maximum tokens of prompt and answer; None for no limit of the model's own.
+        layers: Input and output size of every layer by its path; None for one that no adapter may change.
+    """
+
+    window: int | None
+    layers: Mapping[str, tuple[int, int] | None]
+
+
+def converted_folder(files: LocalFiles, models: Path) -> Path:
+    """Return the folder of the converted model, which may not exist yet."""
+    return models / f"causal-{FORMAT}-{file_key(files.folder / 'config.json', *weight_files(files.folder))}"
 
 
 def converted_causal(files: LocalFiles, models: Path) -> Path:
@@ -51,7 +74,7 @@ def converted_causal(files: LocalFiles, models: Path) -> Path:
         EncoderError: The conversion failed unexpectedly.
         StorageFull: The disk is full.
     """
-    target = models / f"causal-{FORMAT}-{file_key(*weight_files(files.folder))}"
+    target = converted_folder(files, models)
     if not target.is_dir():
         module = "rag.models.local.causal_conversion"
         fix = "Set local.runtime to torch."
@@ -65,47 +88,69 @@ def refusal_reason(folder: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-def read_layers(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return input and output size of the linear layers that an adapter may change, by their path."""
-    stored = json.loads((folder / LAYERS).read_text(encoding="utf-8"))
-    return {path: (int(inputs), int(outputs)) for path, (inputs, outputs) in stored.items()}
+def read_card(folder: Path) -> ConvertedCard:
+    """Read the description in a converted folder.
+
+    Raises:
+        ModelUnavailable: It is missing or damaged.
+    """
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        layers = {path: (int(size[0]), int(size[1])) if size else None for path, size in card["layers"].items()}
+        return ConvertedCard(card["window"], layers)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelUnavailable(f"The converted model in {folder} is damaged: {error}.", fix=REPAIR) from error
 
 
 def _convert_here(folder: Path, target: Path) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     import openvino
-    import torch
 
     from rag.models.local.torch_backend import load_causal
 
     try:
         model = load_causal(LocalFiles(folder.name, folder, "folder"), "f32").eval()
         _check_kind(model.config.get_text_config())
-        graph = _traced(model)
-        _compare(model, graph)
-    except Exception as error:  # noqa: BLE001 - any model that transformers knows may come here
+        openvino.save_model(_traced(model), target / GRAPH, compress_to_fp16=True)
+        _compare(model, target)
+    except Exception as error:
+        if isinstance(error, (MemoryError, OSError)) or "memory" in str(error):
+            # Another attempt may succeed.
+            raise
+        for left in target.iterdir():
+            left.unlink()
         (target / REASON).write_text(f"{first_line(error)}\n", encoding="utf-8")
         return
-    openvino.save_model(graph, target / GRAPH, compress_to_fp16=True)
-    layers = {
-        name: (layer.in_features, layer.out_features)
-        for name, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear) and layer is not model.get_output_embeddings()
+    (target / CARD).write_text(json.dumps(_card(model)), encoding="utf-8")
+
+
+def _card(model: Any) -> dict[str, Any]:
+    import torch
+
+    from rag.models.local.torch_backend import layer_sizes, window_of
+
+    # OpenVINO GenAI changes linear layers only, and not the last one.
+    fixed = {
+        path
+        for path, layer in model.named_modules()
+        if not isinstance(layer, torch.nn.Linear) or layer is model.get_output_embeddings()
     }
-    (target / LAYERS).write_text(json.dumps(layers), encoding="utf-8")
-    for name in _COPIED:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, target / name)
+    layers = {path: None if path in fixed else size for path, size in layer_sizes(model).items()}
+    return {"window": window_of(model.config), "layers": layers}
 
 
 def _check_kind(config: Any) -> None:
-    """Refuse models whose attention is limited to a window, which a short comparison does not show."""
+    """Refuse models that read long texts in another way, which a short comparison does not show."""
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"} or (
         getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
     ):
         raise Inconvertible("its attention is not full in all layers")
+    ropes = getattr(config, "rope_parameters", None) or {}
+    parts = [ropes, *(part for part in ropes.values() if isinstance(part, dict))]
+    if _ROPES_BY_LENGTH & {part.get("rope_type") for part in parts}:
+        raise Inconvertible("its positions depend on the length of the text")
 
 
 def _cache_shape(config: Any) -> tuple[int, int, int]:
@@ -204,37 +249,51 @@ def _start_empty(graph: Any, heads: int, size: int) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def _compare(model: Any, graph: Any) -> None:
-    """Compare the scores of both models for a prompt of nine tokens and for two more.
+def _compare(model: Any, folder: Path) -> None:
+    """Let the converted model answer, and compare the probabilities of its tokens with the original's.
 
     Raises:
         Inconvertible: They differ.
     """
-    import numpy as np
-    import openvino
     import torch
 
-    ids = torch.arange(11)[None] % model.config.get_text_config().vocab_size
+    config = model.config.get_text_config()
+    room = (
+        getattr(config, "max_position_embeddings", None) or COMPARED_PROMPT + COMPARED_ANSWER
+    ) - COMPARED_ANSWER
+    rng = torch.Generator().manual_seed(0)
+    prompt = torch.randint(config.vocab_size, (1, max(1, min(COMPARED_PROMPT, room))), generator=rng)
+    answer, found = _served(folder, prompt.numpy())
+    ids = torch.cat([prompt, torch.tensor([answer])], 1)
     with torch.no_grad():
-        expected = model(input_ids=ids).logits[0].numpy()
-    compiled = openvino.compile_model(
-        graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-    )
-    request = compiled.create_infer_request()
-    found = []
-    for start, end in ((0, 9), (9, 10), (10, 11)):
-        result = request.infer(
-            {
-                "input_ids": ids[:, start:end].numpy(),
-                "attention_mask": np.ones((1, end), np.int64),
-                "position_ids": np.arange(start, end)[None],
-                "beam_idx": np.zeros(1, np.int32),
-            }
-        )
-        found.append(result["logits"][0])
-    difference = np.abs(np.concatenate(found) - expected).max() / max(float(np.abs(expected).max()), 1e-6)
+        scores = model(input_ids=ids[:, :-1]).logits[0, -len(answer) :].float().log_softmax(-1)
+    expected = scores.gather(1, torch.tensor(answer)[:, None])[:, 0]
+    difference = float((torch.tensor(found) - expected).abs().max())
     if not difference < TOLERANCE:
-        raise Inconvertible(f"the converted model differs from the original by {difference:.1%}")
+        raise Inconvertible(
+            f"the probabilities of the converted model are wrong by a factor of e^{difference:.1f}"
+        )
+
+
+def _served(folder: Path, prompt: Any) -> tuple[list[int], list[float]]:
+    """Return the tokens of an answer of the converted model, and the logarithms of their probabilities."""
+    import openvino
+
+    from rag.models.local.genai_backend import endless_config, open_pipeline
+
+    pipeline = open_pipeline(folder, {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
+    config = endless_config(COMPARED_ANSWER)
+    config.logprobs = 1
+    handle = pipeline.add_request(0, openvino.Tensor(prompt), config)
+    while pipeline.has_non_finished_requests():
+        pipeline.step()
+    ids: list[int] = []
+    logarithms: list[float] = []
+    while handle.can_read():
+        for part in handle.read().values():
+            ids += part.generated_ids
+            logarithms += part.generated_log_probs
+    return ids, logarithms
 
 
 if __name__ == "__main__":

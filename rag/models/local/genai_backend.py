@@ -15,9 +15,9 @@ from typing import Any
 from rag.encoders.adapters import CONFIG, WEIGHTS
 from rag.errors import ModelError, ModelUnavailable, first_line
 from rag.models.local.batching import Row
-from rag.models.local.causal_conversion import read_layers
+from rag.models.local.causal_conversion import REPAIR, ConvertedCard, read_card
 from rag.models.local.end_tokens import stored_end_tokens
-from rag.models.local.local_adapters import AdapterFiles, check_fit
+from rag.models.local.local_adapters import AdapterFiles, check_fit, weight_shapes
 from rag.models.local.local_device import Device
 from rag.models.local.local_files import LocalFiles, read_json
 from rag.models.local.token_sampling import Recommended, Sampling
@@ -33,8 +33,25 @@ LEADING_TOKENS = 256
 POLL_S = 0.002
 # The most that a number of tokens to choose from may be.
 _MOST = 2**31 - 1
-# Adapters of peft may have these, but OpenVINO GenAI ignores them.
-_IGNORED = ("use_dora", "modules_to_save", "rank_pattern", "alpha_pattern")
+# Options of peft's adapters that OpenVINO GenAI ignores.
+_IGNORED = (
+    "use_dora",
+    "modules_to_save",
+    "rank_pattern",
+    "alpha_pattern",
+    "lora_bias",
+    "layer_replication",
+    "trainable_token_indices",
+    "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "use_bdlora",
+    "arrow_config",
+    "kasa_config",
+    "monteclora_config",
+)
+# These begin with other weights of the base model.
+_CHANGING_STARTS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +125,9 @@ class GenAIBackend:
     Args:
         name: Name of the model.
         folder: The converted model.
+        card: Its description.
         dtype: ``bf16`` or ``f32``.
         ends: Tokens that end an answer.
-        window: Maximum tokens of prompt and answer; None for no limit of the model's own.
         recommended: Sampling defaults of the model's authors.
 
     Raises:
@@ -123,19 +140,19 @@ class GenAIBackend:
         self,
         name: str,
         folder: Path,
+        card: ConvertedCard,
         dtype: str,
         ends: frozenset[int],
-        window: int | None,
         recommended: Recommended,
     ) -> None:
         self.name = name
         self.runtime = f"OpenVINO GenAI on cpu, {dtype}"
         self.ends = ends
-        self.window: int | None = min(window or CACHE_TOKENS, CACHE_TOKENS)
+        self.window: int | None = min(card.window or CACHE_TOKENS, CACHE_TOKENS)
         self._folder = folder
         self._dtype = dtype
         self._recommended = recommended
-        self._layers = read_layers(folder)
+        self._layers = card.layers
         self._adapters: dict[str, _Adapter] = {}
         # Adapters are added while another thread generates.
         self._lock = Lock()
@@ -154,16 +171,14 @@ class GenAIBackend:
         if folder in self._adapters:
             return
         changed = check_fit(adapter, self._layers, self.name)
-        config = read_json(adapter.folder / CONFIG)
-        ignored = [name for name in _IGNORED if config.get(name)]
-        if ignored or config.get("bias", "none") != "none":
+        if unsupported := _unsupported(adapter, [path for path in changed if self._layers[path] is None]):
             raise ModelUnavailable(
-                f"The adapter {adapter.name} uses {(ignored or ['bias'])[0]}, which OpenVINO does not support.",
+                f"The adapter {adapter.name} {unsupported}, which OpenVINO does not support.",
                 fix="Set local.runtime to torch.",
             )
         loaded = openvino_genai.Adapter(adapter.folder / WEIGHTS)
         with self._lock:
-            self._adapters[folder] = _Adapter(loaded, _scale(config), changed)
+            self._adapters[folder] = _Adapter(loaded, _scale(read_json(adapter.folder / CONFIG)), changed)
 
     def run(self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]]) -> None:
         """Generate for all rows until they are over, and for rows that arrive meanwhile."""
@@ -188,27 +203,18 @@ class GenAIBackend:
 
     def _open(self, layers: frozenset[str]) -> None:
         """Load the model so that adapters may change some layers."""
-        import openvino_genai
-
         # Two models at once would need twice the memory.
         self._pipeline = None
-        scheduler = openvino_genai.SchedulerConfig()
-        scheduler.num_kv_blocks = CACHE_TOKENS // BLOCK_TOKENS
-        scheduler.max_num_batched_tokens = STEP_TOKENS
-        scheduler.dynamic_split_fuse = True
-        # A cached prefix would be that of another adapter.
-        scheduler.enable_prefix_caching = False
         # A cache of 8 bits changes half of the answers and is no faster.
         properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self._dtype, "KV_CACHE_PRECISION": "f16"}
         if layers:
             with self._lock:
                 properties["adapters"] = self._config(*self._adapters.values())
         try:
-            self._pipeline = openvino_genai.ContinuousBatchingPipeline(self._folder, scheduler, "CPU", properties)
+            self._pipeline = open_pipeline(self._folder, properties)
         except RuntimeError as error:
             raise ModelUnavailable(
-                f"The converted model in {self._folder} cannot be loaded: {first_line(error)}.",
-                fix="Delete that folder; it is created again at the next start.",
+                f"The converted model in {self._folder} cannot be loaded: {first_line(error)}.", fix=REPAIR
             ) from error
         self._open_layers = layers
 
@@ -298,23 +304,17 @@ class GenAIBackend:
 
     def _leading(self, adapter: _Adapter | None) -> Any:
         """Return the configuration of the request that a loop begins with, which applies an adapter to all."""
-        import openvino_genai
-
-        config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = LEADING_TOKENS
-        config.ignore_eos = True
+        config = endless_config(LEADING_TOKENS)
         if self._open_layers:
             config.adapters = self._config(*([adapter] if adapter else []))
         return config
 
     def _configured(self, row: Row) -> Any:
-        import openvino_genai
-
-        config = openvino_genai.GenerationConfig()
-        config.max_new_tokens = row.request.max_tokens
-        config.stop_token_ids = set(self.ends)
+        config = endless_config(row.request.max_tokens)
         if self.ends:
-            config.eos_token_id = min(self.ends)
+            config.ignore_eos = False
+            config.set_eos_token_id(min(self.ends))
+            config.stop_token_ids = set(self.ends)
         for name, value in _options(row.request.sampling, self._recommended).items():
             setattr(config, name, value)
         return config
@@ -332,16 +332,65 @@ def load_genai(files: LocalFiles, folder: Path, device: Device, tokenizer: Any) 
     Raises:
         ModelUnavailable: OpenVINO refuses the files.
     """
-    own = read_json(folder / "generation_config.json") if (folder / "generation_config.json").is_file() else {}
-    window = read_json(folder / "config.json").get("max_position_embeddings")
+    stored = files.folder / "generation_config.json"
+    own = read_json(stored) if stored.is_file() else {}
     return GenAIBackend(
         files.name,
         folder,
+        read_card(folder),
         device.dtype,
-        stored_end_tokens(folder, tokenizer),
-        window if isinstance(window, int) and window > 0 else None,
+        stored_end_tokens(files.folder, tokenizer),
         Recommended(own.get("top_k"), own.get("top_p"), own.get("min_p")),
     )
+
+
+def open_pipeline(folder: Path, properties: Mapping[str, Any]) -> Any:
+    """Open a converted model.
+
+    Raises:
+        RuntimeError: OpenVINO refuses the files.
+    """
+    import openvino_genai
+
+    scheduler = openvino_genai.SchedulerConfig()
+    scheduler.num_kv_blocks = CACHE_TOKENS // BLOCK_TOKENS
+    scheduler.max_num_batched_tokens = STEP_TOKENS
+    scheduler.dynamic_split_fuse = True
+    # A cached prefix would be that of another adapter.
+    scheduler.enable_prefix_caching = False
+    return openvino_genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", dict(properties))
+
+
+def endless_config(tokens: int) -> Any:
+    """Return the configuration of a greedy request that ends after so many tokens, and at no end token."""
+    import openvino_genai
+
+    config = openvino_genai.GenerationConfig()
+    config.max_new_tokens = tokens
+    config.ignore_eos = True
+    # A request without one is refused.
+    config.set_eos_token_id(0)
+    return config
+
+
+def _unsupported(adapter: AdapterFiles, fixed: Sequence[str]) -> str:
+    """Return what an adapter does that OpenVINO GenAI would ignore; empty if nothing.
+
+    Args:
+        adapter: The adapter.
+        fixed: The layers of the adapter that OpenVINO GenAI does not change.
+    """
+    config = read_json(adapter.folder / CONFIG)
+    if ignored := [name for name in _IGNORED if config.get(name)]:
+        return f"uses {ignored[0]}"
+    if config.get("bias", "none") != "none":
+        return "uses bias"
+    if str(config.get("init_lora_weights")).startswith(_CHANGING_STARTS):
+        return f"uses init_lora_weights {config['init_lora_weights']}"
+    if fixed:
+        return f"changes the layer {min(fixed)}"
+    others = [name for name in weight_shapes(adapter) if not name.endswith((".lora_A.weight", ".lora_B.weight"))]
+    return f"has the weights {min(others)}" if others else ""
 
 
 def _options(sampling: Sampling, recommended: Recommended) -> dict[str, Any]:

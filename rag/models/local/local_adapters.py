@@ -92,17 +92,8 @@ def check_fit(
     Raises:
         ModelUnavailable: A layer is missing or has another size.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(adapter.folder / WEIGHTS, framework="pt") as weights:
-            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelUnavailable(
-            f"The weights of the adapter {adapter.name} cannot be read: {error}.", fix="Copy the adapter again."
-        ) from error
     changed = set()
-    for name, shape in shapes.items():
+    for name, shape in weight_shapes(adapter).items():
         path, _, part = name.removeprefix(_PREFIX).rpartition(".lora_")
         if part not in ("A.weight", "B.weight"):
             continue
@@ -115,6 +106,24 @@ def check_fit(
     if adapter.base and Path(adapter.base).name != Path(model_name).name:
         _log.warning("The adapter %s was trained on %s, not on %s.", adapter.name, adapter.base, model_name)
     return frozenset(changed)
+
+
+def weight_shapes(adapter: AdapterFiles) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every weight of an adapter, by its name.
+
+    Raises:
+        ModelUnavailable: The file cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # In this framework, it spares the import of torch.
+        with safe_open(adapter.folder / WEIGHTS, framework="np") as weights:
+            return {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelUnavailable(
+            f"The weights of the adapter {adapter.name} cannot be read: {error}.", fix="Copy the adapter again."
+        ) from error
 
 
 def _check(folder: Path) -> None:

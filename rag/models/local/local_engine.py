@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from langchain_core.messages import BaseMessage
 
 from rag.encoders.own_code import FIX, needs_own_code, refusal_of
-from rag.errors import ModelError, ModelUnavailable, SettingsError, first_line
+from rag.errors import EncoderError, ModelError, ModelUnavailable, SettingsError, StorageFull, first_line
 from rag.models.local.batching import Backend, Batcher, Request, Row, Sink
 from rag.models.local.chat_template import render
 from rag.models.local.local_adapters import AdapterFiles, find_lora
@@ -184,23 +184,11 @@ def converted(files: LocalFiles, settings: LocalSettings, device: Device, models
     Raises:
         ModelUnavailable: The settings demand OpenVINO, but the model cannot run on it.
     """
-    from rag.models.local.causal_conversion import CONVERSION_SHARE, converted_causal, refusal_reason
-
     if settings.runtime == "torch":
         return None
-    free = free_memory("cpu")
-    reason = ""
-    if device.kind != "cpu" or device.dtype == "f16":
-        reason = f"the device is {device}"
-    elif importlib.util.find_spec("openvino_genai") is None:
-        reason = "openvino-genai is not installed"
-    elif free is not None and memory_needed(files.folder, "f32") * CONVERSION_SHARE > free:
-        reason = "its conversion needs more memory than is free"
-    else:
-        folder = converted_causal(files, models)
-        reason = refusal_reason(folder)
-        if not reason:
-            return folder
+    folder, reason = _conversion(files, device, models)
+    if folder is not None:
+        return folder
     if settings.runtime == "openvino":
         raise ModelUnavailable(
             f"The model {files.name} cannot run on OpenVINO: {reason}.", fix="Set local.runtime to auto or torch."
@@ -208,6 +196,26 @@ def converted(files: LocalFiles, settings: LocalSettings, device: Device, models
     if device.kind == "cpu":
         _log.warning("The model %s runs on torch, which is slower than OpenVINO: %s.", files.name, reason)
     return None
+
+
+def _conversion(files: LocalFiles, device: Device, models: Path) -> tuple[Path | None, str]:
+    """Return the folder of the converted model, or None and why there is none."""
+    from rag.models.local import causal_conversion as conversion
+
+    if device.kind != "cpu" or device.dtype == "f16":
+        return None, f"the device is {device}"
+    if importlib.util.find_spec("openvino_genai") is None:
+        return None, "openvino-genai is not installed"
+    free = free_memory("cpu")
+    needed = memory_needed(files.folder, "f32") * conversion.CONVERSION_SHARE
+    if free is not None and needed > free and not conversion.converted_folder(files, models).is_dir():
+        return None, "its conversion needs more memory than is free"
+    try:
+        folder = conversion.converted_causal(files, models)
+    except (EncoderError, StorageFull) as error:
+        return None, f"its conversion failed ({error.message.removesuffix('.')})"
+    reason = conversion.refusal_reason(folder)
+    return (None, reason) if reason else (folder, "")
 
 
 def wanted_adapters(settings: LocalSettings, adapters: Path) -> list[AdapterFiles]:
