@@ -31,12 +31,16 @@ def misses_answer(text: str, lines: Sequence[EvidenceLine]) -> bool:
     return bool(marked) and not any(_says(text, words) for words in marked)
 
 
-def best_quotation(lines: Sequence[EvidenceLine], hits: Sequence[Hit]) -> str:
-    """Return the sentence that most probably answers, quoted on one line with its marker; empty without one."""
-    best = next((line for line in lines if line.best), None)
-    if best is None:
-        return ""
-    return f"{on_one_line(hits[best.number - 1].passage.text[best.start : best.end])} [{best.number}]"
+def quotation_of(lines: Sequence[EvidenceLine], hits: Sequence[Hit]) -> str:
+    """Return the sentences that answer, quoted on one line with their markers; empty without any.
+
+    Sentences that only explain others are left out.
+    """
+    return " ".join(
+        f"{on_one_line(hits[line.number - 1].passage.text[line.start : line.end])} [{line.number}]"
+        for line in lines
+        if line.best or line.marked
+    )
 
 
 def replaced_answer(text: str, lines: Sequence[EvidenceLine]) -> Replaced:

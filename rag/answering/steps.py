@@ -13,7 +13,7 @@ from prompts import Message, PromptTemplate
 from rag.answering.claim_repair import Written, faults_in, repaired
 from rag.answering.condense import carry_topic
 from rag.answering.grounding import ground, moved, with_citations
-from rag.answering.missed_answer import SURE, best_quotation, misses_answer, replaced_answer
+from rag.answering.missed_answer import SURE, misses_answer, quotation_of, replaced_answer
 from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
 from rag.errors import ModelProtocolError, prompt_errors
@@ -321,7 +321,7 @@ class Steps:
     def _with_answer(self, draft: Draft) -> tuple[str, tuple[Replaced, ...]]:
         """Return the reply, or a quotation if it lacks what the reader found."""
         text, lines = draft.reply.text, draft.lines
-        quotation = best_quotation(lines, draft.hits)
+        quotation = quotation_of(lines, draft.hits)
         if _is_refusal(text, self.refusal):
             if (draft.reply.confidence or 0.0) < SURE or not quotation:
                 return text, ()
