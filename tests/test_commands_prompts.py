@@ -94,7 +94,7 @@ def test_what_was_written_in_the_editor_is_kept_where_it_is_no_prompt(
     result = call(home, "prompts", "edit", "answer-short")
     assert result.exit_code == 1
     *_, kept, told = result.stderr.splitlines()
-    assert told == "Error: The prompt is invalid: at variables: Field required."
+    assert told == "Error: The prompt is invalid: unknown field `variable` (did you mean `variables`?)."
     (draft,) = (home / "prompts" / "answer-short").glob("draft-*.yaml")
     assert str(draft) in kept
     assert "three words" in draft.read_text()
@@ -146,7 +146,7 @@ def test_an_export_as_yaml_is_a_version_that_another_workspace_reads(home: Path,
         (["show", "answer@7"], "There is no prompt answer@7; versions of answer: 1; labels: production."),
         (["show", "\udcff"], "There is no prompt"),
         (["edit", "nothing"], "There is no prompt nothing"),
-        (["new", "../x", "--file", "CHANGED"], "at name"),
+        (["new", "../x", "--file", "CHANGED"], "invalid: name: "),
         (["import", "/dev/zero", "--name", "x"], "/dev/zero must not be larger than 4,000,000 bytes"),
         (["edit", "answer", "--file", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
         (["log", "nothing"], "There is no prompt nothing"),
@@ -157,7 +157,7 @@ def test_an_export_as_yaml_is_a_version_that_another_workspace_reads(home: Path,
         (["render", "answer", "--values", "CHANGED"], "must be valid JSON"),
         (["render", "answer", "--values", "LIST"], "must be a JSON object of strings"),
         (["import", "LIST", "--name", "x"], "OpenAI messages must be"),
-        (["import", "CHANGED", "--name", "Big"], "at name"),
+        (["import", "CHANGED", "--name", "Big"], "invalid: name: "),
         (["export", "answer", "--to", "nowhere/x"], "cannot be written: No such file"),
     ],
 )

@@ -23,8 +23,9 @@ from tiny_lm import MESSAGES, OTHERS, chat, make_adapter, make_model, make_other
 from rag.errors import ModelError, ModelUnavailable
 from rag.models.local import genai_backend, local_engine
 from rag.models.local.batching import Piece
-from rag.models.local.causal_conversion import CARD, GRAPH, REASON, converted_folder
+from rag.models.local.causal_conversion import GRAPH, REASON, converted_folder
 from rag.models.local.chat_template import render
+from rag.models.local.converted_card import CARD
 from rag.models.local.local_adapters import find_lora
 from rag.models.local.local_engine import Decoding, LocalEngine
 from rag.models.local.local_files import LocalFiles, locate_local

@@ -15,19 +15,17 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rag.encoders.network_conversion import convert_once, file_key
-from rag.errors import ModelUnavailable, first_line
+from rag.errors import first_line
+from rag.models.local.converted_card import CARD
 from rag.models.local.local_files import LocalFiles, weight_files
 
 # OpenVINO GenAI finds the graph by this name.
 GRAPH = "openvino_model.xml"
-CARD = "converted.json"
 REASON = "reason.txt"
-REPAIR = "Delete that folder; it is created again at the next start."
 # Increment when the converted folder changes, so that workspaces convert again.
 FORMAT = 2
 # Tokens that are compared with the original: more than the pipeline reads in a step, and some that it writes.
@@ -43,19 +41,6 @@ _ROPES_BY_LENGTH = frozenset({"dynamic", "longrope"})
 
 class Inconvertible(Exception):
     """The model cannot be converted; its message is the reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class ConvertedCard:
-    """Description of a converted model.
-
-    Attributes:
-        window: Maximum tokens of prompt and answer; None for no limit of the model's own.
-        layers: Input and output size of every layer by its path; None for one that no adapter may change.
-    """
-
-    window: int | None
-    layers: Mapping[str, tuple[int, int] | None]
 
 
 def converted_folder(files: LocalFiles, models: Path) -> Path:
@@ -86,20 +71,6 @@ def refusal_reason(folder: Path) -> str:
     """Return why the model of a converted folder runs on torch; empty if it was converted."""
     path = folder / REASON
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
-
-
-def read_card(folder: Path) -> ConvertedCard:
-    """Read the description in a converted folder.
-
-    Raises:
-        ModelUnavailable: It is missing or damaged.
-    """
-    try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        layers = {path: (int(size[0]), int(size[1])) if size else None for path, size in card["layers"].items()}
-        return ConvertedCard(card["window"], layers)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelUnavailable(f"The converted model in {folder} is damaged: {error}.", fix=REPAIR) from error
 
 
 def _convert_here(folder: Path, target: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from rag.encoders.adapters import CONFIG, WEIGHTS
 from rag.errors import ModelError, ModelUnavailable, first_line
 from rag.models.local.batching import Row
-from rag.models.local.causal_conversion import REPAIR, ConvertedCard, read_card
+from rag.models.local.converted_card import REPAIR, ConvertedCard, read_card
 from rag.models.local.end_tokens import stored_end_tokens
 from rag.models.local.local_adapters import AdapterFiles, check_fit, weight_shapes
 from rag.models.local.local_device import Device
