@@ -175,18 +175,16 @@ def test_any_answer_is_repaired_once(text: str, passages: list[str], lines: tupl
 # The chain
 
 
-async def test_the_answer_of_a_model_cites_the_quotation_and_the_trace_shows_the_sentence(app: App) -> None:
+async def test_an_answer_from_passages_keeps_its_words_and_the_trace_shows_the_fault(app: App) -> None:
     written = "The tide gauge was installed in 1817 by Ida Brandt [1]."
     answer = await answered(scripted(app, f"{written} {written.replace('1817', '1871')}"), QUESTION)
     assert answer.status == "answered"
-    assert answer.text == "The tide gauge was installed in 1871 by Ida Brandt [1]."
-    assert answer.support == 1.0
-    assert [answer.words_of(claim) for claim in answer.claims] == [SENTENCE.removesuffix(".")]
-    assert [(one.kind, one.words, one.quotation) for one in answer.replaced] == [("number", ("1817",), SENTENCE)]
+    assert written in answer.text
+    assert [(one.kind, one.words, one.quotation) for one in answer.replaced] == [("number", ("1817",), None)]
     trace = app.stores.traces.get(answer.trace_id)
     output = spans_of(trace)["ground"].output
     assert isinstance(output, dict)
-    assert json.dumps(output["replaced"]).count("1817") == 2
+    assert "1817" in json.dumps(output["replaced"])
     html = trace_html(trace)
     assert "The tide gauge was installed in 1817 by Ida Brandt" in html
     assert "number not in the sources: 1817" in html

@@ -279,16 +279,17 @@ class Steps:
         )
         replaced: tuple[Replaced, ...] = ()
         written = reply.text
-        if draft.lines and self._schema is None:
+        if draft.lines and not reply.quotes and self._schema is None:
             written, replaced = self._with_answer(draft)
         if _is_refusal(written, self.refusal):
             return replace(answer, support=reply.confidence)
         claimed = written if self._schema is None else claims_of(await self._parsed(written))
         least = self.release.grounding.min_support
         checked = await asyncio.to_thread(ground, claimed, draft.hits, self.encoder, least)
-        if draft.lines and not replaced:
+        if not reply.quotes and not replaced and (draft.lines or checked.best >= least):
             claims_given = Written(checked.text, draft.hits, draft.standalone, draft.lines)
-            if self._schema:
+            # A model that reads whole passages may say in its own words what no single sentence says.
+            if self._schema or not draft.lines:
                 replaced = await asyncio.to_thread(faults_in, claims_given)
             else:
                 text, replaced = await asyncio.to_thread(repaired, claims_given)

@@ -1,0 +1,72 @@
+"""An answer that lacks the words that the reader marked gives way to what the reader found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from tiny import QUESTION, ScriptedChat, steps_of
+
+from rag.answering.missed_answer import SURE, misses_answer, quotation_of
+from rag.answering.steps import Draft
+from rag.models.extractive.evidence_lines import EvidenceLine
+from rag.models.replies import Reply
+from rag.types import Hit, Passage, Usage
+from ui.app.app import App
+
+TEXT = "It stands on the quay. The tide gauge was installed in 1871 by Ida Brandt."
+START = TEXT.index("The tide")
+LINES = (
+    EvidenceLine(1, "It stands on the quay.", 0, START - 1),
+    EvidenceLine(1, "The tide gauge was installed in **1871** by Ida Brandt.", START, len(TEXT), best=True),
+)
+HITS = (Hit(Passage(1, 1, "/a.md", "a.md", "Tides", TEXT, 0, len(TEXT)), 1.0),)
+QUOTATION = "The tide gauge was installed in 1871 by Ida Brandt. [1]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "marked", "missed"),
+    [
+        ("It was installed in 1871.", "1871", False),
+        ("It was installed in 1817.", "1871", True),
+        ("Ida Brandt read it.", "by Ida Brandt", False),
+        ("A keeper read it.", "Ida Brandt", True),
+        ("It is read two times a day.", "twice a day, at six and at eighteen", True),
+        ("Storms are announced by the lamp.", "the red lamp announces a storm", False),
+        ("Anything at all.", "", False),
+    ],
+)
+def test_an_answer_has_the_marked_words_or_misses_them(answer: str, marked: str, missed: bool) -> None:
+    text = f"Before **{marked}** after." if marked else "Nothing is marked."
+    assert misses_answer(answer, [EvidenceLine(1, text, 0, len(text))]) == missed
+
+
+def test_the_quotation_leaves_out_what_only_explains() -> None:
+    assert quotation_of(LINES, HITS) == QUOTATION
+    assert quotation_of((), HITS) == ""
+
+
+async def test_an_answer_without_the_marked_words_is_quoted_and_reported(app: App) -> None:
+    steps = steps_of(app, ScriptedChat())
+    draft = Draft(QUESTION, HITS, Reply("The tide gauge was installed by Ida Brandt. [1]", Usage()), LINES)
+    answer = await steps.ground(draft, {})
+    assert (answer.status, answer.text) == ("answered", QUOTATION)
+    assert [(one.kind, one.words, one.quotation) for one in answer.replaced] == [("answer", ("1871",), QUOTATION)]
+
+
+async def test_a_refusal_stands_unless_the_reader_is_rather_sure(app: App) -> None:
+    steps = steps_of(app, ScriptedChat())
+    refusal = Draft(QUESTION, HITS, Reply(steps.refusal, Usage(), SURE - 0.01), LINES)
+    assert (await steps.ground(refusal, {})).status == "abstained"
+    sure = replace(refusal, reply=replace(refusal.reply, confidence=SURE))
+    answer = await steps.ground(sure, {})
+    assert (answer.text, answer.replaced[0].kind) == (QUOTATION, "refusal")
+
+
+async def test_marks_that_the_model_copies_are_removed(app: App) -> None:
+    steps = steps_of(app, ScriptedChat())
+    draft = Draft(
+        QUESTION, HITS, Reply("The tide gauge was installed in **1871** by Ida Brandt. [1]", Usage()), LINES
+    )
+    answer = await steps.ground(draft, {})
+    assert (answer.text, answer.replaced) == (QUOTATION, ())
