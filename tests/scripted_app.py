@@ -96,6 +96,7 @@ class Release:
     name: str = "a1b2c3"
     prompt: str = "answer@1"
     model: str = "extractive"
+    adapter: str = ""
     k: int = 5
     mode: str = "hybrid"
 
