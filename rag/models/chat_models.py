@@ -81,7 +81,8 @@ def open_engine(settings: Settings, workspace: Workspace) -> LocalEngine:
         files = prepare_base(workspace.models)
     else:
         files = locate_local(settings.model.removeprefix(LOCAL))
-    return open_local_engine(files, settings.local, workspace.models)
+    local = settings.local.model_copy(update={"adapter": settings.active_adapter or None})
+    return open_local_engine(files, local, workspace.models)
 
 
 def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
