@@ -16,6 +16,7 @@ from tiny import (
     OFF_TOPIC,
     QUESTION,
     SENTENCE,
+    STEPS,
     ScriptedChat,
     answered,
     assistant_of,
@@ -27,7 +28,6 @@ from tiny import (
 )
 
 from rag.types import (
-    STEPS,
     Answer,
     Ask,
     Cited,

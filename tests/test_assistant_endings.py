@@ -17,6 +17,7 @@ from tiny import (
     FOLLOW_UP,
     QUESTION,
     SENTENCE,
+    STEPS,
     ScriptedChat,
     answered,
     assistant_of,
@@ -34,7 +35,6 @@ from rag.errors import CorpusError, DatabaseError, ModelUnavailable, VectorStore
 from rag.models.streaming import StreamedChatModel
 from rag.tracing.trace_store import Trace
 from rag.types import (
-    STEPS,
     Ask,
     Cited,
     Done,

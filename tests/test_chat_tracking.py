@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, answered, settings_at, written
+from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, STEPS, answered, settings_at, written
 from tracked import only_run, table_rows
 from wandb_reader import nodes
 
 from rag.tracing.trace_store import Trace
-from rag.types import STEPS, Turn
+from rag.types import Turn
 from rag.workspace import Workspace
 from ui.app.app import open_app
 

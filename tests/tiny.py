@@ -22,6 +22,7 @@ from rag.models.chat_models import open_remote_model
 from rag.settings import CostSettings, Settings
 from rag.tracing.cost import PriceList, load_prices
 from rag.tracing.trace_store import Span, Trace
+from rag.types import STEPS as ALL_STEPS
 from rag.types import Answer, Ask, Done, Event, Started, Token, Turn
 from ui.app.app import App, open_app
 
@@ -67,6 +68,9 @@ QUESTION = "When was the tide gauge installed?"
 SENTENCE = "The tide gauge was installed in 1871 by Ida Brandt."
 OFF_TOPIC = "Which opera did Verdi write for Cairo?"
 FOLLOW_UP = (Turn("What is the tide gauge?", "An instrument on the pier. [1]"),)
+
+STEPS = tuple(step for step in ALL_STEPS if step != "read")
+"""The steps of an answer from whole passages."""
 
 
 def settings_at(home: Path, **changes: Any) -> Settings:
