@@ -21,7 +21,7 @@ from tiny import whole
 from tiny_lm import MESSAGES, OTHERS, chat, make_adapter, make_model, make_other, make_tokenizer, opened
 
 from rag.errors import ModelError, ModelUnavailable
-from rag.models.local import genai_backend, local_engine
+from rag.models.local import genai_pipeline, local_engine
 from rag.models.local.batching import Piece
 from rag.models.local.causal_conversion import CARD, GRAPH, REASON, converted_folder
 from rag.models.local.chat_template import render
@@ -188,7 +188,7 @@ def test_stops_and_counts_equal_those_of_torch(engine: LocalEngine, tiny_lm: Pat
 
 
 def test_a_window_larger_than_the_cache_is_cut_to_it(tiny_lm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(genai_backend, "CACHE_TOKENS", 256)
+    monkeypatch.setattr(genai_pipeline, "CACHE_TOKENS", 256)
     with opened(tiny_lm, tiny_lm.parent, runtime="openvino") as engine:
         with pytest.raises(ModelError, match="reads at most 256"):
             chat(engine).invoke([HumanMessage("ferry " * 300)])
