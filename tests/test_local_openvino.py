@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -163,6 +164,26 @@ def test_more_requests_than_a_batch_has_room_for_are_all_answered(tiny_lm: Path)
     with opened(tiny_lm, tiny_lm.parent, runtime="openvino", max_batch=2) as engine:
         expected = chat(engine).invoke(MESSAGES).text
         assert [each.text() for each in [Reader(engine, 24) for _ in range(7)]] == [expected] * 7
+
+
+def test_short_requests_that_come_and_go_are_all_answered(own_engine: LocalEngine) -> None:
+    # Some join a batch in the moment in which it ends.
+    expected = {tokens: chat(own_engine, max_tokens=tokens).invoke(MESSAGES).text for tokens in (1, 2, 3, 7)}
+    found: list[bool] = []
+
+    def ask(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(80):
+            tokens = rng.choice((1, 2, 3, 7))
+            found.append(chat(own_engine, max_tokens=tokens).invoke(MESSAGES).text == expected[tokens])
+            time.sleep(rng.random() * 0.01)
+
+    threads = [threading.Thread(target=ask, args=(seed,), daemon=True) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == [True] * 320
 
 
 def test_closing_ends_what_runs_and_what_waits(tiny_lm: Path) -> None:
