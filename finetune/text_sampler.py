@@ -14,8 +14,8 @@ from rag.models.local.causal_conversion import converted_causal, refusal_reason
 from rag.models.local.chat_template import render
 from rag.models.local.end_tokens import stored_end_tokens
 from rag.models.local.local_device import choose_device
-from rag.models.local.local_engine import load_tokenizer
 from rag.models.local.local_files import LocalFiles
+from rag.models.local.local_tokenizer import load_tokenizer
 from rag.settings import LocalSettings
 
 TOP_P = 0.95

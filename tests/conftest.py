@@ -39,6 +39,7 @@ SLOW = (
 TIERS = {"browser": "browser", "converted_models": "real_model", "prepared_base": "real_model"}
 # Files whose tests load or train a language model, or wait for a server that drips: together they take too long.
 SLOW_FILES = (
+    "test_light_tokenizer",
     "test_local_",
     "test_tuning_",
     "test_sampling",

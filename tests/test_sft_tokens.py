@@ -22,8 +22,9 @@ from finetune.recipe import SftStage, Source
 from finetune.rows import ChatRow, ChatTurn
 from rag.errors import TuningError
 from rag.models.local.chat_template import PLAIN_STOPS
-from rag.models.local.local_engine import Decoding, LocalEngine, load_tokenizer
+from rag.models.local.local_engine import Decoding, LocalEngine
 from rag.models.local.local_files import locate_local
+from rag.models.local.local_tokenizer import load_tokenizer
 
 # Templates of other families: one with an end of turn that is not the tokenizer's, one without a system role.
 GEMMA = (

@@ -31,7 +31,7 @@ from finetune.start import find_lora_start
 from finetune.training import Training
 from rag.encoders.adapters import AdapterCard
 from rag.errors import TuningError
-from rag.models.local.local_engine import load_tokenizer
+from rag.models.local.local_tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     import torch

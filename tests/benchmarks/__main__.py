@@ -17,6 +17,7 @@ from tests.benchmarks import bench_ingestion as ingestion
 from tests.benchmarks import bench_latency as latency
 from tests.benchmarks import bench_reading as reading
 from tests.benchmarks import bench_retrieval as retrieval
+from tests.benchmarks import bench_runtimes as runtimes
 from tests.benchmarks import bench_startup as startup
 from tests.benchmarks import bench_tune as tune
 from tests.benchmarks import bench_weights as weights
@@ -50,10 +51,11 @@ BENCHMARKS = {
     "handbook": Benchmark(handbook.run),
     "reading": Benchmark(reading.run, ("squad",)),
     "generator": Benchmark(generator.run, ("squad", "conversational/canard")),
+    "runtimes": Benchmark(runtimes.run, ("squad",)),
     "tune": Benchmark(tune.run, ("scifact",)),
     "weights": Benchmark(weights.run, ("squad",)),
 }
-BY_NAME_ONLY = ("tune", "weights")
+BY_NAME_ONLY = ("runtimes", "tune", "weights")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -87,6 +89,12 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         type=int,
         metavar="N",
         help="take N of the proposals, at equal distances (all of them take the plain pipeline half an hour)",
+    )
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="a causal language model of transformers for `runtimes` (by default SmolLM2)",
     )
     parser.add_argument("--quick", action="store_true", help="see whether everything runs; not to be quoted")
     return parser.parse_args(arguments)
@@ -124,7 +132,8 @@ def main() -> int:
     with ExitStack() as stack:
         cache = options.cache or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ragsmith-bench-")))
         cache.mkdir(parents=True, exist_ok=True)
-        plan = Plan((options.data or ROOT).resolve(), cache.resolve(), options.quick, options.peps)
+        model = options.model.resolve() if options.model else None
+        plan = Plan((options.data or ROOT).resolve(), cache.resolve(), options.quick, options.peps, model)
         stopped = _run(names, plan, report)
     print(report.markdown())
     print(f"Written to {options.out} and {options.out.with_suffix('.json').name} beside it.")

@@ -18,12 +18,14 @@ class Plan:
         cache: Where indexes are kept; a second run with the same folder need not make them again.
         peps: How many of the proposals stand for all of them, at equal distances; None for every one.
         quick: Fewer files, queries and rounds: to see that everything runs, not to quote.
+        model: Folder of a causal language model; None for SmolLM2.
     """
 
     data: Path
     cache: Path
     quick: bool = False
     peps: int | None = None
+    model: Path | None = None
 
     def workspace(self, name: str) -> Path:
         """A workspace in the cache, with the encoder converted already: that is done once on a machine.

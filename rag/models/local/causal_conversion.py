@@ -15,17 +15,26 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rag.encoders.network_conversion import convert_once, file_key
-from rag.errors import first_line
+from rag.errors import ModelUnavailable, first_line
 from rag.models.local.converted_card import CARD
 from rag.models.local.local_files import LocalFiles, weight_files
 
 # OpenVINO GenAI finds the graph by this name.
 GRAPH = "openvino_model.xml"
 REASON = "reason.txt"
+# What is read beside the weights.
+_READ = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
 # Increment when the converted folder changes, so that workspaces convert again.
 FORMAT = 2
 # Tokens that are compared with the original: more than the pipeline reads in a step, and some that it writes.
@@ -45,7 +54,8 @@ class Inconvertible(Exception):
 
 def converted_folder(files: LocalFiles, models: Path) -> Path:
     """Return the folder of the converted model, which may not exist yet."""
-    return models / f"causal-{FORMAT}-{file_key(files.folder / 'config.json', *weight_files(files.folder))}"
+    texts = [path for name in _READ if (path := files.folder / name).is_file()]
+    return models / f"causal-{FORMAT}-{file_key(*texts, *weight_files(files.folder))}"
 
 
 def converted_causal(files: LocalFiles, models: Path) -> Path:
@@ -78,10 +88,13 @@ def _convert_here(folder: Path, target: Path) -> None:
     logging.disable(logging.WARNING)
     import openvino
 
+    from rag.models.local.light_tokenizer import store_tokenizer
+    from rag.models.local.local_tokenizer import load_tokenizer
     from rag.models.local.torch_backend import load_causal
 
+    files = LocalFiles(folder.name, folder, "folder")
     try:
-        model = load_causal(LocalFiles(folder.name, folder, "folder"), "f32").eval()
+        model = load_causal(files, "f32").eval()
         _check_kind(model.config.get_text_config())
         openvino.save_model(_traced(model), target / GRAPH, compress_to_fp16=True)
         _compare(model, target)
@@ -94,6 +107,9 @@ def _convert_here(folder: Path, target: Path) -> None:
         (target / REASON).write_text(f"{first_line(error)}\n", encoding="utf-8")
         return
     (target / CARD).write_text(json.dumps(_card(model)), encoding="utf-8")
+    # An unusable tokenizer is reported where the model is opened.
+    with suppress(ModelUnavailable):
+        store_tokenizer(load_tokenizer(files), target)
 
 
 def _card(model: Any) -> dict[str, Any]:
@@ -250,7 +266,7 @@ def _served(folder: Path, prompt: Any) -> tuple[list[int], list[float]]:
     """Return the tokens of an answer of the converted model, and the logarithms of their probabilities."""
     import openvino
 
-    from rag.models.local.genai_backend import endless_config, open_pipeline
+    from rag.models.local.genai_pipeline import endless_config, open_pipeline
 
     pipeline = open_pipeline(folder, {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
     config = endless_config(COMPARED_ANSWER)

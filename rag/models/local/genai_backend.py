@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Lock
 from typing import Any
 
 from rag.encoders.adapters import CONFIG, WEIGHTS
 from rag.errors import ModelError, ModelUnavailable, first_line
+from rag.models.local import genai_pipeline
 from rag.models.local.batching import Row
 from rag.models.local.converted_card import REPAIR, ConvertedCard, read_card
 from rag.models.local.end_tokens import stored_end_tokens
+from rag.models.local.genai_pipeline import LEADING_TOKENS, Loop, endless_config, open_pipeline
 from rag.models.local.local_adapters import AdapterFiles, check_fit, weight_shapes
 from rag.models.local.local_device import Device
 from rag.models.local.local_files import LocalFiles, read_json
 from rag.models.local.token_sampling import Recommended, Sampling
 
-# Tokens that one step reads at most, so that a cancelled request ends soon and others go on beside a long prompt.
-STEP_TOKENS = 512
-# Tokens of the key-value cache, shared by all requests of a batch; its memory is used as it fills.
-CACHE_TOKENS = 16_384
-BLOCK_TOKENS = 32
-# Tokens that a loop's own request may have, many more than the few until others have been added.
-LEADING_TOKENS = 256
 # Seconds between two looks at what the pipeline has written.
 POLL_S = 0.002
 # The most that a number of tokens to choose from may be.
@@ -63,62 +57,6 @@ class _Adapter:
     layers: frozenset[str]
 
 
-class _Loop:
-    """A call of ``generate``, which runs the pipeline until all requests are over.
-
-    Only ``generate`` leaves Python's lock to other threads while it computes, and only it changes adapters. It
-    begins with a short request of its own, beside which others are added.
-    """
-
-    def __init__(self, pipeline: Any, leading: Any) -> None:
-        # The leading request has the number 0.
-        self.numbers = itertools.count(1)
-        self._begun = Event()
-        self._left = False
-        self._error: BaseException | None = None
-        self._thread = Thread(target=self._work, args=(pipeline, leading), name="local model loop", daemon=True)
-        self._thread.start()
-        self._begun.wait()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the pipeline may still read requests."""
-        return self._thread.is_alive()
-
-    def leave(self) -> None:
-        """End the leading request, since others keep the loop running."""
-        self._left = True
-
-    def join(self) -> None:
-        """Wait for the end of the loop, and raise its error."""
-        self.leave()
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-
-    def _work(self, pipeline: Any, leading: Any) -> None:
-        import numpy as np
-        import openvino
-        from openvino_genai import StreamerBase, StreamingStatus
-
-        loop = self
-
-        class Leading(StreamerBase):  # type: ignore[misc]
-            def write(self, token: Any) -> StreamingStatus:
-                loop._begun.set()
-                return StreamingStatus.CANCEL if loop._left else StreamingStatus.RUNNING
-
-            def end(self) -> None:
-                pass
-
-        try:
-            pipeline.generate([openvino.Tensor(np.zeros((1, 1), np.int64))], [leading], Leading())
-        except Exception as error:  # noqa: BLE001 - raised by `join`, in the thread that waits
-            self._error = error
-        finally:
-            self._begun.set()
-
-
 class GenAIBackend:
     """A causal language model converted to OpenVINO.
 
@@ -148,7 +86,7 @@ class GenAIBackend:
         self.name = name
         self.runtime = f"OpenVINO GenAI on cpu, {dtype}"
         self.ends = ends
-        self.window: int | None = min(card.window or CACHE_TOKENS, CACHE_TOKENS)
+        self.window: int | None = min(card.window or genai_pipeline.CACHE_TOKENS, genai_pipeline.CACHE_TOKENS)
         self._folder = folder
         self._dtype = dtype
         self._recommended = recommended
@@ -233,7 +171,7 @@ class GenAIBackend:
         self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]], adapter: _Adapter | None
     ) -> list[Row]:
         """Generate for rows and for those that join, and return those that came too late."""
-        loop = _Loop(self._pipeline, self._leading(adapter))
+        loop = Loop(self._pipeline, self._leading(adapter))
         running: list[tuple[Row, Any]] = []
         arrived = rows
         try:
@@ -342,35 +280,6 @@ def load_genai(files: LocalFiles, folder: Path, device: Device, tokenizer: Any) 
         stored_end_tokens(files.folder, tokenizer),
         Recommended(own.get("top_k"), own.get("top_p"), own.get("min_p")),
     )
-
-
-def open_pipeline(folder: Path, properties: Mapping[str, Any]) -> Any:
-    """Open a converted model.
-
-    Raises:
-        RuntimeError: OpenVINO refuses the files.
-    """
-    import openvino_genai
-
-    scheduler = openvino_genai.SchedulerConfig()
-    scheduler.num_kv_blocks = CACHE_TOKENS // BLOCK_TOKENS
-    scheduler.max_num_batched_tokens = STEP_TOKENS
-    scheduler.dynamic_split_fuse = True
-    # A cached prefix would be that of another adapter.
-    scheduler.enable_prefix_caching = False
-    return openvino_genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", dict(properties))
-
-
-def endless_config(tokens: int) -> Any:
-    """Return the configuration of a greedy request that ends after so many tokens, and at no end token."""
-    import openvino_genai
-
-    config = openvino_genai.GenerationConfig()
-    config.max_new_tokens = tokens
-    config.ignore_eos = True
-    # A request without one is refused.
-    config.set_eos_token_id(0)
-    return config
 
 
 def _unsupported(adapter: AdapterFiles, fixed: Sequence[str]) -> str:

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 
 from langchain_core.messages import BaseMessage
 
-from rag.encoders.own_code import FIX, needs_own_code, refusal_of
-from rag.errors import EncoderError, ModelError, ModelUnavailable, SettingsError, StorageFull, first_line
+from rag.errors import EncoderError, ModelError, ModelUnavailable, SettingsError, StorageFull
 from rag.models.local.batching import Backend, Batcher, Request, Row, Sink
 from rag.models.local.chat_template import render
 from rag.models.local.local_adapters import AdapterFiles, find_lora
 from rag.models.local.local_device import Device, check_memory, choose_device, free_memory, memory_needed
 from rag.models.local.local_files import LocalFiles
+from rag.models.local.local_tokenizer import open_tokenizer
 from rag.models.local.token_sampling import GREEDY, Sampling
 from rag.models.local.tune_libraries import need_library
 from rag.settings import LocalSettings
@@ -157,8 +157,8 @@ def open_local_engine(files: LocalFiles, settings: LocalSettings, models: Path) 
     wanted = wanted_adapters(settings, models / ADAPTERS)
     check_model(files, settings, wanted)
     device = choose_device(settings)
-    tokenizer = load_tokenizer(files)
     folder = converted(files, settings, device, models)
+    tokenizer = open_tokenizer(files, folder)
     backend: _Model
     if folder is not None:
         from rag.models.local.genai_backend import load_genai
@@ -243,22 +243,3 @@ def check_model(files: LocalFiles, settings: LocalSettings, adapters: Sequence[A
             need_library("peft", f"adapter {adapter.name}")
     needed = check_memory(files, device)
     return f"from the {files.origin}, {device}, about {needed / 1e9:.1f} GB"
-
-
-def load_tokenizer(files: LocalFiles) -> Any:
-    """Load the tokenizer of a model.
-
-    Raises:
-        ModelUnavailable: The files are missing or damaged.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        if needs_own_code(error):
-            raise ModelUnavailable(refusal_of(files.folder), fix=FIX) from error
-        raise ModelUnavailable(
-            f"The tokenizer of the model {files.name} cannot be loaded: {first_line(error)}.",
-            fix="Copy the tokenizer's files into the model's folder, or download the model again.",
-        ) from error
