@@ -145,8 +145,8 @@ class RetrievalSettings(Section):
     """Number of passages that the reranker reads."""
     condenser: Literal["auto", "words", "generator"] = "auto"
     """How follow-ups are rewritten as standalone questions. ``auto``: by the answering model, or by adding words
-    of the conversation if that model cannot write. ``words``: always by adding words. ``generator``: by the small
-    generator."""
+    of the conversation for the extractive reader and ``smollm2``. ``words``: always by adding words.
+    ``generator``: by the small generator."""
 
 
 class DecodingSettings(Section):
@@ -186,8 +186,8 @@ class GroundingSettings(Section):
     min_support: float = Field(default=0.35, ge=0, le=1)
     """Minimum support of a model's best sentence; below it, the reply says that the documents do not answer."""
     min_confidence: float | None = Field(default=None, ge=0, le=1)
-    """Minimum probability of the extractive reader's best sentence; below it, the reader refuses. None for the
-    default of its ranking."""
+    """Minimum probability of the extractive reader's best sentence; below it, the reader refuses, also where it
+    reads for ``smollm2``. None for the default of its ranking."""
 
 
 class ReaderSettings(Section):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from rag.answering.claim_check import ClaimFault, check_claim
+from rag.answering.claim_check import ClaimFault, ClaimSources
 from rag.documents.sentences import split_sentences
 
 HARBOUR = (
@@ -144,6 +146,10 @@ INVENTED = [
     (QUESTION, "echo", "When"),
     ("when was the tide gauge of Cuxhaven installed, and is port 9000 free", "echo", "when"),
 ]
+
+
+def check_claim(sentence: str, sources: Sequence[str], question: str) -> ClaimFault | None:
+    return ClaimSources(sources, question).fault_of(sentence)
 
 
 @pytest.mark.parametrize("sentence", SUPPORTED)

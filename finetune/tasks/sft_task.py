@@ -122,27 +122,10 @@ class SftTask:
     ) -> Progress:
         """Train the rest of a stage: its batches, learning rates and random numbers depend on the step alone."""
         import torch
-        from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+        from transformers import PrinterCallback, Trainer, TrainerCallback
 
         recipe = self.recipe
-        arguments = TrainingArguments(
-            output_dir=str(training.checkpoints),
-            num_train_epochs=1,
-            per_device_train_batch_size=1,
-            train_sampling_strategy="sequential",
-            max_grad_norm=CLIP,
-            seed=recipe.seed,
-            bf16=recipe.precision == "bf16",
-            use_cpu=not torch.cuda.is_available(),
-            # Points, checkpoints and W&B are the recorder's and the worker's.
-            logging_strategy="no",
-            save_strategy="no",
-            eval_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            remove_unused_columns=False,
-            dataloader_pin_memory=False,
-        )
+        arguments = _arguments(recipe, training.checkpoints)
         model.to(arguments.device)
         trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         optimizer = torch.optim.AdamW(
@@ -243,3 +226,27 @@ class SftTask:
         own = load_tokenizer(self._base.files).chat_template
         write_lora(network, card, result, None if self._template == own else self._template)
         return card
+
+
+def _arguments(recipe: SftRecipe, folder: Path) -> Any:
+    """Return the trainer's arguments: points, checkpoints and W&B are the recorder's and the worker's."""
+    import torch
+    from transformers import TrainingArguments
+
+    return TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=1,
+        per_device_train_batch_size=1,
+        train_sampling_strategy="sequential",
+        max_grad_norm=CLIP,
+        seed=recipe.seed,
+        bf16=recipe.precision == "bf16",
+        use_cpu=not torch.cuda.is_available(),
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+    )

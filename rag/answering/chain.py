@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from rag.answering.steps import Draft, PromptInput, Reading, Retrieval, Steps
+from rag.answering.steps import Draft, PromptInput, Retrieval, Steps
 from rag.types import Answer, Ask
 
 ROOT = "answer"
@@ -44,10 +44,11 @@ def build_chain(steps: Steps) -> Runnable[Ask, Answer]:
         found = given or await retrieve.ainvoke(condensed, config)
         searched = PromptInput(condensed.standalone, found.hits)
         # A prompt that is given passages has no such step in its trace.
-        reading = Reading() if steps.ranking is None else await read.ainvoke(searched, config)
-        filled = await prompt.ainvoke(replace(searched, reading=reading), config)
+        if steps.ranking is not None:
+            searched = replace(searched, reading=await read.ainvoke(searched, config))
+        filled = await prompt.ainvoke(searched, config)
         reply = await generate.ainvoke(filled.model_input, config)
-        return await ground.ainvoke(Draft(condensed.standalone, filled.hits, reply, reading.lines), config)
+        return await ground.ainvoke(Draft(condensed.standalone, filled.hits, reply, searched.lines), config)
 
     return named(ROOT, answer)
 

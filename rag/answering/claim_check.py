@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from rag.answering.claim_names import KnownNames
 from rag.answering.claim_numbers import KnownNumbers, numbers_in, without_numbers
@@ -53,7 +54,6 @@ class ClaimSources:
         self._question = _key(question)
         self._question_stems = self._stemmer.stems(texts[-1])
         self._stems = {stem for text in texts for stem in self._stemmer.stems(text)}
-        self._free = {stem for word in CONNECTING | FRAME for stem in self._stemmer.stems(word)}
         self._numbers = KnownNumbers(texts)
         self._names = KnownNames(texts)
         self._polarity = KnownPolarity(sentences, self._stemmer)
@@ -77,7 +77,7 @@ class ClaimSources:
             return ClaimFault("name", tuple(names))
         if denials := self._polarity.contradicted(text):
             return ClaimFault("negation", tuple(denials))
-        missing = [word for word, stem in stems.items() if stem not in self._stems | self._free]
+        missing = [word for word, stem in stems.items() if stem not in self._stems and stem not in _free_stems()]
         if len(missing) > (1 - SUPPORTED_SHARE) * len(stems):
             return ClaimFault("words", tuple(missing))
         return None
@@ -89,20 +89,20 @@ class ClaimSources:
         """Whether the words of a sentence are only those of a frame, or of a frame and the question."""
         if numbers_in(text):
             return False
-        content = stems - self._free
-        framed = any(stem in stems for word in FRAME for stem in self._stemmer.stems(word))
+        content = stems - _free_stems()
+        framed = bool(stems & _frame_stems())
         return not content or (framed and content <= self._question_stems)
 
 
-def check_claim(sentence: str, sources: Sequence[str], question: str) -> ClaimFault | None:
-    """Return the first fault of a sentence, or None.
+@cache
+def _frame_stems() -> frozenset[str]:
+    return frozenset(Stemmer().stems(" ".join(FRAME)))
 
-    Args:
-        sentence: The sentence; its citation markers do not matter.
-        sources: The texts that it cites, or all evidence.
-        question: The question that it answers.
-    """
-    return ClaimSources(sources, question).fault_of(sentence)
+
+@cache
+def _free_stems() -> frozenset[str]:
+    """Return the stems of the words that need no support."""
+    return _frame_stems() | Stemmer().stems(" ".join(CONNECTING))
 
 
 def _key(text: str) -> str:

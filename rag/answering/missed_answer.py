@@ -12,7 +12,7 @@ from rag.answering.claim_numbers import KnownNumbers
 from rag.answering.claim_text import Stemmer, folded
 from rag.documents.citation_markers import on_one_line
 from rag.models.extractive.evidence_lines import EvidenceLine
-from rag.types import Hit, Replaced
+from rag.types import Hit
 
 # Minimum share of the content words of a marked text that an answer must have.
 SAID_SHARE = 0.5
@@ -41,12 +41,6 @@ def quotation_of(lines: Sequence[EvidenceLine], hits: Sequence[Hit]) -> str:
         for line in lines
         if line.best or line.marked
     )
-
-
-def replaced_answer(text: str, lines: Sequence[EvidenceLine]) -> Replaced:
-    """Describe an answer that misses the marked words."""
-    words = tuple(line.marked for line in lines if line.best and line.marked)
-    return Replaced(text, "answer", words)
 
 
 def _says(text: str, marked: str) -> bool:

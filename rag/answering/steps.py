@@ -13,7 +13,7 @@ from prompts import Message, PromptTemplate
 from rag.answering.claim_repair import Written, faults_in, repaired
 from rag.answering.condense import carry_topic
 from rag.answering.grounding import ground, moved, with_citations
-from rag.answering.missed_answer import SURE, misses_answer, quotation_of, replaced_answer
+from rag.answering.missed_answer import SURE, misses_answer, quotation_of
 from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
 from rag.errors import ModelProtocolError, prompt_errors
@@ -54,21 +54,32 @@ class Reading:
     """The sentences that answer, for a prompt that is given sentences and not passages.
 
     Attributes:
-        lines: The sentences; empty if the prompt is given passages.
-        confidence: Probability that one of them answers the question, 0 to 1; None if nothing was read.
+        hits: The passages that fit the token budget, which were read; traces have them in the next step.
+        lines: The sentences.
+        confidence: Probability that one of them answers the question, 0 to 1.
     """
 
-    lines: tuple[EvidenceLine, ...] = ()
-    confidence: float | None = None
+    hits: tuple[Hit, ...] = field(repr=False)
+    lines: tuple[EvidenceLine, ...]
+    confidence: float
 
 
 @dataclass(frozen=True, slots=True)
 class PromptInput:
-    """The values of the template."""
+    """The values of the template.
+
+    Attributes:
+        reading: What was read in the passages; None if the prompt is given passages.
+    """
 
     standalone: str
     hits: tuple[Hit, ...]
-    reading: Reading = Reading()
+    reading: Reading | None = None
+
+    @property
+    def lines(self) -> tuple[EvidenceLine, ...]:
+        """The sentences that answer; empty if the prompt is given passages."""
+        return self.reading.lines if self.reading else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,33 +168,35 @@ class Steps:
         return Retrieval(tuple(hits))
 
     async def read(self, given: PromptInput, config: RunnableConfig) -> Reading:
-        """Find the sentences that answer, if the prompt is given sentences."""
+        """Find the sentences that answer, for a prompt that is given sentences; needs ``ranking``."""
         if self.ranking is None:
-            return Reading()
+            raise ValueError("the prompt is given passages")
         return await asyncio.to_thread(self._read, self.ranking, given)
 
     def _read(self, ranking: Ranking, given: PromptInput) -> Reading:
-        ranked = ranking.rank(self._evidence(given.standalone, self._within_budget(given.hits)))
+        kept = self._within_budget(given.hits)
+        ranked = ranking.rank(self._evidence(given.standalone, kept))
         lines = evidence_lines(ranking.choose(ranked)) if ranked else ()
-        return Reading(lines, ranking.confidence(ranked))
+        return Reading(kept, lines, ranking.confidence(ranked))
 
     async def prompt(self, given: PromptInput, config: RunnableConfig) -> FilledPrompt:
         """Fill the template with the passages that fit the token budget; the question is never truncated."""
-        kept = await asyncio.to_thread(self._within_budget, given.hits)
+        read = given.reading
+        kept = read.hits if read else await asyncio.to_thread(self._within_budget, given.hits)
         titles = {number: hit.passage.title for number, hit in enumerate(kept, 1)}
         messages = self._filled(
             beside(given.standalone),
             [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept],
-            [(line.number, above(titles[line.number]), beside(line.text)) for line in given.reading.lines],
+            [(line.number, above(titles[line.number]), beside(line.text)) for line in given.lines],
         )
         plain = self._filled(
             given.standalone,
             [(place_of(hit.passage), hit.passage.text) for hit in kept],
-            [(line.number, titles[line.number], line.text) for line in given.reading.lines],
+            [(line.number, titles[line.number], line.text) for line in given.lines],
         )
         evidence = self._evidence(given.standalone, kept, tuple(str(message.content) for message in plain))
         sha256 = self.answer_prompt.sha256
-        return FilledPrompt(sha256, tuple(messages), kept, evidence, given.reading.confidence)
+        return FilledPrompt(sha256, tuple(messages), kept, evidence, read.confidence if read else None)
 
     def _evidence(self, question: str, hits: Sequence[Hit], messages: tuple[str, ...] = ()) -> Evidence:
         passages = tuple(
@@ -328,7 +341,8 @@ class Steps:
                 return text, ()
             return quotation, (Replaced(text, "refusal", (), quotation),)
         if quotation and misses_answer(text, lines):
-            return quotation, (replace(replaced_answer(text, lines), quotation=quotation),)
+            words = tuple(line.marked for line in lines if line.best and line.marked)
+            return quotation, (Replaced(text, "answer", words, quotation),)
         # Marks of the evidence that the model has copied.
         return text.replace(MARK, ""), ()
 

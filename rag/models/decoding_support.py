@@ -1,7 +1,8 @@
 """Support of answer settings by the different kinds of models.
 
 The chain itself applies ``context_tokens`` and ``answer.citations``. Only the extractive reader supports
-``answer.style`` and ``grounding.min_confidence``. Beyond that, these settings are not supported:
+``answer.style``, and ``grounding.min_confidence``, also where it reads for another model. Beyond that, these
+settings are not supported:
 
 ============  =========================================================================================
 model         settings under ``decoding``
@@ -52,17 +53,22 @@ def kind_of(settings: Settings) -> ModelKind:
     return "openai" if settings.openai.base_url is None else "server"
 
 
-def unsupported(settings: Settings, kind: ModelKind | None = None) -> tuple[str, ...]:
+def unsupported(
+    settings: Settings, kind: ModelKind | None = None, *, reads_first: bool = False
+) -> tuple[str, ...]:
     """Return the settings that differ from their defaults but have no effect on the answer.
 
     Args:
         settings: The settings.
         kind: Kind of the model, if known.
+        reads_first: Whether the reader finds the sentences that the model is given, and so may refuse.
 
     Returns:
         Names such as ``decoding.top_k``, in the order of the settings.
     """
-    return tuple(name for name in _NOT_HONOURED[kind or kind_of(settings)] if _is_set(settings, name))
+    honoured = {"grounding.min_confidence"} if reads_first else set()
+    names = _NOT_HONOURED[kind or kind_of(settings)]
+    return tuple(name for name in names if name not in honoured and _is_set(settings, name))
 
 
 def without_form(settings: Settings) -> Settings:

@@ -214,7 +214,7 @@ class Releases:
             repair_prompt=prompts.repair,
             ranking=ranking,
             min_confidence=models.min_confidence(settings, ranking) if ranking else 0.0,
-            unsupported=unsupported(settings),
+            unsupported=unsupported(settings, reads_first=ranking is not None),
         )
         return Pipeline(release, build_chain(steps))
 

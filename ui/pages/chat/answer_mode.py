@@ -35,6 +35,6 @@ def build_mode(settings: Settings) -> Any:
 def variant_of(mode: str, settings: Settings) -> Variant | None:
     """Return the change of settings that a mode means; None if it is that of the settings."""
     model = _MODELS.get(mode, settings.model)
-    if model == settings.model or not offers_modes(settings):
+    if model == settings.model or settings.model not in _MODELS.values():
         return None
     return Variant(name=mode, changes={"model": model})
