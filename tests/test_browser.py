@@ -394,7 +394,8 @@ def test_files_are_uploaded_ingested_and_kept(page: Page, app: ScriptedApp, tmp_
 def test_adding_is_seen_and_stopped_from_another_window(
     page: Page, open_page: Open, app: ScriptedApp, tmp_path: Path
 ) -> None:
-    app.ingest_seconds = 30
+    # Longer than any wait for the page: it is stopped.
+    app.ingest_seconds = 600
     page.locator("#add .label-wrap").click()
     page.locator("#folder textarea, #folder input").fill(str(tmp_path))
     page.locator("#add-folder").click()

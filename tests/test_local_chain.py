@@ -82,9 +82,12 @@ async def test_a_person_who_stops_stops_the_work_and_the_trace_keeps_the_count(
     try:
         steps = watch(app.models.engine(app.settings), before=lambda _: time.sleep(0.01))
         trace_id = await stopped_after(5, app.releases.assistant().start(Ask(QUESTION)))
+        # The steps of a pipeline of OpenVINO are counted when its loop ends.
+        while not steps.shapes:
+            await asyncio.sleep(0.01)
         made = len(steps.shapes)
         await asyncio.sleep(0.2)
-        assert len(steps.shapes) <= made + 2
+        assert len(steps.shapes) == made < 600
         trace = app.stores.traces.get(trace_id)
     finally:
         app.close()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +172,11 @@ def test_a_killed_conversion_leaves_nothing_and_torch_serves(
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not killed:
             for child in psutil.Process().children():
-                if "rag.models.local.causal_conversion" in child.cmdline() and any(models.glob(".converting-*")):
-                    child.kill()
-                    killed.append(child.pid)
+                # Another child, of the tests before, may end meanwhile.
+                with suppress(psutil.NoSuchProcess):
+                    if "rag.models.local.causal_conversion" in child.cmdline() and any(models.glob(".converting-*")):
+                        child.kill()
+                        killed.append(child.pid)
             time.sleep(0.01)
 
     killer = threading.Thread(target=kill)

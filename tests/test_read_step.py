@@ -38,7 +38,7 @@ async def test_the_model_is_given_marked_sentences_and_no_passages(app: App) -> 
 
 async def test_below_the_minimum_probability_the_model_is_not_asked(app: App) -> None:
     model = ScriptedChat(reply=(f"{SENTENCE} [1]",))
-    answer = await answered(writer(app, model, min_confidence=1.0), QUESTION)
+    answer = await answered(writer(app, model, min_confidence=0.9), OFF_TOPIC)
     assert answer.status == "abstained"
     assert answer.support is not None
     assert model.sent == []
@@ -48,6 +48,7 @@ async def test_without_a_sentence_that_answers_the_model_may_refuse(app: App) ->
     prompt = app.stores.prompt("answer-from-evidence")
     model = ScriptedChat(reply=(prompt.fragments["refusal"],))
     assert (await answered(writer(app, model), OFF_TOPIC)).status == "abstained"
+    assert len(model.sent) == 1
 
 
 def test_the_probability_is_honoured_by_a_model_for_which_the_reader_reads() -> None:
