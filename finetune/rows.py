@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["short", "sentence", "refusal", "condense", "question", "prose"]
 Role = Literal["system", "user", "assistant"]
 
 
@@ -26,22 +25,6 @@ class ReadingRow:
     place: tuple[str, ...] = ()
     answers: tuple[tuple[int, int], ...] = ()
     exact: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class WritingRow:
-    """A prompt and its expected reply.
-
-    Attributes:
-        kind: Kind of reply; metrics are reported per kind.
-        texts: Texts of the messages, in order.
-        passages: The passages contained in the last message, best first.
-    """
-
-    kind: Kind
-    texts: tuple[str, ...]
-    reply: str
-    passages: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SLOW = (
     "prompts_page tuning_runs browser sft_training junk lab_page browser_real index_repair evaluate_page "
     "tuning_troubles shipped_base "
-    "generator evaluation_real tuning_generator rerank encoder access crash commands_terminal generator_chain "
+    "generator evaluation_real rerank encoder access crash commands_terminal generator_chain "
     "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()
 # Fixtures that put every test with them into a tier.

@@ -11,6 +11,7 @@ from functools import cache
 from typing import Literal
 
 from finetune.data.answer_wordings import Style, choose_refusal, worded_texts
+from finetune.data.chat_rows import as_line
 from finetune.data.found_evidence import FoundEvidence, FoundLine
 from finetune.data.instructions import Instruction
 from finetune.data.splits import plain
@@ -76,8 +77,7 @@ class AnswerRow:
     @property
     def as_json(self) -> str:
         """A line as ``finetune.data.chat_rows`` reads it."""
-        messages = [{"role": turn.role, "content": turn.content} for turn in self.turns]
-        return json.dumps({"messages": messages, "completion": self.completion}, ensure_ascii=False)
+        return as_line(self.turns, self.completion)
 
 
 def answer_rows(

@@ -10,7 +10,7 @@ user; further keys are ignored:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -39,6 +39,12 @@ def read_chat_rows(data: Path, source: str, most: int | None = None) -> Iterator
     if not path.resolve().is_relative_to(data.resolve()):
         raise TuningError(f"The source {source} must be a file below the data folder {data}.")
     return islice(_rows(path), most)
+
+
+def as_line(turns: Sequence[ChatTurn], completion: str) -> str:
+    """Return a row as a line of such a file."""
+    messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+    return json.dumps({"messages": messages, "completion": completion}, ensure_ascii=False)
 
 
 def _rows(path: Path) -> Iterator[ChatRow]:
