@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
 
-Role = Literal["system", "user", "assistant"]
+from prompts import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +27,6 @@ class ReadingRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ChatTurn:
-    """One message of a conversation."""
-
-    role: Role
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
 class ChatRow:
     """A conversation and the reply to learn.
 
@@ -45,7 +36,7 @@ class ChatRow:
         where: File and line, for messages.
     """
 
-    turns: tuple[ChatTurn, ...]
+    turns: tuple[Message, ...]
     completion: str
     where: str = ""
 

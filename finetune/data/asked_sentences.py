@@ -8,7 +8,7 @@ from pathlib import Path
 
 from finetune.data.questions import reading_rows
 from finetune.data.splits import SQUAD, TEST, VALIDATION, HeldOut
-from finetune.rows import ChatRow, ChatTurn, ReadingRow
+from finetune.rows import ChatRow, ReadingRow
 from prompts import find_prompt
 from rag.documents.sentences import split_sentences
 from rag.evaluation.squad import read_articles
@@ -51,9 +51,9 @@ def question_rows(pairs: list[tuple[str, str]], seed: int) -> Iterator[ChatRow]:
     rng = random.Random(f"{seed} questions")
     prompt = find_prompt("write-question")
     for sentence, question in pairs:
-        turns = [ChatTurn(message.role, message.content) for message in prompt.render({"text": sentence})]
+        turns = list(prompt.render({"text": sentence}))
         if rng.random() >= SHIPPED:
-            turns[0] = ChatTurn(turns[0].role, rng.choice(WORDINGS))
+            turns[0] = turns[0].model_copy(update={"content": rng.choice(WORDINGS)})
         yield ChatRow(tuple(turns), question[:1].upper() + question[1:])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.rows import ChatRow, ChatTurn
+from finetune.rows import ChatRow
 from prompts import PromptTemplate, find_prompt
 from rag.answering.steps import HISTORY
 from rag.errors import TuningError
@@ -79,7 +79,7 @@ def condense_row(history: Sequence[Turn], question: str, rewrite: str, prompt: P
     """Return a prompt as the chain fills it, and the question to learn."""
     turns = (prompt.fragment("turn", {"question": turn.question, "answer": turn.answer}) for turn in history)
     values = {"history": "\n".join(turns), "question": question}
-    return ChatRow(tuple(ChatTurn(m.role, m.content) for m in prompt.render(values)), rewrite)
+    return ChatRow(prompt.render(values), rewrite)
 
 
 def worded_prompt(rng: random.Random) -> PromptTemplate:
