@@ -13,6 +13,7 @@ from rag.errors import ModelUnavailable, first_line
 from rag.models.local.causal_conversion import converted_causal, refusal_reason
 from rag.models.local.chat_template import render
 from rag.models.local.end_tokens import stored_end_tokens
+from rag.models.local.genai_pipeline import servable_dtype
 from rag.models.local.local_device import choose_device
 from rag.models.local.local_files import LocalFiles
 from rag.models.local.local_tokenizer import load_tokenizer
@@ -66,7 +67,7 @@ class TextSampler:
         scheduler.max_num_batched_tokens = _STEP_TOKENS
         scheduler.dynamic_split_fuse = True
         scheduler.enable_prefix_caching = True
-        dtype = choose_device(LocalSettings(device="cpu")).dtype
+        dtype = servable_dtype(choose_device(LocalSettings(device="cpu")).dtype)
         properties = {"INFERENCE_PRECISION_HINT": dtype, "KV_CACHE_PRECISION": "f16"}
         try:
             self._pipeline = openvino_genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", properties)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -327,3 +330,23 @@ def test_a_request_that_the_pipeline_refuses_fails_alone(
         chat(engine, temperature=1.0, repetition_penalty=-1.0).invoke(MESSAGES)
     assert "under decoding" in caught.value.fix
     assert running.text() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process to a core")
+def test_a_single_core_serves_a_model_in_bf16_too(tiny_lm: Path) -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from tiny_lm import MESSAGES, chat, opened\n"
+        "model = Path(sys.argv[1])\n"
+        "with opened(model, model.parent, runtime='openvino', dtype='bf16') as engine:\n"
+        "    assert chat(engine).invoke(MESSAGES).text\n"
+        "    print(engine.runtime)\n"
+    )
+    with opened(tiny_lm, tiny_lm.parent, runtime="openvino"):
+        pass
+    told = subprocess.run(
+        [sys.executable, "-c", code, str(tiny_lm)], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert told.returncode == 0, told.stderr[-500:]
+    assert told.stdout.strip() == "OpenVINO GenAI on cpu, f32"

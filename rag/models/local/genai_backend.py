@@ -17,7 +17,7 @@ from rag.models.local import genai_pipeline
 from rag.models.local.batching import Row
 from rag.models.local.converted_card import REPAIR, ConvertedCard, read_card
 from rag.models.local.end_tokens import stored_end_tokens
-from rag.models.local.genai_pipeline import LEADING_TOKENS, Loop, endless_config, open_pipeline
+from rag.models.local.genai_pipeline import LEADING_TOKENS, Loop, endless_config, open_pipeline, servable_dtype
 from rag.models.local.local_adapters import AdapterFiles, check_fit, weight_shapes
 from rag.models.local.local_device import Device
 from rag.models.local.local_files import LocalFiles, read_json
@@ -276,7 +276,7 @@ def load_genai(files: LocalFiles, folder: Path, device: Device, tokenizer: Any) 
         files.name,
         folder,
         read_card(folder),
-        device.dtype,
+        servable_dtype(device.dtype),
         stored_end_tokens(files.folder, tokenizer),
         Recommended(own.get("top_k"), own.get("top_p"), own.get("min_p")),
     )

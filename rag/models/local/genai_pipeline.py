@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Event, Thread
@@ -88,6 +89,12 @@ def open_pipeline(folder: Path, properties: Mapping[str, Any]) -> Any:
     # A cached prefix would be that of another adapter.
     scheduler.enable_prefix_caching = False
     return openvino_genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", dict(properties))
+
+
+def servable_dtype(dtype: str) -> str:
+    """Return the number format for this process: with a single core, OpenVINO 2026.4 crashes in bf16 (SIGFPE)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "f32" if dtype == "bf16" and cores == 1 else dtype
 
 
 def endless_config(tokens: int) -> Any:
