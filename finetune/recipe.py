@@ -65,7 +65,7 @@ class Recipe(Part):
     """A training recipe of the tasks on the encoder, and what all recipes share."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    task: Literal["reader", "reranker", "generator", "sft"]
+    task: Literal["reader", "reranker", "sft"]
     base: str = "sentence-transformers/all-MiniLM-L6-v2"
     start: str | None = None
     """A shipped adapter, or a folder, whose weights training starts from."""

@@ -80,10 +80,6 @@ def open_task(recipe: Recipe, models: Path | None = None) -> Task:
         from finetune.tasks.reranker_task import RerankerTask
 
         return RerankerTask(recipe)
-    if recipe.task == "generator":
-        from finetune.tasks.generator_task import GeneratorTask
-
-        return GeneratorTask(recipe)
     from finetune.tasks.reader_task import ReaderTask
 
     return ReaderTask(recipe)
