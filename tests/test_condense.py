@@ -192,7 +192,7 @@ def test_what_a_small_model_echoes_answers_or_invents_is_refused(text: str) -> N
 
 
 @given(
-    words=st.lists(st.sampled_from("when who how often gauge Norderney Ida Brandt 1871 read it".split())),
+    words=st.lists(st.sampled_from("when who how gauge Norderney Ida Brandt 1871 read it".split())),
     text=st.text(max_size=2 * LONGEST_REWRITE),
     history=st.lists(st.builds(Turn, st.text(max_size=50), st.text(max_size=50)), max_size=3),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from rag.answering.claim_numbers import KnownNumbers
+from rag.answering.claim_numbers import KnownNumbers, without_numbers
 from rag.answering.claim_text import CONNECTING, Stemmer, folded
 from rag.documents.citation_markers import without_markers
 from rag.redaction import MASK, redact
@@ -114,7 +114,7 @@ def is_rewrite(text: str, question: str, history: Sequence[Turn]) -> bool:
     stemmer = Stemmer()
     written, known = folded(text), [folded(known) for known in (*asked, *(turn.answer for turn in history))]
     stems = {stem for each in known for stem in stemmer.stems(each)}
-    invented = [word for word, stem in stemmer.by_word(written).items() if stem not in stems]
+    invented = [word for word, stem in stemmer.by_word(without_numbers(written)).items() if stem not in stems]
     return set(invented) <= _COMPLETING and not KnownNumbers(known).missing_from(written)
 
 
