@@ -23,7 +23,7 @@ from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
-from rag.types import Answer, Ask, Hit, Passage, Replaced, Usage
+from rag.types import Answer, Ask, Hit, Passage, Replaced, Turn, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -156,13 +156,7 @@ class Steps:
         turns = ask.history[-HISTORY:]
         if small:
             turns = shortened(turns)
-        history = "\n".join(
-            _fragment(
-                self.condense_prompt, "turn", {"question": beside(turn.question), "answer": beside(turn.answer)}
-            )
-            for turn in turns
-        )
-        messages = _messages(self.condense_prompt, {"history": history, "question": beside(ask.question)})
+        messages = condense_messages(self.condense_prompt, turns, ask.question)
         reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
         standalone = reply.text.strip()
         if small and (reply.truncated or not is_rewrite(standalone, ask.question, turns)):
@@ -377,6 +371,19 @@ class Steps:
                 return replace(passage, text=text, end=passage.start + len(text))
             # Reduced in proportion, because the cost of the fence depends on the lines.
             kept = min(kept - 1, kept * budget // count)
+
+
+def condense_messages(prompt: PromptTemplate, history: Sequence[Turn], question: str) -> list[BaseMessage]:
+    """Fill the condense prompt.
+
+    Raises:
+        PromptError: The prompt has other variables or fragments.
+    """
+    turns = [
+        _fragment(prompt, "turn", {"question": beside(turn.question), "answer": beside(turn.answer)})
+        for turn in history
+    ]
+    return _messages(prompt, {"history": "\n".join(turns), "question": beside(question)})
 
 
 def place_of(passage: Passage) -> str:
