@@ -96,8 +96,9 @@ def shortened(history: Sequence[Turn]) -> tuple[Turn, ...]:
 def is_rewrite(text: str, question: str, history: Sequence[Turn]) -> bool:
     """Whether a text that a small model wrote can replace a follow-up.
 
-    It cannot if it is empty, long, more than one question, a copy of the question or of an earlier one, or if it
-    has numbers or content words that the conversation does not have.
+    It cannot if it is empty, long, not exactly one question, a copy of the follow-up or of an earlier question, or
+    if it has numbers or content words that the conversation does not have. A follow-up without a question mark may
+    stay without one, if it begins as before.
 
     Args:
         text: What the model wrote.
@@ -107,9 +108,9 @@ def is_rewrite(text: str, question: str, history: Sequence[Turn]) -> bool:
     asked = [question, *(turn.question for turn in history)]
     if not text.strip() or len(text) > LONGEST_REWRITE or len(text.splitlines()) > 1:
         return False
-    if text.count("?") > max(1, question.count("?")) or ("?" in question and not text.rstrip().endswith("?")):
-        return False
-    if _bare(text) in map(_bare, asked):
+    bare = _bare(text)
+    asks = text.rstrip().endswith("?") or ("?" not in question and bare[:1] == _bare(question)[:1])
+    if not asks or text.count("?") > max(1, question.count("?")) or bare in map(_bare, asked):
         return False
     stemmer = Stemmer()
     written, known = folded(text), [folded(known) for known in (*asked, *(turn.answer for turn in history))]
@@ -118,8 +119,8 @@ def is_rewrite(text: str, question: str, history: Sequence[Turn]) -> bool:
     return set(invented) <= _COMPLETING and not KnownNumbers(known).missing_from(written)
 
 
-def _bare(text: str) -> str:
-    return " ".join(_WORD.findall(text.casefold()))
+def _bare(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
 
 
 def points_back(question: str) -> bool:

@@ -86,8 +86,10 @@ def pages(home: str) -> dict[str, list[dict[str, Any]]]:
     app = open_app(settings_for(home))
     retriever = app.releases.retriever()
 
-    def found(query: str, page: str) -> bool:
-        return page in [Path(hit.passage.source).name for hit in retriever.search(query)[:TOP]]
+    def rank(query: str, page: str) -> int:
+        """The place of the page among the first passages; 0 if it is not there."""
+        found = [Path(hit.passage.source).name for hit in retriever.search(query)[:TOP]]
+        return found.index(page) + 1 if page in found else 0
 
     groups = {}
     for name, path in CONVERSATIONS.items():
@@ -97,7 +99,7 @@ def pages(home: str) -> dict[str, list[dict[str, Any]]]:
         told = _ways(app, list(zip(questions, histories, strict=True)))
         groups[name] = [
             {"id": each["id"], "question": each["question"], "source": each["source"], **texts}
-            | {f"{way}_found": found(texts[way], each["source"]) for way in WAYS}
+            | {f"{way}_rank": rank(texts[way], each["source"]) for way in WAYS}
             for each, texts in zip(records, told, strict=True)
         ]
     app.close()
@@ -130,10 +132,16 @@ def questions(home: str, data: str, most: int) -> list[dict[str, Any]]:
     written = write([" ".join(sentence.text.split()) for _, sentence, _ in drawn])
     cases = []
     for (paragraph, sentence, question), text in zip(drawn, written, strict=True):
-        told = {"smollm2": text, "person": question, "beginning": " ".join(sentence.text.split()[:6])}
+        asks = text.strip().endswith("?")
+        # A copy of the sentence would find it, too.
+        told = {
+            "smollm2": text if asks else "",
+            "person": question,
+            "beginning": " ".join(sentence.text.split()[:6]),
+        }
         own = set(text.casefold().split()) - set(sentence.text.casefold().split())
         cases.append(
-            {"sentence": sentence.text, "question": text, "asks": text.strip().endswith("?"), "own": len(own)}
+            {"sentence": sentence.text, "question": text, "asks": asks, "own": len(own)}
             | {
                 f"{name}_found": _sentence_of(reader, each, paragraph) == sentence.start
                 for name, each in told.items()
@@ -224,13 +232,13 @@ def _follow_up_group(told: Mapping[str, Any]) -> Group:
 
 def _page_group(groups: Mapping[str, list[dict[str, Any]]]) -> Group:
     rows = tuple(
-        Row(f"{name}, {title}", f"{sum(each[f'{way}_found'] for each in cases)} of {len(cases)}")
+        Row(f"{name}, {title}", _ranks([each[f"{way}_rank"] for each in cases]))
         for name, cases in groups.items()
         for way, title in WAYS.items()
     )
-    how = f"Conversations whose last question finds its page in the first {TOP} passages."
+    how = f"Conversations whose last question finds its page in the first {TOP} passages, and as the first one."
     printed = tuple(
-        f"{_shown(each)}  \n  {each['source']}: {'found' if each['checked_found'] else 'not found'}"
+        f"{_shown(each)}  \n  {each['source']}: {each['checked_rank'] or 'not found'}"
         for cases in groups.values()
         for each in cases
     )
@@ -258,6 +266,10 @@ def _question_group(cases: list[dict[str, Any]]) -> Group:
 def _shown(case: Mapping[str, Any]) -> str:
     refused = "" if case["checked"] == case["written"] else " (refused)"
     return f"{case['question']} → **{case['written']}**{refused}"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"{sum(map(bool, ranks))} of {len(ranks)}; {ranks.count(1)}"
 
 
 def _mean(cases: Sequence[Mapping[str, Any]], name: str) -> str:
