@@ -174,7 +174,9 @@ def test_a_killed_conversion_leaves_nothing_and_torch_serves(
             for child in psutil.Process().children():
                 # Another child, of the tests before, may end meanwhile.
                 with suppress(psutil.NoSuchProcess):
-                    if "rag.models.local.causal_conversion" in child.cmdline() and any(models.glob(".converting-*")):
+                    if "rag.models.local.causal_conversion" in child.cmdline() and any(
+                        models.glob(".converting-*")
+                    ):
                         child.kill()
                         killed.append(child.pid)
             time.sleep(0.01)
