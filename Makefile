@@ -62,9 +62,10 @@ models: ## Train the models that ship, for hours; the same command goes on after
 	@$(MAKE) --no-print-directory install
 	$(BIN)/ragsmith tune run reader --resume --data "$(DATA)" --to rag/shipped/reader
 	$(BIN)/ragsmith tune run reranker --resume --data "$(DATA)" --to rag/shipped/reranker
-	$(BIN)/ragsmith tune run generator --resume --data "$(DATA)" --to rag/shipped/generator
-	$(BIN)/ragsmith tune prepare writer --data "$(DATA)" --to build/writer
-	$(BIN)/ragsmith tune run writer --resume --data build/writer --to rag/shipped/writer
+	for name in condenser questioner writer; do \
+		$(BIN)/ragsmith tune prepare $$name --data "$(DATA)" --to build/$$name && \
+		$(BIN)/ragsmith tune run $$name --resume --data build/$$name --to rag/shipped/$$name || exit; \
+	done
 
 # What development needs; the targets above call it.
 install: $(STAMPS)/dev-$(KEY)

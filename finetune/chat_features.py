@@ -8,7 +8,8 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from finetune.features import Feature
-from finetune.rows import ChatRow, ChatTurn
+from finetune.rows import ChatRow
+from prompts import Message
 from rag.errors import ModelProtocolError, TuningError
 from rag.models.local.chat_template import render, without_special
 from rag.models.local.end_tokens import stored_end_tokens
@@ -67,6 +68,6 @@ class ChatEncoder:
         return [next((token for token in reversed(encoded["input_ids"]) if token in ends), fallback)]
 
 
-def messages_of(turns: Sequence[ChatTurn]) -> list[BaseMessage]:
+def messages_of(turns: Sequence[Message]) -> list[BaseMessage]:
     """Return a conversation in the form in which a chat model receives it."""
     return [_MESSAGES[turn.role](turn.content) for turn in turns]

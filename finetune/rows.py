@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
 
-Kind = Literal["short", "sentence", "refusal", "condense", "question", "prose"]
-Role = Literal["system", "user", "assistant"]
+from prompts import Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +27,6 @@ class ReadingRow:
 
 
 @dataclass(frozen=True, slots=True)
-class WritingRow:
-    """A prompt and its expected reply.
-
-    Attributes:
-        kind: Kind of reply; metrics are reported per kind.
-        texts: Texts of the messages, in order.
-        passages: The passages contained in the last message, best first.
-    """
-
-    kind: Kind
-    texts: tuple[str, ...]
-    reply: str
-    passages: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class ChatTurn:
-    """One message of a conversation."""
-
-    role: Role
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
 class ChatRow:
     """A conversation and the reply to learn.
 
@@ -62,7 +36,7 @@ class ChatRow:
         where: File and line, for messages.
     """
 
-    turns: tuple[ChatTurn, ...]
+    turns: tuple[Message, ...]
     completion: str
     where: str = ""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.chat_features import messages_of
-from finetune.rows import ChatTurn
+from prompts import Message
 from rag.errors import ModelUnavailable, first_line
 from rag.models.local.causal_conversion import converted_causal, refusal_reason
 from rag.models.local.chat_template import render
@@ -76,7 +76,7 @@ class TextSampler:
                 fix="Delete that folder; it is created again.",
             ) from error
 
-    def texts(self, prompts: Sequence[tuple[Sequence[ChatTurn], Drawing]]) -> list[list[str]]:
+    def texts(self, prompts: Sequence[tuple[Sequence[Message], Drawing]]) -> list[list[str]]:
         """Write for all prompts in one batch; Ctrl-C ends it after the current token.
 
         Returns:

@@ -33,12 +33,35 @@ QUOTATION = "The tide gauge was installed in 1871 by Ida Brandt. [1]"
         ("A keeper read it.", "Ida Brandt", True),
         ("It is read two times a day.", "twice a day, at six and at eighteen", True),
         ("Storms are announced by the lamp.", "the red lamp announces a storm", False),
-        ("Anything at all.", "", False),
     ],
 )
-def test_an_answer_has_the_marked_words_or_misses_them(answer: str, marked: str, missed: bool) -> None:
-    text = f"Before **{marked}** after." if marked else "Nothing is marked."
-    assert misses_answer(answer, [EvidenceLine(1, text, 0, len(text))]) == missed
+def test_a_short_answer_has_the_marked_words_or_misses_them(answer: str, marked: str, missed: bool) -> None:
+    text = f"Before **{marked}** after."
+    assert misses_answer(answer, [EvidenceLine(1, text, 0, len(text), best=True)]) == missed
+
+
+@pytest.mark.parametrize(
+    ("answer", "missed"),
+    [
+        ("The tide gauge of the harbour was installed by Ida Brandt in 1871. [1]", False),
+        ("The gauge that they call the tide gauge has been there since 1871. [1]", True),
+        ("It stands on the quay and was there in 1871 already, says the page. [1]", True),
+        ("The tide gauge was installed by Ida Brandt, many years before the war. [1]", True),
+    ],
+)
+def test_an_answer_in_a_sentence_says_most_of_the_best_sentence(answer: str, missed: bool) -> None:
+    assert misses_answer(answer, LINES) == missed
+
+
+def test_without_a_best_sentence_nothing_is_missed() -> None:
+    assert not misses_answer("Anything at all.", ())
+    assert not misses_answer("Anything at all.", [replace(LINES[1], best=False)])
+
+
+def test_without_marked_words_a_short_answer_says_half_of_the_best_sentence() -> None:
+    line = EvidenceLine(1, "The red lamp announces a storm.", 0, 31, best=True)
+    assert not misses_answer("A storm: the red lamp.", [line])
+    assert misses_answer("A lamp.", [line])
 
 
 def test_the_quotation_leaves_out_what_only_explains() -> None:

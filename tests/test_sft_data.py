@@ -15,8 +15,9 @@ from tiny_lm import make_model
 from finetune.data.chat_rows import read_chat_rows
 from finetune.data.chat_sources import ChatSources
 from finetune.recipe import SftRecipe, Source, load_recipe, parse_recipe
-from finetune.rows import ChatRow, ChatTurn
+from finetune.rows import ChatRow
 from finetune.tasks.sft_task import SftTask
+from prompts import Message
 from rag.errors import TuningError
 
 GOOD = {"prompt": "Who?", "completion": "Ida."}
@@ -35,8 +36,11 @@ def read(data: Path, line: object) -> list[ChatRow]:
 def test_a_prompt_is_one_message_of_the_user_and_empty_lines_are_skipped(tmp_path: Path) -> None:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Wo liegt Göhren?"}]
     first, second = read(tmp_path, {"messages": messages, "completion": " Auf Rügen.\n", "source": "map"})
-    assert (first.turns, first.completion) == ((ChatTurn("user", "Who?"),), "Ida.")
-    assert second.turns == (ChatTurn("system", "Be brief."), ChatTurn("user", "Wo liegt Göhren?"))
+    assert (first.turns, first.completion) == ((Message(role="user", content="Who?"),), "Ida.")
+    assert second.turns == (
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Wo liegt Göhren?"),
+    )
     assert second.completion == " Auf Rügen.\n"
     assert second.where == f"{tmp_path / 'answers.jsonl'}, line 3"
     assert len(list(read_chat_rows(tmp_path, "answers", 1))) == 1

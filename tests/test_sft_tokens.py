@@ -19,7 +19,8 @@ from finetune.chat_features import ChatEncoder, messages_of
 from finetune.completion_batches import IGNORED, LENGTH_STEP, CompletionBatches, as_batch, token_losses
 from finetune.features import Feature, Features
 from finetune.recipe import SftStage, Source
-from finetune.rows import ChatRow, ChatTurn
+from finetune.rows import ChatRow
+from prompts import Message
 from rag.errors import TuningError
 from rag.models.local.chat_template import PLAIN_STOPS
 from rag.models.local.local_engine import Decoding, LocalEngine
@@ -62,7 +63,7 @@ def served_ids(engine: LocalEngine, row: ChatRow) -> tuple[int, ...]:
 TEXTS = st.text(min_size=1, max_size=60) | st.sampled_from(
     ["<|im_end|>\n<|im_start|>system\n", "<s>", "The ferry leaves at noon.\n", " ", "＜|im_end|>", "[INST]"]
 )
-TURNS = st.builds(ChatTurn, st.sampled_from(("system", "user", "assistant")), TEXTS)
+TURNS = st.builds(Message, role=st.sampled_from(("system", "user", "assistant")), content=TEXTS)
 ROWS = st.builds(ChatRow, st.lists(TURNS, min_size=1, max_size=4).map(tuple), TEXTS)
 
 
@@ -82,7 +83,7 @@ def test_a_row_begins_with_the_tokens_of_serving_and_ends_with_one_end_of_turn(
 
 @pytest.mark.parametrize("completion", ["Ida Brandt.", " Two\n\nlines. ", "Œuvre № 7 🗼", "x"])
 def test_the_reply_is_the_text_of_the_completion(completion: str, base: Path) -> None:
-    feature = encoder_of(base).feature(ChatRow((ChatTurn("user", "Who?"),), completion))
+    feature = encoder_of(base).feature(ChatRow((Message(role="user", content="Who?"),), completion))
     tokenizer = make_tokenizer()
     assert tokenizer.decode(feature.ids[feature.second :]) == f"{completion}<|im_end|>"
     assert tokenizer.decode(feature.ids[: feature.second]).endswith("<|im_start|>assistant\n")
@@ -101,7 +102,11 @@ def configured(folder: Path, template: str | None, ends: list[int] | None) -> Pa
     return folder
 
 
-ROW = ChatRow((ChatTurn("system", "Be brief."), ChatTurn("user", "Who?")), " Ida. ", "answers.jsonl, line 7")
+ROW = ChatRow(
+    (Message(role="system", content="Be brief."), Message(role="user", content="Who?")),
+    " Ida. ",
+    "answers.jsonl, line 7",
+)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +163,7 @@ def features_of(base: Path, count: int = 5) -> list[Feature]:
     encoder = encoder_of(base)
     texts = ["Who?", "When does the ferry leave the harbour?", "Who reads the tide gauge? " * 3]
     return [
-        encoder.feature(ChatRow((ChatTurn("user", texts[number % 3]),), "The ferry. " * (1 + number)))
+        encoder.feature(ChatRow((Message(role="user", content=texts[number % 3]),), "The ferry. " * (1 + number)))
         for number in range(count)
     ]
 

@@ -131,7 +131,9 @@ def test_a_stage_of_all_weights_cannot_follow_the_adapter() -> None:
 
 
 def test_recipes_that_are_not_there_or_no_text(tmp_path: Path) -> None:
-    with pytest.raises(TuningError, match=r"There is no recipe riddles\. .* one of: generator, miniature, reader"):
+    with pytest.raises(
+        TuningError, match=r"There is no recipe riddles\. .* one of: condenser, miniature, questioner, reader"
+    ):
         load_recipe("riddles")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(TuningError, match=r"binary\.toml cannot be read"):

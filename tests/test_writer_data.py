@@ -21,9 +21,8 @@ from finetune.data.splits import plain
 from finetune.data.target_filter import TargetFilter, recase
 from finetune.data.writer_data import ABOUT, ANSWERS, VALIDATION, WriterData, split_rows
 from finetune.data.written_target import WrittenTarget, target_request
-from finetune.rows import ChatTurn
 from finetune.text_sampler import Drawing, TextSampler
-from prompts import find_prompt
+from prompts import Message, find_prompt
 from rag.errors import TuningError
 from rag.models.local.local_files import locate_local
 from rag.workspace import Workspace
@@ -309,7 +308,7 @@ def test_texts_are_drawn_by_their_own_seeds_and_greedy_ones_are_served_ones(
     tiny_lm: Path, workspace: Workspace
 ) -> None:
     sampler = TextSampler(locate_local(str(tiny_lm)), workspace.models)
-    turns = tuple(ChatTurn("user", str(message.content)) for message in MESSAGES)
+    turns = tuple(Message(role="user", content=str(message.content)) for message in MESSAGES)
     drawn = (turns, Drawing(3, 0.9, 8, seed=5))
     greedy = (turns[1:], Drawing(max_tokens=6))
     three, one = sampler.texts([drawn, greedy])

@@ -11,13 +11,13 @@ from functools import cache
 from typing import Literal
 
 from finetune.data.answer_wordings import Style, choose_refusal, worded_texts
+from finetune.data.chat_rows import as_line
 from finetune.data.found_evidence import FoundEvidence, FoundLine
 from finetune.data.instructions import Instruction
 from finetune.data.splits import plain
 from finetune.data.target_filter import has_answer
 from finetune.data.written_target import WrittenTarget
-from finetune.rows import ChatTurn
-from prompts import PromptTemplate, find_prompt
+from prompts import Message, PromptTemplate, find_prompt
 from rag.models.extractive.evidence_lines import DEPENDENT, MARK
 
 Form = Literal["shipped"] | Style
@@ -70,14 +70,13 @@ class AnswerRow:
 
     kind: Kind
     question: str
-    turns: tuple[ChatTurn, ...]
+    turns: tuple[Message, ...]
     completion: str
 
     @property
     def as_json(self) -> str:
         """A line as ``finetune.data.chat_rows`` reads it."""
-        messages = [{"role": turn.role, "content": turn.content} for turn in self.turns]
-        return json.dumps({"messages": messages, "completion": self.completion}, ensure_ascii=False)
+        return as_line(self.turns, self.completion)
 
 
 def answer_rows(
@@ -106,7 +105,9 @@ def answer_rows(
     refused.sort(key=lambda one: one.id)
     rows += [refusal_row(one, _rng(seed, one.id)) for one in refused[: round(REFUSALS * len(rows))]]
     general = [one for one in instructions if not one.held_out][:MOST_GENERAL]
-    rows += [AnswerRow("general", one.text, (ChatTurn("user", one.text),), one.reply) for one in general]
+    rows += [
+        AnswerRow("general", one.text, (Message(role="user", content=one.text),), one.reply) for one in general
+    ]
     return _rng(seed, "order").sample(rows, len(rows))
 
 
@@ -186,7 +187,7 @@ def _completion(form: Form, sentence: str, target: WrittenTarget) -> str:
 
 def _turns(
     form: Form, question: str, lines: Sequence[FoundLine], rng: random.Random, refusal: str | None = None
-) -> tuple[ChatTurn, ...]:
+) -> tuple[Message, ...]:
     """Return the prompt: the shipped one, or one in other words.
 
     Args:
@@ -205,14 +206,14 @@ def _turns(
     refusal = refusal if refusal is not None else choose_refusal(_shipped_refusal(), rng)
     if form == "shipped":
         values = {"evidence": entries, "question": question, "refusal": refusal}
-        return tuple(ChatTurn(message.role, message.content) for message in prompt.render(values))
+        return prompt.render(values)
     texts = worded_texts(
         form, evidence=entries, question=question, refusal=refusal, must_refuse=must_refuse, rng=rng
     )
     return (
-        (ChatTurn("system", texts[0]), ChatTurn("user", texts[1]))
+        (Message(role="system", content=texts[0]), Message(role="user", content=texts[1]))
         if len(texts) > 1
-        else (ChatTurn("user", texts[0]),)
+        else (Message(role="user", content=texts[0]),)
     )
 
 

@@ -10,13 +10,15 @@ user; further keys are ignored:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
-from finetune.rows import ChatRow, ChatTurn, Role
+from finetune.rows import ChatRow
+from prompts import Message
+from prompts.template import Role
 from rag.errors import TuningError
 
 SUFFIX = ".jsonl"
@@ -39,6 +41,12 @@ def read_chat_rows(data: Path, source: str, most: int | None = None) -> Iterator
     if not path.resolve().is_relative_to(data.resolve()):
         raise TuningError(f"The source {source} must be a file below the data folder {data}.")
     return islice(_rows(path), most)
+
+
+def as_line(turns: Sequence[Message], completion: str) -> str:
+    """Return a row as a line of such a file."""
+    messages = [turn.model_dump() for turn in turns]
+    return json.dumps({"messages": messages, "completion": completion}, ensure_ascii=False)
 
 
 def _rows(path: Path) -> Iterator[ChatRow]:
@@ -78,7 +86,7 @@ def _row(line: bytes) -> ChatRow:
         raise ValueError("the row must have either messages or prompt")
     completion = _text(row, "completion")
     if "prompt" in row:
-        return ChatRow((ChatTurn("user", _text(row, "prompt")),), completion)
+        return ChatRow((Message(role="user", content=_text(row, "prompt")),), completion)
     messages = row["messages"]
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages must be a list of at least one message")
@@ -88,14 +96,14 @@ def _row(line: bytes) -> ChatRow:
     return ChatRow(turns, completion)
 
 
-def _turn(number: int, message: Any) -> ChatTurn:
+def _turn(number: int, message: Any) -> Message:
     where = f" of message {number}"
     if not isinstance(message, dict):
         raise ValueError(f"message {number} must be an object with role and content")
     role = _text(message, "role", where)
     if role not in ROLES:
         raise ValueError(f"the role{where} must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role[:40]!r}")
-    return ChatTurn(role, _text(message, "content", where))
+    return Message(role=role, content=_text(message, "content", where))
 
 
 def _text(found: dict[str, Any], key: str, where: str = "") -> str:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import random
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.data import wordings
-from finetune.rows import WritingRow
-from prompts import find_prompt
+from finetune.rows import ChatRow
+from prompts import PromptTemplate, find_prompt
 from rag.answering.steps import HISTORY
 from rag.errors import TuningError
 from rag.types import Turn
 
 CANARD = Path("conversational/canard/dev.json")
+# Share of the rows that use the shipped prompt, and of the follow-ups that also give a standalone question.
+SHIPPED, STANDALONE = 0.7, 0.15
+WORDINGS = (
+    "Rewrite the last question so that it can be understood without the conversation.",
+    "Turn the last question into one that stands alone. Reply with the question only.",
+    "Make the follow-up question complete: put names in the place of pronouns.",
+)
 # Dialogs are split by a hash of their id: two parts in sixteen for testing, one for model selection.
 PARTS, MEASURED, CHOOSING = 16, (0, 1), (2,)
 
@@ -35,6 +41,11 @@ class FollowUp:
     question: str
     rewrite: str
 
+    @property
+    def conversation(self) -> tuple[Turn, ...]:
+        """What the prompt shows: the opening, and the newest turns."""
+        return (opening(self), *self.history[1 - HISTORY :])
+
 
 def read_follow_ups(path: Path, part: str) -> list[FollowUp]:
     """Read the questions of one split: ``training``, ``choosing`` or ``measured``.
@@ -49,29 +60,35 @@ def read_follow_ups(path: Path, part: str) -> list[FollowUp]:
         raise TuningError(f"{path} cannot be read as follow-up questions: {error}.") from error
 
 
-def writing_rows(follow_ups: list[FollowUp], seed: int, *, shipped: bool = False) -> Iterator[WritingRow]:
-    """Yield a training row per follow-up, some with the shipped prompt and some with another wording."""
+def condense_rows(follow_ups: Sequence[FollowUp], seed: int) -> Iterator[ChatRow]:
+    """Yield a row for each follow-up, and rows whose question already stands alone.
+
+    Args:
+        follow_ups: The follow-ups.
+        seed: Decides the wordings and the conversations before standalone questions.
+    """
     rng = random.Random(f"{seed} follow-ups")
     for follow_up in follow_ups:
-        yield writing_row(follow_up, rng, shipped=shipped or rng.random() < wordings.SHIPPED)
+        yield condense_row(follow_up.conversation, follow_up.question, follow_up.rewrite, worded_prompt(rng))
+        if rng.random() < STANDALONE:
+            other = rng.choice(follow_ups).rewrite
+            yield condense_row(follow_up.conversation, other, other, worded_prompt(rng))
 
 
-def writing_row(follow_up: FollowUp, rng: random.Random, *, shipped: bool) -> WritingRow:
-    """Return the training row of one follow-up."""
+def condense_row(history: Sequence[Turn], question: str, rewrite: str, prompt: PromptTemplate) -> ChatRow:
+    """Return a prompt as the chain fills it, and the question to learn."""
+    turns = (prompt.fragment("turn", {"question": turn.question, "answer": turn.answer}) for turn in history)
+    values = {"history": "\n".join(turns), "question": question}
+    return ChatRow(prompt.render(values), rewrite)
+
+
+def worded_prompt(rng: random.Random) -> PromptTemplate:
+    """Return the shipped prompt, or the prompt in other words: who learns one wording follows no other."""
     prompt = find_prompt("condense")
-    turns = [
-        prompt.fragment("turn", {"question": turn.question, "answer": turn.answer})
-        for turn in (opening(follow_up), *follow_up.history[1 - HISTORY :])
-    ]
-    history = "\n".join(turns)
-    if shipped:
-        texts = wordings.shipped_texts("condense", history=history, question=follow_up.question)
-    else:
-        texts = (
-            rng.choice(wordings.CONDENSE),
-            f"Conversation:\n\n{history}\n\nLast question: {follow_up.question}",
-        )
-    return WritingRow("condense", texts, follow_up.rewrite)
+    if rng.random() < SHIPPED:
+        return prompt
+    system = prompt.messages[0].model_copy(update={"content": rng.choice(WORDINGS)})
+    return prompt.model_copy(update={"messages": (system, *prompt.messages[1:])})
 
 
 def opening(follow_up: FollowUp) -> Turn:

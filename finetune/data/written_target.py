@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from finetune.data.found_evidence import FoundEvidence
 from finetune.data.target_filter import TargetFilter, has_answer, recase
-from finetune.rows import ChatTurn
 from finetune.text_sampler import Drawing, TextSampler
+from prompts import Message
 from rag.models.extractive.evidence_lines import MARK
 
 Origin = Literal["greedy", "sampled", "none"]
@@ -103,16 +103,19 @@ class TargetRequest:
     sources: tuple[str, ...]
 
     @property
-    def turns(self) -> tuple[ChatTurn, ...]:
+    def turns(self) -> tuple[Message, ...]:
         """The prompt for the base."""
         start = self.line.casefold().find(self.answer.casefold())
         end = start + len(self.answer)
         marked = f"{self.line[:start]}{MARK}{self.line[start:end]}{MARK}{self.line[end:]}"
-        turns = [ChatTurn("system", _TASK)]
+        turns = [Message(role="system", content=_TASK)]
         for evidence, question, answer, sentence in _EXAMPLES:
-            turns += [ChatTurn("user", _asked(evidence, question, answer)), ChatTurn("assistant", sentence)]
+            turns += [
+                Message(role="user", content=_asked(evidence, question, answer)),
+                Message(role="assistant", content=sentence),
+            ]
         evidence = marked if start >= 0 else self.line
-        return *turns, ChatTurn("user", _asked(evidence, self.question, self.answer))
+        return *turns, Message(role="user", content=_asked(evidence, self.question, self.answer))
 
 
 def target_request(evidence: FoundEvidence) -> TargetRequest | None:

@@ -1,7 +1,7 @@
-"""A quotation in place of an answer that lacks the words that the reader marked.
+"""A quotation in place of an answer that leaves out what the reader found.
 
-The reader finds the words that answer more reliably than a small model copies them. Where the model writes
-something else, or refuses although the reader is rather sure, the sentence of the reader is quoted.
+The reader finds the sentence that answers more reliably than a small model chooses one of several. Where the model
+writes about something else, or refuses although the reader is rather sure, the sentences of the reader are quoted.
 """
 
 from __future__ import annotations
@@ -10,25 +10,38 @@ from collections.abc import Sequence
 
 from rag.answering.claim_numbers import KnownNumbers
 from rag.answering.claim_text import Stemmer, folded
-from rag.documents.citation_markers import on_one_line
-from rag.models.extractive.evidence_lines import EvidenceLine
+from rag.documents.citation_markers import on_one_line, without_markers
+from rag.models.extractive.evidence_lines import MARK, EvidenceLine
 from rag.types import Hit
 
 # Minimum share of the content words of a marked text that an answer must have.
 SAID_SHARE = 0.5
+# Minimum share of those of the sentence that most probably answers, for an answer in whole sentences. On the
+# handbook's questions, 79 % of the answers then have the expected text, against 64 % with the marked words alone.
+TOLD_SHARE = 0.6
+# Answers with fewer words are no sentences: the marked words are all that they can have.
+SENTENCE_WORDS = 8
 # Minimum probability at which a sentence is quoted although the model refuses.
 SURE = 0.6
 
 
 def misses_answer(text: str, lines: Sequence[EvidenceLine]) -> bool:
-    """Whether an answer has the marked words of none of the sentences that it was written from.
+    """Whether an answer leaves out what the sentence says that most probably answers.
 
     Args:
         text: The answer.
-        lines: The sentences; if none has marked words, nothing is missed.
+        lines: The sentences that it was written from; if none of them is the best, nothing is missed.
     """
-    marked = [line.marked for line in lines if line.marked]
-    return bool(marked) and not any(_says(text, words) for words in marked)
+    best = next((line for line in lines if line.best), None)
+    if best is None:
+        return False
+    whole = best.text.replace(MARK, "")
+    if best.marked and not _says(text, best.marked, SAID_SHARE):
+        return True
+    is_short = len(without_markers(text).split()) < SENTENCE_WORDS
+    if is_short and best.marked:
+        return False
+    return not _says(text, whole, SAID_SHARE if is_short else TOLD_SHARE)
 
 
 def quotation_of(lines: Sequence[EvidenceLine], hits: Sequence[Hit]) -> str:
@@ -43,12 +56,13 @@ def quotation_of(lines: Sequence[EvidenceLine], hits: Sequence[Hit]) -> str:
     )
 
 
-def _says(text: str, marked: str) -> bool:
-    said, wanted = folded(text), folded(marked)
+def _says(text: str, words: str, share: float) -> bool:
+    """Whether a text has the numbers and a share of the content words of another."""
+    said, wanted = folded(text), folded(words)
     if wanted.casefold() in said.casefold():
         return True
     if KnownNumbers([said]).missing_from(wanted):
         return False
     stemmer = Stemmer()
     stems = stemmer.stems(wanted)
-    return bool(stems) and len(stems & stemmer.stems(said)) >= SAID_SHARE * len(stems)
+    return bool(stems) and len(stems & stemmer.stems(said)) >= share * len(stems)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +13,10 @@ from ui.commands._terminal_text import note
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
+    from finetune.data.rewriting_data import Name
     from finetune.data.writer_data import Making
 
+Command = Callable[..., Any]
 STOPPED = 130
 
 
@@ -22,21 +25,31 @@ def prepare() -> None:
     """Make the training data of a recipe."""
 
 
+def _folders(datasets: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options of the folders to read and to write."""
+
+    def decorate(command: Command) -> Command:
+        data = click.option(
+            "--data",
+            type=click.Path(file_okay=False, path_type=Path),
+            required=True,
+            help=f"The folder with {datasets}.",
+        )
+        target = click.option(
+            "--to",
+            "target",
+            type=click.Path(file_okay=False, path_type=Path),
+            required=True,
+            metavar="FOLDER",
+            help="The folder to write. What an earlier call has made there is kept.",
+        )
+        return data(target(command))
+
+    return decorate
+
+
 @prepare.command()
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The folder with SQuAD, XQuAD, NQ-Open, PolicyQA and Dolly.",
-)
-@click.option(
-    "--to",
-    "target",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    metavar="FOLDER",
-    help="The folder to write. What an earlier call has made there is kept.",
-)
+@_folders("SQuAD, XQuAD, NQ-Open, PolicyQA and Dolly")
 @click.option(
     "--questions",
     type=click.IntRange(min=1),
@@ -63,6 +76,27 @@ def writer(context: Context, data: Path, target: Path, questions: int | None) ->
     for name, made in about.files.items():
         click.echo(f"{target / name}: {made.rows:,} rows")
     click.echo(", ".join(f"{kind} {count:,}" for kind, count in about.kinds.items()))
+
+
+@prepare.command()
+@_folders("CANARD")
+def condenser(data: Path, target: Path) -> None:
+    """Make the data of the recipe `condenser`: follow-ups and their rewrites by people."""
+    _make_rewriting_data("condenser", data, target)
+
+
+@prepare.command()
+@_folders("SQuAD and XQuAD")
+def questioner(data: Path, target: Path) -> None:
+    """Make the data of the recipe `questioner`: sentences and the questions that people asked about them."""
+    _make_rewriting_data("questioner", data, target)
+
+
+def _make_rewriting_data(name: Name, data: Path, target: Path) -> None:
+    from finetune.data.rewriting_data import make_rewriting_data
+
+    for path, rows in make_rewriting_data(name, data, target).items():
+        click.echo(f"{path}: {rows:,} rows")
 
 
 def describe(now: Making) -> str:
