@@ -52,7 +52,7 @@ LONGEST_TOPIC = 80
 # Maximum characters of a question that a small model writes: the longest of 1,500 that people rewrote had 260.
 LONGEST_REWRITE = 300
 # Maximum characters of an earlier question or answer that a small model reads.
-LONGEST_READ = 600
+LONGEST_READ = 400
 # Content words with which people complete a question, besides those that join others.
 _COMPLETING = CONNECTING | frozenset(
     "aside addition besides regard regards regarding concerning people person".split()

@@ -58,7 +58,7 @@ def run(plan: Plan) -> Iterator[Group]:
 
 def follow_ups(home: str, data: str, most: int | None) -> dict[str, Any]:
     """Follow-ups of dialogs, compared with what people made of them."""
-    from finetune.data.follow_ups import CANARD, opening, read_follow_ups
+    from finetune.data.follow_ups import CANARD, read_follow_ups
     from rag.evaluation.text_metrics import exact, f1
     from ui.app.app import open_app
 
@@ -66,14 +66,15 @@ def follow_ups(home: str, data: str, most: int | None) -> dict[str, Any]:
     if most is not None:
         held = random.Random(0).sample(held, min(most, len(held)))
     app = open_app(settings_for(home))
-    told = _ways(app, [(each.question, (opening(each), *each.history)) for each in held])
+    asked = [(each.question, each.conversation) for each in held]
+    told = _ways(app, asked)
     cases = [
         {"question": each.question, "rewrite": each.rewrite, **texts}
         | {f"{way}_f1": f1(texts[way], each.rewrite) for way in WAYS}
         | {f"{way}_exact": exact(texts[way], each.rewrite) for way in WAYS}
         for each, texts in zip(held, told, strict=True)
     ]
-    taken = _milliseconds(app, [(each.question, (opening(each), *each.history)) for each in held[:TIMED]])
+    taken = _milliseconds(app, asked[:TIMED])
     app.close()
     return {"cases": cases, "milliseconds": taken}
 
