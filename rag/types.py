@@ -233,7 +233,6 @@ class Answer:
         prompt: ``NAME@VERSION`` of the prompt.
         spans: Offsets in ``text`` of the words that answer the question, if the model knows them.
         cut: Whether the token limit truncated the answer.
-        unread: Number of retrieved passages that did not fit the model's window.
         unsupported: Settings that the model does not support.
         replaced: The written sentences that failed the check of claims, in order.
     """
@@ -254,7 +253,6 @@ class Answer:
     error: str = ""
     spans: tuple[tuple[int, int], ...] = ()
     cut: bool = False
-    unread: int = 0
     unsupported: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     replaced: tuple[Replaced, ...] = ()
@@ -279,10 +277,8 @@ class Answer:
     @property
     def notes(self) -> tuple[str, ...]:
         """Notices about the answer for its readers."""
-        left = "1 passage" if self.unread == 1 else f"{self.unread} passages"
         notes = {
             "cut at the token limit": self.cut,
-            f"{left} found did not fit the model's window": bool(self.unread),
             f"the model does not honour {', '.join(self.unsupported)}": bool(self.unsupported),
         }
         return tuple(note for note, applies in notes.items() if applies)

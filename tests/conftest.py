@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from rag.encoders import Encoder
-    from rag.encoders.adapters import Adapter
     from rag.indexing.corpora import Corpora
     from rag.indexing.corpus_index import CorpusIndex
     from rag.tracing.trace_store import TraceStore
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 SLOW = (
     "prompts_page tuning_runs browser sft_training junk lab_page browser_real index_repair evaluate_page "
     "tuning_troubles shipped_base "
-    "generator evaluation_real rerank encoder access crash commands_terminal generator_chain "
+    "evaluation_real rerank encoder access crash commands_terminal "
     "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()
 # Fixtures that put every test with them into a tier.
@@ -194,25 +193,6 @@ def encoder(converted_models: Path) -> Encoder:
     from rag.settings import EncoderSettings
 
     return open_encoder(EncoderSettings(), Workspace(converted_models.parent))
-
-
-@pytest.fixture(scope="session")
-def babbler(converted_models: Path) -> Adapter:
-    """A random generator, made and converted once for all processes."""
-    from chance import adapter_of_chance, network_of_chance
-    from filelock import FileLock
-
-    from rag.encoders.adapters import read_adapter
-    from rag.encoders.tuned_conversion import converted_network
-
-    folder = converted_models.parent / "adapters" / "babbler"
-    folder.parent.mkdir(exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.is_dir():
-            adapter_of_chance(network_of_chance("generator"), "generator", folder)
-    adapter = read_adapter(folder)
-    converted_network(adapter, converted_models)
-    return adapter
 
 
 @pytest.fixture(scope="session")

@@ -26,6 +26,7 @@ from tiny import (
 
 from prompts import PRODUCTION, PromptLibrary, PromptTemplate, find_prompt
 from rag.answering.chain import build_chain
+from rag.answering.condense import LONGEST_READ, LONGEST_REWRITE
 from rag.answering.release import Release
 from rag.answering.steps import HISTORY, PromptInput, Steps, place_of
 from rag.errors import PromptError
@@ -159,6 +160,33 @@ async def test_a_follow_up_is_condensed_by_the_model_and_searched_as_it_says(ste
 async def test_an_empty_rewriting_leaves_the_question(steps: Steps, reply: tuple[str, ...]) -> None:
     answer = await run(replace(steps, condenser=ScriptedChat(reply=reply)), QUESTION, HISTORY_OF_TWO)
     assert answer.standalone == QUESTION
+
+
+@pytest.mark.parametrize(
+    ("reply", "standalone"),
+    [
+        (QUESTION, QUESTION),
+        ("What is the tide gauge?", "And since when? (tide gauge)"),
+        ("Since when is Napoleon in Norden?", "And since when? (tide gauge)"),
+    ],
+)
+async def test_the_rewriting_of_a_small_model_is_checked(steps: Steps, reply: str, standalone: str) -> None:
+    small = replace(steps, release=replace(steps.release, condenser="condenser@0"))
+    history = (Turn("What is the tide gauge?", f"It was installed {'by the sea ' * 99}. [3]"),)
+    condenser = ScriptedChat(reply=(reply,))
+    answer = await run(replace(small, condenser=condenser), "And since when?", history)
+    assert answer.standalone == standalone
+    shown = str(condenser.sent[0][-1].content)
+    assert LONGEST_READ < len(shown) < LONGEST_READ + 200
+
+
+async def test_a_question_that_is_longer_than_a_small_model_may_write_gets_topic_words(steps: Steps) -> None:
+    small = replace(steps, release=replace(steps.release, condenser="condenser@0"))
+    condenser = ScriptedChat(reply=("x",))
+    question = f"And since when? {'Really? ' * LONGEST_REWRITE}"
+    answer = await run(replace(small, condenser=condenser), question, (Turn("What is the tide gauge?", ""),))
+    assert answer.standalone == f"{question} (tide gauge)"
+    assert condenser.sent == []
 
 
 async def test_without_a_history_no_model_rewrites(steps: Steps) -> None:
@@ -300,7 +328,7 @@ def test_a_release_is_named_after_all_that_decides_an_answer(app: App) -> None:
         replace(base, grounding=GroundingSettings(min_support=0.4)),
         replace(base, adapter="reader@0"),
         replace(base, reranker="reranker@0"),
-        replace(base, condenser="generator@0"),
+        replace(base, condenser="condenser@0"),
     ]
     assert len({base.name, *(other.name for other in others)}) == len(others) + 1
     assert (base.k, base.mode) == (5, "hybrid")

@@ -223,7 +223,6 @@ def test_ask_prints_one_object(harbour: Path) -> None:
         "sources",
         "spans",
         "cut",
-        "unread",
         "support",
         "claims",
         "latency_s",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rag.answering.condense import CARRIED, carry_topic, points_back
+from rag.answering.condense import CARRIED, LONGEST_REWRITE, carry_topic, is_rewrite, points_back
 from rag.types import Turn
 
 if TYPE_CHECKING:
@@ -146,6 +146,64 @@ def test_any_conversation_leaves_the_question_whole(question: str, history: list
     standalone = carry_topic(question, history)
     assert standalone.startswith(question)
     assert len(standalone) == len(question) or standalone.endswith(")")
+
+
+# What a small model writes
+
+
+TALK = (
+    Turn("When was the tide gauge of Norderney installed?", "In 1871, by the harbour master. [1]"),
+    Turn("Who reads it?", "Ida Brandt reads the gauge twice a day. [2]"),
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "text"),
+    [
+        ("How often does she read it?", "How often does Ida Brandt read the tide gauge?"),
+        ("And the master?", "What did the harbour master install in 1871?"),
+        ("Anything else?", "Aside from installing the gauge, what else did the harbour master do?"),
+        ("Tell me more.", "Tell me more about the tide gauges of Norderney."),
+        ("Twice?", "Is the gauge read two times a day?"),
+    ],
+)
+def test_a_rewriting_from_the_words_of_the_conversation_is_taken(question: str, text: str) -> None:
+    assert is_rewrite(text, question, TALK)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n",
+        "How often does she read it?",
+        "how often does she read it",
+        "Who reads it?",
+        "Ida Brandt reads the gauge twice a day.",
+        "How often does Ida Brandt read the gauge?\nTwice a day.",
+        "Who is Ida Brandt? How often does she read the gauge?",
+        "How often does Ida Brandt read the barometer?",
+        "How often did Ida Brandt read the gauge in 1872?",
+        f"How often does {'Ida Brandt ' * 30}read the gauge?",
+    ],
+)
+def test_what_a_small_model_echoes_answers_or_invents_is_refused(text: str) -> None:
+    assert not is_rewrite(text, "How often does she read it?", TALK)
+
+
+@given(
+    words=st.lists(st.sampled_from("when who how gauge Norderney Ida Brandt 1871 read it".split())),
+    text=st.text(max_size=2 * LONGEST_REWRITE),
+    history=st.lists(st.builds(Turn, st.text(max_size=50), st.text(max_size=50)), max_size=3),
+)
+def test_no_text_is_taken_with_a_word_from_nowhere(words: list[str], text: str, history: list[Turn]) -> None:
+    rewriting = f"{' '.join(words)} gauges?"
+    assert is_rewrite(rewriting, "And then?", TALK) == (len(rewriting) <= LONGEST_REWRITE)
+    assert not is_rewrite(f"{rewriting[:-1]} and barometers?", "And then?", TALK)
+    # Nor does any other text do harm.
+    if is_rewrite(text, "And then?", history):
+        assert 0 < len(text) <= LONGEST_REWRITE
+        assert len(text.splitlines()) == 1
 
 
 # With the real index

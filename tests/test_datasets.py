@@ -238,18 +238,20 @@ PASSAGE = "# The gauge\n\nIt is old. The tide gauge was installed in 1871 by Ida
 
 
 def test_a_question_is_proposed_about_the_sentence_that_says_most() -> None:
-    asked: list[str] = []
+    asked: list[list[str]] = []
 
-    def write(sentence: str) -> str:
-        asked.append(sentence)
-        return "When was the\ngauge installed?"
+    def write(sentences: list[str]) -> list[str]:
+        asked.append(sentences)
+        return ["When was the\ngauge installed?"] * len(sentences)
 
-    (made,) = propose([(PASSAGE, "tides.md"), ("Too short.", "b.md"), (PASSAGE, "copy.md")], write)
-    assert asked == ["The tide gauge was installed in 1871 by Ida Brandt of Norden."] * 2
+    passages = [(PASSAGE, "tides.md"), ("Too short.", "b.md"), (PASSAGE, "copy.md"), (PASSAGE, "third.md")]
+    (made,) = propose(passages, write, batch=2)
+    sentence = "The tide gauge was installed in 1871 by Ida Brandt of Norden."
+    assert asked == [[sentence, sentence], [sentence]]
     assert made == Case(
         id=make_id("When was the gauge installed?"),
         question="When was the gauge installed?",
-        answers=(asked[0],),
+        answers=(sentence,),
         sources=("tides.md",),
         tags=("candidate",),
     )
@@ -257,7 +259,7 @@ def test_a_question_is_proposed_about_the_sentence_that_says_most() -> None:
 
 @pytest.mark.parametrize("written", ["", "?", " ?! ?", "No question."])
 def test_what_is_no_question_is_not_proposed(written: str) -> None:
-    assert list(propose([(PASSAGE, "tides.md")], lambda _: written)) == []
+    assert list(propose([(PASSAGE, "tides.md")], lambda _: [written])) == []
 
 
 def test_what_was_decided_is_not_proposed_again(candidates: CandidateStore, datasets: DatasetStore) -> None:

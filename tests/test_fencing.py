@@ -173,7 +173,6 @@ async def test_readers_that_were_tuned_on_plain_passages_get_them_plain(steps: S
     evidence = made.evidence
     assert evidence is not None
     assert evidence.passages[0].text == FORGED
-    assert FORGED in evidence.messages[-1]
     assert evidence.question == QUESTION
 
 

@@ -121,8 +121,8 @@ def test_what_cannot_be_read_is_refused_by_the_label_of_its_field(column: Column
 
 
 def test_columns_that_say_the_same_have_names_of_their_own() -> None:
-    named = variants_of([Column(), Column(), Column(model="generator", passages="3"), Column(name="mine")])
-    assert [each.name for each in named] == ["A default", "B default", "generator k=3", "mine"]
+    named = variants_of([Column(), Column(), Column(model="smollm2", passages="3"), Column(name="mine")])
+    assert [each.name for each in named] == ["A default", "B default", "smollm2 k=3", "mine"]
 
 
 def test_a_setting_tells_where_it_comes_from(own: App) -> None:
@@ -298,7 +298,7 @@ async def test_the_embedded_reader_says_that_it_cannot_answer_such_a_prompt(app:
 
 
 async def test_values_that_do_not_fit_are_named(app: App) -> None:
-    variant = variant_of(Column(prompt="summarise-source", model="generator"))
+    variant = variant_of(Column(prompt="summarise-source", model="openai:gpt-4o"))
     events = await told(run_prompt(app.releases, app.models, variant, {"title": "Tides"}))
     assert isinstance(events[-1], Done)
     assert "text" in events[-1].answer.error

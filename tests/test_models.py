@@ -59,6 +59,12 @@ def test_a_name_that_stands_for_nothing_is_refused_with_those_that_do(name: str)
     assert "openai:NAME" in caught.value.fix
 
 
+def test_the_model_that_is_gone_is_named_with_those_that_replace_it() -> None:
+    with pytest.raises(SettingsError, match="no longer exists") as caught:
+        check_model_name("generator")
+    assert caught.value.fix == "Use `smollm2` or `extractive`."
+
+
 def test_openai_itself_needs_a_key_and_a_server_of_ones_own_does_not() -> None:
     with pytest.raises(ModelUnavailable, match="openai:gpt-4o needs an API key") as caught:
         open_remote_model(Settings(model="openai:gpt-4o"))

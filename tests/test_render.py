@@ -394,11 +394,6 @@ def test_cited_evidence_comes_first_with_its_sentence_marked() -> None:
     assert "Low support" not in panel
 
 
-def test_a_passage_that_the_model_could_not_read_was_only_found() -> None:
-    panel = sources_html(replace(ANSWER, unread=1), 0.5)
-    assert re.findall(r'<span class="rs-score" title="[^"]+">([^<]+)', panel) == ["cited", "found"]
-
-
 MARKDOWN = "## Files\n\nIt is **one** `file` here. [More](https://e.org).\n\n| a | b |\n|---|---|\n| 1 | two |\n"
 
 

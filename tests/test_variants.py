@@ -139,7 +139,7 @@ def test_json_in_quotes_comes_back_as_it_was(name: str, changes: dict[str, Any])
 
 def test_the_older_name_of_the_extractive_reader_is_understood() -> None:
     assert Variant(name="a", changes={"model": "embedded"}).changes == {"model": "extractive"}
-    assert with_changes(Settings(model="generator"), {"model": "embedded"}).model == "extractive"
+    assert with_changes(Settings(model="smollm2"), {"model": "embedded"}).model == "extractive"
 
 
 def test_changes_replace_what_they_name_and_leave_the_rest() -> None:

@@ -153,7 +153,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
 @click.option(
     "--model",
     metavar="NAME",
-    help="The model that answers: extractive (the extractive reader), generator (the small generator), "
+    help="The model that answers: extractive (the extractive reader), "
     "smollm2 (the language model that is installed with ragsmith), "
     "local:PATH-OR-NAME for another model on this machine, or openai:NAME for an OpenAI-compatible server.",
 )

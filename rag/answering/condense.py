@@ -1,7 +1,8 @@
-"""Rewriting of follow-ups into standalone questions, without a chat model.
+"""Standalone questions from follow-ups: by topic words, and a check of what a small model writes.
 
-A chat model uses the ``condense`` prompt instead. Here, topic words of the conversation are added to a question
-that refers back: a search needs the words, but no grammar.
+A chat model rewrites a follow-up with the ``condense`` prompt. Without one, topic words of the conversation are
+added to a question that refers back: a search needs the words, but no grammar. The same is done where a small
+model fails.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from rag.answering.claim_numbers import KnownNumbers, without_numbers
+from rag.answering.claim_text import CONNECTING, Stemmer, folded
+from rag.documents.citation_markers import without_markers
 from rag.redaction import MASK, redact
 from rag.types import Turn
 
@@ -45,6 +49,14 @@ LOOK_BACK = 3
 CARRIED = 8
 # Maximum characters of a topic word; longer ones are keys, addresses or noise.
 LONGEST_TOPIC = 80
+# Maximum characters of a question that a small model writes: the longest of 1,500 that people rewrote had 260.
+LONGEST_REWRITE = 300
+# Maximum characters of an earlier question or answer that a small model reads.
+LONGEST_READ = 400
+# Content words with which people complete a question, besides those that join others.
+_COMPLETING = CONNECTING | frozenset(
+    "aside addition besides regard regards regarding concerning people person".split()
+)
 
 
 def carry_topic(question: str, history: Sequence[Turn]) -> str:
@@ -72,6 +84,43 @@ def carry_topic(question: str, history: Sequence[Turn]) -> str:
         if carried and not points_back(turn.question):
             break
     return f"{question} ({' '.join(carried[:CARRIED])})" if carried else question
+
+
+def shortened(history: Sequence[Turn]) -> tuple[Turn, ...]:
+    """Return turns as a small model reads them: short, and without citation markers."""
+    return tuple(
+        Turn(turn.question[:LONGEST_READ], without_markers(turn.answer[:LONGEST_READ])) for turn in history
+    )
+
+
+def is_rewrite(text: str, question: str, history: Sequence[Turn]) -> bool:
+    """Whether a text that a small model wrote can replace a follow-up.
+
+    It cannot if it is empty, long, not exactly one question, a copy of the follow-up or of an earlier question, or
+    if it has numbers or content words that the conversation does not have. A follow-up without a question mark may
+    stay without one, if it begins as before.
+
+    Args:
+        text: What the model wrote.
+        question: The follow-up.
+        history: Earlier turns.
+    """
+    asked = [question, *(turn.question for turn in history)]
+    if not text.strip() or len(text) > LONGEST_REWRITE or len(text.splitlines()) > 1:
+        return False
+    bare = _bare(text)
+    asks = text.rstrip().endswith("?") or ("?" not in question and bare[:1] == _bare(question)[:1])
+    if not asks or text.count("?") > max(1, question.count("?")) or bare in map(_bare, asked):
+        return False
+    stemmer = Stemmer()
+    written, known = folded(text), [folded(known) for known in (*asked, *(turn.answer for turn in history))]
+    stems = {stem for each in known for stem in stemmer.stems(each)}
+    invented = [word for word, stem in stemmer.by_word(without_numbers(written)).items() if stem not in stems]
+    return set(invented) <= _COMPLETING and not KnownNumbers(known).missing_from(written)
+
+
+def _bare(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())
 
 
 def points_back(question: str) -> bool:

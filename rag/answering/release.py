@@ -25,9 +25,9 @@ class Release:
         fingerprint: Fingerprint of the index.
         prompt: ``NAME@VERSION``.
         prompt_sha256: Hash of the prompt's content.
-        adapter: The adapter of the reader, the generator or a local model; empty without one.
+        adapter: The adapter of the reader or a local model; empty without one.
         reranker: The adapter of the reranker; empty without one.
-        condenser: The adapter of the small generator if it rewrites follow-ups; else empty.
+        condenser: The adapter of ``smollm2`` if it rewrites follow-ups; else empty.
     """
 
     corpus: str

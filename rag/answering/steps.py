@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, System
 
 from prompts import Message, PromptTemplate
 from rag.answering.claim_repair import Written, faults_in, repaired
-from rag.answering.condense import carry_topic
+from rag.answering.condense import LONGEST_REWRITE, carry_topic, is_rewrite, shortened
 from rag.answering.grounding import ground, moved, with_citations
 from rag.answering.missed_answer import SURE, misses_answer, quotation_of
 from rag.answering.release import Release
@@ -23,7 +23,7 @@ from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
-from rag.types import Answer, Ask, Hit, Passage, Replaced, Usage
+from rag.types import Answer, Ask, Hit, Passage, Replaced, Turn, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -150,17 +150,18 @@ class Steps:
         limit = self.retriever.question_chars
         if not ask.history:
             return Condensed(ask.question)
-        if self.condenser is None:
+        small = bool(self.release.condenser)
+        if self.condenser is None or (small and len(ask.question) > LONGEST_REWRITE):
             return Condensed(carry_topic(ask.question, ask.history)[:limit])
-        history = "\n".join(
-            _fragment(
-                self.condense_prompt, "turn", {"question": beside(turn.question), "answer": beside(turn.answer)}
-            )
-            for turn in ask.history[-HISTORY:]
-        )
-        messages = _messages(self.condense_prompt, {"history": history, "question": beside(ask.question)})
+        turns = ask.history[-HISTORY:]
+        if small:
+            turns = shortened(turns)
+        messages = condense_messages(self.condense_prompt, turns, ask.question)
         reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
-        return Condensed(reply.text.strip()[:limit] or ask.question)
+        standalone = reply.text.strip()
+        if small and (reply.truncated or not is_rewrite(standalone, ask.question, turns)):
+            standalone = carry_topic(ask.question, ask.history)
+        return Condensed(standalone[:limit] or ask.question)
 
     async def retrieve(self, condensed: Condensed, config: RunnableConfig) -> Retrieval:
         """Search for passages."""
@@ -189,21 +190,16 @@ class Steps:
             [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept],
             [(line.number, above(titles[line.number]), beside(line.text)) for line in given.lines],
         )
-        plain = self._filled(
-            given.standalone,
-            [(place_of(hit.passage), hit.passage.text) for hit in kept],
-            [(line.number, titles[line.number], line.text) for line in given.lines],
-        )
-        evidence = self._evidence(given.standalone, kept, tuple(str(message.content) for message in plain))
+        evidence = self._evidence(given.standalone, kept)
         sha256 = self.answer_prompt.sha256
         return FilledPrompt(sha256, tuple(messages), kept, evidence, read.confidence if read else None)
 
-    def _evidence(self, question: str, hits: Sequence[Hit], messages: tuple[str, ...] = ()) -> Evidence:
+    def _evidence(self, question: str, hits: Sequence[Hit]) -> Evidence:
         passages = tuple(
             EvidencePassage(number, hit.passage.text, hit.passage.title, hit.passage.headings, hit.dense_score)
             for number, hit in enumerate(hits, 1)
         )
-        return Evidence(question, passages, self.refusal, messages)
+        return Evidence(question, passages, self.refusal)
 
     def _filled(
         self, question: str, passages: Sequence[tuple[str, str]], lines: Sequence[tuple[int, str, str]]
@@ -287,7 +283,6 @@ class Steps:
             prompt=self.release.prompt,
             release=self.release.name,
             model=self.release.model,
-            unread=reply.unread,
             unsupported=self.unsupported,
         )
         replaced: tuple[Replaced, ...] = ()
@@ -376,6 +371,19 @@ class Steps:
                 return replace(passage, text=text, end=passage.start + len(text))
             # Reduced in proportion, because the cost of the fence depends on the lines.
             kept = min(kept - 1, kept * budget // count)
+
+
+def condense_messages(prompt: PromptTemplate, history: Sequence[Turn], question: str) -> list[BaseMessage]:
+    """Fill the condense prompt.
+
+    Raises:
+        PromptError: The prompt has other variables or fragments.
+    """
+    turns = [
+        _fragment(prompt, "turn", {"question": beside(turn.question), "answer": beside(turn.answer)})
+        for turn in history
+    ]
+    return _messages(prompt, {"history": "\n".join(turns), "question": beside(question)})
 
 
 def place_of(passage: Passage) -> str:

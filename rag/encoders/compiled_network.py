@@ -77,23 +77,14 @@ class CompiledNetwork:
         # A question is a single batch and does not need another thread.
         return map(self._infer, batches) if len(batches) == 1 else self._pool.map(self._infer, batches)
 
-    def infer(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[np.float32]]:
-        """Return all outputs for named inputs."""
+    def _infer(self, batch: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
         # During an ingestion, a question waits for at most one batch.
         request = self._requests.get()
         try:
-            outputs = request.infer(dict(inputs), share_inputs=True)
-            return [outputs[at].copy() for at in range(len(outputs))]
+            scores: NDArray[np.float32] = request.infer(dict(batch), share_inputs=True)[0].copy()
+            return scores
         finally:
             self._requests.put(request)
-
-    def shape(self, at: int) -> tuple[int, ...]:
-        """Return the shape of an output, with -1 for dynamic sizes."""
-        shape = self._model.output(at).partial_shape
-        return tuple(size.get_length() if size.is_static else -1 for size in shape)
-
-    def _infer(self, batch: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-        return self.infer(batch)[0]
 
 
 def _reason(error: RuntimeError) -> str:

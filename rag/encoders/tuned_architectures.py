@@ -43,12 +43,10 @@ def network_for(task: str, base: torch.nn.Module) -> torch.nn.Module:
 
     Args:
         task: ``reader`` scores every token as the first and the last of an answer, ``reranker`` the relevance of a
-            passage to the question, ``generator`` the next token.
+            passage to the question.
         base: See ``open_base``.
     """
-    from rag.encoders.prefix_network import generator_network
-
-    makers = {"reader": span_network, "reranker": pair_network, "generator": generator_network}
+    makers = {"reader": span_network, "reranker": pair_network}
     return makers[task](base)
 
 

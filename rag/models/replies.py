@@ -42,7 +42,6 @@ class Reply:
         confidence: The model's own estimate that the reply answers the question, 0 to 1; None without one.
         spans: Offsets into ``text`` of the answer itself, where the model knows more than its sentence.
         truncated: Whether the token limit ended the reply.
-        unread: Passages of the prompt that did not fit the model's window.
         quotes: Whether the model only quotes its passages, so that it can invent nothing.
     """
 
@@ -51,7 +50,6 @@ class Reply:
     confidence: float | None = None
     spans: tuple[tuple[int, int], ...] = ()
     truncated: bool = False
-    unread: int = 0
     quotes: bool = False
 
 
@@ -60,7 +58,6 @@ class ReplyChunk(AIMessageChunk):
 
     confidence: float | None = None
     spans: tuple[tuple[int, int], ...] = ()
-    unread: int = 0
     quotes: bool = False
 
 
@@ -77,6 +74,5 @@ async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableCon
         confidence=next((note.confidence for note in notes if note.confidence is not None), None),
         spans=tuple(span for note in notes for span in note.spans),
         truncated=message.response_metadata.get("finish_reason") == "length",
-        unread=max((note.unread for note in notes), default=0),
         quotes=any(note.quotes for note in notes),
     )

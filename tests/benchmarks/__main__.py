@@ -11,12 +11,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.benchmarks import bench_generator as generator
 from tests.benchmarks import bench_handbook as handbook
 from tests.benchmarks import bench_ingestion as ingestion
 from tests.benchmarks import bench_latency as latency
 from tests.benchmarks import bench_reading as reading
 from tests.benchmarks import bench_retrieval as retrieval
+from tests.benchmarks import bench_rewriting as rewriting
 from tests.benchmarks import bench_runtimes as runtimes
 from tests.benchmarks import bench_startup as startup
 from tests.benchmarks import bench_tune as tune
@@ -50,7 +50,7 @@ BENCHMARKS = {
     "retrieval": Benchmark(retrieval.run, ("scifact", "cranfield")),
     "handbook": Benchmark(handbook.run),
     "reading": Benchmark(reading.run, ("squad",)),
-    "generator": Benchmark(generator.run, ("squad", "conversational/canard")),
+    "rewriting": Benchmark(rewriting.run, ("squad", "conversational/canard")),
     "runtimes": Benchmark(runtimes.run, ("squad",)),
     "tune": Benchmark(tune.run, ("scifact",)),
     "weights": Benchmark(weights.run, ("squad",)),

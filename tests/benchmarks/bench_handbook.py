@@ -116,22 +116,16 @@ def run(plan: Plan) -> Iterator[Group]:
     yield group_of(judged)
     written = call("tests.benchmarks.bench_handbook:ask_all", home=home, model="smollm2").value
     yield group_of([Judged(**each) for each in written], "smollm2")
-    found = call(
-        "tests.benchmarks.bench_handbook:ask_all", home=home, condenser="generator", kind="follow-up"
-    ).value
-    yield _rewritten_group([Judged(**each) for each in found])
 
 
-def ask_all(home: str, condenser: str = "auto", kind: str = "", model: str = "extractive") -> list[dict[str, Any]]:
-    """Ask every case of the handbook, or those of a kind; in a process of its own."""
+def ask_all(home: str, model: str = "extractive") -> list[dict[str, Any]]:
+    """Ask every case of the handbook; in a process of its own."""
     import asyncio
 
     from rag.types import Answer, Ask, Done, Turn
     from ui.app.app import open_app
 
-    settings = settings_for(home)
-    retrieval = settings.retrieval.model_copy(update={"condenser": condenser})
-    app = open_app(settings.model_copy(update={"retrieval": retrieval, "model": model}))
+    app = open_app(settings_for(home).model_copy(update={"model": model}))
     app.health.warm()
 
     async def ask(case: Case) -> Answer:
@@ -146,7 +140,7 @@ def ask_all(home: str, condenser: str = "auto", kind: str = "", model: str = "ex
 
     async def everything() -> list[dict[str, Any]]:
         judged = []
-        for case in (each for each in read_cases() if kind in ("", each.kind)):
+        for case in read_cases():
             answer = await ask(case)
             # The hits of the answer may be fewer: they were cut to the model's budget.
             hits = app.releases.retriever().search(answer.standalone or case.question)[:TOP]
@@ -200,13 +194,6 @@ FIGURES = (
     Figure("unanswerable, and refused", "unanswerable", lambda each: each.refused),
     Figure(f"follow-ups: right source in the first {TOP}", "follow-up", lambda each: each.source_found),
 )
-
-
-def _rewritten_group(judged: Sequence[Judged]) -> Group:
-    found = sum(each.source_found for each in judged)
-    rows = (Row(f"right source in the first {TOP}", f"{found} of {len(judged)}"),)
-    how = 'With `retrieval.condenser = "generator"`; the JSON file has what it wrote.'
-    return Group("Follow-ups rewritten by the small generator", rows, how, [asdict(each) for each in judged])
 
 
 def group_of(judged: Sequence[Judged], model: str = "extractive") -> Group:

@@ -45,10 +45,10 @@ class Judges:
         Raises:
             SettingsError: The model cannot judge.
         """
-        from rag.models.chat_models import EXTRACTIVE, GENERATOR, check_model_name
+        from rag.models.chat_models import EXTRACTIVE, check_model_name
 
         name = check_model_name(name)
-        if name in (EXTRACTIVE, GENERATOR):
+        if name == EXTRACTIVE:
             raise SettingsError(
                 f"The model {name} cannot judge.",
                 fix="Name a language model: openai:NAME, local:PATH-OR-NAME or smollm2.",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rag.errors import EncoderError, RagsmithError, SettingsError
-from rag.settings import SMOLLM2, EncoderSettings, RetrievalSettings, Settings
+from rag.settings import SMOLLM2, DecodingSettings, EncoderSettings, RetrievalSettings, Settings
 from rag.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from rag.indexing.lexical_index import LexicalIndex
     from rag.models.extractive.sentence_ranking import Ranking
     from rag.models.extractive.span_reader import SpanReader
-    from rag.models.generator.generator_decoding import Generator
     from rag.models.local.local_engine import LocalEngine
     from rag.retrieval.reranking import Reranker
 
 Part = TypeVar("Part")
 
-# The maximum tokens of a follow-up that the small generator rewrites.
-REWRITTEN_TOKENS = 96
+CONDENSER = "condenser"
+"""The adapter of ``smollm2`` that rewrites follow-ups."""
+CONDENSED_TOKENS = 64
+"""The maximum tokens of a follow-up that it rewrites."""
 
 
 class Models:
@@ -66,22 +67,6 @@ class Models:
 
         return self._once("reader", adapter, opened)
 
-    def generator(self, adapter: str) -> Generator:
-        """Return a small generator; the first use on a machine converts it.
-
-        Raises:
-            AdapterError: The adapter does not exist, or is not a generator.
-            EncoderError: OpenVINO is missing.
-        """
-
-        def opened() -> Generator:
-            from rag.models.generator.generator_decoding import Generator
-
-            folder, found, precision = self._converted("generator", adapter)
-            return Generator(folder, found, precision=precision)
-
-        return self._once("generator", adapter, opened)
-
     def reranker(self, settings: RetrievalSettings) -> Reranker:
         """Return a reranker; the first use on a machine converts it.
 
@@ -102,20 +87,27 @@ class Models:
         return self._once(f"reranker {depth}", adapter, opened)
 
     def answering(self, settings: Settings) -> Settings:
-        """Return the settings with the model that really answers; see ``replacement``."""
+        """Return the settings with what really answers and rewrites follow-ups; see ``replacement``."""
         from rag.models.chat_models import EXTRACTIVE
 
-        return settings.model_copy(update={"model": EXTRACTIVE}) if self.replacement(settings) else settings
+        if not self.replacement(settings):
+            return settings
+        model = EXTRACTIVE if settings.model == SMOLLM2 else settings.model
+        retrieval = settings.retrieval.model_copy(update={"condenser": "words"})
+        return settings.model_copy(update={"model": model, "retrieval": retrieval})
 
     def replacement(self, settings: Settings) -> str:
-        """Return why the extractive reader replaces the model, with the remedy; empty if it does not.
+        """Return what replaces ``smollm2``, whose package may be missing, why, and the remedy; empty if nothing.
 
-        It replaces only ``smollm2``, whose package may be missing.
+        The extractive reader replaces it as the model that answers, and added words as the one that rewrites
+        follow-ups.
         """
-        problem = self._base_problem if settings.model == SMOLLM2 else None
+        problem = self._base_problem if settings.uses_smollm2 else None
         if problem is None:
             return ""
-        return f"{problem.message.removesuffix('.')}, so the extractive reader answers. {problem.fix}"
+        answers = settings.model == SMOLLM2
+        instead = "the extractive reader answers" if answers else "words of the conversation complete follow-ups"
+        return f"{problem.message.removesuffix('.')}, so {instead}. {problem.fix}"
 
     @cached_property
     def _base_problem(self) -> RagsmithError | None:
@@ -128,11 +120,7 @@ class Models:
         """Whether the model must be prepared, which takes about a minute, before it is loaded."""
         from rag.models.local.shipped_base import is_prepared
 
-        return (
-            settings.model == SMOLLM2
-            and not self.replacement(settings)
-            and not is_prepared(self._workspace.models)
-        )
+        return settings.uses_smollm2 and not self.replacement(settings) and not is_prepared(self._workspace.models)
 
     def prepare(self, settings: Settings) -> None:
         """Prepare a model that ``is_unprepared``; unlike during ``engine``, others may use the models meanwhile.
@@ -174,19 +162,32 @@ class Models:
         Raises:
             RagsmithError: The model is missing, or cannot be used.
         """
-        from rag.models.chat_models import (
-            GENERATOR,
-            open_generator_model,
-            open_local_model,
-            open_remote_model,
-            runs_here,
-        )
+        from rag.models.chat_models import open_local_model, open_remote_model, runs_here
 
         if runs_here(settings.model):
             return open_local_model(settings, self.engine(settings))
-        if settings.model == GENERATOR:
-            return open_generator_model(settings, self.generator(settings.generator.adapter))
         return open_remote_model(settings)
+
+    def helper(self, settings: Settings, adapter: str, max_tokens: int) -> BaseChatModel:
+        """Return ``smollm2`` for a small job beside answering: with an adapter of its own, and greedy.
+
+        Args:
+            settings: The settings of the process.
+            adapter: A shipped adapter, or one of the same name in the workspace.
+            max_tokens: Maximum tokens of a reply.
+
+        Raises:
+            ModelUnavailable: The package or the adapter is missing or damaged.
+            EncoderError: The preparation of the model failed.
+            SettingsError: Another model is loaded already.
+        """
+        # The adapters of the settings may belong to another model.
+        local = settings.local.model_copy(update={"adapter": adapter, "adapters": ()})
+        decoding = DecodingSettings(max_tokens=max_tokens)
+        own = settings.model_copy(update={"model": SMOLLM2, "local": local, "decoding": decoding})
+        if self.is_unprepared(own):
+            self.prepare(own)
+        return self.language_model(own)
 
     def chat_model(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel:
         """Return the model that writes answers about a corpus.
@@ -214,26 +215,33 @@ class Models:
 
     def condenser(self, settings: Settings, lexical: Callable[[], LexicalIndex]) -> BaseChatModel | None:
         """Return the model that rewrites follow-ups; None if words are carried over instead."""
-        from rag.models.chat_models import EXTRACTIVE
         from rag.models.decoding_support import without_form
 
-        wanted = settings.retrieval.condenser
-        # A small model rewrites worse than the words of the conversation search.
-        if wanted == "words" or (wanted == "auto" and settings.model in (EXTRACTIVE, SMOLLM2)):
+        if settings.active_condenser == "words":
             return None
-        if wanted == "generator":
-            return self._rewriter(settings)
+        if settings.active_condenser == SMOLLM2:
+            return self.helper(settings, CONDENSER, CONDENSED_TOKENS)
         return self.chat_model(without_form(settings), lexical)
+
+    def condenser_adapter(self, settings: Settings) -> str:
+        """Return the identity of the adapter of ``smollm2`` that rewrites follow-ups; empty if none does.
+
+        Raises:
+            ModelUnavailable: The adapter is missing.
+        """
+        from rag.models.local.local_adapters import find_lora
+
+        if settings.active_condenser != SMOLLM2:
+            return ""
+        return find_lora(CONDENSER, self._workspace.adapters).identity
 
     def adapter(self, settings: Settings) -> str:
         """Return the identity of the adapter that answers; empty without one."""
-        from rag.models.chat_models import EXTRACTIVE, GENERATOR, runs_here
+        from rag.models.chat_models import EXTRACTIVE, runs_here
 
         if settings.model == EXTRACTIVE:
             reader = self.reader(settings.reader.adapter)
             return reader.adapter.identity if reader else ""
-        if settings.model == GENERATOR:
-            return self.generator(settings.generator.adapter).adapter.identity
         return settings.active_adapter if runs_here(settings.model) else ""
 
     def close(self) -> None:
@@ -242,12 +250,6 @@ class Models:
             if kind == "engine":
                 opened.close()
         self._opened.clear()
-
-    def _rewriter(self, settings: Settings) -> BaseChatModel:
-        from rag.models.generator.generator_chat import GeneratorChatModel
-
-        generator = self.generator(settings.generator.adapter)
-        return GeneratorChatModel(generator=generator, temperature=0.0, max_tokens=REWRITTEN_TOKENS)
 
     def ranking(self, settings: Settings, lexical: LexicalIndex) -> Ranking:
         """Return what finds the sentences of a corpus that answer a question."""

@@ -1,4 +1,4 @@
-"""Candidate cases for a dataset: questions that the small generator writes about passages of a corpus."""
+"""Candidate cases for a dataset: questions that ``smollm2`` writes about passages of a corpus."""
 
 from __future__ import annotations
 
@@ -9,24 +9,38 @@ from typing import TYPE_CHECKING
 from rag.errors import prompt_errors
 
 if TYPE_CHECKING:
+    from langchain_core.language_models import BaseChatModel
+
     from prompts import PromptTemplate
-    from rag.models.generator.generator_decoding import Generator
+    from rag.settings import Settings
+    from ui.app.models import Models
     from ui.app.stores import Stores
 
 BATCH = 5
-"""Candidates that are saved together; Ctrl-C loses no more than these."""
+"""Candidates that are written and saved together; Ctrl-C loses no more than these."""
+QUESTIONER = "questioner"
+"""The adapter of ``smollm2`` that writes questions."""
 MAX_TOKENS = 64
 """A question has about twenty tokens."""
 
 
+def question_model(models: Models, settings: Settings) -> BaseChatModel:
+    """Return the model that writes questions.
+
+    Raises:
+        RagsmithError: ``smollm2`` or its adapter is missing, or another model is loaded in this process.
+    """
+    return models.helper(settings, QUESTIONER, MAX_TOKENS)
+
+
 def propose_cases(
-    stores: Stores, generator: Generator, dataset: str, corpus: str, count: int, seed: int = 0
+    stores: Stores, model: BaseChatModel, dataset: str, corpus: str, count: int, seed: int = 0
 ) -> int:
     """Write questions until ``count`` of them are new, or all passages are used.
 
     Args:
         stores: The stores with passages, prompts and candidates.
-        generator: The model that writes the questions.
+        model: The model that writes the questions.
         dataset: The dataset that they are proposed for.
         corpus: The corpus whose passages the questions are about.
         count: The number of new questions wanted.
@@ -41,22 +55,22 @@ def propose_cases(
     from rag.evaluation.candidates import draw_passages, propose
 
     passages = draw_passages(stores.engine, stores.index(corpus).id, seed)
-    proposed = propose(passages, question_writer(stores.prompt("write-question"), generator))
+    batch = min(count, BATCH)
+    proposed = propose(passages, question_writer(stores.prompt("write-question"), model), batch)
     new = 0
-    while new < count and (part := list(islice(proposed, min(count - new, BATCH)))):
+    while new < count and (part := list(islice(proposed, min(count - new, batch)))):
         new += stores.candidates.put(dataset, part)
     return new
 
 
-def question_writer(prompt: PromptTemplate, generator: Generator) -> Callable[[str], str]:
-    """Return a function that writes a question answered by a given sentence."""
-    from rag.models.generator.generator_chat import GeneratorChatModel
+def question_writer(prompt: PromptTemplate, model: BaseChatModel) -> Callable[[list[str]], list[str]]:
+    """Return a function that writes for every given sentence a question that it answers."""
 
-    model = GeneratorChatModel(generator=generator, max_tokens=MAX_TOKENS)
-
-    def write(sentence: str) -> str:
+    def write(sentences: list[str]) -> list[str]:
         with prompt_errors("Compare it with the shipped prompt write-question@1."):
-            messages = prompt.render({"text": sentence})
-        return str(model.invoke([(message.role, message.content) for message in messages]).text)
+            filled = [prompt.render({"text": sentence}) for sentence in sentences]
+        conversations = [[(message.role, message.content) for message in messages] for messages in filled]
+        replies = model.batch(list(conversations), {"max_concurrency": BATCH})
+        return [str(reply.text) for reply in replies]
 
     return write

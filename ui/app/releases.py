@@ -220,14 +220,13 @@ class Releases:
 
     def _release(self, corpus: str, ingredients: _Ingredients) -> Release:
         settings, models = ingredients.settings, self._models
-        rewrites = settings.retrieval.condenser == "generator"
         return replace(
             Release.of(settings, ingredients.prompts.answer),
             corpus=corpus,
             fingerprint=ingredients.fingerprint,
             adapter=models.adapter(settings),
             reranker=models.reranker(settings.retrieval).identity,
-            condenser=models.generator(settings.generator.adapter).adapter.identity if rewrites else "",
+            condenser=models.condenser_adapter(settings),
         )
 
     def close(self) -> None:

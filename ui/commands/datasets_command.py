@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.settings import SMOLLM2
 from rag.tracing.figures import counted
-from ui.app.proposing import propose_cases
+from ui.app.proposing import propose_cases, question_model
 from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import print_table
 from ui.commands._signed import Signature, signed
@@ -298,8 +299,12 @@ def candidates_command(
     with command_app(context) as app:
         if count is not None:
             about = prepare_corpus(app.settings, app.stores, app.releases, corpus)
-            generator = app.models.generator(app.settings.generator.adapter)
-            new = propose_cases(app.stores, generator, name, about, count, seed)
+            from rag.models.local.shipped_base import PREPARING
+
+            if app.models.is_unprepared(app.settings.model_copy(update={"model": SMOLLM2})):
+                note(PREPARING)
+            model = question_model(app.models, app.settings)
+            new = propose_cases(app.stores, model, name, about, count, seed)
             note(f"{counted(new, 'new candidate')} for {name}.")
         waiting = app.stores.candidates.waiting(unpaired(name))
     if as_json:

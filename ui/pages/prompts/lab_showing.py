@@ -255,7 +255,7 @@ class Showing:
             (f"{DEFAULT[0]} ({settings.prompt})", ""),
             *((reference, reference) for reference in prompt_choices(stores.prompts)),
         ]
-        known = dict.fromkeys(("extractive", "smollm2", "generator", settings.model))
+        known = dict.fromkeys(("extractive", "smollm2", settings.model))
         models = [(f"{DEFAULT[0]} ({settings.model})", ""), *((model, model) for model in known)]
         modes = [
             (f"{DEFAULT[0]} ({settings.retrieval.mode})", ""),
