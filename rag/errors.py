@@ -17,6 +17,7 @@ RagsmithError
 ├── ModelError             a chat model fails to answer
 │   ├── ModelUnavailable   no connection, or refused
 │   ├── ModelTimeout       too slow
+│   ├── NoAnswer           the reply was filtered, refused, a tool call, or empty
 │   └── ModelProtocolError the response cannot be understood
 ├── EvaluationError        an evaluation or its data cannot be used
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
@@ -113,6 +114,10 @@ class ModelUnavailable(ModelError):
 
 class ModelTimeout(ModelError):
     """The model is too slow."""
+
+
+class NoAnswer(ModelError):
+    """The model replied without an answer: filtered, refused, a tool call, only thoughts, or nothing."""
 
 
 class ModelProtocolError(ModelError):

@@ -236,6 +236,7 @@ class Answer:
         unread: Number of retrieved passages that did not fit the model's window.
         unsupported: Settings that the model does not support.
         replaced: The written sentences that failed the check of claims, in order.
+        filtered: Whether a content filter ended the answer.
     """
 
     text: str
@@ -258,6 +259,7 @@ class Answer:
     unsupported: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     replaced: tuple[Replaced, ...] = ()
+    filtered: bool = False
 
     @property
     def unsupported_claims(self) -> tuple[Claim, ...]:
@@ -282,6 +284,7 @@ class Answer:
         left = "1 passage" if self.unread == 1 else f"{self.unread} passages"
         notes = {
             "cut at the token limit": self.cut,
+            "ended early by a content filter": self.filtered,
             f"{left} found did not fit the model's window": bool(self.unread),
             f"the model does not honour {', '.join(self.unsupported)}": bool(self.unsupported),
         }

@@ -236,17 +236,6 @@ async def test_half_an_answer_is_not_taken_for_a_whole_one(app: App, script: Scr
     assert str(error) in trace.error
 
 
-async def test_tokens_used_up_by_thinking_are_told() -> None:
-    error, _ = await failure(events_of(chunk({"content": ""}), chunk({}, finish_reason="length"), b"[DONE]"))
-    assert isinstance(error, ModelProtocolError)
-    assert "decoding.max_tokens" in error.fix
-
-
-async def test_an_empty_answer_is_a_refusal(app: App) -> None:
-    answer, _ = await answered_by(app, says())
-    assert answer.status == "abstained"
-
-
 async def test_a_giant_line_is_not_taken_for_an_answer() -> None:
     error, _ = await failure(says("x" * (LONGEST_REPLY + 1)))
     assert isinstance(error, ModelProtocolError)

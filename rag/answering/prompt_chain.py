@@ -39,6 +39,13 @@ def build_prompt_chain(
     async def answer(ask: Ask, config: RunnableConfig) -> Answer:
         filled = await prompt.ainvoke(ask, config)
         reply = await generate.ainvoke(filled.model_input, config)
-        return replace(frame, text=reply.text.strip(), usage=reply.usage, cut=reply.truncated, unread=reply.unread)
+        return replace(
+            frame,
+            text=reply.text.strip(),
+            usage=reply.usage,
+            cut=reply.truncated,
+            filtered=reply.filtered,
+            unread=reply.unread,
+        )
 
     return named(ROOT, answer)

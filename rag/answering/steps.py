@@ -16,11 +16,12 @@ from rag.answering.grounding import ground, moved, with_citations
 from rag.answering.missed_answer import SURE, misses_answer, quotation_of
 from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
-from rag.errors import ModelProtocolError, prompt_errors
+from rag.errors import ModelProtocolError, NoAnswer, prompt_errors
 from rag.models.extractive.evidence import Evidence, EvidencePassage
 from rag.models.extractive.evidence_lines import MARK, EvidenceLine, evidence_lines
 from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
+from rag.models.reply_endings import check_whole
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
 from rag.types import Answer, Ask, Hit, Passage, Replaced, Usage
@@ -159,8 +160,12 @@ class Steps:
             for turn in ask.history[-HISTORY:]
         )
         messages = _messages(self.condense_prompt, {"history": history, "question": beside(ask.question)})
-        reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
-        return Condensed(reply.text.strip()[:limit] or ask.question)
+        try:
+            reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
+        except NoAnswer:
+            # The question may be answered all the same.
+            return Condensed(ask.question)
+        return Condensed(reply.text.strip()[:limit])
 
     async def retrieve(self, condensed: Condensed, config: RunnableConfig) -> Retrieval:
         """Search for passages."""
@@ -276,6 +281,9 @@ class Steps:
         """Check citations and claims.
 
         A written sentence with a fault becomes a quotation, and an answer without support a refusal.
+
+        Raises:
+            NoAnswer: The reply ended early, and nothing in it is supported.
         """
         reply = draft.reply
         answer = Answer(
@@ -309,6 +317,7 @@ class Steps:
                 if text != checked.text:
                     checked = await asyncio.to_thread(ground, text, draft.hits, self.encoder, least)
         if checked.best < least:
+            check_whole(reply.ending)
             return replace(answer, support=checked.support, replaced=replaced)
         estimates = [value for value in (checked.support, reply.confidence) if value is not None]
         where = self.release.answer.citations
@@ -329,6 +338,7 @@ class Steps:
             # The offsets refer to the reply, and become invalid when a marker is removed.
             spans=reply.spans if text == reply.text else (),
             cut=reply.truncated,
+            filtered=reply.filtered,
             replaced=replaced,
         )
 

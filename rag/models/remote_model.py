@@ -21,6 +21,7 @@ from pydantic import model_validator
 
 from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable, first_line
 from rag.models.bounded_stream import bound
+from rag.models.reply_endings import REFUSAL, THOUGHTS
 from rag.redaction import MASK, redact, without_password
 from rag.tracing.cost import token_count
 
@@ -70,6 +71,7 @@ class RemoteModel(ChatOpenAI):
     ) -> AsyncIterator[ChatGenerationChunk]:
         length = pieces = 0
         ending = ""
+        apart = _Apart()
         begun = time.monotonic()
         total = self.total_timeout_s
         try:
@@ -100,8 +102,10 @@ class RemoteModel(ChatOpenAI):
                     if left is not None and left <= 0:
                         # Pieces in rapid succession never let the time-out fire.
                         raise self._too_long(length, pieces)
+                    apart.take(chunk.message)
                     # Empty pieces would only be stored by all callbacks.
                     if chunk.text or chunk.generation_info or getattr(chunk.message, "usage_metadata", None):
+                        apart.give(chunk.message)
                         yield chunk
             self._check_end(length, ending)
         except ModelError:
@@ -114,7 +118,11 @@ class RemoteModel(ChatOpenAI):
     ) -> ChatGenerationChunk | None:
         # The client would read invalid counts as 1, or fail.
         counted = chunk | {"usage": _counts(chunk.get("usage"))}
-        return super()._convert_chunk_to_generation_chunk(counted, default_chunk_class, base_generation_info)
+        piece = super()._convert_chunk_to_generation_chunk(counted, default_chunk_class, base_generation_info)
+        choices = chunk.get("choices")
+        if piece is not None and choices:
+            piece.message.additional_kwargs |= _sent_apart(choices[0].get("delta") or {})
+        return piece
 
     def _too_long(self, length: int, pieces: int) -> ModelTimeout:
         """Return the error of an answer that exceeded its time, by the characters and pieces so far."""
@@ -134,11 +142,6 @@ class RemoteModel(ChatOpenAI):
             raise ModelProtocolError(_BROKEN_OFF, fix=_LOOK)
         if not length and not ending:
             raise self._translated(ValueError("the stream is empty"), begun=False)
-        if not length and ending == "length":
-            raise ModelProtocolError(
-                "The model used up its tokens before it wrote an answer.",
-                fix="Raise decoding.max_tokens, or choose a model that thinks less.",
-            )
 
     def _translated(self, error: Exception, *, begun: bool) -> ModelError:
         names = {
@@ -181,6 +184,30 @@ class RemoteModel(ChatOpenAI):
         if key is not None and not callable(key) and len(key.get_secret_value()) >= 4:
             reason = reason.replace(key.get_secret_value(), MASK)
         return redact(reason)[:_LONGEST_REASON].rstrip(".: ")
+
+
+class _Apart:
+    """Collects what comes apart from the answer, since joining it piece by piece would take quadratic time."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[str]] = {}
+
+    def take(self, message: BaseMessage) -> None:
+        """Take the thoughts and the refusal out of a piece."""
+        for name in (THOUGHTS, REFUSAL):
+            if text := message.additional_kwargs.pop(name, None):
+                self._pieces.setdefault(name, []).append(text)
+
+    def give(self, message: BaseMessage) -> None:
+        """Put everything so far into a piece."""
+        message.additional_kwargs |= {name: "".join(texts) for name, texts in self._pieces.items()}
+        self._pieces.clear()
+
+
+def _sent_apart(delta: Mapping[str, Any]) -> dict[str, str]:
+    """Return thoughts and refusal of a piece by the names of ``rag.models.reply_endings``."""
+    sent = {THOUGHTS: delta.get("reasoning_content") or delta.get("reasoning"), REFUSAL: delta.get("refusal")}
+    return {name: text for name, text in sent.items() if isinstance(text, str) and text}
 
 
 def _shorter(limit: float | None, left: float | None) -> float | None:

@@ -248,7 +248,8 @@ def _output(run: Run) -> object:
     message = (first.get("message") or {}).get("kwargs")
     if not message:
         return first.get("text")
-    shown = ("content", "tool_calls", "usage_metadata", "response_metadata")
+    # Thoughts and refusals that a server sends apart are in the second one.
+    shown = ("content", "additional_kwargs", "tool_calls", "usage_metadata", "response_metadata")
     return {"role": "ai"} | {name: message[name] for name in shown if message.get(name)}
 
 
