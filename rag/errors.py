@@ -34,6 +34,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rag.types import Usage
+
 
 class RagsmithError(Exception):
     """The base class of all errors that a user can fix.
@@ -117,7 +119,15 @@ class ModelTimeout(ModelError):
 
 
 class NoAnswer(ModelError):
-    """The model replied without an answer: filtered, refused, a tool call, only thoughts, or nothing."""
+    """The model replied without an answer: filtered, refused, a tool call, only thoughts, or nothing.
+
+    Attributes:
+        usage: The tokens of the reply.
+    """
+
+    def __init__(self, message: str, *, fix: str = "", usage: Usage = Usage()) -> None:
+        super().__init__(message, fix=fix)
+        self.usage = usage
 
 
 class ModelProtocolError(ModelError):

@@ -211,10 +211,23 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token usage of a model; None if the model did not report it."""
+    """Token usage of a model; None if the model did not report it.
+
+    Attributes:
+        cached_tokens: Those of the input tokens that the server had read before, which cost less.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add the usage of another call; unknown if either is unknown."""
+        return Usage(
+            _added(self.input_tokens, other.input_tokens),
+            _added(self.output_tokens, other.output_tokens),
+            self.cached_tokens + other.cached_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +355,10 @@ class Done:
 
 
 Event = Started | StepStarted | StepFinished | Retrieved | Token | Cited | Done
+
+
+def _added(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 def whole(text: str) -> str:

@@ -123,7 +123,8 @@ async def test_the_same_question_in_one_run_is_asked_once_where_answers_are_kept
     cells = list(made.store.cells(run.id, 0))
     assert len(crew.asked) == asked
     assert sum(not cell.cached for cell in cells) == asked
-    assert sum(cell.cost_usd or 0 for cell in cells) == 0.25 * asked
+    # What it costs to ask does not depend on who has asked before.
+    assert [cell.cost_usd for cell in cells] == [0.25] * 6
 
 
 async def test_failures_of_one_way_do_not_end_a_run_whose_other_way_answers(made: Made) -> None:
@@ -147,6 +148,40 @@ async def test_a_run_is_given_up_after_so_many_failures_in_a_row(made: Made) -> 
     assert len(never.asked) == GIVE_UP_AFTER
     ended = made.store.get(run.id)
     assert (ended.status, ended.error) == ("failed", "No.")
+
+
+async def test_a_run_without_any_answer_has_failed_however_few_cases_it_has(made: Made) -> None:
+    never = Crew(lambda _: Answer("", "failed", error="No key."))
+    run = made.begin(variants=2)
+    assert await made.evaluation(run, many(3), never, never).work(asyncio.Event()) == "failed"
+    assert made.store.get(run.id).error == "No key."
+
+
+async def test_a_finished_run_is_resumed_for_the_answers_that_failed(made: Made) -> None:
+    def odd(ask: Ask) -> Answer:
+        return (
+            Answer("", "failed", error="Busy.")
+            if ask.question in ("What is 1?", "What is 3?")
+            else Answer("Yes.", "answered")
+        )
+
+    run, again = made.begin(), Crew()
+    assert await made.evaluation(run, many(5), Crew(odd)).work(asyncio.Event()) == "finished"
+    assert made.store.is_resumable(run)
+    resumed = made.store.resume(run)
+    assert await made.evaluation(resumed, many(5), again).work(asyncio.Event()) == "finished"
+    assert again.asked == ["What is 1?", "What is 3?"]
+    assert made.store.count(run.id) == 5
+    assert not made.store.is_resumable(run)
+    with pytest.raises(EvaluationError, match="none of its answers failed"):
+        made.store.resume(run)
+
+
+async def test_an_answer_that_a_filter_ended_is_asked_again_by_later_runs(made: Made) -> None:
+    filtered = Crew(lambda _: Answer("The gauge", "answered", filtered=True))
+    for _ in range(2):
+        await made.evaluation(made.begin(), many(1), filtered).work(asyncio.Event())
+    assert len(filtered.asked) == 2
 
 
 async def test_cases_that_failed_before_do_not_end_a_run_that_is_taken_up(made: Made) -> None:

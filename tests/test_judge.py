@@ -110,7 +110,7 @@ async def test_a_judgement_has_points_and_its_reason(points: int) -> None:
 
 
 UNUSABLE = [
-    *("", " ", "5", "Score: 5", "The answer is perfect.", "[]", "null", "{", '{"score": 5}', '{"reason": "good"}'),
+    *("5", "Score: 5", "The answer is perfect.", "[]", "null", "{", '{"score": 5}', '{"reason": "good"}'),
     *('{"reason": null, "score": 5}', '{"reason": "", "score": NaN}', '{"reason": "", "score": 5, "score": 1}'),
     *(gives(score) for score in (0, 6, -1, 4.5, 1e9, "5", None, True, [5], "")),
     gives(5) + gives(5),
@@ -128,13 +128,15 @@ async def test_no_other_reply_is_a_judgement_and_it_is_asked_for_once_more(reply
 
 @given(st.text())
 @example(gives(6))
+@example("")
 def test_no_text_of_chance_is_a_pass(reply: str) -> None:
     assert asyncio.run(judged(replies(reply, reply))).scores == FAILED
 
 
 async def test_a_reply_that_was_mended_counts() -> None:
     model = replies("Five points!", gives(5, "All there."))
-    assert await judged(model) == Judgement({"judge": Score(5), "judge_errors": Score(0)}, "All there.")
+    given = await judged(model)
+    assert (given.scores, given.reason) == ({"judge": Score(5), "judge_errors": Score(0)}, "All there.")
     asked, again = texts_sent(model, 0), texts_sent(model, 1)
     assert again[:-2] == asked
     assert again[-2] == ("ai", "Five points!")
@@ -184,6 +186,29 @@ async def test_a_reason_is_one_printable_line() -> None:
         reason = (await judged(replies(gives(3, written)))).reason
         assert len(reason) <= LONGEST_REASON
         assert reason.isprintable(), written
+
+
+@pytest.mark.parametrize("thoughts", ['<think>hm {"score": 1}</think>\n', '{"score": 1}? No.\n</think>\n\n'])
+async def test_a_judge_may_think_first(thoughts: str) -> None:
+    assert (await judged(replies(thoughts + gives(4)))).scores["judge"] == Score(4)
+
+
+@pytest.mark.parametrize("reply", ["", " \n", "<think>It says 1871, and the right answer"])
+async def test_a_judge_that_writes_no_judgement_is_an_error_that_costs(reply: str) -> None:
+    model = replies(reply)
+    given = await judged(model, price=lambda usage, _: (usage.input_tokens or 0) / 1000)
+    assert given.scores == FAILED
+    assert given.spent == {"judge_tokens": Score(102), "judge_cost": Score(0.1)}
+    assert len(model.sent) == 1
+
+
+async def test_tokens_and_cost_of_a_judge_are_counted_once_with_every_request() -> None:
+    model = replies("Five points!", gives(5))
+    judge = judge_by(model, price=lambda usage, _: (usage.output_tokens or 0) * 2.0)
+    assert (await judge.judge(CASE, answer())).spent == {"judge_tokens": Score(204), "judge_cost": Score(8.0)}
+    assert (await judge.judge(CASE, answer())).spent == {}
+    # A price that nobody knows is not 0.
+    assert (await judged(replies(gives(5)))).spent == {"judge_tokens": Score(102)}
 
 
 # What no model is asked
@@ -391,7 +416,9 @@ async def test_a_server_is_sent_the_schema_and_judges() -> None:
         settings = with_prompt(settings_for(server.base_url), PROMPT.settings)
         judge = ModelJudge(open_remote_model(settings), PROMPT, settings.model, repair=REPAIR)
         given = await judge.judge(CASE, answer())
-    assert given == Judgement({"judge": Score(4), "judge_errors": Score(0)}, "A detail is missing.")
+    assert given == Judgement(
+        {"judge": Score(4), "judge_errors": Score(0)}, "A detail is missing.", {"judge_tokens": Score(43)}
+    )
     body = server.only.body
     assert body["response_format"]["type"] == "json_schema"
     assert body["response_format"]["json_schema"]["schema"] == PROMPT.settings.json_schema
@@ -485,7 +512,7 @@ def test_no_answer_can_change_the_structure_of_a_comparison(one: str, other: str
 @example([])
 @example(["error", "error"])
 def test_a_tally_counts_every_pair_once_and_a_tie_as_half_a_win(betters: list[Any]) -> None:
-    told = tally(PairVerdict(better, ()) for better in betters)
+    told = tally([PairVerdict(better, ()) for better in betters])
     counts = [betters.count(each) for each in ("first", "second", "tie", "error")]
     assert [told.wins, told.losses, told.ties, told.errors] == counts
     decided = sum(counts[:3])

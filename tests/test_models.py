@@ -30,7 +30,8 @@ from tiny import FOLLOW_UP, QUESTION, SENTENCE, answered, assistant_for, only_ll
 from rag.errors import ModelUnavailable, SettingsError
 from rag.models.chat_models import check_model_name, open_remote_model
 from rag.settings import DecodingSettings, Settings
-from rag.types import Ask
+from rag.tracing.cost import read_usage
+from rag.types import Ask, Usage
 from ui.app.app import App
 from ui.openai_shapes import Reply as ApiReply
 from ui.pages.chat.answer_html import footer_html
@@ -190,6 +191,24 @@ async def test_openai_itself_is_given_the_limit_under_its_newer_name() -> None:
     payload = model._get_request_payload(MESSAGES)
     assert payload["max_completion_tokens"] == 512
     assert "max_tokens" not in payload | payload.get("extra_body", {})
+
+
+@pytest.mark.parametrize(
+    ("details", "cached"),
+    [({"cached_tokens": 30}, 30), ({"cached_tokens": 99}, 40), ({"cached_tokens": -1}, 0), ({}, 0), ("many", 0)],
+)
+async def test_input_that_was_read_before_is_counted(details: Any, cached: int) -> None:
+    def script(reply: Reply, _: Received) -> None:
+        reply.head()
+        reply.piece("Blue.")
+        reply.event(chunk({}, finish_reason="stop"))
+        usage = {"prompt_tokens": 40, "completion_tokens": 3, "prompt_tokens_details": details}
+        reply.event({**chunk({}), "choices": [], "usage": usage})
+        reply.end()
+
+    with scripted_openai(script) as server:
+        _, usage = await reply_of(settings_for(server.base_url))
+    assert read_usage(usage) == Usage(40, 3, cached)
 
 
 async def test_any_text_arrives_as_it_is() -> None:

@@ -265,7 +265,7 @@ class Steps:
                     f"The model's answers do not match the JSON schema: {second.reason}.",
                     fix="Describe the JSON in the prompt, or choose another model.",
                 ) from second
-            return replace(repaired, usage=_sum(reply.usage, repaired.usage))
+            return replace(repaired, usage=reply.usage + repaired.usage)
         return reply
 
     async def _parsed(self, text: str) -> object:
@@ -394,15 +394,6 @@ def place_of(passage: Passage) -> str:
     if passage.page is not None:
         parts.append(f"page {passage.page}")
     return " › ".join(parts)
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    """Add the usage of two calls; unknown if either is unknown."""
-
-    def added(first: int | None, second: int | None) -> int | None:
-        return None if first is None or second is None else first + second
-
-    return Usage(added(one.input_tokens, other.input_tokens), added(one.output_tokens, other.output_tokens))
 
 
 def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:

@@ -139,7 +139,11 @@ class _Pass:
                 await jobs.put(None)
         if self._gave_up:
             return "failed", self._error
-        return ("stopped", "") if self._stop.is_set() else ("finished", "")
+        if self._stop.is_set():
+            return "stopped", ""
+        answered = await asyncio.to_thread(self._evaluation.store.count, self._evaluation.run.id)
+        # A run without any answer measures nothing, however small it is.
+        return ("finished", "") if answered or not self._error else ("failed", self._error)
 
     @property
     def _gave_up(self) -> bool:
@@ -179,9 +183,10 @@ class _Pass:
             known = await asyncio.to_thread(cache.get, key) if cache else None
             answer = await variant.start(ask).answer() if known is None else known
             cell = await self._cell(job, answer, cached=known is not None)
-            # Stored before it is cached: a crash in between would make a resumed run record it as free of cost.
+            # Stored before it is cached: a crash in between would make a resumed run record it as not paid for.
             await asyncio.to_thread(store.keep, run.id, [cell])
-            if cache and known is None and answer.status in ("answered", "abstained"):
+            # What a filter ended may be whole the next time.
+            if cache and known is None and answer.status in ("answered", "abstained") and not answer.filtered:
                 await asyncio.to_thread(cache.put, key, answer)
         return cell
 
@@ -199,14 +204,14 @@ class _Pass:
             status=answer.status,
             answer=answer.text,
             error=answer.error,
-            scores=scores | judged.scores,
+            scores=scores | judged.scores | judged.spent,
             rationale=judged.reason,
             passages=tuple(passages),
             trace_id=answer.trace_id,
             latency_s=answer.latency_s,
             input_tokens=answer.usage.input_tokens,
             output_tokens=answer.usage.output_tokens,
-            cost_usd=0.0 if cached else answer.cost_usd,
+            cost_usd=answer.cost_usd,
             cached=cached,
         )
 

@@ -214,12 +214,17 @@ def _shorter(limit: float | None, left: float | None) -> float | None:
     return min((seconds for seconds in (limit, left) if seconds is not None), default=None)
 
 
-def _counts(usage: object) -> dict[str, int] | None:
+def _counts(usage: object) -> dict[str, Any] | None:
     """Return the token counts that the server reported; None unless both are plausible."""
     if not isinstance(usage, Mapping):
         return None
     read, written = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
-    return None if read is None or written is None else {"prompt_tokens": read, "completion_tokens": written}
+    if read is None or written is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = token_count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+    counts: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written}
+    return counts | ({"prompt_tokens_details": {"cached_tokens": min(cached, read)}} if cached else {})
 
 
 def _root(error: BaseException) -> BaseException:

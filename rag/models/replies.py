@@ -94,10 +94,11 @@ async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableCon
     ending = next(filter(None, endings), "")
     text = whole(message.text)
     spoken = Spoken(text, thinking=False) if quotes else without_thoughts(text)
-    check_reply(spoken, ending, message.additional_kwargs)
+    usage = read_usage(message.usage_metadata or {})
+    check_reply(spoken, ending, message.additional_kwargs, usage)
     return Reply(
         text=spoken.text,
-        usage=read_usage(message.usage_metadata or {}),
+        usage=usage,
         confidence=next((note.confidence for note in notes if note.confidence is not None), None),
         spans=tuple(span for note in notes for span in note.spans),
         ending=ending,

@@ -293,6 +293,8 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
     usage = read_usage(reported)
     if "total_cost" in reported:
         attributes["cached"] = True
+    if usage.cached_tokens:
+        attributes["cached_input_tokens"] = usage.cached_tokens
     if _status(run) == "ok":
         return usage, attributes
     # A stopped model reports nothing, or the usage at its first token. With most models, a streamed piece is one
@@ -300,7 +302,7 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
     streamed = len(_tokens(run))
     if streamed > (usage.output_tokens or 0):
         attributes["usage_estimated"] = True
-        usage = Usage(usage.input_tokens, streamed)
+        usage = replace(usage, output_tokens=streamed)
     return usage, attributes
 
 
