@@ -145,6 +145,8 @@ class Ask:
         corpus: Name of the corpus; empty for the one in the settings.
         conversation_id: The conversation or run that the trace belongs to, if any.
         hits: Passages to answer from instead of searching; None searches.
+        paced: Whether the caller itself waits when a limit of the model server is reached; the answer then fails
+            at once, as ``limited``.
     """
 
     question: str
@@ -152,6 +154,7 @@ class Ask:
     corpus: str = ""
     conversation_id: str | None = None
     hits: tuple[Hit, ...] | None = None
+    paced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,8 @@ class Answer:
         unsupported: Settings that the model does not support.
         replaced: The written sentences that failed the check of claims, in order.
         filtered: Whether a content filter ended the answer.
+        limited: Whether it failed because a limit of the model server is reached.
+        limited_s: Seconds after which to ask again then; None if the server does not say.
     """
 
     text: str
@@ -273,6 +278,8 @@ class Answer:
     claims: tuple[Claim, ...] = ()
     replaced: tuple[Replaced, ...] = ()
     filtered: bool = False
+    limited: bool = False
+    limited_s: float | None = None
 
     @property
     def unsupported_claims(self) -> tuple[Claim, ...]:

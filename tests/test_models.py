@@ -18,6 +18,7 @@ from scripted_openai import (
     Script,
     answered_by,
     chunk,
+    refuses,
     reply_of,
     says,
     scripted_openai,
@@ -160,6 +161,66 @@ async def test_an_answer_in_json_that_was_cut_off_is_still_told() -> None:
         settings = settings_for(server.base_url).model_copy(update={"decoding": DecodingSettings(**WRITING)})
         text, _ = await reply_of(settings)
     assert text == '{"answer": "bl'
+
+
+def knows_no(*parameters: str) -> Script:
+    """Refuse requests with one of these parameters, as OpenAI words it."""
+
+    def script(reply: Reply, request: Received) -> None:
+        for name in parameters:
+            if name in request.body:
+                message = f"Unsupported value: '{name}' does not support {request.body[name]} with this model."
+                error = {"message": message, "param": name, "code": "unsupported_value"}
+                reply.whole(400, json.dumps({"error": error}).encode())
+                return
+        says("Blue.")(reply, request)
+
+    return script
+
+
+async def test_a_parameter_that_nobody_set_is_left_out_once_it_was_refused() -> None:
+    with scripted_openai(knows_no("temperature", "max_tokens")) as server:
+        model = open_remote_model(settings_for(server.base_url))
+        for _ in range(2):
+            assert (await model.ainvoke(MESSAGES)).text == "Blue."
+    assert len(server.received) == 4
+    last = server.received[-1].body
+    assert "temperature" not in last
+    assert "max_tokens" not in last
+    assert last["max_completion_tokens"] == 512
+
+
+async def test_a_parameter_that_was_set_is_never_left_out() -> None:
+    with scripted_openai(knows_no("temperature")) as server:
+        settings = settings_for(server.base_url).model_copy(update={"decoding": DecodingSettings(temperature=0.7)})
+        with pytest.raises(ModelUnavailable, match="'temperature' does not support"):
+            await reply_of(settings)
+    assert len(server.received) == 1
+
+
+async def test_a_limit_that_is_too_high_is_no_parameter_that_is_refused() -> None:
+    too_large = refuses(400, "'max_tokens' is too large: 512 exceeds the context of 256.")
+    with scripted_openai(too_large) as server, pytest.raises(ModelUnavailable, match="too large"):
+        await reply_of(settings_for(server.base_url))
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(("name", "sent"), [("o3-mini", False), ("proxy/o4-mini", False), ("olmo-3", True)])
+async def test_a_reasoning_model_is_sent_no_temperature_that_nobody_set(name: str, sent: bool) -> None:
+    with scripted_openai(says("Blue.")) as server:
+        await reply_of(settings_for(server.base_url, name))
+    assert ("temperature" in server.only.body) is sent
+
+
+async def test_a_server_without_stream_options_is_told_of_and_can_be_used() -> None:
+    refused = refuses(400, "Unrecognized request argument supplied: stream_options")
+    with scripted_openai(refused) as server:
+        with pytest.raises(ModelUnavailable) as caught:
+            await reply_of(settings_for(server.base_url))
+        assert caught.value.fix == "Set openai.stream_usage = false."
+        server.script = says("Blue.")
+        assert (await reply_of(settings_for(server.base_url, stream_usage=False)))[0] == "Blue."
+    assert "stream_options" not in server.received[-1].body
 
 
 async def test_openai_itself_is_not_sent_what_it_does_not_know() -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from prompts import PromptTemplate
-from rag.errors import ModelError, ModelProtocolError, ModelTimeout, NoAnswer, prompt_errors
+from rag.errors import ModelError, ModelLimited, ModelProtocolError, ModelTimeout, NoAnswer, prompt_errors
 from rag.evaluation.cases import Case
 from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Score
@@ -94,13 +94,17 @@ class ModelJudge:
         check_prompt(prompt, _VARIABLES, _PLACES)
         self.identity = f"{name} {prompt.label} {prompt.sha256[:TAG]}"
         self._prompt = prompt
-        self._inquiry = Inquiry(model, prompt, repair, SCHEMA, patience_s)
+        self._inquiry = Inquiry(model, prompt, repair, SCHEMA, patience_s, paced=True)
         self._price = price
         self._kept: dict[str, Judgement] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def judge(self, case: Case, answer: Answer) -> Judgement:
-        """Judge an answer; see ``rag.evaluation.scoring.Judge.judge``."""
+        """Judge an answer; see ``rag.evaluation.scoring.Judge.judge``.
+
+        Raises:
+            ModelLimited: A limit of the judging model's server is reached.
+        """
         ruled = _by_rule(case, answer)
         if ruled is not None:
             return ruled
@@ -115,6 +119,9 @@ class ModelJudge:
                 spent = Spent()
                 try:
                     reply = await self._inquiry.ask(values, spent)
+                except ModelLimited:
+                    # The run waits, and asks again.
+                    raise
                 except ModelError as error:
                     return Judgement({"judge_errors": Score(1)}, one_line(str(error)), self._spent(spent))
                 found = replace(_points(int(reply["score"]), reply["reason"]), spent=self._spent(spent))
@@ -169,6 +176,7 @@ class Inquiry:
         repair: The prompt for the second request.
         schema: The schema of a reply.
         patience_s: Time limit of both requests in seconds.
+        paced: Whether the caller waits when a limit of the server is reached.
 
     Raises:
         PromptError: ``repair`` has other variables than ``reason`` and ``schema``.
@@ -179,6 +187,7 @@ class Inquiry:
     repair: PromptTemplate
     schema: Mapping[str, Any]
     patience_s: float = PATIENCE_S
+    paced: bool = False
 
     def __post_init__(self) -> None:
         check_prompt(self.repair, ("reason", "schema"), {})
@@ -223,13 +232,14 @@ class Inquiry:
 
     async def _reply(self, messages: list[BaseMessage], spent: Spent) -> str:
         from rag.models.replies import ModelInput, reply_to
+        from rag.models.request_retries import PACED
 
         began = time.monotonic()
         try:
-            reply = await reply_to(self.model, ModelInput(tuple(messages)), {})
+            reply = await reply_to(self.model, ModelInput(tuple(messages)), {"metadata": {PACED: self.paced}})
             spent.usage += reply.usage
         except NoAnswer as error:
-            spent.usage += error.usage
+            spent.usage += error.usage or Usage()
             raise
         finally:
             spent.seconds += time.monotonic() - began

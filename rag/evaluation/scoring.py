@@ -41,7 +41,11 @@ class Judge(Protocol):
     """Model and prompt; empty without a model."""
 
     async def judge(self, case: Case, answer: Answer) -> Judgement:
-        """Judge an answer; a failure is a ``judge_errors`` without points."""
+        """Judge an answer; a failure is a ``judge_errors`` without points.
+
+        Raises:
+            ModelLimited: A limit of the judging model's server is reached.
+        """
         ...
 
 

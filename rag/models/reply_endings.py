@@ -86,7 +86,7 @@ def _problem(spoken: Spoken, ending: str, apart: Mapping[str, Any]) -> tuple[str
     return f"The model wrote {'only thoughts' if apart.get(THOUGHTS) else 'nothing'}", _ANOTHER
 
 
-def _no_answer(problem: str, fix: str, ending: str, usage: Usage = Usage()) -> NoAnswer:
+def _no_answer(problem: str, fix: str, ending: str, usage: Usage | None = None) -> NoAnswer:
     """Return the error, with the finish reason if it is known."""
     reason = f" (finish reason: {ending[:_LONGEST_REFUSAL]})" if ending else ""
     return NoAnswer(f"{problem}{reason}.", fix=fix, usage=usage)

@@ -158,6 +158,7 @@ def _describe(now: EvaluationProgress) -> str:
     parts += [f"{now.cached:,} from the cache"] if now.cached else []
     parts += [f"{now.failed:,} failed"] if now.failed else []
     parts += [f"{clock(now.seconds_left)} left"] if now.seconds_left is not None else []
+    parts += [f"waiting {clock(now.waiting_s)} for a server's limit"] if now.waiting_s else []
     return ", ".join(parts)
 
 

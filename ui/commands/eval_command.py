@@ -203,6 +203,8 @@ def _finish(evaluations: Evaluations, run: Run, fresh: bool, json_wanted: bool) 
         print_json(summary_as_json(summary))
     else:
         print_summary(summary)
+    if status == "stopped" and ended.error:
+        raise click.ClickException(one_line(f"{ended.error} `ragsmith eval resume {run.id}` continues it."))
     if status == "stopped":
         note(f"Stopped: `ragsmith eval resume {run.id}` continues it.")
         raise click.exceptions.Exit(STOPPED)

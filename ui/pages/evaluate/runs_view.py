@@ -109,6 +109,7 @@ def head_html(run: Run, size: int, progress: EvaluationProgress | None, notes: S
         started=_started(run),
         progress=progress,
         time_left="" if left is None else format_seconds(left),
+        waiting=format_seconds(progress.waiting_s) if progress and progress.waiting_s else "",
         notes=notes,
     )
 
