@@ -16,7 +16,9 @@ RagsmithError
 ├── PromptError            a prompt is missing or does not match its variables
 ├── ModelError             a chat model fails to answer
 │   ├── ModelUnavailable   no connection, or refused
+│   │   └── ModelLimited   a limit of the server is reached
 │   ├── ModelTimeout       too slow
+│   ├── NoAnswer           the reply was filtered, refused, a tool call, or empty
 │   └── ModelProtocolError the response cannot be understood
 ├── EvaluationError        an evaluation or its data cannot be used
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
@@ -32,6 +34,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rag.types import Usage
 
 
 class RagsmithError(Exception):
@@ -111,8 +117,32 @@ class ModelUnavailable(ModelError):
     """There is no connection to the model, or it refuses."""
 
 
+class ModelLimited(ModelUnavailable):
+    """A limit of the model server is reached, on requests or tokens in a time.
+
+    Attributes:
+        after_s: Seconds after which to ask again; None if the server does not say.
+    """
+
+    def __init__(self, message: str, *, fix: str = "", after_s: float | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.after_s = after_s
+
+
 class ModelTimeout(ModelError):
     """The model is too slow."""
+
+
+class NoAnswer(ModelError):
+    """The model replied without an answer: filtered, refused, a tool call, only thoughts, or nothing.
+
+    Attributes:
+        usage: The tokens of the reply; None if unknown.
+    """
+
+    def __init__(self, message: str, *, fix: str = "", usage: Usage | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.usage = usage
 
 
 class ModelProtocolError(ModelError):

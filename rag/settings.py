@@ -214,6 +214,8 @@ class OpenAISettings(Section):
     total_timeout_s: float | None = Field(default=None, gt=0)
     """Time limit of a whole answer in seconds, thinking included; None is five times ``timeout_s``."""
     max_retries: int = Field(default=2, ge=0, le=10)
+    stream_usage: bool = True
+    """Ask the server to count tokens (``stream_options``), which some refuse; without it, cost is unknown."""
 
     @field_validator("base_url")
     @classmethod

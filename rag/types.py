@@ -145,6 +145,8 @@ class Ask:
         corpus: Name of the corpus; empty for the one in the settings.
         conversation_id: The conversation or run that the trace belongs to, if any.
         hits: Passages to answer from instead of searching; None searches.
+        paced: Whether the caller itself waits when a limit of the model server is reached; the answer then fails
+            at once, as ``limited``.
     """
 
     question: str
@@ -152,6 +154,7 @@ class Ask:
     corpus: str = ""
     conversation_id: str | None = None
     hits: tuple[Hit, ...] | None = None
+    paced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,10 +214,23 @@ class Replaced:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token usage of a model; None if the model did not report it."""
+    """Token usage of a model; None if the model did not report it.
+
+    Attributes:
+        cached_tokens: Those of the input tokens that the server had read before, which cost less.
+    """
 
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Add the usage of another call; unknown if either is unknown."""
+        return Usage(
+            _added(self.input_tokens, other.input_tokens),
+            _added(self.output_tokens, other.output_tokens),
+            self.cached_tokens + other.cached_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +251,9 @@ class Answer:
         cut: Whether the token limit truncated the answer.
         unsupported: Settings that the model does not support.
         replaced: The written sentences that failed the check of claims, in order.
+        filtered: Whether a content filter ended the answer.
+        limited: Whether it failed because a limit of the model server is reached.
+        limited_s: Seconds after which to ask again then; None if the server does not say.
     """
 
     text: str
@@ -256,6 +275,9 @@ class Answer:
     unsupported: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     replaced: tuple[Replaced, ...] = ()
+    filtered: bool = False
+    limited: bool = False
+    limited_s: float | None = None
 
     @property
     def unsupported_claims(self) -> tuple[Claim, ...]:
@@ -279,6 +301,7 @@ class Answer:
         """Notices about the answer for its readers."""
         notes = {
             "cut at the token limit": self.cut,
+            "ended early by a content filter": self.filtered,
             f"the model does not honour {', '.join(self.unsupported)}": bool(self.unsupported),
         }
         return tuple(note for note, applies in notes.items() if applies)
@@ -335,6 +358,10 @@ class Done:
 
 
 Event = Started | StepStarted | StepFinished | Retrieved | Token | Cited | Done
+
+
+def _added(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second
 
 
 def whole(text: str) -> str:

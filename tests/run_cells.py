@@ -24,4 +24,6 @@ def cell(variant: int, position: int, right: float = 1.0, **changes: Any) -> Cel
 
 
 def failed(variant: int, position: int) -> Cell:
-    return Cell(variant, position, "failed", error="no connection", scores={"contains": Score(0.0)})
+    return Cell(
+        variant, position, "failed", error="no connection", scores={"contains": Score(0.0), "failed": Score(1.0)}
+    )

@@ -296,8 +296,6 @@ async def test_the_limit_of_support_is_a_setting(steps: Steps) -> None:
         '"The documents do not answer this question."',
         "**The documents do not answer this question.**",
         "\n The documents do not answer this question. They speak of tides. [1]",
-        "",
-        "   ",
     ],
 )
 async def test_a_refusal_is_known_however_it_is_written(steps: Steps, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,21 @@ from terminal import assert_one_line, call, one_object
 
 from rag.database import open_database
 from rag.evaluation.dataset_store import DatasetStore
-from rag.evaluation.run_store import Cell, Plan, RunStore
+from rag.evaluation.run_store import Cell, Plan, RunStore, Score
 from rag.evaluation.variants import Variant
 from rag.workspace import Workspace
 
 CASES = 30
 
 
-def kept(workspace: Workspace, *variants: list[Cell], status: str = "finished") -> str:
+def kept(workspace: Workspace, *variants: list[Cell], status: str = "finished", state: str = "") -> str:
     """The id of a run with these answers over thirty cases."""
     engine = open_database(workspace)
     version = DatasetStore(engine).save("faq", [case(at) for at in range(CASES)], by="a test", message="")
     names = ("base", "worse", "equal")
     plan = Plan(
         variants=tuple(Variant(name=name) for name, _ in zip(names, variants, strict=False)),
-        states=("",) * len(variants),
+        states=(state,) * len(variants),
         corpus="notes",
     )
     store = RunStore(engine)
@@ -67,6 +68,36 @@ def test_the_gate_tells_a_program_the_same(workspace: Workspace, run: str) -> No
     assert done.exit_code == 1
     assert told["passed"] is False
     assert told["checks"][0]["state"] == "worse"
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [
+        ["--variant", "base"],
+        ["--variant", "worse", "--baseline", "worse"],
+        ["--variant", "base", "--baseline-run", "{run}"],
+    ],
+)
+def test_a_variant_is_not_gated_against_itself(workspace: Workspace, run: str, sides: list[str]) -> None:
+    done = call(workspace.root, "eval", "gate", run, *(each.format(run=run) for each in sides), "--allow", "f1=0")
+    assert_one_line(done, "cannot be compared with itself", "Name another variant")
+
+
+@pytest.mark.parametrize(("base", "candidate"), [(failed, cell), (cell, failed), (failed, failed)])
+def test_answers_that_all_failed_pass_no_gate(
+    workspace: Workspace, base: Callable[..., Cell], candidate: Callable[..., Cell]
+) -> None:
+    run = kept(workspace, [base(0, at) for at in range(CASES)], [candidate(1, at) for at in range(CASES)])
+    done = call(workspace.root, "eval", "gate", run, "--variant", "worse", "--allow", "contains=1")
+    side = "baseline" if base is failed else "candidate"
+    assert_one_line(done, f"All answers of the {side} failed", "no connection", "eval resume")
+
+
+def test_the_same_release_under_two_names_is_noted(workspace: Workspace) -> None:
+    run = kept(workspace, [cell(0, at) for at in range(9)], [cell(1, at) for at in range(9)], state="same")
+    done = call(workspace.root, "eval", "gate", run, "--variant", "worse", "--allow", "f1=0")
+    assert done.exit_code == 0
+    assert "Careful: Both sides are the same release" in done.stderr
 
 
 def test_half_a_run_passes_no_gate(workspace: Workspace) -> None:
@@ -131,6 +162,41 @@ def test_two_runs_are_compared_case_by_case(workspace: Workspace, run: str) -> N
     contains = next(each for each in told["measures"] if each["measure"] == "contains")
     assert contains["change"]["value"] == pytest.approx(0.6)
     assert "Contains" in call(workspace.root, "eval", "compare", run, other).stdout
+
+
+def test_a_comparison_shows_the_means_of_the_cases_that_both_answered(workspace: Workspace) -> None:
+    easy = [cell(0, at, 1.0, latency_s=9.0) for at in range(10, 20)]
+    one = kept(workspace, [cell(0, at, 0.0, latency_s=1.0) for at in range(10)] + easy)
+    other = kept(workspace, [cell(0, at, 0.5, latency_s=2.0) for at in range(10)])
+    told = one_object(call(workspace.root, "eval", "compare", one, other, "--json"))
+    rows = {each["measure"]: each for each in told["measures"]}
+    for name, values in {"f1": (0.0, 0.5), "latency_p50": (1.0, 2.0)}.items():
+        row = rows[name]
+        assert (row["one"]["value"], row["other"]["value"]) == values
+        assert row["change"]["value"] == values[1] - values[0]
+    shown = call(workspace.root, "eval", "compare", one, other).stdout
+    assert next(line for line in shown.splitlines() if line.startswith("F1")).split()[1:5] == [
+        "0.0",
+        "%",
+        "50.0",
+        "%",
+    ]
+
+
+def test_points_of_a_judge_name_the_cases_they_rest_on(workspace: Workspace) -> None:
+    def judged(variant: int, at: int) -> Cell:
+        points = {"judge": Score(5.0), "judge_errors": Score(0.0)} if at < 2 else {"judge_errors": Score(1.0)}
+        return cell(variant, at, scores={"contains": Score(1.0), **points})
+
+    run = kept(workspace, [judged(0, at) for at in range(10)], [judged(1, at) for at in range(10)])
+    for shown in (
+        call(workspace.root, "eval", "show", run).stdout,
+        call(workspace.root, "eval", "compare", run, run, "--variant", "base", "--with", "worse").stdout,
+    ):
+        assert "5.00 (2 of 10)" in next(line for line in shown.splitlines() if line.startswith("Judge "))
+    gated = call(workspace.root, "eval", "gate", run, "--variant", "worse", "--allow", "judge=0")
+    assert gated.exit_code == 1
+    assert "Judge cannot be checked: only 2 of 10 cases were judged on both sides" in gated.stdout
 
 
 def test_the_report_is_written_where_it_is_wanted(workspace: Workspace, run: str, tmp_path: Path) -> None:

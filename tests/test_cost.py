@@ -67,6 +67,19 @@ def test_missing_counts_are_unknown_and_not_free(tmp_path: Path, usage: Usage) -
     assert load_prices(price_file(tmp_path, GOOD)).tokens_usd("big", usage) is None
 
 
+def test_input_that_was_read_before_has_its_own_price(tmp_path: Path) -> None:
+    listed = GOOD.replace('"big" = { input = 1.0,', '"big" = { input = 1.0, cached_input = 0.25,')
+    prices = load_prices(price_file(tmp_path, listed))
+    read = Usage(1_000_000, 0, cached_tokens=400_000)
+    assert prices.tokens_usd("big", read) == pytest.approx(0.6 + 0.1)
+    # Without a price of its own it is like any other input.
+    assert prices.tokens_usd("big-mini", read) == pytest.approx(0.1)
+    counts = {"input_tokens": 1_000_000, "output_tokens": 0, "input_token_details": {"flex_cache_read": 400_000}}
+    assert prices.tokens_usd("big", counts) == pytest.approx(0.7)
+    # A server that miscounts earns nothing.
+    assert prices.tokens_usd("big", Usage(100, 0, cached_tokens=200)) == pytest.approx(100 * 0.25 / 1_000_000)
+
+
 def test_a_cached_call_costs_what_its_mark_says(tmp_path: Path) -> None:
     prices = load_prices(price_file(tmp_path, GOOD))
     counts = {"input_tokens": 1_000_000, "output_tokens": 0, "total_tokens": 1_000_000}

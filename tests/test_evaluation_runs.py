@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from sqlalchemy import update
@@ -14,12 +16,12 @@ from streams import stream_of
 from rag.answering.answer_stream import AnswerStream
 from rag.database import open_database, writing
 from rag.encoders import Encoder
-from rag.errors import DatabaseError, EvaluationError
+from rag.errors import DatabaseError, EvaluationError, ModelLimited
 from rag.evaluation.cache import AnswerCache
 from rag.evaluation.cases import Case
-from rag.evaluation.run_store import Cell, Plan, Run, RunStore
+from rag.evaluation.run_store import Cell, Plan, Run, RunStore, Score
 from rag.evaluation.runner import GIVE_UP_AFTER, Evaluation, EvaluationProgress, ReadyVariant
-from rag.evaluation.scoring import NullJudge, Scorer
+from rag.evaluation.scoring import Judgement, NullJudge, Scorer
 from rag.evaluation.variants import Variant
 from rag.tables import evaluation_runs
 from rag.tracing.processes import process_identity
@@ -123,7 +125,8 @@ async def test_the_same_question_in_one_run_is_asked_once_where_answers_are_kept
     cells = list(made.store.cells(run.id, 0))
     assert len(crew.asked) == asked
     assert sum(not cell.cached for cell in cells) == asked
-    assert sum(cell.cost_usd or 0 for cell in cells) == 0.25 * asked
+    # What it costs to ask does not depend on who has asked before.
+    assert [cell.cost_usd for cell in cells] == [0.25] * 6
 
 
 async def test_failures_of_one_way_do_not_end_a_run_whose_other_way_answers(made: Made) -> None:
@@ -147,6 +150,40 @@ async def test_a_run_is_given_up_after_so_many_failures_in_a_row(made: Made) -> 
     assert len(never.asked) == GIVE_UP_AFTER
     ended = made.store.get(run.id)
     assert (ended.status, ended.error) == ("failed", "No.")
+
+
+async def test_a_run_without_any_answer_has_failed_however_few_cases_it_has(made: Made) -> None:
+    never = Crew(lambda _: Answer("", "failed", error="No key."))
+    run = made.begin(variants=2)
+    assert await made.evaluation(run, many(3), never, never).work(asyncio.Event()) == "failed"
+    assert made.store.get(run.id).error == "No key."
+
+
+async def test_a_finished_run_is_resumed_for_the_answers_that_failed(made: Made) -> None:
+    def odd(ask: Ask) -> Answer:
+        return (
+            Answer("", "failed", error="Busy.")
+            if ask.question in ("What is 1?", "What is 3?")
+            else Answer("Yes.", "answered")
+        )
+
+    run, again = made.begin(), Crew()
+    assert await made.evaluation(run, many(5), Crew(odd)).work(asyncio.Event()) == "finished"
+    assert made.store.is_resumable(run)
+    resumed = made.store.resume(run)
+    assert await made.evaluation(resumed, many(5), again).work(asyncio.Event()) == "finished"
+    assert again.asked == ["What is 1?", "What is 3?"]
+    assert made.store.count(run.id) == 5
+    assert not made.store.is_resumable(run)
+    with pytest.raises(EvaluationError, match="none of its answers failed"):
+        made.store.resume(run)
+
+
+async def test_an_answer_that_a_filter_ended_is_asked_again_by_later_runs(made: Made) -> None:
+    filtered = Crew(lambda _: Answer("The gauge", "answered", filtered=True))
+    for _ in range(2):
+        await made.evaluation(made.begin(), many(1), filtered).work(asyncio.Event())
+    assert len(filtered.asked) == 2
 
 
 async def test_cases_that_failed_before_do_not_end_a_run_that_is_taken_up(made: Made) -> None:
@@ -277,3 +314,99 @@ def test_a_cell_comes_back_as_it_was_kept_and_goes_with_its_run(made: Made) -> N
     assert made.store.cell(run.id, 0, 1) is None
     with pytest.raises(EvaluationError, match="There is no run"):
         made.store.get(run.id)
+
+
+# Limits of a server
+
+
+class Limited(Crew):
+    """Answers that a server refuses as long as more than ``room`` are asked for at a time."""
+
+    def __init__(self, room: int, after_s: float | None = 0.01, pause_s: float = 0.002) -> None:
+        super().__init__(self._within, pause_s)
+        self._room, self._after_s = room, after_s
+        self.refused = 0
+
+    def _within(self, ask: Ask) -> Answer:
+        if self._now > self._room:
+            self.refused += 1
+            return Answer("", "failed", error="Too many requests.", limited=True, limited_s=self._after_s)
+        return Answer("Yes.", "answered")
+
+
+async def test_a_run_adapts_to_the_limit_of_a_server_and_answers_everything(made: Made) -> None:
+    crew, run = Limited(room=2), made.begin(at_once=8)
+    waited: list[float] = []
+    evaluation = replace(
+        made.evaluation(run, many(60), crew), on_progress=lambda now: waited.append(now.waiting_s)
+    )
+    assert await evaluation.work(asyncio.Event()) == "finished"
+    assert [cell.status for cell in made.store.cells(run.id, 0)] == ["answered"] * 60
+    # Eight at first; later hardly more than there is room for.
+    assert crew.refused < 60
+    assert any(waited)
+
+
+async def test_a_server_is_asked_again_when_it_says(made: Made) -> None:
+    crew, run = Limited(room=0, after_s=0.05), made.begin(at_once=1)
+
+    def then_lifted(ask: Ask) -> Answer:
+        asked_at.append(time.monotonic())
+        return Limited._within(crew, ask) if len(asked_at) < 3 else Answer("Yes.", "answered")
+
+    asked_at: list[float] = []
+    crew.answer = then_lifted
+    assert await made.evaluation(run, many(1), crew).work(asyncio.Event()) == "finished"
+    assert all(later - earlier >= 0.05 for earlier, later in pairwise(asked_at))
+
+
+async def test_a_wait_of_over_ten_minutes_ends_the_run_which_can_be_resumed(made: Made) -> None:
+    def tomorrow(ask: Ask) -> Answer:
+        if ask.question == "What is 3?":
+            return Answer("", "failed", error="The server refuses: quota.", limited=True, limited_s=86_400.0)
+        return Answer("Yes.", "answered")
+
+    run, again = made.begin(at_once=2), Crew()
+    assert await made.evaluation(run, many(8), Crew(tomorrow)).work(asyncio.Event()) == "stopped"
+    ended = made.store.get(run.id)
+    assert "asks to wait 1440 min 0 s: The server refuses: quota." in ended.error
+    # A question that could not be asked is missing, and has not failed.
+    assert {cell.status for cell in made.store.cells(run.id, 0)} == {"answered"}
+    assert await made.evaluation(made.store.resume(run), many(8), again).work(asyncio.Event()) == "finished"
+    assert "What is 3?" in again.asked
+    assert made.store.count(run.id) == 8
+
+
+async def test_a_limit_that_is_never_lifted_ends_the_run(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rag.evaluation.pacing.LONGEST_WAIT_S", 0.2)
+    run = made.begin()
+    assert await made.evaluation(run, many(3), Limited(room=0)).work(asyncio.Event()) == "stopped"
+    assert "does not lift it" in made.store.get(run.id).error
+
+
+async def test_a_run_that_waits_can_be_stopped(made: Made) -> None:
+    stop, run = asyncio.Event(), made.begin()
+    evaluation = replace(
+        made.evaluation(run, many(3), Limited(room=0, after_s=500.0)), on_progress=lambda _: stop.set()
+    )
+    assert await asyncio.wait_for(evaluation.work(stop), 20) == "stopped"
+    assert made.store.get(run.id).error == ""
+
+
+async def test_a_judge_at_its_limit_is_waited_for_and_the_answer_not_asked_again(made: Made) -> None:
+    class Busy(NullJudge):
+        asked = 0
+
+        async def judge(self, case: Case, answer: Answer) -> Judgement:
+            self.asked += 1
+            if self.asked < 3:
+                raise ModelLimited("Too many requests.", after_s=0.01)
+            return Judgement({"judge": Score(4.0)})
+
+    crew, run = Crew(), made.begin(at_once=1)
+    evaluation = replace(made.evaluation(run, many(1), crew), judge=Busy())
+    assert await evaluation.work(asyncio.Event()) == "finished"
+    cell = made.store.cell(run.id, 0, 0)
+    assert cell is not None
+    assert (cell.scores or {})["judge"] == Score(4.0)
+    assert len(crew.asked) == 1

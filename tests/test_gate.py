@@ -178,6 +178,18 @@ def test_cases_without_a_latency_do_not_count() -> None:
     assert check.reason.endswith("31 of the baseline's 35 cases.")
 
 
+@pytest.mark.parametrize("metric", ["judge", "cost"])
+def test_what_is_known_of_too_few_cases_is_not_checked(metric: str) -> None:
+    """A judge fails where answers are bad, and a price may be unknown where they are long."""
+    before, after = np.full(40, 3.0), np.full(40, 3.0)
+    after[:5] = np.nan
+    verdict = gate(columns(**{metric: before}), columns(**{metric: after}), [Margin(metric, 5.0)])
+    assert not verdict.passed
+    assert "only 35 of 40 cases" in verdict.checks[0].reason
+    after[:1] = 3.0
+    assert gate(columns(**{metric: before}), columns(**{metric: after}), [Margin(metric, 5.0)]).passed
+
+
 def test_only_the_cases_of_both_are_compared() -> None:
     before = columns(f1=np.repeat([0.0, 1.0], 10))
     after = columns(np.arange(10, 30), f1=np.ones(20))
@@ -253,7 +265,7 @@ def test_a_gate_that_checks_nothing_or_the_same_twice_is_refused() -> None:
 
 
 VALUES = st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=30)
-METRIC = st.sampled_from(["f1", "failed"])
+METRIC = st.sampled_from(["f1", "judge_errors"])
 
 
 def pair(values: list[tuple[int, int]], metric: str) -> tuple[Columns, Columns]:

@@ -18,6 +18,7 @@ from scripted_openai import (
     Script,
     answered_by,
     chunk,
+    refuses,
     reply_of,
     says,
     scripted_openai,
@@ -30,7 +31,8 @@ from tiny import FOLLOW_UP, QUESTION, SENTENCE, answered, assistant_for, only_ll
 from rag.errors import ModelUnavailable, SettingsError
 from rag.models.chat_models import check_model_name, open_remote_model
 from rag.settings import DecodingSettings, Settings
-from rag.types import Ask
+from rag.tracing.cost import read_usage
+from rag.types import Ask, Usage
 from ui.app.app import App
 from ui.openai_shapes import Reply as ApiReply
 from ui.pages.chat.answer_html import footer_html
@@ -167,6 +169,66 @@ async def test_an_answer_in_json_that_was_cut_off_is_still_told() -> None:
     assert text == '{"answer": "bl'
 
 
+def knows_no(*parameters: str) -> Script:
+    """Refuse requests with one of these parameters, as OpenAI words it."""
+
+    def script(reply: Reply, request: Received) -> None:
+        for name in parameters:
+            if name in request.body:
+                message = f"Unsupported value: '{name}' does not support {request.body[name]} with this model."
+                error = {"message": message, "param": name, "code": "unsupported_value"}
+                reply.whole(400, json.dumps({"error": error}).encode())
+                return
+        says("Blue.")(reply, request)
+
+    return script
+
+
+async def test_a_parameter_that_nobody_set_is_left_out_once_it_was_refused() -> None:
+    with scripted_openai(knows_no("temperature", "max_tokens")) as server:
+        model = open_remote_model(settings_for(server.base_url))
+        for _ in range(2):
+            assert (await model.ainvoke(MESSAGES)).text == "Blue."
+    assert len(server.received) == 4
+    last = server.received[-1].body
+    assert "temperature" not in last
+    assert "max_tokens" not in last
+    assert last["max_completion_tokens"] == 512
+
+
+async def test_a_parameter_that_was_set_is_never_left_out() -> None:
+    with scripted_openai(knows_no("temperature")) as server:
+        settings = settings_for(server.base_url).model_copy(update={"decoding": DecodingSettings(temperature=0.7)})
+        with pytest.raises(ModelUnavailable, match="'temperature' does not support"):
+            await reply_of(settings)
+    assert len(server.received) == 1
+
+
+async def test_a_limit_that_is_too_high_is_no_parameter_that_is_refused() -> None:
+    too_large = refuses(400, "'max_tokens' is too large: 512 exceeds the context of 256.")
+    with scripted_openai(too_large) as server, pytest.raises(ModelUnavailable, match="too large"):
+        await reply_of(settings_for(server.base_url))
+    assert len(server.received) == 1
+
+
+@pytest.mark.parametrize(("name", "sent"), [("o3-mini", False), ("proxy/o4-mini", False), ("olmo-3", True)])
+async def test_a_reasoning_model_is_sent_no_temperature_that_nobody_set(name: str, sent: bool) -> None:
+    with scripted_openai(says("Blue.")) as server:
+        await reply_of(settings_for(server.base_url, name))
+    assert ("temperature" in server.only.body) is sent
+
+
+async def test_a_server_without_stream_options_is_told_of_and_can_be_used() -> None:
+    refused = refuses(400, "Unrecognized request argument supplied: stream_options")
+    with scripted_openai(refused) as server:
+        with pytest.raises(ModelUnavailable) as caught:
+            await reply_of(settings_for(server.base_url))
+        assert caught.value.fix == "Set openai.stream_usage = false."
+        server.script = says("Blue.")
+        assert (await reply_of(settings_for(server.base_url, stream_usage=False)))[0] == "Blue."
+    assert "stream_options" not in server.received[-1].body
+
+
 async def test_openai_itself_is_not_sent_what_it_does_not_know() -> None:
     given = Settings(model="openai:gpt-4o", openai={"api_key": KEY}, decoding=WRITING)
     model: Any = open_remote_model(given)
@@ -196,6 +258,24 @@ async def test_openai_itself_is_given_the_limit_under_its_newer_name() -> None:
     payload = model._get_request_payload(MESSAGES)
     assert payload["max_completion_tokens"] == 512
     assert "max_tokens" not in payload | payload.get("extra_body", {})
+
+
+@pytest.mark.parametrize(
+    ("details", "cached"),
+    [({"cached_tokens": 30}, 30), ({"cached_tokens": 99}, 40), ({"cached_tokens": -1}, 0), ({}, 0), ("many", 0)],
+)
+async def test_input_that_was_read_before_is_counted(details: Any, cached: int) -> None:
+    def script(reply: Reply, _: Received) -> None:
+        reply.head()
+        reply.piece("Blue.")
+        reply.event(chunk({}, finish_reason="stop"))
+        usage = {"prompt_tokens": 40, "completion_tokens": 3, "prompt_tokens_details": details}
+        reply.event({**chunk({}), "choices": [], "usage": usage})
+        reply.end()
+
+    with scripted_openai(script) as server:
+        _, usage = await reply_of(settings_for(server.base_url))
+    assert read_usage(usage) == Usage(40, 3, cached)
 
 
 async def test_any_text_arrives_as_it_is() -> None:

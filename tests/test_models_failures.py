@@ -7,6 +7,8 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from scripted_openai import (
     silent,
 )
 
-from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable
+from rag.errors import ModelError, ModelLimited, ModelProtocolError, ModelTimeout, ModelUnavailable
 from rag.models.remote_model import LONGEST_REPLY
 from ui.app.app import App
 
@@ -79,6 +81,58 @@ async def test_a_page_of_html_is_not_quoted() -> None:
 async def test_only_what_may_pass_is_tried_again(status: int, asked: int) -> None:
     _, server = await failure(refuses(status, "no", retry_after="0.01"), max_retries=2)
     assert len(server.received) == asked
+
+
+def when(seconds: float) -> str:
+    return format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "least", "most"),
+    [
+        (429, {"retry_after": "7.5"}, 7.5, 7.5),
+        (429, {"retry_after": when(3600)}, 3000, 3600),
+        (429, {"retry_after": when(-60)}, 0, 0),
+        (429, {"retry_after_ms": "250"}, 0.25, 0.25),
+        (503, {"retry_after": "86400"}, 86400, 86400),
+        (429, {}, None, None),
+        (429, {"retry_after": "soon"}, None, None),
+        (429, {"retry_after": "-5"}, None, None),
+        (429, {"retry_after": "9" * 400}, None, None),
+    ],
+)
+async def test_a_limit_says_when_to_ask_again(
+    status: int, headers: dict[str, str], least: float | None, most: float | None
+) -> None:
+    error, _ = await failure(refuses(status, "Rate limit reached", **headers))
+    assert isinstance(error, ModelLimited)
+    assert error.fix.startswith("Wait ")
+    if least is None or most is None:
+        assert error.after_s is None
+        return
+    assert error.after_s is not None
+    assert least <= error.after_s <= most
+
+
+@pytest.mark.parametrize(("seconds", "asked"), [("0.05", 2), ("3600", 1)])
+async def test_a_pause_is_as_long_as_the_server_says_unless_it_is_too_long(seconds: str, asked: int) -> None:
+    began = time.monotonic()
+    _, server = await failure(refuses(429, "no", retry_after=seconds), max_retries=1)
+    assert len(server.received) == asked
+    assert (asked - 1) * 0.05 <= time.monotonic() - began < 3
+
+
+async def test_a_quota_that_is_used_up_is_no_limit_that_passes() -> None:
+    body = b'{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
+    error, server = await failure(lambda reply, _: reply.whole(429, body), max_retries=2)
+    assert not isinstance(error, ModelLimited)
+    assert len(server.received) == 1
+
+
+async def test_a_caller_that_waits_itself_is_refused_at_once(app: App) -> None:
+    answer, server = await answered_by(app, refuses(429, "no", retry_after="2"), paced=True)
+    assert len(server.received) == 1
+    assert (answer.status, answer.limited, answer.limited_s) == ("failed", True, 2.0)
 
 
 async def test_a_server_that_recovers_is_answered_from() -> None:
@@ -234,17 +288,6 @@ async def test_half_an_answer_is_not_taken_for_a_whole_one(app: App, script: Scr
     trace = app.stores.traces.get(answer.trace_id)
     assert (trace.status, trace.answer) == ("error", "The tide gauge was")
     assert str(error) in trace.error
-
-
-async def test_tokens_used_up_by_thinking_are_told() -> None:
-    error, _ = await failure(events_of(chunk({"content": ""}), chunk({}, finish_reason="length"), b"[DONE]"))
-    assert isinstance(error, ModelProtocolError)
-    assert "decoding.max_tokens" in error.fix
-
-
-async def test_an_empty_answer_is_a_refusal(app: App) -> None:
-    answer, _ = await answered_by(app, says())
-    assert answer.status == "abstained"
 
 
 async def test_a_giant_line_is_not_taken_for_an_answer() -> None:

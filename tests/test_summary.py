@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,13 @@ from hypothesis import strategies as st
 
 from rag.database import open_database
 from rag.evaluation.metric_definitions import BY_NAME, METRICS
-from rag.evaluation.metric_formatting import format_change, format_interval, format_metric, is_better
+from rag.evaluation.metric_formatting import (
+    format_change,
+    format_figure,
+    format_interval,
+    format_metric,
+    is_better,
+)
 from rag.evaluation.run_store import PAGE, Cell, Plan, Run, RunStore, Score, by_case
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Columns, Summary, change, read_columns, summarise
@@ -175,6 +182,55 @@ def test_a_failure_says_nothing_of_time_and_cost(keep: Keep) -> None:
     assert values["cost"] == (0.25, 2)
     assert values["input_tokens"] == (10.0, 1)
     assert "output_tokens" not in shown.figures
+
+
+def test_an_answer_from_the_cache_costs_what_it_cost(keep: Keep) -> None:
+    cells = [
+        cell(0, 0, cost_usd=0.5, cached=True),
+        cell(0, 1, cost_usd=0.25, cached=True),
+        cell(0, 2, cost_usd=0.3),
+        *(cell(1, at, cost_usd=None, cached=True) for at in range(3)),
+        *(cell(2, at, cost_usd=0.5) for at in range(3)),
+    ]
+    shown = table(keep(cells, [], []), 3).variants
+    cost = shown[0].figures["cost"].estimate
+    assert cost is not None
+    assert (cost.value, cost.n) == (pytest.approx(0.35), 3)
+    assert [each.saved_usd for each in shown] == [0.75, None, None]
+    assert "cost" not in shown[1].figures
+
+
+def test_an_older_run_knows_nothing_of_the_cost_of_its_cache(keep: Keep) -> None:
+    store, run = keep([cell(0, 0, cost_usd=0.0, cached=True), cell(0, 1, cost_usd=0.5)])
+    older = replace(run, plan=run.plan.model_copy(update={"scoring": 1}))
+    shown = summarise(store, older, 2).variants[0]
+    cost = shown.figures["cost"].estimate
+    assert cost is not None
+    assert (cost.value, cost.n, shown.saved_usd) == (0.5, 1, None)
+
+
+def test_points_are_compared_over_the_cases_that_were_judged_on_both_sides(keep: Keep) -> None:
+    def points(variant: int, at: int, given: float | None) -> Cell:
+        return (
+            cell(variant, at, judge_errors=1.0)
+            if given is None
+            else cell(variant, at, judge=given, judge_errors=0.0)
+        )
+
+    one, other = [1.0, 2.0, 5.0, 4.0], [None, 3.0, 5.0, None]
+    summary = table(
+        keep(
+            [points(0, at, each) for at, each in enumerate(one)],
+            [points(1, at, each) for at, each in enumerate(other)],
+        )
+    )
+    base, candidate = (each.figures["judge"] for each in summary.variants)
+    assert (base.of, candidate.of) == (None, 4)
+    assert format_figure(BY_NAME["judge"], candidate) == "4.00 (2 of 4)"
+    assert format_figure(BY_NAME["judge"], base) == "3.00"
+    assert candidate.change is not None
+    # 2 and 5 became 3 and 5; the means of all points rose from 3 to 4.
+    assert (candidate.change.value, candidate.change.n) == (0.5, 2)
 
 
 @given(seconds=st.lists(st.floats(0.001, 100), min_size=1, max_size=30))

@@ -9,6 +9,7 @@ from typing import Any
 from langchain_core.tracers.schemas import Run
 
 from rag.answering.steps import FilledPrompt
+from rag.models.thoughts import ThoughtFilter
 from rag.tracing.cost import PriceList
 from rag.tracing.trace_store import Trace
 from rag.tracing.tracer import TraceTracer
@@ -28,6 +29,7 @@ class AnswerTracer(TraceTracer):
         super().__init__(save, prices)
         self._emit = emit
         self._started: dict[Any, float] = {}
+        self._thoughts: dict[Any, ThoughtFilter] = {}
 
     def _on_chain_start(self, run: Run) -> None:
         if run.name in STEPS:
@@ -43,6 +45,28 @@ class AnswerTracer(TraceTracer):
             self._emit(Retrieved(filled.hits))
 
     def _on_llm_new_token(self, run: Run, token: str | list[Any], chunk: object) -> None:
+        if not self._writes_answer(run) or not token:
+            return
+        text = whole(str(token))
+        if not _quotes(chunk):
+            text = self._thoughts.setdefault(run.id, ThoughtFilter()).feed(text)
+        self._emit_token(text)
+
+    def _on_llm_end(self, run: Run) -> None:
+        if thoughts := self._thoughts.pop(run.id, None):
+            self._emit_token(thoughts.end())
+
+    def _on_llm_error(self, run: Run) -> None:
+        self._on_llm_end(run)
+
+    def _emit_token(self, text: str) -> None:
+        if text:
+            self._emit(Token(text))
+
+    def _writes_answer(self, run: Run) -> bool:
         step = self.run_map.get(str(run.parent_run_id))
-        if step is not None and step.name == "generate" and token:
-            self._emit(Token(whole(str(token))))
+        return step is not None and step.name == "generate"
+
+
+def _quotes(chunk: object) -> bool:
+    return bool(getattr(getattr(chunk, "message", None), "quotes", False))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag.answering.answer_gate import Gate, OpenGate, Place
 from rag.answering.answer_stream import AnswerStream
-from rag.errors import QuestionTooLong, RagsmithError, StoreError
+from rag.errors import ModelLimited, QuestionTooLong, RagsmithError, StoreError
 from rag.redaction import redact
 from rag.retrieval.question_limit import check_question
 from rag.tracing.trace_store import Status, Trace
@@ -116,6 +116,8 @@ class Assistant:
         started = time.perf_counter()
         try:
             answer = await self._run(ask, record, emit)
+        except ModelLimited as error:
+            answer = Answer("", "failed", error=str(error), limited=True, limited_s=error.after_s)
         except RagsmithError as error:
             answer = Answer("", "failed", error=str(error))
         except Exception as error:  # noqa: BLE001 - the page needs an answer in any case
@@ -135,6 +137,7 @@ class Assistant:
     async def _run(self, ask: Ask, record: _Record, emit: Emit) -> Answer:
         pipeline = await asyncio.to_thread(self.pipeline, ask.corpus)
         from rag.answering.answer_tracer import AnswerTracer
+        from rag.models.request_retries import PACED
 
         release = pipeline.release
         answer = await pipeline.chain.ainvoke(
@@ -149,6 +152,7 @@ class Assistant:
                     "prompt_sha256": release.prompt_sha256,
                     "release": release.name,
                     "conversation_id": ask.conversation_id or "",
+                    PACED: ask.paced,
                 },
             },
         )

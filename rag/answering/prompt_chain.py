@@ -39,6 +39,12 @@ def build_prompt_chain(
     async def answer(ask: Ask, config: RunnableConfig) -> Answer:
         filled = await prompt.ainvoke(ask, config)
         reply = await generate.ainvoke(filled.model_input, config)
-        return replace(frame, text=reply.text.strip(), usage=reply.usage, cut=reply.truncated)
+        return replace(
+            frame,
+            text=reply.text.strip(),
+            usage=reply.usage,
+            cut=reply.truncated,
+            filtered=reply.filtered,
+        )
 
     return named(ROOT, answer)

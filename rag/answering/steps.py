@@ -16,11 +16,12 @@ from rag.answering.grounding import ground, moved, with_citations
 from rag.answering.missed_answer import SURE, misses_answer, quotation_of
 from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
-from rag.errors import ModelProtocolError, prompt_errors
+from rag.errors import ModelProtocolError, NoAnswer, prompt_errors
 from rag.models.extractive.evidence import Evidence, EvidencePassage
 from rag.models.extractive.evidence_lines import MARK, EvidenceLine, evidence_lines
 from rag.models.fencing import above, beside, quoted
 from rag.models.replies import ModelInput, Reply, reply_to
+from rag.models.reply_endings import check_whole
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
 from rag.types import Answer, Ask, Hit, Passage, Replaced, Turn, Usage
@@ -157,7 +158,11 @@ class Steps:
         if small:
             turns = shortened(turns)
         messages = condense_messages(self.condense_prompt, turns, ask.question)
-        reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
+        try:
+            reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
+        except NoAnswer:
+            # The question may be answered all the same.
+            return Condensed(ask.question)
         standalone = reply.text.strip()
         if small and (reply.truncated or not is_rewrite(standalone, ask.question, turns)):
             standalone = carry_topic(ask.question, ask.history)
@@ -256,7 +261,7 @@ class Steps:
                     f"The model's answers do not match the JSON schema: {second.reason}.",
                     fix="Describe the JSON in the prompt, or choose another model.",
                 ) from second
-            return replace(repaired, usage=_sum(reply.usage, repaired.usage))
+            return replace(repaired, usage=reply.usage + repaired.usage)
         return reply
 
     async def _parsed(self, text: str) -> object:
@@ -272,6 +277,9 @@ class Steps:
         """Check citations and claims.
 
         A written sentence with a fault becomes a quotation, and an answer without support a refusal.
+
+        Raises:
+            NoAnswer: The reply ended early, and nothing in it is supported.
         """
         reply = draft.reply
         answer = Answer(
@@ -304,6 +312,7 @@ class Steps:
                 if text != checked.text:
                     checked = await asyncio.to_thread(ground, text, draft.hits, self.encoder, least)
         if checked.best < least:
+            check_whole(reply.ending)
             return replace(answer, support=checked.support, replaced=replaced)
         estimates = [value for value in (checked.support, reply.confidence) if value is not None]
         where = self.release.answer.citations
@@ -324,6 +333,7 @@ class Steps:
             # The offsets refer to the reply, and become invalid when a marker is removed.
             spans=reply.spans if text == reply.text else (),
             cut=reply.truncated,
+            filtered=reply.filtered,
             replaced=replaced,
         )
 
@@ -392,15 +402,6 @@ def place_of(passage: Passage) -> str:
     if passage.page is not None:
         parts.append(f"page {passage.page}")
     return " › ".join(parts)
-
-
-def _sum(one: Usage, other: Usage) -> Usage:
-    """Add the usage of two calls; unknown if either is unknown."""
-
-    def added(first: int | None, second: int | None) -> int | None:
-        return None if first is None or second is None else first + second
-
-    return Usage(added(one.input_tokens, other.input_tokens), added(one.output_tokens, other.output_tokens))
 
 
 def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessage]:

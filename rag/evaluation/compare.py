@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rag.errors import EvaluationError
 from rag.evaluation.dataset_store import DatasetStore, DatasetVersion
+from rag.evaluation.metric_definitions import Metric
 from rag.evaluation.run_store import Run, RunStore
-from rag.evaluation.summary import Columns, read_columns
+from rag.evaluation.statistics import CONFIDENCE, Estimate
+from rag.evaluation.summary import (
+    Columns,
+    Figure,
+    change,
+    common_cases,
+    figure_of,
+    matched,
+    metrics_of,
+    read_columns,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +42,16 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparedMetric:
+    """A metric of both sides over the matched cases, and the difference ``other - one``."""
+
+    metric: Metric
+    one: Figure
+    other: Figure
+    change: Estimate | None
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The columns of two variants.
 
@@ -42,6 +64,15 @@ class Comparison:
     other: Columns
     notes: tuple[str, ...]
 
+    def rows(self, confidence: float = CONFIDENCE) -> Iterator[ComparedMetric]:
+        """Yield the metrics that either has, with their values over the matched cases."""
+        cases = len(common_cases(self.one, self.other)[0].positions)
+        for metric in metrics_of([self.one, self.other]):
+            one, other = (
+                figure_of(side, metric, cases, confidence) for side in matched(self.one, self.other, metric)
+            )
+            yield ComparedMetric(metric, one, other, change(self.one, self.other, metric, confidence))
+
 
 def compare(store: RunStore, datasets: DatasetStore, one: Side, other: Side) -> Comparison:
     """Align the cases of two variants.
@@ -49,8 +80,13 @@ def compare(store: RunStore, datasets: DatasetStore, one: Side, other: Side) -> 
     With different dataset versions, cases are matched by their content without the id.
 
     Raises:
-        EvaluationError: There is no common case.
+        EvaluationError: Both are the same variant of the same run, or there is no common case.
     """
+    if (one.run.id, one.variant) == (other.run.id, other.variant):
+        raise EvaluationError(
+            f"The variant {one.name!r} of the run {one.run.id} cannot be compared with itself.",
+            fix="Name another variant, or a variant of another run.",
+        )
     columns = [read_columns(store, side.run, side.variant) for side in (one, other)]
     if one.version.sha256 != other.version.sha256:
         columns[1] = _moved(columns[1], _places(datasets, one, other))
@@ -59,7 +95,7 @@ def compare(store: RunStore, datasets: DatasetStore, one: Side, other: Side) -> 
             f"The runs {one.run.id} and {other.run.id} have no answered case in common.",
             fix="Compare runs over the same dataset.",
         )
-    return Comparison(columns[0], columns[1], differing(one, other))
+    return Comparison(columns[0], columns[1], (*differing(one, other), *_same_release(one, other)))
 
 
 def differing(one: Side, other: Side) -> tuple[str, ...]:
@@ -80,6 +116,13 @@ def differing(one: Side, other: Side) -> tuple[str, ...]:
     if unfinished:
         notes.append(f"Not finished: {' and '.join(dict.fromkeys(unfinished))}.")
     return tuple(notes)
+
+
+def _same_release(one: Side, other: Side) -> tuple[str, ...]:
+    states = [side.run.plan.states[side.variant] for side in (one, other)]
+    if not states[0] or states[0] != states[1]:
+        return ()
+    return ("Both sides are the same release: any difference between them is chance.",)
 
 
 def _places(datasets: DatasetStore, one: Side, other: Side) -> dict[int, int]:

@@ -12,15 +12,18 @@ from dataclasses import dataclass, replace
 from math import ceil, isfinite, log2
 from typing import Literal
 
-from rag.errors import SettingsError
+from rag.errors import EvaluationError, SettingsError
 from rag.evaluation.metric_definitions import BY_NAME, METRICS, Metric
 from rag.evaluation.metric_formatting import format_difference, format_metric, join_ends
 from rag.evaluation.statistics import CONFIDENCE, Estimate
-from rag.evaluation.summary import Columns, change, common_cases
+from rag.evaluation.summary import Columns, change, common_cases, matched
 from rag.tracing.figures import counted
 
 State = Literal["worse", "not worse", "unsure", "no figure"]
 
+# Metrics that most cases must have on both sides, since the others may be the bad ones; in words.
+NEEDED = {"judge": "were judged", "cost": "have a known cost"}
+LEAST_KNOWN = 0.9
 # Tolerance for rounding errors: a drop of exactly the margin is allowed.
 ROUNDING = 1e-9
 
@@ -131,7 +134,7 @@ def gate(
     hold together with ``confidence``. Half of the rest lies on either side of an interval: an equally good
     candidate fails at a margin of 0 in about (1 - ``confidence``) / 2 of the runs. For a relative margin, the
     baseline is scaled by 1 ± margin in every resample, since its value is uncertain too. A metric without a value
-    on either side fails the gate.
+    on either side fails the gate, and so do points and costs that too few cases have on both sides.
 
     Args:
         baseline, candidate: Columns of runs over the same dataset version.
@@ -141,6 +144,7 @@ def gate(
 
     Raises:
         SettingsError: There is no margin, there are two for a metric, or the confidence is out of range.
+        EvaluationError: All answers of a side failed.
     """
     names = [margin.metric for margin in margins]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
@@ -151,6 +155,7 @@ def gate(
         raise SettingsError(
             f"The confidence must be between 0 and 1, not {confidence:g}.", fix="Use one such as 0.95."
         )
+    _check_answers(baseline, candidate)
     corrected = 1 - (1 - confidence) / len(margins)
     checks = tuple(_check(baseline, candidate, margin, corrected, strict=strict) for margin in margins)
     return Verdict(all(check.passed for check in checks), checks, corrected)
@@ -183,7 +188,9 @@ def _check(baseline: Columns, candidate: Columns, margin: Margin, confidence: fl
     for side, columns in (("baseline", baseline), ("candidate", candidate)):
         if metric.name not in columns.numerators:
             return _unchecked(metric, margin, f"the {side} has no value")
-    one, other = _common_values(baseline, candidate, metric)
+    one, other = matched(baseline, candidate, metric)
+    if problem := _unknown(metric, baseline, candidate, len(one.positions)):
+        return _unchecked(metric, margin, problem)
     before, after = one.estimate(metric, confidence), other.estimate(metric, confidence)
     moved = change(one, other, metric, confidence)
     excess = change(_scaled(one, margin), other, metric, confidence) if margin.relative else moved
@@ -215,15 +222,28 @@ def _unchecked(metric: Metric, margin: Margin, reason: str) -> Check:
     return Check(metric, margin, None, None, None, None, "no figure", passed=False, reason=reason)
 
 
-def _common_values(baseline: Columns, candidate: Columns, metric: Metric) -> tuple[Columns, Columns]:
-    """Return the rows of the common cases; for a quantile, only those with a value on both sides."""
-    import numpy as np
+def _check_answers(baseline: Columns, candidate: Columns) -> None:
+    """Raise EvaluationError if a side has no answer to any common case: whatever it is compared with, it is equal.
 
-    one, other = common_cases(baseline, candidate)
-    if metric.quantile is None:
-        return one, other
-    known = ~(np.isnan(one.numerators[metric.name]) | np.isnan(other.numerators[metric.name]))
-    return one.of(known), other.of(known)
+    A failed answer is scored like an empty one, so that a gate would compare zeros.
+    """
+    sides = zip(("baseline", "candidate"), common_cases(baseline, candidate), strict=True)
+    for side, columns in sides:
+        failed = columns.numerators.get("failed")
+        if failed is not None and failed.size and failed.all():
+            raise EvaluationError(
+                f"All answers of the {side} failed, so there is nothing to compare. The first failure: "
+                f"{columns.error.rstrip('.') or 'unknown'}.",
+                fix="Remedy the cause, and ask again with `ragsmith eval resume`.",
+            )
+
+
+def _unknown(metric: Metric, baseline: Columns, candidate: Columns, known: int) -> str:
+    """Return why a metric cannot be compared; empty if it is known in enough cases."""
+    cases = len(common_cases(baseline, candidate)[0].positions)
+    if metric.name not in NEEDED or known >= LEAST_KNOWN * cases:
+        return ""
+    return f"only {known:,} of {counted(cases, 'case')} {NEEDED[metric.name]} on both sides"
 
 
 def _scaled(baseline: Columns, margin: Margin) -> Columns:

@@ -12,22 +12,23 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from prompts import PromptTemplate
-from rag.errors import ModelError, ModelProtocolError, ModelTimeout, prompt_errors
+from rag.errors import ModelError, ModelLimited, ModelProtocolError, ModelTimeout, NoAnswer, prompt_errors
 from rag.evaluation.cases import Case
 from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Score
-from rag.evaluation.scoring import Judgement
+from rag.evaluation.scoring import Judgement, Scores
 from rag.models.fencing import above, beside, quoted
 from rag.models.structured_output import NotTheSchema, parse, repair_messages
 from rag.redaction import redact
-from rag.types import Answer, whole
+from rag.types import Answer, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -74,6 +75,7 @@ class ModelJudge:
         name: Name of the model.
         repair: The prompt for a correction, with the variables of the shipped ``repair-json``.
         patience_s: Time limit of a judgement in seconds.
+        price: Returns the dollars for tokens and seconds of the model; None if unknown.
 
     Raises:
         PromptError: A prompt has other variables or fragments.
@@ -87,16 +89,22 @@ class ModelJudge:
         *,
         repair: PromptTemplate,
         patience_s: float = PATIENCE_S,
+        price: Price = lambda _usage, _seconds: None,
     ) -> None:
         check_prompt(prompt, _VARIABLES, _PLACES)
         self.identity = f"{name} {prompt.label} {prompt.sha256[:TAG]}"
         self._prompt = prompt
-        self._inquiry = Inquiry(model, prompt, repair, SCHEMA, patience_s)
+        self._inquiry = Inquiry(model, prompt, repair, SCHEMA, patience_s, paced=True)
+        self._price = price
         self._kept: dict[str, Judgement] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def judge(self, case: Case, answer: Answer) -> Judgement:
-        """Judge an answer; see ``rag.evaluation.scoring.Judge.judge``."""
+        """Judge an answer; see ``rag.evaluation.scoring.Judge.judge``.
+
+        Raises:
+            ModelLimited: A limit of the judging model's server is reached.
+        """
         ruled = _by_rule(case, answer)
         if ruled is not None:
             return ruled
@@ -108,15 +116,26 @@ class ModelJudge:
             # Used entries move to the end; the oldest are dropped from the start.
             found = self._kept.pop(key, None)
             if found is None:
+                spent = Spent()
                 try:
-                    reply = await self._inquiry.ask(values)
+                    reply = await self._inquiry.ask(values, spent)
+                except ModelLimited:
+                    # The run waits, and asks again.
+                    raise
                 except ModelError as error:
-                    return Judgement({"judge_errors": Score(1)}, one_line(str(error)))
-                found = _points(int(reply["score"]), reply["reason"])
-            self._kept[key] = found
+                    return Judgement({"judge_errors": Score(1)}, one_line(str(error)), self._spent(spent))
+                found = replace(_points(int(reply["score"]), reply["reason"]), spent=self._spent(spent))
+            # It was paid for once.
+            self._kept[key] = replace(found, spent={})
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
         return found
+
+    def _spent(self, spent: Spent) -> Scores:
+        read, written = spent.usage.input_tokens, spent.usage.output_tokens
+        tokens = None if read is None or written is None else read + written
+        known = {"judge_tokens": tokens, "judge_cost": self._price(spent.usage, spent.seconds)}
+        return {name: Score(value) for name, value in known.items() if value is not None}
 
     def _values(self, case: Case, answer: Answer) -> dict[str, str]:
         from rag.answering.steps import place_of
@@ -138,6 +157,17 @@ class ModelJudge:
         }
 
 
+@dataclass
+class Spent:
+    """Tokens and seconds of all requests of an inquiry."""
+
+    usage: Usage = Usage(0, 0)
+    seconds: float = 0.0
+
+
+Price = Callable[[Usage, float], float | None]
+
+
 @dataclass(frozen=True)
 class Inquiry:
     """Asks a model for JSON, and a second time if the reply does not match the schema.
@@ -146,6 +176,7 @@ class Inquiry:
         repair: The prompt for the second request.
         schema: The schema of a reply.
         patience_s: Time limit of both requests in seconds.
+        paced: Whether the caller waits when a limit of the server is reached.
 
     Raises:
         PromptError: ``repair`` has other variables than ``reason`` and ``schema``.
@@ -156,15 +187,17 @@ class Inquiry:
     repair: PromptTemplate
     schema: Mapping[str, Any]
     patience_s: float = PATIENCE_S
+    paced: bool = False
 
     def __post_init__(self) -> None:
         check_prompt(self.repair, ("reason", "schema"), {})
 
-    async def ask(self, values: Mapping[str, str]) -> dict[str, Any]:
+    async def ask(self, values: Mapping[str, str], spent: Spent) -> dict[str, Any]:
         """Return the model's reply, which matches the schema.
 
         Args:
             values: The values of the prompt's variables.
+            spent: Grows by what the requests take, also if they fail.
 
         Raises:
             ModelError: The model fails, or its reply does not match.
@@ -174,7 +207,7 @@ class Inquiry:
         messages = convert_to_messages([(message.role, message.content) for message in self.prompt.render(values)])
         try:
             async with asyncio.timeout(self.patience_s):
-                return await self._matching_reply(messages)
+                return await self._matching_reply(messages, spent)
         except ModelError:
             raise
         except NotTheSchema as error:
@@ -187,18 +220,30 @@ class Inquiry:
         except Exception as error:
             raise ModelError(f"The judging model failed: {type(error).__name__}: {redact(str(error))}.") from error
 
-    async def _matching_reply(self, messages: list[BaseMessage]) -> dict[str, Any]:
-        reply = await self._reply(messages)
+    async def _matching_reply(self, messages: list[BaseMessage], spent: Spent) -> dict[str, Any]:
+        reply = await self._reply(messages, spent)
         try:
             value: dict[str, Any] = parse(reply, self.schema)
         except NotTheSchema as error:
             wanted = self.prompt.settings.json_schema or self.schema
             again = repair_messages(messages, reply, error.reason, self.repair, wanted)
-            value = parse(await self._reply(again), self.schema)
+            value = parse(await self._reply(again, spent), self.schema)
         return value
 
-    async def _reply(self, messages: list[BaseMessage]) -> str:
-        return whole("".join([chunk.text async for chunk in self.model.astream(messages)]))
+    async def _reply(self, messages: list[BaseMessage], spent: Spent) -> str:
+        from rag.models.replies import ModelInput, reply_to
+        from rag.models.request_retries import PACED
+
+        began = time.monotonic()
+        try:
+            reply = await reply_to(self.model, ModelInput(tuple(messages)), {"metadata": {PACED: self.paced}})
+            spent.usage += reply.usage
+        except NoAnswer as error:
+            spent.usage += error.usage or Usage()
+            raise
+        finally:
+            spent.seconds += time.monotonic() - began
+        return reply.text
 
 
 def fence_tag(texts: Sequence[str], digits: int = TAG) -> str:

@@ -94,6 +94,15 @@ METRICS: tuple[Metric, ...] = (
         False,
         "Share of the answers that the judging model failed to judge.",
     ),
+    Metric(
+        "judge_tokens",
+        "Judge tokens",
+        "judge",
+        "tokens",
+        None,
+        "Tokens that the judging model read and wrote, per answer that it was asked about.",
+    ),
+    Metric("judge_cost", "Judge cost", "judge", "USD", None, "Known cost of judging, per answer that was judged."),
     Metric("words", "Words", "answer", "words", None, "Words of an answer, without citation markers."),
     Metric("latency_p50", "Latency p50", "cost", "s", False, "Median time to answer.", 0.5),
     Metric("latency_p95", "Latency p95", "cost", "s", False, "95th percentile of the time to answer.", 0.95),
@@ -105,7 +114,7 @@ METRICS: tuple[Metric, ...] = (
         "cost",
         "USD",
         False,
-        "Known cost per question; a cached answer costs nothing.",
+        "Known cost per question; an answer from the cache costs what it cost when it was asked.",
     ),
 )
 

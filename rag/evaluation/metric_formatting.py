@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rag.evaluation.metric_definitions import Metric
 from rag.evaluation.statistics import Estimate
 from rag.tracing.figures import format_cost, format_seconds
+
+if TYPE_CHECKING:
+    from rag.evaluation.summary import Figure
 
 
 def format_metric(metric: Metric, value: float | None) -> str:
@@ -12,6 +17,13 @@ def format_metric(metric: Metric, value: float | None) -> str:
     if value is None:
         return "–"
     return _in_unit(metric, value).replace("-", "−")
+
+
+def format_figure(metric: Metric, figure: Figure | None) -> str:
+    """Format the value of a figure, and how many cases it rests on if some were not judged: ``4.20 (8 of 10)``."""
+    estimate = figure.estimate if figure else None
+    value = format_metric(metric, estimate.value if estimate else None)
+    return f"{value} ({estimate.n:,} of {figure.of:,})" if figure and estimate and figure.of else value
 
 
 def _in_unit(metric: Metric, value: float) -> str:

@@ -7,8 +7,8 @@ only if it is preferred both times.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from prompts import PromptTemplate
@@ -17,6 +17,8 @@ from rag.evaluation.cases import Case
 from rag.evaluation.judge import (
     CASE_PLACES,
     Inquiry,
+    Price,
+    Spent,
     check_prompt,
     fence_tag,
     one_line,
@@ -26,6 +28,7 @@ from rag.evaluation.judge import (
 )
 from rag.evaluation.statistics import Estimate, mean
 from rag.models.fencing import quoted
+from rag.types import Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -52,11 +55,13 @@ class PairVerdict:
         better: ``tie`` also if the model contradicts itself; ``error`` if there is no verdict.
         reasons: The model's reasons for both requests, the second with the answers swapped; an error comes last.
         by_place: Whether the model preferred the same position both times.
+        spent: Tokens and seconds of the model.
     """
 
     better: Better
     reasons: tuple[str, ...]
     by_place: bool = False
+    spent: Spent = field(default_factory=Spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,8 @@ class PairTally:
         wins, losses, ties, errors: Numbers of pairs.
         win_rate: Share of wins with its bootstrap interval, 0 to 1; a tie counts half, and errors are left out.
             None without any other verdict.
+        usage: Tokens of the model.
+        cost_usd: Their cost; None if unknown.
     """
 
     wins: int
@@ -74,6 +81,8 @@ class PairTally:
     ties: int
     errors: int
     win_rate: Estimate | None
+    usage: Usage = Usage(0, 0)
+    cost_usd: float | None = None
 
 
 async def compare_pair(
@@ -101,21 +110,24 @@ async def compare_pair(
     inquiry = Inquiry(model, prompt, repair, SCHEMA)
     if one.strip() == other.strip():
         return PairVerdict("tie", ("The answers are the same.",))
+    spent = Spent()
     reasons: list[str] = []
     preferred: list[Better] = []
     for first, second in ((one, other), (other, one)):
         try:
-            reply = await inquiry.ask(_values(prompt, case, first, second))
+            reply = await inquiry.ask(_values(prompt, case, first, second), spent)
         except ModelError as error:
-            return PairVerdict("error", (*reasons, one_line(str(error))))
+            return PairVerdict("error", (*reasons, one_line(str(error))), spent=spent)
         reasons.append(one_line(reply["reason"]))
         preferred.append(reply["better"])
     better: Better = preferred[0] if preferred[0] == _SWAPPED[preferred[1]] else "tie"
-    return PairVerdict(better, tuple(reasons), by_place=preferred[0] == preferred[1] != "tie")
+    return PairVerdict(better, tuple(reasons), preferred[0] == preferred[1] != "tie", spent)
 
 
-def tally(verdicts: Iterable[PairVerdict]) -> PairTally:
-    """Count the verdicts of independent cases."""
+def tally(verdicts: Sequence[PairVerdict], price: Price = lambda _usage, _seconds: None) -> PairTally:
+    """Count the verdicts of independent cases, and what they cost."""
+    usage = sum((verdict.spent.usage for verdict in verdicts), Usage(0, 0))
+    seconds = sum(verdict.spent.seconds for verdict in verdicts)
     results = [verdict.better for verdict in verdicts]
     worth = [_WORTH[better] for better in results if better != "error"]
     return PairTally(
@@ -124,6 +136,8 @@ def tally(verdicts: Iterable[PairVerdict]) -> PairTally:
         ties=results.count("tie"),
         errors=results.count("error"),
         win_rate=mean(worth, [1.0] * len(worth)),
+        usage=usage,
+        cost_usd=price(usage, seconds),
     )
 
 

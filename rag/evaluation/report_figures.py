@@ -12,6 +12,7 @@ from rag.evaluation.metric_definitions import BY_NAME, Group, Metric
 from rag.evaluation.metric_formatting import (
     format_change,
     format_difference,
+    format_figure,
     format_interval,
     format_metric,
     is_better,
@@ -169,7 +170,7 @@ def _cell(metric: Metric, figure: Figure, *, with_n: bool) -> FigureCell:
     estimate, change = figure.estimate, figure.change
     if estimate is None:
         return FigureCell("unknown" if metric.unit == "USD" else "–")
-    value, interval = format_metric(metric, estimate.value), format_interval(metric, estimate)
+    value, interval = format_figure(metric, figure), format_interval(metric, estimate)
     n = estimate.n if with_n else None
     if change is None:
         return FigureCell(value, interval, n)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.redaction import redact
-from rag.tracing.figures import counted
+from rag.tracing.figures import counted, format_cost
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,7 +40,7 @@ def escaping_templates(folder: Path, finalize: Callable[[object], object]) -> En
         lstrip_blocks=True,
         finalize=finalize,
     )
-    environment.globals["counted"] = counted
+    environment.globals |= {"counted": counted, "format_cost": format_cost}
     return environment
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import Engine, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Engine, Row, and_, delete, exists, func, insert, or_, select, update
 
 from rag.database import reading, writing
 from rag.errors import EvaluationError
@@ -21,8 +21,9 @@ from rag.types import AnswerStatus
 
 RunStatus = Literal["running", "finished", "stopped", "interrupted", "failed"]
 
-# Increment when the values of a metric change.
-SCORING = 1
+# Increment when the values of a metric change. Since 2, a blocked reply is a failure, and a cached answer has its
+# cost.
+SCORING = 2
 
 SHORTEST_ID = 4
 # Cells per read.
@@ -115,7 +116,7 @@ class Cell:
         scores: Scores by name of the metric.
         rationale: The judge's reason; empty without a judge.
         latency_s: Seconds of the original answer, even if it came from the cache.
-        cost_usd: None means unknown; 0 for an answer from the cache.
+        cost_usd: Cost of the original answer, even if it came from the cache; None means unknown.
     """
 
     variant: int
@@ -159,24 +160,30 @@ class RunStore:
         return run
 
     def resume(self, run: Run) -> Run:
-        """Resume a stopped, interrupted or failed run.
+        """Resume a run that ``is_resumable``.
 
         Raises:
-            EvaluationError: The run is finished or running.
+            EvaluationError: The run is running, or it is finished and no answer failed.
         """
-        column = runs_table.c
         with writing(self._engine) as connection:
             changed = connection.execute(
                 update(runs_table)
-                .where(column.id == run.id, column.status.in_(("stopped", "interrupted", "failed")))
+                .where(_resumable(run.id))
                 .values(status="running", error="", ended=None, process=process_identity())
             )
-        if not changed.rowcount:
-            raise EvaluationError(
-                f"The run {run.id} is {self.get(run.id).status} and cannot be resumed.",
-                fix="`ragsmith eval list` shows which runs were stopped.",
-            )
-        return self.get(run.id)
+        if changed.rowcount:
+            return self.get(run.id)
+        status = self.get(run.id).status
+        why = ": none of its answers failed" if status == "finished" else ""
+        raise EvaluationError(
+            f"The run {run.id} is {status} and cannot be resumed{why}.",
+            fix="`ragsmith eval list` shows which runs were stopped.",
+        )
+
+    def is_resumable(self, run: Run) -> bool:
+        """Whether answers of a run are missing or failed, and nobody works on it."""
+        with reading(self._engine) as connection:
+            return connection.scalar(select(runs_table.c.id).where(_resumable(run.id))) is not None
 
     def end(self, run_id: str, status: RunStatus, error: str = "") -> None:
         """Store the end of a run."""
@@ -314,6 +321,13 @@ def by_case(variants: Sequence[Iterator[Cell]]) -> Iterator[tuple[int, tuple[Cel
             next(cells, None) if mine is not None else cell
             for cells, mine, cell in zip(variants, row, waiting, strict=True)
         ]
+
+
+def _resumable(run_id: str) -> ColumnElement[bool]:
+    column = runs_table.c
+    failed = exists().where(cells_table.c.run_id == run_id, cells_table.c.status == "failed")
+    ended_early = column.status.in_(("stopped", "interrupted", "failed"))
+    return and_(column.id == run_id, or_(ended_early, and_(column.status == "finished", failed)))
 
 
 def _run(row: Row[Any]) -> Run:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from rag.answering.answer_stream import AnswerStream
-from rag.errors import RagsmithError
+from rag.errors import ModelLimited, RagsmithError
 from rag.evaluation.cache import AnswerCache, key_of
 from rag.evaluation.cases import Case
+from rag.evaluation.pacing import Pace
 from rag.evaluation.run_store import Cell, CellPassage, Run, RunStatus, RunStore
 from rag.evaluation.scoring import Judge, Scorer
 from rag.types import Answer, Ask
@@ -46,6 +47,7 @@ class EvaluationProgress:
         done, total: Answers of the run.
         cached, failed: Answers since the run was started or resumed.
         seconds_left: Estimate; None if there is no basis for one yet.
+        waiting_s: Seconds until the next question, if a limit of a model server is reached; else 0.
     """
 
     done: int
@@ -53,6 +55,7 @@ class EvaluationProgress:
     cached: int = 0
     failed: int = 0
     seconds_left: float | None = None
+    waiting_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ class _Pass:
         self._before = self._done = self._cached = self._failed = self._failed_in_a_row = 0
         self._error = ""
         self._started = time.monotonic()
+        self._pace = Pace(evaluation.run.plan.at_once, stop, self._show)
 
     async def work(self) -> tuple[RunStatus, str]:
         self._before = await asyncio.to_thread(self._evaluation.store.count, self._evaluation.run.id)
@@ -139,11 +143,19 @@ class _Pass:
                 await jobs.put(None)
         if self._gave_up:
             return "failed", self._error
-        return ("stopped", "") if self._stop.is_set() else ("finished", "")
+        if self._pace.problem or self._stop.is_set():
+            return "stopped", self._pace.problem
+        answered = await asyncio.to_thread(self._evaluation.store.count, self._evaluation.run.id)
+        # A run without any answer measures nothing, however small it is.
+        return ("finished", "") if answered or not self._error else ("failed", self._error)
 
     @property
     def _gave_up(self) -> bool:
         return self._failed_in_a_row >= GIVE_UP_AFTER
+
+    @property
+    def _ends(self) -> bool:
+        return self._stop.is_set() or self._gave_up or bool(self._pace.problem)
 
     async def _jobs(self) -> AsyncIterator[_Job]:
         """Yield what must be answered, in the order of the cases."""
@@ -154,7 +166,7 @@ class _Pass:
             known = await asyncio.to_thread(evaluation.store.statuses, evaluation.run.id, start, end)
             for position, case in enumerate(cases, start):
                 for variant in range(len(evaluation.variants)):
-                    if self._stop.is_set() or self._gave_up:
+                    if self._ends:
                         return
                     status = known.get((variant, position), "failed")
                     if status == "failed":
@@ -163,31 +175,39 @@ class _Pass:
     async def _worker(self, jobs: asyncio.Queue[_Job | None]) -> None:
         while (job := await jobs.get()) is not None:
             # Jobs that still wait in the queue are dropped.
-            if self._stop.is_set() or self._gave_up:
+            if self._ends:
                 continue
-            self._report(await self._answer(job), failed_before=job.failed_before)
+            if cell := await self._answer(job):
+                self._report(cell, failed_before=job.failed_before)
 
-    async def _answer(self, job: _Job) -> Cell:
-        """Answer one case with one variant, and store the scored answer."""
+    async def _answer(self, job: _Job) -> Cell | None:
+        """Answer one case with one variant, and store the scored answer; None if the run ends before."""
         run, store, cache = self._evaluation.run, self._evaluation.store, self._evaluation.cache
-        ask = Ask(job.case.question, job.case.history, run.plan.corpus, run.id)
+        ask = Ask(job.case.question, job.case.history, run.plan.corpus, run.id, paced=True)
         variant = self._evaluation.variants[job.variant]
         key = key_of(variant.state, ask.question, ask.history)
         # Equal variants answer a case only once.
         lock = self._locks.setdefault(key, asyncio.Lock())
         async with lock:
             known = await asyncio.to_thread(cache.get, key) if cache else None
-            answer = await variant.start(ask).answer() if known is None else known
+            answer = known or await self._pace.ask(lambda: _answered(variant, ask))
+            if answer is None:
+                return None
             cell = await self._cell(job, answer, cached=known is not None)
-            # Stored before it is cached: a crash in between would make a resumed run record it as free of cost.
-            await asyncio.to_thread(store.keep, run.id, [cell])
-            if cache and known is None and answer.status in ("answered", "abstained"):
+            # Stored before it is cached: a crash in between would make a resumed run record it as not paid for.
+            if cell:
+                await asyncio.to_thread(store.keep, run.id, [cell])
+            # What a filter ended may be whole the next time.
+            if cache and known is None and answer.status in ("answered", "abstained") and not answer.filtered:
                 await asyncio.to_thread(cache.put, key, answer)
         return cell
 
-    async def _cell(self, job: _Job, answer: Answer, *, cached: bool) -> Cell:
+    async def _cell(self, job: _Job, answer: Answer, *, cached: bool) -> Cell | None:
+        """Score an answer; None if the run ends before it is judged."""
         scores = await asyncio.to_thread(self._evaluation.scorer.score, job.case, answer)
-        judged = await self._evaluation.judge.judge(job.case, answer)
+        judged = await self._pace.ask(lambda: self._evaluation.judge.judge(job.case, answer), begun=True)
+        if judged is None:
+            return None
         cited = {citation.marker for citation in answer.citations}
         passages = (
             CellPassage(hit.passage.name, hit.passage.title, hit.passage.page, hit.passage.text, number in cited)
@@ -199,14 +219,14 @@ class _Pass:
             status=answer.status,
             answer=answer.text,
             error=answer.error,
-            scores=scores | judged.scores,
+            scores=scores | judged.scores | judged.spent,
             rationale=judged.reason,
             passages=tuple(passages),
             trace_id=answer.trace_id,
             latency_s=answer.latency_s,
             input_tokens=answer.usage.input_tokens,
             output_tokens=answer.usage.output_tokens,
-            cost_usd=0.0 if cached else answer.cost_usd,
+            cost_usd=answer.cost_usd,
             cached=cached,
         )
 
@@ -219,11 +239,25 @@ class _Pass:
         if not (failed_before and failed):
             self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
         self._error = cell.error or self._error
+        self._show()
+
+    def _show(self) -> None:
         total = self._evaluation.size * len(self._evaluation.variants)
         # Cached answers take no time, so they do not count towards the estimate.
         asked = self._done - self._cached
         passed = time.monotonic() - self._started
         left = passed / asked * max(total - self._before - self._done, 0) if asked else None
-        self._evaluation.on_progress(
-            EvaluationProgress(self._before + self._done, total, self._cached, self._failed, left)
-        )
+        done, waiting = self._before + self._done, self._pace.waiting_s
+        self._evaluation.on_progress(EvaluationProgress(done, total, self._cached, self._failed, left, waiting))
+
+
+async def _answered(variant: ReadyVariant, ask: Ask) -> Answer:
+    """Return the answer of a variant.
+
+    Raises:
+        ModelLimited: A limit of the model server is reached.
+    """
+    answer = await variant.start(ask).answer()
+    if answer.limited:
+        raise ModelLimited(answer.error, after_s=answer.limited_s)
+    return answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rag.encoders.encoder import Encoder
@@ -26,10 +26,12 @@ class Judgement:
         scores: ``judge`` from 1 to 5 with ``judge_errors`` 0, or only ``judge_errors`` 1 if judging failed; empty
             if the answer was not judged.
         reason: The judge's reason, or the error; at most 1,000 characters.
+        spent: ``judge_tokens`` and ``judge_cost`` in dollars, as far as known; empty if no model was asked.
     """
 
     scores: Scores
     reason: str = ""
+    spent: Scores = field(default_factory=dict)
 
 
 class Judge(Protocol):
@@ -39,7 +41,11 @@ class Judge(Protocol):
     """Model and prompt; empty without a model."""
 
     async def judge(self, case: Case, answer: Answer) -> Judgement:
-        """Judge an answer; a failure is a ``judge_errors`` without points."""
+        """Judge an answer; a failure is a ``judge_errors`` without points.
+
+        Raises:
+            ModelLimited: A limit of the judging model's server is reached.
+        """
         ...
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from rag.evaluation.metric_definitions import METRICS, Metric
+from rag.evaluation.metric_definitions import BY_NAME, METRICS, Metric
 from rag.evaluation.run_store import Cell, Run, RunStore
 from rag.evaluation.statistics import CONFIDENCE, Estimate, difference, mean, quantile, quantile_difference
 from rag.evaluation.variants import Variant
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# The first version of the scoring that stores the cost of answers from the cache.
+SCORING_WITH_COST = 2
+JUDGE = BY_NAME["judge"]
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One metric of one variant.
@@ -25,10 +30,12 @@ class Figure:
         estimate: None if the metric applies to no case.
         change: Difference from the baseline over the common cases; None for the baseline, and if either side has
             no value.
+        of: For a judge's points, the number of cases, if not all of them were judged; else None.
     """
 
     estimate: Estimate | None
     change: Estimate | None = None
+    of: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,7 @@ class VariantSummary:
         cached: Answers from the cache.
         figures: By name of the metric.
         error: Message of the first failed case; empty if none failed.
+        saved_usd: What the answers from the cache cost when they were asked; None if that is unknown.
     """
 
     name: str
@@ -49,6 +57,7 @@ class VariantSummary:
     failed: int
     figures: Mapping[str, Figure]
     error: str = ""
+    saved_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +85,7 @@ class Columns:
         positions: Positions of the cases, ascending.
         numerators, weights: By name of the metric; for a quantile, the numerators are the values, or NaN.
         error: Message of the first failed case; empty if none failed.
+        saved_usd: What the answers from the cache cost when they were asked; None if that is unknown.
     """
 
     positions: NDArray[np.int64]
@@ -84,16 +94,15 @@ class Columns:
     cached: int
     failed: int
     error: str = ""
+    saved_usd: float | None = None
 
     def of(self, wanted: NDArray[np.bool_] | NDArray[np.int64]) -> Columns:
         """Return the rows selected by a mask or by indices."""
-        return Columns(
-            self.positions[wanted],
-            {name: column[wanted] for name, column in self.numerators.items()},
-            {name: column[wanted] for name, column in self.weights.items()},
-            self.cached,
-            self.failed,
-            self.error,
+        return replace(
+            self,
+            positions=self.positions[wanted],
+            numerators={name: column[wanted] for name, column in self.numerators.items()},
+            weights={name: column[wanted] for name, column in self.weights.items()},
         )
 
     def estimate(self, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
@@ -114,6 +123,7 @@ def read_columns(store: RunStore, run: Run, variant: int) -> Columns:
     values: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
     weights: dict[str, list[float]] = {metric.name: [] for metric in METRICS}
     cached = failed = 0
+    saved: float | None = 0.0
     error = ""
     for cell in store.cells(run.id, variant, texts=False):
         positions.append(cell.position)
@@ -121,8 +131,12 @@ def read_columns(store: RunStore, run: Run, variant: int) -> Columns:
         failed += cell.status == "failed"
         if cell.status == "failed":
             error = error or redact(cell.error)
+        # Before, an answer from the cache was stored without its cost.
+        cost = None if cell.cached and run.plan.scoring < SCORING_WITH_COST else cell.cost_usd
+        if cell.cached:
+            saved = None if saved is None or cost is None else saved + cost
         for metric in METRICS:
-            value, weight = _part(cell, metric)
+            value, weight = _part(cell, metric, cost)
             values[metric.name].append(value)
             weights[metric.name].append(weight)
     scored = [name for name, column in weights.items() if any(column)]
@@ -133,7 +147,15 @@ def read_columns(store: RunStore, run: Run, variant: int) -> Columns:
         cached,
         failed,
         error,
+        saved,
     )
+
+
+def in_cases_of(columns: Columns, others: Sequence[Columns]) -> Columns:
+    """Return the rows of the cases that any of the others has."""
+    import numpy as np
+
+    return columns.of(np.isin(columns.positions, np.concatenate([other.positions for other in others])))
 
 
 def common_cases(one: Columns, other: Columns) -> tuple[Columns, Columns]:
@@ -144,11 +166,25 @@ def common_cases(one: Columns, other: Columns) -> tuple[Columns, Columns]:
     return one.of(np.isin(one.positions, both)), other.of(np.isin(other.positions, both))
 
 
+def matched(one: Columns, other: Columns, metric: Metric) -> tuple[Columns, Columns]:
+    """Return the rows that a comparison of a metric rests on, those of the common cases.
+
+    For a judge's points, time, tokens and cost, these are the cases with a value on both sides: a variant must not
+    gain where its judge fails, or where it fails itself.
+    """
+    one, other = common_cases(one, other)
+    in_both = metric.name in one.numerators and metric.name in other.numerators
+    if not in_both or (metric.group != "cost" and metric is not JUDGE):
+        return one, other
+    both = (one.weights[metric.name] > 0) & (other.weights[metric.name] > 0)
+    return one.of(both), other.of(both)
+
+
 def change(one: Columns, other: Columns, metric: Metric, confidence: float = CONFIDENCE) -> Estimate | None:
-    """Return the difference ``other - one`` of a metric over the common cases; None if either has no value."""
+    """Return the difference ``other - one`` of a metric over the matched cases; None if either has no value."""
     if metric.name not in one.numerators or metric.name not in other.numerators:
         return None
-    one, other = common_cases(one, other)
+    one, other = matched(one, other, metric)
     first, second = one.numerators[metric.name], other.numerators[metric.name]
     if metric.quantile is not None:
         return quantile_difference(first, second, metric.quantile, confidence=confidence)
@@ -194,6 +230,7 @@ def _rows(named: Sequence[tuple[Variant, Columns]], baseline: int) -> tuple[Vari
             columns.failed,
             _figures(columns, None if number == baseline else named[baseline][1]),
             columns.error,
+            columns.saved_usd if columns.cached else None,
         )
         for number, (variant, columns) in enumerate(named)
     )
@@ -206,20 +243,37 @@ def metrics_of(columns: Sequence[Columns]) -> tuple[Metric, ...]:
 
 def _figures(columns: Columns, baseline: Columns | None) -> dict[str, Figure]:
     return {
-        metric.name: Figure(columns.estimate(metric), change(baseline, columns, metric) if baseline else None)
+        metric.name: replace(
+            figure_of(columns, metric, len(columns.positions)),
+            change=change(baseline, columns, metric) if baseline else None,
+        )
         for metric in METRICS
         if metric.name in columns.numerators
     }
 
 
-def _part(cell: Cell, metric: Metric) -> tuple[float, float]:
+def figure_of(columns: Columns, metric: Metric, cases: int, confidence: float = CONFIDENCE) -> Figure:
+    """Return a metric of a variant, without its change.
+
+    Args:
+        columns: The rows that count.
+        metric: The metric.
+        cases: Number of cases, for the points of a judge that judged only some of them.
+        confidence: That of the interval.
+    """
+    estimate = columns.estimate(metric, confidence)
+    partly = metric is JUDGE and estimate is not None and estimate.n < cases
+    return Figure(estimate, of=cases if partly else None)
+
+
+def _part(cell: Cell, metric: Metric, cost: float | None) -> tuple[float, float]:
     """Return a cell's value and weight for a metric; the weight is 0 where the metric does not apply."""
     known: dict[str, float | None] = {
         "latency_p50": cell.latency_s,
         "latency_p95": cell.latency_s,
         "input_tokens": cell.input_tokens,
         "output_tokens": cell.output_tokens,
-        "cost": cell.cost_usd,
+        "cost": cost,
     }
     if metric.name in known:
         # Failures do not count towards latency and cost.

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 EXTRACTIVE = "extractive"
 OPENAI = "openai:"
 LOCAL = "local:"
+# OpenAI's reasoning models, such as o3-mini, also behind a proxy that adds a prefix.
+_REASONING = re.compile(r"(?:.*/)?o\d(?![^-])")
 # Default time limit of a whole answer, as a multiple of the time-out for its first piece.
 TOTAL_TIMES = 5
 
@@ -122,6 +125,12 @@ def open_remote_model(settings: Settings) -> BaseChatModel:
     decoding = settings.decoding
     extra_body = _response_format(decoding)
     given: dict[str, Any] = {}
+    name = settings.model.removeprefix(OPENAI)
+    default = DecodingSettings().temperature
+    # Temperature 0 is for reproducible answers; a reasoning model has none, and others say so.
+    unset = decoding.temperature == default
+    if not (unset and _REASONING.match(name)):
+        given["temperature"] = decoding.temperature
     # OpenAI's newer models refuse the name `max_tokens`, but most other servers support no other.
     if server.base_url is None:
         given["max_tokens"] = decoding.max_tokens
@@ -129,20 +138,21 @@ def open_remote_model(settings: Settings) -> BaseChatModel:
         given["use_responses_api"] = False
         extra_body |= {"max_tokens": decoding.max_tokens} | _server_options(decoding)
     return RemoteModel(
-        model=settings.model.removeprefix(OPENAI),
+        model=name,
         base_url=server.base_url,
         # Other servers need no key, but the client requires one.
         api_key=server.api_key or SecretStr("none"),
         timeout=server.timeout_s,
         total_timeout_s=server.total_timeout_s or TOTAL_TIMES * server.timeout_s,
         stream_chunk_timeout=None,
-        max_retries=server.max_retries,
-        temperature=decoding.temperature,
+        max_retries=0,
+        retries=server.max_retries,
+        optional=frozenset({"max_tokens", *(["temperature"] if unset else [])}),
         top_p=decoding.top_p,
         seed=decoding.seed,
         stop_sequences=[text for text in decoding.stop if text] or None,
         streaming=True,
-        stream_usage=True,
+        stream_usage=server.stream_usage,
         extra_body=extra_body or None,
         **given,
     )

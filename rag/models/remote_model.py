@@ -8,8 +8,9 @@ This module imports LangChain's OpenAI client; import it where a model is opened
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -17,12 +18,15 @@ from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
 from langchain_core.messages import BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
-from pydantic import model_validator
+from pydantic import PrivateAttr, model_validator
 
-from rag.errors import ModelError, ModelProtocolError, ModelTimeout, ModelUnavailable, first_line
+from rag.errors import ModelError, ModelLimited, ModelProtocolError, ModelTimeout, ModelUnavailable, first_line
 from rag.models.bounded_stream import bound
+from rag.models.reply_endings import REFUSAL, THOUGHTS
+from rag.models.request_retries import LONGEST_PAUSE_S, PACED, Refusal, without_refused
 from rag.redaction import MASK, redact, without_password
 from rag.tracing.cost import token_count
+from rag.tracing.figures import format_seconds
 
 # Maximum characters of a reply, because a server that ignores `max_tokens` may never stop.
 LONGEST_REPLY = 1_000_000
@@ -38,7 +42,7 @@ _FIXES = {
     401: "Set openai.api_key, or OPENAI_API_KEY, to a key that this server takes.",
     403: "Set openai.api_key, or OPENAI_API_KEY, to a key that this server takes for this model.",
     404: "Check the model's name, and openai.base_url: most end in /v1.",
-    429: "Wait a moment and ask again: the server's limit is reached.",
+    429: "Raise the limit of your account, or choose another model.",
 }
 
 
@@ -49,11 +53,19 @@ class RemoteModel(ChatOpenAI):
     started to answer within the time-out, including retries, paused for longer, or has not finished within the
     total time-out. ``ModelProtocolError``: the response is not a complete chat completion, or does not end.
 
+    A limit of the server is a ``ModelLimited``. A parameter that the user did not set is left out after the model
+    has refused it.
+
     Attributes:
         total_timeout_s: Time limit of a whole answer in seconds, thinking included; None for no limit.
+        retries: How often a request that may pass is repeated; the client itself repeats none.
+        optional: Names of parameters that are left out, or renamed, after the model has refused them.
     """
 
     total_timeout_s: float | None = None
+    retries: int = 0
+    optional: frozenset[str] = frozenset()
+    _refused: set[str] = PrivateAttr(default_factory=set)
 
     @model_validator(mode="after")
     def _bytes_have_an_end(self) -> RemoteModel:
@@ -70,10 +82,11 @@ class RemoteModel(ChatOpenAI):
     ) -> AsyncIterator[ChatGenerationChunk]:
         length = pieces = 0
         ending = ""
+        apart = _Apart()
         begun = time.monotonic()
         total = self.total_timeout_s
         try:
-            async with aclosing(super()._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
+            async with aclosing(self._attempts(messages, stop, run_manager, **kwargs)) as chunks:
                 limit = self.request_timeout if isinstance(self.request_timeout, float) else None
                 while True:
                     # The client restarts its time-out for every retry, so the wait for the first piece is limited
@@ -100,8 +113,10 @@ class RemoteModel(ChatOpenAI):
                     if left is not None and left <= 0:
                         # Pieces in rapid succession never let the time-out fire.
                         raise self._too_long(length, pieces)
+                    apart.take(chunk.message)
                     # Empty pieces would only be stored by all callbacks.
                     if chunk.text or chunk.generation_info or getattr(chunk.message, "usage_metadata", None):
+                        apart.give(chunk.message)
                         yield chunk
             self._check_end(length, ending)
         except ModelError:
@@ -109,12 +124,56 @@ class RemoteModel(ChatOpenAI):
         except Exception as error:
             raise self._translated(error, begun=length > 0) from error
 
+    async def _attempts(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        run_manager: AsyncCallbackManagerForLLMRun | None,
+        **kwargs: Any,
+    ) -> AsyncGenerator[ChatGenerationChunk]:
+        """Stream a reply. Until it begins, a request that may pass is repeated."""
+        paced = bool(run_manager and run_manager.metadata.get(PACED))
+        tried = 0
+        while True:
+            begun = False
+            try:
+                async with aclosing(super()._astream(messages, stop, run_manager, **kwargs)) as chunks:  # type: ignore[type-var]
+                    async for chunk in chunks:
+                        begun = True
+                        yield chunk
+                return
+            except Exception as error:
+                refusal = Refusal.of(error)
+                if begun:
+                    raise
+                if self._leaves_out(refusal):
+                    continue
+                pause = refusal.pause(tried)
+                waits = refusal.may_pass and tried < self.retries and pause <= LONGEST_PAUSE_S
+                if not waits or (refusal.is_limit and paced):
+                    raise
+            tried += 1
+            await asyncio.sleep(pause)
+
+    def _leaves_out(self, refusal: Refusal) -> bool:
+        """Leave out a parameter from now on that the model refuses; whether there is one."""
+        refused = {name for name in self.optional - self._refused if refusal.is_about(name)}
+        self._refused |= refused
+        return bool(refused)
+
+    def _get_request_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return without_refused(super()._get_request_payload(*args, **kwargs), self._refused)
+
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
     ) -> ChatGenerationChunk | None:
         # The client would read invalid counts as 1, or fail.
         counted = chunk | {"usage": _counts(chunk.get("usage"))}
-        return super()._convert_chunk_to_generation_chunk(counted, default_chunk_class, base_generation_info)
+        piece = super()._convert_chunk_to_generation_chunk(counted, default_chunk_class, base_generation_info)
+        choices = chunk.get("choices")
+        if piece is not None and choices:
+            piece.message.additional_kwargs |= _sent_apart(choices[0].get("delta") or {})
+        return piece
 
     def _too_long(self, length: int, pieces: int) -> ModelTimeout:
         """Return the error of an answer that exceeded its time, by the characters and pieces so far."""
@@ -134,11 +193,6 @@ class RemoteModel(ChatOpenAI):
             raise ModelProtocolError(_BROKEN_OFF, fix=_LOOK)
         if not length and not ending:
             raise self._translated(ValueError("the stream is empty"), begun=False)
-        if not length and ending == "length":
-            raise ModelProtocolError(
-                "The model used up its tokens before it wrote an answer.",
-                fix="Raise decoding.max_tokens, or choose a model that thinks less.",
-            )
 
     def _translated(self, error: Exception, *, begun: bool) -> ModelError:
         names = {
@@ -159,16 +213,23 @@ class RemoteModel(ChatOpenAI):
                 fix="Start it, or correct openai.base_url; model = 'extractive' needs no server.",
             )
         if "APIStatusError" in names:
-            status = int(getattr(error, "status_code", 0))
-            return ModelUnavailable(
-                f"The model server{self._where} refuses: {self._reason(error)}.", fix=_FIXES.get(status, _LOOK)
-            )
+            return self._refusal(Refusal.of(error), self._reason(error))
         if "APIError" in names:
             return ModelUnavailable(f"The model server{self._where} failed: {self._reason(error)}.", fix=_LOOK)
         return ModelProtocolError(
             f"The model server{self._where} sent something that is no chat completion: {self._reason(error)}.",
             fix="Check that openai.base_url points at an OpenAI-compatible server (most end in /v1).",
         )
+
+    def _refusal(self, refusal: Refusal, reason: str) -> ModelUnavailable:
+        message = f"The model server{self._where} refuses: {reason}."
+        if refusal.is_limit:
+            wait = "a moment" if refusal.after_s is None else format_seconds(math.ceil(refusal.after_s))
+            fix = f"Wait {wait} and ask again: the server's limit is reached."
+            return ModelLimited(message, fix=fix, after_s=refusal.after_s)
+        if refusal.is_about("stream_options"):
+            return ModelUnavailable(message, fix="Set openai.stream_usage = false.")
+        return ModelUnavailable(message, fix=_FIXES.get(refusal.status, _LOOK))
 
     @property
     def _where(self) -> str:
@@ -183,16 +244,45 @@ class RemoteModel(ChatOpenAI):
         return redact(reason)[:_LONGEST_REASON].rstrip(".: ")
 
 
+class _Apart:
+    """Collects what comes apart from the answer, since joining it piece by piece would take quadratic time."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[str]] = {}
+
+    def take(self, message: BaseMessage) -> None:
+        """Take the thoughts and the refusal out of a piece."""
+        for name in (THOUGHTS, REFUSAL):
+            if text := message.additional_kwargs.pop(name, None):
+                self._pieces.setdefault(name, []).append(text)
+
+    def give(self, message: BaseMessage) -> None:
+        """Put everything so far into a piece."""
+        message.additional_kwargs |= {name: "".join(texts) for name, texts in self._pieces.items()}
+        self._pieces.clear()
+
+
+def _sent_apart(delta: Mapping[str, Any]) -> dict[str, str]:
+    """Return thoughts and refusal of a piece by the names of ``rag.models.reply_endings``."""
+    sent = {THOUGHTS: delta.get("reasoning_content") or delta.get("reasoning"), REFUSAL: delta.get("refusal")}
+    return {name: text for name, text in sent.items() if isinstance(text, str) and text}
+
+
 def _shorter(limit: float | None, left: float | None) -> float | None:
     return min((seconds for seconds in (limit, left) if seconds is not None), default=None)
 
 
-def _counts(usage: object) -> dict[str, int] | None:
+def _counts(usage: object) -> dict[str, Any] | None:
     """Return the token counts that the server reported; None unless both are plausible."""
     if not isinstance(usage, Mapping):
         return None
     read, written = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
-    return None if read is None or written is None else {"prompt_tokens": read, "completion_tokens": written}
+    if read is None or written is None:
+        return None
+    details = usage.get("prompt_tokens_details")
+    cached = token_count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+    counts: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written}
+    return counts | ({"prompt_tokens_details": {"cached_tokens": min(cached, read)}} if cached else {})
 
 
 def _root(error: BaseException) -> BaseException:

@@ -9,7 +9,9 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from rag.models.extractive.evidence import Evidence
+from rag.models.reply_endings import check_reply, is_filtered
 from rag.models.streaming import EvidenceChatModel
+from rag.models.thoughts import Spoken, without_thoughts
 from rag.tracing.cost import read_usage
 from rag.types import Usage, whole
 
@@ -41,7 +43,7 @@ class Reply:
     Attributes:
         confidence: The model's own estimate that the reply answers the question, 0 to 1; None without one.
         spans: Offsets into ``text`` of the answer itself, where the model knows more than its sentence.
-        truncated: Whether the token limit ended the reply.
+        ending: The model's reason for its end, such as ``stop`` or ``length``; empty if it gives none.
         quotes: Whether the model only quotes its passages, so that it can invent nothing.
     """
 
@@ -49,8 +51,18 @@ class Reply:
     usage: Usage = Usage()
     confidence: float | None = None
     spans: tuple[tuple[int, int], ...] = ()
-    truncated: bool = False
+    ending: str = ""
     quotes: bool = False
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the token limit ended the reply."""
+        return self.ending == "length"
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a content filter ended the reply."""
+        return is_filtered(self.ending)
 
 
 class ReplyChunk(AIMessageChunk):
@@ -62,17 +74,30 @@ class ReplyChunk(AIMessageChunk):
 
 
 async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableConfig) -> Reply:
-    """Return the whole reply; its pieces go to the callbacks of ``config`` as they come."""
+    """Return the whole reply without its thoughts; its pieces go to the callbacks of ``config`` as they come.
+
+    Raises:
+        NoAnswer: There is no answer in it.
+        ModelError: The model fails.
+    """
     extra: dict[str, Any] = {"evidence": prompt.evidence} if isinstance(model, EvidenceChatModel) else {}
     pieces = [chunk async for chunk in model.astream(list(prompt.messages), config=config, **extra)]
     # Together: one by one, each would copy all that came before it.
     message = add_ai_message_chunks(AIMessageChunk(content=""), *pieces)
     notes = [piece for piece in pieces if isinstance(piece, ReplyChunk)]
+    quotes = any(note.quotes for note in notes)
+    # Some servers repeat it, and adding the pieces would join the words.
+    endings = (str(piece.response_metadata.get("finish_reason") or "") for piece in reversed(pieces))
+    ending = next(filter(None, endings), "")
+    text = whole(message.text)
+    spoken = Spoken(text, thinking=False) if quotes else without_thoughts(text)
+    usage = read_usage(message.usage_metadata or {})
+    check_reply(spoken, ending, message.additional_kwargs, usage)
     return Reply(
-        text=whole(message.text),
-        usage=read_usage(message.usage_metadata or {}),
+        text=spoken.text,
+        usage=usage,
         confidence=next((note.confidence for note in notes if note.confidence is not None), None),
         spans=tuple(span for note in notes for span in note.spans),
-        truncated=message.response_metadata.get("finish_reason") == "length",
-        quotes=any(note.quotes for note in notes),
+        ending=ending,
+        quotes=quotes,
     )

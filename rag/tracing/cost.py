@@ -29,10 +29,20 @@ _SNAPSHOT = re.compile(r"\d{3,8}(-\d{2}){0,2}|latest")
 
 
 class TokenPrice(Section):
-    """US dollars per million tokens."""
+    """US dollars per million tokens.
+
+    Attributes:
+        cached_input: The price of input tokens that the server had read before; None for that of the others.
+    """
 
     input: float = Field(ge=0, allow_inf_nan=False)
     output: float = Field(ge=0, allow_inf_nan=False)
+    cached_input: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+    def usd(self, read: int, written: int, cached: int) -> float:
+        """Return the dollars for tokens read and written; ``cached`` are part of those read."""
+        cheaper = self.input if self.cached_input is None else self.cached_input
+        return ((read - cached) * self.input + cached * cheaper + written * self.output) / 1_000_000
 
 
 class MachinePrice(Section):
@@ -69,7 +79,8 @@ class PriceList(Section):
         price = self._price(model.removeprefix("openai:"))
         if price is None or usage.input_tokens is None or usage.output_tokens is None:
             return None
-        return (usage.input_tokens * price.input + usage.output_tokens * price.output) / 1_000_000
+        cached = min(usage.cached_tokens, usage.input_tokens)
+        return price.usd(usage.input_tokens, usage.output_tokens, cached)
 
     def seconds_usd(self, seconds: float) -> float:
         """Return the dollars for ``seconds`` of this machine."""
@@ -96,7 +107,14 @@ def token_count(value: object) -> int | None:
 
 def read_usage(reported: Mapping[str, Any]) -> Usage:
     """Read the token counts in the ``usage_metadata`` of a LangChain message; None for unknown ones."""
-    return Usage(token_count(reported.get("input_tokens")), token_count(reported.get("output_tokens")))
+    details = reported.get("input_token_details")
+    # A service tier stands before the name.
+    cached = [value for name, value in details.items() if name.endswith("cache_read")] if details else []
+    return Usage(
+        token_count(reported.get("input_tokens")),
+        token_count(reported.get("output_tokens")),
+        sum(token_count(value) or 0 for value in cached),
+    )
 
 
 def load_prices(settings: CostSettings) -> PriceList:

@@ -248,7 +248,8 @@ def _output(run: Run) -> object:
     message = (first.get("message") or {}).get("kwargs")
     if not message:
         return first.get("text")
-    shown = ("content", "tool_calls", "usage_metadata", "response_metadata")
+    # Thoughts and refusals that a server sends apart are in the second one.
+    shown = ("content", "additional_kwargs", "tool_calls", "usage_metadata", "response_metadata")
     return {"role": "ai"} | {name: message[name] for name in shown if message.get(name)}
 
 
@@ -292,6 +293,8 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
     usage = read_usage(reported)
     if "total_cost" in reported:
         attributes["cached"] = True
+    if usage.cached_tokens:
+        attributes["cached_input_tokens"] = usage.cached_tokens
     if _status(run) == "ok":
         return usage, attributes
     # A stopped model reports nothing, or the usage at its first token. With most models, a streamed piece is one
@@ -299,7 +302,7 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
     streamed = len(_tokens(run))
     if streamed > (usage.output_tokens or 0):
         attributes["usage_estimated"] = True
-        usage = Usage(usage.input_tokens, streamed)
+        usage = replace(usage, output_tokens=streamed)
     return usage, attributes
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.errors import DatasetError, EvaluationError, SettingsError
 from rag.evaluation.compare import Comparison, Side
-from rag.evaluation.run_store import Plan, Run, RunStatus, RunStore, by_case
+from rag.evaluation.run_store import SCORING, Plan, Run, RunStatus, RunStore, by_case
 from rag.evaluation.runner import Evaluation, EvaluationProgress, ReadyVariant
 from rag.evaluation.scoring import Scorer
 from rag.evaluation.variants import Variant
@@ -188,14 +188,14 @@ class Evaluations:
         return status
 
     def resume(self, run_id: str) -> Run:
-        """Resume a run that was stopped or interrupted, or that failed.
+        """Resume a run that was stopped or interrupted, or that failed, or whose answers did.
 
         Raises:
-            EvaluationError: There is no such run, it has finished, or what it compares has changed since.
+            EvaluationError: There is no such run, nothing is left to ask, or what it compares has changed since.
         """
         self.runs.list(1)
         run = self.runs.get(run_id)
-        if run.status in ("running", "finished"):
+        if not self.runs.is_resumable(run):
             # Raises the fitting error.
             return self.runs.resume(run)
         changed = [
@@ -293,12 +293,12 @@ class Evaluations:
             EvaluationError: They have no answered case in common.
         """
         from rag.evaluation.compare import differing
-        from rag.evaluation.summary import read_columns, summarise_against
+        from rag.evaluation.summary import in_cases_of, read_columns, summarise_against
 
         mine = self.side(run)
-        # Its cases are numbered as in this run.
-        baseline = self.compare(mine, base).other
         columns = [read_columns(self.runs, run, number) for number in range(len(run.plan.variants))]
+        # Its cases are numbered as in this run, and the others do not count.
+        baseline = in_cases_of(self.compare(mine, base).other, columns)
         named = base.run.plan.variants[base.variant]
         outside = named.model_copy(update={"name": f"{named.name} of {base.run.name}"[:80]})
         return summarise_against(run, mine.version.size, (outside, baseline), columns), differing(base, mine)
@@ -360,6 +360,8 @@ class Evaluations:
         """Return a hash of everything that decides the answers of a variant."""
         index = self._stores.index(corpus)
         deciding = [
+            # Replies were read differently before, so that cached answers may be wrong.
+            SCORING,
             self._releases.pipeline(corpus, variant).release.sha256,
             # A release names only the prompt that answers.
             *(self._stores.prompt(name).sha256 for name in ("condense", "repair-json")),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from prompts import PromptTemplate
+    from rag.evaluation.judge import Price
     from ui.app.models import Models
     from ui.app.stores import Stores
 
@@ -37,7 +38,23 @@ class Judges:
         from rag.evaluation.judge import ModelJudge
 
         prompt = self.stores.prompt("judge-answer")
-        return ModelJudge(self.model(model, prompt), prompt, model, repair=self.stores.prompt("repair-json"))
+        return ModelJudge(
+            self.model(model, prompt),
+            prompt,
+            model,
+            repair=self.stores.prompt("repair-json"),
+            price=self.price_of(model),
+        )
+
+    def price_of(self, model: str) -> Price:
+        """Return the price of a judge: by tokens for a model server, else by the seconds of this machine."""
+        from rag.models.chat_models import OPENAI
+        from rag.tracing.cost import load_prices
+
+        prices = load_prices(self.settings.cost)
+        if model.startswith(OPENAI):
+            return lambda usage, _seconds: prices.tokens_usd(model, usage)
+        return lambda _usage, seconds: prices.seconds_usd(seconds)
 
     def model(self, name: str, prompt: PromptTemplate) -> BaseChatModel:
         """Open a model with the settings of a judge's prompt.

@@ -32,11 +32,15 @@ async def compare_pairs(
         on_verdict: Called with how many verdicts there are, and of how many.
 
     Raises:
-        EvaluationError: They were asked different cases, or have no answered case in common.
+        EvaluationError: They are the same, were asked different cases, or have no answered case in common.
         SettingsError: The model cannot judge.
     """
     from rag.evaluation.pairwise import compare_pair, tally
 
+    if (one.run.id, one.variant) == (other.run.id, other.variant):
+        raise EvaluationError(
+            f"The variant {one.name!r} cannot be compared with itself.", fix="Name another variant or baseline."
+        )
     if one.version.sha256 != other.version.sha256:
         raise EvaluationError(
             "The two runs asked different cases.", fix="Compare runs over one version of a dataset."
@@ -58,7 +62,7 @@ async def compare_pairs(
     async with asyncio.TaskGroup() as group:
         for pair in pairs:
             group.create_task(judged(*pair))
-    return tally(verdicts)
+    return tally(verdicts, judges.price_of(model))
 
 
 def _pairs(evaluations: Evaluations, one: Side, other: Side) -> Iterator[tuple[Case, str, str]]:

@@ -52,6 +52,7 @@ def print_answer(number: str | int, question: str, answer: Answer) -> None:
             "sources": [_source(hit) for hit in answer.hits],
             "spans": [list(span) for span in answer.spans],
             "cut": answer.cut,
+            "filtered": answer.filtered,
             "support": answer.support,
             "claims": claims_of(answer),
             "latency_s": answer.latency_s,

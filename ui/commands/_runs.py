@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag.tracing.figures import counted
+from rag.tracing.figures import counted, format_cost
 from ui.commands._console import open_console
 from ui.commands._progress import clock, shown_progress
 from ui.commands._terminal_text import note, one_line
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rag.evaluation.run_store import Run, RunStatus
     from rag.evaluation.runner import EvaluationProgress
     from rag.evaluation.statistics import Estimate
-    from rag.evaluation.summary import Summary
+    from rag.evaluation.summary import Summary, VariantSummary
     from ui.app.evaluations import Evaluations
 
 json_option = click.option("--json", "json_wanted", is_flag=True, help="Print one JSON object.")
@@ -58,7 +58,7 @@ def print_summary(summary: Summary) -> None:
     """Print the table of a run, with a row for every metric and a column for every variant."""
     from rich.table import Table
 
-    from rag.evaluation.metric_formatting import format_interval, format_metric
+    from rag.evaluation.metric_formatting import format_figure, format_interval
 
     console = open_console()
     run = summary.run
@@ -74,23 +74,25 @@ def print_summary(summary: Summary) -> None:
         for number, variant in enumerate(summary.variants):
             figure = variant.figures.get(measure.name)
             estimate = figure.estimate if figure else None
-            cells += [
-                format_metric(measure, estimate.value if estimate else None),
-                format_interval(measure, estimate),
-            ]
+            cells += [format_figure(measure, figure), format_interval(measure, estimate)]
             if number != summary.baseline:
                 cells.append(change_cell(measure, figure.change if figure else None))
         table.add_row(measure.title, *cells)
     console.print(table)
     for variant in summary.variants:
         parts = [f"{variant.done:,} of {counted(summary.size, 'case')}"]
-        parts += [f"{variant.cached:,} from the cache"] if variant.cached else []
+        parts += [_from_cache(variant)] if variant.cached else []
         parts += [f"{variant.failed:,} failed"] if variant.failed else []
         console.print(f"{one_line(variant.name)}: {', '.join(parts)}", style="dim")
         if variant.error:
             console.print(f"  The first failure: {one_line(variant.error)}", style="yellow")
     if run.status != "finished":
         console.print(f"This run is {run.status}: the metrics are of the answers so far.", style="yellow")
+
+
+def _from_cache(variant: VariantSummary) -> str:
+    saved = "" if variant.saved_usd is None else f", which saved {format_cost(variant.saved_usd)}"
+    return f"{variant.cached:,} from the cache{saved}"
 
 
 def summary_as_json(summary: Summary) -> dict[str, Any]:
@@ -112,6 +114,7 @@ def summary_as_json(summary: Summary) -> dict[str, Any]:
                 "changes": dict(variant.changes),
                 "done": variant.done,
                 "cached": variant.cached,
+                "saved_usd": variant.saved_usd,
                 "failed": variant.failed,
                 "error": variant.error,
                 "figures": {name: asdict(figure) for name, figure in variant.figures.items()},
@@ -155,6 +158,7 @@ def _describe(now: EvaluationProgress) -> str:
     parts += [f"{now.cached:,} from the cache"] if now.cached else []
     parts += [f"{now.failed:,} failed"] if now.failed else []
     parts += [f"{clock(now.seconds_left)} left"] if now.seconds_left is not None else []
+    parts += [f"waiting {clock(now.waiting_s)} for a server's limit"] if now.waiting_s else []
     return ", ".join(parts)
 
 

@@ -115,7 +115,7 @@ class _RunOptions:
 @json_option
 @pass_context
 def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) -> None:
-    """Continue a RUN that was stopped or killed.
+    """Continue a RUN that was stopped or killed, or whose answers failed.
 
     By default, it is the newest one. Failed questions are asked again, answered ones are not.
     """
@@ -203,11 +203,15 @@ def _finish(evaluations: Evaluations, run: Run, fresh: bool, json_wanted: bool) 
         print_json(summary_as_json(summary))
     else:
         print_summary(summary)
+    if status == "stopped" and ended.error:
+        raise click.ClickException(one_line(f"{ended.error} `ragsmith eval resume {run.id}` continues it."))
     if status == "stopped":
         note(f"Stopped: `ragsmith eval resume {run.id}` continues it.")
         raise click.exceptions.Exit(STOPPED)
     if status == "failed":
-        raise click.ClickException(one_line(f"Too many answers in a row failed: {ended.error}"))
+        raise click.ClickException(one_line(f"Too many answers failed: {ended.error}"))
+    if any(variant.failed for variant in summary.variants):
+        note(f"Failed answers are asked again by `ragsmith eval resume {run.id}`.")
 
 
 def _listed(evaluations: Evaluations, run: Run) -> dict[str, object]:

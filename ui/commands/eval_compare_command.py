@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag.tracing.figures import counted
+from rag.tracing.figures import counted, format_cost, format_tokens
 from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._runs import change_cell, chosen_run, json_option, which
@@ -93,6 +93,8 @@ def pairs(context: Context, run: str | None, judge: str, variant: str, baseline:
         f"{one_line(one.name)} against {one_line(other.name)}: {tally.wins:,} better, {tally.losses:,} worse, "
         f"{counted(tally.ties, 'tie')}, {counted(tally.errors, 'judge error')}"
     )
+    tokens = format_tokens(tally.usage.input_tokens, tally.usage.output_tokens)
+    note(f"The judge took {tokens}, {format_cost(tally.cost_usd)}")
     if rate := tally.win_rate:
         click.echo(
             f"win rate {rate.value:.1%} (95 % interval {rate.low:.1%} to {rate.high:.1%}), a tie counted as half"
@@ -193,39 +195,30 @@ def _print_notes(compared: Comparison) -> None:
 
 
 def _rows(compared: Comparison, confidence: float) -> list[dict[str, Any]]:
-    from rag.evaluation.summary import change, metrics_of
-
     rows = []
-    for measure in metrics_of([compared.one, compared.other]):
-        parts = {
-            "one": compared.one.estimate(measure, confidence),
-            "other": compared.other.estimate(measure, confidence),
-            "change": change(compared.one, compared.other, measure, confidence),
-        }
+    for row in compared.rows(confidence):
+        parts = {"one": row.one.estimate, "other": row.other.estimate, "change": row.change}
         estimates = {name: asdict(estimate) if estimate else None for name, estimate in parts.items()}
-        rows.append({"measure": measure.name, **estimates})
+        rows.append({"measure": row.metric.name, **estimates, "of": row.other.of})
     return rows
 
 
 def _print(first: Side, second: Side, compared: Comparison, confidence: float) -> None:
     from rich.table import Table
 
-    from rag.evaluation.metric_formatting import format_change_interval, format_metric
-    from rag.evaluation.summary import change, metrics_of
+    from rag.evaluation.metric_formatting import format_change_interval, format_figure
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("")
     for title in (one_line(first.name), one_line(second.name), "change", f"{confidence:.0%} interval", "cases"):
         table.add_column(title, justify="right")
-    for measure in metrics_of([compared.one, compared.other]):
-        estimates = [columns.estimate(measure, confidence) for columns in (compared.one, compared.other)]
-        moved = change(compared.one, compared.other, measure, confidence)
+    for row in compared.rows(confidence):
         table.add_row(
-            measure.title,
-            *(format_metric(measure, estimate.value if estimate else None) for estimate in estimates),
-            change_cell(measure, moved),
-            format_change_interval(measure, moved),
-            f"{moved.n:,}" if moved else "",
+            row.metric.title,
+            *(format_figure(row.metric, figure) for figure in (row.one, row.other)),
+            change_cell(row.metric, row.change),
+            format_change_interval(row.metric, row.change),
+            f"{row.change.n:,}" if row.change else "",
         )
     open_console().print(table)
 

@@ -313,7 +313,7 @@ class RunsTab:
             self._head: view.head_html(run, size, self._runs.progress(run.id), notes),
             self._actions: gr.Row(visible=True),
             self._stop: gr.Button(visible=working),
-            self._resume: gr.Button(visible=not working and run.status in ("stopped", "interrupted", "failed")),
+            self._resume: gr.Button(visible=not working and self._runs.runs.is_resumable(run)),
             self._table: table,
             self._timer: gr.Timer(active=working),
         }

@@ -13,8 +13,8 @@ from rag.evaluation.metric_definitions import Metric
 from rag.evaluation.metric_formatting import (
     format_change,
     format_change_interval,
+    format_figure,
     format_interval,
-    format_metric,
     is_better,
 )
 from rag.evaluation.report_cases import MARKS, Mark, variant_answer
@@ -109,6 +109,7 @@ def head_html(run: Run, size: int, progress: EvaluationProgress | None, notes: S
         started=_started(run),
         progress=progress,
         time_left="" if left is None else format_seconds(left),
+        waiting=format_seconds(progress.waiting_s) if progress and progress.waiting_s else "",
         notes=notes,
     )
 
@@ -138,7 +139,7 @@ def _figure(metric: Metric, figure: Figure | None) -> ShownFigure | None:
         return None
     estimate, change = figure.estimate, figure.change
     about = f"{metric.title}: {counted(estimate.n, 'case')}"
-    value, interval = format_metric(metric, estimate.value), format_interval(metric, estimate)
+    value, interval = format_figure(metric, figure), format_interval(metric, estimate)
     if change is None:
         return ShownFigure(about, value, interval)
     look, sign = _CHANGES[is_better(metric, change)]
@@ -167,8 +168,7 @@ def _head_scores(summary: Summary, variant: VariantSummary) -> list[str]:
     """The main figures of a variant, with their intervals."""
     shown = [metric for metric in summary.metrics if metric.name in _HEAD][:_HEAD_SCORES]
     return [
-        f"{metric.title} {format_metric(metric, figure.estimate.value)} "
-        f"({format_interval(metric, figure.estimate)})"
+        f"{metric.title} {format_figure(metric, figure)} ({format_interval(metric, figure.estimate)})"
         for metric in shown
         if (figure := variant.figures.get(metric.name)) and figure.estimate
     ]

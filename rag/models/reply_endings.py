@@ -1,0 +1,92 @@
+"""Replies without an answer, by the reason that the model gives for their end.
+
+None of them is a refusal of the prompt's kind, "the documents do not answer this": a model that is filtered or
+broken would otherwise be the best at refusing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rag.errors import NoAnswer
+from rag.models.thoughts import Spoken
+from rag.redaction import redact
+from rag.types import Usage
+
+THOUGHTS = "reasoning_content"
+"""The key of a message's ``additional_kwargs`` for thoughts that a server sends apart from the answer."""
+REFUSAL = "refusal"
+"""The key of a message's ``additional_kwargs`` for a refusal that a server sends apart from the answer."""
+
+# OpenAI's reason, and those of Gemini behind its OpenAI-compatible API.
+_FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist"})
+_CALLS = frozenset({"tool_calls", "function_call"})
+# Reasons of OpenRouter, vLLM and DeepSeek.
+_BROKEN = frozenset({"error", "abort", "insufficient_system_resource"})
+_LONGEST_REFUSAL = 200
+
+_REPHRASE = "Rephrase the question or the prompt, or choose another model."
+_ANOTHER = "Ask again, or choose another model."
+_MORE_TOKENS = "Raise decoding.max_tokens, or choose a model that thinks less."
+
+
+def is_filtered(ending: str) -> bool:
+    """Whether a finish reason is that of a content filter."""
+    return ending.lower() in _FILTERED
+
+
+def check_reply(spoken: Spoken, ending: str, apart: Mapping[str, Any], usage: Usage) -> None:
+    """Check that a reply has an answer.
+
+    Args:
+        spoken: The reply.
+        ending: Its finish reason; empty if unknown.
+        apart: What the model sent apart from the answer, by ``THOUGHTS``, ``REFUSAL`` and other names.
+        usage: Its tokens, for the error.
+
+    Raises:
+        NoAnswer: It was refused, filtered or broken off, it calls a tool, or it has only thoughts or nothing.
+    """
+    if found := _problem(spoken, ending, apart):
+        raise _no_answer(*found, ending, usage)
+
+
+def check_whole(ending: str) -> None:
+    """Check that a reply in which nothing is supported did not end early: nobody knows what it would have said.
+
+    Raises:
+        NoAnswer: It was filtered or truncated.
+    """
+    found = "before anything that the sources support"
+    if is_filtered(ending):
+        raise _no_answer(f"A content filter ended the answer {found}", _REPHRASE, ending)
+    if ending.lower() == "length":
+        raise _no_answer(f"The model used up its tokens {found}", _MORE_TOKENS, ending)
+
+
+def _problem(spoken: Spoken, ending: str, apart: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return why a reply has no answer, and the remedy; None if it has one."""
+    reason = ending.lower()
+    if refusal := " ".join(str(apart.get(REFUSAL) or "").split()):
+        return f"The model refuses to answer: {redact(refusal)[:_LONGEST_REFUSAL].rstrip('.')}", _REPHRASE
+    if reason in _CALLS:
+        fix = "Choose a model that answers without tools, or turn them off on the server."
+        return "The model calls a tool instead of answering", fix
+    if reason in _BROKEN:
+        return "The model server ended the answer early", "Ask again, and look into its log."
+    if spoken.thinking:
+        return "The model ended within its thoughts, without an answer", _MORE_TOKENS
+    if spoken.text.strip():
+        return None
+    if is_filtered(ending):
+        return "A content filter withheld the answer", _REPHRASE
+    if reason == "length":
+        return "The model used up its tokens before it wrote an answer", _MORE_TOKENS
+    return f"The model wrote {'only thoughts' if apart.get(THOUGHTS) else 'nothing'}", _ANOTHER
+
+
+def _no_answer(problem: str, fix: str, ending: str, usage: Usage | None = None) -> NoAnswer:
+    """Return the error, with the finish reason if it is known."""
+    reason = f" (finish reason: {ending[:_LONGEST_REFUSAL]})" if ending else ""
+    return NoAnswer(f"{problem}{reason}.", fix=fix, usage=usage)

@@ -1,0 +1,110 @@
+"""What a model thinks aloud before its answer is no part of the answer, however its reply is split."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from scripted_openai import WRONG_TYPES, answered_by, says
+from tiny import CORPUS, FOLLOW_UP, QUESTION, SENTENCE, ScriptedChat, only_llm, scripted, steps_of, told
+
+from rag.models.thoughts import Spoken, ThoughtFilter, without_thoughts
+from rag.types import Ask, Done, Token
+from ui.app.app import App
+
+pytestmark = WRONG_TYPES
+
+MUSING = "<think>\nPassage [2] is about ferries, [3] about bread. 1871?\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("In 1871. [1]", "In 1871. [1]"),
+        (f"{MUSING}In 1871. [1]", "In 1871. [1]"),
+        ("\n <THINKING>a</Thinking>b", "b"),
+        ("<thought></thought><think>\n\n</think>\n\nb", "b"),
+        # Some templates put the beginning into the prompt.
+        ("So it was 1871, I think.\n</think>\n\nIn 1871. [1]", "In 1871. [1]"),
+        ("First.</think>\nIn 1871.", "In 1871."),
+        ("<think>a <think> b</think>\nc</think>\nd", "d"),
+        # An answer about tags keeps them.
+        ("Thoughts stand between <think> and </think> there. [1]", None),
+        ("Use `</think>`\nto end them. [1]", None),
+        ("```\n<think>\n</think>\n```\nis the form. [1]", None),
+        ("a < b, and <thin", None),
+        ("<think", None),
+        ("<thinker>", None),
+        ("", ""),
+    ],
+)
+def test_only_the_answer_is_left(reply: str, answer: str | None) -> None:
+    assert without_thoughts(reply) == Spoken(reply if answer is None else answer, thinking=False)
+
+
+@pytest.mark.parametrize(
+    "reply", ["<think>So", "<think>", "<think>a</think>\n<think>b</thin", "<think>a</thinker>"]
+)
+def test_thoughts_that_never_end_leave_no_answer(reply: str) -> None:
+    assert without_thoughts(reply) == Spoken("", thinking=True)
+
+
+PARTS = st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</", "\n", " ", "a", "<", ">", "[1]", "`"])
+
+
+@given(st.lists(PARTS, max_size=12).map("".join), st.lists(st.integers(0, 40), max_size=6))
+@example("<think>a</think>b", list(range(18)))
+def test_a_reply_reads_the_same_however_it_is_split(reply: str, places: list[int]) -> None:
+    cuts = sorted({0, len(reply), *(place for place in places if place < len(reply))})
+    whole, split = ThoughtFilter(), ThoughtFilter()
+    pieces = [split.feed(reply[start:end]) for start, end in pairwise(cuts)]
+    assert "".join(pieces) + split.end() == whole.feed(reply) + whole.end()
+    assert split.thinking == whole.thinking
+
+
+@pytest.mark.parametrize("unit", ["<think></think>", "</think>\n", "<think>", "<", " ", "`</think>"])
+def test_a_long_reply_takes_linear_time(unit: str) -> None:
+    began = time.monotonic()
+    without_thoughts(unit * (1_000_000 // len(unit)))
+    assert time.monotonic() - began < 2
+
+
+# In an answer
+
+
+async def test_thoughts_are_neither_shown_nor_cited_and_stay_in_the_trace(app: App) -> None:
+    reply = f"{MUSING}{SENTENCE} [1]"
+    events = await told(scripted(app, *reply).start(Ask(QUESTION, corpus=CORPUS)))
+    answer = events[-1]
+    assert isinstance(answer, Done)
+    assert answer.answer.text == f"{SENTENCE} [1]"
+    assert answer.answer.status == "answered"
+    assert [citation.marker for citation in answer.answer.citations] == [1]
+    assert "".join(event.text for event in events if isinstance(event, Token)) == f"{SENTENCE} [1]"
+    output: Any = only_llm(app.stores.traces.get(answer.answer.trace_id)).output
+    assert output["content"] == reply
+
+
+async def test_a_refusal_behind_thoughts_is_one(app: App) -> None:
+    refusal = steps_of(app, ScriptedChat()).refusal
+    answer, _ = await answered_by(app, says(MUSING, refusal))
+    assert (answer.status, answer.text) == ("abstained", refusal)
+
+
+async def test_thoughts_that_were_cut_off_are_a_failure(app: App) -> None:
+    answer, _ = await answered_by(app, says("<think>\nLet me see: ", SENTENCE, ending="length"))
+    assert answer.status == "failed"
+    assert "within its thoughts, without an answer (finish reason: length)" in answer.error
+    assert "decoding.max_tokens" in answer.error
+
+
+async def test_a_follow_up_is_rewritten_without_the_thoughts(app: App) -> None:
+    answer, server = await answered_by(
+        app, says(MUSING, f"{SENTENCE} [1]"), question="When was it installed?", history=FOLLOW_UP
+    )
+    assert len(server.received) == 2
+    assert answer.standalone == f"{SENTENCE} [1]"
