@@ -110,6 +110,21 @@ def test_a_new_prompt_may_begin_with_another(home: Path, library: PromptLibrary,
     )
 
 
+def test_a_prompt_is_copied_under_a_new_name(
+    home: Path, library: PromptLibrary, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "copy.yaml"
+    path.write_text(as_draft(find_prompt("answer-short")), encoding="utf-8")
+    made = call(home, "prompts", "new", "twin", "--from", "answer-short", "--file", path, "-m", "x")
+    assert made.stdout == "Saved twin@1.\n"
+    assert library.find("twin").sha256 == find_prompt("answer-short").sha256
+    # An editor that is closed without a change is a person who thought better of it.
+    monkeypatch.setenv("EDITOR", "true")
+    kept = call(home, "prompts", "new", "third", "--from", "answer-short")
+    assert kept.stdout == "Nothing was changed, so nothing was saved.\n"
+    assert "third" not in library.names()
+
+
 def test_render_prints_the_messages_that_are_sent(home: Path, tmp_path: Path) -> None:
     path = tmp_path / "values.json"
     path.write_text(json.dumps(VALUES | {"question": "What?"}))

@@ -15,6 +15,7 @@ from prompts.files import SKELETON, as_draft, parse_draft
 from prompts.formats import Format, read_prompt
 from rag.errors import PromptError, prompt_errors
 from ui.app.login_name import login_name
+from ui.app.prompt_labels import PromptLabels
 from ui.pages.html_component import html_component
 from ui.pages.page_events import QUIET, show_errors, show_info
 from ui.pages.prompts.draft_review import DraftReview, problem_html
@@ -68,9 +69,9 @@ class PromptEditor:
     text of the draft is authoritative: the fields show its settings, and write into it.
     """
 
-    def __init__(self, listing: PromptListing) -> None:
+    def __init__(self, listing: PromptListing, labels: PromptLabels) -> None:
         self._listing = listing
-        self._review = DraftReview(listing)
+        self._review = DraftReview(listing, labels)
         with gr.Column(elem_classes="rs-bridge"):
             self.base = gr.Textbox()
             self.newest = gr.Textbox()
