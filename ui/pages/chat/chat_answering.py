@@ -128,11 +128,17 @@ class Answering:
             else:
                 # The pane shows another conversation already.
                 yield {parts.question: ""}
+            shown = True
             async for updates in self._follow(asked, before):
                 # By now it counts as running.
                 self._beginning.discard(page)
-                if self._shown.shows(page, current):
+                before_it, shown = shown, self._shown.shows(page, current)
+                if shown:
                     yield updates
+                elif before_it:
+                    yield gr.skip()
+            if shown and not self._shown.shows(page, current):
+                yield gr.skip()
         finally:
             self._beginning.discard(page)
 
