@@ -17,6 +17,8 @@ from prompts.template import NAME, PromptTemplateError
 
 # The label that the chat uses.
 PRODUCTION = "production"
+# Always the newest version; it cannot be moved.
+LATEST = "latest"
 FILE = "labels.jsonl"
 
 
@@ -80,12 +82,17 @@ def add_move(folder: Path, move: Move) -> None:
 def labels_of(moves: tuple[Move, ...]) -> dict[str, int]:
     """Return the current version of every label."""
     last = {move.label: move.version for move in moves}
-    return {label: version for label, version in sorted(last.items()) if version is not None}
+    # Earlier versions of ragsmith could move `latest`.
+    return {label: version for label, version in sorted(last.items()) if version is not None and label != LATEST}
 
 
 def check_label(label: str) -> None:
-    """Raise PromptTemplateError unless the text is a valid label."""
+    """Raise PromptTemplateError unless the text is a label that can be moved."""
     if not re.fullmatch(NAME, label):
         raise PromptTemplateError(
             f"The label {label!r} is invalid: use lower-case letters, digits and dashes, a letter first."
+        )
+    if label == LATEST:
+        raise PromptTemplateError(
+            f"The label {LATEST} is reserved: NAME@{LATEST} is always the newest version. Choose another name."
         )

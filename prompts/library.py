@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from prompts.files import load_prompt, write_prompt
-from prompts.labels import PRODUCTION, Move, add_move, check_label, labels_of, read_moves
+from prompts.labels import LATEST, PRODUCTION, Move, add_move, check_label, labels_of, read_moves
 from prompts.template import NAME, PromptTemplate, PromptTemplateError, Saved
 
 SHIPPED = Path(__file__).parent / "library"
@@ -36,8 +36,9 @@ class PromptLibrary:
         """Find a prompt by reference, with its includes resolved.
 
         Args:
-            reference: ``NAME``, ``NAME@VERSION`` or ``NAME@LABEL``. A name alone means its label ``production``;
-                if that was never moved, the newest shipped version, or else the newest version.
+            reference: ``NAME``, ``NAME@VERSION``, ``NAME@LABEL``, or ``NAME@latest`` for the newest version. A
+                name alone means its label ``production``; if that was never moved, the newest shipped version,
+                or else the newest version.
 
         Raises:
             PromptTemplateError: There is no such prompt, or it is malformed.
@@ -51,6 +52,8 @@ class PromptLibrary:
         # The folder is listed once, because every question loads prompts and there may be thousands of versions.
         versions = self._versions(name) if at else self._known(name)
         labels = self._labels(name, versions) if versions else {}
+        if versions and label == LATEST:
+            return self._read(versions[max(versions)])
         number = {str(version): version for version in versions}.get(label, labels.get(label))
         if number is None:
             raise _no_version(reference, name, versions, labels)
@@ -76,6 +79,14 @@ class PromptLibrary:
             PromptTemplateError: There is no such prompt, or its labels are damaged.
         """
         return self._labels(name, self._known(name))
+
+    def default(self, name: str) -> int:
+        """Return the version that ``production`` names until it is moved.
+
+        Raises:
+            PromptTemplateError: There is no such prompt.
+        """
+        return _default(name, self._known(name))
 
     def moves(self, name: str) -> tuple[Move, ...]:
         """Return every move of a prompt's labels, oldest first.
@@ -153,8 +164,7 @@ class PromptLibrary:
 
     def _labels(self, name: str, versions: Mapping[int, Path]) -> dict[str, int]:
         moved = {label: to for label, to in labels_of(self.moves(name)).items() if to in versions}
-        shipped = [int(path.stem) for path in _files(SHIPPED, name)]
-        return {PRODUCTION: max(shipped or versions)} | moved
+        return {PRODUCTION: _default(name, versions)} | moved
 
     def _read(self, path: Path) -> PromptTemplate:
         # Cached, because a question loads its prompts several times and reading one takes two milliseconds.
@@ -204,6 +214,10 @@ def _files(folder: Path, name: str) -> list[Path]:
     if not re.fullmatch(NAME, name):
         return []
     return [path for path in (folder / name).glob("*.yaml") if path.stem.isdecimal()]
+
+
+def _default(name: str, versions: Iterable[int]) -> int:
+    return max([int(path.stem) for path in _files(SHIPPED, name)] or versions)
 
 
 def _no_version(

@@ -20,6 +20,8 @@ NAME = r"[a-z][a-z0-9-]*"
 _PLACEHOLDER = re.compile(r"\{\{\s*([a-z][a-z0-9_]*)\s*\}\}")
 PlaceholderName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 _INCLUDE = re.compile(rf"\{{\{{>\s*({NAME}(?:@[a-z0-9-]+)?)\s*\}}\}}")
+# A placeholder or an include.
+PLACE = re.compile(f"{_PLACEHOLDER.pattern}|{_INCLUDE.pattern}")
 # Fields that are not part of the identity of a version.
 _ASIDE = frozenset({"name", "version", "description", "tags", "variables", "saved"})
 
@@ -186,13 +188,18 @@ class PromptTemplate(Part):
         if name not in self.fragments:
             raise PromptTemplateError(f"The prompt {self.label} has no fragment {name}.")
         text = self.fragments[name]
-        _check(f"{self.label}, fragment {name}", set(_PLACEHOLDER.findall(text)), values)
+        _check(f"{self.label}, fragment {name}", set(placeholders_in(text)), values)
         return _filled(text, values)
 
 
 def placeholders(messages: Sequence[Message]) -> tuple[str, ...]:
     """Return the distinct placeholder names of messages, in order."""
-    return tuple(dict.fromkeys(name for message in messages for name in _PLACEHOLDER.findall(message.content)))
+    return tuple(dict.fromkeys(name for message in messages for name in placeholders_in(message.content)))
+
+
+def placeholders_in(text: str) -> list[str]:
+    """Return the placeholder names of a text, in order."""
+    return _PLACEHOLDER.findall(text)
 
 
 def split_placeholders(text: str) -> list[tuple[str, str]]:

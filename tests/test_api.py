@@ -14,7 +14,7 @@ from tracked import wait_for
 from rag.settings import Settings
 from rag.types import Turn
 from ui.api import remainder
-from ui.openai_shapes import Message, history_of
+from ui.openai_requests import Message, history_of
 
 COMPLETIONS = "/v1/chat/completions"
 
@@ -90,11 +90,13 @@ def test_usage_is_sent_only_when_it_is_asked_for(client: httpx.Client) -> None:
 def test_earlier_messages_are_the_history(client: httpx.Client, app: ScriptedApp) -> None:
     messages = [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "One?"},
+        {"role": "user", "content": [{"type": "text", "text": "One?"}, {"type": "image_url", "image_url": {}}]},
         {"role": "assistant", "content": "First."},
-        {"role": "user", "content": [{"type": "text", "text": "Two?"}, {"type": "image_url", "image_url": {}}]},
+        {"role": "user", "content": [{"type": "text", "text": "Two?"}]},
     ]
-    client.post(COMPLETIONS, json={"model": "ragsmith/reports", "messages": messages, "temperature": 2, "odd": []})
+    body = {"model": "ragsmith/reports", "messages": messages, "temperature": 2, "odd": []}
+    ignored = client.post(COMPLETIONS, json=body).json()["ragsmith"]["ignored"]
+    assert ignored == ["messages.image_url", "messages.system", "temperature", "odd"]
     asked = app.asked[-1]
     assert (asked.question, asked.history, asked.corpus) == ("Two?", (Turn("One?", "First."),), "reports")
     assert asked.conversation_id is None

@@ -215,7 +215,7 @@ def test_doctor_passes_a_fresh_workspace(tmp_path: Path, monkeypatch: pytest.Mon
     assert result.exit_code == 0, checks
     assert [set(check) for check in checks] == [{"name", "ok", "detail", "fix"}] * len(checks)
     assert [check["name"] for check in checks] == [
-        *("python", "settings", "workspace", "database", "chroma", "index"),
+        *("python", "settings", "workspace", "prompts", "database", "chroma", "index"),
         *("encoder", "openvino", "torch", "smollm2", "model", "wandb", "port"),
     ]
     # Only a processor without bf16 is allowed to warn.

@@ -34,7 +34,8 @@ from rag.settings import DecodingSettings, Settings
 from rag.tracing.cost import read_usage
 from rag.types import Ask, Usage
 from ui.app.app import App
-from ui.openai_shapes import Reply as ApiReply
+from ui.answer_clip import Clip
+from ui.openai_shapes import Ending as ApiEnding
 from ui.pages.chat.answer_html import footer_html
 
 pytestmark = WRONG_TYPES
@@ -324,7 +325,7 @@ async def test_an_answer_that_the_token_limit_ended_says_so(app: App, ending: st
     answer, _ = await answered_by(app, says(SENTENCE, " [1]", ending=ending), "gpt-4o")
     assert (answer.status, answer.cut) == ("answered", cut)
     assert ("cut at the token limit" in footer_html(answer)) == cut
-    assert ApiReply("ragsmith").completion(answer)["choices"][0]["finish_reason"] == ending
+    assert ApiEnding.of(answer, Clip()).reason == ending
 
 
 async def test_a_follow_up_asks_the_server_twice_and_costs_twice(app: App) -> None:

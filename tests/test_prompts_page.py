@@ -332,6 +332,26 @@ def test_another_label_is_set_and_taken_away(open_page: Open, app: App) -> None:
     assert app.stores.prompts.labels("labelled") == {"production": 1}
 
 
+def test_production_is_not_offered_to_a_version_that_the_chat_cannot_fill(open_page: Open, app: App) -> None:
+    broken = app.stores.prompts.load("answer@1").model_dump()
+    broken["messages"][-1]["content"] += " For {{audience}} and {{theirBoss}}."
+    broken["variables"] = [*broken["variables"], "audience"]
+    library = app.stores.prompts
+    saved = library.save(PromptTemplate.model_validate(broken), by="ida", message="for whom")
+    page = prompts_tab(open_page())
+    choose(page, "answer")
+    page.locator(f'.rs-point[data-value="{saved.version}"]').click()
+    expect(head(page)).to_have_text(saved.label)
+    begin(page)
+    warnings = page.locator("#prompt-verdict .rs-warn")
+    expect(warnings.nth(0)).to_contain_text("{{theirBoss}} looks like a variable")
+    expect(warnings.nth(1)).to_contain_text("no value for its variable audience")
+    page.locator("#prompt-discard").click()
+    page.locator("#prompt-to-production").click()
+    expect(page.locator("#prompt-move-notice")).to_contain_text(f"cannot fill the prompt {saved.label}")
+    expect(page.locator("#prompt-move-it")).to_be_disabled()
+
+
 def test_a_prompt_of_another_program_is_taken_over_and_given_back(page: Page, app: App) -> None:
     page.locator("#prompt-begin-new").click()
     page.locator("#prompt-name").locator("textarea, input").fill("from-openai")

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from rag.errors import SettingsError
 from ui.guard import is_loopback
+from ui.openai_shapes import refusal_of
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -136,9 +137,8 @@ class SignedIn:
         if signs_in or "authorization" in headers:
             with self._credentials.attempt(str((scope.get("client") or ("",))[0])) as admitted:
                 if not admitted:
-                    await PlainTextResponse("Too many attempts.\n", 429, {"retry-after": "5"})(
-                        scope, receive, send
-                    )
+                    wait = refusal_of(path, "Too many attempts.", 429, code="busy", headers={"retry-after": "5"})
+                    await wait(scope, receive, send)
                     return
                 known = await self._credentials.has_key(headers)
                 if signs_in:
@@ -161,11 +161,6 @@ def _is_open(path: str) -> bool:
 def _refusal(path: str) -> Response:
     headers = {"www-authenticate": "Bearer"}
     if path.startswith("/v1/"):
-        error = {
-            "message": "The request needs the key of this server: `Authorization: Bearer KEY`.",
-            "type": "invalid_request_error",
-            "param": None,
-            "code": "invalid_api_key",
-        }
-        return JSONResponse({"error": error}, 401, headers)
-    return PlainTextResponse("Sign in on the page first.\n", 401, headers)
+        needs = "The request needs the key of this server: `Authorization: Bearer KEY`."
+        return refusal_of(path, needs, 401, code="invalid_api_key", headers=headers)
+    return refusal_of(path, "Sign in on the page first.", 401, headers=headers)

@@ -1,7 +1,8 @@
 """The HTTP API in OpenAI's shape, so that other tools can ask.
 
 ``model`` is ``ragsmith`` for the corpus in the settings, or ``ragsmith/CORPUS``. The earlier messages are the
-history. The field ``ragsmith`` has what OpenAI's shape lacks: sources, trace, cost, status.
+history. The field ``ragsmith`` has what OpenAI's shape lacks: sources, trace, cost, status. Every parameter is
+honoured, refused, or named in its list ``ignored``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,11 @@ from starlette.requests import ClientDisconnect
 from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.errors import Busy, CorpusError, ModelTimeout, ModelUnavailable, QuestionTooLong, RagsmithError
 from rag.retrieval.question_limit import check_question
-from rag.types import Ask, Event, Token
-from ui.openai_shapes import MODEL, ApiError, CompletionRequest, Reply, ending, extra, history_of
+from rag.types import Answer, Ask
+from ui.answer_options import AnswerOptions, options_of
+from ui.app.log_file import SHOWN
+from ui.openai_requests import CompletionRequest, asked_in
+from ui.openai_shapes import MODEL, ApiError, Ending, Reply
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -42,30 +47,58 @@ def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRou
     @router.get("/v1/models")
     def models() -> Response:
         try:
-            names = [MODEL, *(f"{MODEL}/{corpus}" for corpus in stores.corpus_names())]
+            data = [_model(name) for name in _models(stores)]
         except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
             return _failure(error).response()
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": "ragsmith"} for name in names]
         return JSONResponse({"object": "list", "data": data})
 
+    @router.get("/v1/models/{name:path}")
+    def model(name: str) -> Response:
+        try:
+            if name not in _models(stores):
+                raise _no_model(name)
+        except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
+            return _failure(error).response()
+        return JSONResponse(_model(name))
+
     @router.post("/v1/chat/completions")
+    @router.post("/v1/chat/completions/")
     async def complete(request: Request) -> Response:
         try:
             asked = await _read(request)
-            ask = await asyncio.to_thread(_ask, settings, stores, asked)
+            ask, options = await asyncio.to_thread(_prepare, settings, stores, releases, asked)
             # Reserve a place before sending anything, so that the status can say if there is none.
-            stream = releases.assistant(gate=releases.gate).start(ask)
+            stream = releases.assistant(options.variant, gate=releases.gate).start(ask)
         except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
-            return _failure(error).response()
-        reply = Reply(asked.model)
+            refused = _failure(error)
+            log.info("A request was refused with %d (%s): %s", refused.status, refused.code, refused)
+            return refused.response()
+        completion = _Completion(stream, Reply(asked.model), options)
         if asked.stream:
-            usage = asked.stream_options is not None and asked.stream_options.include_usage
-            chunks = _stream(stream, reply, usage=usage)
+            chunks = completion.streamed(usage=asked.stream_options.include_usage)
             headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
             return StreamingResponse(chunks, media_type="text/event-stream", headers=headers)
-        return await _answer(stream, reply, request)
+        return await completion.whole(request)
+
+    @router.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    def unknown(request: Request) -> Response:
+        called = f"{request.method} {request.url.path}"
+        offered = "GET /v1/models, GET /v1/models/MODEL and POST /v1/chat/completions"
+        return ApiError(404, f"There is no {called}; ragsmith offers {offered}.", "unknown_url").response()
 
     return router
+
+
+def _models(stores: Stores) -> list[str]:
+    return [MODEL, *(f"{MODEL}/{corpus}" for corpus in stores.corpus_names())]
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "ragsmith"}
+
+
+def _no_model(name: str) -> ApiError:
+    return ApiError(404, f"There is no model {name!r}: `GET /v1/models` lists them.", "model_not_found", "model")
 
 
 async def _read(request: Request) -> CompletionRequest:
@@ -79,43 +112,82 @@ async def _read(request: Request) -> CompletionRequest:
         raise ApiError(400, f"{param or 'The request'}: {first['msg']}.", "invalid_request", param) from error
 
 
-def _ask(settings: Settings, stores: Stores, asked: CompletionRequest) -> Ask:
-    """Return the question and its history.
+def _prepare(
+    settings: Settings, stores: Stores, releases: Releases, asked: CompletionRequest
+) -> tuple[Ask, AnswerOptions]:
+    """Return the question with its history, and the options of its answer.
 
     Raises:
-        ApiError: The model is unknown, or the last message is not a question.
-        RagsmithError: The question is too long, or the corpora cannot be read.
+        ApiError: The model is unknown, the last message is not a question, or a parameter cannot be honoured.
+        RagsmithError: The question is too long, or the corpora or the prompt cannot be read.
     """
-    name, _, corpus = asked.model.partition("/")
-    if name != MODEL or (corpus and corpus not in stores.corpus_names()):
-        raise ApiError(
-            404, f"There is no model {asked.model!r}: `GET /v1/models` lists them.", "model_not_found", "model"
-        )
-    last = asked.messages[-1]
-    if last.role != "user" or not last.text.strip():
-        raise ApiError(400, "The last message must be a question from the user.", "no_question", "messages")
-    question = last.text.strip()
+    corpus = asked.model.partition("/")[2]
+    if asked.model != MODEL and asked.model not in _models(stores):
+        raise _no_model(asked.model)
+    question, history = asked_in(asked.messages)
     check_question(question, settings.limits.question_chars)
-    return Ask(question, history_of(asked.messages[:-1]), corpus or settings.corpus)
+    options = options_of(asked, releases.resolve().settings, lambda text: stores.encoder.tokens.starts(text))
+    return Ask(question, history, corpus or settings.corpus), options
 
 
-async def _answer(stream: AnswerStream, reply: Reply, request: Request) -> Response:
-    """Return the whole answer; the work stops if the client disconnects."""
-    watcher = asyncio.create_task(_stop_when_gone(request, stream))
-    try:
-        answer = await stream.answer()
-        if answer.status == "failed":
-            return ApiError(502, answer.error, "answer_failed").response()
-        return JSONResponse(reply.completion(answer))
-    except asyncio.CancelledError:
-        if not stream.stopped:
-            raise
-        return _gone().response()
-    except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
-        return _failure(error).response()
-    finally:
-        watcher.cancel()
-        await stream.close()
+@dataclass(frozen=True, slots=True)
+class _Completion:
+    """One answer, and the ways to send it."""
+
+    stream: AnswerStream
+    reply: Reply
+    options: AnswerOptions
+
+    async def whole(self, request: Request) -> Response:
+        """Return the whole answer; the work stops if the client disconnects."""
+        watcher = asyncio.create_task(_stop_when_gone(request, self.stream))
+        try:
+            answer = await self.stream.answer()
+            if answer.status == "failed":
+                return ApiError(502, answer.error, "answer_failed").response()
+            return JSONResponse(self.reply.completion(self._end(answer)))
+        except asyncio.CancelledError:
+            if not self.stream.stopped:
+                raise
+            return _gone().response()
+        except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
+            return _failure(error).response()
+        finally:
+            watcher.cancel()
+            await self.stream.close()
+
+    async def streamed(self, *, usage: bool) -> AsyncIterator[str]:
+        """Yield the answer piece by piece; closing the stream stops the work."""
+        reply, draft, sent = self.reply, PartialAnswer(), ""
+        try:
+            yield _sse(reply.chunk({"role": "assistant", "content": ""}))
+            async for batch in self.stream.batches():
+                draft = reduce(PartialAnswer.after, batch, draft)
+                # JSON may be repaired, and a refusal has a place of its own.
+                shown = "" if self.options.is_json else self.options.clip.begun(draft.text)
+                if len(shown) > len(sent):
+                    yield _sse(reply.chunk({"content": shown[len(sent) :]}))
+                    sent = shown
+            answer = draft.answer
+            if answer is None or answer.status == "failed":
+                message = answer.error if answer else "The answer ended before it was finished."
+                yield _sse(ApiError(502, message, "answer_failed").body())
+            else:
+                end = self._end(answer)
+                for delta in _rest(sent, end):
+                    yield _sse(reply.chunk(delta))
+                yield _sse(reply.chunk({}, end.reason, ragsmith=end.extra))
+                if usage:
+                    yield _sse(reply.usage_chunk(end))
+        except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
+            yield _sse(_failure(error).body())
+        finally:
+            await self.stream.close()
+        yield "data: [DONE]\n\n"
+
+    def _end(self, answer: Answer) -> Ending:
+        options = self.options
+        return Ending.of(answer, options.clip, is_json=options.is_json, ignored=options.ignored)
 
 
 async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
@@ -124,36 +196,11 @@ async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
     stream.stop()
 
 
-async def _stream(stream: AnswerStream, reply: Reply, *, usage: bool) -> AsyncIterator[str]:
-    """Yield the answer piece by piece; closing the stream stops the work."""
-    draft = PartialAnswer()
-    try:
-        yield _sse(reply.chunk({"role": "assistant", "content": ""}))
-        async for batch in stream.batches():
-            draft = reduce(PartialAnswer.after, batch, draft)
-            text = _written(batch)
-            if text:
-                yield _sse(reply.chunk({"content": text}))
-        answer = draft.answer
-        if answer is None or answer.status == "failed":
-            message = answer.error if answer else "The answer ended before it was finished."
-            yield _sse(ApiError(502, message, "answer_failed").body())
-        else:
-            rest = remainder(draft.text, answer.text)
-            if rest:
-                yield _sse(reply.chunk({"content": rest}))
-            yield _sse(reply.chunk({}, ending(answer), ragsmith=extra(answer)))
-            if usage:
-                yield _sse(reply.usage_chunk(answer))
-    except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
-        yield _sse(_failure(error).body())
-    finally:
-        await stream.close()
-    yield "data: [DONE]\n\n"
-
-
-def _written(events: Sequence[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Token))
+def _rest(sent: str, end: Ending) -> Iterator[dict[str, str]]:
+    if end.refusal is not None:
+        yield {"refusal": end.refusal}
+    elif rest := remainder(sent, end.text):
+        yield {"content": rest}
 
 
 def remainder(streamed: str, final: str) -> str:
@@ -188,7 +235,7 @@ def _failure(error: Exception) -> ApiError:
     if isinstance(error, RagsmithError):
         return ApiError(500, str(error), "failed")
     log.error("A request failed", exc_info=error)
-    return ApiError(500, f"This is a bug in ragsmith: {type(error).__name__}.", "bug")
+    return ApiError(500, f"This is a bug in ragsmith: {type(error).__name__}; its traceback is in {SHOWN}.", "bug")
 
 
 def _sse(data: dict[str, Any]) -> str:

@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ui.openai_shapes import refusal_of
+
 # Gradio writes its configuration into inline scripts and evaluates the scripts of events. Nothing may be fetched
 # from another origin.
 PAGE_POLICY = "; ".join(
@@ -195,7 +197,7 @@ class OwnOrigin:
                 scope["headers"] = [pair for pair in scope["headers"] if pair[0].lower() != b"x-forwarded-host"]
             reason = self._objection(scope["method"], headers)
             if reason:
-                await PlainTextResponse(f"{reason}\n", status_code=403)(scope, receive, send)
+                await refusal_of(scope["path"], reason, 403)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -278,7 +280,13 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._uploads if scope["path"].rstrip("/") == UPLOAD else MAX_BODY
-        refusal = PlainTextResponse(f"The request is larger than {limit:,} bytes.\n", 413, {"connection": "close"})
+        refusal = refusal_of(
+            scope["path"],
+            f"The request is larger than {limit:,} bytes.",
+            413,
+            code="request_too_large",
+            headers={"connection": "close"},
+        )
         stated = Headers(scope=scope).get("content-length", "0")
         if not stated.isdecimal() or int(stated[:20]) > limit:
             await refusal(scope, receive, send)

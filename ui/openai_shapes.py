@@ -1,59 +1,29 @@
-"""The requests and responses of OpenAI's API."""
+"""The responses of OpenAI's API, and its errors."""
 
 from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from rag.types import Answer, Citation, Hit, Turn
+from rag.types import Answer, Citation, Hit
+from ui.answer_clip import Clip
 from ui.app.claims import claims_of
 
 MODEL = "ragsmith"
 
 
-class TextPart(BaseModel):
-    """A part of a message; ``text`` is empty unless the type is text."""
-
-    model_config = ConfigDict(extra="ignore")
-    type: str = "text"
-    text: str = ""
-
-
-class Message(BaseModel):
-    """One message of the conversation."""
-
-    model_config = ConfigDict(extra="ignore")
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
-
-    @property
-    def text(self) -> str:
-        """The text of all parts."""
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content if part.type == "text")
-        return self.content or ""
-
-
-class StreamOptions(BaseModel):
-    """The options of a stream."""
-
-    model_config = ConfigDict(extra="ignore")
-    include_usage: bool = False
-
-
-class CompletionRequest(BaseModel):
-    """A request. Decoding parameters are ignored: they belong to the release."""
-
-    model_config = ConfigDict(extra="ignore")
-    model: str = MODEL
-    messages: list[Message] = Field(min_length=1)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
+def refusal_of(
+    path: str, message: str, status: int, *, code: str | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a refusal before a request is read: in OpenAI's shape for the API, else as text."""
+    if path.startswith("/v1/"):
+        return ApiError(status, message, code).response(headers)
+    return PlainTextResponse(f"{message}\n", status, headers)
 
 
 class ApiError(Exception):
@@ -82,25 +52,48 @@ class ApiError(Exception):
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
-    def response(self) -> JSONResponse:
+    def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
         """Return the error as a response."""
-        headers = {} if self._retry_after is None else {"retry-after": str(self._retry_after)}
-        return JSONResponse(self.body(), status_code=self.status, headers=headers)
+        later = {} if self._retry_after is None else {"retry-after": str(self._retry_after)}
+        return JSONResponse(self.body(), status_code=self.status, headers={**later, **(headers or {})})
 
 
-def history_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
-    """Return the earlier questions with their answers; system messages are ignored."""
-    turns: list[Turn] = []
-    question: str | None = None
-    for message in messages:
-        if message.role == "user":
-            if question is not None:
-                turns.append(Turn(question, ""))
-            question = message.text
-        elif message.role == "assistant" and question is not None:
-            turns.append(Turn(question, message.text))
-            question = None
-    return (*turns, Turn(question, "")) if question is not None else tuple(turns)
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of an answer as a client gets it.
+
+    Attributes:
+        text: The text; empty if the answer is a refusal where JSON was asked for.
+        refusal: That refusal.
+        reason: OpenAI's reason for the end.
+        usage: The tokens in OpenAI's shape; None if the model did not count them.
+        extra: The field ``ragsmith``.
+    """
+
+    text: str
+    refusal: str | None
+    reason: str
+    usage: dict[str, int] | None
+    extra: dict[str, Any]
+
+    @classmethod
+    def of(cls, answer: Answer, clip: Clip, *, is_json: bool = False, ignored: Sequence[str] = ()) -> Ending:
+        """Return the end of an answer.
+
+        Args:
+            clip: Where the client ends it.
+            is_json: Whether its text must be JSON.
+            ignored: The parameters of the request without an effect.
+        """
+        too_long = clip.is_too_long(answer.text)
+        refuses = is_json and answer.status == "abstained"
+        return cls(
+            "" if refuses else clip(answer.text),
+            answer.text if refuses else None,
+            "length" if too_long else ending(answer),
+            usage_of(answer, clip.tokens if too_long else None),
+            extra(answer) | {"ignored": list(ignored)},
+        )
 
 
 class Reply:
@@ -109,16 +102,17 @@ class Reply:
     def __init__(self, model: str) -> None:
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
 
-    def completion(self, answer: Answer) -> dict[str, Any]:
+    def completion(self, end: Ending) -> dict[str, Any]:
         """Return the whole answer."""
-        message = {"role": "assistant", "content": answer.text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": ending(answer)}
+        content = None if end.refusal is not None else end.text
+        message = {"role": "assistant", "content": content, "refusal": end.refusal}
+        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": end.reason}
         return {
             **self._head,
             "object": "chat.completion",
             "choices": [choice],
-            "usage": usage_of(answer),
-            "ragsmith": extra(answer),
+            "usage": end.usage,
+            "ragsmith": end.extra,
         }
 
     def chunk(self, delta: dict[str, Any], finish: str | None = None, **more: Any) -> dict[str, Any]:
@@ -126,14 +120,9 @@ class Reply:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice], **more}
 
-    def usage_chunk(self, answer: Answer) -> dict[str, Any]:
+    def usage_chunk(self, end: Ending) -> dict[str, Any]:
         """Return the last piece of a stream with usage: it has no choices."""
-        return {
-            **self._head,
-            "object": "chat.completion.chunk",
-            "choices": [],
-            "usage": usage_of(answer),
-        }
+        return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": end.usage}
 
 
 def ending(answer: Answer) -> str:
@@ -141,11 +130,16 @@ def ending(answer: Answer) -> str:
     return "length" if answer.cut else "stop"
 
 
-def usage_of(answer: Answer) -> dict[str, int] | None:
-    """Return the tokens in OpenAI's shape; None if the model did not count them."""
+def usage_of(answer: Answer, most: int | None = None) -> dict[str, int] | None:
+    """Return the tokens in OpenAI's shape; None if the model did not count them.
+
+    Args:
+        most: Number of tokens that the answer was shortened to.
+    """
     read, written = answer.usage.input_tokens, answer.usage.output_tokens
     if read is None or written is None:
         return None
+    written = written if most is None else min(written, most)
     return {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
 
 
@@ -165,6 +159,7 @@ def extra(answer: Answer) -> dict[str, Any]:
         "prompt": answer.prompt,
         "release": answer.release,
         "model": answer.model,
+        "unsupported": list(answer.unsupported),
     }
 
 

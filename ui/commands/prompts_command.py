@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def command() -> None:
     """Write, compare and label versions of prompts.
 
-    REF is NAME (its label `production`), NAME@VERSION or NAME@LABEL.
+    REF is NAME (its label `production`), NAME@VERSION, NAME@LABEL, or NAME@latest for the newest version.
     """
 
 
@@ -100,12 +100,19 @@ def diff_command(context: Context, old: str, new: str, as_json: bool) -> None:
 def label_command(
     context: Context, name: str, label: str, version: int | None, remove: bool, signature: Signature
 ) -> None:
-    """Move a LABEL of the prompt NAME to VERSION. A rollback is a move to an earlier version."""
+    """Move a LABEL of the prompt NAME to VERSION. A rollback is a move to an earlier version.
+
+    A label that the chat runs does not move to a version that the chat cannot fill. The label `latest` is
+    reserved: NAME@latest is always the newest version.
+    """
     if remove is (version is not None):
         raise click.UsageError("Name a version, or pass --remove.")
+    from ui.app.prompt_labels import PromptLabels
+
     with open_library(context) as library:
         before = library.labels(name).get(label)
-        library.move(name, label, version, by=signature.by, message=signature.message_or(""))
+        labels = PromptLabels(library, context.settings.answer_prompt)
+        labels.move(name, label, version, by=signature.by, message=signature.message_or(""))
         after = library.labels(name).get(label)
     click.echo(f"{name}: {label} {before or 'nowhere'} → {after or 'nowhere'}")
 

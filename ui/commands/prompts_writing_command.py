@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from ui.context import Context, pass_context
 if TYPE_CHECKING:
     from prompts import PromptLibrary, PromptTemplate
     from prompts.formats import Format
+    from ui.app.prompt_labels import PromptLabels
 
 FORMATS = ("langchain", "openai", "text")
 UNCHANGED = "Nothing was changed, so nothing was saved."
@@ -39,7 +41,7 @@ def new(context: Context, name: str, reference: str | None, file: Path | None, s
                 f"The prompt {name} exists already: change it with `ragsmith prompts edit {name}`."
             )
         base = library.load(unpaired(reference)) if reference else None
-        _write(library, name, base, file, signature)
+        _Writer.of(context, library, signature).write(name, base, file, copies=True)
 
 
 @click.command()
@@ -54,7 +56,7 @@ def edit(context: Context, reference: str, file: Path | None, signature: Signatu
     """
     with open_library(context) as library:
         base = library.load(unpaired(reference))
-        _write(library, base.name, base, file, signature)
+        _Writer.of(context, library, signature).write(base.name, base, file)
 
 
 @click.command("import")
@@ -66,15 +68,18 @@ def edit(context: Context, reference: str, file: Path | None, signature: Signatu
 def import_command(context: Context, file: Path, name: str, form: Format | None, signature: Signature) -> None:
     """Import a prompt of another program.
 
-    FILE is LangChain's JSON, OpenAI's messages, or plain text. It becomes the next version of the prompt.
+    FILE is LangChain's JSON, OpenAI's messages or request, or plain text. It becomes the next version of the
+    prompt.
     """
     from prompts.formats import read_prompt
 
     text = read_text(file)
     why = signature.message_or(f"imported from {file.name}")
     with open_library(context) as library:
-        draft = read_prompt(text, name, description=why, form=form, file=file.name)
-        _report_saved(library, library.save(draft, by=signature.by, message=why))
+        imported = read_prompt(text, name, description=why, form=form, file=file.name)
+        _Writer.of(context, library, signature).save(imported.draft, why)
+    if imported.note:
+        note(imported.note)
 
 
 @click.command()
@@ -90,8 +95,9 @@ def export(context: Context, reference: str, form: Any, to: Path | None) -> None
     with open_library(context) as library:
         prompt = library.find(unpaired(reference))
         text = as_yaml(prompt) if form == "yaml" else write_prompt_as(prompt, form)
-    if form != "yaml" and prompt.fragments:
-        note(f"The format has no fragments, so these are left out: {', '.join(prompt.fragments)}.")
+    for kind, left_out in (("fragments", prompt.fragments), ("settings", prompt.settings.given)):
+        if form != "yaml" and left_out:
+            note(f"The format has no {kind}, so these are left out: {', '.join(left_out)}.")
     if to is None:
         click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
         return
@@ -102,48 +108,70 @@ def export(context: Context, reference: str, form: Any, to: Path | None) -> None
     click.echo(f"Wrote {prompt.label} to {to}.")
 
 
-def _write(
-    library: PromptLibrary, name: str, base: PromptTemplate | None, file: Path | None, signature: Signature
-) -> None:
-    """Get a draft from the file or the editor, show its changes, and save it."""
-    from prompts import PromptTemplateError
-    from prompts.diff import diff
-    from prompts.files import SKELETON, as_draft, parse_draft
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Saves the versions of one call."""
 
-    before = as_draft(base) if base else SKELETON
-    text = read_text(file) if file else click.edit(before, extension=".yaml")
-    if text is None or (base and text == before):
-        click.echo(UNCHANGED)
-        return
-    try:
-        draft = parse_draft(text, name, base.version if base else 1)
-        changes = diff(base, draft) if base else ()
-        if base and not changes:
+    library: PromptLibrary
+    labels: PromptLabels
+    signature: Signature
+
+    @classmethod
+    def of(cls, context: Context, library: PromptLibrary, signature: Signature) -> _Writer:
+        from ui.app.prompt_labels import PromptLabels
+
+        return cls(library, PromptLabels(library, context.settings.answer_prompt), signature)
+
+    def write(self, name: str, base: PromptTemplate | None, file: Path | None, *, copies: bool = False) -> None:
+        """Get a draft from the file or the editor, show its changes, and save it.
+
+        Args:
+            base: The version to start from.
+            copies: Whether a file that equals its base is saved.
+        """
+        from prompts import PromptTemplateError
+        from prompts.diff import diff
+        from prompts.files import SKELETON, as_draft, parse_draft
+
+        before = as_draft(base) if base else SKELETON
+        text = read_text(file) if file else click.edit(before, extension=".yaml")
+        copies = copies and file is not None
+        if text is None or (base and text == before and not copies):
             click.echo(UNCHANGED)
             return
-        show_changes(changes)
-        why = signature.message
-        if why is None:
-            why = click.prompt("Why", default="", show_default=False, err=True) if sys.stdin.isatty() else ""
-        saved = library.save(draft, by=signature.by, message=why)
-    except (PromptTemplateError, click.Abort) as error:
-        if file is None:
-            # A mistake does not cost what was written in the editor.
-            path = library.keep_draft(name, text)
-            note(f"Your draft is in {path}; `ragsmith prompts edit {name} --file {path}` reads it.")
-        if isinstance(error, PromptTemplateError):
-            raise
-        raise click.ClickException("Nothing was saved.") from error
-    _report_saved(library, saved)
+        try:
+            draft = parse_draft(text, name, base.version if base else 1)
+            changes = diff(base, draft) if base else ()
+            if base and not changes and not copies:
+                click.echo(UNCHANGED)
+                return
+            show_changes(changes)
+            self.save(draft, self._reason())
+        except (PromptTemplateError, click.Abort) as error:
+            if file is None:
+                # A mistake does not cost what was written in the editor.
+                path = self.library.keep_draft(name, text)
+                note(f"Your draft is in {path}; `ragsmith prompts edit {name} --file {path}` reads it.")
+            if isinstance(error, PromptTemplateError):
+                raise
+            raise click.ClickException("Nothing was saved.") from error
 
+    def _reason(self) -> str:
+        if self.signature.message is not None:
+            return self.signature.message
+        return click.prompt("Why", default="", show_default=False, err=True) if sys.stdin.isatty() else ""
 
-def _report_saved(library: PromptLibrary, saved: PromptTemplate) -> None:
-    from prompts import PRODUCTION
+    def save(self, draft: PromptTemplate, why: str) -> None:
+        """Save a draft, and say what a person should know about it."""
+        from prompts import PRODUCTION
 
-    click.echo(f"Saved {saved.label}.")
-    current = library.labels(saved.name)[PRODUCTION]
-    if current != saved.version:
-        click.echo(
-            f"In production is {saved.name}@{current}; "
-            f"`ragsmith prompts label {saved.name} {PRODUCTION} {saved.version}` changes that."
-        )
+        saved = self.library.save(draft, by=self.signature.by, message=why)
+        click.echo(f"Saved {saved.label}.")
+        for warning in self.labels.warnings(saved):
+            note(f"Warning: {warning}")
+        current = self.library.labels(saved.name)[PRODUCTION]
+        if current != saved.version:
+            click.echo(
+                f"In production is {saved.name}@{current}; "
+                f"`ragsmith prompts label {saved.name} {PRODUCTION} {saved.version}` changes that."
+            )

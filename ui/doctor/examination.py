@@ -9,7 +9,7 @@ from rag.errors import RagsmithError
 from ui.doctor.check import Check
 from ui.doctor.model_checks import check_encoder, check_model, check_openvino, check_smollm2, check_torch
 from ui.doctor.setup_checks import check_port, check_python, check_settings, check_wandb, check_workspace
-from ui.doctor.store_checks import check_chroma, check_database, check_index
+from ui.doctor.store_checks import check_chroma, check_database, check_index, check_prompts
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -28,6 +28,7 @@ def examine(context: Context) -> Iterator[Check]:
     workspace = _guarded(check_workspace, settings)
     yield workspace
     if workspace.ok is not False:
+        yield _guarded(check_prompts, settings)
         stores = [_guarded(check, settings) for check in (check_database, check_chroma)]
         yield from stores
         # The index check compares the two stores.

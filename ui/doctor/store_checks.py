@@ -1,4 +1,4 @@
-"""Checks of the stores: database, Chroma, and whether the indexes match them."""
+"""Checks of the stores: prompts, database, Chroma, and whether the indexes match them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from ui.doctor.server_probe import fetch
 if TYPE_CHECKING:
     from rag.settings import Settings
     from ui.app.stores import Stores
+
+
+def check_prompts(settings: Settings) -> Check:
+    """The chain can fill the prompts that it runs."""
+    from prompts import PromptLibrary
+    from rag.answering.prompt_filling import FILLED, check_fillable
+    from rag.errors import PromptError, prompt_errors
+    from rag.workspace import open_workspace
+
+    library = PromptLibrary(open_workspace(settings.home).prompts)
+    try:
+        with prompt_errors():
+            answer, *_ = prompts = [library.find(reference) for reference in (settings.answer_prompt, *FILLED)]
+        for prompt in prompts:
+            check_fillable(prompt)
+    except PromptError as error:
+        fix = "Move its label with `ragsmith prompts label`, or correct the file or the setting prompt."
+        return Check("prompts", False, error.message, fix)
+    return Check("prompts", True, f"{answer.label} answers, and the chain can fill all that it runs")
 
 
 def check_database(settings: Settings) -> Check:

@@ -6,6 +6,7 @@ from prompts import PromptTemplate
 from prompts.diff import diff
 from prompts.files import SKELETON, as_draft, parse_draft
 from rag.errors import PromptError, RagsmithError, prompt_errors
+from ui.app.prompt_labels import PromptLabels
 from ui.pages.prompts.prompt_listing import PromptListing
 from ui.pages.prompts.prompts_view import changes_html, moment, template_html
 from ui.pages.safe_markup import fragment, note
@@ -14,8 +15,9 @@ from ui.pages.safe_markup import fragment, note
 class DraftReview:
     """Compares drafts with the versions of a library. A draft of a new prompt has an empty ``base``."""
 
-    def __init__(self, listing: PromptListing) -> None:
+    def __init__(self, listing: PromptListing, labels: PromptLabels) -> None:
         self._listing = listing
+        self._labels = labels
 
     def parse(self, base: str | None, name: str | None, text: str) -> PromptTemplate:
         """Parse a draft and resolve its includes.
@@ -51,7 +53,7 @@ class DraftReview:
         text = f"This can be saved. Variables: {variables}."
         if not base and self._exists(draft):
             text += f" {draft.name} exists: this becomes its next version."
-        return _verdict(text, good=True)
+        return _verdict(text, good=True) + "".join(map(warning_html, self._labels.warnings(draft)))
 
     def changes_html(self, draft: PromptTemplate, base: str, newest: str) -> str:
         """Render what a draft changes, below the versions that were saved since it was begun.
@@ -97,6 +99,11 @@ class DraftReview:
             f"Saved since you began: {versions}. Both are kept; your draft does not contain their changes.",
             "rs-warn",
         )
+
+
+def warning_html(warning: str) -> str:
+    """Render what a person should know of a draft that can be saved all the same."""
+    return note(warning, "rs-warn")
 
 
 def problem_html(error: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from prompts import PRODUCTION, PromptLibrary
-from rag.errors import prompt_errors
+from prompts import PRODUCTION
+from rag.errors import PromptError
 from ui.app.login_name import login_name
+from ui.app.prompt_labels import PromptLabels
 from ui.pages.html_component import html_component
 from ui.pages.page_events import QUIET, show_errors, show_info
 from ui.pages.prompts.prompt_listing import PromptListing
@@ -21,16 +22,11 @@ Updates = dict[Any, Any]
 
 
 class LabelForm:
-    """Components and events of the form, made inside the blocks that are open and hidden until it is asked for.
+    """Components and events of the form, made inside the blocks that are open and hidden until it is asked for."""
 
-    Args:
-        chat_prompt: The reference of the prompt that the chat runs.
-    """
-
-    def __init__(self, library: PromptLibrary, listing: PromptListing, chat_prompt: str) -> None:
-        self._library = library
+    def __init__(self, labels: PromptLabels, listing: PromptListing) -> None:
+        self._labels = labels
         self._listing = listing
-        self._chat_prompt = chat_prompt
         with gr.Column(elem_id="prompt-move", visible=False, min_width=0) as self.box:
             self._notice = html_component("prompt-move-notice")
             with gr.Row(elem_id="prompt-move-row"):
@@ -102,25 +98,24 @@ class LabelForm:
     @show_errors
     def move(self, label: str | None, reason: str | None, *state: Any) -> Updates:
         """Move a label to the version that is shown."""
-        selection = PromptSelection(*state)
+        selection = PromptSelection.of(*state)
         return self._moved(selection, (label or "").strip(), selection.version, reason)
 
     @show_errors
     def remove(self, label: str | None, reason: str | None, *state: Any) -> Updates:
         """Remove a label."""
-        return self._moved(PromptSelection(*state), (label or "").strip(), None, reason)
+        return self._moved(PromptSelection.of(*state), (label or "").strip(), None, reason)
 
     def _moved(self, selection: PromptSelection, label: str, version: int | None, reason: str | None) -> Updates:
-        with prompt_errors():
-            self._library.move(selection.name, label, version, by=login_name(), message=(reason or "").strip())
+        self._labels.move(selection.name, label, version, by=login_name(), message=(reason or "").strip())
         show_info(f"{label} → {selection.at}" if version else f"{label} was removed from {selection.name}.")
         return self._show(selection)
 
     def _explained(self, selection: PromptSelection, label: str) -> Updates:
         now = self._listing.labels(selection.name).get(label)
-        set_by_hand = any(move.label == label for move in self._library.moves(selection.name))
+        set_by_hand = any(move.label == label for move in self._labels.library.moves(selection.name))
         here = now == selection.version
-        name, _, chat_label = self._chat_prompt.partition("@")
+        name, _, chat_label = self._labels.answer_prompt.partition("@")
         affects_chat = (
             label == PRODUCTION and name == selection.name and chat_label in ("", PRODUCTION) and not here
         )
@@ -128,8 +123,19 @@ class LabelForm:
         text += ": it is here already." if here else f"; it moves to v{selection.version}."
         if affects_chat:
             text += " The chat answers with it from its next question on."
+        problem = self._problem(selection, label)
         return {
-            self._notice: note(text, "rs-warn" if affects_chat else "rs-note"),
-            self._move: gr.Button(f"Move {label} to v{selection.version}", interactive=bool(label) and not here),
+            self._notice: note(problem or text, "rs-warn" if affects_chat or problem else "rs-note"),
+            self._move: gr.Button(
+                f"Move {label} to v{selection.version}", interactive=bool(label) and not (here or problem)
+            ),
             self._remove: gr.Button(interactive=bool(now) and set_by_hand),
         }
+
+    def _problem(self, selection: PromptSelection, label: str) -> str:
+        """Return why the label must not move to the version; empty if it may."""
+        try:
+            self._labels.check(selection.name, label, selection.version)
+        except PromptError as error:
+            return str(error)
+        return ""

@@ -15,6 +15,7 @@ from prompts.files import SKELETON, as_draft, parse_draft
 from prompts.formats import Format, read_prompt
 from rag.errors import PromptError, prompt_errors
 from ui.app.login_name import login_name
+from ui.app.prompt_labels import PromptLabels
 from ui.pages.html_component import html_component
 from ui.pages.page_events import QUIET, show_errors, show_info
 from ui.pages.prompts.draft_review import DraftReview, problem_html
@@ -68,9 +69,9 @@ class PromptEditor:
     text of the draft is authoritative: the fields show its settings, and write into it.
     """
 
-    def __init__(self, listing: PromptListing) -> None:
+    def __init__(self, listing: PromptListing, labels: PromptLabels) -> None:
         self._listing = listing
-        self._review = DraftReview(listing)
+        self._review = DraftReview(listing, labels)
         with gr.Column(elem_classes="rs-bridge"):
             self.base = gr.Textbox()
             self.newest = gr.Textbox()
@@ -306,17 +307,19 @@ class PromptEditor:
         known: Format | None = next((option for option in get_args(Format) if option == form), None)
         origin = f"imported from {named}" if named else "imported"
         with prompt_errors():
-            draft = read_prompt(
+            imported = read_prompt(
                 foreign, (name or "").strip() or "imported", description=origin, form=known, file=named
             )
-        return self._open(base, newest, name, as_draft(draft))
+        if imported.note:
+            show_info(imported.note)
+        return self._open(base, newest, name, as_draft(imported.draft))
 
     @show_errors
     def take_file(self, file: str, form: str, base: str, newest: str, name: str, text: str) -> Any:
         """Begin a draft with a file, in the format of another tool or in YAML."""
         path = Path(file)
         try:
-            foreign = path.read_text(encoding="utf-8")
+            foreign = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise PromptError(f"The file {path.name} must be UTF-8.", fix="Save it as UTF-8.") from error
         if path.suffix in (".yaml", ".yml"):

@@ -11,6 +11,7 @@ import gradio as gr
 
 from prompts import PRODUCTION
 from rag.errors import PromptError, RagsmithError
+from ui.app.prompt_labels import PromptLabels
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
 from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, warn
@@ -40,7 +41,7 @@ class PromptsTab:
         self, settings: Settings, stores: Stores, models: Models, releases: Releases, evaluations: Evaluations
     ) -> None:
         self._settings = settings
-        self._library = stores.prompts
+        self._prompt_labels = PromptLabels(stores.prompts, settings.answer_prompt)
         self._listing = PromptListing(stores.prompts, stores.workspace.prompts)
         self._contents = PromptPanes(stores, evaluations, self._listing)
         with gr.Column(elem_classes="rs-bridge"):
@@ -75,7 +76,7 @@ class PromptsTab:
                 self._bar = html_component("prompt-bar")
                 with gr.Column(elem_id="prompt-view", min_width=0) as self._view:
                     self._build_view()
-                self._editor = PromptEditor(self._listing)
+                self._editor = PromptEditor(self._listing, self._prompt_labels)
 
     def _build_view(self) -> None:
         self._head = html_component("prompt-head", note("Choose a prompt.", "rs-pick"))
@@ -83,7 +84,7 @@ class PromptsTab:
             self._edit = gr.Button("Duplicate and edit", size="sm", variant="primary", elem_id="prompt-edit")
             self._to_production = gr.Button("Move production here", size="sm", elem_id="prompt-to-production")
             self._to_label = gr.Button("Move a label…", size="sm", elem_id="prompt-to-label")
-        self._labels = LabelForm(self._library, self._listing, self._settings.answer_prompt)
+        self._labels = LabelForm(self._prompt_labels, self._listing)
         with gr.Tabs(elem_id="prompt-panes") as self._panes:
             self._tabs, self._bodies = {}, {}
             for pane, title in PANES.items():
@@ -148,7 +149,7 @@ class PromptsTab:
     @show_errors
     def opened(self, *state: Any) -> Updates:
         """Show the last selection, or the version that the chat runs."""
-        selection = PromptSelection(*state)
+        selection = PromptSelection.of(*state)
         return self._show(selection if selection.at else self._first())
 
     @show_errors
@@ -170,7 +171,7 @@ class PromptsTab:
     @show_errors
     def choose(self, reference: str, *state: Any) -> Updates:
         """Show a version, or the newest one where only the prompt is named."""
-        before = PromptSelection(*state)
+        before = PromptSelection.of(*state)
         if "@" not in reference:
             reference = f"{reference}@{self._listing.versions(reference)[0]}"
         prompt = self._listing.load(reference)
@@ -180,24 +181,24 @@ class PromptsTab:
     @show_errors
     def choose_version(self, version: str, *state: Any) -> Updates:
         """Show another version of the prompt."""
-        before = PromptSelection(*state)
+        before = PromptSelection.of(*state)
         return self._show(PromptSelection(f"{before.name}@{version}", text=before.text, limit=before.limit))
 
     @show_errors
     def more(self, *state: Any) -> Updates:
         """List more versions."""
-        before = PromptSelection(*state)
+        before = PromptSelection.of(*state)
         return self._listed(replace(before, limit=before.limit + STEP))
 
     @show_errors
     def filtered(self, *state: Any) -> Updates:
         """List the versions that match the filter."""
-        return self._listed(replace(PromptSelection(*state), limit=STEP))
+        return self._listed(replace(PromptSelection.of(*state), limit=STEP))
 
     @show_errors
     def look(self, *state: Any) -> Any:
         """Fill the open pane for the current selection."""
-        selection = PromptSelection(*state)
+        selection = PromptSelection.of(*state)
         return self._body(selection) if selection.at else gr.skip()
 
     def _saved(self, label: str) -> Updates:
