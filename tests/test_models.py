@@ -33,8 +33,8 @@ from rag.models.chat_models import check_model_name, open_remote_model
 from rag.settings import DecodingSettings, Settings
 from rag.tracing.cost import read_usage
 from rag.types import Ask, Usage
-from ui.app.app import App
 from ui.answer_clip import Clip
+from ui.app.app import App
 from ui.openai_shapes import Ending as ApiEnding
 from ui.pages.chat.answer_html import footer_html
 
