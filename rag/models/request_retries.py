@@ -69,7 +69,8 @@ class Refusal:
         """Return the seconds to wait before the next request: what the server says, else a growing time."""
         if self.after_s is not None:
             return self.after_s
-        return min(_FIRST_PAUSE_S * 2**tried, _LONGEST_BACKOFF_S) * uniform(0.75, 1)  # noqa: S311 - no secret
+        growing: float = min(_FIRST_PAUSE_S * 2.0**tried, _LONGEST_BACKOFF_S)
+        return growing * uniform(0.75, 1)  # noqa: S311 - no secret
 
     def is_about(self, parameter: str) -> bool:
         """Whether the server does not support this parameter, or only its default."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 from rag.redaction import redact
 
@@ -41,7 +42,7 @@ class LogFile(logging.FileHandler):
         self.setLevel(logging.INFO)
         self.setFormatter(_Redacted(_FORM))
 
-    def _open(self) -> TextIO:
+    def _open(self) -> TextIOWrapper:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists() and self.path.stat().st_size > LARGEST:
             self.path.replace(self.path.with_suffix(".log.1"))
