@@ -257,7 +257,7 @@ def test_a_question_is_proposed_about_the_sentence_that_says_most() -> None:
     )
 
 
-@pytest.mark.parametrize("written", ["", "?", " ?! ?", "No question."])
+@pytest.mark.parametrize("written", ["", "?", " ?! ?", "No question.", "Where is it?\nWhen?"])
 def test_what_is_no_question_is_not_proposed(written: str) -> None:
     assert list(propose([(PASSAGE, "tides.md")], lambda _: [written])) == []
 

@@ -38,7 +38,8 @@ def propose(
 ) -> Iterator[Case]:
     """Yield a case for the most informative sentence of every passage.
 
-    Passages without a suitable sentence are left out, as are texts that are no questions, and repeated questions.
+    Passages without a suitable sentence are left out, as are texts that are not exactly one question, and repeated
+    questions.
 
     Args:
         passages: Pairs of text and source name (``rag.evaluation.cases.source_name``).
@@ -53,7 +54,8 @@ def propose(
         for (sentence, source), text in zip(part, written, strict=True):
             question = " ".join(text.split())
             bare = bare_question(question)
-            if not question.endswith("?") or not any(map(str.isalnum, bare)) or bare in asked:
+            is_one = question.endswith("?") and question.count("?") == 1
+            if not is_one or not any(map(str.isalnum, bare)) or bare in asked:
                 continue
             asked.add(bare)
             yield Case(
