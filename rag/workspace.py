@@ -16,7 +16,7 @@ from rag.errors import StorageFull, WorkspaceBusy, WorkspaceError
 _OWN = (
     *(".gitignore", ".probe", "writer.lock", "converting.lock"),
     *("chroma", "chroma.damaged-*", "lexical", "ragsmith.db*"),
-    *("prompts", "models", "uploads", "runs", "wandb", "tmp"),
+    *("prompts", "models", "uploads", "runs", "wandb", "logs", "tmp"),
 )
 _OTHERS = 0o077
 ADAPTERS = "adapters"
@@ -72,6 +72,11 @@ class Workspace:
     def wandb(self) -> Path:
         """Offline and online W&B runs."""
         return self.root / "wandb"
+
+    @property
+    def log(self) -> Path:
+        """The log of all processes of the workspace."""
+        return self.root / "logs" / "ragsmith.log"
 
     @contextmanager
     def writing(self, what: str, *, wait_s: float = 0.0) -> Iterator[None]:

@@ -25,6 +25,7 @@ from rag.errors import Busy, CorpusError, ModelTimeout, ModelUnavailable, Questi
 from rag.retrieval.question_limit import check_question
 from rag.types import Answer, Ask
 from ui.answer_options import AnswerOptions, options_of
+from ui.app.log_file import SHOWN
 from ui.openai_requests import CompletionRequest, asked_in
 from ui.openai_shapes import MODEL, ApiError, Ending, Reply
 
@@ -69,7 +70,9 @@ def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRou
             # Reserve a place before sending anything, so that the status can say if there is none.
             stream = releases.assistant(options.variant, gate=releases.gate).start(ask)
         except Exception as error:  # noqa: BLE001 - every failure is reported in OpenAI's shape
-            return _failure(error).response()
+            refused = _failure(error)
+            log.info("A request was refused with %d (%s): %s", refused.status, refused.code, refused)
+            return refused.response()
         completion = _Completion(stream, Reply(asked.model), options)
         if asked.stream:
             chunks = completion.streamed(usage=asked.stream_options.include_usage)
@@ -232,7 +235,7 @@ def _failure(error: Exception) -> ApiError:
     if isinstance(error, RagsmithError):
         return ApiError(500, str(error), "failed")
     log.error("A request failed", exc_info=error)
-    return ApiError(500, f"This is a bug in ragsmith: {type(error).__name__}.", "bug")
+    return ApiError(500, f"This is a bug in ragsmith: {type(error).__name__}; its traceback is in {SHOWN}.", "bug")
 
 
 def _sse(data: dict[str, Any]) -> str:

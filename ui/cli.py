@@ -106,9 +106,10 @@ class Commands(click.Group):
             raise click.ClickException(_shown(str(error))) from error
         except Exception as error:
             _show_traceback(ctx, error)
-            where = "" if ctx.params["debug"] else " (--debug shows where)"
-            what = _shown(f"{type(error).__name__}: {error}")
-            raise Bug(f"This is a bug in ragsmith: {what}{where}") from error
+            notes = getattr(error, "__notes__", [])
+            where = "" if ctx.params["debug"] else f" ({notes[-1] if notes else '--debug shows where'})"
+            what = _shown(f"{type(error).__name__}: {error}{where}")
+            raise Bug(f"This is a bug in ragsmith: {what}") from error
         return outcome
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ui.app.app import App
     from ui.app.health import Health
 
+log = logging.getLogger(__name__)
+
 GRACE_S = 2
 """Seconds that running answers get to finish; an open page would keep its stream forever."""
 FILES_PER_UPLOAD = 10
@@ -150,6 +152,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 self._farewell,
+                # What it logs goes where everything else goes.
+                log_config=None,
                 log_level="warning",
                 timeout_graceful_shutdown=GRACE_S,
                 server_header=False,
@@ -174,6 +178,7 @@ class Server(uvicorn.Server):
         """End the open responses, then stop."""
         # Delivering the last traces to W&B may take seconds.
         print("\nStopping…", flush=True)  # noqa: T201 - the command's output
+        log.info("Stopping")
         self._farewell.say()
         await super().shutdown(sockets)
 
@@ -189,6 +194,8 @@ def serve(app: App, open_browser: bool) -> None:
             it without a password.
     """
     settings = app.settings
+    # A server has a log of its own, and not only of what goes wrong.
+    logging.getLogger("ui").setLevel(logging.INFO)
     check_access(settings)
     listener = listen(settings.host, settings.port)
     # uvicorn raises the signal again after its shutdown; the default handler would end the process before the
@@ -249,6 +256,7 @@ def _address(host: str, port: int) -> str:
 def _announce(app: App, address: str, open_browser: bool) -> None:
     """Print the address of the page, and start the work that can wait until then."""
     print(f"ragsmith is at {address}  (Ctrl-C stops it)", flush=True)  # noqa: T201 - the command's output
+    log.info("Serving %s at %s", app.settings.model, address)
     settings, access = app.settings, app.settings.access
     if not is_loopback(settings.host):
         port = address.rpartition(":")[2]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from rag.errors import RagsmithError
 from ui.commands._terminal_text import note, one_line
 from ui.context import Context
 
@@ -42,14 +43,21 @@ def command_app(context: Context, **flags: Any) -> Iterator[App]:
     _replace_unwritable_characters()
     with _one_line_logs(context.debug), _exit_on_signals():
         from ui.app.app import open_app
+        from ui.app.log_file import open_log
 
         app = open_app(context.settings_with(**flags))
-        try:
-            yield app
-        finally:
-            # Queued traces are delivered to W&B here; a second SIGTERM must not interrupt that.
-            with handling(lambda _number, _frame: None):
-                app.close()
+        with open_log(app.workspace) as log:
+            try:
+                yield app
+            except (click.ClickException, click.exceptions.Exit, click.Abort, RagsmithError):
+                raise
+            except Exception as error:
+                log.write_bug("A command failed", error)
+                raise
+            finally:
+                # Queued traces are delivered to W&B here; a second SIGTERM must not interrupt that.
+                with handling(lambda _number, _frame: None):
+                    app.close()
 
 
 def prepare_encoder(settings: Settings, stores: Stores) -> None:
@@ -140,17 +148,20 @@ def _exit_on_signals() -> Iterator[None]:
 
 @contextmanager
 def _one_line_logs(debug: bool) -> Iterator[None]:
-    """Print every warning on one line of stderr; tracebacks only with ``--debug``."""
+    """Print every warning on one line of stderr; tracebacks only with ``--debug``, and always in the log."""
 
     class Lines(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if debug and record.exc_info:
                 traceback.print_exception(*record.exc_info)
             # A warning about an exception is left out: the command reports the exception.
-            if debug or not record.exc_info:
+            if debug or not record.exc_info or record.levelno >= logging.ERROR:
                 from rag.redaction import redact
+                from ui.app.log_file import SHOWN
 
-                click.echo(f"{record.levelname.title()}: {redact(one_line(record.getMessage()))}", err=True)
+                where = f"; the traceback is in {SHOWN}" if record.exc_info and not debug else ""
+                message = redact(one_line(record.getMessage()))
+                click.echo(f"{record.levelname.title()}: {message}{where}", err=True)
 
     handler = Lines(logging.WARNING)
     logging.getLogger().addHandler(handler)

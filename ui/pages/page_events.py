@@ -14,6 +14,7 @@ import gradio as gr
 
 from rag.errors import RagsmithError
 from rag.redaction import redact
+from ui.app.log_file import SHOWN
 
 P = ParamSpec("P")
 
@@ -74,7 +75,7 @@ def error_message(error: Exception) -> str:
     if isinstance(error, RagsmithError):
         return redact(str(error))
     log.error("An event of the page failed", exc_info=error)
-    return f"This is a bug in ragsmith ({type(error).__name__}); see its log for details."
+    return f"This is a bug in ragsmith ({type(error).__name__}); its traceback is in {SHOWN}."
 
 
 def show_errors(handler: Callable[P, Any]) -> Callable[P, Any]:
