@@ -317,7 +317,7 @@ class ScriptedApp(App):
         if "hostile" in request.question:
             return Answer(HOSTILE, "answered", citations=(Citation(1, hits[1], None, None, 0.3),), support=0.3)
         if "slow" in request.question:
-            return Answer(WORDS * 40, "answered", support=0.8)
+            return Answer(WORDS * (8 if "short" in request.question else 40), "answered", support=0.8)
         if "low" in request.question:
             return Answer(
                 f"{SENTENCE} [1]",

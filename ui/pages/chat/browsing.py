@@ -12,7 +12,7 @@ from ui.app.stores import SAMPLE_CORPUS
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_mode import variant_of
 from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
-from ui.pages.chat.running_answers import RunningAnswers
+from ui.pages.chat.running_answers import RunningAnswers, ShownConversations
 from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors, show_warning
 from ui.pages.safe_markup import note
 
@@ -35,12 +35,19 @@ class Browsing:
     """The events that change what is shown without asking anything."""
 
     def __init__(
-        self, settings: Settings, stores: Stores, releases: Releases, running: RunningAnswers, parts: ChatParts
+        self,
+        settings: Settings,
+        stores: Stores,
+        releases: Releases,
+        running: RunningAnswers,
+        shown: ShownConversations,
+        parts: ChatParts,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._releases = releases
         self._running = running
+        self._shown = shown
         self._parts = parts
 
     def wire(self, page: Any) -> None:
@@ -92,7 +99,7 @@ class Browsing:
             # One that the browser remembers may have been deleted; one that a link names was asked for.
             show_warning("There is no such conversation: it was deleted, or the link is incomplete.")
         corpus = self._corpus_of(conversation)
-        return {**self._show(conversation, corpus), self._parts.corpus: corpus}
+        return {**self._show(conversation, corpus, request), self._parts.corpus: corpus}
 
     @show_errors
     def load_corpora(self, corpus: str, mode: str) -> Updates:
@@ -100,24 +107,24 @@ class Browsing:
         return self._corpora(corpus or self._settings.corpus, mode)
 
     @show_errors
-    def new(self, corpus: str, mode: str) -> Updates:
+    def new(self, corpus: str, mode: str, request: gr.Request) -> Updates:
         """Show an empty conversation, which is stored with its first question."""
-        return {**self._show(None, corpus), **self._corpora(corpus, mode)}
+        return {**self._show(None, corpus, request), **self._corpora(corpus, mode)}
 
     @show_errors
-    def choose(self, conversation_id: str, mode: str) -> Updates:
-        """Show a conversation of the list."""
+    def choose(self, conversation_id: str, mode: str, request: gr.Request) -> Updates:
+        """Show a conversation of the list; an answer that is being written in another one goes on."""
         conversation = self._stores.conversations.load(conversation_id)
         corpus = self._corpus_of(conversation)
-        return {**self._show(conversation, corpus), **self._corpora(corpus, mode)}
+        return {**self._show(conversation, corpus, request), **self._corpora(corpus, mode)}
 
     @show_errors
-    def delete(self, conversation_id: str, current: str, corpus: str, mode: str) -> Updates:
+    def delete(self, conversation_id: str, current: str, corpus: str, mode: str, request: gr.Request) -> Updates:
         """Delete a conversation; its traces stay."""
         self._running.stop(conversation_id)
         self._stores.conversations.delete(conversation_id)
         if conversation_id == current:
-            return {**self._show(None, corpus), **self._corpora(corpus, mode)}
+            return {**self._show(None, corpus, request), **self._corpora(corpus, mode)}
         return {self._parts.listing: self._listing(current)}
 
     @show_errors
@@ -147,14 +154,16 @@ class Browsing:
     def _corpus_of(self, conversation: Conversation | None) -> str:
         return conversation.corpus if conversation else self._settings.corpus
 
-    def _show(self, conversation: Conversation | None, corpus: str) -> Updates:
+    def _show(self, conversation: Conversation | None, corpus: str, request: gr.Request) -> Updates:
         parts = self._parts
         current = conversation.id if conversation else ""
+        # Before anything is read: from here on, an answer to another conversation must not be shown.
+        self._shown.show(request.session_hash, current)
         writing = current in self._running
         return {
             parts.bridge.current: current,
             parts.chatbot: gr.Chatbot(
-                value=view.messages(conversation, self._running),
+                value=view.messages(conversation, self._running.draft(current)),
                 feedback_value=view.thumbs(conversation, self._stores.traces),
                 examples=_examples(corpus),
             ),

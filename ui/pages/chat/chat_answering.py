@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
 from rag.answering.answer_stream import PartialAnswer
-from rag.answering.conversation_store import Conversation, Exchange
 from rag.errors import Busy, RagsmithError
 from rag.retrieval.question_limit import check_question
 from rag.types import Answer, Ask
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
-from ui.pages.chat.answer_mode import variant_of
+from ui.pages.chat.asked_question import Asked, Asking, Page, store_question
 from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.chat.running_answers import RunningAnswers
+from ui.pages.chat.running_answers import RunningAnswers, ShownConversations
 from ui.pages.chat.sources_panel import draft_sources_html, empty_html, sources_html
 from ui.pages.page_events import QUIET, Updates, error_message, in_thread, log, show_warning, warn
 
 if TYPE_CHECKING:
-    from rag.evaluation.variants import Variant
     from rag.settings import Settings
     from ui.app.releases import Releases
     from ui.app.stores import Stores
@@ -34,117 +31,136 @@ PAUSE_S = 0.06
 _SEND = "(question, current, corpus, mode) => [question, current, corpus, mode, window.ragsmith.takeEditing()]"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A question that is stored and not answered yet."""
-
-    conversation: Conversation
-    exchange: Exchange
-    corpus: str
-    model: str
-    variant: Variant | None
-
-
 class Answering:
     """The events that lead to an answer."""
 
     def __init__(
-        self, settings: Settings, stores: Stores, releases: Releases, running: RunningAnswers, parts: ChatParts
+        self,
+        settings: Settings,
+        stores: Stores,
+        releases: Releases,
+        running: RunningAnswers,
+        shown: ShownConversations,
+        parts: ChatParts,
     ) -> None:
         self._settings = settings
         self._stores = stores
         self._releases = releases
         self._running = running
+        self._shown = shown
         self._parts = parts
+        self._beginning: set[Page] = set()
 
     def wire(self) -> None:
         """Connect the events."""
         parts = self._parts
         outputs = [parts.bridge.current, parts.chatbot, parts.question, parts.sources, parts.listing]
-        common: dict[str, Any] = {"outputs": outputs, "concurrency_limit": None, **QUIET}
+        # Another conversation can be asked while an answer is being written.
+        common: dict[str, Any] = {
+            "outputs": outputs,
+            "concurrency_limit": None,
+            "trigger_mode": "multiple",
+            **QUIET,
+        }
         asking = [parts.question, parts.bridge.current, parts.corpus, parts.mode]
         parts.question.submit(self.send, [*asking, parts.bridge.editing], js=_SEND, **common)
         parts.chatbot.example_select(self.example, asking[1:], **common)
         parts.chatbot.retry(self.regenerate, asking[1:], **common)
         parts.question.stop(self.stop, parts.bridge.current, None, concurrency_limit=None, **QUIET)
 
-    async def send(self, question: str, current: str, corpus: str, mode: str, editing: str) -> Updates:
+    async def send(
+        self, question: str, current: str, corpus: str, mode: str, editing: str, request: gr.Request
+    ) -> Updates:
         """Ask the question in the input box; it replaces an earlier one that is being edited."""
         if not question.strip():
             yield gr.skip()
             return
         replaced = int(editing) if editing and editing.isdigit() else None
-        async for updates in self._ask(question.strip(), current, corpus, mode, replaced):
+        asking = Asking(question.strip(), current, corpus, mode, replaced)
+        async for updates in self._ask(asking, request.session_hash):
             yield updates
 
-    async def example(self, current: str, corpus: str, mode: str, chosen: gr.SelectData) -> Updates:
+    async def example(
+        self, current: str, corpus: str, mode: str, chosen: gr.SelectData, request: gr.Request
+    ) -> Updates:
         """Ask an example question."""
-        async for updates in self._ask(chosen.value["text"], current, corpus, mode, None):
+        asking = Asking(chosen.value["text"], current, corpus, mode)
+        async for updates in self._ask(asking, request.session_hash):
             yield updates
 
-    async def regenerate(self, current: str, corpus: str, mode: str) -> Updates:
+    async def regenerate(self, current: str, corpus: str, mode: str, request: gr.Request) -> Updates:
         """Ask the last question again; the trace of its old answer stays."""
         conversation = await in_thread(self._stores.conversations.load, current)
         last = view.last_exchange(conversation)
         if last is None:
             yield gr.skip()
             return
-        async for updates in self._ask(last.question, current, corpus, mode, last.position):
+        asking = Asking(last.question, current, corpus, mode, last.position)
+        async for updates in self._ask(asking, request.session_hash):
             yield updates
 
     async def stop(self, current: str) -> None:
         """Stop the answer that is being written; ``_ask`` then shows what has been written."""
         self._running.stop(current)
 
-    async def _ask(self, question: str, current: str, corpus: str, mode: str, replaced: int | None) -> Updates:
+    async def _ask(self, asking: Asking, page: Page) -> Updates:
         parts = self._parts
-        if current in self._running:
-            show_warning("This conversation is being answered: wait for it, or stop it.")
+        asked = await self._begin(asking, page)
+        if asked is None:
             yield gr.skip()
             return
         try:
-            # Before it is stored: a question that is refused stays in the input box only.
-            check_question(question, self._settings.limits.question_chars)
-            self._releases.gate.check()
-            asked = await in_thread(self._store, question, current, corpus, mode, replaced)
-        except Exception as error:  # noqa: BLE001 - shown as one sentence; the question stays in the input box
-            warn(error)
-            yield gr.skip()
-            return
-        before = view.messages(asked.conversation, ())
-        before.append(view.user_message(asked.exchange))
-        yield {
-            parts.bridge.current: asked.conversation.id,
-            parts.chatbot: gr.Chatbot(
-                value=before,
-                feedback_value=await in_thread(view.thumbs, asked.conversation, self._stores.traces),
-            ),
-            parts.question: "",
-            parts.sources: empty_html(),
-            parts.listing: await in_thread(self._listing, asked.conversation.id),
-        }
-        async for updates in self._follow(asked, before):
-            yield updates
+            current = asked.conversation.id
+            if self._shown.shows(page, asking.current):
+                self._shown.show(page, current)
+            before = view.messages(asked.conversation)
+            before.append(view.user_message(asked.exchange))
+            thumbs = await in_thread(view.thumbs, asked.conversation, self._stores.traces)
+            listing = await in_thread(self._listing, current)
+            if self._shown.shows(page, current):
+                yield {
+                    parts.bridge.current: current,
+                    parts.chatbot: gr.Chatbot(value=before, feedback_value=thumbs),
+                    parts.question: "",
+                    parts.sources: empty_html(),
+                    parts.listing: listing,
+                }
+            else:
+                # The pane shows another conversation already.
+                yield {parts.question: ""}
+            shown = True
+            async for updates in self._follow(asked, before):
+                # By now it counts as running.
+                self._beginning.discard(page)
+                before_it, shown = shown, self._shown.shows(page, current)
+                if shown:
+                    yield updates
+                elif before_it:
+                    yield gr.skip()
+            if shown and not self._shown.shows(page, current):
+                yield gr.skip()
+        finally:
+            self._beginning.discard(page)
 
-    def _store(self, question: str, current: str, corpus: str, mode: str, replaced: int | None) -> Asked:
-        """Store the question before it is answered, so that a crash does not lose it."""
-        store = self._stores.conversations
-        # A browser may send lone surrogates and null characters, which no database accepts.
-        question = question.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
-        conversation = store.load(current) if current else None
-        if conversation is None:
-            current = store.new(corpus)
-        elif conversation.corpus != corpus:
-            store.set_corpus(current, corpus)
-        if replaced is not None:
-            store.truncate_from(current, replaced)
-        position = store.append(current, question)
-        loaded = store.load(current)
-        earlier = tuple(one for one in loaded.exchanges if one.position < position) if loaded else ()
-        kept = Conversation(current, loaded.title if loaded else "", corpus, earlier)
-        variant = variant_of(mode, self._settings)
-        model = str(variant.changes["model"]) if variant else self._releases.model
-        return Asked(kept, Exchange(position, question), corpus, model, variant)
+    async def _begin(self, asking: Asking, page: Page) -> Asked | None:
+        """Store a question; None, after a warning, if it cannot be answered now."""
+        if asking.current in self._running:
+            show_warning("This conversation is being answered: wait for it, or stop it.")
+            return None
+        if page in self._beginning or not self._shown.shows(page, asking.current):
+            # Sent twice, or while the page was turning to another conversation.
+            return None
+        self._beginning.add(page)
+        try:
+            # Before it is stored: a question that is refused stays in the input box only.
+            check_question(asking.question, self._settings.limits.question_chars)
+            self._releases.gate.check()
+            asked: Asked = await in_thread(store_question, asking, self._settings, self._stores, self._releases)
+        except Exception as error:  # noqa: BLE001 - shown as one sentence; the question stays in the input box
+            self._beginning.discard(page)
+            warn(error)
+            return None
+        return asked
 
     async def _follow(self, asked: Asked, before: list[view.Message]) -> Updates:
         """Show an answer while it is written, and store it however it ends."""
@@ -156,7 +172,7 @@ class Answering:
         problem: Exception | None = None
         try:
             stream = self._releases.assistant(asked.variant, gate=self._releases.gate).start(request)
-            self._running.add(conversation.id, stream)
+            self._running.add(conversation.id, stream, self._draft_html(asked, draft))
         except Busy as error:
             # Other questions have come in while it was stored.
             answer = await in_thread(self._unfinished, asked, draft, error, started)
@@ -191,12 +207,16 @@ class Answering:
     def _growing(
         self, asked: Asked, draft: PartialAnswer, before: list[view.Message], *, new_hits: bool
     ) -> dict[Any, Any]:
-        step = step_line(draft.step, len(draft.hits))
-        html = draft_html(draft.text, draft.hits, draft.citations, asked.model, step)
+        html = self._draft_html(asked, draft)
+        self._running.write(asked.conversation.id, html)
         updates: dict[Any, Any] = {self._parts.chatbot: [*before, view.assistant_message(html)]}
         if new_hits:
             updates[self._parts.sources] = draft_sources_html(draft.hits)
         return updates
+
+    def _draft_html(self, asked: Asked, draft: PartialAnswer) -> str:
+        step = step_line(draft.step, len(draft.hits))
+        return draft_html(draft.text, draft.hits, draft.citations, asked.model, step)
 
     def _unfinished(self, asked: Asked, draft: PartialAnswer, problem: Exception | None, started: float) -> Answer:
         """Return what was written of an answer that failed or was stopped."""

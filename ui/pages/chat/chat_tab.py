@@ -9,7 +9,7 @@ from ui.pages.chat.browsing import Browsing
 from ui.pages.chat.chat_answering import Answering
 from ui.pages.chat.chat_layout import Bridge, ChatParts, build_chat
 from ui.pages.chat.feedback import FeedbackEvents
-from ui.pages.chat.running_answers import RunningAnswers
+from ui.pages.chat.running_answers import RunningAnswers, ShownConversations
 from ui.pages.uploads import offers_folders
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, rele
     Returns:
         Its components, such as the input box that other tabs put a question into.
     """
-    running = RunningAnswers()
+    running, shown = RunningAnswers(), ShownConversations()
     parts = build_chat(bridge, settings, folders=offers_folders(settings))
-    Answering(settings, stores, releases, running, parts).wire()
-    Browsing(settings, stores, releases, running, parts).wire(page)
+    Answering(settings, stores, releases, running, shown, parts).wire()
+    Browsing(settings, stores, releases, running, shown, parts).wire(page)
     FeedbackEvents(stores.conversations, stores.traces, parts).wire()
     Adding(settings, stores, parts).wire(page)
     return parts

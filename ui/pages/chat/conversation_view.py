@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
 from typing import TYPE_CHECKING, Any
 
 from rag.answering.conversation_store import Conversation, ConversationPage, Exchange
 from rag.errors import TraceNotFound
-from ui.pages.chat.answer_html import answer_html, draft_html, interrupted_html, question_html
+from ui.pages.chat.answer_html import answer_html, interrupted_html, question_html
 from ui.pages.chat.sources_panel import empty_html, sources_html
 from ui.pages.safe_markup import fragment, note
 
@@ -22,26 +21,19 @@ _THUMBS = {"up": "Like", "down": "Dislike"}
 Message = dict[str, Any]
 
 
-def messages(conversation: Conversation | None, running: Container[str]) -> list[Message]:
-    """Return Gradio's messages: two for each exchange, so that message ``2 n + 1`` answers question ``n``."""
+def messages(conversation: Conversation | None, draft: str = "") -> list[Message]:
+    """Return Gradio's messages: two for each exchange, so that message ``2 n + 1`` answers question ``n``.
+
+    Args:
+        draft: What has been written of the answer that is not finished; empty if nothing is being written.
+    """
     if conversation is None:
         return []
-    writing = conversation.id in running
     shown: list[Message] = []
     for exchange in conversation.exchanges:
-        shown += exchange_messages(exchange, writing)
+        answer = answer_html(exchange.answer) if exchange.answer else draft or interrupted_html()
+        shown += [user_message(exchange), assistant_message(answer)]
     return shown
-
-
-def exchange_messages(exchange: Exchange, writing: bool = False) -> list[Message]:
-    """Return the two messages of an exchange."""
-    if exchange.answer is not None:
-        answer = answer_html(exchange.answer)
-    elif writing:
-        answer = draft_html("", (), (), "", "Being written in another window")
-    else:
-        answer = interrupted_html()
-    return [user_message(exchange), assistant_message(answer)]
 
 
 def user_message(exchange: Exchange) -> Message:
