@@ -180,6 +180,57 @@ def test_columns_are_added_copied_and_removed_and_the_address_keeps_them(open_pa
     expect(other.locator("#lab-question textarea, #lab-question input").first).to_have_value(QUESTION)
 
 
+def test_a_link_survives_loading_reloading_and_other_tabs(open_page: Open, address: str) -> None:
+    link = address_of(address, "A: retrieval.k=3", "B: model=smollm2")
+    page = show(open_page, address, "A: retrieval.k=3", "B: model=smollm2")
+
+    def assert_shown() -> None:
+        expect(page.locator("#lab-a-passages").locator("textarea, input")).to_have_value("3")
+        expect(page.locator("#lab-b-model input")).to_have_value("smollm2")
+        settle(page)
+        named = parse_qs(urlsplit(page.url).query)
+        assert (named["tab"], named["q"]) == (["lab"], [QUESTION])
+        assert named["v"] == parse_qs(urlsplit(link).query)["v"]
+
+    assert_shown()
+    page.reload()
+    assert_shown()
+    page.get_by_role("tab", name="Traces").click()
+    settle(page)
+    assert "lab" not in page.url
+    page.get_by_role("tab", name="Prompts").click()
+    assert_shown()
+    page.get_by_role("tab", name="Library").click()
+    page.wait_for_url("**/?tab=prompts&prompt=answer@1&pane=template")
+    page.get_by_role("tab", name="Lab").click()
+    assert_shown()
+    page.reload()
+    assert_shown()
+
+
+def test_a_link_without_columns_opens_the_lab_and_then_the_library(open_page: Open, address: str) -> None:
+    def shows_the_lab(page: Page) -> None:
+        expect(page.locator("#lab-corpus input")).to_have_value(CORPUS)
+
+    page = open_page(f"{address}/?tab=lab", ready=shows_the_lab)
+    for name in ("Traces", "Prompts", "Library"):
+        page.get_by_role("tab", name=name).first.click()
+        settle(page)
+    expect(page.locator("#prompt-head h2")).to_have_text("answer@1")
+    expect(page.locator(".toast-body")).to_have_count(0)
+
+
+def test_the_address_has_the_values_of_variables(open_page: Open, address: str) -> None:
+    page = show(open_page, address, "A: prompt=summarise-source", "B:")
+    field = page.locator("#lab-values textarea:visible").first
+    field.fill("Tea & bread = breakfast")
+    field.blur()
+    settle(page)
+    assert "set" in parse_qs(urlsplit(page.url).query)
+    page.reload()
+    expect(page.locator("#lab-values textarea:visible").first).to_have_value("Tea & bread = breakfast")
+
+
 def test_settings_tell_where_they_come_from_and_markup_stays_text(open_page: Open, address: str) -> None:
     page = show(open_page, address, "<i>mine</i>: decoding.seed=7", "B: prompt='<i>no</i>'")
     for number in range(2):

@@ -40,6 +40,8 @@ Updates = dict[Any, Any]
 Answers = tuple[Answer | None, ...]
 
 TAB = "lab"
+LONGEST_VALUES = 4_000
+"""Characters of the values that an address has: servers refuse addresses above eight thousand bytes or so."""
 NO_ANSWERS: Answers = (None,) * len(LETTERS)
 
 
@@ -67,13 +69,15 @@ class Form:
 
     @property
     def address(self) -> str:
-        """The query string that brings the form back, without malformed settings."""
+        """The query string that brings the form back, without malformed settings and very long values."""
         pairs = [("tab", TAB), ("q", self.question), ("corpus", self.corpus), ("fixed", "1" if self.fixed else "")]
         for letter, column in zip(LETTERS, self.columns, strict=False):
             try:
                 pairs.append(("v", write_column(column, letter)))
             except SettingsError:
                 pairs.append(("v", write_column(replace(column, passages="", more=""), letter)))
+        if sum(map(len, self.values.values())) <= LONGEST_VALUES:
+            pairs += [("set", f"{name}={self.values[name]}") for name in self.names if self.values.get(name)]
         return urlencode([(name, value) for name, value in pairs if value])
 
 
@@ -133,7 +137,7 @@ class Showing:
             columns=tuple(columns) or (Column(),) * BEGUN,
             answers=NO_ANSWERS,
             names=(),
-            values={},
+            values=dict(text.partition("=")[::2] for text in query.getlist("set")),
         )
         asked = {self._parts.question: form.question, self._parts.fixed: form.fixed}
         return asked | self._show(form) | self._choices(form)

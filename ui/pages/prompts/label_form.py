@@ -98,13 +98,13 @@ class LabelForm:
     @show_errors
     def move(self, label: str | None, reason: str | None, *state: Any) -> Updates:
         """Move a label to the version that is shown."""
-        selection = PromptSelection(*state)
+        selection = PromptSelection.of(*state)
         return self._moved(selection, (label or "").strip(), selection.version, reason)
 
     @show_errors
     def remove(self, label: str | None, reason: str | None, *state: Any) -> Updates:
         """Remove a label."""
-        return self._moved(PromptSelection(*state), (label or "").strip(), None, reason)
+        return self._moved(PromptSelection.of(*state), (label or "").strip(), None, reason)
 
     def _moved(self, selection: PromptSelection, label: str, version: int | None, reason: str | None) -> Updates:
         self._labels.move(selection.name, label, version, by=login_name(), message=(reason or "").strip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 STEP = 60
 """Versions that the list grows by."""
@@ -33,6 +34,11 @@ class PromptSelection:
     other: str = ""
     text: str = ""
     limit: int = STEP
+
+    @classmethod
+    def of(cls, at: str | None, pane: str | None, other: str | None, text: str | None, limit: int | None) -> Self:
+        """Return what the components store, which are None until their tab has been shown."""
+        return cls(at or "", pane or "template", other or "", text or "", limit or STEP)
 
     @property
     def name(self) -> str:

@@ -149,7 +149,7 @@ class PromptsTab:
     @show_errors
     def opened(self, *state: Any) -> Updates:
         """Show the last selection, or the version that the chat runs."""
-        selection = PromptSelection(*state)
+        selection = PromptSelection.of(*state)
         return self._show(selection if selection.at else self._first())
 
     @show_errors
@@ -171,7 +171,7 @@ class PromptsTab:
     @show_errors
     def choose(self, reference: str, *state: Any) -> Updates:
         """Show a version, or the newest one where only the prompt is named."""
-        before = PromptSelection(*state)
+        before = PromptSelection.of(*state)
         if "@" not in reference:
             reference = f"{reference}@{self._listing.versions(reference)[0]}"
         prompt = self._listing.load(reference)
@@ -181,24 +181,24 @@ class PromptsTab:
     @show_errors
     def choose_version(self, version: str, *state: Any) -> Updates:
         """Show another version of the prompt."""
-        before = PromptSelection(*state)
+        before = PromptSelection.of(*state)
         return self._show(PromptSelection(f"{before.name}@{version}", text=before.text, limit=before.limit))
 
     @show_errors
     def more(self, *state: Any) -> Updates:
         """List more versions."""
-        before = PromptSelection(*state)
+        before = PromptSelection.of(*state)
         return self._listed(replace(before, limit=before.limit + STEP))
 
     @show_errors
     def filtered(self, *state: Any) -> Updates:
         """List the versions that match the filter."""
-        return self._listed(replace(PromptSelection(*state), limit=STEP))
+        return self._listed(replace(PromptSelection.of(*state), limit=STEP))
 
     @show_errors
     def look(self, *state: Any) -> Any:
         """Fill the open pane for the current selection."""
-        selection = PromptSelection(*state)
+        selection = PromptSelection.of(*state)
         return self._body(selection) if selection.at else gr.skip()
 
     def _saved(self, label: str) -> Updates:
