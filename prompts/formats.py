@@ -1,7 +1,8 @@
 """Import and export of prompts: LangChain's JSON, OpenAI's messages, plain text.
 
-These formats hold messages only: examples become messages, and fragments, tags and the save record are dropped.
-Nothing is instantiated from a file; what cannot be imported faithfully is refused.
+These formats hold messages only: examples become messages, and fragments, settings, tags and the save record are
+dropped. An OpenAI request brings its settings along. Nothing is instantiated from a file; what cannot be imported
+faithfully is refused or named.
 """
 
 from __future__ import annotations
@@ -9,10 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
+from prompts.openai_settings import settings_of
+from prompts.parts import PromptSettings
 from prompts.template import (
     Message,
     PromptTemplate,
@@ -36,9 +40,27 @@ _LANGCHAIN_ROLES: Mapping[str, Role] = {"System": "system", "Human": "user", "AI
 _LITERAL_BRACES = "Text in double braces cannot be imported: it would become a variable."
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A prompt of another program.
+
+    Attributes:
+        left_out: What of it a prompt cannot have, by name.
+    """
+
+    draft: PromptTemplate
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What is left out, as a sentence; empty if nothing is."""
+        names = ", ".join(self.left_out)
+        return f"Left out, because a prompt has no such setting: {names}." if names else ""
+
+
 def read_prompt(
     text: str, name: str, *, description: str = "", form: Format | None = None, file: str = ""
-) -> PromptTemplate:
+) -> Imported:
     """Import a prompt of another program as a draft.
 
     Args:
@@ -52,25 +74,38 @@ def read_prompt(
     Raises:
         PromptTemplateError: The text is malformed, or has parts that cannot be imported.
     """
+    # Some editors begin a file with a byte order mark.
+    text = text.removeprefix("\ufeff")
     must_be_json = form in ("langchain", "openai") or (form is None and file.lower().endswith(".json"))
     data = None if form == "text" else _json(text, required=must_be_json)
     try:
         messages = _messages(text, data, form)
-        return PromptTemplate(
-            name=name, version=1, description=description, variables=placeholders(messages), messages=messages
+        settings, left_out = settings_of(data) if _is_openai(data, form) and isinstance(data, dict) else ({}, ())
+        draft = PromptTemplate(
+            name=name,
+            version=1,
+            description=description,
+            variables=placeholders(messages),
+            messages=messages,
+            settings=PromptSettings.model_validate(settings),
         )
     except ValidationError as error:
         raise PromptTemplateError(
             f"The prompt {name} cannot be imported: {first_problem(error, PromptTemplate)}."
         ) from error
+    return Imported(draft, left_out)
 
 
 def _messages(text: str, data: Any, form: Format | None) -> tuple[Message, ...]:
     if data is None and form in (None, "text"):
         return _from_text(text)
-    if form == "openai" or (form is None and isinstance(_openai_list(data), list)):
+    if _is_openai(data, form):
         return _from_openai(_openai_list(data))
     return _from_langchain(data)
+
+
+def _is_openai(data: Any, form: Format | None) -> bool:
+    return form == "openai" or (form is None and isinstance(_openai_list(data), list))
 
 
 def write_prompt_as(prompt: PromptTemplate, form: Format) -> str:
@@ -87,7 +122,10 @@ def write_prompt_as(prompt: PromptTemplate, form: Format) -> str:
     else:
         exported = "".join(f"## {message.role}\n{message.content}\n" for message in messages)
     # The text of an example may look like a placeholder, and any text like a heading.
-    if placeholders(prompt.shown_examples) or read_prompt(exported, prompt.name, form=form).messages != messages:
+    if (
+        placeholders(prompt.shown_examples)
+        or read_prompt(exported, prompt.name, form=form).draft.messages != messages
+    ):
         raise PromptTemplateError(
             f"The prompt {prompt.label} contains text that this format would misread: use `langchain` instead."
         )

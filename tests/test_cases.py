@@ -195,12 +195,12 @@ def test_bad_rows_of_a_table_are_named_by_their_first_line(tmp_path: Path) -> No
     found = read_cases(path)
     assert [each.question for each in found.cases] == ["one\n\n?"]
     assert found.problems == (
-        BadRow(1, "unknown columns are left out: colour"),
         BadRow(5, "question is missing"),
         BadRow(6, "refuse: it must be true or false"),
         BadRow(7, "it has 6 cells, but the first line names 5"),
         BadRow(8, "history: it must be a JSON list of turns"),
     )
+    assert found.strange == ("colour",)
 
 
 @pytest.mark.parametrize(
@@ -231,16 +231,68 @@ def test_other_names_are_understood_and_strange_ones_named(tmp_path: Path) -> No
         "g?",
     ]
     found = read_cases(jsonl(tmp_path / "cases.jsonl", rows))
-    first, second, third = found.cases
+    first, second, third, _ = found.cases
+    assert found.note == "Left out, because cases have no such field: colour."
     assert (first.id, first.answers, first.sources) == ("3", ("x", "y", "z"), ("a.md",))
     assert second.must_refuse
     assert third.must_refuse
     assert [(each.number, each.reason) for each in found.problems] == [
-        (4, "unknown fields: colour"),
         (5, "it has several values for must_refuse"),
         (6, "it must be a JSON object"),
         (7, "it must be a JSON object"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("header", "strange"),
+    [
+        ("input,expected_output", ()),
+        ("Query,Ground Truth,score", ("score",)),
+        ("user_input,reference,retrieved_contexts", ("retrieved_contexts",)),
+        ("prompt,ideal,id,must-refuse,latency", ("latency",)),
+        ("question,target,input", ("input",)),
+    ],
+)
+def test_the_columns_of_other_programs_are_understood(
+    tmp_path: Path, header: str, strange: tuple[str, ...]
+) -> None:
+    path = tmp_path / "export.csv"
+    cells = {"id": "c1", "must-refuse": "no"}
+    names = header.split(",")
+    values = ["How much?", "12 euros", *(cells.get(name, "0.5") for name in names[2:])]
+    path.write_text(f"{header}\n{','.join(values)}\n", encoding="utf-8")
+    found = read_cases(path)
+    assert [(case.question, case.answers) for case in found.cases] == [("How much?", ("12 euros",))]
+    assert (found.problems, found.strange) == ((), strange)
+
+
+def test_a_name_that_is_nearly_right_is_asked_about(tmp_path: Path) -> None:
+    rows = [
+        {"question": "a?", "must_refues": True, "latency_ms": 3},
+        {"question": "b?", "input": 1},
+        {"input": "c?"},
+    ]
+    found = read_cases(jsonl(tmp_path / "cases.jsonl", rows))
+    assert [case.question for case in found.cases] == ["a?", "b?", "c?"]
+    assert found.note == (
+        "Left out, because cases have no such field: must_refues (did you mean must_refuse?), latency_ms, input."
+    )
+
+
+@pytest.mark.parametrize("separator", [";", "\t", "|"])
+def test_the_separator_that_a_spreadsheet_names_is_taken(tmp_path: Path, separator: str) -> None:
+    path = tmp_path / "cases.csv"
+    text = f"sep={separator}\r\nquestion{separator}answers\r\nWhat, and why?{separator}1,50\r\n{separator}x\r\n"
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    found = read_cases(path)
+    assert [(case.question, case.answers) for case in found.cases] == [("What, and why?", ("1,50",))]
+    assert found.problems == (BadRow(4, "question is missing"),)
+
+
+def test_a_cell_may_be_a_whole_page(tmp_path: Path) -> None:
+    path = tmp_path / "cases.csv"
+    path.write_text(f'question,answers\n"How?","{"so " * 60_000}"\n', encoding="utf-8")
+    assert len(read_cases(path).cases[0].answers[0]) > 170_000
 
 
 def test_lines_that_are_no_json_are_named_and_the_others_read(tmp_path: Path) -> None:

@@ -202,3 +202,17 @@ def test_what_others_wrote_does_nothing_to_the_terminal(
     for arguments in (["list"], ["show", "evil"], ["log", "evil"], ["diff", "evil", "answer"]):
         assert_harmless(call(home, "prompts", *arguments).output)
     assert_harmless(call(home, "prompts", "render", "evil", "--set", f"who={text}").output)
+
+
+def test_a_request_that_was_saved_with_a_byte_order_mark_is_imported_with_its_settings(
+    home: Path, library: PromptLibrary, tmp_path: Path
+) -> None:
+    body = {"model": "gpt-5", "temperature": 0.4, "messages": [{"role": "user", "content": "Praise {{who}}."}]}
+    path = tmp_path / "request.json"
+    path.write_text(json.dumps(body), encoding="utf-8-sig")
+    result = call(home, "prompts", "import", path, "--name", "praise")
+    assert result.stdout == "Saved praise@1.\n"
+    assert result.stderr == "Left out, because a prompt has no such setting: model.\n"
+    assert library.find("praise").settings.given == {"temperature": 0.4}
+    exported = call(home, "prompts", "export", "praise", "--format", "openai")
+    assert exported.stderr == "The format has no settings, so these are left out: temperature.\n"

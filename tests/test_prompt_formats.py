@@ -69,14 +69,14 @@ def test_langchain_renders_an_export_as_it_is_rendered_here(content: str, shown:
 @pytest.mark.parametrize("name", ["answer", "condense", "write-question", "answer-short"])
 def test_an_export_of_what_ships_comes_back(form: Format, name: str) -> None:
     prompt = find_prompt(name)
-    back = read_prompt(write_prompt_as(prompt, form), name)
+    back = read_prompt(write_prompt_as(prompt, form), name).draft
     assert back.messages == prompt.messages
     assert set(back.variables) == set(prompt.variables)
 
 
 @pytest.mark.parametrize("form", ["langchain", "openai", "text"])
 def test_examples_go_out_among_the_messages(form: Format) -> None:
-    back = read_prompt(write_prompt_as(template(**SHOWN), form), "back")
+    back = read_prompt(write_prompt_as(template(**SHOWN), form), "back").draft
     assert [each.content for each in back.messages] == [
         "Be kind.",
         "What is {x}?",
@@ -108,13 +108,13 @@ def test_an_export_that_would_be_read_otherwise_is_refused(form: Format, changes
 def test_messages_of_openai_are_taken_word_by_word(messages: list[tuple[str, str]]) -> None:
     told = [{"role": role, "content": content} for role, content in messages]
     for held in (told, {"model": "any", "messages": told}):
-        prompt = read_prompt(json.dumps(held), "taken")
+        prompt = read_prompt(json.dumps(held), "taken").draft
         assert [(each.role, each.content) for each in prompt.messages] == messages
 
 
 def test_parts_of_a_message_are_put_together_and_developers_are_the_system() -> None:
     parts = [{"type": "text", "text": "Be "}, {"type": "text", "text": "kind."}]
-    (message,) = read_prompt(json.dumps([{"role": "developer", "content": parts}]), "taken").messages
+    (message,) = read_prompt(json.dumps([{"role": "developer", "content": parts}]), "taken").draft.messages
     assert (message.role, message.content) == ("system", "Be kind.")
 
 
@@ -122,7 +122,7 @@ def test_a_chat_prompt_of_langchain_is_taken_with_its_variables() -> None:
     made = ChatPromptTemplate.from_messages(
         [SystemMessage("Never {change}"), ("system", "Be {{kind}} to {who}"), ("human", "{q}"), ("ai", "x")]
     )
-    prompt = read_prompt(dumps(made), "taken")
+    prompt = read_prompt(dumps(made), "taken").draft
     assert [(each.role, each.content) for each in prompt.messages] == [
         ("system", "Never {change}"),
         ("system", "Be {kind} to {{who}}"),
@@ -136,18 +136,18 @@ def test_a_chat_prompt_of_langchain_is_taken_with_its_variables() -> None:
 def test_a_string_prompt_of_langchain_is_a_message_of_the_user(template_format: Any) -> None:
     text = "Tell me of {a}" if template_format == "f-string" else "Tell me of {{a}}"
     made = StringPrompt.from_template(text, template_format=template_format)
-    (message,) = read_prompt(dumps(made), "taken").messages
+    (message,) = read_prompt(dumps(made), "taken").draft.messages
     assert (message.role, message.content) == ("user", "Tell me of {{a}}")
 
 
 def test_a_file_that_langchain_saved_in_its_older_form_is_read() -> None:
     told = {"_type": "prompt", "input_variables": ["a"], "template": "Tell me of {a}"}
-    assert read_prompt(json.dumps(told), "taken").variables == ("a",)
+    assert read_prompt(json.dumps(told), "taken").draft.variables == ("a",)
 
 
 def test_plain_text_is_one_message_or_several_under_headings() -> None:
-    assert read_prompt("Say hello to {{who}}.\n## user\n", "taken").messages[0].content.endswith("## user\n")
-    prompt = read_prompt("## system\nBe kind.\n## user\n\nHello {{who}}!\n## assistant\n", "taken")
+    assert read_prompt("Say hello to {{who}}.\n## user\n", "taken").draft.messages[0].content.endswith("## user\n")
+    prompt = read_prompt("## system\nBe kind.\n## user\n\nHello {{who}}!\n## assistant\n", "taken").draft
     assert [(each.role, each.content) for each in prompt.messages] == [
         ("system", "Be kind."),
         ("user", "\nHello {{who}}!"),
@@ -196,19 +196,19 @@ def test_what_has_no_like_here_is_refused_by_name(text: str, told: str) -> None:
 def test_a_form_that_it_does_not_have_is_refused(form: Format) -> None:
     with pytest.raises(PromptTemplateError, match="must be valid JSON"):
         read_prompt("Hello!", "taken", form=form)
-    assert read_prompt("[]", "taken", form="text").messages[0].content == "[]"
+    assert read_prompt("[]", "taken", form="text").draft.messages[0].content == "[]"
 
 
 def test_a_broken_json_file_is_no_text() -> None:
     with pytest.raises(PromptTemplateError, match=r"must be valid JSON: .*line 2 column 1"):
         read_prompt('[{"role": "user",\n', "taken", file="chat.JSON")
-    assert read_prompt("[a list]", "taken", file="chat.txt").messages[0].content == "[a list]"
-    assert read_prompt("[a list]", "taken", file="chat.json", form="text").messages[0].content == "[a list]"
+    assert read_prompt("[a list]", "taken", file="chat.txt").draft.messages[0].content == "[a list]"
+    assert read_prompt("[a list]", "taken", file="chat.json", form="text").draft.messages[0].content == "[a list]"
 
 
 def outcome(text: str) -> str:
     try:
-        return read_prompt(text, "taken").name
+        return read_prompt(text, "taken").draft.name
     except PromptTemplateError as error:
         return str(error)
 
@@ -216,3 +216,57 @@ def outcome(text: str) -> str:
 @given(text=st.one_of(st.text(), st.recursive(st.none() | st.text(), st.lists).map(json.dumps)))
 def test_any_text_is_taken_or_refused_in_one_line(text: str) -> None:
     assert "\n" not in outcome(text)
+
+
+# What comes with a request
+
+
+def test_a_request_brings_its_settings_and_the_rest_is_named() -> None:
+    schema = {"type": "object", "properties": {"total": {"type": "number"}}}
+    body = {
+        "model": "gpt-5-mini",
+        "messages": [{"role": "user", "content": "Add up {{bill}}."}],
+        "temperature": 0,
+        "top_p": None,
+        "max_completion_tokens": 90,
+        "stop": "END",
+        "seed": 11,
+        "response_format": {
+            "type": "json_schema",
+            "json_schema": {"name": "bill", "schema": schema, "strict": True},
+        },
+        "logit_bias": {},
+        "stream": False,
+    }
+    imported = read_prompt(json.dumps(body), "taken")
+    assert imported.draft.settings.given == {
+        "temperature": 0.0,
+        "max_tokens": 90,
+        "stop": ["END"],
+        "seed": 11,
+        "json_schema": schema,
+    }
+    assert imported.left_out == ("model", "logit_bias", "stream")
+    assert imported.note == "Left out, because a prompt has no such setting: model, logit_bias, stream."
+    loose = {"messages": body["messages"], "response_format": {"type": "json_object"}, "stop": ["a", "b"]}
+    assert read_prompt(json.dumps(loose), "taken").draft.settings.given == {
+        "stop": ["a", "b"],
+        "json_schema": {"type": "object"},
+    }
+    assert read_prompt(json.dumps(body["messages"]), "taken").left_out == ()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"temperature": 7}, {"stop": 3}, {"response_format": "json"}, {"max_tokens": 0}]
+)
+def test_a_setting_of_a_request_that_is_out_of_range_is_refused_by_name(wrong: dict[str, Any]) -> None:
+    body = {"messages": [{"role": "user", "content": "Hello!"}], **wrong}
+    name = "json_schema" if "response_format" in wrong else next(iter(wrong))
+    with pytest.raises(PromptTemplateError, match=f"The prompt taken cannot be imported: {name}"):
+        read_prompt(json.dumps(body), "taken")
+
+
+@pytest.mark.parametrize("form", ["openai", "langchain", "text"])
+def test_a_byte_order_mark_is_no_part_of_a_prompt(form: Format) -> None:
+    exported = write_prompt_as(template(), form)
+    assert read_prompt(f"\ufeff{exported}", "taken").draft.messages == template().messages

@@ -1,8 +1,9 @@
 """Files of cases: JSON lines, JSON lists, CSV and TSV; SQuAD's format can be read, too.
 
 A case has the keys of ``rag.evaluation.cases.Case``; only the question is required. Other names are accepted:
-``answer``, ``expected_answer``, ``reference``, ``answer_1``, ``answer_2`` … for answers, ``source`` for sources,
-``refuse`` and ``unanswerable`` for ``must_refuse``, and ``answerable`` for its opposite. For tables, see
+``input``, ``query`` … for the question, ``answer``, ``expected_output``, ``ground_truth``, ``answer_1`` … for
+answers, ``source`` for sources, ``refuse`` and ``unanswerable`` for ``must_refuse``, and ``answerable`` for its
+opposite (``rag.evaluation.case_rows``). Anything else is left out, with a note. For tables, see
 ``rag.evaluation.case_tables``.
 """
 
@@ -18,7 +19,7 @@ from typing import IO
 
 from prompts.files import atomic_write
 from rag.errors import DatasetError, EvaluationError
-from rag.evaluation.case_rows import Row, read_case
+from rag.evaluation.case_rows import Row, is_known, read_case, strange_names
 from rag.evaluation.case_tables import read_table, write_table
 from rag.evaluation.cases import Case
 from rag.evaluation.squad import read_articles
@@ -50,17 +51,25 @@ class Preview:
     Attributes:
         cases: The valid cases in order, with distinct ids.
         problems: The rows that are left out, in order.
+        strange: The names of columns or fields that a case does not have, which are left out, in order.
     """
 
     cases: tuple[Case, ...]
     problems: tuple[BadRow, ...]
+    strange: tuple[str, ...] = ()
+
+    @property
+    def note(self) -> str:
+        """What is left out of every row, as a sentence; empty if nothing is."""
+        return (
+            f"Left out, because cases have no such field: {strange_names(self.strange)}." if self.strange else ""
+        )
 
 
 def read_cases(path: Path) -> Preview:
     """Read a file of cases; its suffix determines the format.
 
-    Duplicates, and cases with an id that is already taken, are reported as problems. So are unknown columns, on
-    the first line; they are left out.
+    Duplicates, and cases with an id that is already taken, are reported as problems.
 
     Raises:
         DatasetError: The file cannot be read, is not UTF-8, or is malformed as a whole, or its format is unknown.
@@ -120,12 +129,13 @@ def _gathered(rows: Iterator[Row]) -> Preview:
     problems: list[BadRow] = []
     by_id: dict[str, tuple[int, str]] = {}
     by_content: dict[str, int] = {}
+    strange: dict[str, None] = {}
     for row in rows:
         if row.reason:
             problems.append(BadRow(row.number, row.reason))
             continue
         try:
-            case = read_case(row.value)
+            case = read_case(_known(row.value, strange))
         except ValueError as error:
             problems.append(BadRow(row.number, str(error)))
             continue
@@ -139,7 +149,16 @@ def _gathered(rows: Iterator[Row]) -> Preview:
         else:
             by_id[case.id], by_content[content] = (row.number, content), row.number
             cases.append(case)
-    return Preview(tuple(cases), tuple(problems))
+    return Preview(tuple(cases), tuple(problems), tuple(strange))
+
+
+def _known(row: object, strange: dict[str, None]) -> object:
+    """Return the part of a row that a case has, and add the names of the rest."""
+    if not isinstance(row, dict):
+        return row
+    known = {name: value for name, value in row.items() if is_known(name, row)}
+    strange |= dict.fromkeys(name for name in row if name not in known)
+    return known
 
 
 def _jsonl(_path: Path, file: IO[str]) -> Iterator[Row]:

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 
+from prompts.validation import closest
 from rag.evaluation.cases import Case, make_id, why
 
 COLUMNS = ("id", "question", "answers", "sources", "must_refuse", "tags", "notes", "history")
 SEVERAL = frozenset({"answers", "sources", "tags"})
 ALIASES = {
     "_id": "id",
+    "input": "question",
+    "query": "question",
+    "user_input": "question",
+    "prompt": "question",
     "answer": "answers",
     "expected_answer": "answers",
     "expected_answers": "answers",
+    "expected_output": "answers",
+    "expected": "answers",
+    "ground_truth": "answers",
+    "ground_truths": "answers",
+    "gold": "answers",
+    "ideal": "answers",
+    "target": "answers",
+    "reference_answer": "answers",
     "reference": "answers",
     "references": "answers",
     "source": "sources",
@@ -74,6 +88,24 @@ def read_case(row: object) -> Case:
     return case if "id" in found else case.model_copy(update={"id": make_id(case.question, case.history)})
 
 
-def is_known(name: str) -> bool:
-    """Whether a case has a field of that name."""
+def is_known(name: str, names: Container[str] = ()) -> bool:
+    """Whether a case has a field of that name.
+
+    Args:
+        name: The name.
+        names: All names beside it: other names of the question do not count where ``question`` itself is there.
+    """
+    if ALIASES.get(name) == "question" and "question" in names:
+        return False
     return name in COLUMNS or name in ALIASES or _NUMBERED.fullmatch(name) is not None
+
+
+def strange_names(names: Iterable[str]) -> str:
+    """Describe names that are not known, in order, with what may be meant by them."""
+    known = (*COLUMNS, *ALIASES)
+
+    def described(name: str) -> str:
+        near = "" if name in known else closest(name, known)
+        return f"{name} (did you mean {near}?)" if near else name
+
+    return ", ".join(map(described, names))

@@ -4,6 +4,8 @@ The columns are the fields of a case, of which only the question is required:
 
     id, question, answers, sources, must_refuse, tags, notes, history
 
+Other names of them are in ``case_rows.ALIASES``, and other columns are passed on as text.
+
 ``answers``, ``sources`` and ``tags`` contain values separated by ``|``; inside a value, a bar is escaped as ``\|``
 and a backslash as ``\\``. ``answer_1``, ``answer_2`` … contain a single unescaped answer. ``history`` is a JSON
 list of objects with question and answer.
@@ -17,21 +19,23 @@ from __future__ import annotations
 import csv
 import json
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from rag.errors import DatasetError
-from rag.evaluation.case_rows import ALIASES, COLUMNS, SEVERAL, Row, is_known
+from rag.evaluation.case_rows import ALIASES, COLUMNS, SEVERAL, Row
 from rag.evaluation.cases import Case
 from rag.types import Turn
 
 _PIECE = re.compile(r"\\[\\|]|\||[^\\|]+|\\")
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_SEPARATOR = re.compile(r"sep=(.)[\r\n]*", re.IGNORECASE)
 _BLANK = " \t\r\n"
 
-# The limit of Python's csv reader; other programs accept less.
+# The limit of Python's csv reader unless it is raised; other programs accept less.
 LONGEST_CELL = 131_072
 
 
@@ -39,25 +43,31 @@ def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
     """Yield the rows of a table.
 
     Args:
-        path: Its path; the delimiter of ``.csv`` is the most frequent in the first line: comma, semicolon or tab.
+        path: Its path; the delimiter of ``.csv`` is the most frequent in the first line: comma, semicolon or tab;
+            or the one that spreadsheets name before it, as in ``sep=;``.
         file: Opened with ``newline=""``.
 
     Raises:
         DatasetError: The column question is missing, a column occurs twice, or the table is malformed.
     """
-    first = file.readline()
+    first, above = file.readline(), 0
+    named = _SEPARATOR.fullmatch(first)
+    if named:
+        first, above = file.readline(), 1
     # In some locales, spreadsheets write semicolons into CSV files.
     comma = "\t" if path.suffix.lower() != ".csv" else max(",;\t", key=first.count)
-    lines = csv.reader(chain([first], file), delimiter=comma, strict=True)
-    begun = 1
+    # The limit of a cell is Python's own, for the whole process.
+    csv.field_size_limit(sys.maxsize)
+    lines = csv.reader(chain([first], file), delimiter=named[1] if named else comma, strict=True)
+    begun = 1 + above
     try:
         names = [re.sub(r"[\s-]+", "_", cell.strip().lower()) for cell in next(lines, [])]
-        yield from _header_problems(path, names)
-        begun = lines.line_num + 1
+        _check_header(path, names)
+        begun = lines.line_num + 1 + above
         for cells in lines:
             if any(cell.strip(_BLANK) for cell in cells):
                 yield _row(begun, names, cells)
-            begun = lines.line_num + 1
+            begun = lines.line_num + 1 + above
     except csv.Error as error:
         raise DatasetError(
             f"{path}, the row from line {begun} is malformed: {error}.",
@@ -65,8 +75,8 @@ def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
         ) from error
 
 
-def _header_problems(path: Path, names: list[str]) -> Iterator[Row]:
-    if "question" not in names:
+def _check_header(path: Path, names: list[str]) -> None:
+    if not any(ALIASES.get(name, name) == "question" for name in names):
         raise DatasetError(
             f"The first line of {path} must name a column question.", fix=f"The columns are {', '.join(COLUMNS)}."
         )
@@ -74,9 +84,6 @@ def _header_problems(path: Path, names: list[str]) -> Iterator[Row]:
     twice = sorted({name for name in known if known.count(name) > 1})
     if twice:
         raise DatasetError(f"{path} has several columns {', '.join(twice)}.", fix="Rename or remove one of them.")
-    strange = [name for name in known if not is_known(name)]
-    if strange:
-        yield Row(1, reason=f"unknown columns are left out: {', '.join(strange)}")
 
 
 def _row(number: int, names: list[str], cells: list[str]) -> Row:
@@ -84,7 +91,7 @@ def _row(number: int, names: list[str], cells: list[str]) -> Row:
         return Row(number, reason=f"it has {len(cells)} cells, but the first line names {len(names)}")
     values: dict[str, Any] = {}
     for name, cell in zip(names, cells, strict=False):
-        if not is_known(name) or not cell.strip(_BLANK):
+        if not name or not cell.strip(_BLANK):
             continue
         try:
             values[name] = _value(name, cell)

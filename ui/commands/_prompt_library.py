@@ -47,12 +47,12 @@ def read_text(file: Path) -> str:
     """
     try:
         if str(file) == "-":
-            return sys.stdin.read()
+            return sys.stdin.read().removeprefix("\ufeff")
         with file.open("rb") as opened:
             data = opened.read(LONGEST_FILE + 1)
         if len(data) > LONGEST_FILE:
             raise click.ClickException(f"{file} must not be larger than {LONGEST_FILE:,} bytes.")
-        return data.decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it must be UTF-8"
         raise click.ClickException(f"{file} cannot be read: {reason}.") from error

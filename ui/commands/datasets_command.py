@@ -94,7 +94,9 @@ def import_command(context: Context, /, **options: Any) -> None:
     """Save the cases of FILE as the next version of NAME.
 
     FILE is JSON lines, a JSON list, SQuAD's JSON, CSV or TSV, with question, answers, sources, must_refuse, tags,
-    notes, history and id; only the question is required. A table separates several values by |.
+    notes, history and id; only the question is required. The usual names of other programs are understood, such
+    as input, expected_output and ground_truth, and other columns are left out. A table separates several values
+    by |.
     """
     _Import(**options).run(context)
 
@@ -118,9 +120,11 @@ class _Import:
         found = read_cases(self.file)
         bad = [{"line": row.number, "reason": row.reason} for row in found.problems]
         if self.preview and self.as_json:
-            print_json({"good": len(found.cases), "bad": bad}, indent=2)
+            print_json({"good": len(found.cases), "bad": bad, "left_out": list(found.strange)}, indent=2)
             return
         _report_bad(found.problems)
+        if found.note:
+            note(one_line(found.note))
         if self.preview:
             click.echo(f"{counted(len(found.cases), 'case')} good, {len(bad):,} bad.")
             return
@@ -132,7 +136,7 @@ class _Import:
             raise click.ClickException(f"Nothing was saved: {self.file} contains no cases.")
         version = self._saved(context, found.cases)
         if self.as_json:
-            print_json(_as_json(version) | {"bad": bad}, indent=2)
+            print_json(_as_json(version) | {"bad": bad, "left_out": list(found.strange)}, indent=2)
         else:
             _report(version)
 

@@ -68,15 +68,18 @@ def edit(context: Context, reference: str, file: Path | None, signature: Signatu
 def import_command(context: Context, file: Path, name: str, form: Format | None, signature: Signature) -> None:
     """Import a prompt of another program.
 
-    FILE is LangChain's JSON, OpenAI's messages, or plain text. It becomes the next version of the prompt.
+    FILE is LangChain's JSON, OpenAI's messages or request, or plain text. It becomes the next version of the
+    prompt.
     """
     from prompts.formats import read_prompt
 
     text = read_text(file)
     why = signature.message_or(f"imported from {file.name}")
     with open_library(context) as library:
-        draft = read_prompt(text, name, description=why, form=form, file=file.name)
-        _Writer.of(context, library, signature).save(draft, why)
+        imported = read_prompt(text, name, description=why, form=form, file=file.name)
+        _Writer.of(context, library, signature).save(imported.draft, why)
+    if imported.note:
+        note(imported.note)
 
 
 @click.command()
@@ -92,8 +95,9 @@ def export(context: Context, reference: str, form: Any, to: Path | None) -> None
     with open_library(context) as library:
         prompt = library.find(unpaired(reference))
         text = as_yaml(prompt) if form == "yaml" else write_prompt_as(prompt, form)
-    if form != "yaml" and prompt.fragments:
-        note(f"The format has no fragments, so these are left out: {', '.join(prompt.fragments)}.")
+    for kind, left_out in (("fragments", prompt.fragments), ("settings", prompt.settings.given)):
+        if form != "yaml" and left_out:
+            note(f"The format has no {kind}, so these are left out: {', '.join(left_out)}.")
     if to is None:
         click.echo(visible(text) if sys.stdout.isatty() else text, nl=False)
         return

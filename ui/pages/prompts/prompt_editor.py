@@ -307,17 +307,19 @@ class PromptEditor:
         known: Format | None = next((option for option in get_args(Format) if option == form), None)
         origin = f"imported from {named}" if named else "imported"
         with prompt_errors():
-            draft = read_prompt(
+            imported = read_prompt(
                 foreign, (name or "").strip() or "imported", description=origin, form=known, file=named
             )
-        return self._open(base, newest, name, as_draft(draft))
+        if imported.note:
+            show_info(imported.note)
+        return self._open(base, newest, name, as_draft(imported.draft))
 
     @show_errors
     def take_file(self, file: str, form: str, base: str, newest: str, name: str, text: str) -> Any:
         """Begin a draft with a file, in the format of another tool or in YAML."""
         path = Path(file)
         try:
-            foreign = path.read_text(encoding="utf-8")
+            foreign = path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise PromptError(f"The file {path.name} must be UTF-8.", fix="Save it as UTF-8.") from error
         if path.suffix in (".yaml", ".yml"):
