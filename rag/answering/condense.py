@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from rag.answering.claim_numbers import KnownNumbers, without_numbers
 from rag.answering.claim_text import CONNECTING, Stemmer, folded
@@ -30,6 +31,9 @@ _CONTINUES = re.compile(
     r"^(?:and|but|so|or|what about|how about|what else|why not|why|how so|really|anything else|any other)\b",
     re.IGNORECASE,
 )
+_ELLIPSIS = re.compile(r"(?:and|but|or|what about|how about)\b", re.IGNORECASE)
+_PREPOSITIONS = frozenset("of in on at to for from by with about under over during without".split())
+_ARTICLES = frozenset("a an the my our your".split())
 _QUESTION_WORDS = frozenset("what who whom whose when where why how which".split())
 _STOP_WORDS = frozenset(
     "a an the and or but if so of in on at to for from by with about as into over under is are was were be "
@@ -71,18 +75,14 @@ def carry_topic(question: str, history: Sequence[Turn]) -> str:
     """
     if not history or not points_back(question):
         return question
+    topic: list[_TopicWord] = []
+    for asked in _since_topic(history):
+        topic = [*_topic_words(asked), *_still_meant(topic, asked)]
     present = {word.casefold() for word in _WORD.findall(question)}
-    carried: list[str] = []
-    for turn in reversed(history[-LOOK_BACK:]):
-        # Secrets are removed here, because they would not be recognised after splitting into words.
-        for word in _WORD.findall(redact(turn.question).replace(MASK, " ")):
-            folded = word.casefold()
-            if len(word) <= LONGEST_TOPIC and _is_topic(folded) and folded not in present:
-                present.add(folded)
-                carried.append(word)
-        # A standalone question names its topic, so earlier ones may be about another.
-        if carried and not points_back(turn.question):
-            break
+    meant: dict[str, str] = {}
+    for word in _still_meant(topic, question):
+        meant.setdefault(word.text.casefold(), word.text)
+    carried = [text for folded, text in meant.items() if folded not in present]
     return f"{question} ({' '.join(carried[:CARRIED])})" if carried else question
 
 
@@ -138,3 +138,62 @@ def points_back(question: str) -> bool:
 
 def _is_topic(word: str) -> bool:
     return not any(word in words for words in (_POINTERS, _PERHAPS, _STOP_WORDS, _QUESTION_WORDS))
+
+
+class _TopicWord(NamedTuple):
+    """A topic word, and what tells it apart: the preposition before it, and whether it is a name."""
+
+    text: str
+    preposition: str
+    is_name: bool
+
+
+def _since_topic(history: Sequence[Turn]) -> list[str]:
+    """Return the latest questions from the one that names their topic, oldest first."""
+    latest: list[str] = []
+    for turn in reversed(history[-LOOK_BACK:]):
+        # Secrets are removed here, because they would not be recognised after splitting into words.
+        latest.insert(0, redact(turn.question).replace(MASK, " "))
+        # A standalone question names its topic, so earlier ones may be about another.
+        if not points_back(turn.question) and any(map(_topic_words, latest)):
+            break
+    return latest
+
+
+def _topic_words(question: str) -> list[_TopicWord]:
+    found: list[_TopicWord] = []
+    preposition = ""
+    for number, word in enumerate(_WORD.findall(question)):
+        folded = word.casefold()
+        if folded in _PREPOSITIONS:
+            preposition = folded
+        elif len(word) <= LONGEST_TOPIC and _is_topic(folded):
+            is_name = number > 0 and (word != folded or any(map(str.isdecimal, word)))
+            found.append(_TopicWord(word, preposition, is_name))
+    return found
+
+
+def _still_meant(topic: list[_TopicWord], question: str) -> list[_TopicWord]:
+    """Return the topic without what an elliptic question replaces, such as a place ("And in winter?").
+
+    It replaces the words after the same preposition, else the names if it has names only, or the other words if it
+    has none. Where all words of the topic are of one kind, it is not clear which are replaced, so all stay.
+    """
+    new = _topic_words(question)
+    if not new or not _is_elliptic(question):
+        return topic
+    prepositions = {word.preposition for word in new} - {""}
+    if any(word.preposition in prepositions for word in topic):
+        return [word for word in topic if word.preposition not in prepositions]
+    kinds = {word.is_name for word in new}
+    kept = [word for word in topic if word.is_name not in kinds]
+    return kept or topic
+
+
+def _is_elliptic(question: str) -> bool:
+    """Whether a question only names something else than the one before it: "What about a service?"."""
+    lead = _ELLIPSIS.match(question.strip())
+    if lead is None:
+        return False
+    rest = [word.casefold() for word in _WORD.findall(question.strip()[lead.end() :])]
+    return all(_is_topic(word) or word in _PREPOSITIONS or word in _ARTICLES for word in rest)

@@ -52,6 +52,7 @@ class LabTab:
         looked += [field.submit for field in fields if isinstance(field, gr.Textbox)]
         looked += [field.input for field in fields if not isinstance(field, gr.Textbox)]
         looked += [parts.question.blur, parts.corpus.input, parts.fixed.input, parts.values_json.blur]
+        looked += [value.blur for value in parts.values]
         looked += [parts.run.click, parts.question.submit]
         gr.on(looked, showing.look, trigger_mode="multiple", concurrency_limit=1, **look)
         changed = [parts.add.click(showing.add, **look)]
