@@ -190,7 +190,10 @@ def five_passages(home: str, data: str) -> dict[str, Any]:
     from rag.models.extractive.span_reader import ReadPassage
     from ui.app.app import open_app
 
-    reader = open_app(settings_of(home, READERS["tuned"])).span_reader
+    settings = settings_of(home, READERS["tuned"])
+    reader = open_app(settings).models.reader(settings.reader.adapter)
+    if reader is None:
+        raise ValueError("There is no tuned reader.")
     articles = test_articles(Path(data))
     passages = [ReadPassage(p.text[:900], (a.title,)) for a in articles for p in a.paragraphs][:100]
     questions = [q.text for a in articles for p in a.paragraphs for q in p.questions][:100]
