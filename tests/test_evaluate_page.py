@@ -261,13 +261,13 @@ def test_a_file_is_previewed_with_its_bad_rows_before_it_is_saved(page: Page, ap
     page.locator("#import-name").locator("textarea, input").fill("imported")
     page.locator("#import-cases input[type=file]").set_input_files(file)
     preview = page.locator("#import-preview")
-    expect(preview).to_contain_text("1 valid")
+    expect(preview).to_contain_text("2 valid")
     expect(preview).to_contain_text("row 2:")
     expect(preview).to_contain_text("colour")
     assert app.evaluations.datasets.newest("imported") is None
     page.locator("#import-save").click()
     expect(page.locator("#case-list")).to_contain_text("imported@1")
-    assert app.evaluations.datasets.resolve("imported").size == 1
+    assert app.evaluations.datasets.resolve("imported").size == 2
 
 
 def test_a_proposed_case_is_accepted_or_rejected(page: Page, app: App) -> None:

@@ -248,7 +248,7 @@ def test_in_bf16_a_training_goes_as_in_f32(
     points: list[Point] = []
     trained(recipe, features, tmp_path, points)
     for ours, theirs in zip(points, whole.points(), strict=True):
-        assert ours.loss == pytest.approx(theirs.loss, rel=0.02)
+        assert ours.loss == pytest.approx(theirs.loss, abs=0.1)
 
 
 # Stopped, killed, and resumed
