@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 import pytest
+from scripted_openai import says, scripted_openai
 from streams import stream_of
 from terminal import assert_one_line, call, jsonl, objects
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
+from prompts import PromptLibrary, PromptTemplate, find_prompt
 from rag.answering.answer_stream import AnswerStream
 from rag.types import Answer, Ask, Citation, Done, Event, Hit, Passage, Retrieved, Started, Token
 from ui.app.app import App
@@ -200,6 +203,37 @@ def test_ask_prints_answer_sources_and_a_footer(harbour: Path) -> None:
     assert prompt.startswith("answer@")
     assert call(harbour, "traces", "show", trace.removeprefix("trace ")).exit_code == 0
     assert result.stderr == ""
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_what_changes_an_answer_may_be_typed_before_and_behind_the_command(
+    harbour: Path, monkeypatch: pytest.MonkeyPatch, behind: bool
+) -> None:
+    with scripted_openai(says("The tide gauge was installed in 1871 by Ida Brandt. [1]")) as server:
+        monkeypatch.setenv("RAGSMITH_OPENAI__BASE_URL", server.base_url)
+        options = ["--model", "openai:scripted-1", "--prompt", "answer-quotes", "-k", "2"]
+        before, after = ([], options) if behind else (options, [])
+        (told,) = objects(call(harbour, *before, "ask", QUESTION, "--corpus", CORPUS, "--json", *after))
+        assert len(server.received) == 1
+    assert (told["model"], told["prompt"], len(told["sources"])) == ("openai:scripted-1", "answer-quotes@1", 2)
+
+
+def test_what_is_typed_behind_the_command_counts(harbour: Path) -> None:
+    before = ["-k", "1", "--prompt", "answer-short"]
+    (told,) = objects(call(harbour, *before, "ask", QUESTION, "--corpus", CORPUS, "--json", "-k", "3"))
+    assert (told["prompt"], len(told["sources"])) == ("answer-short@1", 3)
+
+
+def test_a_number_of_passages_that_is_typed_overrides_that_of_the_prompt(harbour: Path, tmp_path: Path) -> None:
+    home = shutil.copytree(harbour, tmp_path / "own", symlinks=True)
+    library = PromptLibrary(home / "prompts")
+    wanted = {**find_prompt("answer").model_dump(), "name": "two", "settings": {"passages": 2}}
+    library.save(PromptTemplate.model_validate(wanted), by="ida", message="")
+    counts = []
+    for typed in ([], ["-k", "4"]):
+        (told,) = objects(call(home, "ask", QUESTION, "--corpus", CORPUS, "--json", "--prompt", "two", *typed))
+        counts.append(len(told["sources"]))
+    assert counts == [2, 4]
 
 
 def test_a_refusal_is_no_failure_and_shows_the_nearest(harbour: Path) -> None:

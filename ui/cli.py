@@ -17,7 +17,7 @@ import click
 
 from rag.errors import RagsmithError
 from rag.workspace import private_files
-from ui.context import Context
+from ui.context import Context, answer_options
 
 PROGRAM = "ragsmith"
 
@@ -151,13 +151,7 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     type=click.Path(dir_okay=False, path_type=Path),
     help="The settings file; by default RAGSMITH_CONFIG, else ragsmith.toml here.",
 )
-@click.option(
-    "--model",
-    metavar="NAME",
-    help="The model that answers: extractive (the extractive reader), "
-    "smollm2 (the language model that is installed with ragsmith), "
-    "local:PATH-OR-NAME for another model on this machine, or openai:NAME for an OpenAI-compatible server.",
-)
+@answer_options
 @click.option("--debug", is_flag=True, help="Show the traceback of a failure.")
 @click.option(
     "--version",
@@ -168,11 +162,13 @@ def _print_version(ctx: click.Context, _option: click.Parameter, wanted: bool) -
     help="Show the version.",
 )
 @click.pass_context
-def cli(ctx: click.Context, home: Path | None, config: Path | None, model: str | None, debug: bool) -> None:
+def cli(
+    ctx: click.Context, home: Path | None, config: Path | None, debug: bool, answering: dict[str, Any]
+) -> None:
     """Talk to your documents, iterate on prompts, debug traces."""
     # For the workspace that every command, and every process it starts, writes to.
     ctx.with_resource(private_files())
-    ctx.obj = Context(flags={"home": home, "model": model}, config=config, debug=debug)
+    ctx.obj = Context(flags={"home": home, **answering}, config=config, debug=debug)
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ class Context:
     """The object that click passes to every command.
 
     Attributes:
-        flags: Settings given before the command's name; None means not given.
+        flags: Settings given before the command's name, sections as mappings; None means not given.
         config: The settings file that ``--config`` names.
         debug: Whether a failure shows its traceback.
     """
@@ -47,7 +47,11 @@ class Context:
         from rag.settings import load_settings
 
         _ = self._warned
-        return load_settings(_given({**self.flags, **flags}), self.config)
+        return load_settings(self.given(flags), self.config)
+
+    def given(self, flags: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that were given before the command's name or behind it, which counts."""
+        return _over(_given(self.flags), _given(flags))
 
     @cached_property
     def _warned(self) -> bool:
@@ -71,3 +75,32 @@ def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in flags.items()
         if value is not None
     }
+
+
+def _over(first: dict[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the first flags with the second ones on top, at every depth."""
+    merged = dict(first)
+    for name, value in second.items():
+        inner = first.get(name)
+        merged[name] = _over(inner, value) if isinstance(inner, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def answer_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that change an answer; the function gets these settings as ``answering``."""
+
+    @click.option(
+        "--model",
+        metavar="NAME",
+        help="The model that answers: extractive (the extractive reader), generator (the small generator), "
+        "smollm2 (the language model that is installed with ragsmith), "
+        "local:PATH-OR-NAME for another model on this machine, or openai:NAME for an OpenAI-compatible server.",
+    )
+    @click.option("--prompt", metavar="REF", help="The prompt for answers: NAME, NAME@VERSION or NAME@LABEL.")
+    @click.option("-k", type=click.IntRange(1, 1000), metavar="N", help="The number of passages in the prompt.")
+    @wraps(function)
+    def command(*arguments: Any, model: str | None, prompt: str | None, k: int | None, **options: Any) -> Any:
+        answering = {"model": model, "prompt": prompt, "retrieval": {"k": k}}
+        return function(*arguments, answering=answering, **options)
+
+    return command

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,9 +14,10 @@ import click
 from ui.commands._app import announce_model, command_app, handling, prepare_corpus
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import note, one_line, unpaired
-from ui.context import Context, pass_context
+from ui.context import Context, answer_options, pass_context
 
 if TYPE_CHECKING:
+    from rag.evaluation.variants import Variant
     from rag.types import Answer
     from ui.app.releases import Releases
 
@@ -32,6 +33,7 @@ T = TypeVar("T")
     help="A JSONL file with id and question (or text) on each line.",
 )
 @click.option("--corpus", metavar="NAME", help="The corpus; by default the one in the settings.")
+@answer_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each question.")
 @click.pass_context
 @pass_context
@@ -42,6 +44,7 @@ def command(
     questions: Path | None,
     corpus: str | None,
     as_json: bool,
+    answering: dict[str, Any],
 ) -> None:
     """Answer QUESTION from the documents of a corpus, with sources; - reads it from standard input.
 
@@ -56,12 +59,13 @@ def command(
         question = sys.stdin.buffer.read().decode("utf-8", "replace")
     if question is not None and not question.strip():
         raise click.UsageError("The question is empty.")
-    with command_app(context) as app:
+    with command_app(context, **answering) as app:
         name = prepare_corpus(app.settings, app.stores, app.releases, corpus)
         announce_model(app.settings, app.models)
         # Anything missing is reported here, once, and not for every question.
-        app.releases.pipeline(name)
-        talk = _Talk(app.releases, name, as_json)
+        variant = _over_the_prompt(context.given(answering))
+        app.releases.pipeline(name, variant)
+        talk = _Talk(app.releases, name, variant, as_json)
         if question is not None:
             answer = _finish(talk.one(unpaired(question.strip())))
             if answer.status == "failed":
@@ -72,12 +76,21 @@ def command(
             ctx.exit(1)
 
 
+def _over_the_prompt(given: Mapping[str, Any]) -> Variant | None:
+    """Return what was typed as a variant: the settings of a prompt version override those of the process."""
+    from rag.evaluation.variants import Variant
+
+    k = given.get("retrieval", {}).get("k")
+    return Variant(name="typed", changes={"retrieval.k": k}) if k else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Talk:
     """Answers the questions of one call."""
 
     releases: Releases
     corpus: str
+    variant: Variant | None
     as_json: bool
 
     async def one(self, question: str, number: str | int = "") -> Answer:
@@ -85,7 +98,8 @@ class _Talk:
         from rag.types import Ask
         from ui.commands._answers import print_answer, show
 
-        stream = self.releases.assistant(gate=self.releases.gate).start(Ask(question, corpus=self.corpus))
+        assistant = self.releases.assistant(self.variant, gate=self.releases.gate)
+        stream = assistant.start(Ask(question, corpus=self.corpus))
         if not self.as_json:
             return await show(stream)
         answer = await stream.answer()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ui.commands._app import announce_model, command_app, prepare_encoder
 from ui.commands._progress import ingest_progress
 from ui.commands._terminal_text import note
-from ui.context import Context, pass_context
+from ui.context import Context, answer_options, pass_context
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 @click.option("--port", type=click.IntRange(0, 65535), metavar="PORT", help="The port; 0 takes any free one.")
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @click.option("--corpus", metavar="NAME", help="The corpus to ask if none is chosen.")
+@answer_options
 @click.option(
     "--no-auth", is_flag=True, help="Serve other machines without a password, behind a proxy that asks for one."
 )
 @pass_context
-def command(
-    context: Context, host: str | None, port: int | None, open_browser: bool, corpus: str | None, no_auth: bool
-) -> None:
+def command(context: Context, /, **options: Any) -> None:
     """Open the chat page, and serve it until Ctrl-C.
 
     The first start adds the sample corpus, which takes about twenty seconds. An address that other machines can
@@ -37,8 +36,9 @@ def command(
     from ui.app.stores import SAMPLE_CORPUS
     from ui.server import listen, serve
 
-    access = {"no_auth": no_auth or None}
-    with command_app(context, host=host, port=port, corpus=corpus, access=access) as app:
+    open_browser, answering = options.pop("open_browser"), options.pop("answering")
+    options["access"] = {"no_auth": options.pop("no_auth") or None}
+    with command_app(context, **options, **answering) as app:
         check_access(app.settings)
         # Report a port that is taken before the wait, not after it.
         listen(app.settings.host, app.settings.port).close()
