@@ -14,7 +14,6 @@ from chromium import Chromium, Open, ask, hear, settle, taken_back, wait_for_ans
 from live_server import running
 from playwright.sync_api import Page, expect
 from scripted_app import SENTENCE, Health, ScriptedApp
-from tracked import wait_for
 
 from rag.settings import Settings
 from rag.tracing.trace_store import Trace
@@ -147,52 +146,6 @@ def test_closing_the_page_stops_the_work(page: Page, app: ScriptedApp, open_page
     assert app.cancelled.wait(60)
     again = open_page()
     expect(again.locator(".rs-cancelled .rs-badge")).to_have_text("Stopped")
-
-
-def test_another_conversation_is_shown_and_asked_while_an_answer_is_written(page: Page, app: ScriptedApp) -> None:
-    ask(page, "Which came first?")
-    wait_for_answers(page, 1)
-    page.locator("#new").click()
-    expect(page.locator(".rs-asked")).to_have_count(0)
-    ask(page, "a slow but short answer")
-    expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
-    page.locator(".rs-open-conv", has_text="Which came first?").click()
-    expect(page.locator(".rs-conv.is-on")).to_contain_text("Which came first?")
-    expect(page.locator(".rs-asked")).to_have_text(["Which came first?"])
-    expect(page.locator(".rs-draft")).to_have_count(0)
-    # The pane stays, and answers, while the other answer goes on.
-    ask(page, "And what came then?")
-    wait_for_answers(page, 2)
-    expect(page.locator(".rs-asked")).to_have_text(["Which came first?", "And what came then?"])
-    assert [asked.question for asked in app.asked] == [
-        "Which came first?",
-        "a slow but short answer",
-        "And what came then?",
-    ]
-    page.locator(".rs-open-conv", has_text="a slow but short answer").click()
-    expect(page.locator(".rs-asked")).to_have_text(["a slow but short answer"])
-    expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
-    expect(page.locator("#question .stop-button")).to_be_visible()
-    wait_for_answers(page, 1)
-    assert not app.cancelled.is_set()
-    assert last_answer(page).count("goes on and on") == 8
-
-
-def test_an_answer_that_ends_while_another_conversation_is_shown_is_there_later(
-    page: Page, app: ScriptedApp
-) -> None:
-    ask(page, "a slow but short answer")
-    expect(page.locator(".rs-draft .rs-text")).to_contain_text("goes on and on")
-    page.locator("#new").click()
-    expect(page.locator(".rs-asked")).to_have_count(0)
-    wait_for(lambda: app.stores.traces.list(limit=1).traces[0].status == "ok")
-    settle(page)
-    expect(page.locator(".rs-asked")).to_have_count(0)
-    expect(page.locator(".example").first).to_be_visible()
-    expect(page.locator("#question .submit-button")).to_be_visible()
-    page.locator(".rs-open-conv", has_text="a slow but short answer").click()
-    wait_for_answers(page, 1)
-    assert last_answer(page).count("goes on and on") == 8
 
 
 def test_a_question_that_is_sent_twice_is_asked_once(page: Page, app: ScriptedApp) -> None:

@@ -257,6 +257,7 @@ def test_ask_prints_one_object(harbour: Path) -> None:
         "sources",
         "spans",
         "cut",
+        "filtered",
         "support",
         "claims",
         "latency_s",

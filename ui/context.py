@@ -92,7 +92,7 @@ def answer_options(function: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--model",
         metavar="NAME",
-        help="The model that answers: extractive (the extractive reader), generator (the small generator), "
+        help="The model that answers: extractive (the extractive reader), "
         "smollm2 (the language model that is installed with ragsmith), "
         "local:PATH-OR-NAME for another model on this machine, or openai:NAME for an OpenAI-compatible server.",
     )
