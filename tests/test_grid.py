@@ -163,9 +163,9 @@ def test_other_scorers_judges_and_corpora_are_told(engine: Engine) -> None:
 
 
 def test_a_run_that_has_not_finished_is_told(engine: Engine) -> None:
-    one = made(engine, [case(0)], [cell(0, 0)])
-    half = replace(one, run=replace(one.run, status="stopped"))
-    assert compare(RunStore(engine), DatasetStore(engine), one, half).notes == (f"Not finished: {one.run.id}.",)
+    one, other = (made(engine, [case(0)], [cell(0, 0)]) for _ in range(2))
+    half = replace(other, run=replace(other.run, status="stopped"))
+    assert compare(RunStore(engine), DatasetStore(engine), one, half).notes == (f"Not finished: {other.run.id}.",)
 
 
 def test_runs_without_a_common_case_do_not_compare(engine: Engine) -> None:
@@ -183,8 +183,9 @@ def test_a_run_of_which_the_store_knows_nothing_is_named(engine: Engine, side: S
 
 
 def test_columns_may_be_taken_by_mask_and_by_number(engine: Engine) -> None:
-    one = made(engine, [case(at) for at in range(4)], [cell(0, at, float(at > 1)) for at in range(4)])
-    columns = compare(RunStore(engine), DatasetStore(engine), one, one).one
+    cases, cells = [case(at) for at in range(4)], [cell(0, at, float(at > 1)) for at in range(4)]
+    one, other = (made(engine, cases, cells) for _ in range(2))
+    columns = compare(RunStore(engine), DatasetStore(engine), one, other).one
     by_mask = columns.of(np.array([False, True, False, True]))
     assert (
         list(by_mask.numerators["contains"]) == list(columns.of(np.array([1, 3])).numerators["contains"]) == [0, 1]
