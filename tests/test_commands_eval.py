@@ -196,7 +196,7 @@ def test_points_of_a_judge_name_the_cases_they_rest_on(workspace: Workspace) -> 
         assert "5.00 (2 of 10)" in next(line for line in shown.splitlines() if line.startswith("Judge "))
     gated = call(workspace.root, "eval", "gate", run, "--variant", "worse", "--allow", "judge=0")
     assert gated.exit_code == 1
-    assert "Judge cannot be checked: only 2 of 10 cases were judged on both sides" in gated.stdout
+    assert "Judge cannot be checked: only 2 of 10 answered cases were judged on both sides" in gated.stdout
 
 
 def test_the_report_is_written_where_it_is_wanted(workspace: Workspace, run: str, tmp_path: Path) -> None:

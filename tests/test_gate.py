@@ -185,7 +185,7 @@ def test_what_is_known_of_too_few_cases_is_not_checked(metric: str) -> None:
     after[:5] = np.nan
     verdict = gate(columns(**{metric: before}), columns(**{metric: after}), [Margin(metric, 5.0)])
     assert not verdict.passed
-    assert "only 35 of 40 cases" in verdict.checks[0].reason
+    assert "only 35 of 40 answered cases" in verdict.checks[0].reason
     after[:1] = 3.0
     assert gate(columns(**{metric: before}), columns(**{metric: after}), [Margin(metric, 5.0)]).passed
 

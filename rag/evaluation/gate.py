@@ -239,11 +239,17 @@ def _check_answers(baseline: Columns, candidate: Columns) -> None:
 
 
 def _unknown(metric: Metric, baseline: Columns, candidate: Columns, known: int) -> str:
-    """Return why a metric cannot be compared; empty if it is known in enough cases."""
-    cases = len(common_cases(baseline, candidate)[0].positions)
+    """Return why a metric cannot be compared; empty if it is known in enough of the cases that no side failed."""
+    import numpy as np
+
+    one, other = common_cases(baseline, candidate)
+    failed = np.zeros(len(one.positions), np.bool_)
+    for side in (one, other):
+        failed |= side.numerators.get("failed", failed) > 0
+    cases = int((~failed).sum())
     if metric.name not in NEEDED or known >= LEAST_KNOWN * cases:
         return ""
-    return f"only {known:,} of {counted(cases, 'case')} {NEEDED[metric.name]} on both sides"
+    return f"only {known:,} of {counted(cases, 'answered case')} {NEEDED[metric.name]} on both sides"
 
 
 def _scaled(baseline: Columns, margin: Margin) -> Columns:
