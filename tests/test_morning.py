@@ -1,15 +1,17 @@
 """A prompt engineer's morning: baseline, candidate, gate, label, rollback, whatever the model server sends.
 
-Each morning scripts what the server replies, for the prompt in production and for the candidate, to six questions
-that the documents answer and to two that they do not.
+It scripts what the server replies, for the prompt in production and for the candidates, to five questions that the
+documents answer and to one that they do not.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_openai import WRONG_TYPES, Received, Reply, ScriptedOpenAI, chunk, refuses, scripted_openai
@@ -32,18 +34,16 @@ FACTS = {
     ),
     "What must dogs wear on board?": ("Dogs must wear a muzzle on board.", "muzzle"),
     "How long may books be borrowed?": ("Books may be borrowed for three weeks.", "three weeks"),
-    "What do members of the library pay?": ("Members pay 20 euros a year; children pay nothing.", "20 euros"),
 }
-QUESTIONS = (*FACTS, OFF_TOPIC, "How many people live in Ghana?")
+QUESTIONS = (*FACTS, OFF_TOPIC)
 REFUSAL = "The documents do not answer this question."
-BESIDE = "The lamp is switched on by the harbour master."
 SECOND = "You are the second version."
 MARGINS = [f"--allow={margin}" for margin in ("contains=0", "refusal_recall=0", "failed=0", "cost=10%")]
 
 
 @dataclass(frozen=True)
-class Morning:
-    """What the server replies, a letter for each question, and what the gate must say.
+class Candidate:
+    """What the server replies to the candidate, a letter for each question, and what the gate must say.
 
     Letters: ``r`` right, ``x`` beside the point, ``n`` refused as asked; upper case: behind thoughts. Blocked are
     ``f`` by a filter, ``d`` in the field for refusals, ``e`` empty, ``t`` a tool call, ``c`` within thoughts.
@@ -51,63 +51,68 @@ class Morning:
     Attributes:
         worse: The metrics that fail the gate; None if it must end with an error.
         error: A part of that error.
-        warm: Whether the baseline was asked the day before.
         limited: Whether the server refuses every question at first.
         tokens: Tokens that the candidate reads.
     """
 
-    base: str
-    candidate: str
+    letters: str
     worse: frozenset[str] | None = frozenset()
     error: str = ""
-    warm: bool = False
     limited: bool = False
     tokens: int = 40
 
     @property
-    def models(self) -> tuple[str, str]:
-        """The names of the models of the baseline and the candidate."""
-        return model(self.base, limited=self.limited), model(self.candidate, self.tokens, limited=self.limited)
+    def failed(self) -> int:
+        """How many replies are blocked."""
+        return sum(letter in "fdetc" for letter in self.letters)
+
+    @property
+    def model(self) -> str:
+        """The name of a model that replies like this."""
+        return f"{self.letters}-{self.tokens}" + ("-limited" if self.limited else "")
 
 
 def fails(*metrics: str) -> frozenset[str]:
     return frozenset(metrics)
 
 
-GOOD = "rrrrrrnn"
-MORNINGS = {
-    "nothing changed": Morning(GOOD, GOOD),
-    "the candidate thinks": Morning(GOOD, "RRRRRRNN"),
-    "both think, and the server has a limit": Morning("RRRrrrNn", "rrrRRRnN", limited=True),
-    "answers are filtered": Morning(GOOD, "ffffffnn", fails("contains", "failed")),
-    "answers are refused by the server": Morning(GOOD, "ddddddnn", fails("contains", "failed")),
-    "answers are empty": Morning(GOOD, "eeeeeenn", fails("contains", "failed")),
-    "answers are tool calls": Morning(GOOD, "ttttttnn", fails("contains", "failed")),
-    "answers end within thoughts": Morning(GOOD, "ccccccNN", fails("contains", "failed")),
-    # Blocked replies are no honest refusals, however well they would fit.
-    "refusals are filtered": Morning(GOOD, "rrrrrrff", fails("refusal_recall")),
-    "refusals are empty": Morning(GOOD, "RRRRRRee", fails("refusal_recall")),
-    "everything is filtered": Morning(GOOD, "ffffffff", None, "All answers of the candidate failed"),
-    "everything is blocked somehow": Morning(GOOD, "fdetcfde", None, "All answers of the candidate failed"),
-    "the baseline is blocked": Morning("ffffffff", GOOD, None, "All answers of the baseline failed"),
-    "the baseline was worse": Morning("ffffffnn", GOOD, limited=True),
-    "it refuses everything, honestly": Morning(GOOD, "nnnnNNnn", fails("contains")),
-    "it answers everything": Morning(GOOD, "rrrrrrxX", fails("refusal_recall")),
-    "it answers beside the point": Morning(GOOD, "xxxXXXnn", fails("contains")),
-    "it costs more": Morning(GOOD, GOOD, fails("cost"), tokens=60),
-    "the baseline is cached, and the candidate costs the same": Morning(GOOD, "RrrrrrnN", warm=True, limited=True),
-    "the baseline is cached, and the candidate costs more": Morning(
-        GOOD, "rrRRrrNn", fails("cost"), warm=True, tokens=60
-    ),
-    "the baseline is cached, and the candidate is blocked": Morning(
-        "rrrRRRnn", "fdetcrff", fails("contains", "failed", "refusal_recall"), warm=True, limited=True
-    ),
+def nothing_left(side: str) -> dict[str, Any]:
+    return {"worse": None, "error": f"All answers of the {side} failed"}
+
+
+GOOD = Candidate("rrrrrn")
+# By baseline, which was asked the day before if it is good.
+MORNINGS: dict[Candidate, dict[str, Candidate]] = {
+    GOOD: {
+        "nothing changed": GOOD,
+        "it thinks": Candidate("RRRRRN"),
+        "it thinks at a limit": Candidate("rRrRrN", limited=True),
+        "answers are filtered": Candidate("fffffn", fails("contains", "failed")),
+        "answers are refused by the server": Candidate("dddddn", fails("contains", "failed")),
+        "answers are empty": Candidate("eeeeeN", fails("contains", "failed")),
+        "answers are tool calls, at a limit": Candidate("tttttn", fails("contains", "failed"), limited=True),
+        "answers end within thoughts": Candidate("cccccN", fails("contains", "failed")),
+        # Blocked replies are no honest refusals, however well they would fit.
+        "refusals are filtered": Candidate("rrrrrf", fails("refusal_recall")),
+        "refusals are empty": Candidate("RRRRRe", fails("refusal_recall")),
+        "everything is blocked": Candidate("fdetcf", **nothing_left("candidate")),
+        "everything is refused, honestly": Candidate("nnnNNn", fails("contains")),
+        "everything is answered": Candidate("rrrrrX", fails("refusal_recall")),
+        "answers are beside the point": Candidate("xxxXXn", fails("contains")),
+        "it costs the same, at a limit": Candidate("rrrrrn", limited=True),
+        "it costs more": Candidate("rrrrrn", fails("cost"), tokens=60),
+        "it costs more, and thinks": Candidate("rRRrrN", fails("cost"), tokens=60, limited=True),
+    },
+    Candidate("RRRrrN", limited=True): {
+        "both think": Candidate("rrrRRn"),
+        "it is blocked, and the baseline thinks": Candidate(
+            "fdetRf", fails("contains", "failed", "refusal_recall"), limited=True
+        ),
+    },
+    Candidate("fffffn"): {"the baseline was blocked": Candidate("rrrrrN", limited=True)},
+    Candidate("cdetff"): {"the baseline was blocked everywhere": Candidate("rrrrRN", **nothing_left("baseline"))},
 }
-
-
-def model(letters: str, tokens: int = 40, *, limited: bool = False) -> str:
-    """The name of a model that replies like this."""
-    return f"{letters}-{tokens}" + ("-limited" if limited else "")
+ALL = [(base, name) for base, candidates in MORNINGS.items() for name in candidates]
 
 
 @dataclass
@@ -117,20 +122,29 @@ class Server:
     refused: set[tuple[str, str]] = field(default_factory=set)
 
     def __call__(self, reply: Reply, request: Received) -> None:
-        name = str(request.body["model"])
+        name, prompt = str(request.body["model"]), str(request.body["messages"][-1]["content"])
         letters, tokens, *limited = name.split("-")
-        question = str(request.body["messages"][-1]["content"]).rsplit("Question: ", 1)[-1].strip()
+        question = prompt.rsplit("Question: ", 1)[-1].strip()
         if limited and (name, question) not in self.refused:
             self.refused.add((name, question))
             refuses(429, "Too many requests.", retry_after="0.01")(reply, request)
-        else:
-            _send(reply, letters[QUESTIONS.index(question)], question, int(tokens))
+            return
+        letter = letters[QUESTIONS.index(question)]
+        known = FACTS[question][0] if question in FACTS else ""
+        text = {"r": known, "x": _beside(prompt, known), "n": REFUSAL}.get(letter.lower(), "")
+        _send(reply, letter, text, int(tokens))
 
 
-def _send(reply: Reply, letter: str, question: str, tokens: int) -> None:
-    text = {"r": FACTS[question][0] if question in FACTS else "", "x": BESIDE, "n": REFUSAL}.get(
-        letter.lower(), ""
+def _beside(prompt: str, known: str) -> str:
+    """Return a sentence of the passages that is not the answer; empty without one."""
+    passages = prompt.rsplit("Question: ", 1)[0]
+    sentences: list[str] = re.findall(r"\b[A-Z][^.>\n]+\.", passages)
+    return next(
+        (sentence for sentence in sentences if sentence not in known and (known or "\n") not in sentence), ""
     )
+
+
+def _send(reply: Reply, letter: str, text: str, tokens: int) -> None:
     ending = {"f": "content_filter", "t": "tool_calls", "c": "length"}.get(letter, "stop")
     reply.head()
     if letter.isupper():
@@ -162,8 +176,8 @@ def desk(harbour: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         as_draft(find_prompt("answer")).replace("You answer", f"{SECOND} You answer"), encoding="utf-8"
     )
     assert call(home, "prompts", "edit", "answer", "--file", draft, "-m", "second").exit_code == 0
-    names = {name for morning in MORNINGS.values() for name in morning.models}
-    prices = "".join(f'"{name}" = {{ input = 10, output = 10 }}\n' for name in names)
+    models = {one.model for base, candidates in MORNINGS.items() for one in (base, *candidates.values())}
+    prices = "".join(f'"{name}" = {{ input = 10, output = 10 }}\n' for name in models)
     (folder / "prices.toml").write_text(f"checked = 2026-01-02\n[models]\n{prices}[machine]\nusd_per_hour = 1\n")
     return home
 
@@ -179,51 +193,69 @@ def server(desk: Path, one_encoder: None, monkeypatch: pytest.MonkeyPatch) -> It
         yield opened
 
 
-def variants(morning: Morning) -> tuple[str, str]:
-    base, candidate = morning.models
-    return (
-        f"--variant=base: model=openai:{base} prompt=answer@production",
-        f"--variant=candidate: model=openai:{candidate} prompt=answer@2",
-    )
+def variant(name: str, one: Candidate, prompt: str = "answer@production") -> str:
+    return f"--variant={name}: model=openai:{one.model} prompt={prompt}"
 
 
-@pytest.mark.parametrize("name", MORNINGS)
-def test_the_gate_says_what_is_true(desk: Path, server: ScriptedOpenAI, name: str) -> None:
-    morning = MORNINGS[name]
-    base, candidate = variants(morning)
-    if morning.warm:
-        assert call(desk, "eval", "run", "facts", base).exit_code == 0
-    ran = call(desk, "eval", "run", "facts", base, candidate)
-    assert ran.exit_code == 0, ran.output
-    blocked = sum(letter in "fdetc" for letter in morning.candidate)
-    assert ("eval resume" in ran.stderr) == any(letter in "fdetc" for letter in morning.base + morning.candidate)
-    assert (f"{blocked} failed" in ran.stdout) or not blocked
-    gated = call(desk, "eval", "gate", "--variant", "candidate", *MARGINS, "--json")
-    if morning.worse is None:
-        assert_one_line(gated, morning.error)
+@dataclass
+class Runs:
+    """The run of every baseline with all its candidates, made at its first use."""
+
+    home: Path
+    known: dict[Candidate, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, base: Candidate) -> dict[str, Any]:
+        if base not in self.known:
+            first = variant("base", base)
+            if not base.failed and not base.limited:
+                assert call(self.home, "eval", "run", "facts", first).exit_code == 0
+            candidates = (variant(name, one, "answer@2") for name, one in MORNINGS[base].items())
+            ran = call(self.home, "eval", "run", "facts", first, *candidates, "--json")
+            assert ran.exit_code == 0, ran.stderr
+            self.known[base] = one_object(ran)
+        return self.known[base]
+
+
+@pytest.fixture(scope="module")
+def runs(desk: Path) -> Runs:
+    return Runs(desk)
+
+
+@pytest.mark.parametrize(("base", "name"), ALL, ids=[name for _, name in ALL])
+def test_the_gate_says_what_is_true(
+    desk: Path, server: ScriptedOpenAI, runs: Runs, base: Candidate, name: str
+) -> None:
+    run, candidate = runs.of(base), MORNINGS[base][name]
+    (shown,) = (each for each in run["variants"] if each["name"] == name)
+    assert (shown["done"], shown["failed"], shown["cached"]) == (len(QUESTIONS), candidate.failed, 0)
+    gated = call(desk, "eval", "gate", run["run"], "--variant", name, *MARGINS, "--json")
+    if candidate.worse is None:
+        assert_one_line(gated, candidate.error)
         return
     verdict = one_object(gated)
-    assert {check["measure"] for check in verdict["checks"] if not check["passed"]} == morning.worse
-    assert gated.exit_code == bool(morning.worse)
+    assert {check["measure"] for check in verdict["checks"] if not check["passed"]} == candidate.worse
+    assert gated.exit_code == bool(candidate.worse)
 
 
 def test_a_version_that_passes_goes_into_production_and_back(desk: Path, server: ScriptedOpenAI) -> None:
-    assert call(desk, "eval", "run", "facts", *variants(Morning(GOOD, GOOD))).exit_code == 0
+    base, candidate = variant("base", GOOD), variant("candidate", GOOD, "answer@2")
+    assert call(desk, "eval", "run", "facts", base, candidate).exit_code == 0
     assert call(desk, "eval", "gate", "--variant", "candidate", *MARGINS).exit_code == 0
     for version in ("2", "1"):
         moved = call(desk, "prompts", "label", "answer", "production", version, "-m", "a test")
         assert moved.stdout.endswith(f"→ {version}\n")
         assert PromptLibrary(open_workspace(desk).prompts).find("answer").version == int(version)
         asked = len(server.received)
-        ran = call(desk, "eval", "run", "facts", variants(Morning(GOOD, GOOD))[0])
+        ran = call(desk, "eval", "run", "facts", base)
         # The answers of either version are in the cache.
         assert (ran.exit_code, len(server.received)) == (0, asked)
-        assert "8 from the cache, which saved $" in ran.stdout
+        assert "6 from the cache, which saved $" in ran.stdout
 
 
 def test_a_server_that_was_down_is_asked_again(desk: Path, server: ScriptedOpenAI) -> None:
     server.script = refuses(500, "worker died")
-    down = call(desk, "eval", "run", "facts", *variants(Morning(GOOD, GOOD)), "--fresh")
+    variants = variant("base", GOOD), variant("candidate", GOOD, "answer@2")
+    down = call(desk, "eval", "run", "facts", *variants, "--fresh")
     assert down.exit_code == 1
     assert "worker died" in down.stderr
     gate = ("eval", "gate", "--variant", "candidate", *MARGINS)
