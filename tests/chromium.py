@@ -176,6 +176,11 @@ def ask(page: Page, question: str) -> None:
     page.locator("#question textarea").press("Enter")
 
 
+def last_answer(page: Page) -> str:
+    """Return the text of the newest answer."""
+    return page.locator(".rs-answer").last.inner_text()
+
+
 def wait_for_answers(page: Page, count: int) -> None:
     """Until so many answers are finished and the next question can be sent."""
     expect(page.locator(".rs-answer:not(.rs-draft)")).to_have_count(count)

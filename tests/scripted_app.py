@@ -9,12 +9,13 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from handmade_pdf import assembled
 from sqlalchemy import delete
 from streams import stream_of
@@ -416,3 +417,11 @@ class ScriptedApp(App):
     def close(self) -> None:
         self.closed = True
         super().close()
+
+
+def a_scripted_app(factory: pytest.TempPathFactory) -> Iterator[ScriptedApp]:
+    """Yield an app for the tests of a file, which may add folders below the tests' own."""
+    home = factory.mktemp("home")
+    made = ScriptedApp(home, Settings(home=home, ingest={"folder_roots": [str(factory.getbasetemp())]}))
+    yield made
+    made.close()

@@ -10,31 +10,22 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-from chromium import Chromium, Open, ask, hear, settle, taken_back, wait_for_answers, wait_until_ready
+from chromium import Chromium, Open, ask, hear, last_answer, settle, taken_back, wait_for_answers, wait_until_ready
 from live_server import running
 from playwright.sync_api import Page, expect
-from scripted_app import SENTENCE, Health, ScriptedApp
+from scripted_app import SENTENCE, Health, ScriptedApp, a_scripted_app
 
-from rag.settings import Settings
 from rag.tracing.trace_store import Trace
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedApp]:
-    home = tmp_path_factory.mktemp("home")
-    roots = [str(tmp_path_factory.getbasetemp())]
-    made = ScriptedApp(home, Settings(home=home, ingest={"folder_roots": roots}))
-    yield made
-    made.close()
+    yield from a_scripted_app(tmp_path_factory)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_of_the_test_before(app: ScriptedApp) -> None:
     app.forget()
-
-
-def last_answer(page: Page) -> str:
-    return page.locator(".rs-answer").last.inner_text()
 
 
 def test_a_question_is_answered_with_its_sources(page: Page) -> None:

@@ -5,30 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from chromium import ask, settle, wait_for_answers
+from chromium import ask, last_answer, settle, wait_for_answers
 from playwright.sync_api import Page, expect
-from scripted_app import ScriptedApp
+from scripted_app import ScriptedApp, a_scripted_app
 from tracked import wait_for
-
-from rag.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedApp]:
-    home = tmp_path_factory.mktemp("home")
-    roots = [str(tmp_path_factory.getbasetemp())]
-    made = ScriptedApp(home, Settings(home=home, ingest={"folder_roots": roots}))
-    yield made
-    made.close()
+    yield from a_scripted_app(tmp_path_factory)
 
 
 @pytest.fixture(autouse=True)
 def _nothing_of_the_test_before(app: ScriptedApp) -> None:
     app.forget()
-
-
-def last_answer(page: Page) -> str:
-    return page.locator(".rs-answer").last.inner_text()
 
 
 def test_another_conversation_is_shown_and_asked_while_an_answer_is_written(page: Page, app: ScriptedApp) -> None:

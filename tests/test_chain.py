@@ -167,6 +167,7 @@ async def test_an_empty_rewriting_leaves_the_question(steps: Steps, reply: tuple
     [
         (QUESTION, QUESTION),
         ("What is the tide gauge?", "And since when? (tide gauge)"),
+        ("", "And since when? (tide gauge)"),
         ("Since when is Napoleon in Norden?", "And since when? (tide gauge)"),
     ],
 )

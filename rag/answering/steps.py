@@ -151,9 +151,14 @@ class Steps:
         limit = self.retriever.question_chars
         if not ask.history:
             return Condensed(ask.question)
+        standalone = await self._rewritten(ask, config) or carry_topic(ask.question, ask.history)
+        return Condensed(standalone[:limit])
+
+    async def _rewritten(self, ask: Ask, config: RunnableConfig) -> str:
+        """Return what the model makes of a follow-up; empty without a model, or if it is not to be used."""
         small = bool(self.release.condenser)
         if self.condenser is None or (small and len(ask.question) > LONGEST_REWRITE):
-            return Condensed(carry_topic(ask.question, ask.history)[:limit])
+            return ""
         turns = ask.history[-HISTORY:]
         if small:
             turns = shortened(turns)
@@ -162,11 +167,9 @@ class Steps:
             reply = await reply_to(self.condenser, ModelInput(tuple(messages)), config)
         except NoAnswer:
             # The question may be answered all the same.
-            return Condensed(ask.question)
-        standalone = reply.text.strip()
-        if small and (reply.truncated or not is_rewrite(standalone, ask.question, turns)):
-            standalone = carry_topic(ask.question, ask.history)
-        return Condensed(standalone[:limit] or ask.question)
+            return ""
+        text = reply.text.strip()
+        return "" if small and (reply.truncated or not is_rewrite(text, ask.question, turns)) else text
 
     async def retrieve(self, condensed: Condensed, config: RunnableConfig) -> Retrieval:
         """Search for passages."""
