@@ -244,11 +244,15 @@ def test_the_losses_are_those_of_a_plain_trainer(
 def test_in_bf16_a_training_goes_as_in_f32(
     whole: RunFolder, features: dict[str, Features], tmp_path: Path
 ) -> None:
-    recipe = whole.recipe.model_copy(update={"precision": "bf16"})
-    points: list[Point] = []
-    trained(recipe, features, tmp_path, points)
-    for ours, theirs in zip(points, whole.points(), strict=True):
-        assert ours.loss == pytest.approx(theirs.loss, abs=0.1)
+    # A higher rate magnifies the rounding, which differs between processors.
+    recipe = sft_recipe(whole.recipe.base, stage="learning_rate = 3e-3")
+    losses: list[list[float]] = []
+    for precision in ("f32", "bf16"):
+        points: list[Point] = []
+        trained(recipe.model_copy(update={"precision": precision}), features, tmp_path / precision, points)
+        losses.append([point.loss for point in points])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[0][-1] < losses[0][0]
 
 
 # Stopped, killed, and resumed
