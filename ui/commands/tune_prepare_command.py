@@ -41,7 +41,7 @@ def _folders(datasets: str) -> Callable[[Command], Command]:
             type=click.Path(file_okay=False, path_type=Path),
             required=True,
             metavar="FOLDER",
-            help="The folder to write. What an earlier call has made there is kept.",
+            help="The folder to write.",
         )
         return data(target(command))
 
