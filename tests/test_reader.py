@@ -114,6 +114,18 @@ def test_a_question_for_a_number_prefers_a_sentence_with_one(encoder: Encoder, l
     assert [each.features[5] for each in other] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize(
+    "end", ["See [the tide gauge](tides.md).", "[Tide gauge](a.md), [tides](b.md) and [water](c.md)"]
+)
+def test_a_pointer_to_other_documents_is_no_answer(encoder: Encoder, lexical: LexicalIndex, end: str) -> None:
+    text = f"The tide gauge measures the water.\n\n- {end}\n- [Tide tables](https://tides.example/)"
+    ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "What is the tide gauge?", [text]))
+    assert sorted(candidate.sentence.text for candidate in ranked) == [
+        "The tide gauge measures the water.",
+        "[Tide tables](https://tides.example/)",
+    ]
+
+
 def test_a_heading_is_never_an_answer(encoder: Encoder, lexical: LexicalIndex) -> None:
     texts = ["# The highest water\n\nIt was 5.13 metres high.\n\n## The highest water\nIt came in 1976.\n"]
     ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "The highest water", texts))

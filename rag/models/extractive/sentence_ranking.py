@@ -23,6 +23,10 @@ from rag.models.extractive.spans import Span
 LONGEST = 600
 MOST_SENTENCES = 3
 _SPACE = re.compile(r"\s+")
+# Nothing but links to other documents: "See [passages](passages.md)." An address on the web may be an answer.
+_POINTER = re.compile(
+    r"(?:see(?:\s+also)?[\s:]+)?(?:\[[^\]]*\]\((?![^)]*://)[^)]*\)(?:[\s,.;]|and\b|or\b)*)+", re.IGNORECASE
+)
 _DIGIT = re.compile(r"\d")
 _ASKS_NUMBER = re.compile(
     r"\b(how (?:many|much|long|often|old|far|big|large|fast)|when|what (?:year|date|number|port|version))\b"
@@ -258,7 +262,7 @@ def _same_answer(one: Candidate, other: Candidate) -> bool:
 
 
 def _may_answer(sentence: Sentence) -> bool:
-    return len(sentence.text) <= LONGEST and not sentence.heading
+    return len(sentence.text) <= LONGEST and not sentence.heading and not _POINTER.fullmatch(sentence.text)
 
 
 def _plain(sentence: Sentence) -> str:
