@@ -2,20 +2,23 @@
 
 ``NAME/VERSION.yaml``      one version
 ``NAME/labels.jsonl``      see ``prompts.labels``
+``NAME/archived/``         see ``prompts.archive``
 """
 
 from __future__ import annotations
 
-import errno
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
+from prompts.archive import FOLDER as ARCHIVED
+from prompts.archive import PromptArchive, version_numbers
 from prompts.files import load_prompt, write_prompt
 from prompts.labels import LATEST, PRODUCTION, Move, add_move, check_label, labels_of, read_moves
+from prompts.library_lock import writing_prompt
 from prompts.template import NAME, PromptTemplate, PromptTemplateError, Saved
 
 SHIPPED = Path(__file__).parent / "library"
@@ -56,6 +59,10 @@ class PromptLibrary:
             return self._read(versions[max(versions)])
         number = {str(version): version for version in versions}.get(label, labels.get(label))
         if number is None:
+            if self._folder and reference in PromptArchive(self._folder).archived():
+                raise PromptTemplateError(
+                    f"The prompt {reference} is archived: `ragsmith prompts restore {reference}`."
+                )
             raise _no_version(reference, name, versions, labels)
         return self._read(versions[number])
 
@@ -109,7 +116,8 @@ class PromptLibrary:
         """
         draft.resolved(self.load)
         with self._writing(draft.name) as folder:
-            newest = max(self._versions(draft.name), default=0)
+            # Traces name archived versions, so their numbers stay taken.
+            newest = max((*self._versions(draft.name), *version_numbers(folder / ARCHIVED)), default=0)
             saved = Saved(by=by, at=_now(), message=message, sha256=draft.sha256)
             changes = {"version": newest + 1, "saved": saved.model_dump()}
             prompt = PromptTemplate.model_validate(draft.model_dump() | changes)
@@ -177,26 +185,11 @@ class PromptLibrary:
             self._loaded[path] = (state, load_prompt(path))
         return self._loaded[path][1]
 
-    @contextmanager
-    def _writing(self, name: str) -> Iterator[Path]:
+    def _writing(self, name: str) -> AbstractContextManager[Path]:
         """Lock the library and yield the folder of a prompt."""
         if self._folder is None:
             raise PromptTemplateError("The shipped prompts are read-only: open a workspace to save prompts.")
-        if not re.fullmatch(NAME, name):
-            raise PromptTemplateError(
-                f"The prompt name {name!r} is invalid: use lower-case letters, digits and dashes, a letter first."
-            )
-        from filelock import FileLock
-
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self._folder / ".lock"):
-                yield self._folder / name
-        except OSError as error:
-            reason = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else error.strerror
-            raise PromptTemplateError(
-                f"The prompt {name} cannot be written to {self._folder}: {reason}."
-            ) from error
+        return writing_prompt(self._folder, name)
 
 
 @cache

@@ -88,6 +88,7 @@ def test_a_preview_names_the_bad_rows_and_saves_nothing(root: Path, mixed: Path,
     assert_harmless(seen.stderr)
     told = one_object(call(root, "datasets", "import", "faq", mixed, "--preview", "--json"))
     assert (told["good"], [each["line"] for each in told["bad"]]) == (1, [2, 3])
+    assert len(told["left_out"]) == 1
     assert DatasetStore(engine).list() == ()
 
 

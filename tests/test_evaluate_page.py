@@ -231,6 +231,20 @@ def test_a_dataset_has_an_address_and_one_that_is_gone_is_named(open_page: Open,
     expect(page.locator("#dataset-list")).to_be_visible()
 
 
+def test_a_dataset_is_archived_unless_a_run_asked_it(open_page: Open, app: App, address: str) -> None:
+    kept(app, "asked", [], cases=2)
+    app.evaluations.datasets.save("idle", [case(1)], by="a test", message="")
+    page = open_page(f"{address}/?tab=datasets&dataset=asked", ready=lambda page: None)
+    expect(page.locator("#case-list")).to_contain_text("asked@1")
+    page.locator("#dataset-archive").click()
+    expect(page.locator(".toast-body")).to_contain_text("1 evaluation run asked its cases")
+    page.locator('.rs-run[data-value="idle"]').click()
+    expect(page.locator("#case-list")).to_contain_text("idle@1")
+    page.locator("#dataset-archive").click()
+    expect(page.locator('.rs-run[data-value="idle"]')).to_have_count(0)
+    assert app.stores.dataset_archive.archived() == ["idle"]
+
+
 def test_an_answer_is_kept_as_a_case_with_one_click_and_completed(page: Page, app: App) -> None:
     page.locator("#new").click()
     expect(page.locator(".rs-answer")).to_have_count(0)

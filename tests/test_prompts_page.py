@@ -352,6 +352,20 @@ def test_production_is_not_offered_to_a_version_that_the_chat_cannot_fill(open_p
     expect(page.locator("#prompt-move-it")).to_be_disabled()
 
 
+def test_a_version_is_archived_where_nothing_depends_on_it(open_page: Open, app: App) -> None:
+    page = make_and_open(open_page, app, "stale", 2)
+    page.locator('.rs-point[data-value="1"]').click()
+    expect(head(page)).to_have_text("stale@1")
+    page.locator("#prompt-archive").click()
+    expect(page.locator(".toast-body")).to_contain_text("the label production names it")
+    page.locator('.rs-point[data-value="2"]').click()
+    expect(head(page)).to_have_text("stale@2")
+    page.locator("#prompt-archive").click()
+    expect(head(page)).to_have_text("stale@1")
+    expect(page.locator(".rs-point")).to_have_count(1)
+    assert app.stores.prompts.versions("stale") == [1]
+
+
 def test_a_prompt_of_another_program_is_taken_over_and_given_back(page: Page, app: App) -> None:
     page.locator("#prompt-begin-new").click()
     page.locator("#prompt-name").locator("textarea, input").fill("from-openai")

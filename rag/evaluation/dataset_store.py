@@ -22,6 +22,8 @@ from rag.errors import DatabaseError, DatasetError
 from rag.evaluation.cases import Case
 
 LONGEST_NAME = 120
+# In the name of an archived dataset, see ``rag.evaluation.dataset_archive``; a new name cannot have it.
+ARCHIVED = "~"
 # Rows per statement.
 PART = 500
 # Attempts before a process gives up; after every failed attempt, another process has made progress.
@@ -86,7 +88,7 @@ class DatasetStore:
         self._engine = engine
 
     def list(self) -> tuple[DatasetSummary, ...]:
-        """List the datasets with at least one version, by name."""
+        """List the datasets with at least one version, by name; archived ones are left out."""
         newest = (
             select(db.dataset_versions.c.dataset_id, func.max(db.dataset_versions.c.version).label("version"))
             .group_by(db.dataset_versions.c.dataset_id)
@@ -99,7 +101,11 @@ class DatasetStore:
         )
         with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(db.datasets.c.name)).all()
-        return tuple(DatasetSummary(row.name, row.version, row.size, row.saved, row.message) for row in rows)
+        return tuple(
+            DatasetSummary(row.name, row.version, row.size, row.saved, row.message)
+            for row in rows
+            if ARCHIVED not in row.name
+        )
 
     def versions(self, name: str) -> tuple[DatasetVersion, ...]:
         """List the versions of a dataset, newest first.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rag.answering.conversation_store import ConversationStore
     from rag.encoders import Encoder
     from rag.evaluation.candidates import CandidateStore
+    from rag.evaluation.dataset_archive import DatasetArchive
     from rag.evaluation.dataset_store import DatasetStore
     from rag.indexing.corpora import Corpora, CorpusSummary
     from rag.indexing.corpus_index import CorpusIndex
@@ -115,6 +116,13 @@ class Stores:
         from rag.evaluation.dataset_store import DatasetStore
 
         return DatasetStore(self.engine)
+
+    @shared_property
+    def dataset_archive(self) -> DatasetArchive:
+        """The archived evaluation datasets."""
+        from rag.evaluation.dataset_archive import DatasetArchive
+
+        return DatasetArchive(self.engine)
 
     @shared_property
     def candidates(self) -> CandidateStore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -49,6 +50,15 @@ def print_json(value: Any, indent: int | None = None) -> None:
     text = json.dumps(value, ensure_ascii=not readable, indent=indent)
     click.echo(_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
     sys.stdout.flush()
+
+
+def print_names(names: Sequence[str], as_json: bool) -> None:
+    """Print names, one a line, or as a JSON list."""
+    if as_json:
+        print_json(list(names), indent=2)
+        return
+    for name in names:
+        click.echo(one_line(name))
 
 
 def moment(seconds: float, form: str = "%Y-%m-%d %H:%M") -> str:

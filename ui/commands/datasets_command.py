@@ -15,7 +15,7 @@ from ui.app.proposing import propose_cases, question_model
 from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import print_table
 from ui.commands._signed import Signature, signed
-from ui.commands._terminal_text import moment, note, one_line, print_json, unpaired
+from ui.commands._terminal_text import moment, note, one_line, print_json, print_names, unpaired
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -35,11 +35,15 @@ def command() -> None:
 
 
 @command.command(name="list")
+@click.option("--archived", is_flag=True, help="List the archived datasets instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per dataset.")
 @pass_context
-def list_command(context: Context, as_json: bool) -> None:
+def list_command(context: Context, archived: bool, as_json: bool) -> None:
     """List the datasets with their newest versions."""
     with command_app(context) as app:
+        if archived:
+            print_names(app.stores.dataset_archive.archived(), as_json)
+            return
         newest = app.stores.datasets.list()
     if as_json:
         print_json([asdict(version) for version in newest], indent=2)
@@ -227,6 +231,32 @@ def remove_command(context: Context, name: str, ids: Sequence[str], signature: S
         removed = list(map(unpaired, ids))
         version = app.stores.datasets.remove(unpaired(name), removed, by=signature.by, message=why)
     _report(version)
+
+
+@command.command(name="archive")
+@click.argument("name")
+@pass_context
+def archive_command(context: Context, name: str) -> None:
+    """Archive the dataset NAME with all its versions.
+
+    No evaluation run may have asked its cases. An archived dataset is in no list, its name is free again, and
+    `ragsmith datasets restore` brings it back.
+    """
+    from ui.app.archiving import archive_dataset
+
+    with command_app(context) as app:
+        archive_dataset(app.stores.dataset_archive, app.evaluations.runs, unpaired(name))
+    click.echo(f"Archived {one_line(name)}.")
+
+
+@command.command(name="restore")
+@click.argument("name")
+@pass_context
+def restore_command(context: Context, name: str) -> None:
+    """Bring back the dataset NAME from the archive."""
+    with command_app(context) as app:
+        app.stores.dataset_archive.restore(unpaired(name))
+    click.echo(f"Restored {one_line(name)}.")
 
 
 @command.command(name="split")

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ui.commands import prompts_archive_command as archiving
 from ui.commands import prompts_writing_command as writing
 from ui.commands._console import print_table
 from ui.commands._prompt_library import open_library, prompt_file, read_text, show_changes
 from ui.commands._signed import Signature, signed
-from ui.commands._terminal_text import print_json, unpaired, visible
+from ui.commands._terminal_text import print_json, print_names, unpaired, visible
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -29,15 +30,23 @@ def command() -> None:
     """
 
 
-for _subcommand in (writing.new, writing.edit, writing.import_command, writing.export):
+_OTHERS = (writing.new, writing.edit, writing.import_command, writing.export, archiving.archive, archiving.restore)
+for _subcommand in _OTHERS:
     command.add_command(_subcommand)
 
 
 @command.command(name="list")
+@click.option("--archived", is_flag=True, help="List the archived versions instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per prompt.")
 @pass_context
-def list_command(context: Context, as_json: bool) -> None:
+def list_command(context: Context, archived: bool, as_json: bool) -> None:
     """List the prompts with their labels."""
+    if archived:
+        from prompts.archive import PromptArchive
+        from rag.workspace import open_workspace
+
+        print_names(PromptArchive(open_workspace(context.settings.home).prompts).archived(), as_json)
+        return
     with open_library(context) as library:
         summaries = [_summary(library, name) for name in library.names()]
     if as_json:

@@ -62,6 +62,7 @@ class CasesTab:
                     self._count = gr.Number(label="Number of cases", value=10, minimum=1, maximum=200, precision=0)
                     self._propose = gr.Button("Generate questions", size="sm", elem_id="propose-start")
                 self._list = html_component("dataset-list")
+                self._archive = gr.Button("Archive this dataset", size="sm", elem_id="dataset-archive")
             with gr.Column(elem_id="datasets-main", min_width=0, scale=1):
                 self._cases = html_component("case-list", note(PICK, "rs-pick"))
                 with gr.Row(elem_id="case-pager", visible=False) as self._pager:
@@ -122,6 +123,7 @@ class CasesTab:
         form = self._form
         tab.select(self.listing, self._chosen, listed, **QUIET)
         self._open_dataset.click(self.open, bridge.value, [*shown, *form], js=BRIDGED, **QUIET)
+        self._archive.click(self.archive, self._chosen, [*shown, *form], **QUIET)
         self._back.click(self.back, [self._chosen, self._start], shown, **QUIET)
         self._on.click(self.on, [self._chosen, self._start], shown, **QUIET)
         self._open_case.click(self.edit, [bridge.value, self._chosen], form, js=BRIDGED, **QUIET)
@@ -173,6 +175,18 @@ class CasesTab:
         except RagsmithError as error:
             warn(error)
             return front
+
+    @show_errors
+    def archive(self, chosen: str) -> Updates:
+        """Archive the dataset that is open."""
+        from rag.evaluation.run_store import RunStore
+        from ui.app.archiving import archive_dataset
+
+        if not chosen:
+            raise DatasetError("No dataset is open.", fix="Choose one in the list.")
+        archive_dataset(self._stores.dataset_archive, RunStore(self._stores.engine), chosen)
+        show_info(f"Archived {chosen}; `ragsmith datasets restore {chosen}` brings it back.")
+        return self._opened("")
 
     @show_errors
     def back(self, chosen: str, start: int) -> Updates:

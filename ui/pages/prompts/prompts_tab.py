@@ -10,11 +10,13 @@ from urllib.parse import urlencode
 import gradio as gr
 
 from prompts import PRODUCTION
+from prompts.archive import PromptArchive
 from rag.errors import PromptError, RagsmithError
+from ui.app.archiving import PromptArchiving
 from ui.app.prompt_labels import PromptLabels
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, warn
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, show_info, warn
 from ui.pages.prompts import prompts_view as view
 from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.label_form import LabelForm
@@ -42,6 +44,12 @@ class PromptsTab:
     ) -> None:
         self._settings = settings
         self._prompt_labels = PromptLabels(stores.prompts, settings.answer_prompt)
+        self._archiving = PromptArchiving(
+            stores.prompts,
+            PromptArchive(stores.workspace.prompts),
+            settings.answer_prompt,
+            lambda: evaluations.runs,
+        )
         self._listing = PromptListing(stores.prompts, stores.workspace.prompts)
         self._contents = PromptPanes(stores, evaluations, self._listing)
         with gr.Column(elem_classes="rs-bridge"):
@@ -84,6 +92,7 @@ class PromptsTab:
             self._edit = gr.Button("Duplicate and edit", size="sm", variant="primary", elem_id="prompt-edit")
             self._to_production = gr.Button("Move production here", size="sm", elem_id="prompt-to-production")
             self._to_label = gr.Button("Move a label…", size="sm", elem_id="prompt-to-label")
+            self._archive = gr.Button("Archive", size="sm", elem_id="prompt-archive")
         self._labels = LabelForm(self._prompt_labels, self._listing)
         with gr.Tabs(elem_id="prompt-panes") as self._panes:
             self._tabs, self._bodies = {}, {}
@@ -144,6 +153,7 @@ class PromptsTab:
         openers = ((self._to_production, PRODUCTION), (self._to_label, "staging"))
         for moved in self._labels.wire(openers, state, self._show, shown):
             moved.then(self.look, **look)
+        self._archive.click(self.archive, state, shown, **QUIET).then(self.look, **look)
         self._lab.wire(page, tabs, self._lab_tab, bridge)
 
     @show_errors
@@ -183,6 +193,18 @@ class PromptsTab:
         """Show another version of the prompt."""
         before = PromptSelection.of(*state)
         return self._show(PromptSelection(f"{before.name}@{version}", text=before.text, limit=before.limit))
+
+    @show_errors
+    def archive(self, *state: Any) -> Any:
+        """Archive the version that is shown, and show the newest one that is left."""
+        selection = PromptSelection.of(*state)
+        if not selection.at:
+            return gr.skip()
+        self._archiving.put_away(selection.at)
+        show_info(f"Archived {selection.at}; `ragsmith prompts restore {selection.at}` brings it back.")
+        is_left = selection.name in (entry.name for entry in self._listing.entries())
+        newest = f"{selection.name}@{self._listing.versions(selection.name)[0]}" if is_left else ""
+        return {**self._show(PromptSelection(newest) if newest else self._first()), self._filter: ""}
 
     @show_errors
     def more(self, *state: Any) -> Updates:
