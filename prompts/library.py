@@ -59,10 +59,7 @@ class PromptLibrary:
             return self._read(versions[max(versions)])
         number = {str(version): version for version in versions}.get(label, labels.get(label))
         if number is None:
-            if self._folder and reference in PromptArchive(self._folder).archived():
-                raise PromptTemplateError(
-                    f"The prompt {reference} is archived: `ragsmith prompts restore {reference}`."
-                )
+            self._check_archive(reference)
             raise _no_version(reference, name, versions, labels)
         return self._read(versions[number])
 
@@ -116,15 +113,16 @@ class PromptLibrary:
         """
         draft.resolved(self.load)
         with self._writing(draft.name) as folder:
+            known = self._versions(draft.name)
             # Traces name archived versions, so their numbers stay taken.
-            newest = max((*self._versions(draft.name), *version_numbers(folder / ARCHIVED)), default=0)
+            version = max((*known, *version_numbers(folder / ARCHIVED)), default=0) + 1
             saved = Saved(by=by, at=_now(), message=message, sha256=draft.sha256)
-            changes = {"version": newest + 1, "saved": saved.model_dump()}
+            changes = {"version": version, "saved": saved.model_dump()}
             prompt = PromptTemplate.model_validate(draft.model_dump() | changes)
-            write_prompt(folder / f"{prompt.version}.yaml", prompt)
-            if not newest:
+            write_prompt(folder / f"{version}.yaml", prompt)
+            if not known:
                 # Only the first version goes to production by itself; later ones are tried out first.
-                add_move(folder, Move(label=PRODUCTION, version=1, by=by, at=saved.at, message=message))
+                add_move(folder, Move(label=PRODUCTION, version=version, by=by, at=saved.at, message=message))
         return prompt
 
     def keep_draft(self, name: str, text: str) -> Path:
@@ -167,8 +165,17 @@ class PromptLibrary:
     def _known(self, name: str) -> dict[int, Path]:
         versions = self._versions(name)
         if not versions:
+            self._check_archive(name)
             raise PromptTemplateError(f"There is no prompt {name}; there are: {', '.join(self.names())}.")
         return versions
+
+    def _check_archive(self, reference: str) -> None:
+        """Raise PromptTemplateError if a version, or all versions of a name, are in the archive."""
+        archived = PromptArchive(self._folder).archived() if self._folder else []
+        if any(reference in (one, one.partition("@")[0]) for one in archived):
+            raise PromptTemplateError(
+                f"The prompt {reference} is archived: `ragsmith prompts restore {reference}`."
+            )
 
     def _labels(self, name: str, versions: Mapping[int, Path]) -> dict[str, int]:
         moved = {label: to for label, to in labels_of(self.moves(name)).items() if to in versions}

@@ -110,6 +110,17 @@ def test_the_prompt_of_the_settings_and_of_unfinished_runs_stays(
     archiving.put_away("greeting@3")
 
 
+def test_a_new_prompt_by_the_name_of_an_archived_one_has_its_first_version_in_production(
+    archiving: PromptArchiving,
+) -> None:
+    library = archiving.library
+    archiving.put_away("greeting")
+    assert [library.save(template(), by="ida", message="").version for _ in range(2)] == [4, 5]
+    assert library.find("greeting").version == 4
+    archiving.bring_back("greeting")
+    assert library.find("greeting").version == 4
+
+
 def test_what_is_not_archived_does_not_come_back(archiving: PromptArchiving) -> None:
     with pytest.raises(PromptError, match="greeting@2 is not archived"):
         archiving.bring_back("greeting@2")
@@ -162,6 +173,19 @@ def test_names_that_begin_alike_are_not_mixed_up(engine: Engine) -> None:
     assert [one.name for one in store.list()] == ["faq"]
 
 
+@pytest.mark.parametrize("name", ["faq~1", "faq@1", "~", "", "FAQ", "%"])
+def test_an_archived_dataset_has_no_other_name(engine: Engine, runs: RunStore, name: str) -> None:
+    store, archive = DatasetStore(engine), DatasetArchive(engine)
+    store.save("faq", [Case(id="a", question="one?")], by="ida", message="")
+    archive.archive("faq")
+    for use in (store.resolve, store.versions, lambda name: archive_dataset(archive, runs, name), archive.restore):
+        with pytest.raises(DatasetError):
+            use(name)
+    assert store.newest(name) is None
+    archive.restore("faq")
+    assert store.resolve("faq").size == 1
+
+
 # Commands
 
 
@@ -178,6 +202,6 @@ def test_the_commands_archive_list_and_restore(home: Path, tmp_path: Path) -> No
     call(home, "prompts", "new", "hello", "--file", prompt, "-m", "x")
     assert call(home, "prompts", "archive", "hello").stdout == "Archived hello@1.\n"
     assert call(home, "prompts", "list", "--archived").stdout == "hello@1\n"
-    assert_one_line(call(home, "prompts", "show", "hello"), "There is no prompt hello")
+    assert_one_line(call(home, "prompts", "show", "hello"), "hello is archived: `ragsmith prompts restore hello`")
     assert call(home, "prompts", "restore", "hello").stdout == "Restored hello@1.\n"
     assert_one_line(call(home, "prompts", "archive", "answer"), "ships with ragsmith")

@@ -54,7 +54,8 @@ def _numbers(connection: Connection, name: str) -> list[int]:
     """Return the numbers of the archived datasets of a name."""
     start = f"{name}{ARCHIVED}"
     query = select(db.datasets.c.name).where(db.datasets.c.name.startswith(start, autoescape=True))
-    return [int(found.removeprefix(start)) for found in connection.scalars(query)]
+    # SQLite also finds names in other letters, which are none.
+    return [int(found.removeprefix(start)) for found in connection.scalars(query) if found.startswith(start)]
 
 
 def _rename(connection: Connection, old: str, new: str) -> None:

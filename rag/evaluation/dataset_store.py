@@ -101,11 +101,7 @@ class DatasetStore:
         )
         with reading(self._engine) as connection:
             rows = connection.execute(query.order_by(db.datasets.c.name)).all()
-        return tuple(
-            DatasetSummary(row.name, row.version, row.size, row.saved, row.message)
-            for row in rows
-            if ARCHIVED not in row.name
-        )
+        return tuple(DatasetSummary(row.name, row.version, row.size, row.saved, row.message) for row in rows)
 
     def versions(self, name: str) -> tuple[DatasetVersion, ...]:
         """List the versions of a dataset, newest first.
@@ -364,9 +360,11 @@ def _contents(version: DatasetVersion) -> Select[Any]:
 
 
 def _versions() -> Select[Any]:
-    return select(db.dataset_versions, db.datasets.c.name).join(
+    """Select the versions of the datasets that are not archived."""
+    joined = select(db.dataset_versions, db.datasets.c.name).join(
         db.datasets, db.datasets.c.id == db.dataset_versions.c.dataset_id
     )
+    return joined.where(~db.datasets.c.name.contains(ARCHIVED))
 
 
 def _newest(connection: Connection, name: str) -> DatasetVersion | None:
