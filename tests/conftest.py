@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SLOW = (
     "prompts_page tuning_runs browser sft_training junk lab_page browser_real index_repair evaluate_page "
     "tuning_troubles shipped_base "
-    "evaluation_real rerank encoder access crash commands_terminal "
+    "evaluation_real morning rerank encoder access crash commands_terminal "
     "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()
 # Fixtures that put every test with them into a tier.

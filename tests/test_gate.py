@@ -105,6 +105,12 @@ def test_the_reason_tells_the_figures() -> None:
     )
 
 
+def test_what_neither_rose_nor_fell_has_an_interval_all_the_same() -> None:
+    swapped = gate(columns(exact=[1, 0] * 10), columns(exact=[0, 1] * 10), [Margin("exact", 0)]).checks[0]
+    assert swapped.state == "unsure"
+    assert swapped.reason.startswith("Exact stayed at 50.0 % (95 % interval −")
+
+
 def test_less_latency_is_better() -> None:
     slow, fast = np.random.default_rng(3).gamma(4, 0.5, 300), np.random.default_rng(3).gamma(4, 0.1, 300)
     margin = [Margin("latency_p95", 0.5)]

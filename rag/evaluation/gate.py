@@ -173,6 +173,10 @@ def _movement(metric: Metric, before: float, after: float, moved: Estimate, conf
     """``F1 fell from 81.3 % to 73.0 %, by 8.3 points (95 % interval 5.2 to 11.4 points)``."""
     if moved.low == moved.high == 0:
         return f"{metric.title} stayed at {format_metric(metric, before)}"
+    if not moved.value:
+        low, high = (format_difference(metric, end) for end in (moved.low, moved.high))
+        stayed = f"{metric.title} stayed at {format_metric(metric, before)}"
+        return f"{stayed} ({100 * confidence:.3g} % interval {join_ends(low, high)})"
     fell = moved.value < 0
     low, high = (-moved.high, -moved.low) if fell else (moved.low, moved.high)
     start, end = format_metric(metric, before), format_metric(metric, after)
