@@ -28,6 +28,15 @@ MUSING = "<think>\nPassage [2] is about ferries, [3] about bread. 1871?\n</think
         (f"{MUSING}In 1871. [1]", "In 1871. [1]"),
         ("\n <THINKING>a</Thinking>b", "b"),
         ("<thought></thought><think>\n\n</think>\n\nb", "b"),
+        # Other models have other tags.
+        ("<|Thought|>a < b<|/Thought|>\nb", "b"),
+        ("<reasoning>a</reasoning>\n<thoughts>b</thoughts>c", "c"),
+        ("[THINK]See [2].[/THINK]In 1871. [1]", "In 1871. [1]"),
+        ("◁think▷a◁/think▷b", "b"),
+        ("<seed:think>a</seed:think>b", "b"),
+        ("<|begin_of_thought|>a<|end_of_thought|>\n\nb", "b"),
+        ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b", "b"),
+        ("<|channel|>final<|message|>b", "b"),
         # Some templates put the beginning into the prompt.
         ("So it was 1871, I think.\n</think>\n\nIn 1871. [1]", "In 1871. [1]"),
         ("First.</think>\nIn 1871.", "In 1871."),
@@ -38,6 +47,8 @@ MUSING = "<think>\nPassage [2] is about ferries, [3] about bread. 1871?\n</think
         ("```\n<think>\n</think>\n```\nis the form. [1]", None),
         ("a < b, and <thin", None),
         ("<think", None),
+        ("[1] says so, and [TH", None),
+        ("<answer>\n<reasoning>a</reasoning>\n<result>b</result>\n</answer>", None),
         ("<thinker>", None),
         ("", ""),
     ],
@@ -53,7 +64,25 @@ def test_thoughts_that_never_end_leave_no_answer(reply: str) -> None:
     assert without_thoughts(reply) == Spoken("", thinking=True)
 
 
-PARTS = st.sampled_from(["<think>", "</think>", "<thi", "nk>", "</", "\n", " ", "a", "<", ">", "[1]", "`"])
+PARTS = st.sampled_from(
+    [
+        "<think>",
+        "</think>",
+        "<thi",
+        "nk>",
+        "[THINK]",
+        "[/THINK]",
+        "[/TH",
+        "</",
+        "\n",
+        " ",
+        "a",
+        "<",
+        ">",
+        "[1]",
+        "`",
+    ]
+)
 
 
 @given(st.lists(PARTS, max_size=12).map("".join), st.lists(st.integers(0, 40), max_size=6))

@@ -1,4 +1,4 @@
-"""Thoughts that a model writes into its reply, between ``<think>`` and ``</think>`` before the answer.
+"""Thoughts that a model writes into its reply, such as between ``<think>`` and ``</think>``, before the answer.
 
 A server with a reasoning parser sends them apart; Ollama, llama.cpp and vLLM without one do not. Thoughts are no
 part of an answer: they cite passages that the model rejects, and may contain any JSON. A trace keeps them, because
@@ -8,20 +8,39 @@ the span of the model has its whole reply.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rag.documents.citation_markers import CODE
 
-_NAMES = ("think", "thinking", "thought")
-_NAME = "|".join(_NAMES)
-_OPENING = tuple(f"<{name}>" for name in _NAMES)
-_OPEN = re.compile(rf"<(?:{_NAME})>", re.IGNORECASE)
-_CLOSE = re.compile(rf"</(?:{_NAME})>", re.IGNORECASE)
-_LONGEST_CLOSE = max(map(len, _OPENING)) + 1
+# Tags in angle brackets, also with bars: <think>, <|thought|>.
+_TAGS = ("think", "thinking", "thought", "seed:think")
+# Names that an answer in XML may have too.
+_OTHER_TAGS = ("thoughts", "reasoning", "reflection")
+# Tags of Magistral, Kimi, OpenThinker and gpt-oss.
+_OTHER_PAIRS = (
+    ("[think]", "[/think]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
+)
+
+
+def _pairs(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the tags that begin and end thoughts of these names."""
+    return [pair for name in names for pair in ((f"<{name}>", f"</{name}>"), (f"<|{name}|>", f"<|/{name}|>"))]
+
+
+_PAIRS = (*_pairs(_TAGS), *_pairs(_OTHER_TAGS), *_OTHER_PAIRS)
+_OPENING = tuple(opening for opening, _ in _PAIRS)
+_OPEN = re.compile("|".join(map(re.escape, _OPENING)), re.IGNORECASE)
+_CLOSE = re.compile("|".join(re.escape(closing) for _, closing in _PAIRS), re.IGNORECASE)
+_LONGEST_CLOSE = max(len(closing) for _, closing in _PAIRS)
 # An end without a beginning: some chat templates put the beginning into the prompt. Inside a line or in code, the
 # tag is a part of the answer.
+_END = "|".join(re.escape(closing) for _, closing in (*_pairs(_TAGS), *_OTHER_PAIRS))
 _STRAY = re.compile(
-    rf"{CODE}|(?P<stray>(?:(?<=\n)|\A)</(?:{_NAME})>|</(?:{_NAME})>[ \t]*(?=\n|\Z))", re.DOTALL | re.IGNORECASE
+    rf"{CODE}|(?P<stray>(?:(?<=\n)|\A)(?:{_END})|(?:{_END})[ \t]*(?=\n|\Z))", re.DOTALL | re.IGNORECASE
 )
 _SPACE = re.compile(r"\s*")
 
