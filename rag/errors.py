@@ -138,11 +138,13 @@ class NoAnswer(ModelError):
 
     Attributes:
         usage: The tokens of the reply; None if unknown.
+        filtered: Whether a content filter withheld it.
     """
 
-    def __init__(self, message: str, *, fix: str = "", usage: Usage | None = None) -> None:
+    def __init__(self, message: str, *, fix: str = "", usage: Usage | None = None, filtered: bool = False) -> None:
         super().__init__(message, fix=fix)
         self.usage = usage
+        self.filtered = filtered
 
 
 class ModelProtocolError(ModelError):

@@ -251,7 +251,7 @@ class Answer:
         cut: Whether the token limit truncated the answer.
         unsupported: Settings that the model does not support.
         replaced: The written sentences that failed the check of claims, in order.
-        filtered: Whether a content filter ended the answer.
+        filtered: Whether a content filter ended the answer, or withheld all of it.
         limited: Whether it failed because a limit of the model server is reached.
         limited_s: Seconds after which to ask again then; None if the server does not say.
     """
@@ -301,7 +301,7 @@ class Answer:
         """Notices about the answer for its readers."""
         notes = {
             "cut at the token limit": self.cut,
-            "ended early by a content filter": self.filtered,
+            "ended early by a content filter": self.filtered and self.status != "failed",
             f"the model does not honour {', '.join(self.unsupported)}": bool(self.unsupported),
         }
         return tuple(note for note, applies in notes.items() if applies)

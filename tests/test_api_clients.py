@@ -15,7 +15,7 @@ from live_server import running
 from openai import OpenAI
 from openai.lib.streaming.chat import ContentDeltaEvent
 from pydantic import BaseModel
-from scripted_openai import Received, Reply, ScriptedOpenAI, scripted_openai
+from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_openai
 from tiny import CORPUS, OFF_TOPIC, QUESTION, SENTENCE, open_tiny
 
 from rag.encoders import Encoder
@@ -177,6 +177,27 @@ def test_a_limit_of_tokens_ends_the_answer(client: OpenAI, name: str) -> None:
     streamed = pieces(client, **{name: 7})
     assert text_of(streamed).strip() == content(cut).strip()
     assert streamed[-1].choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [(f"{SENTENCE} [1]", SENTENCE[:-1]), ("Verdi composed", ""), ("", "")],
+    ids=["late", "early", "all"],
+)
+def test_a_content_filter_is_a_finish_reason(
+    writer: OpenAI, server: ScriptedOpenAI, monkeypatch: pytest.MonkeyPatch, text: str, shown: str
+) -> None:
+    monkeypatch.setattr(server, "script", says(text, ending="content_filter"))
+    whole = ask(writer)
+    assert whole.choices[0].finish_reason == "content_filter"
+    assert content(whole).startswith(shown)
+    assert bool(content(whole)) == bool(shown)
+    assert bool(whole.ragsmith["error"]) == (whole.ragsmith["status"] == "failed") == (not shown)
+    streamed = pieces(writer)
+    assert streamed[-1].choices[0].finish_reason == "content_filter"
+    assert text_of(streamed).strip() == (content(whole) or text)
+    with pytest.raises(openai.ContentFilterFinishReasonError):
+        writer.chat.completions.parse(model=MODEL, messages=ASKED, response_format=Installed)
 
 
 def test_the_reader_counts_no_more_tokens_than_were_allowed(reader: OpenAI) -> None:

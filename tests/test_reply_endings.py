@@ -34,6 +34,9 @@ BLOCKED: dict[str, tuple[Script, str]] = {
         "content filter withheld the answer (finish reason: content_filter)",
     ),
     "filtered for safety": (says(ending="SAFETY"), "content filter withheld the answer (finish reason: SAFETY)"),
+    "filtered behind a proxy": (says(ending="guardrail-intervened"), "content filter withheld the answer"),
+    "a tool of another kind": (says("I will search.", ending="tool_use"), "calls a tool instead of answering"),
+    "out of tokens by another name": (says(ending="MAX_TOKENS"), "used up its tokens before it wrote an answer"),
     "refused": (
         sends({"refusal": "I can't help "}, {"refusal": "with that."}),
         "refuses to answer: I can't help with that (finish reason: stop)",
@@ -79,6 +82,17 @@ async def test_an_answer_that_was_filtered_midway_says_so(app: App) -> None:
     assert (answer.status, answer.text, answer.filtered) == ("answered", f"{SENTENCE} [1]", True)
     for footer in (footer_html(answer), _footer(answer)):
         assert "ended early by a content filter" in footer
+
+
+@pytest.mark.parametrize("ending", ["length", "max_tokens", "MODEL_LENGTH"])
+async def test_an_answer_that_a_limit_ended_says_so(app: App, ending: str) -> None:
+    answer, _ = await answered_by(app, says(f"{SENTENCE} [1]", ending=ending))
+    assert (answer.status, answer.cut) == ("answered", True)
+
+
+async def test_an_answer_that_was_withheld_is_not_said_to_have_ended_early(app: App) -> None:
+    answer, _ = await answered_by(app, says(ending="content_filter"))
+    assert (answer.status, answer.filtered, answer.notes) == ("failed", True, ())
 
 
 async def test_a_refusal_is_one_even_if_it_ends_early(app: App) -> None:

@@ -143,7 +143,7 @@ class _Completion:
         watcher = asyncio.create_task(_stop_when_gone(request, self.stream))
         try:
             answer = await self.stream.answer()
-            if answer.status == "failed":
+            if _is_failure(answer):
                 return ApiError(502, answer.error, "answer_failed").response()
             return JSONResponse(self.reply.completion(self._end(answer)))
         except asyncio.CancelledError:
@@ -169,7 +169,7 @@ class _Completion:
                     yield _sse(reply.chunk({"content": shown[len(sent) :]}))
                     sent = shown
             answer = draft.answer
-            if answer is None or answer.status == "failed":
+            if answer is None or _is_failure(answer):
                 message = answer.error if answer else "The answer ended before it was finished."
                 yield _sse(ApiError(502, message, "answer_failed").body())
             else:
@@ -196,6 +196,11 @@ async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
     stream.stop()
 
 
+def _is_failure(answer: Answer) -> bool:
+    """Whether an answer is an error to a client; one that a filter withheld ends as OpenAI's do."""
+    return answer.status == "failed" and not answer.filtered
+
+
 def _rest(sent: str, end: Ending) -> Iterator[dict[str, str]]:
     if end.refusal is not None:
         yield {"refusal": end.refusal}
@@ -212,7 +217,7 @@ def remainder(streamed: str, final: str) -> str:
         return ""
     if final.startswith(streamed):
         return final[len(streamed) :]
-    return f"\n\n{final}" if streamed else final
+    return f"\n\n{final}" if streamed and final else final
 
 
 def _gone() -> ApiError:

@@ -127,6 +127,8 @@ class Reply:
 
 def ending(answer: Answer) -> str:
     """Return OpenAI's reason for the end of an answer."""
+    if answer.filtered:
+        return "content_filter"
     return "length" if answer.cut else "stop"
 
 
@@ -149,6 +151,7 @@ def extra(answer: Answer) -> dict[str, Any]:
     sources = [_source(number, hit, cited.get(number)) for number, hit in enumerate(answer.hits, start=1)]
     return {
         "status": answer.status,
+        "error": answer.error or None,
         "sources": sources,
         "support": answer.support,
         "claims": claims_of(answer),

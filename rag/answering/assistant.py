@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag.answering.answer_gate import Gate, OpenGate, Place
 from rag.answering.answer_stream import AnswerStream
-from rag.errors import ModelLimited, QuestionTooLong, RagsmithError, StoreError
+from rag.errors import ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StoreError
 from rag.redaction import redact
 from rag.retrieval.question_limit import check_question
 from rag.tracing.trace_store import Status, Trace
@@ -118,6 +118,8 @@ class Assistant:
             answer = await self._run(ask, record, emit)
         except ModelLimited as error:
             answer = Answer("", "failed", error=str(error), limited=True, limited_s=error.after_s)
+        except NoAnswer as error:
+            answer = Answer("", "failed", error=str(error), filtered=error.filtered)
         except RagsmithError as error:
             answer = Answer("", "failed", error=str(error))
         except Exception as error:  # noqa: BLE001 - the page needs an answer in any case

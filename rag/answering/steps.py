@@ -253,6 +253,8 @@ class Steps:
         except NotTheSchema as first:
             if _is_refusal(reply.text, self.refusal):
                 return reply
+            if reply.filtered:
+                check_whole(reply.ending, "its JSON was complete")
             messages = repair_messages(
                 prompt.messages, reply.text, first.reason, self.repair_prompt, self._schema or {}
             )

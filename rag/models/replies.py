@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from rag.models.extractive.evidence import Evidence
-from rag.models.reply_endings import check_reply, is_filtered
+from rag.models.reply_endings import check_reply, is_filtered, is_truncated
 from rag.models.streaming import EvidenceChatModel
 from rag.models.thoughts import Spoken, without_thoughts
 from rag.tracing.cost import read_usage
@@ -57,7 +57,7 @@ class Reply:
     @property
     def truncated(self) -> bool:
         """Whether the token limit ended the reply."""
-        return self.ending == "length"
+        return is_truncated(self.ending)
 
     @property
     def filtered(self) -> bool:

@@ -19,11 +19,18 @@ THOUGHTS = "reasoning_content"
 REFUSAL = "refusal"
 """The key of a message's ``additional_kwargs`` for a refusal that a server sends apart from the answer."""
 
-# OpenAI's reason, and those of Gemini behind its OpenAI-compatible API.
-_FILTERED = frozenset({"content_filter", "safety", "recitation", "prohibited_content", "blocklist"})
-_CALLS = frozenset({"tool_calls", "function_call"})
-# Reasons of OpenRouter, vLLM and DeepSeek.
-_BROKEN = frozenset({"error", "abort", "insufficient_system_resource"})
+# The reasons of OpenAI, and those that Gemini, Bedrock, Anthropic, Cohere and Zhipu pass on through proxies with
+# OpenAI's API.
+_FILTERED = frozenset(
+    "content_filter content_filtered guardrail_intervened refusal error_toxic sensitive safety image_safety "
+    "recitation prohibited_content blocklist spii".split()
+)
+_CALLS = frozenset(
+    "tool_calls tool_call tool_use function_call malformed_function_call unexpected_tool_call".split()
+)
+_LENGTH = frozenset("length max_tokens max_output_tokens model_length".split())
+# Also those of OpenRouter, vLLM and DeepSeek.
+_BROKEN = frozenset("error abort network_error insufficient_system_resource".split())
 _LONGEST_REFUSAL = 200
 
 _REPHRASE = "Rephrase the question or the prompt, or choose another model."
@@ -33,7 +40,16 @@ _MORE_TOKENS = "Raise decoding.max_tokens, or choose a model that thinks less."
 
 def is_filtered(ending: str) -> bool:
     """Whether a finish reason is that of a content filter."""
-    return ending.lower() in _FILTERED
+    return _name(ending) in _FILTERED
+
+
+def is_truncated(ending: str) -> bool:
+    """Whether a finish reason is that of a limit of tokens."""
+    return _name(ending) in _LENGTH
+
+
+def _name(ending: str) -> str:
+    return ending.strip().lower().replace("-", "_")
 
 
 def check_reply(spoken: Spoken, ending: str, apart: Mapping[str, Any], usage: Usage) -> None:
@@ -52,22 +68,26 @@ def check_reply(spoken: Spoken, ending: str, apart: Mapping[str, Any], usage: Us
         raise _no_answer(*found, ending, usage)
 
 
-def check_whole(ending: str) -> None:
-    """Check that a reply in which nothing is supported did not end early: nobody knows what it would have said.
+def check_whole(ending: str, lacks: str = "anything that the sources support") -> None:
+    """Check that a reply without what it needs did not end early: nobody knows what it would have said.
+
+    Args:
+        ending: Its finish reason.
+        lacks: What the reply does not have.
 
     Raises:
         NoAnswer: It was filtered or truncated.
     """
-    found = "before anything that the sources support"
+    found = f"before {lacks}"
     if is_filtered(ending):
         raise _no_answer(f"A content filter ended the answer {found}", _REPHRASE, ending)
-    if ending.lower() == "length":
+    if is_truncated(ending):
         raise _no_answer(f"The model used up its tokens {found}", _MORE_TOKENS, ending)
 
 
 def _problem(spoken: Spoken, ending: str, apart: Mapping[str, Any]) -> tuple[str, str] | None:
     """Return why a reply has no answer, and the remedy; None if it has one."""
-    reason = ending.lower()
+    reason = _name(ending)
     if refusal := " ".join(str(apart.get(REFUSAL) or "").split()):
         return f"The model refuses to answer: {redact(refusal)[:_LONGEST_REFUSAL].rstrip('.')}", _REPHRASE
     if reason in _CALLS:
@@ -81,7 +101,7 @@ def _problem(spoken: Spoken, ending: str, apart: Mapping[str, Any]) -> tuple[str
         return None
     if is_filtered(ending):
         return "A content filter withheld the answer", _REPHRASE
-    if reason == "length":
+    if is_truncated(ending):
         return "The model used up its tokens before it wrote an answer", _MORE_TOKENS
     return f"The model wrote {'only thoughts' if apart.get(THOUGHTS) else 'nothing'}", _ANOTHER
 
@@ -89,4 +109,4 @@ def _problem(spoken: Spoken, ending: str, apart: Mapping[str, Any]) -> tuple[str
 def _no_answer(problem: str, fix: str, ending: str, usage: Usage | None = None) -> NoAnswer:
     """Return the error, with the finish reason if it is known."""
     reason = f" (finish reason: {ending[:_LONGEST_REFUSAL]})" if ending else ""
-    return NoAnswer(f"{problem}{reason}.", fix=fix, usage=usage)
+    return NoAnswer(f"{problem}{reason}.", fix=fix, usage=usage, filtered=is_filtered(ending))
