@@ -115,6 +115,12 @@ def test_a_bad_list_is_a_settings_error_that_names_the_place(tmp_path: Path, tex
         load_prices(price_file(tmp_path, text))
 
 
+def test_a_list_without_a_machine_has_the_shipped_rate(tmp_path: Path) -> None:
+    prices = load_prices(price_file(tmp_path, GOOD.partition("[machine]")[0]))
+    assert prices.machine == load_prices(CostSettings()).machine
+    assert prices.tokens_usd("big", MILLION) == pytest.approx(3.0)
+
+
 def test_a_missing_or_binary_list_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="nowhere"):
         load_prices(CostSettings(prices=tmp_path / "nowhere.toml"))

@@ -205,6 +205,13 @@ async def test_a_parameter_that_was_set_is_never_left_out() -> None:
     assert len(server.received) == 1
 
 
+async def test_a_temperature_that_was_set_is_sent_whatever_the_name_of_the_model() -> None:
+    with scripted_openai(says("Blue.")) as server:
+        settings = settings_for(server.base_url, "gpt-5-mini")
+        await reply_of(settings.model_copy(update={"decoding": DecodingSettings(temperature=0.7)}))
+    assert server.only.body["temperature"] == 0.7
+
+
 async def test_a_limit_that_is_too_high_is_no_parameter_that_is_refused() -> None:
     too_large = refuses(400, "'max_tokens' is too large: 512 exceeds the context of 256.")
     with scripted_openai(too_large) as server, pytest.raises(ModelUnavailable, match="too large"):
@@ -212,7 +219,13 @@ async def test_a_limit_that_is_too_high_is_no_parameter_that_is_refused() -> Non
     assert len(server.received) == 1
 
 
-@pytest.mark.parametrize(("name", "sent"), [("o3-mini", False), ("proxy/o4-mini", False), ("olmo-3", True)])
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [
+        *((name, False) for name in ("o1", "o3-mini", "proxy/o4-mini", "gpt-5", "openai/GPT-5-nano-2025-08-07")),
+        *((name, True) for name in ("olmo-3", "gpt-5-chat-latest", "gpt-5.1", "gpt-50", "gpt-4o", "o3x")),
+    ],
+)
 async def test_a_reasoning_model_is_sent_no_temperature_that_nobody_set(name: str, sent: bool) -> None:
     with scripted_openai(says("Blue.")) as server:
         await reply_of(settings_for(server.base_url, name))
@@ -262,15 +275,23 @@ async def test_openai_itself_is_given_the_limit_under_its_newer_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("details", "cached"),
-    [({"cached_tokens": 30}, 30), ({"cached_tokens": 99}, 40), ({"cached_tokens": -1}, 0), ({}, 0), ("many", 0)],
+    ("beside", "cached"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 30}}, 30),
+        ({"prompt_tokens_details": {"cached_tokens": 99}}, 40),
+        ({"prompt_tokens_details": {"cached_tokens": -1}}, 0),
+        ({"prompt_tokens_details": "many"}, 0),
+        ({"prompt_cache_hit_tokens": 30, "prompt_cache_miss_tokens": 10}, 30),
+        ({"cached_tokens": 30, "prompt_tokens_details": None}, 30),
+        ({}, 0),
+    ],
 )
-async def test_input_that_was_read_before_is_counted(details: Any, cached: int) -> None:
+async def test_input_that_was_read_before_is_counted(beside: dict[str, Any], cached: int) -> None:
     def script(reply: Reply, _: Received) -> None:
         reply.head()
         reply.piece("Blue.")
         reply.event(chunk({}, finish_reason="stop"))
-        usage = {"prompt_tokens": 40, "completion_tokens": 3, "prompt_tokens_details": details}
+        usage = {"prompt_tokens": 40, "completion_tokens": 3} | beside
         reply.event({**chunk({}), "choices": [], "usage": usage})
         reply.end()
 

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 EXTRACTIVE = "extractive"
 OPENAI = "openai:"
 LOCAL = "local:"
-# OpenAI's reasoning models, such as o3-mini, also behind a proxy that adds a prefix.
-_REASONING = re.compile(r"(?:.*/)?o\d(?![^-])")
+# OpenAI's models that refuse a temperature: o3-mini, gpt-5, gpt-5-nano-2025-08-07; also behind a proxy that adds a
+# prefix. The chat models of that family take one, and gpt-5.1 does without reasoning.
+_REASONING = re.compile(r"(?:.*/)?(?:o\d|gpt-5(?!-chat))(?![^-])", re.IGNORECASE)
 # Default time limit of a whole answer, as a multiple of the time-out for its first piece.
 TOTAL_TIMES = 5
 

@@ -33,6 +33,8 @@ LONGEST_REPLY = 1_000_000
 # Maximum pieces of a reply, including those without text, such as thoughts; most servers send a token per piece.
 MOST_PIECES = 500_000
 _LONGEST_REASON = 300
+# Names of input tokens that the server had read before.
+_CACHED = ("cached_tokens", "prompt_cache_hit_tokens")
 
 _BROKEN_OFF = "The model server broke off in the middle of its answer."
 _LOOK = "Ask again, and look into the server's log."
@@ -66,6 +68,12 @@ class RemoteModel(ChatOpenAI):
     retries: int = 0
     optional: frozenset[str] = frozenset()
     _refused: set[str] = PrivateAttr(default_factory=set)
+
+    @model_validator(mode="before")
+    @classmethod
+    def validate_temperature(cls, values: dict[str, Any]) -> Any:
+        """Leave the temperature as it is: the client's own check replaces or drops it in silence."""
+        return values
 
     @model_validator(mode="after")
     def _bytes_have_an_end(self) -> RemoteModel:
@@ -280,7 +288,10 @@ def _counts(usage: object) -> dict[str, Any] | None:
     if read is None or written is None:
         return None
     details = usage.get("prompt_tokens_details")
-    cached = token_count(details.get("cached_tokens")) if isinstance(details, Mapping) else None
+    # Moonshot and DeepSeek count them beside the others.
+    places = (details if isinstance(details, Mapping) else {}, usage)
+    counted = (token_count(place.get(name)) for place in places for name in _CACHED)
+    cached = next(filter(None, counted), None)
     counts: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written}
     return counts | ({"prompt_tokens_details": {"cached_tokens": min(cached, read)}} if cached else {})
 

@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from datetime import date
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,12 @@ class PriceList(Section):
     Attributes:
         checked: The day of the last comparison with the source of the prices.
         models: Prices of API models by name.
+        machine: The price of this machine; without one, that of the shipped list.
     """
 
     checked: date
     models: dict[str, TokenPrice]
-    machine: MachinePrice
+    machine: MachinePrice = Field(default_factory=lambda: _shipped().machine)
 
     def tokens_usd(self, model: str, usage: Usage | Mapping[str, Any]) -> float | None:
         """Return the dollars charged for an API call; None if its price or a token count is unknown.
@@ -115,6 +117,11 @@ def read_usage(reported: Mapping[str, Any]) -> Usage:
         token_count(reported.get("output_tokens")),
         sum(token_count(value) or 0 for value in cached),
     )
+
+
+@cache
+def _shipped() -> PriceList:
+    return PriceList.model_validate(tomllib.loads(SHIPPED.read_text(encoding="utf-8")))
 
 
 def load_prices(settings: CostSettings) -> PriceList:
