@@ -1,8 +1,8 @@
 """Import and export of prompts: LangChain's JSON, OpenAI's messages, plain text.
 
 These formats hold messages only: examples become messages, and fragments, settings, tags and the save record are
-dropped. An OpenAI request brings its settings along. Nothing is instantiated from a file; what cannot be imported
-faithfully is refused or named.
+dropped. An OpenAI request brings its settings along, also one of a batch file, of the Responses API or for Ollama.
+Nothing is instantiated from a file; what cannot be imported faithfully is refused or named.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ _OPENAI_ROLES: Mapping[str, Role] = {
     "user": "user",
     "assistant": "assistant",
 }
+_TEXTS = ("text", "input_text", "output_text")
 _LANGCHAIN_ROLES: Mapping[str, Role] = {"System": "system", "Human": "user", "AI": "assistant"}
 _LITERAL_BRACES = "Text in double braces cannot be imported: it would become a variable."
 
@@ -77,7 +78,7 @@ def read_prompt(
     # Some editors begin a file with a byte order mark.
     text = text.removeprefix("\ufeff")
     must_be_json = form in ("langchain", "openai") or (form is None and file.lower().endswith(".json"))
-    data = None if form == "text" else _json(text, required=must_be_json)
+    data = None if form == "text" else _request(_json(text, required=must_be_json))
     try:
         messages = _messages(text, data, form)
         settings, left_out = settings_of(data) if _is_openai(data, form) and isinstance(data, dict) else ({}, ())
@@ -144,8 +145,22 @@ def _json(text: str, *, required: bool) -> Any:
 # OpenAI's messages
 
 
+def _request(data: Any) -> Any:
+    """Return the body of a request in a batch file of OpenAI, which has one a line; other data as it is."""
+    if isinstance(data, dict) and isinstance(data.get("body"), dict) and "messages" not in data:
+        return data["body"]
+    return data
+
+
 def _openai_list(data: Any) -> Any:
-    return data.get("messages") if isinstance(data, dict) and "lc" not in data else data
+    """Return the messages of a request to OpenAI, also to its Responses API; other data as it is."""
+    if not isinstance(data, dict) or "lc" in data:
+        return data
+    asked = data.get("input")
+    if "messages" in data or not isinstance(asked, str | list):
+        return data.get("messages")
+    system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
+    return system + ([{"role": "user", "content": asked}] if isinstance(asked, str) else asked)
 
 
 def _from_openai(data: Any) -> tuple[Message, ...]:
@@ -167,7 +182,7 @@ def _openai_message(number: int, data: Any) -> Message:
 
 
 def _is_text(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and "text" in part
+    return isinstance(part, dict) and part.get("type") in _TEXTS and "text" in part
 
 
 # Plain text

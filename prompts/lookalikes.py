@@ -7,8 +7,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 from prompts.template import PLACE, PromptTemplate
 
-# {{userName}}, {{ text | upper }}, {{#if text}}, {% if text %}; braces around JSON or LaTeX begin otherwise.
-_DOUBLE = re.compile(r"\{\{\s*[#/^&!>~]?\s*\w[^{}\n]{0,60}\}\}|\{%[^{}\n]{1,60}%\}")
+# {{userName}}, {{ text | upper }}, {{#if text}}, {{$json.text}}, {% if text %}; braces around JSON or LaTeX begin
+# otherwise.
+_DOUBLE = re.compile(r"\{\{\s*[#/^&!>~$@=]?\s*\w[^{}\n]{0,60}\}\}|\{%[^{}\n]{1,60}%\}")
+# {{{text}}}, which other programs fill without escapes; here the outer braces stay. Not \textbf{{{text}}}.
+_TRIPLE = re.compile(r"(?<![\w{}])\{\s*(?P<variable>\{\{\s*\w+\s*\}\})\s*\}(?!\})")
 _SINGLE = re.compile(r"(?<![\w{}\\])\{(?P<name>[A-Za-z_]\w*)\}(?!\})")
 _SHOWN = 5
 
@@ -20,12 +23,14 @@ def lookalikes(prompt: PromptTemplate) -> tuple[str, ...]:
     """
     texts = (*(one.content for one in (*prompt.messages, *prompt.example)), *prompt.fragments.values())
     names = frozenset(prompt.variables)
-    return tuple(dict.fromkeys(found for text in texts for found in _found(PLACE.sub("\0", text), names)))
+    return tuple(dict.fromkeys(found for text in texts for found in _found(text, names)))
 
 
 def _found(text: str, names: Collection[str]) -> Iterator[str]:
-    yield from (found[0] for found in _DOUBLE.finditer(text))
-    yield from (found[0] for found in _SINGLE.finditer(text) if found["name"] in names or not names)
+    yield from (found[0] for found in _TRIPLE.finditer(text) if PLACE.fullmatch(found["variable"]))
+    rest = PLACE.sub("\0", text)
+    yield from (found[0] for found in _DOUBLE.finditer(rest))
+    yield from (found[0] for found in _SINGLE.finditer(rest) if found["name"] in names or not names)
 
 
 def warning_of(found: Sequence[str]) -> str:

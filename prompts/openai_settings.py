@@ -1,4 +1,8 @@
-"""The settings in the body of an OpenAI request, and what of it a prompt cannot have."""
+"""The settings in the body of an OpenAI request, and what of it a prompt cannot have.
+
+Also those of servers with the same messages: Ollama has settings in ``options``, and OpenAI's Responses API names
+some of them otherwise.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,23 @@ _NAMES: Mapping[str, str] = {
     "temperature": "temperature",
     "top_p": "top_p",
     "top_k": "top_k",
+    "repeat_penalty": "repetition_penalty",
     "repetition_penalty": "repetition_penalty",
     "seed": "seed",
+    "num_predict": "max_tokens",
+    "max_output_tokens": "max_tokens",
     "max_tokens": "max_tokens",
     "max_completion_tokens": "max_tokens",
     "stop": "stop",
+    "format": "json_schema",
+    "text": "json_schema",
     "response_format": "json_schema",
 }
+
+
+# Parts of a body with settings, and with messages.
+_NESTED = ("options", "extra_body")
+_MESSAGES = ("messages", "input", "instructions")
 
 
 def settings_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -24,7 +38,13 @@ def settings_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 
     Null is the same as absent.
     """
-    given = {name: value for name, value in body.items() if value is not None and name != "messages"}
+    nested = (body[name] for name in _NESTED if isinstance(body.get(name), dict))
+    whole = {name: value for part in (*nested, body) for name, value in part.items()}
+    given = {
+        name: value
+        for name, value in whole.items()
+        if value is not None and name not in _MESSAGES and not (name in _NESTED and isinstance(value, dict))
+    }
     found: dict[str, Any] = {}
     for name, setting in _NAMES.items():
         if name in given:
@@ -37,6 +57,13 @@ def _value(name: str, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
     if name == "response_format":
         return _schema(value)
+    if name == "format":
+        # Ollama's: a schema, or "json".
+        return {"type": "object"} if value == "json" else value or None
+    if name == "text":
+        # Of the Responses API: {"format": {"type": "json_schema", "schema": …}}.
+        form = value.get("format") if isinstance(value, dict) else value
+        return None if form is None else _schema(form)
     return value
 
 
@@ -47,5 +74,5 @@ def _schema(form: Any) -> Any:
         return form
     if form["type"] == "text":
         return None
-    described = form.get("json_schema")
+    described = form if isinstance(form.get("schema"), dict) else form.get("json_schema")
     return described.get("schema") if isinstance(described, dict) else {"type": "object"}

@@ -344,7 +344,7 @@ def test_items_of_a_json_list_are_named_by_their_line(tmp_path: Path) -> None:
         ('[{"question": "a?"},\n]', "line 2"),
         ("[1", "expected , or ]"),
         ("[] []", "unexpected text after the list"),
-        ('{"question": "a?"}', "must be a JSON list of cases, or in SQuAD's format"),
+        ('{"subject": "a?"}', "must be a JSON list of cases, or in SQuAD's format"),
     ],
 )
 def test_a_json_file_that_is_broken_as_a_whole_says_where(tmp_path: Path, content: str, part: str) -> None:

@@ -256,6 +256,58 @@ def test_a_request_brings_its_settings_and_the_rest_is_named() -> None:
     assert read_prompt(json.dumps(body["messages"]), "taken").left_out == ()
 
 
+PRAISE = {"role": "user", "content": "Praise {{who}}."}
+SCHEMA = {"type": "object", "properties": {"praise": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("body", "settings"),
+    [
+        # A line of a batch file.
+        (
+            {"custom_id": "7", "url": "/v1/chat/completions", "body": {"messages": [PRAISE], "temperature": 0.2}},
+            {"temperature": 0.2},
+        ),
+        # The Responses API.
+        (
+            {
+                "input": [{"role": "user", "content": [{"type": "input_text", "text": "Praise {{who}}."}]}],
+                "max_output_tokens": 60,
+                "text": {"format": {"type": "json_schema", "name": "praise", "schema": SCHEMA}},
+            },
+            {"max_tokens": 60, "json_schema": SCHEMA},
+        ),
+        ({"input": "Praise {{who}}.", "text": {"verbosity": "low"}, "top_p": 0.5}, {"top_p": 0.5}),
+        # Ollama.
+        (
+            {
+                "messages": [PRAISE],
+                "options": {"temperature": 0.3, "num_predict": 70, "repeat_penalty": 1.1},
+                "format": SCHEMA,
+            },
+            {"temperature": 0.3, "max_tokens": 70, "repetition_penalty": 1.1, "json_schema": SCHEMA},
+        ),
+        # A request of OpenAI's client to vLLM.
+        ({"messages": [PRAISE], "extra_body": {"top_k": 5}, "temperature": 1}, {"top_k": 5, "temperature": 1.0}),
+    ],
+    ids=["batch", "responses", "input", "ollama", "extra_body"],
+)
+def test_requests_of_other_kinds_bring_the_same(body: dict[str, Any], settings: dict[str, Any]) -> None:
+    imported = read_prompt(json.dumps(body), "taken")
+    assert [(one.role, one.content) for one in imported.draft.messages] == [("user", "Praise {{who}}.")]
+    assert (imported.draft.settings.given, imported.left_out) == (settings, ())
+
+
+def test_the_instructions_of_a_request_are_a_system_message() -> None:
+    body = {"instructions": "Be kind.", "input": [PRAISE], "model": "gpt-5", "options": "none"}
+    imported = read_prompt(json.dumps(body), "taken")
+    assert [(one.role, one.content) for one in imported.draft.messages] == [
+        ("system", "Be kind."),
+        ("user", "Praise {{who}}."),
+    ]
+    assert imported.left_out == ("model", "options")
+
+
 @pytest.mark.parametrize(
     "wrong", [{"temperature": 7}, {"stop": 3}, {"response_format": "json"}, {"max_tokens": 0}]
 )

@@ -150,9 +150,11 @@ def prompt_with(text: str, variables: list[str]) -> PromptTemplate:
         ("{% if text %}{{text}}{% endif %}", ["{% if text %}", "{% endif %}"]),
         ("{{größe}} {{ text-3 }} {{text}}", ["{{größe}}", "{{ text-3 }}"]),
         ("Write {text} here: {{text}}", ["{text}"]),
+        ("{{$json.text}} {{ @root.text }} {{=text}} {{text}}", 3),
+        ('{{{text}}} {"a": {{text}}} { {{text}} and {{text}} }', ["{{{text}}}"]),
         # JSON, LaTeX, braces around a value, and names of nothing that the prompt has.
         ('{"reason": "…", "points": {"{{text}}": 1}} {{"a": 1}}', []),
-        (r"\frac{text}{b} {{{text}}} {name} {{text}} {{> rules@1}}", []),
+        (r"\frac{text}{{{text}}} \textbf{{{text}}} {name} {{text}} {{> rules@1}}", []),
     ],
 )
 def test_what_looks_like_a_variable_is_named(text: str, found: list[str] | int) -> None:

@@ -3,7 +3,8 @@
 A case has the keys of ``rag.evaluation.cases.Case``; only the question is required. Other names are accepted:
 ``input``, ``query`` … for the question, ``answer``, ``expected_output``, ``ground_truth``, ``answer_1`` … for
 answers, ``source`` for sources, ``refuse`` and ``unanswerable`` for ``must_refuse``, and ``answerable`` for its
-opposite (``rag.evaluation.case_rows``). Anything else is left out, with a note. For tables, see
+opposite (``rag.evaluation.case_rows``). Names may be spelt and nested as other programs do
+(``rag.evaluation.foreign_rows``). Anything else is left out, with a note. For tables, see
 ``rag.evaluation.case_tables``.
 """
 
@@ -15,13 +16,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from prompts.files import atomic_write
 from rag.errors import DatasetError, EvaluationError
 from rag.evaluation.case_rows import Row, is_known, read_case, strange_names
 from rag.evaluation.case_tables import read_table, write_table
 from rag.evaluation.cases import Case
+from rag.evaluation.foreign_rows import flattened, rows_in
 from rag.evaluation.squad import read_articles
 
 KINDS = "JSON lines (.jsonl), a JSON list (.json), CSV (.csv) or TSV (.tsv)"
@@ -36,7 +38,7 @@ class BadRow:
     """A row that is not a valid case.
 
     Attributes:
-        number: Its first line, from 1; in SQuAD's format the number of the question, from 1.
+        number: Its first line, from 1; in a JSON object the number of the question, from 1.
         reason: The problem as a clause.
     """
 
@@ -156,8 +158,9 @@ def _known(row: object, strange: dict[str, None]) -> object:
     """Return the part of a row that a case has, and add the names of the rest."""
     if not isinstance(row, dict):
         return row
-    known = {name: value for name, value in row.items() if is_known(name, row)}
-    strange |= dict.fromkeys(name for name in row if name not in known)
+    flat = flattened(row)
+    known = {name: value for name, value in flat.items() if is_known(name, flat)}
+    strange |= dict.fromkeys(name for name in flat if name not in known)
     return known
 
 
@@ -174,7 +177,8 @@ def _jsonl(_path: Path, file: IO[str]) -> Iterator[Row]:
 def _json(path: Path, file: IO[str]) -> Iterator[Row]:
     text = file.read()
     if text.startswith("{", _after(text, 0)):
-        yield from _squad(path)
+        rows = _rows_around(text)
+        yield from _squad(path) if rows is None else (Row(number, row) for number, row in enumerate(rows, 1))
         return
     try:
         yield from _items(text)
@@ -182,6 +186,15 @@ def _json(path: Path, file: IO[str]) -> Iterator[Row]:
         where = f", line {error.lineno}," if isinstance(error, json.JSONDecodeError) else ""
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         raise DatasetError(f"{path}{where} must be a JSON list of cases: {reason}.") from error
+
+
+def _rows_around(text: str) -> list[Any] | None:
+    """Return the rows in a JSON object; None if it has none, or is malformed."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return rows_in(data) if isinstance(data, dict) else None
 
 
 def _items(text: str) -> Iterator[Row]:

@@ -19,6 +19,8 @@ ALIASES = {
     "input": "question",
     "query": "question",
     "user_input": "question",
+    "user_query": "question",
+    "user_question": "question",
     "prompt": "question",
     "answer": "answers",
     "expected_answer": "answers",
@@ -27,10 +29,19 @@ ALIASES = {
     "expected": "answers",
     "ground_truth": "answers",
     "ground_truths": "answers",
+    "correct_answer": "answers",
+    "correct_answers": "answers",
+    "expected_response": "answers",
     "gold": "answers",
+    "gold_answer": "answers",
+    "golden_answer": "answers",
     "ideal": "answers",
+    "ideal_answer": "answers",
     "target": "answers",
+    "target_answer": "answers",
     "reference_answer": "answers",
+    "reference_answers": "answers",
+    "reference_output": "answers",
     "reference": "answers",
     "references": "answers",
     "source": "sources",
@@ -71,7 +82,7 @@ def read_case(row: object) -> Case:
         if value is None:
             continue
         if name in SEVERAL:
-            some = value if isinstance(value, list) else [value]
+            some = [_as_text(item) for item in (value if isinstance(value, list) else [value])]
             before = found.get(name, [])
             found[name] = before + [item for item in some if item not in before]
         elif name in found:
@@ -86,6 +97,11 @@ def read_case(row: object) -> Case:
     except ValidationError as error:
         raise ValueError(why(error)) from error
     return case if "id" in found else case.model_copy(update={"id": make_id(case.question, case.history)})
+
+
+def _as_text(item: Any) -> Any:
+    """Return a number as text, such as the answer 42; anything else as it is."""
+    return str(item) if isinstance(item, int | float) and not isinstance(item, bool) else item
 
 
 def is_known(name: str, names: Container[str] = ()) -> bool:

@@ -28,11 +28,12 @@ from typing import IO, Any
 from rag.errors import DatasetError
 from rag.evaluation.case_rows import ALIASES, COLUMNS, SEVERAL, Row
 from rag.evaluation.cases import Case
+from rag.evaluation.foreign_rows import field_name
 from rag.types import Turn
 
 _PIECE = re.compile(r"\\[\\|]|\||[^\\|]+|\\")
 _YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_SEPARATOR = re.compile(r"sep=(.)[\r\n]*", re.IGNORECASE)
+_SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _BLANK = " \t\r\n"
 
 # The limit of Python's csv reader unless it is raised; other programs accept less.
@@ -61,7 +62,7 @@ def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
     lines = csv.reader(chain([first], file), delimiter=named[1] if named else comma, strict=True)
     begun = 1 + above
     try:
-        names = [re.sub(r"[\s-]+", "_", cell.strip().lower()) for cell in next(lines, [])]
+        names = [field_name(cell) for cell in next(lines, [])]
         _check_header(path, names)
         begun = lines.line_num + 1 + above
         for cells in lines:
