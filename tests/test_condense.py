@@ -140,6 +140,26 @@ def test_what_a_follow_up_replaces_is_no_longer_carried(earlier: list[str], ques
     assert set(carried(question, *earlier)) - {"cost"} == set(added.split())
 
 
+@pytest.mark.parametrize(
+    ("earlier", "question", "standalone"),
+    [
+        (
+            ["How much is an oil check for the Brask 400?", "And new brakes?"],
+            "And for the Linden Coupé?",
+            "And for the Linden Coupé? (how much new brakes)",
+        ),
+        (["When does the ferry leave in summer?"], "And in winter?", "And in winter? (when ferry leave)"),
+        # It says nothing that the topic does not say, or the follow-up says itself what it asks for.
+        (["What is the notice period for tenants?"], "And for landlords?", "And for landlords? (notice period)"),
+        (["How much is the ferry?"], "And when does it leave?", "And when does it leave? (ferry)"),
+    ],
+)
+def test_an_elliptic_question_asks_for_the_same_kind_of_answer(
+    earlier: list[str], question: str, standalone: str
+) -> None:
+    assert carry_topic(question, turns(*earlier)) == standalone
+
+
 def test_neither_question_words_nor_stop_words_are_carried() -> None:
     asked = "Could you please tell me which of these settings would you say that I really need and why?"
     assert carried("And that one?", asked) == ["settings", "really"]

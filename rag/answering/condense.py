@@ -32,6 +32,11 @@ _CONTINUES = re.compile(
     re.IGNORECASE,
 )
 _ELLIPSIS = re.compile(r"(?:and|but|or|what about|how about)\b", re.IGNORECASE)
+# Question words that ask for a certain kind of answer, unlike "what" and "which".
+_KIND = re.compile(
+    r"(?:how (?:much|many|long|often|far|old|big|large|high|deep|fast|late|soon)|who|whose|when|where|why)\b",
+    re.IGNORECASE,
+)
 _PREPOSITIONS = frozenset("of in on at to for from by with about under over during without".split())
 _ARTICLES = frozenset("a an the my our your".split())
 _QUESTION_WORDS = frozenset("what who whom whose when where why how which".split())
@@ -76,14 +81,18 @@ def carry_topic(question: str, history: Sequence[Turn]) -> str:
     if not history or not points_back(question):
         return question
     topic: list[_TopicWord] = []
-    for asked in _since_topic(history):
+    since = _since_topic(history)
+    for asked in since:
         topic = [*_topic_words(asked), *_still_meant(topic, asked)]
     present = {word.casefold() for word in _WORD.findall(question)}
     meant: dict[str, str] = {}
     for word in _still_meant(topic, question):
         meant.setdefault(word.text.casefold(), word.text)
-    carried = [text for folded, text in meant.items() if folded not in present]
-    return f"{question} ({' '.join(carried[:CARRIED])})" if carried else question
+    carried = [text for folded, text in meant.items() if folded not in present][:CARRIED]
+    if not carried:
+        return question
+    lead = _lead(since[0]) if _is_elliptic(question) else ""
+    return f"{question} ({' '.join(filter(None, [lead, *carried]))})"
 
 
 def shortened(history: Sequence[Turn]) -> tuple[Turn, ...]:
@@ -188,6 +197,16 @@ def _still_meant(topic: list[_TopicWord], question: str) -> list[_TopicWord]:
     kinds = {word.is_name for word in new}
     kept = [word for word in topic if word.is_name not in kinds]
     return kept or topic
+
+
+def _lead(question: str) -> str:
+    """Return the question words that say what kind of answer is wanted; empty if none does.
+
+    A reader takes any sentence about "windscreen replacement" for the answer to "And for the van?", but not to
+    "how much windscreen replacement".
+    """
+    found = _KIND.match(question.strip())
+    return found[0].lower() if found else ""
 
 
 def _is_elliptic(question: str) -> bool:
