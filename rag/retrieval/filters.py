@@ -9,6 +9,7 @@ from datetime import date
 from sqlalchemy import Connection, select
 
 from rag import tables as db
+from rag.indexing.search_words import same_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +38,15 @@ class Filters:
 
     def matches(self, path: str, name: str, record: str, title: str, day: str | None) -> bool:
         """Whether a document of a file matches all conditions but the page."""
+        path, name = same_name(path), same_name(name)
         full, short = (f"{path}#{record}", f"{name}#{record}") if record else (path, name)
-        if self.source and self.source not in (full, short, path, name, path.rpartition("/")[2]):
+        if self.source and same_name(self.source) not in (full, short, path, name, path.rpartition("/")[2]):
             return False
         if self.title and self.title.casefold() != title.casefold():
             return False
-        if self.glob and not any(fnmatch.fnmatchcase(text, self.glob) for text in (path, name, full, short)):
+        if self.glob and not any(
+            fnmatch.fnmatchcase(text, same_name(self.glob)) for text in (path, name, full, short)
+        ):
             return False
         if (self.after or self.before) and day is None:
             return False
