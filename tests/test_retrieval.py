@@ -366,6 +366,9 @@ def test_a_text_that_two_files_hold_is_found_once(retriever: Retriever) -> None:
         ({"before": date(2019, 2, 28)}, set()),
         ({"after": date(2021, 5, 5)}, set()),
         ({"glob": "*.md", "after": date(2021, 5, 4), "before": date(2021, 5, 4)}, {"guides/lamps.md"}),
+        ({"where": (("SEA", "weddell"),)}, {"sea.jsonl#w2"}),
+        ({"where": (("sea", "Weddell"), ("id", "w1"))}, set()),
+        ({"where": (("colour", "red"),)}, set()),
         ({"source": "MILL.md"}, set()),
         ({"source": "mill"}, set()),
     ],
@@ -375,6 +378,11 @@ def test_filters_hold_on_both_sides(
 ) -> None:
     query = "mill lamp dough whale seals harbour grinds report outlook rest"
     assert set(names(retriever.search(query, asked(mode, **filters)))) == expected
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_a_record_is_found_by_what_stands_in_its_other_fields(retriever: Retriever, mode: SearchMode) -> None:
+    assert names(retriever.search("Weddell", asked(mode, k=1))) == ["sea.jsonl#w2"]
 
 
 def test_a_filter_finds_what_the_whole_corpus_would_hide(retriever: Retriever) -> None:

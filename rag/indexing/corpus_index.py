@@ -28,6 +28,7 @@ from rag.indexing.index_state import (
     StoredPassage,
     look_at,
     ready_ids,
+    searched_fields,
     stored_passages,
     title_instead,
     untitled_texts,
@@ -159,7 +160,14 @@ class CorpusIndex:
             with writing(self.engine) as connection:
                 ids = self._new_passages(connection, rows)
             passages = [
-                StoredPassage(number, row["text_id"], row["page"] or 0, text.embedded(chunk), text.title_instead)
+                StoredPassage(
+                    number,
+                    row["text_id"],
+                    row["page"] or 0,
+                    text.embedded(chunk),
+                    text.title_instead,
+                    searched_fields(text.document.metadata),
+                )
                 for number, row, (text, chunk) in zip(ids, rows, some, strict=True)
             ]
             self._write_vectors(passages, on_progress)
@@ -175,13 +183,7 @@ class CorpusIndex:
         self.dense.add([DenseEntry(p.id, p.text_id, p.page) for p in passages], vectors)
 
     def _write_words(self, passages: Sequence[StoredPassage]) -> None:
-        self.lexical.write(
-            add=[
-                # Long questions name the document beside many words that any document has.
-                LexicalEntry(p.id, p.text_id, p.page, f"{f'{p.name} ' * (NAME_WEIGHT - 1)}{p.words}")
-                for p in passages
-            ]
-        )
+        self.lexical.write(add=[LexicalEntry(p.id, p.text_id, p.page, _lexical_words(p)) for p in passages])
 
     def _new_text(self, connection: Connection, text: PreparedText) -> int:
         return insert_row(
@@ -325,6 +327,12 @@ class CorpusIndex:
                 .where(db.texts.c.index_id == self.id, db.texts.c.state == "ready")
             )
         return int(found or 0)
+
+
+def _lexical_words(passage: StoredPassage) -> str:
+    # Long questions name the document beside many words that any document has.
+    names = [passage.name] * (NAME_WEIGHT - 1)
+    return "\n".join((*names, passage.words, passage.fields))
 
 
 def _sliced(numbers: Sequence[int]) -> Iterator[Sequence[int]]:

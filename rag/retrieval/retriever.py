@@ -165,7 +165,7 @@ class Retriever:
             return {
                 row.id: _passage(row)
                 for row in rows
-                if filters.matches(row.path, row.name, row.record, row.title, row.date)
+                if filters.matches(row.path, row.name, row.record, row.title, row.date, row.metadata)
             }
 
     def close(self) -> None:
