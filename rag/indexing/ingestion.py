@@ -437,7 +437,7 @@ def existing_path(path: Path) -> Path:
     if not full.exists():
         raise LoadError(
             f"The path {path} does not exist.",
-            fix="Check the path; documents from an earlier ingestion are kept.",
+            fix="Check the path. What was ingested from it earlier is kept until `ragsmith corpora forget`.",
         )
     return full
 
