@@ -58,7 +58,7 @@ ROWS = "A-16: open the vent.\nA-17: close the vent.\nA-18: call the keeper."
     ("text", "expected"),
     [
         (HEADED, ["Close the vent."]),
-        (LINES, ["Alarm A-17", "Close the vent.", "Then wait."]),
+        (LINES, ["Close the vent.", "Then wait."]),
         (ROWS.replace("\n", "\n\n"), ["A-17: close the vent."]),
         ("When A-17 rings, close the vent. It takes a minute.", None),
     ],

@@ -64,6 +64,8 @@ ANSWERS, VALIDATION = "answers.jsonl", "validation.jsonl"
 ABOUT = "about.json"
 # Increment when the same data would give other evidence or sentences.
 FORMAT = 2
+# Sentences that are written at most, at about one a second.
+TARGETS = 2_000
 # One in this many questions is validated on, up to a number of rows.
 VALIDATED, VALIDATION_ROWS = 12, 150
 SEED = 1
@@ -268,7 +270,7 @@ class WriterData:
     def _all_targets(
         self, evidence: Sequence[FoundEvidence], show: Callable[[Making], None]
     ) -> list[WrittenTarget]:
-        requests = [request for one in evidence if (request := target_request(one)) is not None]
+        requests = [request for one in evidence if (request := target_request(one)) is not None][:TARGETS]
         written = {one.id: one for one in self._targets.read()}
         missing = [one for one in requests if one.id not in written]
         pace = _Pace(Making("sentences", len(requests) - len(missing), len(requests)), show)

@@ -14,7 +14,8 @@ from rag.documents.keys import keys_in, keys_of_place
 from rag.documents.sentences import Sentence, split_sentences
 from rag.models.extractive.evidence import EvidencePassage
 
-_SENTENCE_END = re.compile(r"[.!?:;,]$")
+# Signs of a sentence, a row or a setting.
+_NO_HEADING = re.compile(r"[.!?,]$|[|;:=] |[|;=]")
 # Words of a line that is the heading of the lines below it.
 _HEADING_WORDS = 8
 
@@ -24,6 +25,7 @@ class _Section:
     """A heading with its keys, or the beginning of a passage, and the sentences below it."""
 
     heading_keys: frozenset[str]
+    heading: Sentence | None = None
     sentences: list[Sentence] = field(default_factory=list)
 
 
@@ -47,6 +49,9 @@ def about_keys(question: str, passages: Sequence[EvidencePassage]) -> set[tuple[
                 # A row or sentence with a key of its own is about that one.
                 has_own = any(_shape(key) in shapes for key in own)
                 keys = own | section.heading_keys if has_own else inside
+                if sentence is section.heading and len(section.sentences) > 1:
+                    # What it is the heading of answers, and not itself.
+                    continue
                 counts[passage.number, sentence.start] = len(wanted & keys)
     most = max(counts.values(), default=0)
     return {place for place, count in counts.items() if count == most} if most else None
@@ -57,14 +62,14 @@ def _sections(passage: EvidencePassage) -> list[_Section]:
     for sentence in split_sentences(passage.text):
         keys = keys_in(sentence.text)
         if sentence.heading or (keys and _is_line(sentence.text)):
-            sections.append(_Section(keys))
+            sections.append(_Section(keys, sentence))
         sections[-1].sentences.append(sentence)
     return sections
 
 
 def _is_line(text: str) -> bool:
     """Whether a text that stands above others is a heading and no sentence."""
-    return len(text.split()) <= _HEADING_WORDS and not _SENTENCE_END.search(text) and "|" not in text
+    return len(text.split()) <= _HEADING_WORDS and not _NO_HEADING.search(text)
 
 
 def _shape(key: str) -> str:
