@@ -9,11 +9,13 @@ from typing import Any
 
 from finetune.chat_features import messages_of
 from prompts import Message
+from rag.encoders.adapters import WEIGHTS
 from rag.errors import ModelUnavailable, first_line
 from rag.models.local.causal_conversion import converted_causal, refusal_reason
 from rag.models.local.chat_template import render
 from rag.models.local.end_tokens import stored_end_tokens
 from rag.models.local.genai_pipeline import servable_dtype
+from rag.models.local.local_adapters import AdapterFiles
 from rag.models.local.local_device import choose_device
 from rag.models.local.local_files import LocalFiles
 from rag.models.local.local_tokenizer import load_tokenizer
@@ -43,18 +45,19 @@ class Drawing:
 
 
 class TextSampler:
-    """Writes without an adapter; prompts that begin alike are read once.
+    """Writes with one adapter or none; prompts that begin alike are read once.
 
     Args:
         files: A causal language model, such as the one that ``shipped_base.prepare_base`` returns.
         models: The workspace's folder of models; the first use converts the model into it.
+        adapter: A LoRA adapter that matches the model.
 
     Raises:
         EncoderError: The conversion failed.
         ModelUnavailable: OpenVINO cannot run the model.
     """
 
-    def __init__(self, files: LocalFiles, models: Path) -> None:
+    def __init__(self, files: LocalFiles, models: Path, adapter: AdapterFiles | None = None) -> None:
         import openvino_genai
 
         folder = converted_causal(files, models)
@@ -68,7 +71,12 @@ class TextSampler:
         scheduler.dynamic_split_fuse = True
         scheduler.enable_prefix_caching = True
         dtype = servable_dtype(choose_device(LocalSettings(device="cpu")).dtype)
-        properties = {"INFERENCE_PRECISION_HINT": dtype, "KV_CACHE_PRECISION": "f16"}
+        properties: dict[str, Any] = {"INFERENCE_PRECISION_HINT": dtype, "KV_CACHE_PRECISION": "f16"}
+        if adapter is not None:
+            # The only mode that applies to requests that are run step by step.
+            adapters = openvino_genai.AdapterConfig(mode=openvino_genai.AdapterConfig.Mode.MODE_STATIC)
+            adapters.add(openvino_genai.Adapter(adapter.folder / WEIGHTS), adapter.scale)
+            properties["adapters"] = adapters
         try:
             self._pipeline = openvino_genai.ContinuousBatchingPipeline(folder, scheduler, "CPU", properties)
         except RuntimeError as error:

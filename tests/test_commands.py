@@ -217,6 +217,27 @@ def test_corpora_are_listed_and_removed(home: Path, pages: Path, monkeypatch: py
     assert (pages / "tides.md").exists()
 
 
+def test_the_files_of_a_corpus_are_shown_and_forgotten(home: Path, pages: Path) -> None:
+    call(home, "ingest", pages, "--corpus", "one")
+    moved = pages.rename(pages.with_name("moved"))
+    call(home, "ingest", moved, "--corpus", "one")
+    rows = call(home, "corpora", "show", "one").stdout.splitlines()[1:]
+    gone = [row.split()[0] for row in rows if "no longer exists" in row]
+    assert len(rows) == 10
+    assert gone == [f"pages/{name}" for name in sorted(PAGES)]
+    assert_one_line(call(home, "ingest", pages, "--corpus", "one"), "does not exist", "corpora forget")
+    assert_one_line(call(home, "corpora", "forget", "one", pages), "--yes")
+    assert call(home, "corpora", "forget", "one", pages, "--yes").output == "Removed 5 files from the corpus one.\n"
+    assert call(home, "corpora", "forget", "one", "tides.md", "--yes").output.startswith("Removed 1 file from")
+    left = one_object(call(home, "corpora", "show", "one", "--json"))
+    assert {each["name"] for each in left} == {f"moved/{name}" for name in PAGES if name != "tides.md"}
+    found = one_object(call(home, "search", "tide", "--corpus", "one", "-k", "20", "--json"))
+    assert {each["name"] for each in found["results"]} == {each["name"] for each in left}
+    assert (moved / "tides.md").exists()
+    assert_one_line(call(home, "corpora", "forget", "one", "tides.md", "--yes"), "no file or folder tides.md")
+    assert_one_line(call(home, "corpora", "show", "two"), "no corpus two")
+
+
 # serve
 
 

@@ -162,6 +162,7 @@ def test_an_invalid_line_is_reported_and_skipped(harbour: Path, tmp_path: Path) 
         (["search", "a", "-k", "0"], "-k"),
         (["search", "a", "--mode", "fuzzy"], "--mode"),
         (["search", "a", "--after", "yesterday"], "--after"),
+        (["search", "a", "--where", "author"], "--where author is not FIELD=VALUE"),
         (["ask"], "Give either a question or --questions"),
         (["ask", "a", "--questions", "f"], "Give either a question or --questions"),
         (["ask", "\n"], "The question is empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import unicodedata
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -283,3 +284,34 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=str(tmp_path)) as raised:
         LexicalIndex(tmp_path)
     assert "`ragsmith ingest`" in raised.value.fix
+
+
+# Letters and scripts
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("Das Gesamt\u00adkonzept steht.", "Gesamtkonzept"),
+        ("Cargo\u200bManifest\u200bBuilder loads it.", "CargoManifestBuilder"),
+        ("Die Bru\u0308cke am Markt", "Brücke"),
+        ("Die Brücke am Markt", "Bru\u0308cke"),
+        ("the o\ufb03ce is \ufb01nished", "office finished"),
+        ("\uff34\uff2f\uff2b\uff39\uff2f tower", "tokyo"),
+        ("\u1112\u1161\u11a8\u110c\u1165\u11b7을 신청한다", "학점"),
+        ("退款将在三个工作日内到账。", "退款"),
+        ("返金は三日以内に行われます。", "返金"),
+        ("การคืนเงินใช้เวลาสามวัน", "คืนเงิน"),
+        ("Sales of FY2024 rose", "2024"),
+        ("Sales of 2024 rose", "FY2024 Q12024"),
+    ],
+)
+def test_a_word_is_found_however_it_is_written(lexical: LexicalIndex, text: str, query: str) -> None:
+    lexical.write([entry(1, text), entry(2, "A text about something else, in 1999. 其他 別の อื่น 다른")])
+    assert numbers(lexical.search(query, 10)) == [1]
+
+
+@given(st.text())
+def test_any_text_gives_the_same_words_composed_and_decomposed(shared: LexicalIndex, text: str) -> None:
+    composed, decomposed = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+    assert shared.words(composed) == shared.words(decomposed)

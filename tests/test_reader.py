@@ -126,6 +126,14 @@ def test_a_pointer_to_other_documents_is_no_answer(encoder: Encoder, lexical: Le
     ]
 
 
+def test_what_belongs_to_another_key_is_not_quoted(encoder: Encoder, lexical: LexicalIndex) -> None:
+    text = "## Alarm A-16\n\nOpen the vent of the boiler.\n\n## Alarm A-17\n\nClose the valve of the tank."
+    given = evidence_of(encoder, "What do I do with the boiler vent on alarm A-17?", [text])
+    (best, *others) = SentenceRanking(encoder, lexical).rank(given)
+    assert best.sentence.text == "Close the valve of the tank."
+    assert not others
+
+
 def test_a_heading_is_never_an_answer(encoder: Encoder, lexical: LexicalIndex) -> None:
     texts = ["# The highest water\n\nIt was 5.13 metres high.\n\n## The highest water\nIt came in 1976.\n"]
     ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "The highest water", texts))

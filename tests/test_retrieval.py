@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from os import utime
@@ -301,6 +302,41 @@ def test_of_passages_that_say_the_same_only_the_best_is_kept(
         assert "other.txt" in found
 
 
+def test_the_record_that_is_named_comes_first_among_those_that_differ_in_nothing_but_a_number(
+    index: CorpusIndex, tmp_path: Path, retriever_of: Callable[..., Retriever]
+) -> None:
+    form = "Receipt {}: the berth at the north quay was let for a week, with power and water, at {} kroner in all."
+    numbers = [f"88-{number}" for number in range(300, 312)]
+    write(tmp_path / "docs", {f"{number}.txt": form.format(number, 500 + at) for at, number in enumerate(numbers)})
+    take_in(index, tmp_path / "docs")
+    made = retriever_of(index)
+    for number in numbers[1::4]:
+        found = names(made.search(f"How much was paid on receipt {number}?", asked(k=5)))
+        assert found[0] == f"{number}.txt"
+
+
+def test_a_file_without_a_title_is_found_by_its_name(
+    index: CorpusIndex, tmp_path: Path, retriever_of: Callable[..., Retriever]
+) -> None:
+    text = "Revenue rose by four percent, and the dividend was kept."
+    write(tmp_path / "docs", {"Norvik_Lines-2031.txt": f"{text} A.", "Ostbank_2031.txt": f"{text} B."})
+    take_in(index, tmp_path / "docs")
+    made = retriever_of(index)
+    for mode in MODES:
+        (found, *_) = made.search("Did the revenue of Norvik Lines rise in FY2031?", asked(mode, k=2))
+        assert names([found]) == ["Norvik_Lines-2031.txt"]
+
+
+def test_a_source_is_asked_for_by_its_name_however_its_letters_are_composed(
+    index: CorpusIndex, tmp_path: Path, retriever_of: Callable[..., Retriever]
+) -> None:
+    write(tmp_path / "docs", {unicodedata.normalize("NFD", "Hüllen.txt"): "The hull is nine metres long."})
+    take_in(index, tmp_path / "docs")
+    made = retriever_of(index)
+    for form in ("NFC", "NFD"):
+        assert len(made.search("hull", asked(source=unicodedata.normalize(form, "Hüllen.txt")))) == 1
+
+
 def test_a_text_that_two_files_hold_is_found_once(retriever: Retriever) -> None:
     found = names(retriever.search("telescopes", asked(k=5)))
     assert found.count("copy/a.txt") == 1
@@ -330,6 +366,9 @@ def test_a_text_that_two_files_hold_is_found_once(retriever: Retriever) -> None:
         ({"before": date(2019, 2, 28)}, set()),
         ({"after": date(2021, 5, 5)}, set()),
         ({"glob": "*.md", "after": date(2021, 5, 4), "before": date(2021, 5, 4)}, {"guides/lamps.md"}),
+        ({"where": (("SEA", "weddell"),)}, {"sea.jsonl#w2"}),
+        ({"where": (("sea", "Weddell"), ("id", "w1"))}, set()),
+        ({"where": (("colour", "red"),)}, set()),
         ({"source": "MILL.md"}, set()),
         ({"source": "mill"}, set()),
     ],
@@ -339,6 +378,11 @@ def test_filters_hold_on_both_sides(
 ) -> None:
     query = "mill lamp dough whale seals harbour grinds report outlook rest"
     assert set(names(retriever.search(query, asked(mode, **filters)))) == expected
+
+
+@pytest.mark.parametrize("mode", ["lexical", "hybrid"])
+def test_a_record_is_found_by_what_stands_in_its_other_fields(retriever: Retriever, mode: SearchMode) -> None:
+    assert names(retriever.search("Weddell", asked(mode, k=1))) == ["sea.jsonl#w2"]
 
 
 def test_a_filter_finds_what_the_whole_corpus_would_hide(retriever: Retriever) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from terminal import assert_one_line, call
-from tiny_lm import MESSAGES
-from tuning_data import OF_HELD_OUT, OF_XQUAD, fact, write_data
+from tiny_lm import MESSAGES, make_adapter
+from tuning_data import OF_HELD_OUT, OF_MANUALS, OF_XQUAD, fact, write_data
 
-from finetune.data.answer_rows import AnswerRow, answer_rows, policy_row, refusal_row, target_row
+from finetune.data.answer_rows import AnswerRow, answer_rows, copied_row, refusal_row, target_row
 from finetune.data.chat_rows import read_chat_rows
-from finetune.data.found_evidence import FoundEvidence, FoundLine, asked_questions
+from finetune.data.document_questions import WrittenQuestion, document_sentences, searching_documents
+from finetune.data.found_evidence import FoundEvidence, FoundLine, asked_about, asked_questions
 from finetune.data.instructions import DOLLY, Instruction
 from finetune.data.record_file import RecordFile
 from finetune.data.splits import plain
@@ -24,6 +25,7 @@ from finetune.data.written_target import WrittenTarget, target_request
 from finetune.text_sampler import Drawing, TextSampler
 from prompts import Message, find_prompt
 from rag.errors import TuningError
+from rag.models.local.local_adapters import AdapterFiles
 from rag.models.local.local_files import locate_local
 from rag.workspace import Workspace
 
@@ -150,7 +152,7 @@ def test_every_kind_has_rows_of_its_form() -> None:
         "bullets": r"^- .* \[2\]$",
         "json": r'^\{"answer": ".*", "source": 2\}$',
         "steps": r"^1\. The evidence says: .* \[2\]\n2\. .* \[2\]$",
-        "policy": POLICY.replace(".", r"\."),
+        "copied": POLICY.replace(".", r"\."),
         "refusal": r"^(?:The documents do not answer|I do not know|Not in|The evidence does not|No answer)",
         "general": r"^Karsk\.$",
     }
@@ -182,7 +184,17 @@ def test_the_evidence_answers_where_no_sentence_was_kept_unless_it_needs_the_one
 
 def test_a_policy_that_does_not_answer_gives_no_row() -> None:
     other = found("Who gets my address?", "our sister companies", POLICY, "policyqa")
-    assert policy_row(other, random.Random(1)) is None
+    assert copied_row(other, random.Random(1)) is None
+
+
+def test_a_written_question_is_answered_by_its_sentence_where_the_reader_finds_it() -> None:
+    asked = asked_about(LINE, QUESTION)
+    assert [asked.row.passage[start:end] for start, end in asked.row.answers] == [LINE]
+    for confidence, is_kept in ((0.8, True), (0.4, False)):
+        row = copied_row(found(QUESTION, LINE, LINE, "documents", confidence), random.Random(1))
+        assert (row is not None) == is_kept
+        assert row is None or LINE in row.completion
+    assert target_request(found(QUESTION, LINE, LINE, "documents")) is None
 
 
 def test_a_refusal_is_what_its_prompt_asks_for() -> None:
@@ -239,6 +251,15 @@ def test_no_question_is_about_held_out_text(data: Path) -> None:
     assert len(asked_questions(data, 1, 3)) == 9
 
 
+@pytest.mark.usefixtures("one_encoder")
+def test_questions_are_written_about_whole_sentences_of_documents_without_addresses(data: Path) -> None:
+    with searching_documents(data) as retriever:
+        sentences = document_sentences(retriever, 1, 10)
+        assert document_sentences(retriever, 1, 2) == sentences[:2]
+    assert len(sentences) == len(OF_MANUALS)
+    assert all(any(sentence in told.sentences for told in OF_MANUALS) for sentence in sentences)
+
+
 # The folder
 
 
@@ -266,16 +287,18 @@ def test_a_stopped_run_continues_and_ends_in_the_same_rows(
 
     make(tmp_path / "whole")
     (tmp_path / "torn").mkdir()
-    for name in (ABOUT, "evidence.jsonl", "targets.jsonl"):
+    for name in (ABOUT, "questions.jsonl", "evidence.jsonl", "targets.jsonl"):
         content = (tmp_path / "whole" / name).read_bytes()
         (tmp_path / "torn" / name).write_bytes(content if name == ABOUT else content[:-20])
     make(tmp_path / "torn")
-    for name in ("evidence.jsonl", "targets.jsonl", ANSWERS, VALIDATION, ABOUT):
+    for name in ("questions.jsonl", "evidence.jsonl", "targets.jsonl", ANSWERS, VALIDATION, ABOUT):
         assert (tmp_path / "torn" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     about = json.loads((tmp_path / "whole" / ABOUT).read_bytes())
     rows = list(read_chat_rows(tmp_path / "whole", "answers"))
     assert about["files"][ANSWERS]["rows"] == len(rows) > 0
     evidence = RecordFile(tmp_path / "whole" / "evidence.jsonl", FoundEvidence).read()
+    questions = RecordFile(tmp_path / "whole" / "questions.jsonl", WrittenQuestion).read()
+    assert len({one.sentence for one in questions}) == 3
     assert any(line.text.count("**") == 2 for one in evidence for line in one.lines)
 
 
@@ -316,3 +339,15 @@ def test_texts_are_drawn_by_their_own_seeds_and_greedy_ones_are_served_ones(
     assert len(one) == 1
     assert sampler.texts([greedy, drawn]) == [one, three]
     assert sampler.texts([]) == []
+
+
+@pytest.mark.slow
+def test_an_adapter_changes_what_is_written(tiny_lm: Path, workspace: Workspace, tmp_path: Path) -> None:
+    files = locate_local(str(tiny_lm))
+    adapter = AdapterFiles("tiny", make_adapter(tiny_lm, tmp_path / "tiny"))
+    turns = tuple(Message(role="user", content=str(message.content)) for message in MESSAGES)
+    base, tuned = (
+        TextSampler(files, workspace.models, one).texts([(turns, Drawing(max_tokens=8))])
+        for one in (None, adapter)
+    )
+    assert base != tuned

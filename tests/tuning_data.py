@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.data.document_questions import DOCUMENTS
 from finetune.data.follow_ups import CANARD
 from finetune.data.splits import SQUAD, TEST, VALIDATION, XQUAD
 
@@ -89,7 +90,7 @@ OF_XQUAD = facts(100, 2)
 OF_HELD_OUT = {title: facts(200 + 10 * number) for number, title in enumerate((*VALIDATION, *TEST))}
 OF_TRAINING = {"Towers_of_Ostholm": facts(300), "Old_mills": facts(310), "Bridges": facts(320)}
 OF_POLICIES, OF_SEARCHES, OF_PAIRS = facts(400), facts(500, 8), facts(600)
-OF_JUDGED = facts(800, 24)
+OF_JUDGED, OF_MANUALS = facts(800, 24), facts(950, 3)
 OF_DIALOGS = facts(900, 24)
 
 
@@ -166,6 +167,10 @@ def write_data(folder: Path) -> Path:
     _write_json(folder / CANARD, [turn for each in OF_DIALOGS for turn in dialog(each)])
     with gzip.open(folder / "open_qa/nq-open-oracle.jsonl.gz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(each) + "\n" for each in searches)
+    for manual, each in zip(DOCUMENTS, OF_MANUALS, strict=True):
+        (folder / manual).mkdir(parents=True)
+        page = f"# The {each.thing}\n\n{each.paragraph}\n\n## Links\n\nThe plans are at https://example.org now.\n"
+        (folder / manual / "index.md").write_text(page, encoding="utf-8")
     with lzma.open(folder / "prose/wiki-00.jsonl.xz", "wt", encoding="utf-8") as file:
         file.writelines(json.dumps(each) + "\n" for each in documents())
     return folder

@@ -12,16 +12,17 @@ from typing import Literal
 
 from finetune.data.answer_wordings import Style, choose_refusal, worded_texts
 from finetune.data.chat_rows import as_line
-from finetune.data.found_evidence import FoundEvidence, FoundLine
+from finetune.data.found_evidence import FoundEvidence, FoundLine, Source
 from finetune.data.instructions import Instruction
+from finetune.data.sentence_forms import is_copyable, is_self_contained
 from finetune.data.splits import plain
 from finetune.data.target_filter import has_answer
 from finetune.data.written_target import WrittenTarget
 from prompts import Message, PromptTemplate, find_prompt
-from rag.models.extractive.evidence_lines import DEPENDENT, MARK
+from rag.models.extractive.evidence_lines import MARK
 
 Form = Literal["shipped"] | Style
-Kind = Form | Literal["policy", "refusal", "general"]
+Kind = Form | Literal["copied", "refusal", "general"]
 
 PROMPT = "answer-from-evidence"
 SHARES: Mapping[Form, float] = {
@@ -36,14 +37,17 @@ SHARES: Mapping[Form, float] = {
     "steps": 0.03,
 }
 """Forms of the rows with a written sentence; the shipped prompt asks for sentences, the other forms are worded."""
-POLICY_SHARES: Mapping[Form, float] = {
+COPIED_SHARES: Mapping[Form, float] = {
     "shipped": 0.60,
     "sentence": 0.15,
     "quote": 0.10,
     "explained": 0.08,
     "bullets": 0.07,
 }
-MOST_POLICIES = 350
+COPIED_ROWS: Mapping[Source, int] = {"policyqa": 350, "documents": 900}
+"""Maximum rows of the sources whose sentences are answers as they are."""
+# Probability of the reader below which a written question is not taken to be answered.
+ANSWERED = 0.5
 MOST_GENERAL = 280
 # Many refusals teach a small model to refuse what it could answer.
 REFUSALS = 0.05
@@ -52,10 +56,8 @@ SHIPPED_REFUSALS = 0.7
 SURE = 0.3
 # The other questions are as they were typed, without a capital or a question mark.
 TIDY = 0.85
-# Sentences of a policy in an answer in sentences.
+# Copied sentences in an answer in sentences.
 MOST_COPIED = 2
-_SELF_CONTAINED = (5, 28)
-_COPYABLE = (5, 32)
 _LIST = re.compile(r",\s*(?:and\s+)?|\s+and\s+")
 
 
@@ -99,8 +101,9 @@ def answer_rows(
         for target in targets
         if target.id in found and (row := target_row(found[target.id], target, _rng(seed, target.id)))
     ]
-    policies = (policy_row(one, _rng(seed, one.id)) for one in evidence if one.source == "policyqa")
-    rows += [row for row in policies if row][:MOST_POLICIES]
+    for source, most in COPIED_ROWS.items():
+        copied = (copied_row(one, _rng(seed, one.id)) for one in evidence if one.source == source)
+        rows += [row for row in copied if row][:most]
     refused = [one for one in evidence if not one.answers and one.lines and one.confidence > SURE]
     refused.sort(key=lambda one: one.id)
     rows += [refusal_row(one, _rng(seed, one.id)) for one in refused[: round(REFUSALS * len(rows))]]
@@ -126,18 +129,20 @@ def target_row(evidence: FoundEvidence, target: WrittenTarget, rng: random.Rando
     return AnswerRow(form, evidence.question, _turns(form, question, evidence.lines, rng), completion)
 
 
-def policy_row(evidence: FoundEvidence, rng: random.Random) -> AnswerRow | None:
-    """Build a row that copies the sentences of a policy that answer; None if there are none."""
+def copied_row(evidence: FoundEvidence, rng: random.Random) -> AnswerRow | None:
+    """Build a row that copies the sentences of a document that answer; None if there are none."""
+    if evidence.source == "documents" and evidence.confidence < ANSWERED:
+        return None
     lines = [(line.number, line.text.replace(MARK, "")) for line in evidence.lines]
     copied = [
         (number, text)
         for number, text in lines
-        if _is_copyable(text)
+        if is_copyable(text)
         and any(has_answer(text, answer) or plain(text) in plain(answer) for answer in evidence.answers)
     ]
     if not copied:
         return None
-    form = _choose(POLICY_SHARES, rng)
+    form = _choose(COPIED_SHARES, rng)
     cited = [f"{text} [{number}]" for number, text in copied]
     if form == "quote":
         completion = f'"{copied[0][1]}" [{copied[0][0]}]'
@@ -145,7 +150,7 @@ def policy_row(evidence: FoundEvidence, rng: random.Random) -> AnswerRow | None:
         completion = "\n".join(f"- {text}" for text in cited)
     else:
         completion = " ".join(cited[: {"shipped": MOST_COPIED, "sentence": 1}.get(form)])
-    return AnswerRow("policy", evidence.question, _turns(form, evidence.question, evidence.lines, rng), completion)
+    return AnswerRow("copied", evidence.question, _turns(form, evidence.question, evidence.lines, rng), completion)
 
 
 def refusal_row(evidence: FoundEvidence, rng: random.Random) -> AnswerRow:
@@ -154,11 +159,6 @@ def refusal_row(evidence: FoundEvidence, rng: random.Random) -> AnswerRow:
     refusal = choose_refusal(_shipped_refusal(), rng)
     turns = _turns(form, evidence.question, evidence.lines, rng, refusal)
     return AnswerRow("refusal", evidence.question, turns, refusal)
-
-
-def is_self_contained(line: str) -> bool:
-    """Whether a sentence of the evidence is an answer as it is."""
-    return _is_plain_sentence(line, _SELF_CONTAINED) and not DEPENDENT.match(line)
 
 
 def _completion(form: Form, sentence: str, target: WrittenTarget) -> str:
@@ -219,15 +219,6 @@ def _turns(
 
 def _choose(shares: Mapping[Form, float], rng: random.Random) -> Form:
     return rng.choices(list(shares), list(shares.values()))[0]
-
-
-def _is_copyable(line: str) -> bool:
-    return _is_plain_sentence(line, _COPYABLE) and "@" not in line
-
-
-def _is_plain_sentence(line: str, words: tuple[int, int]) -> bool:
-    fewest, most = words
-    return line[:1].isupper() and line.endswith((".", "!")) and fewest <= len(line.split()) <= most
 
 
 def _capitalised(text: str) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rag.retrieval.retriever import Retriever
 
 Item = TypeVar("Item")
-Source = Literal["squad", "open-questions", "policyqa"]
+Source = Literal["squad", "open-questions", "policyqa", "documents"]
 
 READER = "reader"
 SEARCHES = Path("open_qa/nq-open-oracle.jsonl.gz")
@@ -57,7 +57,7 @@ class FoundEvidence(BaseModel):
 
     Attributes:
         answers: The annotated answers; none if the passage does not answer.
-        passage: The passage that the question was asked about.
+        passage: The passage that the question was asked about; a sentence, if it was written about it.
         lines: The sentences that the reader chose; none if it found nothing.
         confidence: Probability that one of them answers, 0 to 1.
     """
@@ -124,6 +124,11 @@ def asked_questions(data: Path, seed: int, most: int | None = None) -> list[Aske
         kept = [Asked(source, row) for row in rows if not held_out.holds(row.passage)]
         asked |= {one.id: one for one in (kept if most is None else _sample(kept, most, rng))}
     return rng.sample(list(asked.values()), len(asked))
+
+
+def asked_about(sentence: str, question: str) -> Asked:
+    """Return a question that a sentence of a technical document answers."""
+    return Asked("documents", ReadingRow(question, sentence, answers=((0, len(sentence)),)))
 
 
 def find_evidence(

@@ -139,11 +139,11 @@ def searching_passages(titles: Mapping[str, str]) -> Iterator[Retriever]:
 
 
 @contextmanager
-def searching(corpus: Path) -> Iterator[Retriever]:
-    """Index a file temporarily and yield a retriever over it that searches as ``ragsmith search`` does.
+def searching(*corpus: Path) -> Iterator[Retriever]:
+    """Index files and folders temporarily and yield a retriever that searches as ``ragsmith search`` does.
 
     Raises:
-        TuningError: The file cannot be read.
+        TuningError: One of them is missing, or cannot be read.
     """
     from rag.database import open_database
     from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
@@ -153,8 +153,8 @@ def searching(corpus: Path) -> Iterator[Retriever]:
     from rag.indexing.ingestion import ingest
     from rag.retrieval.retriever import Retriever
 
-    if not corpus.is_file():
-        raise TuningError(f"The file {corpus} does not exist.", fix="Name the data folder.")
+    if missing := next((path for path in corpus if not path.exists()), None):
+        raise TuningError(f"There is no {missing}.", fix="Name the data folder.")
     with tempfile.TemporaryDirectory(prefix="ragsmith-") as folder, ExitStack() as closing:
         workspace = Workspace(Path(folder))
         encoder = open_encoder(EncoderSettings(), workspace)
@@ -164,9 +164,10 @@ def searching(corpus: Path) -> Iterator[Retriever]:
         closing.callback(chroma.close)
         index = Corpora(workspace, engine, encoder, TOKENS, chroma).ensure("data")
         loader = closing.enter_context(IsolatedLoader(ParseLimits.of(LIMITS)))
-        report = ingest(index, [corpus], loader)
+        report = ingest(index, list(corpus), loader)
         if report.problems:
-            raise TuningError(f"{corpus} cannot be searched: {report.problems[0].reason}")
+            problem = report.problems[0]
+            raise TuningError(f"{problem.path} cannot be searched: {problem.reason}")
         retriever = Retriever(index, RetrievalSettings())
         closing.callback(retriever.close)
         yield retriever

@@ -121,9 +121,9 @@ class TargetRequest:
 def target_request(evidence: FoundEvidence) -> TargetRequest | None:
     """Return what a sentence is written from; None if no line contains the answer, or if the answer is long.
 
-    Questions about policies are answered by sentences of the policy.
+    Questions about policies and technical documents are answered by their sentences.
     """
-    if not evidence.answers or evidence.source == "policyqa":
+    if not evidence.answers or evidence.source in ("policyqa", "documents"):
         return None
     # Annotators of SQuAD chose different spans; the first answer to a search question is the usual form.
     answer = min(evidence.answers, key=len) if evidence.source == "squad" else evidence.answers[0]

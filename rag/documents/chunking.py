@@ -35,9 +35,9 @@ _SENTENCE_END = re.compile(r"[.!?][\"')\]]*\s+|[。！？]|\n\s*\n")
 _LINE_END = re.compile(r"\n")
 _SPACE = re.compile(r"\s+")
 # Scripts without spaces between words, where any character may start a passage.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_HASH = re.compile(r"[0-9a-fA-F-]{16,}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,15 @@ def context(title: str | None, headings: Sequence[str]) -> str:
     """Return the title and headings to embed in front of a passage, about 30 tokens at most; may be empty."""
     parts = list(dict.fromkeys(part for part in (title or "", *headings) if part))
     return " › ".join(part[:80] for part in parts)[:120]
+
+
+def name_as_title(name: str) -> str:
+    """Return the words of a file name, to stand for the title of a file without one; empty for a hash.
+
+    ``3M_2022-10K.pdf`` becomes ``3M 2022 10K``.
+    """
+    stem = name.rpartition(".")[0] or name
+    return "" if _HASH.fullmatch(stem) else " ".join(re.split(r"[\W_]+", stem)).strip()
 
 
 def chunk_document(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> list[Chunk]:

@@ -47,15 +47,14 @@ def propose(
         batch: Maximum sentences of a call.
     """
     asked: set[str] = set()
-    found = ((_informative_sentence(text), source) for text, source in passages)
+    found = ((informative_sentence(text), source) for text, source in passages)
     suitable = (pair for pair in found if pair[0])
     while part := list(islice(suitable, batch)):
         written = write_questions([sentence for sentence, _ in part])
         for (sentence, source), text in zip(part, written, strict=True):
-            question = " ".join(text.split())
+            question = single_question(text)
             bare = bare_question(question)
-            is_one = question.endswith("?") and question.count("?") == 1
-            if not is_one or not any(map(str.isalnum, bare)) or bare in asked:
+            if not question or bare in asked:
                 continue
             asked.add(bare)
             yield Case(
@@ -63,7 +62,14 @@ def propose(
             )
 
 
-def _informative_sentence(text: str) -> str:
+def single_question(text: str) -> str:
+    """Return a written text on one line; empty if it is not exactly one question."""
+    question = " ".join(text.split())
+    is_one = question.endswith("?") and question.count("?") == 1
+    return question if is_one and any(map(str.isalnum, bare_question(question))) else ""
+
+
+def informative_sentence(text: str) -> str:
     """Return the sentence with the most distinct words; empty if none is suitable."""
     sentences = [" ".join(sentence.text.split()) for sentence in split_sentences(text) if not sentence.heading]
     suitable = [sentence for sentence in sentences if len(sentence.split()) in WORDS]

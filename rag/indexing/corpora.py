@@ -99,6 +99,38 @@ def corpus_summaries(engine: Engine, fingerprint: str) -> list[CorpusSummary]:
     return found
 
 
+def index_id_of(engine: Engine, name: str, fingerprint: str) -> int:
+    """Return the row in ``indexes`` of a corpus under a fingerprint.
+
+    Raises:
+        CorpusError: There is no such corpus, or it is indexed under another fingerprint.
+    """
+    with reading(engine) as connection:
+        number = connection.scalar(
+            select(db.indexes.c.id)
+            .join(db.corpora)
+            .where(db.corpora.c.name == name, db.indexes.c.fingerprint == fingerprint)
+        )
+    if number is None:
+        raise _missing(engine, name)
+    return int(number)
+
+
+def _missing(engine: Engine, name: str) -> CorpusError:
+    with reading(engine) as connection:
+        names = list(connection.scalars(select(db.corpora.c.name).order_by(db.corpora.c.name)))
+    if name in names:
+        return CorpusError(
+            f"The corpus {name} was indexed with another encoder or passage size.",
+            fix=f"Run `ragsmith ingest PATH --corpus {name}` again, or restore encoder and chunking.",
+        )
+    others = f"The corpora are: {', '.join(names)}." if names else "There are no corpora yet."
+    return CorpusError(
+        f"There is no corpus {name}. {others}",
+        fix=f"Create it with `ragsmith ingest PATH --corpus {name}`.",
+    )
+
+
 def stored_states(
     workspace: Workspace, engine: Engine, client: ClientAPI, fingerprint: str | None
 ) -> dict[str, IndexState]:
@@ -172,7 +204,7 @@ class Corpora:
                 .where(db.corpora.c.name == name, db.indexes.c.fingerprint == self.fingerprint)
             ).first()
         if row is None:
-            raise self._missing(name)
+            raise _missing(self._engine, name)
         with self._lock:
             index = self._open.get(row.id)
             if index is None:
@@ -189,20 +221,6 @@ class Corpora:
         with self._lock:
             found = [index.notice for index in self._open.values()]
         return tuple(notice for notice in (self._chroma.notice, *found) if notice)
-
-    def _missing(self, name: str) -> CorpusError:
-        with reading(self._engine) as connection:
-            names = list(connection.scalars(select(db.corpora.c.name).order_by(db.corpora.c.name)))
-        if name in names:
-            return CorpusError(
-                f"The corpus {name} was indexed with another encoder or passage size.",
-                fix=f"Run `ragsmith ingest PATH --corpus {name}` again, or restore encoder and chunking.",
-            )
-        others = f"The corpora are: {', '.join(names)}." if names else "There are no corpora yet."
-        return CorpusError(
-            f"There is no corpus {name}. {others}",
-            fix=f"Create it with `ragsmith ingest PATH --corpus {name}`.",
-        )
 
     def ensure(self, name: str) -> CorpusIndex:
         """Return the index of a corpus for ingestion, creating it if needed.

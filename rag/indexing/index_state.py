@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, NamedTuple
 from sqlalchemy import Connection, func, select
 
 from rag import tables as db
-from rag.documents.chunking import context
+from rag.documents.chunking import context, name_as_title
 from rag.errors import StorageFull, StoreError, VectorStoreError
 from rag.indexing.dense_index import DenseIndex, is_damage
+from rag.types import Metadata
 
 if TYPE_CHECKING:
     from rag.indexing.lexical_index import LexicalIndex
 
 # Number of vectors to probe, at about a millisecond each.
 PROBES = 8
+# Characters of a value of the metadata that is searched, and of all of them.
+LONGEST_FIELD, LONGEST_FIELDS = 80, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,19 @@ class IndexState:
 
 
 class StoredPassage(NamedTuple):
-    """A passage from the database, with the text that is embedded and searched."""
+    """A passage from the database, with the text that is embedded and searched.
+
+    Attributes:
+        name: The name of its file, where it stands for a missing title.
+        fields: Values of its document's metadata, which only the lexical index contains.
+    """
 
     id: int
     text_id: int
     page: int
     words: str
+    name: str = ""
+    fields: str = ""
 
 
 def look_at(
@@ -180,25 +190,48 @@ def stored_passages(connection: Connection, ids: Sequence[int]) -> list[StoredPa
         .where(db.passages.c.id.in_(ids))
         .order_by(db.passages.c.id)
     ).all()
-    titles = _own_titles(connection, sorted({row.text_id for row in rows}))
+    titles = _titles(connection, sorted({row.text_id for row in rows}))
     found = []
     for row in rows:
-        where = context(titles.get(row.text_id), row.headings)
-        found.append(
-            StoredPassage(row.id, row.text_id, row.page or 0, f"{where}\n{row.text}" if where else row.text)
-        )
+        title, name, fields = titles.get(row.text_id, ("", "", ""))
+        where = context(title or name, row.headings)
+        words = f"{where}\n{row.text}" if where else row.text
+        found.append(StoredPassage(row.id, row.text_id, row.page or 0, words, name, fields))
     return found
 
 
-def _own_titles(connection: Connection, text_ids: Sequence[int]) -> dict[int, str]:
-    """Return the titles that come from the content of sources.
+def title_instead(name: str, record: str) -> str:
+    """Return what is embedded in place of a missing title; nothing for the record of a file with many."""
+    return "" if record else name_as_title(name)
+
+
+def searched_fields(metadata: Metadata) -> str:
+    """Return the short values of a document's metadata, by which a record may be looked for."""
+    values = (" ".join(str(value).split()) for value in metadata.values() if not isinstance(value, bool))
+    return " ".join(value for value in values if len(value) <= LONGEST_FIELD)[:LONGEST_FIELDS]
+
+
+def _titles(connection: Connection, text_ids: Sequence[int]) -> dict[int, tuple[str, str, str]]:
+    """Return the titles of texts, what stands for missing ones, and their searched fields.
 
     A document has the file name as title if its source has none. All documents of a text share its own title, so
-    that any title other than the file name is the text's own.
+    that any title other than the file name is the text's own. Of several names, that of the first file is taken.
     """
     rows = connection.execute(
-        select(db.documents.c.text_id, db.documents.c.title, db.sources.c.path)
+        select(
+            db.documents.c.text_id,
+            db.documents.c.title,
+            db.documents.c.record,
+            db.documents.c.metadata,
+            db.sources.c.path,
+        )
         .join(db.sources, db.sources.c.id == db.documents.c.source_id)
         .where(db.documents.c.text_id.in_(text_ids))
+        .order_by(db.documents.c.id.desc())
     )
-    return {text_id: title for text_id, title, path in rows if title != re.split(r"[/\\]", path)[-1]}
+    titles = {}
+    for text_id, title, record, metadata, path in rows:
+        name = re.split(r"[/\\]", path)[-1]
+        own, instead = ("", title_instead(name, record)) if title == name else (title, "")
+        titles[text_id] = own, instead, searched_fields(metadata)
+    return titles

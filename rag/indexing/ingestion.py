@@ -313,7 +313,7 @@ class _Ingestion:
                     return False
                 digest = digest_of(document)
                 self._waiting_characters += file.rows.add(digest, _document_row(document, found, day))
-                self._prepare(digest, document)
+                self._prepare(digest, document, found.path.name)
                 self._bytes_read += len(document.text)
                 # Keep only one document in memory at a time.
                 del document
@@ -325,7 +325,7 @@ class _Ingestion:
             self._embed()
         return True
 
-    def _prepare(self, digest: str, document: Document) -> None:
+    def _prepare(self, digest: str, document: Document, name: str) -> None:
         if digest in self._text_ids or digest in self._waiting:
             return
         known = self._index.known([digest])
@@ -333,7 +333,7 @@ class _Ingestion:
             self._text_ids.update(known)
             return
         chunks = chunk_document(document, self._index.encoder.tokens, self._rule)
-        self._waiting[digest] = PreparedText(digest, document, tuple(chunks))
+        self._waiting[digest] = PreparedText(digest, document, tuple(chunks), name)
         self._waiting_passages += len(chunks)
         self._waiting_characters += len(document.text)
 
@@ -437,7 +437,7 @@ def existing_path(path: Path) -> Path:
     if not full.exists():
         raise LoadError(
             f"The path {path} does not exist.",
-            fix="Check the path; documents from an earlier ingestion are kept.",
+            fix="Check the path. What was ingested from it earlier is kept until `ragsmith corpora forget`.",
         )
     return full
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.errors import StorageFull, StoreError, first_line
+from rag.indexing.search_words import searchable
 
 if TYPE_CHECKING:
     from tantivy import TextAnalyzer
@@ -94,7 +95,10 @@ class LexicalIndex:
                     writer.delete_documents_by_term("passage", entry.passage_id)
                     writer.add_document(
                         tantivy.Document(
-                            passage=entry.passage_id, text=entry.text_id, page=entry.page, words=entry.words
+                            passage=entry.passage_id,
+                            text=entry.text_id,
+                            page=entry.page,
+                            words=searchable(entry.words),
                         )
                     )
                 writer.commit()
@@ -143,7 +147,7 @@ class LexicalIndex:
 
     def words(self, text: str) -> list[str]:
         """Return the distinct index terms of a text: lower case, stemmed, without stop words."""
-        return list(dict.fromkeys(self._analyzer.analyze(text)))
+        return list(dict.fromkeys(self._analyzer.analyze(searchable(text))))
 
     def frequency(self, word: str) -> int:
         """Return the number of passages that contain a word of ``words``."""

@@ -6,9 +6,11 @@ import fnmatch
 from dataclasses import dataclass
 from datetime import date
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, literal, select
 
 from rag import tables as db
+from rag.indexing.search_words import same_name
+from rag.types import Metadata
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +23,7 @@ class Filters:
         glob: Pattern for the path or the name, such as ``*/guides/*.md``.
         page: Page, from 1.
         after, before: Range of the document's date, both ends included.
+        where: Names and values of metadata, compared case-insensitively; of a list, one item is enough.
     """
 
     source: str | None = None
@@ -29,26 +32,41 @@ class Filters:
     page: int | None = None
     after: date | None = None
     before: date | None = None
+    where: tuple[tuple[str, str], ...] = ()
 
     @property
     def by_document(self) -> bool:
         """Whether there is a condition on the document, beyond the page."""
-        return any((self.source, self.title, self.glob, self.after, self.before))
+        return any((self.source, self.title, self.glob, self.after, self.before, self.where))
 
-    def matches(self, path: str, name: str, record: str, title: str, day: str | None) -> bool:
+    def matches(self, path: str, name: str, record: str, title: str, day: str | None, metadata: Metadata) -> bool:
         """Whether a document of a file matches all conditions but the page."""
+        path, name = same_name(path), same_name(name)
         full, short = (f"{path}#{record}", f"{name}#{record}") if record else (path, name)
-        if self.source and self.source not in (full, short, path, name, path.rpartition("/")[2]):
+        if self.source and same_name(self.source) not in (full, short, path, name, path.rpartition("/")[2]):
             return False
         if self.title and self.title.casefold() != title.casefold():
             return False
-        if self.glob and not any(fnmatch.fnmatchcase(text, self.glob) for text in (path, name, full, short)):
+        if self.glob and not any(
+            fnmatch.fnmatchcase(text, same_name(self.glob)) for text in (path, name, full, short)
+        ):
+            return False
+        if not all(_has(metadata, field, value) for field, value in self.where):
             return False
         if (self.after or self.before) and day is None:
             return False
         if self.after and (day or "") < self.after.isoformat():
             return False
         return not (self.before and (day or "") > self.before.isoformat())
+
+
+def _has(metadata: Metadata, field: str, value: str) -> bool:
+    wanted = same_name(value).casefold()
+    for name, found in metadata.items():
+        if name.casefold() == field.casefold():
+            text = same_name(str(found)).casefold()
+            return wanted == text or wanted in text.split(", ")
+    return False
 
 
 def matching_texts(connection: Connection, index_id: int, filters: Filters) -> list[int]:
@@ -61,6 +79,8 @@ def matching_texts(connection: Connection, index_id: int, filters: Filters) -> l
             db.documents.c.record,
             db.documents.c.title,
             db.documents.c.date,
+            # A large corpus has many of them to decode.
+            db.documents.c.metadata if filters.where else literal(None),
         )
         .join(db.sources)
         .where(db.sources.c.index_id == index_id)
@@ -68,7 +88,7 @@ def matching_texts(connection: Connection, index_id: int, filters: Filters) -> l
     return sorted(
         {
             text_id
-            for text_id, path, name, record, title, day in rows
-            if filters.matches(path, name, record, title, day)
+            for text_id, path, name, record, title, day, metadata in rows
+            if filters.matches(path, name, record, title, day, metadata or {})
         }
     )

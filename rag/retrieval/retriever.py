@@ -18,6 +18,7 @@ from sqlalchemy import Select, bindparam, select
 
 from rag import tables as db
 from rag.database import reading
+from rag.documents.keys import keys_in, keys_of_place
 from rag.indexing.corpus_index import CorpusIndex
 from rag.retrieval.filters import Filters, matching_texts
 from rag.retrieval.question_limit import check_question
@@ -25,8 +26,14 @@ from rag.retrieval.reranking import NullReranker, Reranker
 from rag.settings import RetrievalSettings, SearchMode
 from rag.types import Hit, Passage
 
-# Of two passages that share this much of their words (Jaccard index), only the better one is kept.
+# Of two passages that share this much of their words (Jaccard index), only the better one is kept, unless the
+# other has a word of the query that it lacks, such as the number of another invoice.
 NEAR_DUPLICATE = 0.9
+
+# Passages among which one with a key of the query, such as an error code, is looked for.
+KEY_DEPTH = 20
+# More passages with the key are not told apart by it.
+MOST_NAMED = 3
 
 Ranked = Sequence[tuple[int, float]]
 
@@ -86,7 +93,7 @@ class Retriever:
             options: Search options; by default those of the settings.
 
         Returns:
-            At most ``k`` hits, best first.
+            At most ``k`` hits, best first; those with a key that the query names come before all others.
 
         Raises:
             QuestionTooLong: The query has too many characters.
@@ -107,8 +114,11 @@ class Retriever:
             dense = self.index.dense.search(vector, depth, text_ids, page)
         lexical: Ranked = waiting.result() if waiting else ()
         fused = fuse(dense, lexical, self._settings)
-        chosen = self._chosen(fused, asked.filters, max(asked.k, self._reranker.depth))
-        return self._reranker.rerank(query, chosen)[: asked.k]
+        keys = keys_in(query)
+        wanted = max(asked.k, self._reranker.depth, KEY_DEPTH if keys else 0)
+        chosen = self._chosen(query, fused, asked.filters, wanted)
+        reranked = self._reranker.rerank(query, chosen)
+        return _named_first(keys, reranked)[: asked.k]
 
     def _allowed(self, filters: Filters) -> list[int] | None:
         if not filters.by_document:
@@ -116,10 +126,11 @@ class Retriever:
         with reading(self.index.engine) as connection:
             return matching_texts(connection, self.index.id, filters)
 
-    def _chosen(self, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
+    def _chosen(self, query: str, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
         """Return the first ``k`` hits that are neither near-duplicates nor left over from a crash."""
         kept: list[Hit] = []
         bags: list[frozenset[str]] = []
+        asked = frozenset(self.index.lexical.words(query))
         # Few hits are dropped, so that one query of the database is usually enough.
         for at in range(0, len(fused), k + 5):
             some = fused[at : at + k + 5]
@@ -129,7 +140,10 @@ class Retriever:
                 if passage is None:
                     continue
                 bag = frozenset(passage.text.lower().split())
-                if any(_alike(bag, other) for other in bags):
+                if any(
+                    _alike(bag, other) and not self._tells_more(passage, hit.passage, asked)
+                    for other, hit in zip(bags, kept, strict=True)
+                ):
                     continue
                 kept.append(candidate.hit(passage))
                 bags.append(bag)
@@ -137,13 +151,21 @@ class Retriever:
                     return kept
         return kept
 
+    def _tells_more(self, passage: Passage, other: Passage, asked: frozenset[str]) -> bool:
+        """Whether a passage has a word of the query that another one lacks."""
+        theirs, ours = (
+            asked.intersection(self.index.lexical.words(f"{one.title} {' '.join(one.headings)} {one.text}"))
+            for one in (other, passage)
+        )
+        return not ours <= theirs
+
     def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
         with reading(self.index.engine) as connection:
             rows = connection.execute(_fetch(), {"ids": list(ids)})
             return {
                 row.id: _passage(row)
                 for row in rows
-                if filters.matches(row.path, row.name, row.record, row.title, row.date)
+                if filters.matches(row.path, row.name, row.record, row.title, row.date, row.metadata)
             }
 
     def close(self) -> None:
@@ -223,6 +245,20 @@ def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fu
 def _order(fused: Fused) -> tuple[float, int, int]:
     """Return a sort key: by score, then by dense rank, then by id."""
     return (-fused.score, fused.dense_rank or sys.maxsize, fused.passage_id)
+
+
+def _named_first(keys: frozenset[str], hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits with the few first that have the keys of the query, since an encoder hardly sees them."""
+    counts = [len(keys & _keys_of(hit.passage)) if keys else 0 for hit in hits]
+    most = max(counts, default=0)
+    named = [hit for hit, count in zip(hits, counts, strict=True) if count == most]
+    if not most or len(named) > MOST_NAMED:
+        return list(hits)
+    return named + [hit for hit, count in zip(hits, counts, strict=True) if count < most]
+
+
+def _keys_of(passage: Passage) -> frozenset[str]:
+    return keys_of_place(passage.title, passage.headings) | keys_in(passage.text)
 
 
 def _alike(one: frozenset[str], other: frozenset[str]) -> bool:

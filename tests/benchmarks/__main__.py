@@ -21,6 +21,7 @@ from tests.benchmarks import bench_runtimes as runtimes
 from tests.benchmarks import bench_startup as startup
 from tests.benchmarks import bench_tune as tune
 from tests.benchmarks import bench_weights as weights
+from tests.benchmarks import bench_writing as writing
 from tests.benchmarks.bench_report import Group, Report
 from tests.benchmarks.child import ROOT
 from tests.benchmarks.machine import load_line, this_machine
@@ -51,6 +52,7 @@ BENCHMARKS = {
     "handbook": Benchmark(handbook.run),
     "reading": Benchmark(reading.run, ("squad",)),
     "rewriting": Benchmark(rewriting.run, ("squad", "conversational/canard")),
+    "writing": Benchmark(writing.run, ("squad", "prose", "instruct")),
     "runtimes": Benchmark(runtimes.run, ("squad",)),
     "tune": Benchmark(tune.run, ("scifact",)),
     "weights": Benchmark(weights.run, ("squad",)),

@@ -16,7 +16,7 @@ from typing import Any
 from rag.documents.citation_markers import without_markers
 from tests.benchmarks.bench_report import Group, Row, p50_p95
 from tests.benchmarks.child import ROOT, call
-from tests.benchmarks.ours import settings_for
+from tests.benchmarks.ours import answer_to, settings_for
 from tests.benchmarks.plan import Plan
 
 FOLDER = ROOT / "corpora" / "handbook"
@@ -118,30 +118,24 @@ def run(plan: Plan) -> Iterator[Group]:
     yield group_of([Judged(**each) for each in written], "smollm2")
 
 
-def ask_all(home: str, model: str = "extractive") -> list[dict[str, Any]]:
-    """Ask every case of the handbook; in a process of its own."""
+def ask_all(
+    home: str, model: str = "extractive", prompt: str = "", kind: str = "", most: int | None = None
+) -> list[dict[str, Any]]:
+    """Ask every case of the handbook, or the first ones of a kind; in a process of its own."""
     import asyncio
 
-    from rag.types import Answer, Ask, Done, Turn
+    from rag.types import Ask, Turn
     from ui.app.app import open_app
 
-    app = open_app(settings_for(home).model_copy(update={"model": model}))
+    app = open_app(settings_for(home).model_copy(update={"model": model, "prompt": prompt}))
+    cases = [case for case in read_cases() if not kind or case.kind == kind][:most]
     app.health.warm()
-
-    async def ask(case: Case) -> Answer:
-        history = tuple(Turn(question, answer) for question, answer in case.history)
-        answer: Answer | None = None
-        async for event in app.releases.assistant().start(Ask(case.question, history)):
-            if isinstance(event, Done):
-                answer = event.answer
-        if answer is None:
-            raise ValueError(f"{case.id} was not answered")
-        return answer
 
     async def everything() -> list[dict[str, Any]]:
         judged = []
-        for case in read_cases():
-            answer = await ask(case)
+        for case in cases:
+            history = tuple(Turn(question, answer) for question, answer in case.history)
+            answer = await answer_to(app, Ask(case.question, history))
             # The hits of the answer may be fewer: they were cut to the model's budget.
             hits = app.releases.retriever().search(answer.standalone or case.question)[:TOP]
             judged.append(asdict(_judged(case, answer, [Path(hit.passage.source).name for hit in hits])))

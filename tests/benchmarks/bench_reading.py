@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.bench_report import Group, Row, p50_p95
 from tests.benchmarks.child import call
-from tests.benchmarks.ours import settings_for
+from tests.benchmarks.ours import answer_to, settings_for
 from tests.benchmarks.plan import Plan
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
     import asyncio
 
     from rag.evaluation.squad import read_articles
-    from rag.types import Ask, Done
+    from rag.types import Ask
     from ui.app.app import open_app
 
     held = {
@@ -153,11 +153,8 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
     async def everything() -> list[dict[str, Any]]:
         asked = []
         for paragraph, question in list(cases.values())[:most]:
-            answer = None
-            async for event in app.releases.assistant().start(Ask(question.text)):
-                if isinstance(event, Done):
-                    answer = event.answer
-            if answer is None or answer.status == "failed":
+            answer = await answer_to(app, Ask(question.text))
+            if answer.status == "failed":
                 raise ValueError(f"{question.id} was not answered")
             right = right_sentences(paragraph, [start for _, start in question.answers])
             told = " ".join(answer.text.split())

@@ -12,6 +12,8 @@ from tests.benchmarks.child import peak_mb
 
 if TYPE_CHECKING:
     from rag.settings import Settings
+    from rag.types import Answer, Ask
+    from ui.app.app import App
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,14 @@ def settings_for(home: str) -> Settings:
     from rag.settings import Settings, TrackingSettings
 
     return Settings(home=Path(home), tracking=TrackingSettings(wandb="off"))
+
+
+async def answer_to(app: App, ask: Ask) -> Answer:
+    """Ask, and wait for the whole answer."""
+    from rag.types import Done
+
+    done = [event async for event in app.releases.assistant().start(ask) if isinstance(event, Done)]
+    return done[0].answer
 
 
 def convert(home: str) -> dict[str, float]:

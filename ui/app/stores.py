@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetStore
     from rag.indexing.corpora import Corpora, CorpusSummary
     from rag.indexing.corpus_index import CorpusIndex
+    from rag.indexing.corpus_sources import CorpusSource
     from rag.indexing.dense_index import ChromaStore
     from rag.indexing.ingestion import IngestProgress, IngestReport
     from rag.tracing.trace_store import TraceStore
@@ -150,11 +151,16 @@ class Stores:
         Raises:
             EncoderError: The encoder of the settings is missing or altered.
         """
-        from rag.encoders import locate_model
-        from rag.indexing.corpora import corpus_summaries, fingerprint_of
+        from rag.indexing.corpora import corpus_summaries
 
-        weights = locate_model(self._settings.encoder).sha256()
-        return corpus_summaries(self.engine, fingerprint_of(weights, self._settings.chunking.tokens))
+        return corpus_summaries(self.engine, self._fingerprint())
+
+    def _fingerprint(self) -> str:
+        """The fingerprint of the indexes, without opening the encoder."""
+        from rag.encoders import locate_model
+        from rag.indexing.corpora import fingerprint_of
+
+        return fingerprint_of(locate_model(self._settings.encoder).sha256(), self._settings.chunking.tokens)
 
     def has_files(self, corpus: str) -> bool:
         """Whether a corpus exists and is not empty; this opens neither the encoder nor Chroma."""
@@ -175,6 +181,29 @@ class Stores:
             CorpusError: The corpus does not exist.
         """
         return self.corpora.find(corpus or self._settings.corpus)
+
+    def sources(self, corpus: str) -> list[CorpusSource]:
+        """Return the files of a corpus, sorted by path; this opens neither the encoder nor Chroma.
+
+        Raises:
+            CorpusError: There is no such corpus.
+        """
+        from rag.indexing.corpora import index_id_of
+        from rag.indexing.corpus_sources import corpus_sources
+
+        return corpus_sources(self.engine, index_id_of(self.engine, corpus, self._fingerprint()))
+
+    def forget(self, corpus: str, sources: Sequence[CorpusSource]) -> None:
+        """Remove files from a corpus; the files themselves stay.
+
+        Raises:
+            WorkspaceBusy: Another process is ingesting.
+            StoreError: A store refuses.
+        """
+        from rag.indexing.corpus_sources import forget_sources
+
+        with self.workspace.writing(f"forget files of {corpus}"):
+            forget_sources(self.corpora.ensure(corpus), sources)
 
     def ingest(
         self,

@@ -49,6 +49,12 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--page", type=click.IntRange(1), metavar="N", help="Only this page.")
 @click.option("--after", type=_DAY, metavar="YYYY-MM-DD", help="Only documents from this day or later.")
 @click.option("--before", type=_DAY, metavar="YYYY-MM-DD", help="Only documents from this day or earlier.")
+@click.option(
+    "--where",
+    multiple=True,
+    metavar="FIELD=VALUE",
+    help="Only documents with this value in their metadata; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each query.")
 @click.pass_context
 @pass_context
@@ -93,6 +99,7 @@ class _Options:
     page: int | None
     after: datetime | None
     before: datetime | None
+    where: tuple[str, ...]
     as_json: bool
 
     def check(self) -> None:
@@ -103,12 +110,16 @@ class _Options:
             raise click.UsageError("The query is empty.")
         if self.queries is not None and not self.queries.exists():
             raise click.UsageError(f"The file {self.queries} does not exist.")
+        for condition in self.where:
+            if not condition.partition("=")[0].strip() or "=" not in condition:
+                raise click.UsageError(f"--where {condition} is not FIELD=VALUE.")
 
     @property
     def filters(self) -> Filters:
         """The conditions that a passage must meet."""
         from rag.retrieval.filters import Filters
 
+        pairs = [condition.partition("=") for condition in self.where]
         return Filters(
             source=self.source,
             title=self.title,
@@ -116,6 +127,7 @@ class _Options:
             page=self.page,
             after=self.after.date() if self.after else None,
             before=self.before.date() if self.before else None,
+            where=tuple((field.strip(), value.strip()) for field, _, value in pairs),
         )
 
 

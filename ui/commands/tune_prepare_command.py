@@ -49,19 +49,20 @@ def _folders(datasets: str) -> Callable[[Command], Command]:
 
 
 @prepare.command()
-@_folders("SQuAD, XQuAD, NQ-Open, PolicyQA and Dolly")
+@_folders("SQuAD, XQuAD, NQ-Open, PolicyQA, Dolly and the documentation of FastAPI, PEFT and TRL")
 @click.option(
     "--questions",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Use only N questions of each dataset, for a trial.",
+    help="Use only N questions of each source, for a trial.",
 )
 @pass_context
 def writer(context: Context, data: Path, target: Path, questions: int | None) -> None:
     """Make the data of the recipe `writer`.
 
-    The shipped reader finds evidence for questions with known answers, smollm2 writes sentences, and a filter
-    keeps the good ones. This takes up to an hour. Ctrl-C stops it; the same command continues.
+    The shipped questioner asks about technical documents, and people asked the other questions. The shipped reader
+    finds evidence, smollm2 writes sentences from short answers, and a filter keeps the good ones. This takes up to
+    an hour. Ctrl-C stops it; the same command continues.
     """
     from finetune.data.writer_data import WriterData
     from rag.workspace import open_workspace

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from rag.documents.sentences import Sentence, split_sentences
 from rag.encoders.encoder import Encoder
 from rag.indexing.lexical_index import LexicalIndex
 from rag.models.extractive.evidence import Evidence, EvidencePassage
+from rag.models.extractive.named_keys import about_keys
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 from rag.models.extractive.spans import Span
+
+Item = TypeVar("Item")
 
 # Longer sentences are lists or code without sentence ends.
 LONGEST = 600
@@ -97,12 +100,16 @@ class SentenceRanking:
 
     def rank(self, evidence: Evidence) -> list[Candidate]:
         """See ``Ranking.rank``."""
-        found = [
-            (passage, sentence)
-            for passage in evidence.passages
-            for sentence in split_sentences(passage.text)
-            if _may_answer(sentence)
-        ]
+        found = _about_keys(
+            evidence,
+            [
+                (passage, sentence)
+                for passage in evidence.passages
+                for sentence in split_sentences(passage.text)
+                if _may_answer(sentence)
+            ],
+            lambda pair: (pair[0].number, pair[1].start),
+        )
         if not found:
             return []
         words = _Words(evidence, self._lexical)
@@ -171,6 +178,9 @@ class SpanRanking:
             for span in spans
             if _may_answer(span.sentence)
         ]
+        found = _about_keys(
+            evidence, found, lambda candidate: (candidate.passage.number, candidate.sentence.start)
+        )
         best = sorted(found, key=lambda candidate: -candidate.score)[: self._looked_at]
         if not best:
             return []
@@ -253,6 +263,13 @@ class _Words:
         yield 1.0 / passage.number
         yield 1.0 if self._asks_number and _DIGIT.search(sentence.text) else 0.0
         yield 1.0 if len(sentence.text.split()) < 5 else 0.0
+
+
+def _about_keys(evidence: Evidence, found: list[Item], place: Callable[[Item], tuple[int, int]]) -> list[Item]:
+    """Return what is about the keys that the question names, such as an error code; all if there are none."""
+    allowed = about_keys(evidence.question, evidence.passages)
+    kept = found if allowed is None else [one for one in found if place(one) in allowed]
+    return kept or found
 
 
 def _same_answer(one: Candidate, other: Candidate) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -116,7 +115,7 @@ class GenAIBackend:
             )
         loaded = openvino_genai.Adapter(adapter.folder / WEIGHTS)
         with self._lock:
-            self._adapters[folder] = _Adapter(loaded, _scale(read_json(adapter.folder / CONFIG)), changed)
+            self._adapters[folder] = _Adapter(loaded, adapter.scale, changed)
 
     def run(self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]]) -> None:
         """Generate for all rows until they are over, and for rows that arrive meanwhile."""
@@ -318,12 +317,6 @@ def _options(sampling: Sampling, recommended: Recommended) -> dict[str, Any]:
         "rng_seed": secrets.randbits(32) if sampling.seed is None else sampling.seed,
     }
     return options | {name: value for name, value in given.items() if value is not None}
-
-
-def _scale(config: Mapping[str, Any]) -> float:
-    """Return the factor of an adapter's change: alpha / rank, or alpha / √rank (rsLoRA, arXiv 2312.03732)."""
-    rank = float(config["r"])
-    return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
 def _tensor(row: Row) -> Any:

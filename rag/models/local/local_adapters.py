@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -39,6 +40,13 @@ class AdapterFiles:
     def identity(self) -> str:
         """Folder name and hash of the weights, such as ``citer@1a2b3c4d``."""
         return f"{self.folder.name}@{hashlib.sha256((self.folder / WEIGHTS).read_bytes()).hexdigest()[:8]}"
+
+    @property
+    def scale(self) -> float:
+        """Factor of its change: alpha / rank, or alpha / √rank (rsLoRA, arXiv 2312.03732)."""
+        config = read_json(self.folder / CONFIG)
+        rank = float(config["r"])
+        return float(config["lora_alpha"]) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
     @property
     def chat_template(self) -> str | None:

@@ -1,0 +1,121 @@
+"""The files of a corpus: what was ingested, and how it is forgotten."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Engine, delete, func, select
+
+from rag import tables as db
+from rag.database import reading, writing
+from rag.errors import CorpusError
+from rag.indexing.corpus_index import PART, CorpusIndex
+from rag.indexing.search_words import same_name
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSource:
+    """A file of a corpus.
+
+    Attributes:
+        path: Absolute path of the file.
+        name: Display name: the path below the ingested folder.
+        documents: Number of its records; 1 for a whole file.
+        ingested: When it was last read, in seconds since 1970.
+        exists: Whether there is such a file still.
+    """
+
+    id: int
+    path: str
+    name: str
+    documents: int
+    passages: int
+    ingested: float
+    exists: bool
+
+
+def corpus_sources(engine: Engine, index_id: int) -> list[CorpusSource]:
+    """Return the files of an index, sorted by path."""
+    documents = (
+        select(db.documents.c.source_id, func.count().label("count"))
+        .join(db.sources)
+        .where(db.sources.c.index_id == index_id)
+        .group_by(db.documents.c.source_id)
+        .subquery()
+    )
+    passages = (
+        select(db.documents.c.source_id, func.count().label("count"))
+        .join(db.passages, db.passages.c.text_id == db.documents.c.text_id)
+        .join(db.sources, db.sources.c.id == db.documents.c.source_id)
+        .where(db.sources.c.index_id == index_id)
+        .group_by(db.documents.c.source_id)
+        .subquery()
+    )
+    query = (
+        select(db.sources, documents.c.count.label("documents"), passages.c.count.label("passages"))
+        .outerjoin(documents, documents.c.source_id == db.sources.c.id)
+        .outerjoin(passages, passages.c.source_id == db.sources.c.id)
+        .where(db.sources.c.index_id == index_id)
+        .order_by(db.sources.c.path)
+    )
+    with reading(engine) as connection:
+        rows = connection.execute(query).all()
+    return [
+        CorpusSource(
+            row.id,
+            row.path,
+            row.name,
+            row.documents or 0,
+            row.passages or 0,
+            row.ingested,
+            os.path.exists(row.path),
+        )
+        for row in rows
+    ]
+
+
+def named_sources(sources: Sequence[CorpusSource], wanted: str) -> list[CorpusSource]:
+    """Return the files that a path, a folder, a display name or a file name stands for.
+
+    Raises:
+        CorpusError: There is none.
+    """
+    text = same_name(wanted).rstrip(os.sep) or wanted
+    path = same_name(os.path.abspath(Path(wanted).expanduser()))
+    found = [
+        one
+        for one in sources
+        if same_name(one.path) == path
+        or same_name(one.path).startswith(path + os.sep)
+        or text in (same_name(one.name), same_name(os.path.basename(one.path)))
+        or same_name(one.name).startswith(text + os.sep)
+    ]
+    if not found:
+        raise CorpusError(
+            f"The corpus contains no file or folder {wanted}.", fix="See `ragsmith corpora show NAME`."
+        )
+    return found
+
+
+def forget_sources(index: CorpusIndex, sources: Sequence[CorpusSource]) -> None:
+    """Remove files from an index; the files themselves stay.
+
+    The caller must own the workspace's write lock. An interruption leaves texts without a file, which the next
+    ingestion removes.
+
+    Raises:
+        StoreError: A store refuses.
+    """
+    ids = [one.id for one in sources]
+    try:
+        with writing(index.engine) as connection:
+            for at in range(0, len(ids), PART):
+                some = ids[at : at + PART]
+                connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(some)))
+                connection.execute(delete(db.sources).where(db.sources.c.id.in_(some)))
+        index.remove_orphans()
+    finally:
+        index.publish(force=True)
