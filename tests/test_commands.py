@@ -227,7 +227,9 @@ def test_the_files_of_a_corpus_are_shown_and_forgotten(home: Path, pages: Path) 
     assert gone == [f"pages/{name}" for name in sorted(PAGES)]
     assert_one_line(call(home, "ingest", pages, "--corpus", "one"), "does not exist", "corpora forget")
     assert_one_line(call(home, "corpora", "forget", "one", pages), "--yes")
-    assert call(home, "corpora", "forget", "one", pages, "--yes").output == "Removed 5 files from the corpus one.\n"
+    assert (
+        call(home, "corpora", "forget", "one", pages, "--yes").output == "Removed 5 files from the corpus one.\n"
+    )
     assert call(home, "corpora", "forget", "one", "tides.md", "--yes").output.startswith("Removed 1 file from")
     left = one_object(call(home, "corpora", "show", "one", "--json"))
     assert {each["name"] for each in left} == {f"moved/{name}" for name in PAGES if name != "tides.md"}

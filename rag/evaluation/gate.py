@@ -174,9 +174,9 @@ def _movement(metric: Metric, before: float, after: float, moved: Estimate, conf
     if moved.low == moved.high == 0:
         return f"{metric.title} stayed at {format_metric(metric, before)}"
     if not moved.value:
-        low, high = (format_difference(metric, end) for end in (moved.low, moved.high))
+        least, most = (format_difference(metric, bound) for bound in (moved.low, moved.high))
         stayed = f"{metric.title} stayed at {format_metric(metric, before)}"
-        return f"{stayed} ({100 * confidence:.3g} % interval {join_ends(low, high)})"
+        return f"{stayed} ({100 * confidence:.3g} % interval {join_ends(least, most)})"
     fell = moved.value < 0
     low, high = (-moved.high, -moved.low) if fell else (moved.low, moved.high)
     start, end = format_metric(metric, before), format_metric(metric, after)

@@ -52,6 +52,11 @@ class MachinePrice(Section):
     usd_per_hour: float = Field(ge=0, allow_inf_nan=False)
 
 
+@cache
+def _shipped_machine() -> MachinePrice:
+    return MachinePrice.model_validate(tomllib.loads(SHIPPED.read_text(encoding="utf-8"))["machine"])
+
+
 class PriceList(Section):
     """Prices, loaded by ``load_prices``.
 
@@ -63,7 +68,7 @@ class PriceList(Section):
 
     checked: date
     models: dict[str, TokenPrice]
-    machine: MachinePrice = Field(default_factory=lambda: _shipped().machine)
+    machine: MachinePrice = Field(default_factory=_shipped_machine)
 
     def tokens_usd(self, model: str, usage: Usage | Mapping[str, Any]) -> float | None:
         """Return the dollars charged for an API call; None if its price or a token count is unknown.
@@ -117,11 +122,6 @@ def read_usage(reported: Mapping[str, Any]) -> Usage:
         token_count(reported.get("output_tokens")),
         sum(token_count(value) or 0 for value in cached),
     )
-
-
-@cache
-def _shipped() -> PriceList:
-    return PriceList.model_validate(tomllib.loads(SHIPPED.read_text(encoding="utf-8")))
 
 
 def load_prices(settings: CostSettings) -> PriceList:
