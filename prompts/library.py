@@ -146,6 +146,7 @@ class PromptLibrary:
         check_label(label)
         versions = self.versions(name)
         if version is not None and version not in versions:
+            self._check_archive(f"{name}@{version}")
             raise _no_version(f"{name}@{version}", name, versions)
         if version is None and label not in labels_of(self.moves(name)):
             raise PromptTemplateError(f"The prompt {name} has no label {label} to remove.")

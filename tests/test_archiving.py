@@ -48,6 +48,8 @@ def test_an_archived_version_is_out_of_the_way_and_comes_back_whole(archiving: P
     assert library.versions("greeting") == [1, 2]
     with pytest.raises(PromptTemplateError, match="is archived: `ragsmith prompts restore greeting@3`"):
         library.find("greeting@3")
+    with pytest.raises(PromptTemplateError, match="greeting@3 is archived"):
+        library.move("greeting", "staging", 3, by="ida", message="")
     # Traces name it: no other version ever gets its number.
     assert library.save(template(), by="ida", message="").version == 4
     assert archiving.bring_back("greeting@3") == ["greeting@3"]
@@ -137,8 +139,9 @@ def test_an_archived_dataset_frees_its_name_and_comes_back(engine: Engine, runs:
     first = store.save("faq", [Case(id="a", question="one?")], by="ida", message="")
     archive_dataset(archive, runs, "faq")
     assert (store.list(), archive.archived()) == ((), ["faq"])
-    with pytest.raises(DatasetError, match="There is no dataset faq"):
-        store.resolve("faq")
+    for reference in ("faq", "faq@1"):
+        with pytest.raises(DatasetError, match=r"dataset faq is archived\. `ragsmith datasets restore faq`"):
+            store.resolve(reference)
     store.save("faq", [Case(id="b", question="two?")], by="ida", message="")
     with pytest.raises(DatasetError, match="a dataset faq already"):
         archive.restore("faq")

@@ -113,7 +113,7 @@ class DatasetStore:
         with reading(self._engine) as connection:
             rows = connection.execute(query).all()
         if not rows:
-            raise _missing(name)
+            raise self._missing(name)
         return tuple(_version(row) for row in rows)
 
     def resolve(self, reference: str) -> DatasetVersion:
@@ -126,7 +126,7 @@ class DatasetStore:
         if not at:
             found = self.newest(name)
             if found is None:
-                raise _missing(name)
+                raise self._missing(name)
             return found
         # The column cannot store more digits.
         wanted = int(number) if re.fullmatch(r"[0-9]{1,9}", number) else 0
@@ -139,6 +139,16 @@ class DatasetStore:
                 f"There is no version {reference}.", fix=f"Use a version of {name} from 1 to {newest.version}."
             )
         return _version(row)
+
+    def _missing(self, name: str) -> DatasetError:
+        names = select(db.datasets.c.name).where(
+            db.datasets.c.name.startswith(f"{name}{ARCHIVED}", autoescape=True)
+        )
+        with reading(self._engine) as connection:
+            archived = connection.scalars(names).all()
+        if any(found.partition(ARCHIVED)[0] == name for found in archived):
+            return DatasetError(f"The dataset {name} is archived.", fix=f"`ragsmith datasets restore {name}`.")
+        return DatasetError(f"There is no dataset {name}.", fix="`ragsmith datasets list` shows them.")
 
     def newest(self, name: str) -> DatasetVersion | None:
         """Return the newest version of a dataset; None without one."""
@@ -383,10 +393,6 @@ def _check_ids(cases: Sequence[Case]) -> None:
         if case.id in known:
             raise DatasetError(f"Several cases have the id {case.id}.", fix="Give them distinct ids.")
         known.add(case.id)
-
-
-def _missing(name: str) -> DatasetError:
-    return DatasetError(f"There is no dataset {name}.", fix="`ragsmith datasets list` shows them.")
 
 
 def _without(version: DatasetVersion, ids: Sequence[str]) -> DatasetError:
