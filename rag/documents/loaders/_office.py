@@ -29,6 +29,10 @@ _PIECE = 65_536
 """Bytes to unpack at a time."""
 _LOCAL_HEAD = struct.Struct("<4s22xHH")
 """Signature of a local file header, and the lengths of the name and the extra field after it."""
+SMALL = 720_000
+"""EMU (2 cm): a picture that is smaller in both directions is an icon."""
+GENERATED = "automatically generated"
+"""Part of an alternative text that the program has guessed."""
 _DAMAGED = "It seems to be damaged or malicious: save it again in its program, or leave it out."
 
 
