@@ -5,26 +5,56 @@ PDFium is not thread-safe, even across documents: only one thread of a process m
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rag.documents.loaders._blocks import Builder, Sections, finished, one_line
 from rag.documents.loaders._fields import date_in, scalars, to_date, written_title
+from rag.documents.loaders._hyphens import MARK, Hyphens
+from rag.documents.loaders._losses import Losses
+from rag.documents.loaders._page_layout import reordered
+from rag.documents.loaders._pdf_notes import filled_and_noted
 from rag.documents.loaders._text import OnProblem, refused
 from rag.errors import first_line
 from rag.types import Document
 
 _PASSWORD_ERROR = 4  # FPDF_ERR_PASSWORD
 _OUTLINE_LIMIT = 10_000
-# PDFium writes U+FFFE (or U+0002) for a hyphen at a line end; it becomes a plain hyphen.
-_SIGNS = str.maketrans({"\ufffe": "-", "\x02": "-", "\r": None})
+_SIGNS = str.maketrans({"\x02": MARK, "\u00ad": None, "\r": None})
+# A hyphen at the end of a line that PDFium has not marked, because it read the lines in another order.
+_DIVIDED = re.compile(r"(?<=[^\W\d_])[-\u2010]\n(?=[^\W\d_])")
+_NUMBER = re.compile(r"\d+")
+_SCANNER = re.compile(r"\bscan|gescannt|numérisé|escaneado|skannad|skannet", re.IGNORECASE)
+_LONGEST_STAMP = 200
+"""Characters of text beside which a page of one image still counts as scanned."""
+_SCANNED_SHARE = 0.5
+_MOST_IMAGES = 1_000
+_MOST_ATTACHMENTS = 100
 _INFO = {"Author": "author", "Subject": "subject", "Keywords": "keywords"}
 
 Outline = dict[int, dict[str, int]]
 """Maps pages, from 0, to the titles on them and their levels, from 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page.
+
+    Attributes:
+        text: Its text in reading order.
+        beside: Values of form fields and remarks.
+        image: Whether it is one large image.
+    """
+
+    text: str
+    beside: tuple[str, ...] = ()
+    image: bool = False
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
@@ -34,11 +64,13 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         LoadError: The file is damaged, needs a password, or has no text (scanned pages).
     """
     file = _open(path, data)
+    losses = Losses(on_problem)
     try:
-        pages, scanned, info, outline = _read(file)
+        pages, info, outline = _read(file, losses)
     finally:
         file.close()
-    if not any(page.strip() for page in pages):
+    pages, scanned = _without_stamps(pages)
+    if not any(page.text.strip() or page.beside for page in pages):
         raise refused(
             path,
             "has no text: its pages seem to be scanned images",
@@ -47,10 +79,14 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     if scanned:
         shown = ", ".join(map(str, scanned[:20])) + (" and more" if len(scanned) > 20 else "")
         on_problem(f"pages with images but no text were not read: {shown}")
+    losses.report()
     builder = Builder()
     sections = Sections()
+    hyphens = Hyphens(page.text for page in pages)
     for number, page in enumerate(pages, start=1):
-        _write_page(builder, sections, page, number, outline.get(number - 1, {}))
+        _write_page(builder, sections, hyphens.joined(page.text), number, outline.get(number - 1, {}))
+        for text in page.beside:
+            builder.add(text, "row", sections.path, number)
     created = to_date(info.get("CreationDate"))
     yield Document(
         builder.text,
@@ -74,41 +110,72 @@ def _open(path: Path, data: bytes) -> Any:
         raise refused(path, f"is not a readable PDF: {first_line(error)}", fix) from error
 
 
-def _read(file: Any) -> tuple[list[str], list[int], dict[str, str], Outline]:
-    """Return the text of every page, the numbers (from 1) of pages with images only, the info, the outline."""
+def _read(file: Any, losses: Losses) -> tuple[list[_Page], dict[str, str], Outline]:
+    """Return the pages, the information and the outline."""
+    from pypdfium2 import raw
+
     info: dict[str, str] = file.get_metadata_dict()
-    count = len(file)
+    if file.get_formtype() != raw.FORMTYPE_NONE:
+        file.init_forms()  # Before any page is opened.
     outline = _outline(file)
-    pages: list[str] = []
-    scanned: list[int] = []
-    for index in range(count):
-        text, images = _read_page(file, index)
-        pages.append(text)
-        if images:
-            scanned.append(index + 1)
-    return pages, scanned, info, outline
+    for number in range(min(file.count_attachments(), _MOST_ATTACHMENTS)):
+        losses.add("attached file", one_line(file.get_attachment(number).get_name()))
+    pages = [_read_page(file, index, losses) for index in range(len(file))]
+    return pages, info, outline
 
 
-def _read_page(file: Any, index: int) -> tuple[str, bool]:
-    """Return the text of a page, and whether it has images instead of text."""
-    from pypdfium2 import PdfiumError, raw
+def _read_page(file: Any, index: int, losses: Losses) -> _Page:
+    from pypdfium2 import PdfiumError
 
     try:
         page = file[index]
     except PdfiumError:
-        return "", False  # The page is listed but missing: read the others.
+        losses.add("page", f"page {index + 1}", "it is damaged")
+        return _Page("")  # Read the others.
     try:
         content = page.get_textpage()
         try:
-            text = content.get_text_range().translate(_SIGNS)
+            text = reordered(content, page.get_rotation()) or content.get_text_range()
+            beside = tuple(filled_and_noted(file, page, content, losses, f"page {index + 1}"))
         finally:
             content.close()
-        if text.strip():
-            return text, False
-        images = page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=2)
-        return "", next(iter(images), None) is not None
+        image = len(text) <= _LONGEST_STAMP and _is_image(page)
+        return _Page(_DIVIDED.sub(MARK, text.translate(_SIGNS)), beside, image)
     finally:
         page.close()
+
+
+def _is_image(page: Any) -> bool:
+    """Whether images cover most of a page."""
+    from pypdfium2 import raw
+
+    width, height = page.get_size()
+    covered = 0.0
+    for image in islice(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=2), _MOST_IMAGES):
+        left, bottom, right, top = image.get_bounds()
+        covered += abs(right - left) * abs(top - bottom)
+    return covered > width * height * _SCANNED_SHARE
+
+
+def _without_stamps(pages: list[_Page]) -> tuple[list[_Page], list[int]]:
+    """Empty pages that show nothing but an image and the stamp of a scanner, and return their numbers, from 1.
+
+    A stamp names the program, or is the same on several pages but for its numbers. Other short text on an image is
+    kept, and the page counts as scanned too.
+    """
+    same = Counter(_without_numbers(page.text) for page in pages if page.image)
+    kept: list[_Page] = []
+    scanned: list[int] = []
+    for number, page in enumerate(pages, start=1):
+        stamp = same[_without_numbers(page.text)] > 1 or bool(_SCANNER.search(page.text))
+        kept.append(replace(page, text="") if page.image and stamp else page)
+        if page.image:
+            scanned.append(number)
+    return kept, scanned
+
+
+def _without_numbers(text: str) -> str:
+    return " ".join(_NUMBER.sub("", text).split())
 
 
 def _outline(file: Any) -> Outline:
