@@ -83,9 +83,10 @@ def _label(annotation: Any, content: Any, after: bool) -> str:
     left, right = min(box.left, box.right), max(box.left, box.right)
     middle = (bottom + top) / 2
     before = (0.0, middle - _SAME_LINE, left, middle + _SAME_LINE)
+    lower = (0.0, bottom, left, top)
     beside = (right, middle - _SAME_LINE, right + _FARTHEST, middle + _SAME_LINE)
     above = (left - _SAME_LINE, top, right, top + 4 * _SAME_LINE)
-    for place in (beside, before) if after else (before, above):
+    for place in (beside, before) if after else (before, lower, above):
         # Of several fields on a line, each has the text next to it.
         pieces = [piece for piece in _PIECES.split(content.get_text_bounded(*place)) if piece.strip()]
         if pieces:

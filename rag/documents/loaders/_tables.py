@@ -237,7 +237,7 @@ def _is_header(row: Sequence[str], body: list[Sequence[str]]) -> bool:
         return False
     for index, cell in named:
         kind = _kind(cell)
-        if kind in ("date", "measure") and _mostly(kind, index, body):
+        if kind in ("date", "measure") and (len(row) == 2 or _mostly(kind, index, body)):
             return False
     own = Counter(cell for index, cell in named if not isinstance(row[index], _Repeated))
     twice = {cell for cell, times in own.items() if times > 1}

@@ -19,7 +19,9 @@ from rag.documents.loaders._fields import date_in, scalars, to_date, written_tit
 from rag.documents.loaders._hyphens import MARK, Hyphens
 from rag.documents.loaders._losses import Losses
 from rag.documents.loaders._page_layout import reordered
+from rag.documents.loaders._page_lines import Part
 from rag.documents.loaders._pdf_notes import filled_and_noted
+from rag.documents.loaders._tables import write_table
 from rag.documents.loaders._text import OnProblem, refused
 from rag.errors import first_line
 from rag.types import Document
@@ -47,14 +49,18 @@ class _Page:
     """A page.
 
     Attributes:
-        text: Its text in reading order.
+        parts: Its text and tables in reading order.
         beside: Values of form fields and remarks.
         image: Whether it is one large image.
     """
 
-    text: str
+    parts: tuple[Part, ...] = ()
     beside: tuple[str, ...] = ()
     image: bool = False
+
+    @property
+    def text(self) -> str:
+        return "\n".join(part if isinstance(part, str) else str(part) for part in self.parts)
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
@@ -84,7 +90,11 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     sections = Sections()
     hyphens = Hyphens(page.text for page in pages)
     for number, page in enumerate(pages, start=1):
-        _write_page(builder, sections, hyphens.joined(page.text), number, outline.get(number - 1, {}))
+        for part in page.parts:
+            if isinstance(part, str):
+                _write_text(builder, sections, hyphens.joined(part), number, outline.get(number - 1, {}))
+            else:
+                write_table(builder, part, sections.path, number)
         for text in page.beside:
             builder.add(text, "row", sections.path, number)
     created = to_date(info.get("CreationDate"))
@@ -131,18 +141,23 @@ def _read_page(file: Any, index: int, losses: Losses) -> _Page:
         page = file[index]
     except PdfiumError:
         losses.add("page", f"page {index + 1}", "it is damaged")
-        return _Page("")  # Read the others.
+        return _Page()  # Read the others.
     try:
         content = page.get_textpage()
         try:
-            text = reordered(content, page.get_rotation()) or content.get_text_range()
+            parts = reordered(content, page.get_rotation()) or [content.get_text_range()]
             beside = tuple(filled_and_noted(file, page, content, losses, f"page {index + 1}"))
         finally:
             content.close()
-        image = len(text) <= _LONGEST_STAMP and _is_image(page)
-        return _Page(_DIVIDED.sub(MARK, text.translate(_SIGNS)), beside, image)
+        found = _Page(tuple(map(_marked, parts)), beside)
+        return replace(found, image=len(found.text) <= _LONGEST_STAMP and _is_image(page))
     finally:
         page.close()
+
+
+def _marked(part: Part) -> Part:
+    """Mark the hyphens at line ends of a text."""
+    return _DIVIDED.sub(MARK, part.translate(_SIGNS)) if isinstance(part, str) else part
 
 
 def _is_image(page: Any) -> bool:
@@ -168,7 +183,7 @@ def _without_stamps(pages: list[_Page]) -> tuple[list[_Page], list[int]]:
     scanned: list[int] = []
     for number, page in enumerate(pages, start=1):
         stamp = same[_without_numbers(page.text)] > 1 or bool(_SCANNER.search(page.text))
-        kept.append(replace(page, text="") if page.image and stamp else page)
+        kept.append(replace(page, parts=()) if page.image and stamp else page)
         if page.image:
             scanned.append(number)
     return kept, scanned
@@ -192,15 +207,16 @@ def _outline(file: Any) -> Outline:
     return found
 
 
-def _write_page(builder: Builder, sections: Sections, page: str, number: int, titles: dict[str, int]) -> None:
-    """Write a page's paragraphs; lines that the outline names are headings."""
-    gap = "\n\n"
-    for paragraph in _paragraphs(page, titles):
-        level = titles.get(one_line(paragraph).casefold())
-        if level:
-            sections.enter(level, paragraph)
-        builder.add(paragraph, "heading" if level else "text", sections.path, number, gap)
-        gap = "\n"
+def _write_text(builder: Builder, sections: Sections, page: str, number: int, titles: dict[str, int]) -> None:
+    """Write the paragraphs of a text; lines that the outline names are headings."""
+    for part in page.split("\n\n"):
+        gap = "\n\n"
+        for paragraph in _paragraphs(part, titles):
+            level = titles.get(one_line(paragraph).casefold())
+            if level:
+                sections.enter(level, paragraph)
+            builder.add(paragraph, "heading" if level else "text", sections.path, number, gap)
+            gap = "\n"
 
 
 def _paragraphs(page: str, titles: dict[str, int]) -> Iterator[str]:
