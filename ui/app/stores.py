@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rag.indexing.corpora import Corpora, CorpusSummary
     from rag.indexing.corpus_index import CorpusIndex
     from rag.indexing.dense_index import ChromaStore
-    from rag.indexing.ingestion import IngestProgress, IngestReport
+    from rag.indexing.ingest_report import IngestProgress, IngestReport
     from rag.tracing.trace_store import TraceStore
 
 SAMPLE_CORPUS = "handbook"

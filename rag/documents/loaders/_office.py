@@ -1,4 +1,4 @@
-"""Shared parts of the Word and PowerPoint loaders: safe opening of the zip archive, and properties."""
+"""Shared parts of the loaders of zip archives (Office files, e-books): safe opening, and properties."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Properties(Protocol):
     def category(self) -> str: ...
 
 
-def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
+def unpacked(path: Path, data: bytes, part: str, kind: str = "Office file") -> io.BytesIO:
     """Return the archive as a stream, after checking its kind and that it is not a zip bomb.
 
     The sizes stated by the archive are not trusted: everything is unpacked once, piece by piece, and counted.
@@ -58,6 +58,7 @@ def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
         path: Path of the file, for messages.
         data: Bytes of the file.
         part: A file that the archive must contain, such as ``word/document.xml``.
+        kind: What it is, for messages.
 
     Raises:
         LoadError: It is not such an archive, is inconsistent, or would unpack to too many bytes.
@@ -66,8 +67,8 @@ def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             items = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        fix = "Save it again in its program (old .doc and .ppt as .docx and .pptx), or leave it out."
-        raise refused(path, f"is not a readable Office file ({error})", fix) from error
+        fix = "Save it again in its program (old .doc, .ppt and .xls as .docx, .pptx and .xlsx), or leave it out."
+        raise refused(path, f"is not a readable {kind} ({error})", fix) from error
     if any(item.flag_bits & 1 for item in items):
         raise refused(path, "is encrypted", "Save a copy without the password and add that.")
     if all(item.filename != part for item in items):
@@ -92,7 +93,7 @@ def _counted(path: Path, data: bytes, item: zipfile.ZipInfo, most: int, most_ele
     Raises:
         LoadError: It exceeds a limit, or does not match its entry in the archive.
     """
-    is_xml = item.filename.lower().endswith((".xml", ".rels"))
+    is_xml = item.filename.lower().endswith((".xml", ".rels", ".xhtml", ".html", ".htm", ".opf"))
     size = elements = checksum = 0
     before = b""
     for piece in _pieces(path, data, item):

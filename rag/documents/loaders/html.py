@@ -11,6 +11,7 @@ from typing import Any
 from rag.documents.loaders._blocks import Builder, Sections, finished
 from rag.documents.loaders._fields import date_in, scalars, title_or_none
 from rag.documents.loaders._hidden import Hidden, hidden_in
+from rag.documents.loaders._html_table import HtmlTable
 from rag.documents.loaders._tables import Cell, grid, write_table
 from rag.documents.loaders._text import OnProblem, decode, refused
 from rag.types import BlockKind, Document
@@ -34,25 +35,36 @@ _META = {"author": "author", "description": "description", "keywords": "keywords
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     """Yield one document; the stored text is the page's text, its blocks separated by blank lines."""
-    root = _parse(path, decode(path, data, on_problem, _declared_encoding(data)))
-    reader = _Reader(hidden_in(root))
+    builder = Builder()
+    sections = Sections()
+    root = write_page(path, decode(path, data, on_problem, declared_encoding(data)), builder, sections)
     fields: dict[str, object] = {}
     title = None
     if root is not None:
-        reader.read(root)
         fields = _meta(root)
         title = next((title_or_none(e.text) for e in root.iter("title") if e.getparent().tag != "svg"), None)
-    text = reader.builder.text
     yield Document(
-        text,
-        finished(path, text, reader.builder.blocks),
-        title=title or reader.sections.title,
+        builder.text,
+        finished(path, builder.text, builder.blocks),
+        title=title or sections.title,
         metadata=scalars(fields),
         date=date_in(fields),
     )
 
 
-def _declared_encoding(data: bytes) -> str | None:
+def write_page(path: Path, text: str, builder: Builder, sections: Sections) -> Any:
+    """Write the readable text of a page and return its root element; None if it has no elements.
+
+    Raises:
+        LoadError: It is nested too deeply.
+    """
+    root = _parse(path, text)
+    if root is not None:
+        _Reader(hidden_in(root), builder, sections).read(root)
+    return root
+
+
+def declared_encoding(data: bytes) -> str | None:
     """Return the encoding in ``<meta charset>``, with Latin-1 read as Windows-1252, as browsers do."""
     found = _DECLARED.search(data, 0, 4096)
     if found is None:
@@ -88,62 +100,18 @@ def _meta(root: Any) -> dict[str, object]:
     return fields
 
 
-class _Table:
-    """A table that is being read.
-
-    Attributes:
-        caption: The line above it.
-        rows: Its rows so far, the current one last.
-        heads: Numbers of cells of the current row: those that are ``th``, and all.
-        header_rows: Rows of column names at its top.
-        named_rows: Rows of a name and a value.
-        in_head: Whether the current row is in ``thead``.
-        in_row: Whether a row is open.
-    """
-
-    def __init__(self) -> None:
-        self.caption = ""
-        self.rows: list[list[Cell]] = []
-        self.heads = [0, 0]
-        self.header_rows = 0
-        self.named_rows = 0
-        self.in_head = False
-        self.in_row = False
-
-    def open_row(self) -> None:
-        self.rows.append([])
-        self.heads = [0, 0]
-        self.in_row = True
-
-    def close_row(self) -> None:
-        """Count the row as one of column names, or as one that begins with its own name."""
-        self.in_row = False
-        heads, cells = self.heads
-        above = len(self.rows) - 1
-        if cells and above == self.header_rows and (self.in_head or heads == cells):
-            self.header_rows += 1
-        elif heads and cells == 2:
-            self.named_rows += 1
-
-    @property
-    def declared(self) -> int | None:
-        """Number of header rows; None if the page does not mark any."""
-        rest = len(self.rows) - self.header_rows
-        return self.header_rows or (0 if self.named_rows and self.named_rows == rest else None)
-
-
 class _Reader:
     """Walks the tree once, without recursion, and writes a block wherever the page starts a new line.
 
     Everything inside a table row is inline; a nested table is a table of its own.
     """
 
-    def __init__(self, hidden: Hidden) -> None:
-        self.builder = Builder()
-        self.sections = Sections()
+    def __init__(self, hidden: Hidden, builder: Builder, sections: Sections) -> None:
+        self.builder = builder
+        self.sections = sections
         self._hidden = hidden
         self._inline: list[str] = []
-        self._tables: list[_Table] = []
+        self._tables: list[HtmlTable] = []
         self._pre = 0
         self._bullet = False
 
@@ -179,7 +147,7 @@ class _Reader:
             self._flush_cell()
             self._write_table()
             self._flush()
-            self._tables.append(_Table())
+            self._tables.append(HtmlTable())
         elif tag in ("thead", "tbody", "tfoot") and self._tables:
             self._tables[-1].in_head = tag == "thead"
         elif tag == "tr" and self._tables:
