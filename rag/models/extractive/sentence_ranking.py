@@ -8,29 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from rag.documents.sentences import Sentence, asks, split_sentences
+from rag.documents.sentences import Sentence, split_sentences
 from rag.encoders.encoder import Encoder
 from rag.indexing.lexical_index import LexicalIndex
 from rag.models.extractive.evidence import Evidence, EvidencePassage
+from rag.models.extractive.readable import MOST_SENTENCES, Readable, readable
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 from rag.models.extractive.spans import Span
 
-# Longer sentences are lists or code without sentence ends.
-LONGEST = 600
-MOST_SENTENCES = 3
 # A question in a document with this cosine or more is the question asked, in the same or other words.
 SAME_QUESTION = 0.8
-_WORD = re.compile(r"\w+")
-_BLANK_LINE = re.compile(r"\n[ \t]*\n")
+# Probability that a row answers if the question names it and one of its columns.
+LOOKED_UP = 0.9
 _SPACE = re.compile(r"\s+")
-# Nothing but links to other documents: "See [passages](passages.md)." An address on the web may be an answer.
-_POINTER = re.compile(
-    r"(?:see(?:\s+also)?[\s:]+)?(?:\[[^\]]*\]\((?![^)]*://)[^)]*\)(?:[\s,.;]|and\b|or\b)*)+", re.IGNORECASE
-)
 _DIGIT = re.compile(r"\d")
 _ASKS_NUMBER = re.compile(
     r"\b(how (?:many|much|long|often|old|far|big|large|fast)|when|what (?:year|date|number|port|version))\b"
@@ -45,7 +39,8 @@ class Candidate:
         features: Features in the order of the ranking's ``FEATURES``.
         score: Weighted sum of the features; only the order of scores is meaningful.
         span: Offsets of the answer in the passage's text; None if only the sentence is known.
-        same: Cosine of the question and the one that the document asks before the sentence; 0 without one.
+        sure: How surely it answers by the form of the document, 0 to 1: the document asks the same question before
+            it, or the question names the row and the column of a table. 0 if there is no such sign.
     """
 
     passage: EvidencePassage
@@ -53,7 +48,7 @@ class Candidate:
     features: tuple[float, ...]
     score: float
     span: tuple[int, int] | None = None
-    same: float = 0.0
+    sure: float = 0.0
 
 
 class Ranking(Protocol):
@@ -103,24 +98,18 @@ class SentenceRanking:
 
     def rank(self, evidence: Evidence) -> list[Candidate]:
         """See ``Ranking.rank``."""
-        found = [
-            (passage, sentence, asked.get(sentence.start, ""))
-            for passage in evidence.passages
-            for sentences in [split_sentences(passage.text)]
-            for asked in [questions_before(sentences, passage, evidence.question)]
-            for sentence in sentences
-            if _may_answer(sentence, evidence.question)
-        ]
+        found = readable(
+            evidence.question, [(passage, split_sentences(passage.text)) for passage in evidence.passages]
+        )
         if not found:
             return []
         words = _Words(evidence, self._lexical)
-        texts = [f"{asked} {_plain(sentence)}".strip() for _, sentence, asked in found]
-        cosines, same = _cosines(self._encoder, evidence.question, texts, [asked for *_, asked in found])
+        cosines, sure = _similar(self._encoder, evidence.question, found)
         candidates = []
-        for (passage, sentence, asked), cosine in zip(found, cosines, strict=True):
-            features = (cosine, *words.features(passage, sentence, asked))
+        for one, cosine, certainty in zip(found, cosines, sure, strict=True):
+            features = (cosine, *words.features(one))
             score = _weighted(self.WEIGHTS, features)
-            candidates.append(Candidate(passage, sentence, features, score, same=same[asked]))
+            candidates.append(Candidate(one.passage, one.sentence, features, score, sure=certainty))
         return sorted(candidates, key=lambda candidate: -candidate.score)
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
@@ -128,7 +117,7 @@ class SentenceRanking:
         if not ranked:
             return 0.0
         by_features = _weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT
-        return max(_logistic(by_features), _answered(ranked[0]))
+        return max(_logistic(by_features), ranked[0].sure)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """See ``Ranking.choose``."""
@@ -175,28 +164,25 @@ class SpanRanking:
             evidence.question,
             [ReadPassage(passage.text, (passage.title, *passage.headings)) for passage in evidence.passages],
         )
-        found: list[Candidate] = []
-        asked: dict[tuple[int, int], str] = {}
-        for passage, spans in zip(evidence.passages, read, strict=True):
-            before = questions_before([span.sentence for span in spans], passage, evidence.question)
-            for span in spans:
-                if _may_answer(span.sentence, evidence.question):
-                    start = span.sentence.start
-                    asked[passage.number, start] = before.get(start, "")
-                    others = words.features(passage, span.sentence, before.get(start, ""))
-                    found.append(self._candidate(passage, span, (span.margin, 0.0, *others)))
-        best = sorted(found, key=lambda candidate: -candidate.score)[: self._looked_at]
-        if not best:
+        spans = {
+            (passage.number, span.sentence.start): span
+            for passage, found in zip(evidence.passages, read, strict=True)
+            for span in found
+        }
+        sentences = [[span.sentence for span in found] for found in read]
+        scored = []
+        for one in readable(evidence.question, list(zip(evidence.passages, sentences, strict=True))):
+            span = spans[one.passage.number, one.sentence.start]
+            scored.append((self._candidate(one.passage, span, (span.margin, 0.0, *words.features(one))), one))
+        scored = sorted(scored, key=lambda pair: -pair[0].score)[: self._looked_at]
+        if not scored:
             return []
-        answered = [asked[one.passage.number, one.sentence.start] for one in best]
-        texts = [
-            f"{question} {_plain(one.sentence)}".strip() for question, one in zip(answered, best, strict=True)
-        ]
-        cosines, same = _cosines(self._encoder, evidence.question, texts, answered)
-        for at, (candidate, cosine) in enumerate(zip(best, cosines, strict=True)):
+        cosines, sure = _similar(self._encoder, evidence.question, [one for _, one in scored])
+        best = []
+        for (candidate, _), cosine, certainty in zip(scored, cosines, sure, strict=True):
             features = (candidate.features[0], cosine, *candidate.features[2:])
             score = _weighted(self.WEIGHTS, features)
-            best[at] = replace(candidate, features=features, score=score, same=same[answered[at]])
+            best.append(replace(candidate, features=features, score=score, sure=certainty))
         return sorted(best, key=lambda candidate: -candidate.score)
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
@@ -204,7 +190,7 @@ class SpanRanking:
         if not ranked:
             return 0.0
         by_features = _weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT
-        return max(_logistic(by_features), _answered(ranked[0]))
+        return max(_logistic(by_features), ranked[0].sure)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """See ``Ranking.choose``; includes a different answer from another passage that is about as certain."""
@@ -264,14 +250,15 @@ class _Words:
         """Whether the question has no content words."""
         return not self._rarity
 
-    def features(self, passage: EvidencePassage, sentence: Sentence, asked: str) -> Iterator[float]:
-        """Yield the features from ``overlap`` to ``short``; what it answers counts as part of a sentence."""
-        yield _overlap(self._rarity, self._lexical.words(f"{asked} {sentence.text}"))
-        yield self._around[passage.number]
-        yield passage.cosine or 0.0
-        yield 1.0 / passage.number
-        yield 1.0 if self._asks_number and _DIGIT.search(sentence.text) else 0.0
-        yield 1.0 if len(sentence.text.split()) < 5 else 0.0
+    def features(self, one: Readable) -> Iterator[float]:
+        """Yield the features from ``overlap`` to ``short``; the question before a sentence is part of it."""
+        text = one.sentence.text
+        yield _overlap(self._rarity, self._lexical.words(f"{one.asked} {text}"))
+        yield self._around[one.passage.number]
+        yield one.passage.cosine or 0.0
+        yield 1.0 / one.passage.number
+        yield 1.0 if self._asks_number and _DIGIT.search(text) else 0.0
+        yield 1.0 if len(text.split()) < 5 else 0.0
 
 
 def _same_answer(one: Candidate, other: Candidate) -> bool:
@@ -280,67 +267,15 @@ def _same_answer(one: Candidate, other: Candidate) -> bool:
     return len(words) == 2 and (words[0] <= words[1] or words[1] <= words[0])
 
 
-def questions_before(
-    sentences: Sequence[Sentence], passage: EvidencePassage, question: str = ""
-) -> dict[int, str]:
-    """Return the question that stands before each sentence that answers one, by the sentence's start.
-
-    So "Until six, and never alone." is known to be about the visitors that the line above asks about. A question
-    holds for the sentences of the paragraph after it, ``MOST_SENTENCES`` at most; one in the title or heading
-    holds for the first ones of the passage.
-    """
-    asked = next((text for text in (*reversed(passage.headings), passage.title) if text), "")
-    asked = asked if asks(asked) else ""
-    left = MOST_SENTENCES if asked else 0
-    found: dict[int, str] = {}
-    before: Sentence | None = None
-    for sentence in sentences:
-        if sentence.question or _repeats(sentence, question):
-            # Two questions in a row are answered together.
-            follows = before is not None and (before.question or _repeats(before, question))
-            asked = f"{asked} {_plain(sentence)}" if follows else _plain(sentence)
-            left = MOST_SENTENCES
-        elif sentence.heading:
-            left = 0
-        elif left:
-            answered = before is not None and before.start in found
-            if answered and before is not None and _BLANK_LINE.search(passage.text, before.end, sentence.start):
-                left = 0
-            else:
-                found[sentence.start] = asked
-                left -= 1
-        before = sentence
-    return found
-
-
-def _repeats(sentence: Sentence, question: str) -> bool:
-    """Whether a sentence is the question itself, with or without its question mark."""
-    return bool(question) and _words_of(sentence.text) == _words_of(question)
-
-
-def _words_of(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())
-
-
-def _may_answer(sentence: Sentence, question: str) -> bool:
-    if len(sentence.text) > LONGEST or sentence.heading or sentence.question:
-        return False
-    return not _POINTER.fullmatch(sentence.text) and not _repeats(sentence, question)
-
-
-def _cosines(
-    encoder: Encoder, question: str, texts: Sequence[str], asked: Iterable[str]
-) -> tuple[list[float], dict[str, float]]:
-    """Return the similarity of the question and every text, and that of the questions that documents ask."""
-    others = [other for other in dict.fromkeys(asked) if other]
+def _similar(encoder: Encoder, question: str, found: Sequence[Readable]) -> tuple[list[float], list[float]]:
+    """Return the cosine of the question and every sentence, and how surely each answers by its form."""
+    texts = [f"{one.asked} {_plain(one.sentence)}".strip() for one in found]
+    others = list(dict.fromkeys(one.asked for one in found if one.asked))
     vectors = encoder.embed([question, *texts, *others])
     cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
-    return cosines[: len(texts)], {"": 0.0, **dict(zip(others, cosines[len(texts) :], strict=True))}
-
-
-def _answered(best: Candidate) -> float:
-    """Return how surely a sentence answers because the document asks the same question before it, 0 to 1."""
-    return best.same if best.same >= SAME_QUESTION else 0.0
+    same = dict(zip(others, cosines[len(texts) :], strict=True))
+    sure = (LOOKED_UP if one.looked_up else same.get(one.asked, 0.0) for one in found)
+    return cosines[: len(texts)], [each if each >= SAME_QUESTION else 0.0 for each in sure]
 
 
 def _plain(sentence: Sentence) -> str:
