@@ -137,7 +137,39 @@ def test_pages_with_a_stamp_on_an_image_count_as_scanned() -> None:
     assert read(readable)[1] == []
     document, problems = read(scanned("Office copy 1", "Office copy 2", "Plan of the orchard"))
     assert document.text == "Plan of the orchard"
-    assert problems == ["pages with images but no text were not read: 1, 2, 3"]
+    assert problems == [
+        "pages with images but no text were not read: 1, 2, 3. Text recognition is turned off (ingest.ocr)."
+    ]
+
+
+TESSERACT = """#!/bin/sh
+if [ "$1" = --list-langs ]; then printf 'List:\\nosd\\nnld\\neng\\n'; exit; fi
+cat > /dev/null
+echo "Recognized with $4"
+"""
+
+
+def test_scanned_pages_are_recognized_where_tesseract_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "tesseract"
+    program.write_text(TESSERACT)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    problems: list[str] = []
+    (document,) = load(Path("a.pdf"), scanned("Scan 1", "Scan 2"), on_problem=problems.append, ocr_s=20.0)
+    assert [(document.text[b.start : b.end], b.page) for b in document.blocks] == [
+        ("Recognized with eng+nld", 1),
+        ("Recognized with eng+nld", 2),
+    ]
+    assert problems == ["the text of pages 1, 2 was recognized in images and may contain mistakes"]
+
+
+def test_without_tesseract_the_problem_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LoadError) as caught:
+        list(load(Path("a.pdf"), scanned("Scan 1"), ocr_s=20.0))
+    assert "Install tesseract" in caught.value.fix
 
 
 # Forms and remarks

@@ -100,7 +100,9 @@ def suffixes() -> list[str]:
     return sorted(_SUFFIXES)
 
 
-def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> Iterator[Document]:
+def load(
+    path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None, ocr_s: float = 0.0
+) -> Iterator[Document]:
     """Turn the bytes of a file into documents.
 
     A path with an unknown suffix is read as plain text, unless the file is known to be something else. The work
@@ -111,6 +113,7 @@ def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> 
         data: The whole content.
         on_problem: Called with a sentence about every part that was skipped or repaired: a bad record, bytes
             that are not valid in the encoding, pages without text.
+        ocr_s: Seconds for text recognition in scanned pages of a PDF; 0 turns it off.
 
     Yields:
         One document, or for JSON and JSONL one per record, with at least one block each.
@@ -121,7 +124,11 @@ def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> 
     if not data or data.isspace():
         raise refused(path, "is empty", "Leave it out, or add it again once it has content.")
     try:
-        documents = _LOADERS[_kind(path, data)](path, data, on_problem)
+        kind = _kind(path, data)
+        if kind == "pdf":
+            documents = pdf.load(path, data, on_problem, ocr_s)
+        else:
+            documents = _LOADERS[kind](path, data, on_problem)
         # Let the bytes be freed while the documents are iterated.
         del data
         yield from documents

@@ -18,6 +18,7 @@ from rag.documents.loaders._blocks import Builder, Sections, finished, one_line
 from rag.documents.loaders._fields import date_in, scalars, to_date, written_title
 from rag.documents.loaders._hyphens import MARK, Hyphens
 from rag.documents.loaders._losses import Losses
+from rag.documents.loaders._ocr import INSTALL, Recognition
 from rag.documents.loaders._page_layout import reordered
 from rag.documents.loaders._page_lines import Part
 from rag.documents.loaders._pdf_notes import filled_and_noted
@@ -36,6 +37,7 @@ _SCANNER = re.compile(r"\bscan|gescannt|numérisé|escaneado|skannad|skannet", r
 _LONGEST_STAMP = 200
 """Characters of text beside which a page of one image still counts as scanned."""
 _SCANNED_SHARE = 0.5
+_SHOWN_PAGES = 20
 _MOST_IMAGES = 1_000
 _MOST_ATTACHMENTS = 100
 _INFO = {"Author": "author", "Subject": "subject", "Keywords": "keywords"}
@@ -51,20 +53,28 @@ class _Page:
     Attributes:
         parts: Its text and tables in reading order.
         beside: Values of form fields and remarks.
-        image: Whether it is one large image.
+        image: Whether it is an image, with hardly any text.
+        recognized: Whether its text was recognized in the image.
     """
 
     parts: tuple[Part, ...] = ()
     beside: tuple[str, ...] = ()
     image: bool = False
+    recognized: bool = False
 
     @property
     def text(self) -> str:
         return "\n".join(part if isinstance(part, str) else str(part) for part in self.parts)
 
 
-def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
+def load(path: Path, data: bytes, on_problem: OnProblem, ocr_s: float = 0.0) -> Iterator[Document]:
     """Yield one document; the stored text is that of the pages in order, paragraphs on lines of their own.
+
+    Args:
+        path: See ``rag.documents.loaders.load``.
+        data: The whole content.
+        on_problem: Called with a sentence about every part that was not read.
+        ocr_s: Seconds for text recognition in scanned pages; 0 turns it off.
 
     Raises:
         LoadError: The file is damaged, needs a password, or has no text (scanned pages).
@@ -72,7 +82,8 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     file = _open(path, data)
     losses = Losses(on_problem)
     try:
-        pages, info, outline = _read(file, losses)
+        recognition = Recognition(ocr_s)
+        pages, info, outline = _read(file, losses, recognition)
     finally:
         file.close()
     pages, scanned = _without_stamps(pages)
@@ -80,11 +91,16 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         raise refused(
             path,
             "has no text: its pages seem to be scanned images",
-            "Run text recognition first (OCR, for example with ocrmypdf) and add the result.",
+            "Run text recognition first (OCR, for example with ocrmypdf) and add the result."
+            + _advice(recognition, ocr_s),
         )
     if scanned:
-        shown = ", ".join(map(str, scanned[:20])) + (" and more" if len(scanned) > 20 else "")
-        on_problem(f"pages with images but no text were not read: {shown}")
+        on_problem(
+            f"pages with images but no text were not read: {_numbers(scanned)}.{_advice(recognition, ocr_s)}"
+        )
+    recognized = [number for number, page in enumerate(pages, start=1) if page.recognized]
+    if recognized:
+        on_problem(f"the text of pages {_numbers(recognized)} was recognized in images and may contain mistakes")
     losses.report()
     builder = Builder()
     sections = Sections()
@@ -107,6 +123,17 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     )
 
 
+def _numbers(pages: list[int]) -> str:
+    return ", ".join(map(str, pages[:_SHOWN_PAGES])) + (" and more" if len(pages) > _SHOWN_PAGES else "")
+
+
+def _advice(recognition: Recognition, ocr_s: float) -> str:
+    """Return a sentence on how scanned pages would be read, after a space; empty if they were tried."""
+    if recognition.available:
+        return ""
+    return f" {INSTALL}" if ocr_s else " Text recognition is turned off (ingest.ocr)."
+
+
 def _open(path: Path, data: bytes) -> Any:
     import pypdfium2
 
@@ -120,7 +147,7 @@ def _open(path: Path, data: bytes) -> Any:
         raise refused(path, f"is not a readable PDF: {first_line(error)}", fix) from error
 
 
-def _read(file: Any, losses: Losses) -> tuple[list[_Page], dict[str, str], Outline]:
+def _read(file: Any, losses: Losses, recognition: Recognition) -> tuple[list[_Page], dict[str, str], Outline]:
     """Return the pages, the information and the outline."""
     from pypdfium2 import raw
 
@@ -130,11 +157,11 @@ def _read(file: Any, losses: Losses) -> tuple[list[_Page], dict[str, str], Outli
     outline = _outline(file)
     for number in range(min(file.count_attachments(), _MOST_ATTACHMENTS)):
         losses.add("attached file", one_line(file.get_attachment(number).get_name()))
-    pages = [_read_page(file, index, losses) for index in range(len(file))]
+    pages = [_read_page(file, index, losses, recognition) for index in range(len(file))]
     return pages, info, outline
 
 
-def _read_page(file: Any, index: int, losses: Losses) -> _Page:
+def _read_page(file: Any, index: int, losses: Losses, recognition: Recognition) -> _Page:
     from pypdfium2 import PdfiumError
 
     try:
@@ -150,7 +177,12 @@ def _read_page(file: Any, index: int, losses: Losses) -> _Page:
         finally:
             content.close()
         found = _Page(tuple(map(_marked, parts)), beside)
-        return replace(found, image=len(found.text) <= _LONGEST_STAMP and _is_image(page))
+        if len(found.text) > _LONGEST_STAMP or not _is_image(page, with_text=bool(found.text.strip())):
+            return found
+        text = recognition.text_of(page)
+        if text.strip():
+            return _Page((text,), beside, recognized=True)
+        return replace(found, image=True)
     finally:
         page.close()
 
@@ -160,8 +192,8 @@ def _marked(part: Part) -> Part:
     return _DIVIDED.sub(MARK, part.translate(_SIGNS)) if isinstance(part, str) else part
 
 
-def _is_image(page: Any) -> bool:
-    """Whether images cover most of a page."""
+def _is_image(page: Any, *, with_text: bool) -> bool:
+    """Whether there are images on a page; beside text, they must cover most of it."""
     from pypdfium2 import raw
 
     width, height = page.get_size()
@@ -169,7 +201,7 @@ def _is_image(page: Any) -> bool:
     for image in islice(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE], max_depth=2), _MOST_IMAGES):
         left, bottom, right, top = image.get_bounds()
         covered += abs(right - left) * abs(top - bottom)
-    return covered > width * height * _SCANNED_SHARE
+    return covered > (width * height * _SCANNED_SHARE if with_text else 0.0)
 
 
 def _without_stamps(pages: list[_Page]) -> tuple[list[_Page], list[int]]:
