@@ -13,6 +13,8 @@ from dataclasses import dataclass
 _WORD = re.compile(r"\w+")
 _LONGEST_KEY = 100
 _SHORTEST_KEY = 3
+_LONGEST_BARE = 5
+"""Maximum words of a first cell without a name; more are prose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ def row_of(sentence: str) -> TableRow | None:
         return None
     name, separator, value = first.partition(": ")
     keys = [words(value if separator else name)]
+    if not separator and len(keys[0]) > _LONGEST_BARE:
+        return None
     if not separator:
         keys.append(words(named[0][2]))
     return TableRow(
@@ -46,7 +50,7 @@ def row_of(sentence: str) -> TableRow | None:
 
 def _tells(key: tuple[str, ...]) -> bool:
     """Whether a cell is more than an article or a pronoun: a number, a code or a word of some length."""
-    return any(len(word) >= _SHORTEST_KEY or not word.isalpha() for word in key)
+    return len(key) > 1 or any(len(word) >= _SHORTEST_KEY or not word.isalpha() for word in key)
 
 
 def words(text: str) -> tuple[str, ...]:
