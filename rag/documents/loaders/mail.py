@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import date
 from email import message_from_bytes, policy
-from email.message import EmailMessage
+from email.message import EmailMessage, MIMEPart
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def _write(
     return forwarded
 
 
-def _text(path: Path, part: EmailMessage, on_problem: OnProblem) -> str:
+def _text(path: Path, part: MIMEPart, on_problem: OnProblem) -> str:
     """Decode the text of a part, whatever it declares."""
     payload = part.get_payload(decode=True)
     data = payload if isinstance(payload, bytes) else b""
