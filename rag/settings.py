@@ -84,6 +84,8 @@ class IngestSettings(Section):
     """Memory limit of the child process that parses files; a file that needs more is reported and skipped."""
     parse_timeout_s: float = Field(default=120.0, gt=0)
     """Time limit of parsing a file in seconds; a file that takes longer is reported and skipped."""
+    ocr: Literal["off", "auto"] = "auto"
+    """``auto`` recognizes text in scanned pages of a PDF if tesseract is installed."""
     folder_roots: tuple[Path, ...] = ()
     """Folders of this machine from which the chat page may add files; empty turns that off."""
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 LARGEST_COUNT = 2**31 - 1
@@ -72,6 +73,8 @@ sources = Table(
     Column("sha256", String(64), nullable=False),
     Column("loader_version", Integer, nullable=False),
     Column("ingested", Float, nullable=False),
+    # Sentences about the parts of it that were not read, or were repaired.
+    Column("problems", JSON, nullable=False, server_default=text("'[]'")),
     UniqueConstraint("index_id", "path"),
 )
 

@@ -16,7 +16,8 @@ from rag.database import reading
 from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
 from rag.encoders import Encoder
 from rag.indexing.corpus_index import CorpusIndex
-from rag.indexing.ingestion import IngestReport, ingest
+from rag.indexing.ingest_report import IngestReport
+from rag.indexing.ingestion import ingest
 from rag.settings import IngestSettings
 
 LARGEST_FILE = 10_000_000

@@ -40,15 +40,16 @@ def nearest_first(encoder: Encoder, question: str, texts: Sequence[str]) -> list
     return [texts[at] for at in (-vectors[1:] @ vectors[0]).argsort()]
 
 
-def evidence_of(encoder: Encoder, question: str, texts: Sequence[str]) -> Evidence:
+def evidence_of(encoder: Encoder, question: str, texts: Sequence[str], titles: Sequence[str] = ()) -> Evidence:
     """Passages in this order, with the cosine that the search would have given them."""
+    titles = titles or [""] * len(texts)
     vectors = encoder.embed([question, *texts])
     cosines = vectors[1:] @ vectors[0]
     return Evidence(
         question,
         tuple(
-            EvidencePassage(number, text, "", (), float(cosine))
-            for number, (text, cosine) in enumerate(zip(texts, cosines, strict=True), 1)
+            EvidencePassage(number, text, title, (), float(cosine))
+            for number, (text, title, cosine) in enumerate(zip(texts, titles, cosines, strict=True), 1)
         ),
         REFUSAL,
     )

@@ -26,7 +26,7 @@ from rag.answering.answer_stream import AnswerStream
 from rag.database import writing
 from rag.errors import CorpusError, ModelUnavailable
 from rag.indexing.corpora import StoredDocument
-from rag.indexing.ingestion import IngestProgress, IngestReport, Problem
+from rag.indexing.ingest_report import IngestProgress, IngestReport, Problem
 from rag.settings import Settings
 from rag.tracing.trace_store import Span, Trace
 from rag.types import (

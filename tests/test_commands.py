@@ -13,7 +13,7 @@ from click.testing import _NamedTextIOWrapper
 from terminal import assert_one_line, call, one_object
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, written
 
-from rag.indexing.ingestion import IngestProgress
+from rag.indexing.ingest_report import IngestProgress
 from rag.settings import Settings
 from rag.tracing.trace_store import Status
 from ui.app.app import App
@@ -39,7 +39,7 @@ def test_ingest_ends_with_a_summary(home: Path, pages: Path) -> None:
     assert rows["Corpus"] == CORPUS
     assert (rows["files added"], rows["files of other formats"], rows["problems"]) == ("5", "1", "0")
     assert int(rows["passages embedded"]) >= 5
-    assert result.stderr == ""
+    assert result.stderr == "Files of other formats: chart.xcf\n"
 
 
 def test_ingest_gives_its_report_as_json(home: Path, pages: Path) -> None:

@@ -26,7 +26,7 @@ from rag.indexing import corpus_index as index_module
 from rag.indexing.corpora import Corpora
 from rag.indexing.corpus_index import CorpusIndex, IndexState
 from rag.indexing.dense_index import forget_chroma
-from rag.indexing.ingestion import IngestProgress
+from rag.indexing.ingest_report import IngestProgress
 from rag.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent

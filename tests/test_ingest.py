@@ -19,7 +19,7 @@ from rag.errors import CorpusError, LoadError
 from rag.indexing import ingestion as ingestion
 from rag.indexing.corpora import Corpora
 from rag.indexing.corpus_index import CorpusIndex
-from rag.indexing.ingestion import IngestProgress, IngestReport
+from rag.indexing.ingest_report import IngestProgress, IngestReport
 from rag.retrieval.filters import Filters, matching_texts
 
 MILL = "# The mill\n\nThe old mill grinds rye and wheat from September to March."
@@ -98,7 +98,24 @@ def test_hidden_files_unknown_formats_and_tool_folders_are_left_out(index: Corpu
             "__pycache__/d.md": RIVER,
         },
     )
-    assert counts(take_in(index, folder)) == (1, 0, 0, 0, 2)
+    report = take_in(index, folder)
+    assert counts(report) == (1, 0, 0, 0, 2)
+    assert report.skipped_files == "a.md~, photo.jpg"
+
+
+def test_files_of_other_formats_are_named_up_to_a_few(index: CorpusIndex, tmp_path: Path) -> None:
+    folder = write(tmp_path / "docs", {"a.md": MILL, **{f"deep/{n}.blend": b"\0" for n in range(9)}})
+    expected = ", ".join(f"deep/{n}.blend" for n in range(5)) + " and 4 more"
+    assert take_in(index, folder).skipped_files == expected
+
+
+def test_what_was_not_read_of_a_file_is_kept_with_it(index: CorpusIndex, tmp_path: Path) -> None:
+    folder = write(tmp_path / "docs", {"a.md": MILL, "b.jsonl": '{"text": "The mill."}\n{broken\n'})
+    report = take_in(index, folder)
+    with reading(index.engine) as connection:
+        kept = dict(connection.execute(select(db.sources.c.name, db.sources.c.problems)).all())
+    assert kept["docs/a.md"] == []
+    assert kept["docs/b.jsonl"] == [problem.reason for problem in report.problems] != []
 
 
 def test_a_file_that_is_named_is_read_whatever_its_format(index: CorpusIndex, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from corpus_stores import assert_in_step, passages_of, take_in, write
 
 from rag.indexing.corpus_index import CorpusIndex
-from rag.indexing.ingestion import IngestReport
+from rag.indexing.ingest_report import IngestReport
 
 
 @pytest.fixture

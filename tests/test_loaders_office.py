@@ -207,11 +207,10 @@ def test_a_word_file_gives_headings_paragraphs_and_rows() -> None:
         "First words.",
         "- an item",
         "Costs",
-        "name | size",
-        "a | 1",
+        "name: a; size: 1",
         "Last\twords.",
     ]
-    assert [b.kind for b in document.blocks] == ["heading", "text", "text", "heading", "row", "row", "text"]
+    assert [b.kind for b in document.blocks] == ["heading", "text", "text", "heading", "row", "text"]
     assert document.blocks[-1].headings == ("The plan", "Costs")
 
 

@@ -42,7 +42,7 @@ def test_a_long_row_has_a_line_for_each_column() -> None:
 
 def test_a_table_without_header_keeps_its_first_row() -> None:
     (document,) = read("a.tsv", "1\t2.5\n3\t4\n")
-    assert shown(document) == ["1; 2.5", "3; 4"]
+    assert shown(document) == ["1 | 2.5", "3 | 4"]
 
 
 def test_the_row_numbers_of_a_data_frame_are_left_out() -> None:
@@ -52,7 +52,7 @@ def test_the_row_numbers_of_a_data_frame_are_left_out() -> None:
 
 def test_a_header_alone_is_what_there_is_to_read() -> None:
     (document,) = read("a.csv", "name,size\n")
-    assert shown(document) == ["name; size"]
+    assert shown(document) == ["name | size"]
 
 
 def test_ragged_rows_and_cells_of_a_megabyte_are_read() -> None:

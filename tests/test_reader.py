@@ -24,7 +24,8 @@ from tiny import OFF_TOPIC
 from rag.errors import ModelProtocolError
 from rag.indexing.lexical_index import LexicalIndex
 from rag.models.extractive.extractive_chat import ExtractiveReader
-from rag.models.extractive.sentence_ranking import LONGEST, MOST_SENTENCES, SentenceRanking, choose
+from rag.models.extractive.readable import LONGEST, MOST_SENTENCES
+from rag.models.extractive.sentence_ranking import SentenceRanking, choose
 
 if TYPE_CHECKING:
     from rag.encoders import Encoder

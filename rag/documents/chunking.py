@@ -1,8 +1,8 @@
 """Chunking: split documents into passages along their structure, measured in the encoder's own tokens.
 
-Blocks of a section are packed until a passage has about the requested size. A heading starts a new passage once
-the current one is at least half full, and always stays with the text after it. A block that is too long is split
-into pieces of equal size at the nearest sentence end, or else at white space; never inside a word.
+Blocks of a section are packed until a passage has about the requested size. A heading or a question starts a new
+passage once the current one is at least half full, and always stays with the text after it. A block that is too
+long is split into pieces of equal size at the nearest sentence end, or else at white space; never inside a word.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rag.documents.sentences import asks
 from rag.encoders.encoder import Encoder
 from rag.encoders.encoder_tokens import TokenCounter
 from rag.types import Block, Chunk, Document
@@ -97,13 +98,19 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A part that fits into a passage; ``mark_up`` counts the tokens between the previous piece and this one."""
+    """A part that fits into a passage.
+
+    Attributes:
+        mark_up: Tokens between the previous piece and this one.
+        leads: Whether it belongs to the piece after it: a heading, or a question.
+    """
 
     block: Block
     start: int
     end: int
     tokens: int
     mark_up: int = 0
+    leads: bool = False
 
 
 def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Iterator[_Piece]:
@@ -117,9 +124,12 @@ def _pieces(document: Document, tokens: TokenCounter, rule: ChunkingRule) -> Ite
         gaps = [text[part.start - min(part.gap, WIDEST_GAP) : part.start].strip() for part in group]
         for part, known, mark_up in zip(group, found, tokens.count(gaps), strict=True):
             count = next(counts) if known is None else len(known)
-            piece = _Piece(part.block, part.start, part.end, count, mark_up)
+            leads = part.block.kind == "heading" or (
+                part.block.kind == "text" and asks(text[part.start : part.end])
+            )
+            piece = _Piece(part.block, part.start, part.end, count, mark_up, leads)
             before = headed + mark_up if headed else 0
-            headed = before + count if part.block.kind == "heading" else 0
+            headed = before + count if leads else 0
             # Leave room for the headings before it, which must stay with it, unless they fill most of a passage.
             taken = before if before <= rule.limit * 2 // 3 and not headed else 0
             if count + taken <= rule.limit:
@@ -269,15 +279,15 @@ def _breaks_before(pending: list[_Piece], count: int, piece: _Piece, rule: Chunk
         return True
     if count + piece.mark_up + piece.tokens > rule.limit:
         return True
-    return piece.block.kind == "heading" and last.block.kind != "heading" and count >= rule.size / 2
+    return piece.leads and not last.leads and count >= rule.size / 2
 
 
 def _without_trailing_headings(pending: list[_Piece], piece: _Piece) -> tuple[list[_Piece], list[_Piece]]:
-    """Split off the headings at the end, which belong to the next piece if that is adjacent."""
+    """Split off headings and questions at the end, which belong to the next piece if that is adjacent."""
     if piece.block.page != pending[-1].block.page or piece.start - pending[-1].end > WIDEST_GAP:
         return pending, []
     at = len(pending)
-    while at and pending[at - 1].block.kind == "heading":
+    while at and pending[at - 1].leads:
         at -= 1
     return pending[:at], pending[at:]
 

@@ -6,16 +6,30 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+# Names of a question and of its answer, with a number or emphasis, in lists of questions, records and tables.
+_ASKING = r"q|f|question|frage|fråga|spørgsmål|spørsmål|vraag|pregunta|pergunta|domanda"
+_ANSWERING = r"a|answer|antwort|svar|antwoord|respuesta|resposta|risposta|réponse|reponse|response|reply"
+_LABEL = r"(?:\*\*|__)?(?:{names})(?:[ \t]?\d{{1,3}})?(?:\*\*|__)?[ \t]?:(?:\*\*|__)?(?=[ \t\n])"
+_ASKING_LABEL = _LABEL.format(names=_ASKING) + r"|q\d{0,3}[.)](?=[ \t])"
+_ANSWERING_LABEL = _LABEL.format(names=_ANSWERING) + r"|(?<=\n)a\d{0,3}[.)](?=[ \t])"
 # Lines that never join their neighbours: blank lines, headings, list items, table rows, fences, directives.
 _BREAK = re.compile(
     r"\n[ \t]*\n"
     r"|\n(?=[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+)"
     r"|\n(?=[ \t]*(?:#{1,6}[ \t]|\||```|~~~|\.\. ))"
     r"|(?<=\|)[ \t]*\n"
+    rf"|\n(?=[ \t]*(?i:{_ASKING_LABEL}|{_ANSWERING_LABEL}))"
+    rf"|;[ \t]+(?=(?i:{_LABEL.format(names=_ANSWERING)}))"
     r"|(?:(?<=\n)|^)[ \t]*(?:[=\-~^\"'#*+.:_]{4,}|```.*|~~~.*)[ \t]*(?=\n|$)"
 )
 _END = re.compile(r"(?<=[.!?])[\"'”’)\]*_`]*[ \t\n]+(?=[\"'“‘(\[*_`]*\w)|(?<=[。！？])")
 _LEAD = re.compile(r"[ \t\n]*(?:(?:[-*+•>]|\d{1,3}[.)]|#{1,6}|\|)[ \t]+)*")
+_ASKING_LEAD = re.compile(rf"(?:{_ASKING_LABEL})[ \t\n]*", re.IGNORECASE)
+_ANSWERING_LEAD = re.compile(rf"(?:{_ANSWERING_LABEL})[ \t\n]*", re.IGNORECASE)
+# Emphasis, quotes and brackets after a question mark.
+_CLOSING = "*_`\"'”’»)] \t\n"
+_QUESTION_MARKS = ("?", "？", "؟", "⁇")
+_LONGEST_QUESTION = 300
 _HEADING = re.compile(r"[ \t]*#{1,6}[ \t]")
 _ABBREVIATIONS = frozenset(
     "mr mrs ms dr prof st jr sr vs etc e.g i.e cf fig figs eq no vol pp ca approx dept est inc ltd co corp "
@@ -30,17 +44,35 @@ _LONGEST_WORD = 64
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence with its offsets: ``text`` is exactly ``source[start:end]``."""
+    """A sentence with its offsets: ``text`` is exactly ``source[start:end]``.
+
+    Attributes:
+        question: Whether it asks: it ends with a question mark, or is labelled as a question.
+    """
 
     text: str
     start: int
     end: int
     heading: bool = False
+    question: bool = False
 
 
 def split_sentences(text: str) -> list[Sentence]:
-    """Split a text into sentences, list items and table rows, without the mark-up in front of them."""
+    """Split a text into sentences, list items and table rows, without the mark-up in front of them.
+
+    ``Q:``, ``Answer:`` and the like in front of a question or answer are mark-up too.
+    """
     return [sentence for start, end in _units(text) for sentence in _sentences(text, start, end)]
+
+
+def asks(text: str) -> bool:
+    """Whether a paragraph is nothing but a question, so that its answer is what follows."""
+    if len(text) > _LONGEST_QUESTION:
+        return False
+    if not text.rstrip(_CLOSING).endswith(_QUESTION_MARKS) and ":" not in text[:20] and text[:1] not in "Qq":
+        return False
+    sentences = split_sentences(text)
+    return bool(sentences) and all(sentence.question for sentence in sentences)
 
 
 def _units(text: str) -> Iterator[tuple[int, int]]:
@@ -73,11 +105,16 @@ def _sentences(text: str, start: int, end: int) -> Iterator[Sentence]:
 def _one(text: str, start: int, end: int, *, heading: bool) -> Iterator[Sentence]:
     lead = _LEAD.match(text, start, end)
     first = lead.end() if lead else start
+    asking = _ASKING_LEAD.match(text, first, end)
+    label = asking or _ANSWERING_LEAD.match(text, first, end)
+    first = label.end() if label else first
     last = end
     while last > first and text[last - 1] in " \t\n|":
         last -= 1
     if last > first and any(character.isalnum() for character in text[first:last]):
-        yield Sentence(text[first:last], first, last, heading)
+        sentence = text[first:last]
+        question = bool(asking) or sentence.rstrip(_CLOSING).endswith(_QUESTION_MARKS)
+        yield Sentence(sentence, first, last, heading, question)
 
 
 def _is_abbreviation(text: str, start: int, end: int, *, lower: bool) -> bool:

@@ -31,6 +31,7 @@ from rag.documents.loaders import LOADER_VERSION, kind_of
 from rag.documents.loaders.isolated import IsolatedLoader
 from rag.errors import LoadError
 from rag.indexing.corpus_index import CorpusIndex, PreparedText, digest_of
+from rag.indexing.ingest_report import IngestProgress, IngestReport, Problem
 from rag.types import Document
 
 # Passages per batch: large enough for sorting by length and for cheap commits, small enough that little is
@@ -40,53 +41,9 @@ BATCH = 768
 MOST_WAITING = 4_000_000
 ROWS_AT_ONCE = 5_000
 MEGABYTE = 1_000_000
+# Names of files of other formats in a report.
+MOST_NAMES = 5
 _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A file, or a part of one, that could not be read, and the reason."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class IngestProgress:
-    """Progress of an ingestion.
-
-    Attributes:
-        passages: Passages embedded so far.
-        passages_per_s: Average rate so far.
-        seconds_left: Estimate by the remaining bytes; None while unknown.
-    """
-
-    files_done: int
-    files_total: int
-    passages: int
-    passages_per_s: float
-    seconds_left: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class IngestReport:
-    """Result of an ingestion; counts are of files.
-
-    Attributes:
-        skipped: Files of unsupported formats.
-        passages: Passages embedded in this ingestion.
-        stopped: Whether it was stopped before the end.
-    """
-
-    added: int = 0
-    changed: int = 0
-    unchanged: int = 0
-    deleted: int = 0
-    skipped: int = 0
-    passages: int = 0
-    problems: tuple[Problem, ...] = ()
-    seconds: float = 0.0
-    stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +79,7 @@ class _LoadedFile:
     found: _Found
     sha256: str
     rows: _DocumentRows
+    problems: list[str]
 
 
 def ingest(
@@ -180,6 +138,7 @@ class _Ingestion:
         self._text_ids: dict[str, int] = {}
         self._loaded: list[_LoadedFile] = []
         self._counts = {"added": 0, "changed": 0, "unchanged": 0, "deleted": 0, "skipped": 0}
+        self._skipped_names: list[str] = []
         self._passages = 0
         self._waiting_passages = self._waiting_characters = 0
         self._batch_done = 0
@@ -219,6 +178,7 @@ class _Ingestion:
         self._report_progress(force=True)
         return IngestReport(
             **self._counts,
+            skipped_names=tuple(self._skipped_names),
             passages=self._passages,
             problems=tuple(self._problems),
             seconds=time.monotonic() - self._started,
@@ -235,6 +195,8 @@ class _Ingestion:
                 known_paths.add(path)
                 if root.is_dir() and kind_of(path) is None:
                     self._counts["skipped"] += 1
+                    if len(self._skipped_names) < MOST_NAMES:
+                        self._skipped_names.append(str(path.relative_to(root)))
                     continue
                 try:
                     size = _size_of(path)
@@ -303,8 +265,14 @@ class _Ingestion:
     def _load(self, found: _Found) -> bool:
         """Load and chunk a file's documents, and return whether it was completed."""
         day = _day_of(found.path)
-        loading = self._loader.load(found.path, on_problem=lambda reason: self._problem(found.path, reason))
-        file = _LoadedFile(found, loading.sha256, _DocumentRows())
+        problems: list[str] = []
+
+        def add_problem(reason: str) -> None:
+            problems.append(reason)
+            self._problem(found.path, reason)
+
+        loading = self._loader.load(found.path, on_problem=add_problem)
+        file = _LoadedFile(found, loading.sha256, _DocumentRows(), problems)
         with ExitStack() as dropping:
             dropping.callback(file.rows.close)
             documents = dropping.enter_context(closing(loading.documents))
@@ -374,6 +342,7 @@ class _Ingestion:
                     sha256=file.sha256,
                     loader_version=LOADER_VERSION,
                     ingested=time.time(),
+                    problems=file.problems,
                 )
                 for part in file.rows.parts():
                     rows = [

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rag.indexing.corpus_index import CorpusIndex
     from rag.indexing.corpus_sources import CorpusSource
     from rag.indexing.dense_index import ChromaStore
-    from rag.indexing.ingestion import IngestProgress, IngestReport
+    from rag.indexing.ingest_report import IngestProgress, IngestReport
     from rag.tracing.trace_store import TraceStore
 
 SAMPLE_CORPUS = "handbook"

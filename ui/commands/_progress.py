@@ -12,7 +12,7 @@ from rag.tracing.figures import counted
 from ui.commands._terminal_text import note
 
 if TYPE_CHECKING:
-    from rag.indexing.ingestion import IngestProgress
+    from rag.indexing.ingest_report import IngestProgress
 
 Progress = TypeVar("Progress")
 

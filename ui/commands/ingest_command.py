@@ -20,7 +20,7 @@ from ui.commands._terminal_text import note, one_line, print_json
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
-    from rag.indexing.ingestion import IngestReport
+    from rag.indexing.ingest_report import IngestReport
 
 STOPPED = "Stopped. Finished files are kept; run the same command again to continue."
 
@@ -67,6 +67,8 @@ def _print_report(corpus: str, report: IngestReport, as_json: bool) -> None:
         print_json({"corpus": corpus, **asdict(report)}, indent=2)
         return
     _show(corpus, report)
+    if report.skipped:
+        note(f"Files of other formats: {one_line(report.skipped_files)}")
     for problem in report.problems:
         note(f"{problem.path}: {one_line(problem.reason)}")
 
@@ -75,7 +77,8 @@ def _nothing(report: IngestReport) -> str:
     if report.problems:
         return f"Nothing could be read: {counted(len(report.problems), 'problem')}."
     if report.skipped:
-        return f"Nothing could be read: {counted(report.skipped, 'file')} of unknown formats."
+        names = one_line(report.skipped_files)
+        return f"Nothing could be read: {counted(report.skipped, 'file')} of unknown formats ({names})."
     return "Nothing could be read: there are no files."
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from rag.documents.loaders import (
     code,
     docx,
+    epub,
     html,
     json_records,
+    mail,
     markdown,
     notebook,
     pdf,
@@ -23,8 +25,11 @@ from rag.documents.loaders import (
     pptx,
     python,
     rst,
+    rtf,
     table,
+    xlsx,
 )
+from rag.documents.loaders._foreign import foreign
 from rag.documents.loaders._text import Loader, OnProblem, refused
 from rag.errors import RagsmithError
 from rag.types import Document
@@ -32,7 +37,7 @@ from rag.types import Document
 __all__ = ["LOADER_VERSION", "OnProblem", "kind_of", "load", "suffixes"]
 
 # Increment when a loader's output changes, so that unchanged files are loaded again.
-LOADER_VERSION = 1
+LOADER_VERSION = 2
 
 _LOADERS: dict[str, Loader] = {
     "markdown": markdown.load,
@@ -42,6 +47,10 @@ _LOADERS: dict[str, Loader] = {
     "pdf": pdf.load,
     "docx": docx.load,
     "pptx": pptx.load,
+    "xlsx": xlsx.load,
+    "epub": epub.load,
+    "mail": mail.load,
+    "rtf": rtf.load,
     "table": table.load,
     "json": json_records.load,
     "jsonl": json_records.load_lines,
@@ -58,6 +67,10 @@ _SUFFIXES: dict[str, str] = {
     ".pdf": "pdf",
     ".docx": "docx",
     ".pptx": "pptx",
+    **dict.fromkeys((".xlsx", ".xlsm"), "xlsx"),
+    ".epub": "epub",
+    **dict.fromkeys((".eml", ".mht", ".mhtml"), "mail"),
+    ".rtf": "rtf",
     **dict.fromkeys((".csv", ".tsv"), "table"),
     ".json": "json",
     **dict.fromkeys((".jsonl", ".ndjson"), "jsonl"),
@@ -78,22 +91,29 @@ def kind_of(path: Path) -> str | None:
     return _SUFFIXES.get(path.suffix.lower()) or _NAMES.get(path.name.lower())
 
 
+# How files begin that are also found under other suffixes, or none.
+_SIGNATURES = ((b"{\\rtf", "rtf"), (b"%PDF-", "pdf"))
+
+
 def suffixes() -> list[str]:
     """Return all supported suffixes, with their dots, sorted."""
     return sorted(_SUFFIXES)
 
 
-def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> Iterator[Document]:
+def load(
+    path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None, ocr_s: float = 0.0
+) -> Iterator[Document]:
     """Turn the bytes of a file into documents.
 
-    A path with an unknown suffix is read as plain text. The work is linear in the bytes, and errors are raised
-    while the documents are iterated, not by the call.
+    A path with an unknown suffix is read as plain text, unless the file is known to be something else. The work
+    is linear in the bytes, and errors are raised while the documents are iterated, not by the call.
 
     Args:
         path: The suffix selects the loader, the name goes into messages. The file is not opened.
         data: The whole content.
         on_problem: Called with a sentence about every part that was skipped or repaired: a bad record, bytes
             that are not valid in the encoding, pages without text.
+        ocr_s: Seconds for text recognition in scanned pages of a PDF; 0 turns it off.
 
     Yields:
         One document, or for JSON and JSONL one per record, with at least one block each.
@@ -104,7 +124,11 @@ def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> 
     if not data or data.isspace():
         raise refused(path, "is empty", "Leave it out, or add it again once it has content.")
     try:
-        documents = _LOADERS[kind_of(path) or "text"](path, data, on_problem)
+        kind = _kind(path, data)
+        if kind == "pdf":
+            documents = pdf.load(path, data, on_problem, ocr_s)
+        else:
+            documents = _LOADERS[kind](path, data, on_problem)
         # Let the bytes be freed while the documents are iterated.
         del data
         yield from documents
@@ -117,3 +141,19 @@ def load(path: Path, data: bytes, *, on_problem: OnProblem = lambda _: None) -> 
     except Exception as error:
         problem = f"cannot be read: {type(error).__name__}: {error}"
         raise refused(path, problem, "It seems to be damaged: save it again, or leave it out.") from error
+
+
+def _kind(path: Path, data: bytes) -> str:
+    """Return the loader for a file by name, or else by how it begins.
+
+    Raises:
+        LoadError: It is of a format that is not read.
+    """
+    kind = kind_of(path)
+    if kind is None or kind == "text":
+        found = next((name for mark, name in _SIGNATURES if data.startswith(mark)), None)
+        error = None if found else foreign(path, data)
+        if error is not None:
+            raise error
+        kind = found or kind
+    return kind or "text"

@@ -90,6 +90,11 @@ class Builder:
         return "".join(self._pieces)
 
 
+def shifted(block: Block, by: int) -> Block:
+    """Return a block of a text that stands ``by`` characters further in another."""
+    return replace(block, start=block.start + by, end=block.end + by)
+
+
 def one_line(text: str) -> str:
     """Return a heading or title on one line, truncated to ``LONGEST_HEADING`` characters."""
     # Truncate first, so that huge texts are not split for two hundred characters.

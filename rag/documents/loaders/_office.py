@@ -1,4 +1,4 @@
-"""Shared parts of the Word and PowerPoint loaders: safe opening of the zip archive, and properties."""
+"""Shared parts of the loaders of zip archives (Office files, e-books): safe opening, and properties."""
 
 from __future__ import annotations
 
@@ -29,6 +29,10 @@ _PIECE = 65_536
 """Bytes to unpack at a time."""
 _LOCAL_HEAD = struct.Struct("<4s22xHH")
 """Signature of a local file header, and the lengths of the name and the extra field after it."""
+SMALL = 720_000
+"""EMU (2 cm): a picture that is smaller in both directions is an icon."""
+GENERATED = "automatically generated"
+"""Part of an alternative text that the program has guessed."""
 _DAMAGED = "It seems to be damaged or malicious: save it again in its program, or leave it out."
 
 
@@ -45,7 +49,7 @@ class Properties(Protocol):
     def category(self) -> str: ...
 
 
-def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
+def unpacked(path: Path, data: bytes, part: str, kind: str = "Office file") -> io.BytesIO:
     """Return the archive as a stream, after checking its kind and that it is not a zip bomb.
 
     The sizes stated by the archive are not trusted: everything is unpacked once, piece by piece, and counted.
@@ -54,6 +58,7 @@ def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
         path: Path of the file, for messages.
         data: Bytes of the file.
         part: A file that the archive must contain, such as ``word/document.xml``.
+        kind: What it is, for messages.
 
     Raises:
         LoadError: It is not such an archive, is inconsistent, or would unpack to too many bytes.
@@ -62,8 +67,8 @@ def unpacked(path: Path, data: bytes, part: str) -> io.BytesIO:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             items = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        fix = "Save it again in its program (old .doc and .ppt as .docx and .pptx), or leave it out."
-        raise refused(path, f"is not a readable Office file ({error})", fix) from error
+        fix = "Save it again in its program (old .doc, .ppt and .xls as .docx, .pptx and .xlsx), or leave it out."
+        raise refused(path, f"is not a readable {kind} ({error})", fix) from error
     if any(item.flag_bits & 1 for item in items):
         raise refused(path, "is encrypted", "Save a copy without the password and add that.")
     if all(item.filename != part for item in items):
@@ -88,7 +93,7 @@ def _counted(path: Path, data: bytes, item: zipfile.ZipInfo, most: int, most_ele
     Raises:
         LoadError: It exceeds a limit, or does not match its entry in the archive.
     """
-    is_xml = item.filename.lower().endswith((".xml", ".rels"))
+    is_xml = item.filename.lower().endswith((".xml", ".rels", ".xhtml", ".html", ".htm", ".opf"))
     size = elements = checksum = 0
     before = b""
     for piece in _pieces(path, data, item):

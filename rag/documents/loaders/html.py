@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rag.documents.loaders._blocks import Builder, Sections, finished
 from rag.documents.loaders._fields import date_in, scalars, title_or_none
+from rag.documents.loaders._hidden import Hidden, hidden_in
+from rag.documents.loaders._html_table import HtmlTable
+from rag.documents.loaders._tables import Cell, grid, write_table
 from rag.documents.loaders._text import OnProblem, decode, refused
 from rag.types import BlockKind, Document
 
@@ -23,6 +27,7 @@ _BLOCKS = {
     "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "legend", "li", "main", "ol",
     "p", "pre", "section", "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
 }  # fmt: skip
+_MOST_SPANNED = 1_000
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _META = {"author": "author", "description": "description", "keywords": "keywords", "date": "date",
          "article:published_time": "date", "article:author": "author"}  # fmt: skip
@@ -30,25 +35,36 @@ _META = {"author": "author", "description": "description", "keywords": "keywords
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     """Yield one document; the stored text is the page's text, its blocks separated by blank lines."""
-    root = _parse(path, decode(path, data, on_problem, _declared_encoding(data)))
-    reader = _Reader()
+    builder = Builder()
+    sections = Sections()
+    root = write_page(path, decode(path, data, on_problem, declared_encoding(data)), builder, sections)
     fields: dict[str, object] = {}
     title = None
     if root is not None:
-        reader.read(root)
         fields = _meta(root)
         title = next((title_or_none(e.text) for e in root.iter("title") if e.getparent().tag != "svg"), None)
-    text = reader.builder.text
     yield Document(
-        text,
-        finished(path, text, reader.builder.blocks),
-        title=title or reader.sections.title,
+        builder.text,
+        finished(path, builder.text, builder.blocks),
+        title=title or sections.title,
         metadata=scalars(fields),
         date=date_in(fields),
     )
 
 
-def _declared_encoding(data: bytes) -> str | None:
+def write_page(path: Path, text: str, builder: Builder, sections: Sections) -> Any:
+    """Write the readable text of a page and return its root element; None if it has no elements.
+
+    Raises:
+        LoadError: It is nested too deeply.
+    """
+    root = _parse(path, text)
+    if root is not None:
+        _Reader(hidden_in(root), builder, sections).read(root)
+    return root
+
+
+def declared_encoding(data: bytes) -> str | None:
     """Return the encoding in ``<meta charset>``, with Latin-1 read as Windows-1252, as browsers do."""
     found = _DECLARED.search(data, 0, 4096)
     if found is None:
@@ -87,14 +103,15 @@ def _meta(root: Any) -> dict[str, object]:
 class _Reader:
     """Walks the tree once, without recursion, and writes a block wherever the page starts a new line.
 
-    Everything inside a table row is inline, with cells joined by ``|``; a nested table is a table of its own.
+    Everything inside a table row is inline; a nested table is a table of its own.
     """
 
-    def __init__(self) -> None:
-        self.builder = Builder()
-        self.sections = Sections()
+    def __init__(self, hidden: Hidden, builder: Builder, sections: Sections) -> None:
+        self.builder = builder
+        self.sections = sections
+        self._hidden = hidden
         self._inline: list[str] = []
-        self._cells: list[int | None] = [None]  # Number of cells in the current row; None outside a row.
+        self._tables: list[HtmlTable] = []
         self._pre = 0
         self._bullet = False
 
@@ -104,30 +121,45 @@ class _Reader:
 
         walker = etree.iterwalk(root, events=("start", "end"))
         for event, element in walker:
+            gone = element.tag in _DROPPED or self._hidden.covers(element)
             if event == "start":
-                if element.tag in _DROPPED:
+                if gone:
                     walker.skip_subtree()
                     continue
-                self._open(element.tag)
+                self._open(element)
                 self._write(element.text)
             else:
-                if element.tag not in _DROPPED:
+                if not gone:
                     self._close(element.tag)
                 self._write(element.tail)
         self._flush()
 
-    def _open(self, tag: str) -> None:
-        in_row = self._cells[-1] is not None
-        if tag == "table":
+    @property
+    def _in_row(self) -> bool:
+        return bool(self._tables) and self._tables[-1].in_row
+
+    def _open(self, element: Any) -> None:
+        tag = element.tag
+        if tag == "img":
+            self._write(f" {element.get('alt')} " if element.get("alt") else None)
+        elif tag == "table":
+            # A table inside a cell follows what is above it in the outer one.
+            self._flush_cell()
+            self._write_table()
             self._flush()
-            self._cells.append(None)
-        elif tag == "tr":
+            self._tables.append(HtmlTable())
+        elif tag in ("thead", "tbody", "tfoot") and self._tables:
+            self._tables[-1].in_head = tag == "thead"
+        elif tag == "tr" and self._tables:
             self._flush()
-            self._cells.append(0)
-        elif in_row and tag in ("td", "th"):
-            self._inline.append(" | " if self._cells[-1] else " ")
-            self._cells[-1] = (self._cells[-1] or 0) + 1
-        elif in_row and (tag in _BLOCKS or tag in _HEADINGS or tag == "br"):
+            self._tables[-1].open_row()
+        elif self._in_row and tag in ("td", "th"):
+            self._flush_cell()
+            table = self._tables[-1]
+            table.rows[-1].append(Cell("", _span(element, "colspan"), _span(element, "rowspan")))
+            table.heads[0] += tag == "th"
+            table.heads[1] += 1
+        elif self._in_row and (tag in _BLOCKS or tag in _HEADINGS or tag == "br"):
             self._inline.append(" ")
         elif tag == "br":
             self._inline.append("\n")
@@ -137,10 +169,15 @@ class _Reader:
             self._pre += tag == "pre"
 
     def _close(self, tag: str) -> None:
-        if tag in ("table", "tr"):
-            self._flush("row" if tag == "tr" else "text")
-            self._cells.pop()
-        elif self._cells[-1] is not None:
+        if tag == "table" and self._tables:
+            self._flush_cell()
+            self._flush()
+            self._write_table()
+            self._tables.pop()
+        elif tag == "tr" and self._in_row:
+            self._flush_cell()
+            self._tables[-1].close_row()
+        elif self._in_row:
             if tag in _BLOCKS or tag in _HEADINGS:
                 self._inline.append(" ")
         elif tag in _HEADINGS:
@@ -148,6 +185,11 @@ class _Reader:
             if title:
                 self.sections.enter(_HEADINGS[tag], title)
             self._flush("heading")
+        elif tag == "caption" and self._tables:
+            self._tables[-1].caption = "".join(self._inline)
+            self._inline.clear()
+        elif tag == "thead" and self._tables:
+            self._tables[-1].in_head = False
         elif tag == "pre":
             self._flush("code")
             self._pre = max(self._pre - 1, 0)
@@ -155,9 +197,35 @@ class _Reader:
             self._flush()
             self._bullet = self._bullet and tag != "li"
 
+    def _flush_cell(self) -> None:
+        """Move the collected text into the current cell."""
+        if self._in_row:
+            row = self._tables[-1].rows[-1]
+            text = "".join(self._inline)
+            self._inline.clear()
+            if row:
+                row[-1] = replace(row[-1], text=f"{row[-1].text} {text}")
+            elif text.strip():
+                row.append(Cell(text))
+
+    def _write_table(self) -> None:
+        """Write the rows collected so far."""
+        if not self._tables:
+            return
+        table = self._tables[-1]
+        declared = table.declared
+        if table.caption.strip():
+            table.rows.insert(0, [Cell(table.caption)])
+            declared = declared and declared + 1
+        if table.rows:
+            write_table(self.builder, grid(table.rows), self.sections.path, header_rows=declared)
+        table.rows = [[]] if table.in_row else []
+        table.header_rows = table.named_rows = 0
+        table.caption = ""
+
     def _write(self, piece: str | None) -> None:
         if piece:
-            keep = self._pre and self._cells[-1] is None
+            keep = self._pre and not self._in_row
             self._inline.append(piece if keep else _SPACE.sub(" ", piece))
 
     def _flush(self, kind: BlockKind = "text") -> None:
@@ -170,13 +238,13 @@ class _Reader:
             return
         if self._pre:
             kind = "code"
-        elif self._cells[-1] is not None:
-            kind = "row"
-            if not joined.strip("| "):
-                return
         bullet = self._bullet and kind == "text"
         if bullet:
             joined = f"- {joined}"
             self._bullet = False
-        close = bullet or kind == "row"
-        self.builder.add(joined.strip("\n"), kind, self.sections.path, gap="\n" if close else "\n\n")
+        self.builder.add(joined.strip("\n"), kind, self.sections.path, gap="\n" if bullet else "\n\n")
+
+
+def _span(element: Any, name: str) -> int:
+    value = (element.get(name) or "").strip()
+    return min(int(value), _MOST_SPANNED) if value.isdecimal() and len(value) < 9 else 1

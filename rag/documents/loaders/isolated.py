@@ -47,12 +47,14 @@ class ParseLimits:
         text_bytes: Maximum size of a document's text in UTF-8.
         memory_mb: Memory limit of the child process in megabytes.
         timeout_s: Time limit per file in seconds.
+        ocr: Whether text is recognized in scanned pages, in half of that time at most.
     """
 
     file_bytes: int
     text_bytes: int
     memory_mb: int
     timeout_s: float
+    ocr: bool = False
 
     @classmethod
     def of(cls, settings: IngestSettings) -> ParseLimits:
@@ -62,6 +64,7 @@ class ParseLimits:
             text_bytes=settings.max_text_mb * MEGABYTE,
             memory_mb=settings.parse_memory_mb,
             timeout_s=settings.parse_timeout_s,
+            ocr=settings.ocr == "auto",
         )
 
 
@@ -122,7 +125,12 @@ class IsolatedLoader:
     def _messages(self, path: Path) -> Generator[str | Document, None, None]:
         """Yield the hash, then problems and documents in the order of arrival."""
         limits = self.limits
-        request = {"path": str(path), "file_bytes": limits.file_bytes, "text_bytes": limits.text_bytes}
+        request = {
+            "path": str(path),
+            "file_bytes": limits.file_bytes,
+            "text_bytes": limits.text_bytes,
+            "ocr_s": limits.timeout_s / 2 if limits.ocr else 0.0,
+        }
         with explained(path, limits.memory_mb, limits.timeout_s), closing(self._sandbox.run(request)) as frames:
             yield _sha256(next(frames, b""))
             for frame in frames:
@@ -211,7 +219,7 @@ def parse(request: dict[str, Any]) -> Iterator[bytes]:
     yield json.dumps({"sha256": hashlib.sha256(data).hexdigest()}).encode()
     problems = _Problems()
     sent = size = 0
-    documents = load(path, data, on_problem=problems.add)
+    documents = load(path, data, on_problem=problems.add, ocr_s=float(request["ocr_s"]))
     del data
     try:
         for document in documents:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import yaml
 
 from prompts import plain_yaml
-from rag.documents.loaders._blocks import Sections, finished
+from rag.documents.loaders._blocks import Builder, Sections, finished, shifted
 from rag.documents.loaders._fields import date_in, scalars, take_title
+from rag.documents.loaders._tables import write_table
 from rag.documents.loaders._text import OnProblem, decode
 from rag.types import Block, BlockKind, Document
 
@@ -29,27 +30,34 @@ _KINDS: dict[str, BlockKind] = {
     "paragraph_open": "text",
     "fence": "code",
     "code_block": "code",
-    "tr_open": "row",
+    "table_open": "row",
     "html_block": "text",
 }
 _FRONT_MATTER_END = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
 _DEFINITION = re.compile(r"[ >]*\[[^\]^\n][^\]\n]*\]: *\S")
 _TAG = re.compile(r"<[^<>]*>")
+_PIPE = re.compile(r"(?<!\\)\|")
+_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ANCHOR = re.compile(r"\{[^{}]*\}$")
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """Yield one document; the stored text is the decoded file, whose front matter belongs to no block."""
+    """Yield one document; the stored text is the decoded file with its tables written as named values.
+
+    Its front matter belongs to no block.
+    """
     text = decode(path, data, on_problem)
     fields, body = _front_matter(text, on_problem)
     sections = Sections()
-    blocks = finished(path, text, scan(text[body:], sections, body))
+    shown, found = scan(text[body:], sections, body)
+    text = text[:body] + shown
+    blocks = finished(path, text, found)
     title = take_title(fields) or sections.title
     yield Document(text, blocks, title=title, metadata=scalars(fields), date=date_in(fields))
 
 
-def scan(source: str, sections: Sections, base: int = 0) -> Iterator[Block]:
-    r"""Yield the untrimmed blocks of Markdown source.
+def scan(source: str, sections: Sections, base: int = 0) -> tuple[str, list[Block]]:
+    r"""Return Markdown source with its tables written as named values, and its untrimmed blocks.
 
     Args:
         source: The text, with ``\n`` line ends.
@@ -60,6 +68,9 @@ def scan(source: str, sections: Sections, base: int = 0) -> Iterator[Block]:
     starts = [0, *accumulate(len(row) + 1 for row in rows)]
     parser = _parser()
     tokens = parser.parse("\n".join(row[:_LINE_START] for row in rows))
+    pieces: list[str] = []
+    blocks: list[Block] = []
+    written = 0  # Characters of the source that are in `pieces`; `base` grows with every table.
     for position, token in enumerate(tokens):
         kind = _KINDS.get(token.type)
         if kind is None or token.map is None:
@@ -68,10 +79,37 @@ def scan(source: str, sections: Sections, base: int = 0) -> Iterator[Block]:
         lines = rows[first:last]
         if _is_invisible(token.type, lines):
             continue
+        if kind == "row":
+            table = _table(lines, sections.path)
+            start, end = starts[first], starts[last] - 1
+            pieces += source[written:start], table.text
+            blocks += (shifted(block, base + start) for block in table.blocks)
+            base += len(table.text) - (end - start)
+            written = end
+            continue
         if kind == "heading":
             sections.enter(int(token.tag[1]), _heading(parser, tokens[position + 1].content))
         # Leave out the block's last line end.
-        yield Block(base + starts[first], base + starts[last] - 1, kind, sections.path)
+        blocks.append(Block(base + starts[first], base + starts[last] - 1, kind, sections.path))
+    return "".join([*pieces, source[written:]]), blocks
+
+
+def _table(lines: list[str], headings: tuple[str, ...]) -> Builder:
+    """Write a table whose second line is the rule below the column names."""
+    rows = [[_cell(cell) for cell in _cells(line)] for line in (lines[0], *lines[2:])]
+    builder = Builder()
+    write_table(builder, rows, headings, header_rows=1 if any(rows[0]) else 0)
+    return builder
+
+
+def _cells(line: str) -> list[str]:
+    line = line.strip(" \t>")
+    ends = line.endswith("|") and not line.endswith("\\|")
+    return _PIPE.split(line.removeprefix("|")[: -1 if ends else None])
+
+
+def _cell(source: str) -> str:
+    return _BREAK.sub(" ", source.replace("\\|", "|")).strip()
 
 
 @cache

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rag.documents.loaders._blocks import Builder, Sections, finished
+from rag.documents.loaders._blocks import Builder, Sections, finished, shifted
 from rag.documents.loaders._fields import scalars
 from rag.documents.loaders._text import OnProblem, clean, decode, refused
 from rag.documents.loaders.markdown import scan
@@ -65,11 +65,14 @@ def _write_cell(builder: Builder, blocks: list[Block], sections: Sections, cell:
     source = clean(_joined(cell.get("source", cell.get("input")))).strip()
     kind = cell.get("cell_type")
     code = kind == "code"
+    found: list[Block] = []
+    if kind == "markdown":
+        source, found = scan(source, sections)
     start = builder.add(source, "code" if code else "text", sections.path)
     if start is None:
         return
     if kind == "markdown":
-        blocks.extend(scan(source, sections, start))
+        blocks.extend(shifted(block, start) for block in found)
     else:
         blocks.append(builder.blocks[-1])
     before = len(builder.blocks)

@@ -62,7 +62,7 @@ class ExtractiveReader(EvidenceChatModel):
         ranked = self.ranking.rank(evidence)
         confidence = self.ranking.confidence(ranked)
         spans: tuple[tuple[int, int], ...] = ()
-        if confidence < self.min_confidence:
+        if not ranked or confidence < self.min_confidence:
             pieces = [evidence.refusal]
         else:
             chosen = self.ranking.choose(ranked)[: None if self.style == "full" else 1]

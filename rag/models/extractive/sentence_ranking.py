@@ -8,28 +8,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from rag.documents.sentences import Sentence, split_sentences
 from rag.encoders.encoder import Encoder
 from rag.indexing.lexical_index import LexicalIndex
 from rag.models.extractive.evidence import Evidence, EvidencePassage
-from rag.models.extractive.named_keys import about_keys
+from rag.models.extractive.readable import MOST_SENTENCES, Readable, readable
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 from rag.models.extractive.spans import Span
 
-Item = TypeVar("Item")
-
-# Longer sentences are lists or code without sentence ends.
-LONGEST = 600
-MOST_SENTENCES = 3
+# A question in a document with this cosine or more is the question asked, in the same or other words.
+SAME_QUESTION = 0.8
+# Probability that a row answers if the question names it and one of its columns.
+LOOKED_UP = 0.9
 _SPACE = re.compile(r"\s+")
-# Nothing but links to other documents: "See [passages](passages.md)." An address on the web may be an answer.
-_POINTER = re.compile(
-    r"(?:see(?:\s+also)?[\s:]+)?(?:\[[^\]]*\]\((?![^)]*://)[^)]*\)(?:[\s,.;]|and\b|or\b)*)+", re.IGNORECASE
-)
 _DIGIT = re.compile(r"\d")
 _ASKS_NUMBER = re.compile(
     r"\b(how (?:many|much|long|often|old|far|big|large|fast)|when|what (?:year|date|number|port|version))\b"
@@ -44,6 +39,8 @@ class Candidate:
         features: Features in the order of the ranking's ``FEATURES``.
         score: Weighted sum of the features; only the order of scores is meaningful.
         span: Offsets of the answer in the passage's text; None if only the sentence is known.
+        sure: How surely it answers by the form of the document, 0 to 1: the document asks the same question before
+            it, or the question names the row and the column of a table. 0 if there is no such sign.
     """
 
     passage: EvidencePassage
@@ -51,6 +48,7 @@ class Candidate:
     features: tuple[float, ...]
     score: float
     span: tuple[int, int] | None = None
+    sure: float = 0.0
 
 
 class Ranking(Protocol):
@@ -100,32 +98,26 @@ class SentenceRanking:
 
     def rank(self, evidence: Evidence) -> list[Candidate]:
         """See ``Ranking.rank``."""
-        found = _about_keys(
-            evidence,
-            [
-                (passage, sentence)
-                for passage in evidence.passages
-                for sentence in split_sentences(passage.text)
-                if _may_answer(sentence)
-            ],
-            lambda pair: (pair[0].number, pair[1].start),
+        found = readable(
+            evidence.question, [(passage, split_sentences(passage.text)) for passage in evidence.passages]
         )
         if not found:
             return []
         words = _Words(evidence, self._lexical)
-        vectors = self._encoder.embed([evidence.question, *(_plain(sentence) for _, sentence in found)])
-        cosines = vectors[1:] @ vectors[0]
+        cosines, sure = _similar(self._encoder, evidence.question, found)
         candidates = []
-        for (passage, sentence), cosine in zip(found, cosines.tolist(), strict=True):
-            features = (cosine, *words.features(passage, sentence))
-            candidates.append(Candidate(passage, sentence, features, _weighted(self.WEIGHTS, features)))
+        for one, cosine, certainty in zip(found, cosines, sure, strict=True):
+            features = (cosine, *words.features(one))
+            score = _weighted(self.WEIGHTS, features)
+            candidates.append(Candidate(one.passage, one.sentence, features, score, sure=certainty))
         return sorted(candidates, key=lambda candidate: -candidate.score)
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
         """See ``Ranking.confidence``."""
         if not ranked:
             return 0.0
-        return _logistic(_weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT)
+        by_features = _weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT
+        return max(_logistic(by_features), ranked[0].sure)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """See ``Ranking.choose``."""
@@ -172,30 +164,33 @@ class SpanRanking:
             evidence.question,
             [ReadPassage(passage.text, (passage.title, *passage.headings)) for passage in evidence.passages],
         )
-        found = [
-            self._candidate(passage, span, (span.margin, 0.0, *words.features(passage, span.sentence)))
-            for passage, spans in zip(evidence.passages, read, strict=True)
-            for span in spans
-            if _may_answer(span.sentence)
-        ]
-        found = _about_keys(
-            evidence, found, lambda candidate: (candidate.passage.number, candidate.sentence.start)
-        )
-        best = sorted(found, key=lambda candidate: -candidate.score)[: self._looked_at]
-        if not best:
+        spans = {
+            (passage.number, span.sentence.start): span
+            for passage, found in zip(evidence.passages, read, strict=True)
+            for span in found
+        }
+        sentences = [[span.sentence for span in found] for found in read]
+        scored = []
+        for one in readable(evidence.question, list(zip(evidence.passages, sentences, strict=True))):
+            span = spans[one.passage.number, one.sentence.start]
+            scored.append((self._candidate(one.passage, span, (span.margin, 0.0, *words.features(one))), one))
+        scored = sorted(scored, key=lambda pair: -pair[0].score)[: self._looked_at]
+        if not scored:
             return []
-        vectors = self._encoder.embed([evidence.question, *(_plain(candidate.sentence) for candidate in best)])
-        cosines = (vectors[1:] @ vectors[0]).tolist()
-        for at, (candidate, cosine) in enumerate(zip(best, cosines, strict=True)):
+        cosines, sure = _similar(self._encoder, evidence.question, [one for _, one in scored])
+        best = []
+        for (candidate, _), cosine, certainty in zip(scored, cosines, sure, strict=True):
             features = (candidate.features[0], cosine, *candidate.features[2:])
-            best[at] = replace(candidate, features=features, score=_weighted(self.WEIGHTS, features))
+            score = _weighted(self.WEIGHTS, features)
+            best.append(replace(candidate, features=features, score=score, sure=certainty))
         return sorted(best, key=lambda candidate: -candidate.score)
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
         """See ``Ranking.confidence``."""
         if not ranked:
             return 0.0
-        return _logistic(_weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT)
+        by_features = _weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT
+        return max(_logistic(by_features), ranked[0].sure)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """See ``Ranking.choose``; includes a different answer from another passage that is about as certain."""
@@ -255,21 +250,15 @@ class _Words:
         """Whether the question has no content words."""
         return not self._rarity
 
-    def features(self, passage: EvidencePassage, sentence: Sentence) -> Iterator[float]:
-        """Yield the features from ``overlap`` to ``short``."""
-        yield _overlap(self._rarity, self._lexical.words(sentence.text))
-        yield self._around[passage.number]
-        yield passage.cosine or 0.0
-        yield 1.0 / passage.number
-        yield 1.0 if self._asks_number and _DIGIT.search(sentence.text) else 0.0
-        yield 1.0 if len(sentence.text.split()) < 5 else 0.0
-
-
-def _about_keys(evidence: Evidence, found: list[Item], place: Callable[[Item], tuple[int, int]]) -> list[Item]:
-    """Return what is about the keys that the question names, such as an error code; all if there are none."""
-    allowed = about_keys(evidence.question, evidence.passages)
-    kept = found if allowed is None else [one for one in found if place(one) in allowed]
-    return kept or found
+    def features(self, one: Readable) -> Iterator[float]:
+        """Yield the features from ``overlap`` to ``short``; the question before a sentence is part of it."""
+        text = one.sentence.text
+        yield _overlap(self._rarity, self._lexical.words(f"{one.asked} {text}"))
+        yield self._around[one.passage.number]
+        yield one.passage.cosine or 0.0
+        yield 1.0 / one.passage.number
+        yield 1.0 if self._asks_number and _DIGIT.search(text) else 0.0
+        yield 1.0 if len(text.split()) < 5 else 0.0
 
 
 def _same_answer(one: Candidate, other: Candidate) -> bool:
@@ -278,8 +267,15 @@ def _same_answer(one: Candidate, other: Candidate) -> bool:
     return len(words) == 2 and (words[0] <= words[1] or words[1] <= words[0])
 
 
-def _may_answer(sentence: Sentence) -> bool:
-    return len(sentence.text) <= LONGEST and not sentence.heading and not _POINTER.fullmatch(sentence.text)
+def _similar(encoder: Encoder, question: str, found: Sequence[Readable]) -> tuple[list[float], list[float]]:
+    """Return the cosine of the question and every sentence, and how surely each answers by its form."""
+    texts = [f"{one.asked} {_plain(one.sentence)}".strip() for one in found]
+    others = list(dict.fromkeys(one.asked for one in found if one.asked))
+    vectors = encoder.embed([question, *texts, *others])
+    cosines: list[float] = (vectors[1:] @ vectors[0]).tolist()
+    same = dict(zip(others, cosines[len(texts) :], strict=True))
+    sure = (LOOKED_UP if one.looked_up else same.get(one.asked, 0.0) for one in found)
+    return cosines[: len(texts)], [each if each >= SAME_QUESTION else 0.0 for each in sure]
 
 
 def _plain(sentence: Sentence) -> str:

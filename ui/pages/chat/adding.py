@@ -17,7 +17,7 @@ from ui.pages.safe_markup import fragment, note
 from ui.pages.uploads import check_folder, keep_uploads
 
 if TYPE_CHECKING:
-    from rag.indexing.ingestion import IngestProgress, IngestReport
+    from rag.indexing.ingest_report import IngestProgress, IngestReport
     from rag.settings import Settings
     from ui.app.stores import Stores
 
@@ -185,7 +185,7 @@ def outcome_html(job: Job, shown: str) -> str:
         ("changed", report.changed),
         ("unchanged", report.unchanged),
         ("removed", report.deleted),
-        ("of unknown format", report.skipped),
+        (f"of unknown format ({report.skipped_files})", report.skipped),
     )
     files = ", ".join(f"{number:,} {word}" for word, number in outcomes if number) or "nothing to do"
     head = "Stopped: what was added stays. " if report.stopped else ""
