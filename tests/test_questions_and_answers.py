@@ -43,6 +43,8 @@ LAYOUTS = {
     "headings.md": repeated("## {q}\n\n{a}\n\n"),
     "table.md": "| Question | Answer |\n|---|---|\n" + repeated("| {q} | {a} |\n"),
     "table.csv": "question,answer\n" + repeated('"{q}","{a}"\n'),
+    "bare.csv": repeated('"{q}","{a}"\n'),
+    "bare.html": f"<table>{repeated('<tr><td>{q}<td>{a}')}</table>",
     "details.html": repeated("<details><summary>{q}</summary>{a}</details>"),
     "terms.html": f"<dl>{repeated('<dt>{q}</dt><dd>{a}</dd>')}</dl>",
     "records.jsonl": "\n".join(json.dumps({"question": q, "answer": a}) for q, a in ANSWERS.items()),

@@ -25,6 +25,8 @@ _MOST_SPANNED = 200
 _LONGEST_SPANNED = 300
 """Maximum characters of a merged cell that is repeated in every row and column it covers."""
 _MOST_HEADER_ROWS = 4
+_MOST_WORDS = 3
+"""Words of a name that ends with a full stop; more are a sentence."""
 
 _DATE = re.compile(r"\d{1,4}[-./]\d{1,2}[-./]\d{1,4}(?:[T ]\d.*)?|\d{1,2}:\d{2}(?::\d{2})?")
 _MEASURE = re.compile(r"[<>~≈±+-]?\d[\d.,'\u00a0\u202f ]*[%°€$£A-Za-zµ²³/]{1,6}\.?")
@@ -164,7 +166,8 @@ class _Rows:
         """Return the cells of a row without names; the first one of two names the other."""
         cells = [cell.strip() for cell in row]
         if self._keyed:
-            return [": ".join((cells[0].rstrip(": "), cells[1])) if all(cells[:2]) else "".join(cells)]
+            between = "\n" if _is_sentence(cells[0]) else ": "  # A question, and its answer on a line of its own.
+            return [between.join((cells[0].rstrip(": "), cells[1])) if all(cells[:2]) else "".join(cells)]
         return [cell.strip() for cell in row if not isinstance(cell, _Repeated)]
 
 
@@ -230,6 +233,9 @@ def _is_header(row: Sequence[str], body: list[Sequence[str]]) -> bool:
     named = [(index, cell.strip()) for index, cell in enumerate(row) if cell.strip()]
     if any(len(name) > LONGEST_NAME for _, name in named):
         return False
+    # Questions are names in a survey, but not above other questions.
+    if any(_is_sentence(name) and _mostly("sentence", index, body) for index, name in named):
+        return False
     if len(row) == 1 and (row[0].rstrip().endswith((".", "!", "?", ":")) or len(row[0].split()) > 4):
         return False
     numbers = [(index, cell) for index, cell in named if _kind(cell) == "number"]
@@ -245,6 +251,11 @@ def _is_header(row: Sequence[str], body: list[Sequence[str]]) -> bool:
         cell in twice and any(index < len(other) and other[index].strip() == cell for other in body)
         for index, cell in named
     )
+
+
+def _is_sentence(cell: str) -> bool:
+    """Whether a cell is prose, such as a question or an answer; names may end with an abbreviation."""
+    return cell.endswith(("?", "？")) or (cell.endswith((".", "!", "。")) and len(cell.split()) > _MOST_WORDS)
 
 
 def _is_series(row: Sequence[str], numbers: list[tuple[int, str]], body: list[Sequence[str]]) -> bool:
@@ -303,7 +314,8 @@ def _spans(row: Sequence[str], index: int) -> bool:
 
 def _mostly(kind: str, index: int, body: list[Sequence[str]]) -> bool:
     cells = [row[index].strip() for row in body if index < len(row) and row[index].strip()]
-    return bool(cells) and 2 * sum(1 for cell in cells if _kind(cell) == kind) > len(cells)
+    alike = sum(1 for cell in cells if (_is_sentence(cell) if kind == "sentence" else _kind(cell) == kind))
+    return 2 * alike > len(cells)
 
 
 def _kind(cell: str) -> str:
