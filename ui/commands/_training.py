@@ -70,7 +70,8 @@ def follow(run: RunFolder) -> Status:
             now = run.status
             if time.monotonic() - printed_at >= (POLL_S if sys.stderr.isatty() else LINE_EVERY_S):
                 printed_at = time.monotonic()
-                _print_status(f"{now.state}: {pace_of(now)}" + (", stopping" if asked else ""))
+                shown = ": ".join(part for part in (now.state, pace_of(now)) if part)
+                _print_status(shown + (", stopping" if asked else ""))
             time.sleep(POLL_S)
         except KeyboardInterrupt:
             asked = True
