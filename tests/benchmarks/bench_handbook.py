@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rag.documents.citation_markers import without_markers
+from tests.benchmarks.answer_pairs import answer_pairs, pair_group
 from tests.benchmarks.bench_report import Group, Row, p50_p95
 from tests.benchmarks.child import ROOT, call
 from tests.benchmarks.ours import answer_to, settings_for
@@ -116,6 +117,7 @@ def run(plan: Plan) -> Iterator[Group]:
     yield group_of(judged)
     written = call("tests.benchmarks.bench_handbook:ask_all", home=home, model="smollm2").value
     yield group_of([Judged(**each) for each in written], "smollm2")
+    yield pair_group(answer_pairs(found, written))
 
 
 def ask_all(
