@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.benchmarks import bench_filings as filings
 from tests.benchmarks import bench_handbook as handbook
 from tests.benchmarks import bench_ingestion as ingestion
 from tests.benchmarks import bench_latency as latency
@@ -49,6 +50,7 @@ BENCHMARKS = {
     "latency": Benchmark(latency.run, ("docs/peps",)),
     "startup": Benchmark(startup.run, ("docs/peps",)),
     "retrieval": Benchmark(retrieval.run, ("scifact", "cranfield")),
+    "filings": Benchmark(filings.run, ("financebench",)),
     "handbook": Benchmark(handbook.run),
     "reading": Benchmark(reading.run, ("squad",)),
     "rewriting": Benchmark(rewriting.run, ("squad", "conversational/canard")),
