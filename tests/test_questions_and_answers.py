@@ -48,6 +48,7 @@ LAYOUTS = {
     "details.html": repeated("<details><summary>{q}</summary>{a}</details>"),
     "terms.html": f"<dl>{repeated('<dt>{q}</dt><dd>{a}</dd>')}</dl>",
     "records.jsonl": "\n".join(json.dumps({"question": q, "answer": a}) for q, a in ANSWERS.items()),
+    "names.json": json.dumps(ANSWERS),
     "titles.jsonl": "\n".join(json.dumps({"title": q, "text": a}) for q, a in ANSWERS.items()),
 }
 

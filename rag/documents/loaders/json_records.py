@@ -181,7 +181,9 @@ def _text_of(path: Path, fields: dict[str, object]) -> tuple[str, tuple[Block, .
         return text, finished(path, text, (Block(start, end) for start, end in paragraphs(text)))
     builder = Builder()
     for name, item in _flat(path, fields):
-        builder.add(f"{name}: {item}", gap="\n")
+        # A question as the name of its answer stands on a line of its own.
+        asks = name.endswith("?")
+        builder.add(f"{name}\n{item}" if asks else f"{name}: {item}", gap="\n\n" if asks else "\n")
     return builder.text, finished(path, builder.text, builder.blocks)
 
 
