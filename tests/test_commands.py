@@ -240,6 +240,16 @@ def test_the_files_of_a_corpus_are_shown_and_forgotten(home: Path, pages: Path) 
     assert_one_line(call(home, "corpora", "show", "two"), "no corpus two")
 
 
+def test_a_file_is_shown_with_what_of_it_could_not_be_read(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "gauges.jsonl"
+    file.write_text('{"id": "g1", "text": "The gauge stands in the lock."}\n{"id": "g2", "text": \n')
+    call(home, "ingest", file, "--corpus", "one")
+    assert "gauges.jsonl: line 2: not valid JSON" in call(home, "corpora", "show", "one").stdout
+    (shown,) = one_object(call(home, "corpora", "show", "one", "--json"))
+    assert (shown["documents"], shown["passages"]) == (1, 1)
+    assert [problem[:7] for problem in shown["problems"]] == ["line 2:"]
+
+
 # serve
 
 

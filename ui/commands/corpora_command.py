@@ -49,7 +49,7 @@ def list_command(context: Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per file.")
 @pass_context
 def show_command(context: Context, name: str, as_json: bool) -> None:
-    """Show the files of the corpus NAME."""
+    """Show the files of the corpus NAME, and what of them could not be read."""
     with command_app(context) as app:
         sources = app.stores.sources(name)
         if as_json:
@@ -128,6 +128,9 @@ def _show_sources(sources: Sequence[CorpusSource]) -> None:
         for source in sources
     ]
     print_table(("file", *numbers, ""), rows, numbers)
+    for source in sources:
+        for problem in source.problems:
+            click.echo(f"{one_line(source.name)}: {one_line(problem)}")
 
 
 def _show(summaries: Sequence[CorpusSummary]) -> None:
