@@ -39,6 +39,14 @@ class CorpusSource:
     problems: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """The first files of a corpus by name; ``total`` counts all."""
+
+    sources: tuple[CorpusSource, ...]
+    total: int
+
+
 def corpus_sources(engine: Engine, index_id: int, limit: int | None = None) -> list[CorpusSource]:
     """Return the files of an index, sorted by name.
 
@@ -75,10 +83,11 @@ def corpus_sources(engine: Engine, index_id: int, limit: int | None = None) -> l
     ]
 
 
-def count_sources(engine: Engine, index_id: int) -> int:
-    """Return how many files an index has."""
+def source_page(engine: Engine, index_id: int, limit: int) -> SourcePage:
+    """Return the first files of an index by name, and how many there are."""
     with reading(engine) as connection:
-        return connection.scalar(select(func.count()).where(db.sources.c.index_id == index_id)) or 0
+        total = connection.scalar(select(func.count()).where(db.sources.c.index_id == index_id)) or 0
+    return SourcePage(tuple(corpus_sources(engine, index_id, limit)), total)
 
 
 def named_sources(sources: Sequence[CorpusSource], wanted: str) -> list[CorpusSource]:

@@ -72,8 +72,8 @@ def show_command(context: Context, name: str, as_json: bool) -> None:
 def forget_command(context: Context, ctx: click.Context, name: str, path: str, yes: bool) -> None:
     """Remove a file, or all files of a folder, from the corpus NAME.
 
-    PATH is a path or a name as `ragsmith corpora show` prints it. The files themselves stay where they are; those
-    that were uploaded in the page are kept in the workspace.
+    PATH is a path or a name as `ragsmith corpora show` prints it. The files themselves stay where they are; only
+    what the workspace keeps itself, uploads and pages of the web, is deleted.
     """
     from rag.indexing.corpus_sources import named_sources
 
