@@ -16,12 +16,12 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rag.documents.loaders import kind_of
 from rag.errors import LoadError, first_line
-from rag.settings import IngestSettings
 
 if TYPE_CHECKING:
     import httpx
+
+    from rag.settings import IngestSettings
 
 MOST_REDIRECTS = 5
 # Seconds to connect, and between two pieces of a page.
@@ -245,6 +245,8 @@ def _suffix(kind: str, url: httpx.URL, address: str) -> str:
     Raises:
         LoadError: Pages of this type are not read.
     """
+    from rag.documents.loaders import kind_of
+
     if kind in _VAGUE:
         path = Path(url.path)
         if path.suffix and kind_of(path) is not None:

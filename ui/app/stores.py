@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from rag.indexing.dense_index import ChromaStore
     from rag.indexing.ingest_report import IngestProgress, IngestReport
     from rag.tracing.trace_store import TraceStore
+    from rag.types import Filters
 
 SAMPLE_CORPUS = "handbook"
 
@@ -207,6 +208,24 @@ class Stores:
         from rag.indexing.corpora import index_id_of
 
         return index_id_of(self.engine, corpus, self._fingerprint)
+
+    def check_filters(self, corpus: str, filters: Filters) -> None:
+        """Refuse filters that keep no document of a corpus.
+
+        Raises:
+            FilterError: No document matches them.
+            CorpusError: There is no such corpus.
+        """
+        from rag.database import reading
+        from rag.errors import FilterError
+        from rag.retrieval.filters import matching_texts
+
+        with reading(self.engine) as connection:
+            if not matching_texts(connection, self._index_id(corpus), filters):
+                raise FilterError(
+                    f"No document of the corpus {corpus} matches the filters.",
+                    fix="Check the names and values; `ragsmith search --json` shows the metadata of passages.",
+                )
 
     def forget(self, corpus: str, sources: Sequence[CorpusSource]) -> None:
         """Remove files from a corpus.

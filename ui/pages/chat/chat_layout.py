@@ -49,6 +49,7 @@ class Bridge:
     rename: Any
     delete: Any
     forget: Any
+    drop_filter: Any
     older: Any
     open_trace: Any
     case_of_trace: Any
@@ -88,12 +89,28 @@ class DocumentParts:
 
 
 @dataclass(frozen=True, slots=True)
+class FilterParts:
+    """The components of the filters.
+
+    Attributes:
+        typed: The input line for one more.
+        kept: The filters that hold, as they were typed.
+        chips: What shows them.
+    """
+
+    typed: Any
+    kept: Any
+    chips: Any
+
+
+@dataclass(frozen=True, slots=True)
 class ChatParts:
     """The components that events of the chat tab read and write."""
 
     bridge: Bridge
     add: AddParts
     documents: DocumentParts
+    filters: FilterParts
     new: Any
     listing: Any
     corpus: Any
@@ -120,6 +137,7 @@ def build_bridge() -> Bridge:
             rename=gr.Button(elem_id="do-rename"),
             delete=gr.Button(elem_id="do-delete"),
             forget=gr.Button(elem_id="do-forget"),
+            drop_filter=gr.Button(elem_id="do-drop-filter"),
             older=gr.Button(elem_id="do-older"),
             open_trace=gr.Button(elem_id="do-open-trace"),
             # Outside the tabs, because the components of a tab do not exist until it is opened.
@@ -140,6 +158,13 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
             new = gr.Button("New conversation", elem_id="new", size="sm")
             listing = html_component("listing")
             corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
+            typed = gr.Textbox(
+                label="Only documents with …",
+                placeholder="FIELD=VALUE, or a name",
+                max_lines=1,
+                max_length=500,
+                elem_id="filter",
+            )
             mode = build_mode(settings)
             add = _build_add(folders)
             documents = _build_documents()
@@ -170,6 +195,8 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
                 save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
             editing = fragment("chat_editing.html.jinja")
             html_component("editing-note", editing)
+            chips = html_component("filters")
+            kept = gr.State(())
             question = gr.Textbox(
                 elem_id="question",
                 show_label=False,
@@ -187,6 +214,7 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
         bridge,
         add,
         documents,
+        FilterParts(typed, kept, chips),
         new,
         listing,
         corpus,
@@ -217,9 +245,13 @@ def _build_add(folders: bool) -> AddParts:
             with gr.Row(elem_id="clash-row"):
                 replace, keep_both, leave_out = (
                     gr.Button(text, size="sm", min_width=0, elem_id=name)
-                    for text, name in (("Replace", "replace"), ("Keep both", "keep-both"), ("Cancel", "leave-out"))
+                    for text, name in (
+                        ("Replace", "replace-upload"),
+                        ("Keep both", "keep-both"),
+                        ("Cancel", "leave-out"),
+                    )
                 )
-        address, add_page = _build_line("page", "https://address-of-a-page", visible=True)
+        address, add_page = _build_line("address", "https://address-of-a-page", visible=True)
         folder, add_folder = _build_line("folder", "/path/to/folder on this machine", visible=folders)
         progress = html_component("progress")
         stop = gr.Button("Stop adding", size="sm", visible=False, elem_id="stop-adding", variant="stop")
