@@ -53,7 +53,9 @@ def page(open_page: Open) -> Page:
 
 def upload(page: Page, folder: Path, text: str) -> None:
     file = write(folder, {"tug.txt": text}) / "tug.txt"
-    page.locator("#upload input[type=file], input[type=file]").first.set_input_files([file])
+    with page.expect_file_chooser() as chosen:
+        page.locator("#upload").click()
+    chosen.value.set_files(file)
 
 
 def test_documents_are_listed_replaced_and_removed(page: Page, app: App, tmp_path: Path) -> None:

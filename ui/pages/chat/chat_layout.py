@@ -158,16 +158,9 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
             new = gr.Button("New conversation", elem_id="new", size="sm")
             listing = html_component("listing")
             corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
-            typed = gr.Textbox(
-                label="Only documents with …",
-                placeholder="FIELD=VALUE, or a name",
-                max_lines=1,
-                max_length=500,
-                elem_id="filter",
-            )
             mode = build_mode(settings)
             add = _build_add(folders)
-            documents = _build_documents()
+            documents, typed = _build_documents()
             release = html_component("release")
         with gr.Column(elem_id="centre", min_width=0, scale=1):
             chatbot = gr.Chatbot(
@@ -251,8 +244,12 @@ def _build_add(folders: bool) -> AddParts:
                         ("Cancel", "leave-out"),
                     )
                 )
-        address, add_page = _build_line("address", "https://address-of-a-page", visible=True)
-        folder, add_folder = _build_line("folder", "/path/to/folder on this machine", visible=folders)
+        address, add_page = _build_line(
+            "address", "Address of a web page", "https:// address of a page", visible=True
+        )
+        folder, add_folder = _build_line(
+            "folder", "Folder of this machine", "/path/to/folder on this machine", visible=folders
+        )
         progress = html_component("progress")
         stop = gr.Button("Stop adding", size="sm", visible=False, elem_id="stop-adding", variant="stop")
     return AddParts(
@@ -273,26 +270,32 @@ def _build_add(folders: bool) -> AddParts:
     )
 
 
-def _build_line(name: str, placeholder: str, *, visible: bool) -> tuple[Any, Any]:
+def _build_line(name: str, label: str, placeholder: str, *, visible: bool) -> tuple[Any, Any]:
     """Build an input line with its button."""
-    with gr.Row(elem_id=f"{name}-row", elem_classes="rs-add-row", visible=visible):
+    with gr.Row(elem_id=f"{name}-row", visible=visible):
         line = gr.Textbox(
+            label=label,
             show_label=False,
             container=False,
             placeholder=placeholder,
             max_lines=1,
             elem_id=name,
-            elem_classes="rs-add-line",
             scale=1,
             min_width=0,
         )
-        button = gr.Button(
-            "Add", size="sm", scale=0, min_width=48, elem_id=f"add-{name}", elem_classes="rs-add-button"
-        )
+        button = gr.Button("Add", size="sm", scale=0, min_width=48, elem_id=f"add-{name}")
     return line, button
 
 
-def _build_documents() -> DocumentParts:
+def _build_documents() -> tuple[DocumentParts, Any]:
+    """Build the list of documents, and the input line of the filters."""
     with gr.Accordion("Documents", open=False, elem_id="documents") as fold:
+        typed = gr.Textbox(
+            label="Only documents with …",
+            placeholder="FIELD=VALUE, or a name",
+            max_lines=1,
+            max_length=500,
+            elem_id="filter",
+        )
         listing = html_component("document-list")
-    return DocumentParts(fold, listing)
+    return DocumentParts(fold, listing), typed
