@@ -42,7 +42,9 @@ def app(converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture
-def page(open_page: Open) -> Page:
+def page(open_page: Open, app: App) -> Page:
+    for conversation in app.stores.conversations.list(limit=10).conversations:
+        app.stores.conversations.delete(conversation.id)
     opened = open_page()
     opened.locator("#documents .label-wrap").click()
     opened.locator("#add .label-wrap").click()
@@ -75,8 +77,8 @@ def test_documents_are_listed_replaced_and_removed(page: Page, app: App, tmp_pat
     upload(page, tmp_path, "A tug costs 60 euro an hour.")
     page.locator("#keep-both").click()
     expect(names).to_have_text(["docs/rates.jsonl", "tug (2).txt", "tug.txt"])
-    for _ in range(2):
-        page.get_by_role("button", name="Remove tug").first.click()
+    for name in ("tug (2).txt", "tug.txt"):
+        page.get_by_role("button", name=f"Remove {name}").click()
     expect(names).to_have_text(["docs/rates.jsonl"])
     assert list((app.workspace.uploads / "port").iterdir()) == []
 

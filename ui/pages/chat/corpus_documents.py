@@ -34,7 +34,16 @@ class CorpusDocuments:
         parts, listing = self._parts, self._parts.documents.listing
         for event in (parts.documents.fold.expand, parts.corpus.change, *(event.then for event in added)):
             event(self.show, parts.corpus, listing, **QUIET)
-        parts.bridge.forget.click(self.forget, [parts.bridge.value, parts.corpus], listing, js=BRIDGED, **QUIET)
+        # One after the other, for there is one writer; none of several quick clicks is lost.
+        parts.bridge.forget.click(
+            self.forget,
+            [parts.bridge.value, parts.corpus],
+            listing,
+            js=BRIDGED,
+            trigger_mode="multiple",
+            concurrency_limit=1,
+            **QUIET,
+        )
 
     def show(self, corpus: str) -> str:
         """List the documents of a corpus."""
