@@ -363,6 +363,11 @@ def test_filters_are_read_as_they_are_typed(typed: list[str], filters: Filters |
     assert filters_of(typed) == filters
 
 
+def test_two_sources_are_refused() -> None:
+    with pytest.raises(FilterError, match="two sources"):
+        filters_of(["mill.md", "source=lamps.md"])
+
+
 @pytest.mark.parametrize("typed", ["=Weddell", "sea=", " = "])
 def test_a_filter_without_field_or_value_is_refused(typed: str) -> None:
     with pytest.raises(FilterError, match="must be FIELD=VALUE"):

@@ -36,25 +36,28 @@ def filters_of(conditions: Iterable[str]) -> Filters | None:
     """Return the filters that a person has typed; None for none.
 
     Args:
-        conditions: ``FIELD=VALUE`` for metadata, or the name, path or address of a source; of several sources, the
-            last one counts.
+        conditions: ``FIELD=VALUE`` for metadata, or the name, path or address of a source.
 
     Raises:
-        FilterError: A condition has no field or no value.
+        FilterError: A condition has no field or no value, or there are two sources.
     """
-    source = None
+    sources: list[str] = []
     where: list[tuple[str, str]] = []
     for condition in conditions:
         field, equals, value = (part.strip() for part in condition.partition("="))
         if not equals or is_address(condition.strip()):
-            source = condition.strip()
+            sources.append(condition.strip())
         elif not field or not value:
             raise FilterError(f"The filter {condition!r} must be FIELD=VALUE or the name of a source.")
         elif field.casefold() == "source":
-            source = value
+            sources.append(value)
         else:
             where.append((field, value))
-    return Filters(source=source, where=tuple(where)) if source or where else None
+    if len(sources) > 1:
+        raise FilterError(
+            f"No passage is of two sources, {sources[0]} and {sources[1]}.", fix="Remove one of the filters."
+        )
+    return Filters(source=sources[0] if sources else None, where=tuple(where)) if sources or where else None
 
 
 def matches(filters: Filters, document: Described) -> bool:

@@ -244,9 +244,7 @@ def _build_add(folders: bool) -> AddParts:
                         ("Cancel", "leave-out"),
                     )
                 )
-        address, add_page = _build_line(
-            "address", "Address of a web page", "https:// address of a page", visible=True
-        )
+        address, add_page = _build_line("address", "Address of a web page", "https://…", visible=True)
         folder, add_folder = _build_line(
             "folder", "Folder of this machine", "/path/to/folder on this machine", visible=folders
         )

@@ -36,7 +36,7 @@ class Filtering:
     @show_errors
     def add(self, typed: str, kept: tuple[str, ...], corpus: str) -> Updates:
         """Add a filter, if a document matches it together with the others."""
-        condition = " ".join(typed.split())
+        condition = typed.strip()
         conditions = tuple(dict.fromkeys((*kept, condition)))
         filters = filters_of(conditions) if condition else None
         if filters is None:
