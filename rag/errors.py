@@ -10,6 +10,7 @@ RagsmithError
 │   │   └── DatabaseTooNew migrated by a newer version of ragsmith
 │   └── VectorStoreError   Chroma
 ├── CorpusError            a corpus is missing, empty, or indexed under another fingerprint
+├── FilterError            a filter is malformed, or no document matches it
 ├── LoadError              a file cannot be turned into documents
 ├── EncoderError           the embedding model, or a network converted from it, is missing, altered or cannot run
 ├── AdapterError           an adapter is missing, damaged, or trained on another base
@@ -91,6 +92,10 @@ class VectorStoreError(StoreError):
 
 class CorpusError(RagsmithError):
     """A corpus is missing, empty, or indexed under another fingerprint."""
+
+
+class FilterError(RagsmithError):
+    """A filter is malformed, or no document matches it."""
 
 
 class LoadError(RagsmithError):

@@ -88,6 +88,8 @@ class IngestSettings(Section):
     """``auto`` recognizes text in scanned pages of a PDF if tesseract is installed."""
     folder_roots: tuple[Path, ...] = ()
     """Folders of this machine from which the chat page may add files; empty turns that off."""
+    private_addresses: bool = False
+    """Whether pages may be fetched from this machine and its private network."""
 
 
 class AccessSettings(Section):

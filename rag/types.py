@@ -137,6 +137,33 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Filters:
+    """Conditions on a passage; None means no condition.
+
+    Attributes:
+        source: Path or name of the source, or the file name alone.
+        title: Title, compared case-insensitively.
+        glob: Pattern for the path or the name, such as ``*/guides/*.md``.
+        page: Page, from 1.
+        after, before: Range of the document's date, both ends included.
+        where: Names and values of metadata, compared case-insensitively; of a list, one item is enough.
+    """
+
+    source: str | None = None
+    title: str | None = None
+    glob: str | None = None
+    page: int | None = None
+    after: date | None = None
+    before: date | None = None
+    where: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def by_document(self) -> bool:
+        """Whether there is a condition on the document, beyond the page."""
+        return any((self.source, self.title, self.glob, self.after, self.before, self.where))
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
     """One question.
 
@@ -145,6 +172,7 @@ class Ask:
         corpus: Name of the corpus; empty for the one in the settings.
         conversation_id: The conversation or run that the trace belongs to, if any.
         hits: Passages to answer from instead of searching; None searches.
+        filters: Conditions on the passages that are searched; None searches all.
         paced: Whether the caller itself waits when a limit of the model server is reached; the answer then fails
             at once, as ``limited``.
     """
@@ -154,6 +182,7 @@ class Ask:
     corpus: str = ""
     conversation_id: str | None = None
     hits: tuple[Hit, ...] | None = None
+    filters: Filters | None = None
     paced: bool = False
 
 

@@ -394,6 +394,7 @@ class ScriptedApp(App):
         paths: Sequence[Path],
         on_progress: Callable[[IngestProgress], None],
         stop: threading.Event,
+        addresses: Sequence[str] = (),
     ) -> IngestReport:
         self.ingested.append((corpus, list(paths)))
         begin = time.monotonic()

@@ -260,7 +260,7 @@ async def test_where_nothing_is_found_no_model_is_asked(app: App, steps: Steps, 
     class Nothing:
         question_chars = None
 
-        def search(self, query: str) -> Sequence[Hit]:
+        def search(self, query: str, options: None) -> Sequence[Hit]:
             return []
 
     model = ScriptedChat()

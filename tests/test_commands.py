@@ -12,6 +12,7 @@ import pytest
 from click.testing import _NamedTextIOWrapper
 from terminal import assert_one_line, call, one_object
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, written
+from web_site import site
 
 from rag.indexing.ingest_report import IngestProgress
 from rag.settings import Settings
@@ -238,6 +239,38 @@ def test_the_files_of_a_corpus_are_shown_and_forgotten(home: Path, pages: Path) 
     assert (moved / "tides.md").exists()
     assert_one_line(call(home, "corpora", "forget", "one", "tides.md", "--yes"), "no file or folder tides.md")
     assert_one_line(call(home, "corpora", "show", "two"), "no corpus two")
+
+
+def test_a_file_is_shown_with_what_of_it_could_not_be_read(home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "gauges.jsonl"
+    file.write_text('{"id": "g1", "text": "The gauge stands in the lock."}\n{"id": "g2", "text": \n')
+    call(home, "ingest", file, "--corpus", "one")
+    assert "gauges.jsonl: line 2: not valid JSON" in call(home, "corpora", "show", "one").stdout
+    (shown,) = one_object(call(home, "corpora", "show", "one", "--json"))
+    assert (shown["documents"], shown["passages"]) == (1, 1)
+    assert [problem[:7] for problem in shown["problems"]] == ["line 2:"]
+
+
+def test_a_page_is_cited_renewed_and_forgotten_by_its_address(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with site() as web:
+        address = web.serve(
+            "/ferry/fees", "text/html", "<title>Ferry</title><p>The ferry takes 12 euro a car.</p>"
+        )
+        assert_one_line(call(home, "ingest", address, "--corpus", "one"), "private address")
+        monkeypatch.setenv("RAGSMITH_INGEST__PRIVATE_ADDRESSES", "true")
+        assert one_object(call(home, "ingest", address, "--corpus", "one", "--json"))["added"] == 1
+        web.serve("/ferry/fees", "text/plain", "The ferry takes 15 euro a car.")
+        assert one_object(call(home, "ingest", address, "--corpus", "one", "--json"))["passages"] == 1
+        web.serve("/ferry/fees", "text/plain", "")
+        emptied = call(home, "ingest", address, "--corpus", "one")
+        assert emptied.exit_code == 1
+        assert f"{address}: is empty" in emptied.stderr
+    found = one_object(call(home, "search", "ferry fee", "--corpus", "one", "--source", address, "--json"))
+    assert [(each["name"], each["text"]) for each in found["results"]] == [
+        (address, "The ferry takes 15 euro a car.")
+    ]
+    assert call(home, "corpora", "forget", "one", address, "--yes").exit_code == 0
+    assert list((home / "uploads" / "one").iterdir()) == []
 
 
 # serve

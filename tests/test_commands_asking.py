@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from scripted_openai import says, scripted_openai
 from streams import stream_of
-from terminal import assert_one_line, call, jsonl, objects
+from terminal import assert_one_line, call, jsonl, objects, one_object
 from tiny import CORPUS, OFF_TOPIC, PAGES, QUESTION, SENTENCE, written
 
 from prompts import PromptLibrary, PromptTemplate, find_prompt
@@ -187,6 +187,22 @@ def test_a_corpus_that_is_not_there_is_named_with_those_that_are(harbour: Path, 
 
 
 # ask
+
+
+def test_ask_answers_only_from_the_documents_that_filters_keep(home: Path, tmp_path: Path) -> None:
+    rates = [("Bremen", 85), ("Kiel", 97)]
+    lines = [{"id": port, "text": f"The crane costs {rate} euro an hour.", "port": port} for port, rate in rates]
+    call(home, "ingest", jsonl(tmp_path / "rates.jsonl", lines), "--corpus", CORPUS)
+    asking = ("ask", "What does the crane cost an hour?", "--corpus", CORPUS)
+    (answer,) = objects(call(home, *asking, "--where", "port=kiel", "--source", "rates.jsonl", "--json"))
+    assert "97 euro" in answer["answer"]
+    assert len(answer["sources"]) == 1
+    trace = one_object(call(home, "traces", "show", answer["trace_id"], "--json"))
+    told = {span["name"]: span["input"] for span in trace["spans"]}
+    assert told["answer"]["filters"]["where"] == told["retrieve"]["filters"]["where"] == [["port", "kiel"]]
+    assert_one_line(
+        call(home, *asking, "--where", "port=Emden"), "No document of the corpus", "matches the filters"
+    )
 
 
 def test_ask_prints_answer_sources_and_a_footer(harbour: Path) -> None:

@@ -20,7 +20,8 @@ from rag.indexing import ingestion as ingestion
 from rag.indexing.corpora import Corpora
 from rag.indexing.corpus_index import CorpusIndex
 from rag.indexing.ingest_report import IngestProgress, IngestReport
-from rag.retrieval.filters import Filters, matching_texts
+from rag.retrieval.filters import matching_texts
+from rag.types import Filters
 
 MILL = "# The mill\n\nThe old mill grinds rye and wheat from September to March."
 RIVER = "# The river\n\nThe river carries cold water from the hills to the mill."

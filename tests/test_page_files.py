@@ -178,5 +178,6 @@ class TestFolders:
         ]
         for number in named:
             trigger(client, number, [str(root), "documents", "documents"])
-        assert app.ingested == []
+        # One of the events takes the address of a page, which is no path of this machine.
+        assert [paths for _, paths in app.ingested if paths] == []
         assert json.loads(client.get("/healthz").text)["status"] == "ok"

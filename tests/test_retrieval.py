@@ -20,14 +20,15 @@ from sqlalchemy import insert, update
 from rag import tables as db
 from rag.database import open_database, writing
 from rag.encoders import Encoder
+from rag.errors import FilterError
 from rag.indexing.corpora import Corpora
 from rag.indexing.corpus_index import CorpusIndex
 from rag.indexing.dense_index import ChromaStore, DenseEntry
 from rag.indexing.lexical_index import LexicalEntry
-from rag.retrieval.filters import Filters
+from rag.retrieval.filters import filters_of
 from rag.retrieval.retriever import Fused, Retriever, SearchOptions, fuse
 from rag.settings import RetrievalSettings, SearchMode
-from rag.types import Hit
+from rag.types import Filters, Hit
 from rag.workspace import open_workspace
 
 MODES: tuple[SearchMode, ...] = ("hybrid", "dense", "lexical")
@@ -344,6 +345,33 @@ def test_a_text_that_two_files_hold_is_found_once(retriever: Retriever) -> None:
 
 
 # Filters
+
+
+@pytest.mark.parametrize(
+    ("typed", "filters"),
+    [
+        ([], None),
+        (["sea = Weddell"], Filters(where=(("sea", "Weddell"),))),
+        (["sea=Weddell", "id=w1"], Filters(where=(("sea", "Weddell"), ("id", "w1")))),
+        (["formula=a=b"], Filters(where=(("formula", "a=b"),))),
+        (["the mill.md"], Filters(source="the mill.md")),
+        (["source=mill.md", "sea=Weddell"], Filters(source="mill.md", where=(("sea", "Weddell"),))),
+        (["https://example.org/?id=3"], Filters(source="https://example.org/?id=3")),
+    ],
+)
+def test_filters_are_read_as_they_are_typed(typed: list[str], filters: Filters | None) -> None:
+    assert filters_of(typed) == filters
+
+
+def test_two_sources_are_refused() -> None:
+    with pytest.raises(FilterError, match="two sources"):
+        filters_of(["mill.md", "source=lamps.md"])
+
+
+@pytest.mark.parametrize("typed", ["=Weddell", "sea=", " = "])
+def test_a_filter_without_field_or_value_is_refused(typed: str) -> None:
+    with pytest.raises(FilterError, match="must be FIELD=VALUE"):
+        filters_of([typed])
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
 
-from rag.answering.steps import Draft, PromptInput, Retrieval, Steps
+from rag.answering.steps import Draft, PromptInput, Retrieval, Search, Steps
 from rag.types import Answer, Ask
 
 ROOT = "answer"
@@ -41,7 +41,7 @@ def build_chain(steps: Steps) -> Runnable[Ask, Answer]:
     async def answer(ask: Ask, config: RunnableConfig) -> Answer:
         condensed = await condense.ainvoke(ask, config)
         given = None if ask.hits is None else Retrieval(ask.hits)
-        found = given or await retrieve.ainvoke(condensed, config)
+        found = given or await retrieve.ainvoke(Search(condensed.standalone, ask.filters), config)
         searched = PromptInput(condensed.standalone, found.hits)
         # A prompt that is given passages has no such step in its trace.
         if steps.ranking is not None:

@@ -24,7 +24,7 @@ from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.reply_endings import check_whole
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
-from rag.types import Answer, Ask, Hit, Passage, Replaced, Turn, Usage
+from rag.types import Answer, Ask, Filters, Hit, Passage, Replaced, Turn, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -41,6 +41,14 @@ class Condensed:
     """The question for the search."""
 
     standalone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What to search for, and among which passages; without filters, among all."""
+
+    standalone: str
+    filters: Filters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +179,11 @@ class Steps:
         text = reply.text.strip()
         return "" if small and (reply.truncated or not is_rewrite(text, ask.question, turns)) else text
 
-    async def retrieve(self, condensed: Condensed, config: RunnableConfig) -> Retrieval:
+    async def retrieve(self, search: Search, config: RunnableConfig) -> Retrieval:
         """Search for passages."""
-        hits = await asyncio.to_thread(self.retriever.search, condensed.standalone)
+        filters = search.filters
+        options = None if filters is None else replace(self.retriever.options(), filters=filters)
+        hits = await asyncio.to_thread(self.retriever.search, search.standalone, options)
         return Retrieval(tuple(hits))
 
     async def read(self, given: PromptInput, config: RunnableConfig) -> Reading:

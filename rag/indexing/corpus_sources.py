@@ -26,6 +26,7 @@ class CorpusSource:
         documents: Number of its records; 1 for a whole file.
         ingested: When it was last read, in seconds since 1970.
         exists: Whether there is such a file still.
+        problems: Sentences about the parts of it that were not read, or were repaired.
     """
 
     id: int
@@ -35,31 +36,35 @@ class CorpusSource:
     passages: int
     ingested: float
     exists: bool
+    problems: tuple[str, ...] = ()
 
 
-def corpus_sources(engine: Engine, index_id: int) -> list[CorpusSource]:
-    """Return the files of an index, sorted by path."""
-    documents = (
-        select(db.documents.c.source_id, func.count().label("count"))
-        .join(db.sources)
-        .where(db.sources.c.index_id == index_id)
-        .group_by(db.documents.c.source_id)
-        .subquery()
-    )
+@dataclass(frozen=True, slots=True)
+class SourcePage:
+    """The first files of a corpus by name; ``total`` counts all."""
+
+    sources: tuple[CorpusSource, ...]
+    total: int
+
+
+def corpus_sources(engine: Engine, index_id: int, limit: int | None = None) -> list[CorpusSource]:
+    """Return the files of an index, sorted by name.
+
+    Args:
+        limit: How many at most; None for all.
+    """
+    documents = select(func.count()).where(db.documents.c.source_id == db.sources.c.id).scalar_subquery()
     passages = (
-        select(db.documents.c.source_id, func.count().label("count"))
-        .join(db.passages, db.passages.c.text_id == db.documents.c.text_id)
-        .join(db.sources, db.sources.c.id == db.documents.c.source_id)
-        .where(db.sources.c.index_id == index_id)
-        .group_by(db.documents.c.source_id)
-        .subquery()
+        select(func.count())
+        .select_from(db.documents.join(db.passages, db.passages.c.text_id == db.documents.c.text_id))
+        .where(db.documents.c.source_id == db.sources.c.id)
+        .scalar_subquery()
     )
     query = (
-        select(db.sources, documents.c.count.label("documents"), passages.c.count.label("passages"))
-        .outerjoin(documents, documents.c.source_id == db.sources.c.id)
-        .outerjoin(passages, passages.c.source_id == db.sources.c.id)
+        select(db.sources, documents.label("documents"), passages.label("passages"))
         .where(db.sources.c.index_id == index_id)
-        .order_by(db.sources.c.path)
+        .order_by(db.sources.c.name, db.sources.c.path)
+        .limit(limit)
     )
     with reading(engine) as connection:
         rows = connection.execute(query).all()
@@ -68,13 +73,21 @@ def corpus_sources(engine: Engine, index_id: int) -> list[CorpusSource]:
             row.id,
             row.path,
             row.name,
-            row.documents or 0,
-            row.passages or 0,
+            row.documents,
+            row.passages,
             row.ingested,
             os.path.exists(row.path),
+            tuple(row.problems),
         )
         for row in rows
     ]
+
+
+def source_page(engine: Engine, index_id: int, limit: int) -> SourcePage:
+    """Return the first files of an index by name, and how many there are."""
+    with reading(engine) as connection:
+        total = connection.scalar(select(func.count()).where(db.sources.c.index_id == index_id)) or 0
+    return SourcePage(tuple(corpus_sources(engine, index_id, limit)), total)
 
 
 def named_sources(sources: Sequence[CorpusSource], wanted: str) -> list[CorpusSource]:
@@ -83,6 +96,7 @@ def named_sources(sources: Sequence[CorpusSource], wanted: str) -> list[CorpusSo
     Raises:
         CorpusError: There is none.
     """
+    # The name of a page is its address, with or without a slash at the end.
     text = same_name(wanted).rstrip(os.sep) or wanted
     path = same_name(os.path.abspath(Path(wanted).expanduser()))
     found = [
@@ -90,7 +104,7 @@ def named_sources(sources: Sequence[CorpusSource], wanted: str) -> list[CorpusSo
         for one in sources
         if same_name(one.path) == path
         or same_name(one.path).startswith(path + os.sep)
-        or text in (same_name(one.name), same_name(os.path.basename(one.path)))
+        or text in (same_name(one.name).rstrip(os.sep), same_name(os.path.basename(one.path)))
         or same_name(one.name).startswith(text + os.sep)
     ]
     if not found:

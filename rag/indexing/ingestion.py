@@ -13,14 +13,16 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
+from types import MappingProxyType
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import delete, insert, select
 
@@ -48,8 +50,16 @@ _SKIPPED_FOLDERS = frozenset({"__pycache__", "node_modules", "venv"})
 
 @dataclass(frozen=True, slots=True)
 class _Found:
+    """A file to ingest.
+
+    Attributes:
+        name: Display name of the source.
+        label: Stands for the title where there is none, and is searched with the text.
+    """
+
     path: Path
     name: str
+    label: str
     size: int
 
 
@@ -89,6 +99,7 @@ def ingest(
     *,
     on_progress: Callable[[IngestProgress], None] = lambda _: None,
     stop: threading.Event | None = None,
+    pages: Mapping[Path, str] = MappingProxyType({}),
 ) -> IngestReport:
     """Ingest files and folders, and remove files that no longer exist below those folders.
 
@@ -100,6 +111,7 @@ def ingest(
         loader: Loads the files; a file that exceeds its limits is reported as a problem.
         on_progress: Called several times a second.
         stop: Set it to stop after the current batch.
+        pages: Addresses, by path, of those files that are stored pages of the web; a page is named by its address.
 
     Returns:
         The result; files that could not be read are in ``problems``.
@@ -110,7 +122,7 @@ def ingest(
         StorageFull: The disk is full.
     """
     try:
-        return _Ingestion(index, paths, loader, on_progress, stop or threading.Event()).run()
+        return _Ingestion(index, paths, loader, on_progress, stop or threading.Event(), pages).run()
     finally:
         index.publish()
 
@@ -125,12 +137,14 @@ class _Ingestion:
         loader: IsolatedLoader,
         on_progress: Callable[[IngestProgress], None],
         stop: threading.Event,
+        pages: Mapping[Path, str],
     ) -> None:
         self._index = index
         self._roots = [existing_path(path) for path in paths]
         self._loader = loader
         self._on_progress = on_progress
         self._stop = stop
+        self._pages = {str(path): address for path, address in pages.items()}
         self._rule = rule_for(index.encoder, index.tokens)
         self._problems: list[Problem] = []
         self._leads_out: set[str] = set()
@@ -180,7 +194,9 @@ class _Ingestion:
             **self._counts,
             skipped_names=tuple(self._skipped_names),
             passages=self._passages,
-            problems=tuple(self._problems),
+            problems=tuple(
+                replace(problem, path=self._pages.get(problem.path, problem.path)) for problem in self._problems
+            ),
             seconds=time.monotonic() - self._started,
             stopped=self._stop.is_set(),
         )
@@ -203,8 +219,12 @@ class _Ingestion:
                 except LoadError as error:
                     self._problem(path, str(error))
                     continue
+                address = self._pages.get(str(path))
+                if address is not None:
+                    yield _Found(path, address, _label_of(address), size)
+                    continue
                 name = str(path.relative_to(root.parent)) if root.is_dir() else path.name
-                yield _Found(path, name, size)
+                yield _Found(path, name, path.name, size)
 
     def _files_below(self, root: Path) -> Iterator[Path]:
         """Yield the files below a folder in a fixed order.
@@ -281,7 +301,7 @@ class _Ingestion:
                     return False
                 digest = digest_of(document)
                 self._waiting_characters += file.rows.add(digest, _document_row(document, found, day))
-                self._prepare(digest, document, found.path.name)
+                self._prepare(digest, document, found.label)
                 self._bytes_read += len(document.text)
                 # Keep only one document in memory at a time.
                 del document
@@ -328,11 +348,13 @@ class _Ingestion:
         with writing(self._index.engine) as connection:
             for file in self._loaded:
                 path = str(file.found.path)
-                old = select(db.sources.c.id).where(db.sources.c.index_id == index_id, db.sources.c.path == path)
+                same = db.sources.c.path == path
+                if path in self._pages:
+                    # In another format, a page is stored in another file.
+                    same |= db.sources.c.name == file.found.name
+                old = select(db.sources.c.id).where(db.sources.c.index_id == index_id, same)
                 connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(old)))
-                connection.execute(
-                    delete(db.sources).where(db.sources.c.index_id == index_id, db.sources.c.path == path)
-                )
+                connection.execute(delete(db.sources).where(db.sources.c.index_id == index_id, same))
                 source_id = insert_row(
                     connection,
                     db.sources,
@@ -411,6 +433,12 @@ def existing_path(path: Path) -> Path:
     return full
 
 
+def _label_of(address: str) -> str:
+    """Return the last part of an address with a name: of its path, else its host."""
+    parts = urlsplit(address)
+    return unquote(parts.path.rstrip("/").rpartition("/")[2]) or parts.hostname or address
+
+
 def _sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -446,7 +474,7 @@ def _day_of(path: Path) -> str | None:
 def _document_row(document: Document, found: _Found, day: str | None) -> dict[str, Any]:
     return {
         "record": document.record,
-        "title": document.title or found.path.name,
+        "title": document.title or found.label,
         "date": document.date.isoformat() if document.date else day,
         "metadata": dict(document.metadata),
     }

@@ -3,61 +3,82 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date
 
 from sqlalchemy import Connection, literal, select
 
 from rag import tables as db
+from rag.documents.fetching import is_address
+from rag.errors import FilterError
 from rag.indexing.search_words import same_name
-from rag.types import Metadata
+from rag.types import Filters, Metadata
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """Conditions on a passage; None means no condition.
+class Described:
+    """What filters look at: a document of a file.
 
     Attributes:
-        source: Path or name of the source, or the file name alone.
-        title: Title, compared case-insensitively.
-        glob: Pattern for the path or the name, such as ``*/guides/*.md``.
-        page: Page, from 1.
-        after, before: Range of the document's date, both ends included.
-        where: Names and values of metadata, compared case-insensitively; of a list, one item is enough.
+        record: Id of the record; empty for a whole file.
+        day: Date of the document, as ``YYYY-MM-DD``.
     """
 
-    source: str | None = None
-    title: str | None = None
-    glob: str | None = None
-    page: int | None = None
-    after: date | None = None
-    before: date | None = None
-    where: tuple[tuple[str, str], ...] = ()
+    path: str
+    name: str
+    record: str
+    title: str
+    day: str | None
+    metadata: Metadata
 
-    @property
-    def by_document(self) -> bool:
-        """Whether there is a condition on the document, beyond the page."""
-        return any((self.source, self.title, self.glob, self.after, self.before, self.where))
 
-    def matches(self, path: str, name: str, record: str, title: str, day: str | None, metadata: Metadata) -> bool:
-        """Whether a document of a file matches all conditions but the page."""
-        path, name = same_name(path), same_name(name)
-        full, short = (f"{path}#{record}", f"{name}#{record}") if record else (path, name)
-        if self.source and same_name(self.source) not in (full, short, path, name, path.rpartition("/")[2]):
-            return False
-        if self.title and self.title.casefold() != title.casefold():
-            return False
-        if self.glob and not any(
-            fnmatch.fnmatchcase(text, same_name(self.glob)) for text in (path, name, full, short)
-        ):
-            return False
-        if not all(_has(metadata, field, value) for field, value in self.where):
-            return False
-        if (self.after or self.before) and day is None:
-            return False
-        if self.after and (day or "") < self.after.isoformat():
-            return False
-        return not (self.before and (day or "") > self.before.isoformat())
+def filters_of(conditions: Iterable[str]) -> Filters | None:
+    """Return the filters that a person has typed; None for none.
+
+    Args:
+        conditions: ``FIELD=VALUE`` for metadata, or the name, path or address of a source.
+
+    Raises:
+        FilterError: A condition has no field or no value, or there are two sources.
+    """
+    sources: list[str] = []
+    where: list[tuple[str, str]] = []
+    for condition in conditions:
+        field, equals, value = (part.strip() for part in condition.partition("="))
+        if not equals or is_address(condition.strip()):
+            sources.append(condition.strip())
+        elif not field or not value:
+            raise FilterError(f"The filter {condition!r} must be FIELD=VALUE or the name of a source.")
+        elif field.casefold() == "source":
+            sources.append(value)
+        else:
+            where.append((field, value))
+    if len(sources) > 1:
+        raise FilterError(
+            f"No passage is of two sources, {sources[0]} and {sources[1]}.", fix="Remove one of the filters."
+        )
+    return Filters(source=sources[0] if sources else None, where=tuple(where)) if sources or where else None
+
+
+def matches(filters: Filters, document: Described) -> bool:
+    """Whether a document matches all conditions but the page."""
+    path, name, record = same_name(document.path), same_name(document.name), document.record
+    full, short = (f"{path}#{record}", f"{name}#{record}") if record else (path, name)
+    if filters.source and same_name(filters.source) not in (full, short, path, name, path.rpartition("/")[2]):
+        return False
+    if filters.title and filters.title.casefold() != document.title.casefold():
+        return False
+    if filters.glob and not any(
+        fnmatch.fnmatchcase(text, same_name(filters.glob)) for text in (path, name, full, short)
+    ):
+        return False
+    if not all(_has(document.metadata, field, value) for field, value in filters.where):
+        return False
+    if (filters.after or filters.before) and document.day is None:
+        return False
+    if filters.after and (document.day or "") < filters.after.isoformat():
+        return False
+    return not (filters.before and (document.day or "") > filters.before.isoformat())
 
 
 def _has(metadata: Metadata, field: str, value: str) -> bool:
@@ -89,6 +110,6 @@ def matching_texts(connection: Connection, index_id: int, filters: Filters) -> l
         {
             text_id
             for text_id, path, name, record, title, day, metadata in rows
-            if filters.matches(path, name, record, title, day, metadata or {})
+            if matches(filters, Described(path, name, record, title, day, metadata or {}))
         }
     )

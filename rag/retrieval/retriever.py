@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,11 +20,11 @@ from rag import tables as db
 from rag.database import reading
 from rag.documents.keys import keys_in, keys_of_place
 from rag.indexing.corpus_index import CorpusIndex
-from rag.retrieval.filters import Filters, matching_texts
+from rag.retrieval.filters import Described, matches, matching_texts
 from rag.retrieval.question_limit import check_question
 from rag.retrieval.reranking import NullReranker, Reranker
 from rag.settings import RetrievalSettings, SearchMode
-from rag.types import Hit, Passage
+from rag.types import Filters, Hit, Passage
 
 # Of two passages that share this much of their words (Jaccard index), only the better one is kept, unless the
 # other has a word of the query that it lacks, such as the number of another invoice.
@@ -49,7 +49,7 @@ class SearchOptions:
 
     k: int
     mode: SearchMode = "hybrid"
-    filters: Filters = Filters()
+    filters: Filters = field(default_factory=Filters)
 
 
 class Retriever:
@@ -165,7 +165,7 @@ class Retriever:
             return {
                 row.id: _passage(row)
                 for row in rows
-                if filters.matches(row.path, row.name, row.record, row.title, row.date, row.metadata)
+                if matches(filters, Described(row.path, row.name, row.record, row.title, row.date, row.metadata))
             }
 
     def close(self) -> None:

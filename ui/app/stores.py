@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetStore
     from rag.indexing.corpora import Corpora, CorpusSummary
     from rag.indexing.corpus_index import CorpusIndex
-    from rag.indexing.corpus_sources import CorpusSource
+    from rag.indexing.corpus_sources import CorpusSource, SourcePage
     from rag.indexing.dense_index import ChromaStore
     from rag.indexing.ingest_report import IngestProgress, IngestReport
     from rag.tracing.trace_store import TraceStore
+    from rag.types import Filters
 
 SAMPLE_CORPUS = "handbook"
 
@@ -153,8 +154,9 @@ class Stores:
         """
         from rag.indexing.corpora import corpus_summaries
 
-        return corpus_summaries(self.engine, self._fingerprint())
+        return corpus_summaries(self.engine, self._fingerprint)
 
+    @shared_property
     def _fingerprint(self) -> str:
         """The fingerprint of the indexes, without opening the encoder."""
         from rag.encoders import locate_model
@@ -183,27 +185,63 @@ class Stores:
         return self.corpora.find(corpus or self._settings.corpus)
 
     def sources(self, corpus: str) -> list[CorpusSource]:
-        """Return the files of a corpus, sorted by path; this opens neither the encoder nor Chroma.
+        """Return the files of a corpus, sorted by name; this opens neither the encoder nor Chroma.
 
         Raises:
             CorpusError: There is no such corpus.
         """
-        from rag.indexing.corpora import index_id_of
         from rag.indexing.corpus_sources import corpus_sources
 
-        return corpus_sources(self.engine, index_id_of(self.engine, corpus, self._fingerprint()))
+        return corpus_sources(self.engine, self._index_id(corpus))
+
+    def source_page(self, corpus: str, limit: int) -> SourcePage:
+        """Return the first files of a corpus by name, and their total number; see ``sources``.
+
+        Raises:
+            CorpusError: There is no such corpus.
+        """
+        from rag.indexing.corpus_sources import source_page
+
+        return source_page(self.engine, self._index_id(corpus), limit)
+
+    def _index_id(self, corpus: str) -> int:
+        from rag.indexing.corpora import index_id_of
+
+        return index_id_of(self.engine, corpus, self._fingerprint)
+
+    def check_filters(self, corpus: str, filters: Filters) -> None:
+        """Refuse filters that keep no document of a corpus.
+
+        Raises:
+            FilterError: No document matches them.
+            CorpusError: There is no such corpus.
+        """
+        from rag.database import reading
+        from rag.errors import FilterError
+        from rag.retrieval.filters import matching_texts
+
+        with reading(self.engine) as connection:
+            if not matching_texts(connection, self._index_id(corpus), filters):
+                raise FilterError(
+                    f"No document of the corpus {corpus} matches the filters.",
+                    fix="Check the names and values; `ragsmith search --json` shows the metadata of passages.",
+                )
 
     def forget(self, corpus: str, sources: Sequence[CorpusSource]) -> None:
-        """Remove files from a corpus; the files themselves stay.
+        """Remove files from a corpus.
+
+        Those that are stored in the workspace, uploads and pages of the web, are deleted; all others stay.
 
         Raises:
             WorkspaceBusy: Another process is ingesting.
             StoreError: A store refuses.
         """
         from rag.indexing.corpus_sources import forget_sources
+        from ui.app.upload_folder import delete_stored
 
         with self.workspace.writing(f"forget files of {corpus}"):
             forget_sources(self.corpora.ensure(corpus), sources)
+            delete_stored(self.workspace, [source.path for source in sources])
 
     def ingest(
         self,
@@ -211,23 +249,42 @@ class Stores:
         paths: Sequence[Path],
         on_progress: Callable[[IngestProgress], None] = lambda _: None,
         stop: threading.Event | None = None,
+        addresses: Sequence[str] = (),
     ) -> IngestReport:
-        """Add files and folders to a corpus; see ``rag.indexing.ingestion.ingest``.
+        """Add files, folders and pages of the web to a corpus; see ``rag.indexing.ingestion.ingest``.
+
+        Args:
+            addresses: Addresses of pages, which are fetched first and stored in the workspace.
 
         Raises:
+            LoadError: A path does not exist, or a page cannot be fetched.
             WorkspaceBusy: Another process is ingesting.
         """
         from rag.documents.loaders.isolated import IsolatedLoader, ParseLimits
         from rag.indexing.ingestion import ingest
 
         limits = ParseLimits.of(self._settings.ingest)
+        # Before the lock: others need not wait for a slow server.
+        pages = self._fetch(corpus, addresses)
         # The loader's process starts while the stores open.
         with self.workspace.writing(f"ingest into {corpus}"), IsolatedLoader(limits) as loader:
             index = self.corpora.ensure(corpus)
-            report = ingest(index, paths, loader, on_progress=on_progress, stop=stop)
+            report = ingest(index, [*paths, *pages], loader, on_progress=on_progress, stop=stop, pages=pages)
             if not (report.added or report.stopped or self.has_files(corpus)):
                 self.corpora.remove(corpus)
             return report
+
+    def _fetch(self, corpus: str, addresses: Sequence[str]) -> dict[Path, str]:
+        """Fetch and store pages; return their addresses by path."""
+        if not addresses:
+            return {}
+        from rag.documents.fetching import fetch_page
+        from ui.app.upload_folder import UploadFolder
+
+        folder = UploadFolder(self.workspace, corpus)
+        # All of them first: a wrong address adds nothing.
+        pages = [fetch_page(address, self._settings.ingest) for address in addresses]
+        return {folder.keep_page(page): page.address for page in pages}
 
     def ensure_sample(self, on_progress: Callable[[IngestProgress], None] = lambda _: None) -> None:
         """Add the handbook as the sample corpus, or bring it up to date with its pages."""

@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ui.commands._app import announce_model, command_app, handling, prepare_corpus
+from ui.commands._filters import source_option, where_option
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import note, one_line, unpaired
 from ui.context import Context, answer_options, pass_context
 
 if TYPE_CHECKING:
     from rag.evaluation.variants import Variant
-    from rag.types import Answer
+    from rag.types import Answer, Filters
     from ui.app.releases import Releases
+    from ui.app.stores import Stores
 
 T = TypeVar("T")
 
@@ -33,6 +35,8 @@ T = TypeVar("T")
     help="A JSONL file with id and question (or text) on each line.",
 )
 @click.option("--corpus", metavar="NAME", help="The corpus; by default the one in the settings.")
+@source_option
+@where_option
 @answer_options
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each question.")
 @click.pass_context
@@ -43,6 +47,8 @@ def command(
     question: str | None,
     questions: Path | None,
     corpus: str | None,
+    source: str | None,
+    where: tuple[tuple[str, str], ...],
     as_json: bool,
     answering: dict[str, Any],
 ) -> None:
@@ -65,7 +71,8 @@ def command(
         # Anything missing is reported here, once, and not for every question.
         variant = _over_the_prompt(context.given(answering))
         app.releases.pipeline(name, variant)
-        talk = _Talk(app.releases, name, variant, as_json)
+        filters = _filters(app.stores, name, source, where)
+        talk = _Talk(app.releases, name, filters, variant, as_json)
         if question is not None:
             answer = _finish(talk.one(unpaired(question.strip())))
             if answer.status == "failed":
@@ -84,12 +91,26 @@ def _over_the_prompt(given: Mapping[str, Any]) -> Variant | None:
     return Variant(name="typed", changes={"retrieval.k": k}) if k else None
 
 
+def _filters(
+    stores: Stores, corpus: str, source: str | None, where: tuple[tuple[str, str], ...]
+) -> Filters | None:
+    """Return the filters that were typed; filters that keep nothing are refused, once for all questions."""
+    from rag.types import Filters
+
+    filters = Filters(source=source, where=where)
+    if not filters.by_document:
+        return None
+    stores.check_filters(corpus, filters)
+    return filters
+
+
 @dataclass(frozen=True, slots=True)
 class _Talk:
     """Answers the questions of one call."""
 
     releases: Releases
     corpus: str
+    filters: Filters | None
     variant: Variant | None
     as_json: bool
 
@@ -99,7 +120,7 @@ class _Talk:
         from ui.commands._answers import print_answer, show
 
         assistant = self.releases.assistant(self.variant, gate=self.releases.gate)
-        stream = assistant.start(Ask(question, corpus=self.corpus))
+        stream = assistant.start(Ask(question, corpus=self.corpus, filters=self.filters))
         if not self.as_json:
             return await show(stream)
         answer = await stream.answer()

@@ -49,7 +49,7 @@ def list_command(context: Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per file.")
 @pass_context
 def show_command(context: Context, name: str, as_json: bool) -> None:
-    """Show the files of the corpus NAME."""
+    """Show the files of the corpus NAME, and what of them could not be read."""
     with command_app(context) as app:
         sources = app.stores.sources(name)
         if as_json:
@@ -72,8 +72,8 @@ def show_command(context: Context, name: str, as_json: bool) -> None:
 def forget_command(context: Context, ctx: click.Context, name: str, path: str, yes: bool) -> None:
     """Remove a file, or all files of a folder, from the corpus NAME.
 
-    PATH is a path or a name as `ragsmith corpora show` prints it. The files themselves stay where they are; those
-    that were uploaded in the page are kept in the workspace.
+    PATH is a path or a name as `ragsmith corpora show` prints it. The files themselves stay where they are; only
+    what the workspace keeps itself, uploads and pages of the web, is deleted.
     """
     from rag.indexing.corpus_sources import named_sources
 
@@ -128,6 +128,9 @@ def _show_sources(sources: Sequence[CorpusSource]) -> None:
         for source in sources
     ]
     print_table(("file", *numbers, ""), rows, numbers)
+    for source in sources:
+        for problem in source.problems:
+            click.echo(f"{one_line(source.name)}: {one_line(problem)}")
 
 
 def _show(summaries: Sequence[CorpusSummary]) -> None:

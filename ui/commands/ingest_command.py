@@ -1,4 +1,4 @@
-"""``ragsmith ingest``: add files and folders to a corpus."""
+"""``ragsmith ingest``: add files, folders and pages of the web to a corpus."""
 
 from __future__ import annotations
 
@@ -26,21 +26,27 @@ STOPPED = "Stopped. Finished files are kept; run the same command again to conti
 
 
 @click.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("given", metavar="PATH...", nargs=-1, required=True)
 @click.option("--corpus", metavar="NAME", help="The corpus to add them to; by default the one in the settings.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as a JSON object.")
 @click.pass_context
 @pass_context
 def command(
-    context: Context, ctx: click.Context, paths: tuple[Path, ...], corpus: str | None, as_json: bool
+    context: Context, ctx: click.Context, given: tuple[str, ...], corpus: str | None, as_json: bool
 ) -> None:
-    """Add files and folders to a corpus, or bring it up to date with them.
+    """Add files, folders and pages of the web to a corpus, or bring it up to date with them.
+
+    PATH is a file, a folder, or the address of a page with http or https; the page is fetched and kept in the
+    workspace, and the same address again renews it.
 
     Only changed files are processed again, and files deleted from a folder leave the corpus. A file that cannot
     be read is reported and skipped; the exit status is 1 if nothing could be read at all.
     """
+    from rag.documents.fetching import is_address
     from rag.indexing.ingestion import existing_path
 
+    addresses = [one for one in given if is_address(one)]
+    paths = [Path(one) for one in given if not is_address(one)]
     with command_app(context) as app:
         for path in paths:
             existing_path(path)
@@ -48,7 +54,7 @@ def command(
         prepare_encoder(app.settings, app.stores)
         try:
             with _stopped_by_ctrl_c() as stop, ingest_progress() as show:
-                report = app.stores.ingest(name, paths, show, stop)
+                report = app.stores.ingest(name, paths, show, stop, addresses)
         except KeyboardInterrupt:
             note(f"\n{STOPPED}")
             ctx.exit(130)

@@ -14,6 +14,7 @@ import click
 from rag.errors import QuestionTooLong
 from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import open_console, print_indented
+from ui.commands._filters import source_option, where_option
 from ui.commands._records import BadLines, read_records
 from ui.commands._terminal_text import note, one_line, print_json, unpaired
 from ui.context import Context, pass_context
@@ -22,10 +23,9 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from rag.indexing.lexical_index import LexicalIndex
-    from rag.retrieval.filters import Filters
     from rag.retrieval.retriever import Retriever
     from rag.settings import SearchMode
-    from rag.types import Hit
+    from rag.types import Filters, Hit
 
 SNIPPET = 320
 _WORD = re.compile(r"[^\W_]+")
@@ -43,18 +43,13 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--corpus", metavar="NAME", help="The corpus; by default the one in the settings.")
 @click.option("-k", type=click.IntRange(1, 1000), metavar="N", help="The number of passages.")
 @click.option("--mode", type=click.Choice(["hybrid", "dense", "lexical"]), help="Both kinds of search, or one.")
-@click.option("--source", help="Only this source: its path, its name or its file name.")
+@source_option
 @click.option("--title", help="Only documents with this title.")
 @click.option("--glob", metavar="PATTERN", help="Only sources whose path matches, such as '*/guides/*.md'.")
 @click.option("--page", type=click.IntRange(1), metavar="N", help="Only this page.")
 @click.option("--after", type=_DAY, metavar="YYYY-MM-DD", help="Only documents from this day or later.")
 @click.option("--before", type=_DAY, metavar="YYYY-MM-DD", help="Only documents from this day or earlier.")
-@click.option(
-    "--where",
-    multiple=True,
-    metavar="FIELD=VALUE",
-    help="Only documents with this value in their metadata; may be repeated.",
-)
+@where_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object on one line for each query.")
 @click.pass_context
 @pass_context
@@ -99,7 +94,7 @@ class _Options:
     page: int | None
     after: datetime | None
     before: datetime | None
-    where: tuple[str, ...]
+    where: tuple[tuple[str, str], ...]
     as_json: bool
 
     def check(self) -> None:
@@ -110,16 +105,12 @@ class _Options:
             raise click.UsageError("The query is empty.")
         if self.queries is not None and not self.queries.exists():
             raise click.UsageError(f"The file {self.queries} does not exist.")
-        for condition in self.where:
-            if not condition.partition("=")[0].strip() or "=" not in condition:
-                raise click.UsageError(f"--where {condition} is not FIELD=VALUE.")
 
     @property
     def filters(self) -> Filters:
         """The conditions that a passage must meet."""
-        from rag.retrieval.filters import Filters
+        from rag.types import Filters
 
-        pairs = [condition.partition("=") for condition in self.where]
         return Filters(
             source=self.source,
             title=self.title,
@@ -127,7 +118,7 @@ class _Options:
             page=self.page,
             after=self.after.date() if self.after else None,
             before=self.before.date() if self.before else None,
-            where=tuple((field.strip(), value.strip()) for field, _, value in pairs),
+            where=self.where,
         )
 
 

@@ -125,6 +125,10 @@
     "rs-delete": (button) => {
       if (confirm("Delete this conversation? The traces of its answers stay.")) hand("delete", button.value);
     },
+    "rs-forget": (button) => {
+      const name = button.closest(".rs-doc").querySelector(".rs-doc-name").textContent;
+      if (confirm(`Remove ${name} from the corpus? ${button.dataset.kept}`)) hand("forget", button.value);
+    },
     "rs-older": () => hand("older", ""),
     // Gradio's chatbot lets no data attribute through.
     "rs-case": (button) => hand("case-of-trace", button.value),

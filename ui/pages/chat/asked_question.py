@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rag.answering.conversation_store import Conversation, Exchange
+from rag.retrieval.filters import filters_of
 from ui.pages.chat.answer_mode import variant_of
 
 if TYPE_CHECKING:
     from rag.evaluation.variants import Variant
     from rag.settings import Settings
+    from rag.types import Filters
     from ui.app.releases import Releases
     from ui.app.stores import Stores
 
@@ -24,6 +26,7 @@ class Asking:
 
     Attributes:
         current: The conversation that the page shows; empty for a new one.
+        filters: The conditions that were typed; see ``rag.retrieval.filters.filters_of``.
         replaced: Position of the question that it replaces; None for none.
     """
 
@@ -31,6 +34,7 @@ class Asking:
     current: str
     corpus: str
     mode: str
+    filters: tuple[str, ...] = ()
     replaced: int | None = None
 
 
@@ -43,10 +47,16 @@ class Asked:
     corpus: str
     model: str
     variant: Variant | None
+    filters: Filters | None = None
 
 
 def store_question(asking: Asking, settings: Settings, stores: Stores, releases: Releases) -> Asked:
-    """Store a question before it is answered, so that a crash does not lose it."""
+    """Store a question before it is answered, so that a crash does not lose it.
+
+    Raises:
+        FilterError: A filter is malformed; nothing is stored.
+    """
+    filters = filters_of(asking.filters)
     store, current, corpus = stores.conversations, asking.current, asking.corpus
     # A browser may send lone surrogates and null characters, which no database accepts.
     question = asking.question.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
@@ -63,4 +73,4 @@ def store_question(asking: Asking, settings: Settings, stores: Stores, releases:
     kept = Conversation(current, loaded.title if loaded else "", corpus, earlier)
     variant = variant_of(asking.mode, settings)
     model = str(variant.changes["model"]) if variant else releases.model
-    return Asked(kept, Exchange(position, question), corpus, model, variant)
+    return Asked(kept, Exchange(position, question), corpus, model, variant, filters)

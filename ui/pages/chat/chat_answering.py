@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Seconds between two updates of an answer: shorter is not noticed, and slows long conversations in the browser.
 PAUSE_S = 0.06
 
-_SEND = "(question, current, corpus, mode) => [question, current, corpus, mode, window.ragsmith.takeEditing()]"
+_SEND = "(...asking) => [...asking.slice(0, -1), window.ragsmith.takeEditing()]"
 
 
 class Answering:
@@ -62,40 +62,55 @@ class Answering:
             "trigger_mode": "multiple",
             **QUIET,
         }
-        asking = [parts.question, parts.bridge.current, parts.corpus, parts.mode]
+        asking = [parts.question, parts.bridge.current, parts.corpus, parts.mode, parts.filters.kept]
         parts.question.submit(self.send, [*asking, parts.bridge.editing], js=_SEND, **common)
         parts.chatbot.example_select(self.example, asking[1:], **common)
         parts.chatbot.retry(self.regenerate, asking[1:], **common)
         parts.question.stop(self.stop, parts.bridge.current, None, concurrency_limit=None, **QUIET)
 
     async def send(
-        self, question: str, current: str, corpus: str, mode: str, editing: str, request: gr.Request
+        self,
+        question: str,
+        current: str,
+        corpus: str,
+        mode: str,
+        filters: tuple[str, ...],
+        editing: str,
+        request: gr.Request,
     ) -> Updates:
         """Ask the question in the input box; it replaces an earlier one that is being edited."""
         if not question.strip():
             yield gr.skip()
             return
         replaced = int(editing) if editing and editing.isdigit() else None
-        asking = Asking(question.strip(), current, corpus, mode, replaced)
+        asking = Asking(question.strip(), current, corpus, mode, filters, replaced)
         async for updates in self._ask(asking, request.session_hash):
             yield updates
 
     async def example(
-        self, current: str, corpus: str, mode: str, chosen: gr.SelectData, request: gr.Request
+        self,
+        current: str,
+        corpus: str,
+        mode: str,
+        filters: tuple[str, ...],
+        chosen: gr.SelectData,
+        request: gr.Request,
     ) -> Updates:
         """Ask an example question."""
-        asking = Asking(chosen.value["text"], current, corpus, mode)
+        asking = Asking(chosen.value["text"], current, corpus, mode, filters)
         async for updates in self._ask(asking, request.session_hash):
             yield updates
 
-    async def regenerate(self, current: str, corpus: str, mode: str, request: gr.Request) -> Updates:
+    async def regenerate(
+        self, current: str, corpus: str, mode: str, filters: tuple[str, ...], request: gr.Request
+    ) -> Updates:
         """Ask the last question again; the trace of its old answer stays."""
         conversation = await in_thread(self._stores.conversations.load, current)
         last = view.last_exchange(conversation)
         if last is None:
             yield gr.skip()
             return
-        asking = Asking(last.question, current, corpus, mode, last.position)
+        asking = Asking(last.question, current, corpus, mode, filters, last.position)
         async for updates in self._ask(asking, request.session_hash):
             yield updates
 
@@ -166,7 +181,7 @@ class Answering:
         """Show an answer while it is written, and store it however it ends."""
         parts, conversation = self._parts, asked.conversation
         history = conversation.turns_before(asked.exchange.position)
-        request = Ask(asked.exchange.question, history, asked.corpus, conversation.id)
+        request = Ask(asked.exchange.question, history, asked.corpus, conversation.id, filters=asked.filters)
         started = time.time()
         draft = PartialAnswer()
         problem: Exception | None = None

@@ -48,6 +48,8 @@ class Bridge:
     open_conversation: Any
     rename: Any
     delete: Any
+    forget: Any
+    drop_filter: Any
     older: Any
     open_trace: Any
     case_of_trace: Any
@@ -56,14 +58,49 @@ class Bridge:
 
 @dataclass(frozen=True, slots=True)
 class AddParts:
-    """The components for adding documents."""
+    """The components for adding documents.
+
+    Attributes:
+        clash: The question about uploads whose names are taken; the files are in ``waiting``.
+    """
 
     corpus: Any
     upload: Any
+    clash: Any
+    clash_note: Any
+    waiting: Any
+    replace: Any
+    keep_both: Any
+    leave_out: Any
+    address: Any
+    add_page: Any
     folder: Any
     add_folder: Any
     progress: Any
     stop: Any
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentParts:
+    """The components that list the documents of the corpus."""
+
+    fold: Any
+    listing: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FilterParts:
+    """The components of the filters.
+
+    Attributes:
+        typed: The input line for one more.
+        kept: The filters that hold, as they were typed.
+        chips: What shows them.
+    """
+
+    typed: Any
+    kept: Any
+    chips: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +109,8 @@ class ChatParts:
 
     bridge: Bridge
     add: AddParts
+    documents: DocumentParts
+    filters: FilterParts
     new: Any
     listing: Any
     corpus: Any
@@ -97,6 +136,8 @@ def build_bridge() -> Bridge:
             open_conversation=gr.Button(elem_id="do-open-conversation"),
             rename=gr.Button(elem_id="do-rename"),
             delete=gr.Button(elem_id="do-delete"),
+            forget=gr.Button(elem_id="do-forget"),
+            drop_filter=gr.Button(elem_id="do-drop-filter"),
             older=gr.Button(elem_id="do-older"),
             open_trace=gr.Button(elem_id="do-open-trace"),
             # Outside the tabs, because the components of a tab do not exist until it is opened.
@@ -119,6 +160,7 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
             corpus = gr.Dropdown(label="Corpus", elem_id="corpus", allow_custom_value=True, interactive=True)
             mode = build_mode(settings)
             add = _build_add(folders)
+            documents, typed = _build_documents()
             release = html_component("release")
         with gr.Column(elem_id="centre", min_width=0, scale=1):
             chatbot = gr.Chatbot(
@@ -146,6 +188,8 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
                 save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
             editing = fragment("chat_editing.html.jinja")
             html_component("editing-note", editing)
+            chips = html_component("filters")
+            kept = gr.State(())
             question = gr.Textbox(
                 elem_id="question",
                 show_label=False,
@@ -162,6 +206,8 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
     return ChatParts(
         bridge,
         add,
+        documents,
+        FilterParts(typed, kept, chips),
         new,
         listing,
         corpus,
@@ -186,17 +232,68 @@ def _build_add(folders: bool) -> AddParts:
             interactive=True,
         )
         upload = gr.UploadButton("Upload files", file_count="multiple", size="sm", elem_id="upload")
-        with gr.Row(elem_id="folder-row", visible=folders):
-            folder = gr.Textbox(
-                show_label=False,
-                container=False,
-                placeholder="/path/to/folder on this machine",
-                max_lines=1,
-                elem_id="folder",
-                scale=1,
-                min_width=0,
-            )
-            add_folder = gr.Button("Add", size="sm", scale=0, min_width=48, elem_id="add-folder")
+        with gr.Column(elem_id="clash", visible=False) as clash:
+            clash_note = html_component()
+            waiting = gr.State()
+            with gr.Row(elem_id="clash-row"):
+                replace, keep_both, leave_out = (
+                    gr.Button(text, size="sm", min_width=0, elem_id=name)
+                    for text, name in (
+                        ("Replace", "replace-upload"),
+                        ("Keep both", "keep-both"),
+                        ("Cancel", "leave-out"),
+                    )
+                )
+        address, add_page = _build_line("address", "Address of a web page", "https://…", visible=True)
+        folder, add_folder = _build_line(
+            "folder", "Folder of this machine", "/path/to/folder on this machine", visible=folders
+        )
         progress = html_component("progress")
         stop = gr.Button("Stop adding", size="sm", visible=False, elem_id="stop-adding", variant="stop")
-    return AddParts(corpus, upload, folder, add_folder, progress, stop)
+    return AddParts(
+        corpus,
+        upload,
+        clash,
+        clash_note,
+        waiting,
+        replace,
+        keep_both,
+        leave_out,
+        address,
+        add_page,
+        folder,
+        add_folder,
+        progress,
+        stop,
+    )
+
+
+def _build_line(name: str, label: str, placeholder: str, *, visible: bool) -> tuple[Any, Any]:
+    """Build an input line with its button."""
+    with gr.Row(elem_id=f"{name}-row", visible=visible):
+        line = gr.Textbox(
+            label=label,
+            show_label=False,
+            container=False,
+            placeholder=placeholder,
+            max_lines=1,
+            elem_id=name,
+            scale=1,
+            min_width=0,
+        )
+        button = gr.Button("Add", size="sm", scale=0, min_width=48, elem_id=f"add-{name}")
+    return line, button
+
+
+def _build_documents() -> tuple[DocumentParts, Any]:
+    """Build the list of documents, and the input line of the filters."""
+    with gr.Accordion("Documents", open=False, elem_id="documents") as fold:
+        typed = gr.Textbox(
+            label="Only documents with …",
+            placeholder="FIELD=VALUE, or a name",
+            max_lines=1,
+            max_length=500,
+            elem_id="filter",
+        )
+        listing = html_component("document-list")
+    return DocumentParts(fold, listing), typed

@@ -8,7 +8,9 @@ from ui.pages.chat.adding import Adding
 from ui.pages.chat.browsing import Browsing
 from ui.pages.chat.chat_answering import Answering
 from ui.pages.chat.chat_layout import Bridge, ChatParts, build_chat
+from ui.pages.chat.corpus_documents import CorpusDocuments
 from ui.pages.chat.feedback import FeedbackEvents
+from ui.pages.chat.filtering import Filtering
 from ui.pages.chat.running_answers import RunningAnswers, ShownConversations
 from ui.pages.uploads import offers_folders
 
@@ -33,5 +35,7 @@ def chat_tab(page: Any, bridge: Bridge, settings: Settings, stores: Stores, rele
     Answering(settings, stores, releases, running, shown, parts).wire()
     Browsing(settings, stores, releases, running, shown, parts).wire(page)
     FeedbackEvents(stores.conversations, stores.traces, parts).wire()
-    Adding(settings, stores, parts).wire(page)
+    added = Adding(settings, stores, parts).wire(page)
+    Filtering(stores, parts).wire()
+    CorpusDocuments(stores, parts).wire(added)
     return parts
