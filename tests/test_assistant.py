@@ -199,7 +199,7 @@ async def test_a_step_shows_what_it_read_and_what_it_added(app: App) -> None:
     answer = await answered(app, QUESTION)
     spans = spans_of(app.stores.traces.get(answer.trace_id))
     assert spans["condense"].output == {"standalone": QUESTION}
-    assert spans["retrieve"].input == {"standalone": QUESTION}
+    assert spans["retrieve"].input == {"standalone": QUESTION, "filters": None}
     assert len(spans["retrieve"].output["hits"]) == len(answer.hits)  # type: ignore[call-overload,index,arg-type]
     messages = spans["generate"].input["messages"]  # type: ignore[call-overload,index]
     assert [message["role"] for message in messages] == ["system", "human"]  # type: ignore[union-attr,index,call-overload]

@@ -227,7 +227,8 @@ def test_fields_that_are_changed_at_once_are_all_kept(open_page: Open, app: App)
     page.wait_for_timeout(600)
     held[0].continue_()
     settle(page)
-    assert {"max_tokens": 77, "seed": 5}.items() <= settings_in(draft(page).input_value()).items()
+    text = "document.querySelector('#prompt-text textarea').value"
+    page.wait_for_function(f"['max_tokens: 77', 'seed: 5'].every(line => {text}.includes(line))")
     page.locator("#prompt-discard").click()
 
 

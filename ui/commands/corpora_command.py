@@ -49,7 +49,7 @@ def list_command(context: Context, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per file.")
 @pass_context
 def show_command(context: Context, name: str, as_json: bool) -> None:
-    """Show the files of the corpus NAME, and what of them could not be read."""
+    """Show the files of the corpus NAME, and their problems."""
     with command_app(context) as app:
         sources = app.stores.sources(name)
         if as_json:
@@ -70,7 +70,7 @@ def show_command(context: Context, name: str, as_json: bool) -> None:
 @click.pass_context
 @pass_context
 def forget_command(context: Context, ctx: click.Context, name: str, path: str, yes: bool) -> None:
-    """Remove a file, or all files of a folder, from the corpus NAME.
+    """Remove a file or a folder from the corpus NAME.
 
     PATH is a path or a name as `ragsmith corpora show` prints it. The files themselves stay where they are; only
     what the workspace keeps itself, uploads and pages of the web, is deleted.
