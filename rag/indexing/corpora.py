@@ -65,6 +65,15 @@ class StoredDocument:
     pages: tuple[tuple[int, int], ...]
 
 
+def check_corpus_name(name: str) -> None:
+    """Raise CorpusError if a name cannot be that of a corpus."""
+    if not _NAME.fullmatch(name):
+        raise CorpusError(
+            f"The corpus name {name!r} is invalid.",
+            fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
+        )
+
+
 def fingerprint(encoder: Encoder, tokens: int) -> str:
     """Return the fingerprint of an index, from the encoder's weights and the chunking: 64 hexadecimal digits."""
     return fingerprint_of(encoder.card.sha256, tokens)
@@ -232,11 +241,7 @@ class Corpora:
             CorpusError: The name is invalid.
             StoreError: A store refuses for a reason other than damage.
         """
-        if not _NAME.fullmatch(name):
-            raise CorpusError(
-                f"The corpus name {name!r} is invalid.",
-                fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
-            )
+        check_corpus_name(name)
         with writing(self._engine) as connection:
             corpus_id = connection.scalar(select(db.corpora.c.id).where(db.corpora.c.name == name))
             if corpus_id is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Connection, Engine, delete, func, select
 
 from rag import tables as db
 from rag.database import reading, writing
@@ -114,6 +114,14 @@ def named_sources(sources: Sequence[CorpusSource], wanted: str) -> list[CorpusSo
     return found
 
 
+def delete_sources(connection: Connection, ids: Sequence[int]) -> None:
+    """Delete the rows of files and of their documents; their texts stay until orphans are removed."""
+    for at in range(0, len(ids), PART):
+        some = ids[at : at + PART]
+        connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(some)))
+        connection.execute(delete(db.sources).where(db.sources.c.id.in_(some)))
+
+
 def forget_sources(index: CorpusIndex, sources: Sequence[CorpusSource]) -> None:
     """Remove files from an index; the files themselves stay.
 
@@ -123,13 +131,9 @@ def forget_sources(index: CorpusIndex, sources: Sequence[CorpusSource]) -> None:
     Raises:
         StoreError: A store refuses.
     """
-    ids = [one.id for one in sources]
     try:
         with writing(index.engine) as connection:
-            for at in range(0, len(ids), PART):
-                some = ids[at : at + PART]
-                connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(some)))
-                connection.execute(delete(db.sources).where(db.sources.c.id.in_(some)))
+            delete_sources(connection, [one.id for one in sources])
         index.remove_orphans()
     finally:
         index.publish(force=True)

@@ -33,6 +33,7 @@ from rag.documents.loaders import LOADER_VERSION, kind_of
 from rag.documents.loaders.isolated import IsolatedLoader
 from rag.errors import LoadError
 from rag.indexing.corpus_index import CorpusIndex, PreparedText, digest_of
+from rag.indexing.corpus_sources import delete_sources
 from rag.indexing.ingest_report import IngestProgress, IngestReport, Problem
 from rag.types import Document
 
@@ -392,9 +393,7 @@ class _Ingestion:
         if not gone:
             return
         with writing(self._index.engine) as connection:
-            for number in gone:
-                connection.execute(delete(db.documents).where(db.documents.c.source_id == number))
-                connection.execute(delete(db.sources).where(db.sources.c.id == number))
+            delete_sources(connection, gone)
         self._counts["deleted"] = len(gone)
 
     def _problem(self, path: Path, reason: str) -> None:

@@ -131,17 +131,25 @@ class Retriever:
         kept: list[Hit] = []
         bags: list[frozenset[str]] = []
         asked = frozenset(self.index.lexical.words(query))
+        read: dict[int, Passage] = {}
+
+        @cache
+        def told(passage_id: int) -> frozenset[str]:
+            """Return the words of the query that a passage has; read only where two are alike."""
+            one = read[passage_id]
+            return asked.intersection(self.index.lexical.words(f"{one.title} {' '.join(one.headings)} {one.text}"))
+
         # Few hits are dropped, so that one query of the database is usually enough.
         for at in range(0, len(fused), k + 5):
             some = fused[at : at + k + 5]
-            passages = self._passages([candidate.passage_id for candidate in some], filters)
+            read |= self._passages([candidate.passage_id for candidate in some], filters)
             for candidate in some:
-                passage = passages.get(candidate.passage_id)
+                passage = read.get(candidate.passage_id)
                 if passage is None:
                     continue
                 bag = frozenset(passage.text.lower().split())
                 if any(
-                    _alike(bag, other) and not self._tells_more(passage, hit.passage, asked)
+                    _alike(bag, other) and told(passage.id) <= told(hit.passage.id)
                     for other, hit in zip(bags, kept, strict=True)
                 ):
                     continue
@@ -150,14 +158,6 @@ class Retriever:
                 if len(kept) == k:
                     return kept
         return kept
-
-    def _tells_more(self, passage: Passage, other: Passage, asked: frozenset[str]) -> bool:
-        """Whether a passage has a word of the query that another one lacks."""
-        theirs, ours = (
-            asked.intersection(self.index.lexical.words(f"{one.title} {' '.join(one.headings)} {one.text}"))
-            for one in (other, passage)
-        )
-        return not ours <= theirs
 
     def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
         with reading(self.index.engine) as connection:

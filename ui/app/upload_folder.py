@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from rag.errors import CorpusError
+from rag.indexing.corpora import check_corpus_name
 from rag.workspace import Workspace, disk_errors
 
 if TYPE_CHECKING:
     from rag.documents.fetching import FetchedPage
 
-_CORPUS = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,58}[a-z0-9])?")
 _UNSAFE = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*\u202a-\u202e\u2066-\u2069\ud800-\udfff]')
 # File systems take 255 bytes; a number for a second file of the same name must fit as well.
 _LONGEST = 200
@@ -35,11 +34,7 @@ class UploadFolder:
     """
 
     def __init__(self, workspace: Workspace, corpus: str) -> None:
-        if not _CORPUS.fullmatch(corpus):
-            raise CorpusError(
-                f"{corpus!r} must be a valid name of a corpus.",
-                fix="Use up to 60 lower-case letters, digits, dots, dashes and underscores.",
-            )
+        check_corpus_name(corpus)
         self._folder = workspace.uploads / corpus
 
     def taken(self, files: Sequence[Path]) -> list[str]:

@@ -114,10 +114,7 @@ class SentenceRanking:
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
         """See ``Ranking.confidence``."""
-        if not ranked:
-            return 0.0
-        by_features = _weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT
-        return max(_logistic(by_features), ranked[0].sure)
+        return _confidence(ranked, self.CONFIDENCE_WEIGHTS, self.CONFIDENCE_INTERCEPT)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """See ``Ranking.choose``."""
@@ -187,10 +184,7 @@ class SpanRanking:
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
         """See ``Ranking.confidence``."""
-        if not ranked:
-            return 0.0
-        by_features = _weighted(self.CONFIDENCE_WEIGHTS, ranked[0].features) + self.CONFIDENCE_INTERCEPT
-        return max(_logistic(by_features), ranked[0].sure)
+        return _confidence(ranked, self.CONFIDENCE_WEIGHTS, self.CONFIDENCE_INTERCEPT)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
         """See ``Ranking.choose``; includes a different answer from another passage that is about as certain."""
@@ -259,6 +253,13 @@ class _Words:
         yield 1.0 / one.passage.number
         yield 1.0 if self._asks_number and _DIGIT.search(text) else 0.0
         yield 1.0 if len(text.split()) < 5 else 0.0
+
+
+def _confidence(ranked: Sequence[Candidate], weights: Sequence[float], intercept: float) -> float:
+    """Return the probability that the best sentence answers: by its features, or by the form of the document."""
+    if not ranked:
+        return 0.0
+    return max(_logistic(_weighted(weights, ranked[0].features) + intercept), ranked[0].sure)
 
 
 def _same_answer(one: Candidate, other: Candidate) -> bool:

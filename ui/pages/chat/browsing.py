@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -11,15 +11,10 @@ from rag.errors import RagsmithError
 from ui.app.stores import SAMPLE_CORPUS
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_mode import variant_of
-from ui.pages.chat.chat_layout import EXAMPLES, ChatParts
-from ui.pages.chat.running_answers import RunningAnswers, ShownConversations
+from ui.pages.chat.chat_events import ChatEvents
+from ui.pages.chat.chat_layout import EXAMPLES
 from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors, show_warning
 from ui.pages.safe_markup import note
-
-if TYPE_CHECKING:
-    from rag.settings import Settings
-    from ui.app.releases import Releases
-    from ui.app.stores import Stores
 
 _ALL = 10_000
 
@@ -31,24 +26,8 @@ _REMEMBER = "(current) => window.ragsmith.remember(current)"
 Updates = dict[Any, Any]
 
 
-class Browsing:
+class Browsing(ChatEvents):
     """The events that change what is shown without asking anything."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        stores: Stores,
-        releases: Releases,
-        running: RunningAnswers,
-        shown: ShownConversations,
-        parts: ChatParts,
-    ) -> None:
-        self._settings = settings
-        self._stores = stores
-        self._releases = releases
-        self._running = running
-        self._shown = shown
-        self._parts = parts
 
     def wire(self, page: Any) -> None:
         """Connect the events.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gradio as gr
 
@@ -15,15 +16,9 @@ from rag.types import Answer, Ask
 from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_html import answer_html, draft_html, step_line
 from ui.pages.chat.asked_question import Asked, Asking, Page, store_question
-from ui.pages.chat.chat_layout import ChatParts
-from ui.pages.chat.running_answers import RunningAnswers, ShownConversations
+from ui.pages.chat.chat_events import ChatEvents
 from ui.pages.chat.sources_panel import draft_sources_html, empty_html, sources_html
 from ui.pages.page_events import QUIET, Updates, error_message, in_thread, log, show_warning, warn
-
-if TYPE_CHECKING:
-    from rag.settings import Settings
-    from ui.app.releases import Releases
-    from ui.app.stores import Stores
 
 # Seconds between two updates of an answer: shorter is not noticed, and slows long conversations in the browser.
 PAUSE_S = 0.06
@@ -31,25 +26,11 @@ PAUSE_S = 0.06
 _SEND = "(...asking) => [...asking.slice(0, -1), window.ragsmith.takeEditing()]"
 
 
-class Answering:
+@dataclass(eq=False)
+class Answering(ChatEvents):
     """The events that lead to an answer."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        stores: Stores,
-        releases: Releases,
-        running: RunningAnswers,
-        shown: ShownConversations,
-        parts: ChatParts,
-    ) -> None:
-        self._settings = settings
-        self._stores = stores
-        self._releases = releases
-        self._running = running
-        self._shown = shown
-        self._parts = parts
-        self._beginning: set[Page] = set()
+    _beginning: set[Page] = field(default_factory=set, init=False)
 
     def wire(self) -> None:
         """Connect the events."""
