@@ -24,6 +24,8 @@ _NARROWEST_GAP = 0.8
 """Width of a gutter, in line heights."""
 _SHORTEST_LINE = 15
 """Median characters of the lines of a column; shorter ones are cells of a table, which is read row by row."""
+_GOING_ON = 0.4
+"""Share of the lines of a column of prose that do not begin with a capital or a figure; usually most of them."""
 _SAME_PLACE = 3.0
 """Points within which text begins at the same place."""
 
@@ -43,7 +45,7 @@ def reordered(content: Any, rotation: int) -> list[Part] | None:
     found = _by_direction(content, count)
     # Text in other directions, such as a stamp on the margin, follows.
     order = sorted(found, key=lambda one: -sum(len(segment.text) for segment in found[one]))
-    return [part for direction in order for part in _in_order(lines_of(found[direction]))]
+    return [part for direction in order for part in in_order(lines_of(found[direction]))]
 
 
 def _is_turned(content: Any, count: int) -> bool:
@@ -133,7 +135,7 @@ def _turned(quarter: int, box: Any) -> tuple[float, float, float, float]:
     return box.left, box.right, box.bottom, box.top
 
 
-def _in_order(lines: list[Line]) -> Iterator[Part]:
+def in_order(lines: list[Line]) -> Iterator[Part]:
     """Yield the text and tables of a page, those of columns side by side one column after the other."""
     waiting = [lines]
     text: list[str] = []
@@ -189,12 +191,14 @@ def _usual_pitch(lines: list[Line]) -> float:
 def _runs(lines: list[Line], gutter: float, usual: float) -> Iterator[tuple[int, int]]:
     """Yield the ranges of neighbouring lines that leave a gutter free."""
     first = 0
+    before: Line | None = None
     for at, line in enumerate(lines):
-        crosses = any(segment.start < gutter < segment.end for segment in line.segments)
         if not line.segments:
             continue
+        crosses = any(segment.start < gutter < segment.end for segment in line.segments)
         most = max(usual, line.segments[0].height) * WIDEST_PITCH
-        far = at > first and lines[at - 1].middle - line.middle > most
+        far = at > first and before is not None and before.middle - line.middle > most
+        before = line
         if crosses or far:
             if at > first:
                 yield first, at
@@ -203,13 +207,19 @@ def _runs(lines: list[Line], gutter: float, usual: float) -> Iterator[tuple[int,
         yield first, len(lines)
 
 
+def _is_prose(side: list[Segment]) -> bool:
+    """Whether sentences go on from line to line; names and figures of a table do not, and are read row by row."""
+    starts = [line.text[:1] for line in lines_of(side)[1:]]
+    return sum(one.isalpha() and not one.isupper() for one in starts) >= _GOING_ON * len(starts)
+
+
 def _are_columns(lines: list[Line], gutter: float) -> bool:
     """Whether prose stands on both sides of a gutter."""
     sides: tuple[list[Segment], list[Segment]] = ([], [])
     for line in lines:
         for segment in line.segments:
             sides[segment.start >= gutter].append(segment)
-    if min(map(len, sides)) < _FEWEST_LINES:
+    if min(map(len, sides)) < _FEWEST_LINES or not all(map(_is_prose, sides)):
         return False
     lengths = (median(len(line.text) for line in lines_of(side)) for side in sides)
     gap = min(one.start for one in sides[1]) - max(one.end for one in sides[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +11,8 @@ WIDEST_PITCH = 2.2
 _FEWEST_ROWS = 3
 _FEWEST_COLUMNS = 3
 """Columns that make a table whatever is in them; two make one only with figures in the second."""
+_NARROWEST = 1.0
+"""Width of a column in points, at least: a character may have a box without any."""
 _NEXT_PARAGRAPH = 1.6
 """Distance of lines, in usual distances, above which a paragraph ends."""
 
@@ -101,7 +104,7 @@ def _table(lines: list[Line]) -> list[list[str]] | None:
         return None
     columns: list[tuple[float, float]] = []
     for segment in sorted((s for line in lines for s in line.segments), key=lambda one: one.start):
-        if columns and segment.start < columns[-1][1]:
+        if columns and segment.start < max(columns[-1][1], columns[-1][0] + _NARROWEST):
             columns[-1] = (columns[-1][0], max(columns[-1][1], segment.end))
         else:
             columns.append((segment.start, segment.end))
@@ -109,7 +112,7 @@ def _table(lines: list[Line]) -> list[list[str]] | None:
     for line in lines:
         row = [""] * len(columns)
         for segment in line.segments:
-            place = next(at for at, (start, end) in enumerate(columns) if start <= segment.start < end)
+            place = bisect_right(columns, segment.start, key=lambda column: column[0]) - 1
             if row[place]:
                 return None
             row[place] = segment.text.strip()
