@@ -138,6 +138,24 @@ traces = Table(
     # The answering process, to distinguish running from interrupted traces.
     Column("process", String(60), nullable=False),
     Column("tracked", String(60)),
+    # rag.types.Purpose
+    Column("purpose", String(12), nullable=False, server_default="chat"),
+    Column("user_name", Text, nullable=False, server_default=""),
+    Column("first_token_s", Float),
+    Column("cached_tokens", Integer),
+    Column("saved_usd", Float),
+    # The day of the price list.
+    Column("prices", String(10), nullable=False, server_default=""),
+    # The version of ragsmith.
+    Column("code", String(40), nullable=False, server_default=""),
+    # The trace that this one replays.
+    Column("replay_of", String(36), index=True),
+    # Conditions and orders of the list.
+    Index("traces_by_status", "status", "started"),
+    Index("traces_by_purpose", "purpose", "started"),
+    Index("traces_by_prompt", "prompt", "started"),
+    Index("traces_by_latency", "latency_s"),
+    Index("traces_by_cost", "cost_usd"),
 )
 
 spans = Table(
@@ -159,6 +177,74 @@ spans = Table(
     Column("output_tokens", Integer),
     Column("cost_usd", Float),
     Column("attributes", JSON, nullable=False),
+    Column("first_token_s", Float),
+    Column("cached_tokens", Integer),
+    Column("saved_usd", Float),
+)
+
+# Large strings of spans, stored once; see rag.tracing.span_contents.
+contents = Table(
+    "contents",
+    metadata,
+    Column("sha256", String(64), primary_key=True),
+    Column("text", Text, nullable=False),
+)
+
+trace_contents = Table(
+    "trace_contents",
+    metadata,
+    Column("trace_id", ForeignKey("traces.id"), primary_key=True),
+    Column("sha256", ForeignKey("contents.sha256"), primary_key=True, index=True),
+)
+
+trace_passages = Table(
+    "trace_passages",
+    metadata,
+    Column("trace_id", ForeignKey("traces.id"), primary_key=True),
+    # Passages may be replaced, and their traces stay.
+    Column("passage_id", Integer, primary_key=True, autoincrement=False, index=True),
+    # From 1, in the order of the prompt.
+    Column("rank", Integer, nullable=False),
+    Column("cited", Integer, nullable=False),
+)
+
+releases = Table(
+    "releases",
+    metadata,
+    Column("name", String(12), primary_key=True),
+    Column("first_used", Float, nullable=False),
+    # rag.answering.release.Release as JSON.
+    Column("content", JSON, nullable=False),
+)
+
+# What was spent on work that is no trace: judging, training, ingestion.
+expenses = Table(
+    "expenses",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", Float, nullable=False, index=True),
+    Column("purpose", String(12), nullable=False),
+    # The run or corpus that it was spent on.
+    Column("subject", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("release", Text, nullable=False),
+    Column("user_name", Text, nullable=False),
+    Column("seconds", Float),
+    Column("input_tokens", Integer),
+    Column("output_tokens", Integer),
+    Column("cached_tokens", Integer),
+    Column("cost_usd", Float),
+    Column("saved_usd", Float),
+    Column("prices", String(10), nullable=False),
+)
+
+saved_filters = Table(
+    "saved_filters",
+    metadata,
+    Column("name", String(120), primary_key=True),
+    Column("text", Text, nullable=False),
+    Column("created", Float, nullable=False),
 )
 
 feedback = Table(

@@ -163,6 +163,11 @@ class Filters:
         return any((self.source, self.title, self.glob, self.after, self.before, self.where))
 
 
+Purpose = Literal["chat", "api", "command", "lab", "evaluation"]
+"""What a question is asked for."""
+PURPOSES: tuple[Purpose, ...] = ("chat", "api", "command", "lab", "evaluation")
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """One question.
@@ -175,6 +180,9 @@ class Ask:
         filters: Conditions on the passages that are searched; None searches all.
         paced: Whether the caller itself waits when a limit of the model server is reached; the answer then fails
             at once, as ``limited``.
+        purpose: What the question is asked for.
+        user: Name of the user who asks, if known.
+        replay_of: Id of the trace that is replayed; empty for a new question.
     """
 
     question: str
@@ -184,6 +192,9 @@ class Ask:
     hits: tuple[Hit, ...] | None = None
     filters: Filters | None = None
     paced: bool = False
+    purpose: Purpose = field(default="chat", repr=False)
+    user: str = field(default="", repr=False)
+    replay_of: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

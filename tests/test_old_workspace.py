@@ -48,6 +48,8 @@ def test_traces_have_their_spans_and_ratings(engine: Engine) -> None:
     assert (oldest.question, oldest.answer) == (RYE, RYE_ANSWER)
     assert (oldest.corpus, oldest.model, oldest.prompt) == ("mill", "extractive", "answer@1")
     assert oldest.cost_usd
+    # It has an evaluation, whose answers are told apart from those of people.
+    assert {trace.purpose for trace in page.traces} == {"chat", "evaluation"}
     assert {"retrieve", "generate", "ground"} <= {span.name for span in oldest.spans}
     assert oldest.feedback
     assert (oldest.feedback.rating, oldest.feedback.comment) == ("down", "The answer should name the month.")

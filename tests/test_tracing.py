@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -74,6 +75,26 @@ async def test_a_chain_without_metadata_has_empty_strings() -> None:
     kept = Kept()
     await chain_of(ScriptedModel()).ainvoke(Question("q"), {"callbacks": [tracer_to(kept)]})
     assert {name: getattr(kept.only, name) for name in METADATA} == dict.fromkeys(METADATA, "")
+
+
+async def test_a_trace_says_what_asked_who_asked_and_with_which_prices_and_version() -> None:
+    kept = Kept()
+    config = config_with(tracer_to(kept), purpose="api", user="u-17", replay_of="an earlier one")
+    await chain_of(ScriptedModel()).ainvoke(Question("q"), config)
+    trace = kept.only
+    assert (trace.purpose, trace.user_name, trace.replay_of) == ("api", "u-17", "an earlier one")
+    assert (trace.prices, trace.code) == (PRICES.checked.isoformat(), version("ragsmith"))
+
+
+async def test_the_first_token_is_timed_from_the_question_and_from_the_call() -> None:
+    kept = Kept()
+    await run_astream(chain_of(PacedModel(pause_s=0.02)), Question("q"), config_with(tracer_to(kept)))
+    trace = kept.only
+    written = named(trace)["generate"].first_token_s
+    assert written is not None
+    assert trace.first_token_s is not None
+    assert trace.latency_s is not None
+    assert 0 < written <= trace.first_token_s < trace.latency_s
 
 
 async def test_costs_are_seconds_for_local_models_and_sum_up_the_tree() -> None:

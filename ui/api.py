@@ -127,7 +127,7 @@ def _prepare(
     question, history = asked_in(asked.messages)
     check_question(question, settings.limits.question_chars)
     options = options_of(asked, releases.resolve().settings, lambda text: stores.encoder.tokens.starts(text))
-    return Ask(question, history, corpus or settings.corpus), options
+    return Ask(question, history, corpus or settings.corpus, purpose="api", user=asked.user), options
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
 )
 # Parameters that do not concern the answer.
 _ASIDE = frozenset(
-    "user store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention tool_choice "
+    "store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention tool_choice "
     "function_call parallel_tool_calls".split()
 )
 SAMPLING = ("temperature", "top_p", "seed", "top_k", "repetition_penalty")
@@ -132,6 +132,7 @@ class CompletionRequest(_Part):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = None
+    user: str = ""
     top_k: int | None = Field(default=None, ge=1)
     repetition_penalty: float | None = Field(default=None, gt=0, le=10)
 

@@ -22,6 +22,7 @@ from rag.answering.answer_stream import AnswerStream
 from rag.errors import ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StoreError
 from rag.redaction import redact
 from rag.retrieval.question_limit import check_question
+from rag.tracing.code_version import code_version
 from rag.tracing.trace_store import Status, Trace
 from rag.types import Answer, Ask, Cited, Done, Event, Started, Turn, whole
 
@@ -154,6 +155,9 @@ class Assistant:
                     "prompt_sha256": release.prompt_sha256,
                     "release": release.name,
                     "conversation_id": ask.conversation_id or "",
+                    "purpose": ask.purpose,
+                    "user": ask.user,
+                    "replay_of": ask.replay_of,
                     PACED: ask.paced,
                 },
             },
@@ -185,6 +189,10 @@ class _Record:
             question=redact(ask.question).replace("\x00", "\ufffd"),
             corpus=ask.corpus,
             conversation_id=ask.conversation_id or "",
+            purpose=ask.purpose,
+            user_name=redact(ask.user),
+            replay_of=ask.replay_of or None,
+            code=code_version(),
         )
 
     def open(self) -> None:

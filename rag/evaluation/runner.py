@@ -183,7 +183,7 @@ class _Pass:
     async def _answer(self, job: _Job) -> Cell | None:
         """Answer one case with one variant, and store the scored answer; None if the run ends before."""
         run, store, cache = self._evaluation.run, self._evaluation.store, self._evaluation.cache
-        ask = Ask(job.case.question, job.case.history, run.plan.corpus, run.id, paced=True)
+        ask = Ask(job.case.question, job.case.history, run.plan.corpus, run.id, paced=True, purpose="evaluation")
         variant = self._evaluation.variants[job.variant]
         key = key_of(variant.state, ask.question, ask.history)
         # Equal variants answer a case only once.

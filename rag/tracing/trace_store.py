@@ -20,9 +20,9 @@ from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
-from rag.types import current_model
+from rag.types import Purpose, current_model
 
-Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained"]
+Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained", "filtered"]
 Rating = Literal["up", "down"]
 
 SHORTEST_ID = 6
@@ -47,6 +47,9 @@ class Span:
         error: Type and message; empty without an error.
         input_tokens, output_tokens: None if the model did not report them.
         cost_usd: None means unknown.
+        first_token_s: Seconds until a model wrote its first token; None if it wrote none or is no model.
+        cached_tokens: Those of the input tokens that the server had read before; None if it does not say.
+        saved_usd: What the answer of a cache had cost when it was asked; None for other steps.
     """
 
     id: str
@@ -64,6 +67,9 @@ class Span:
     output_tokens: int | None = None
     cost_usd: float | None = None
     attributes: Mapping[str, JSON] = field(default_factory=dict)
+    first_token_s: float | None = None
+    cached_tokens: int | None = None
+    saved_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,13 @@ class Trace:
         cost_usd: None means unknown, and is never shown as 0.
         prompt: ``NAME@VERSION``.
         process: ``process_identity`` of the answering process.
+        purpose: What the question was asked for.
+        user_name: The user who asked, if known.
+        first_token_s: Seconds from the question to the first token of the answer; None without one.
+        cached_tokens, saved_usd: Sums over all model calls, as in ``Span``; None if no call has one.
+        prices: The day of the price list, ``YYYY-MM-DD``; empty if unknown.
+        code: The version of ragsmith; empty for traces of older versions.
+        replay_of: Id of the replayed trace, if any.
         tracked: The tracker's run with the trace, or ``off``; None until it was delivered.
         spans: Spans in order of their start; empty in lists.
     """
@@ -107,6 +120,14 @@ class Trace:
     release: str = ""
     conversation_id: str = ""
     process: str = field(default_factory=process_identity)
+    purpose: Purpose = "chat"
+    user_name: str = ""
+    first_token_s: float | None = None
+    cached_tokens: int | None = None
+    saved_usd: float | None = None
+    prices: str = ""
+    code: str = ""
+    replay_of: str | None = None
     tracked: str | None = None
     spans: tuple[Span, ...] = ()
     feedback: Feedback | None = None

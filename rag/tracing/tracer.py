@@ -17,11 +17,12 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
 from rag.redaction import JSON
+from rag.tracing.code_version import code_version
 from rag.tracing.cost import HERE, PriceList, read_usage
 from rag.tracing.span_json import as_json, kept_text
 from rag.tracing.trace_masking import masked
 from rag.tracing.trace_store import Span, Status, Trace
-from rag.types import Answer, Usage
+from rag.types import PURPOSES, Answer, Usage
 
 # Exceptions of a cancelled chain: the stop button, a closed page, Ctrl-C, SIGTERM. They are no failures.
 _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
@@ -131,6 +132,11 @@ class TraceTracer(BaseTracer):
             prompt=known.get("prompt", ""),
             release=known.get("release", ""),
             conversation_id=known.get("conversation_id", ""),
+            purpose=next((purpose for purpose in PURPOSES if purpose == known.get("purpose")), "chat"),
+            user_name=kept_text(known.get("user", "")),
+            replay_of=known.get("replay_of") or None,
+            prices=self._prices.checked.isoformat(),
+            code=code_version(),
         )
 
     def _trace(self, root: Run) -> Trace:
@@ -146,6 +152,8 @@ class TraceTracer(BaseTracer):
             answer=kept_text(_answer_text(answer, root, status)),
             input_tokens=_total([span.input_tokens for span in asked]),
             output_tokens=_total([span.output_tokens for span in asked]),
+            cached_tokens=_known_total([span.cached_tokens for span in asked]),
+            first_token_s=_first_token(root, runs),
             cost_usd=costs[root.id],
             spans=spans,
         )
@@ -172,6 +180,8 @@ class TraceTracer(BaseTracer):
             output_tokens=usage.output_tokens,
             cost_usd=cost,
             attributes=attributes,
+            first_token_s=_first_token(run, [run]),
+            cached_tokens=usage.cached_tokens or None,
         )
 
     def _costs(self, root: Run, api_model: str | None) -> dict[UUID, float | None]:
@@ -259,6 +269,18 @@ def _tokens(run: Run) -> list[str]:
     return [text for piece in pieces if (text := _content_text(piece))]
 
 
+def _first_token(begun: Run, runs: Sequence[Run]) -> float | None:
+    """Return the seconds from the start of a run to the first token that a model wrote for the answer."""
+    times = [
+        event["time"]
+        for run in runs
+        if run.run_type == "llm" and not _is_here(run)
+        for event in run.events
+        if event["name"] == "new_token" and _content_text(event.get("kwargs", {}).get("token"))
+    ]
+    return max((min(times) - begun.start_time).total_seconds(), 0.0) if times else None
+
+
 def _content_text(content: object) -> str:
     """Return the text of a message's content, which is a string or a list of blocks."""
     if isinstance(content, list):
@@ -293,8 +315,6 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
     usage = read_usage(reported)
     if "total_cost" in reported:
         attributes["cached"] = True
-    if usage.cached_tokens:
-        attributes["cached_input_tokens"] = usage.cached_tokens
     if _status(run) == "ok":
         return usage, attributes
     # A stopped model reports nothing, or the usage at its first token. With most models, a streamed piece is one
@@ -338,6 +358,12 @@ def _seconds(run: Run, root: Run) -> float:
 def _sum(parts: Sequence[float | None]) -> float | None:
     """Return the sum; None if any part is unknown."""
     return None if any(part is None for part in parts) else math.fsum(part or 0.0 for part in parts)
+
+
+def _known_total(counts: Sequence[int | None]) -> int | None:
+    """Return the sum of the known token counts; None without any."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

@@ -117,10 +117,12 @@ class _Talk:
     async def one(self, question: str, number: str | int = "") -> Answer:
         """Answer a question, and print the answer."""
         from rag.types import Ask
+        from ui.app.login_name import login_name
         from ui.commands._answers import print_answer, show
 
         assistant = self.releases.assistant(self.variant, gate=self.releases.gate)
-        stream = assistant.start(Ask(question, corpus=self.corpus, filters=self.filters))
+        ask = Ask(question, corpus=self.corpus, filters=self.filters, purpose="command", user=login_name())
+        stream = assistant.start(ask)
         if not self.as_json:
             return await show(stream)
         answer = await stream.answer()

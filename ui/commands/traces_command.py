@@ -16,7 +16,7 @@ from ui.context import Context, pass_context
 if TYPE_CHECKING:
     from rag.tracing.trace_store import Span, Status, Trace, TracePage
 
-STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "running")
+STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "filtered", "running")
 _STYLES = {"ok": "green", "abstained": "yellow", "error": "bold red"}
 SHORT = 160
 # The width of the list without its questions.

@@ -36,7 +36,7 @@ def run_prompt(releases: Releases, models: Models, variant: Variant, values: Map
     assistant = replace(
         releases.assistant(gate=releases.gate), pipeline=lambda _: _pipeline(releases, models, variant, values)
     )
-    return assistant.start(Ask(_title(values)))
+    return assistant.start(Ask(_title(values), purpose="lab"))
 
 
 def _title(values: Mapping[str, str]) -> str:

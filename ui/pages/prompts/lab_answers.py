@@ -140,7 +140,7 @@ async def _start(
         raise PromptError("There must be a question.", fix="Write one above the columns.")
     hits = await search() if search else None
     assistant = releases.assistant(resolved.variant, gate=releases.gate)
-    return assistant.start(Ask(asked.text, corpus=asked.corpus, hits=hits))
+    return assistant.start(Ask(asked.text, corpus=asked.corpus, hits=hits, purpose="lab"))
 
 
 def fixed_hits(releases: Releases, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
