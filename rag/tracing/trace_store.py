@@ -74,11 +74,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A rating of an answer; ``at`` in seconds since the epoch."""
+    """A rating of an answer.
+
+    Attributes:
+        at: Seconds since the epoch.
+        correction: The answer as it should have been; empty if nobody wrote it.
+    """
 
     rating: Rating
     comment: str
     at: float
+    correction: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,14 +237,19 @@ class TraceStore:
             total = connection.scalar(select(func.count()).select_from(traces_table).where(*wanted)) or 0
         return TracePage(tuple(_trace(row, ()) for row in rows), total)
 
-    def rate(self, trace_id: str, rating: Rating | None, comment: str = "") -> None:
-        """Store the rating of an answer; None removes it.
+    def rate(self, trace_id: str, rating: Rating | None, comment: str = "", correction: str = "") -> None:
+        """Store the rating of an answer, with what was said about it; None removes it.
 
         Raises:
             TraceNotFound: There is no such trace.
         """
         found = self.get(trace_id).id
-        values = {"rating": rating, "comment": redact(comment), "at": time.time()}
+        values = {
+            "rating": rating,
+            "comment": redact(comment),
+            "at": time.time(),
+            "correction": redact(correction),
+        }
         with writing(self._engine) as connection:
             connection.execute(delete(feedback_table).where(feedback_table.c.trace_id == found))
             if rating is not None:
@@ -323,7 +334,7 @@ def _counts(of: Trace | Span) -> dict[str, int | None]:
 
 
 def _with_feedback() -> Any:
-    columns = (feedback_table.c.rating, feedback_table.c.comment, feedback_table.c.at)
+    columns = (feedback_table.c[name] for name in ("rating", "comment", "at", "correction"))
     return select(traces_table, *columns).join(
         feedback_table, feedback_table.c.trace_id == traces_table.c.id, isouter=True
     )
@@ -338,7 +349,7 @@ def _trace(row: Row[Any], spans: Sequence[Row[Any]]) -> Trace:
         **values,
         tracked=tracked,
         spans=tuple(Span(**{name: getattr(span, name) for name in _SPAN_ROW}) for span in spans),
-        feedback=Feedback(row.rating, row.comment, row.at) if row.rating else None,
+        feedback=Feedback(row.rating, row.comment, row.at, row.correction) if row.rating else None,
     )
 
 
