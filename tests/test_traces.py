@@ -16,6 +16,7 @@ from rag.database import open_database
 from rag.errors import DatabaseError, TraceNotFound
 from rag.tracing.processes import process_identity
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
+from rag.tracing.trace_types import UsedPassage
 from rag.workspace import Workspace
 
 
@@ -67,6 +68,7 @@ def trace_of(number: int = 0, **changes: object) -> Trace:
         release="r1",
         conversation_id="c1",
         spans=spans,
+        passages=(UsedPassage(12, 1, cited=True), UsedPassage(4, 2, cited=False)),
     )
     return replace(trace, **changes)  # type: ignore[arg-type]
 
@@ -127,8 +129,8 @@ def test_a_killed_process_leaves_its_finished_steps_with_an_interrupted_trace(
 import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from dataclasses import replace
-from test_traces import TraceStore, Workspace, open_database, trace_of
-store = TraceStore(open_database(Workspace({str(workspace.root)!r})))
+from test_traces import Path, TraceStore, Workspace, open_database, trace_of
+store = TraceStore(open_database(Workspace(Path({str(workspace.root)!r}))))
 for number in range(3):
     store.begin(trace_of(number, status="running"))
     store.save_span(trace_of(number).id, trace_of(number).spans[1])
@@ -214,6 +216,21 @@ def test_text_is_searched_literally_in_either_case(store: TraceStore, wanted: st
     for number in range(5):
         store.save(trace_of(number))
     assert store.list(limit=2, text=wanted).total == total
+
+
+def test_the_traces_that_used_a_passage_are_found_with_their_ratings(store: TraceStore) -> None:
+    for number in range(4):
+        used = (UsedPassage(7, number + 1, cited=number == 2), UsedPassage(number, 9, cited=False))
+        store.save(trace_of(number, passages=used))
+    store.rate(trace_of(2).id, "down", "wrong")
+    uses = store.using_passage(7, limit=3)
+    assert [(use.trace.id, use.passage) for use in uses] == [
+        (trace_of(number).id, UsedPassage(7, number + 1, cited=number == 2)) for number in (3, 2, 1)
+    ]
+    assert [use.trace.feedback and use.trace.feedback.rating for use in uses] == [None, "down", None]
+    assert store.using_passage(8, limit=3) == ()
+    store.save(trace_of(3, passages=()))
+    assert len(store.using_passage(7, limit=9)) == 3
 
 
 @pytest.mark.parametrize("count", [2**31, 2**63, 10**400, -1], ids=["32 bits", "64 bits", "more", "less"])

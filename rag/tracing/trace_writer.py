@@ -146,13 +146,13 @@ class TraceWriter(Generic[T]):
         error = self._attempt(batch)
         if error is None:
             self._advance(len(batch))
-        elif len(batch) > 1 and not _refuses_all(error):
+        elif _refuses_all(error):
+            self._write_alone(batch[0], error)
+        else:
             # One of them is at fault, and the others are not to suffer from it.
             for item in batch:
                 if not self._write_alone(item):
                     break
-        else:
-            self._write_alone(batch[0], error)
 
     def _write_alone(self, item: T, error: RagsmithError | None = None) -> bool:
         """Write an item, or drop one that can never be written; return False if the database refuses."""
