@@ -383,23 +383,23 @@ answer_cache = Table(
     Column("answer", JSON, nullable=False),
 )
 
-# The full text of finished traces; see rag.tracing.trace_search. On SQLite, an FTS5 index of trigrams without the texts
-# themselves, which triggers keep in step; on PostgreSQL, an index of trigrams.
+# The search in texts of finished traces; see rag.tracing.trace_search. On SQLite, an FTS5 index of trigrams without the
+# texts themselves, which triggers keep in step; on PostgreSQL, an index of trigrams.
 _TEXT = "{0}question || char(10) || {0}answer || char(10) || {0}error"
 _ADD_TEXT = f"""
     INSERT INTO trace_numbers (trace_id) VALUES (new.id);
     INSERT INTO trace_texts (rowid, text)
         SELECT number, {_TEXT.format("new.")} FROM trace_numbers WHERE trace_id = new.id;
-"""
+"""  # noqa: S608 - names of ours
 _REMOVE_TEXT = f"""
     INSERT INTO trace_texts (trace_texts, rowid, text)
         SELECT 'delete', number, {_TEXT.format("old.")} FROM trace_numbers WHERE trace_id = old.id;
     DELETE FROM trace_numbers WHERE trace_id = old.id;
-"""
+"""  # noqa: S608 - names of ours
 SQLITE_SEARCH = (
     "CREATE TABLE trace_numbers (number INTEGER PRIMARY KEY, trace_id VARCHAR(36) NOT NULL UNIQUE)",
     f"""CREATE VIEW trace_search AS SELECT number, {_TEXT.format("")} AS text
-    FROM trace_numbers JOIN traces ON traces.id = trace_numbers.trace_id""",
+    FROM trace_numbers JOIN traces ON traces.id = trace_numbers.trace_id""",  # noqa: S608 - names of ours
     """CREATE VIRTUAL TABLE trace_texts USING fts5(
         text, content='trace_search', content_rowid='number', tokenize='trigram', detail='none', columnsize=0
     )""",

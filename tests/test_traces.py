@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from rag.database import open_database
 from rag.errors import DatabaseError, TraceNotFound
 from rag.tracing.processes import process_identity
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
@@ -129,7 +128,9 @@ def test_a_killed_process_leaves_its_finished_steps_with_an_interrupted_trace(
 import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from dataclasses import replace
-from test_traces import Path, TraceStore, Workspace, open_database, trace_of
+from pathlib import Path
+from test_traces import TraceStore, Workspace, trace_of
+from rag.database import open_database
 store = TraceStore(open_database(Workspace(Path({str(workspace.root)!r}))))
 for number in range(3):
     store.begin(trace_of(number, status="running"))

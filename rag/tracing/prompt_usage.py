@@ -30,7 +30,7 @@ class VersionUse:
     Attributes:
         answers: Finished answers, including refusals.
         refused: Refusals.
-        failed: Questions that ended in an error or whose answer a filter withheld, which are not part of ``answers``.
+        failed: Questions that ended in an error, or whose answer a filter withheld; not part of ``answers``.
         latency_s: Median latency of the answers in seconds; None if unknown.
         tokens: Median sum of tokens read and written; None if unknown.
         cost_usd: Mean of the known costs; None without any.

@@ -58,7 +58,7 @@ Change = Begun | Stepped | Ended
 
 
 def without_steps(change: Change, error: Exception) -> Change | None:
-    """Return what to store instead of a trace that the database does not take: a short trace is better than none."""
+    """Return a short trace instead of one that the database does not take: it is better than none."""
     if not isinstance(change, Ended) or not change.trace.spans:
         return None
     said = f"The trace could not be stored: {error}"
@@ -78,10 +78,7 @@ def write_changes(connection: Connection, changes: Sequence[Change]) -> None:
     for change in ended:
         _delete_stale(connection, change)
     rest = [
-        _span_row(c.trace.id, span, contents)
-        for c in ended
-        for span in c.trace.spans
-        if span.id not in c.stored
+        _span_row(c.trace.id, span, contents) for c in ended for span in c.trace.spans if span.id not in c.stored
     ]
     if rest:
         connection.execute(insert(spans_table), rest)

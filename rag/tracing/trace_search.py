@@ -1,8 +1,9 @@
 """Search for a text in question, answer and error of traces, fast also among a million.
 
-On SQLite, an index of trigrams (``rag.tables.create_search``) gives the few traces that may have the text; their columns
-then decide, so that the text is found as a substring. Where there are many, or the text is shorter than a trigram, the
-traces are read in their order, which soon fills a page. PostgreSQL chooses between its index of trigrams and the same.
+On SQLite, an index of trigrams (``rag.tables.create_search``) gives the few traces that may have the text; their
+columns then decide, so that the text is found as a substring. Where there are many, or the text is shorter than a
+trigram, the traces are read in their order, which soon fills a page. PostgreSQL chooses between its own index of
+trigrams and the same.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MOST_TRIGRAMS = 30
 
 
 def has_text(connection: Connection, wanted: str) -> ColumnElement[bool]:
-    """Return the condition on ``traces`` that question, answer or error has a text, regardless of the case of letters.
+    """Return the condition on ``traces`` that question, answer or error has a text, regardless of case.
 
     Args:
         connection: Where the condition will be used; it may already read the index.
@@ -32,7 +33,7 @@ def has_text(connection: Connection, wanted: str) -> ColumnElement[bool]:
     """
     wanted = whole(wanted)
     if connection.dialect.name == "postgresql":
-        # The expression of the index, and a pattern whose escapes need no ESCAPE, which would hide it from the index.
+        # The expression of the index, and a pattern without ESCAPE, which would hide it from the index.
         literal = re.sub(r"([\\%_])", r"\\\1", wanted)
         return literal_column(f"({POSTGRESQL_TEXT})", Text).ilike(f"%{literal}%")
     columns = (traces_table.c.question, traces_table.c.answer, traces_table.c.error)

@@ -1,7 +1,7 @@
 """Stored traces of questions, with a span for every step.
 
-The traces of answers are written by a thread, which no answer waits for; every reader here first lets it write what
-is queued. Only this module, ``trace_rows`` and ``trace_retention`` write the tables ``traces``, ``spans`` and
+The traces of answers are written by a thread, which no answer waits for; every reader here first lets it write
+what is queued. Only this module, ``trace_rows`` and ``trace_retention`` write the tables ``traces``, ``spans`` and
 ``feedback``.
 """
 
@@ -163,7 +163,7 @@ class TraceStore:
         return TracePage(tuple(trace_of_row(row) for row in rows), total)
 
     def using_passage(self, passage_id: int, limit: int) -> tuple[PassageUse, ...]:
-        """Return the newest traces whose answer was given a passage, without their spans, and with their ratings."""
+        """Return the newest traces whose answer was given a passage, with their ratings but without spans."""
         self.flush()
         query = (
             _with_feedback(passages_table.c.passage_id, passages_table.c.rank, passages_table.c.cited)

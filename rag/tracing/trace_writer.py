@@ -1,7 +1,7 @@
 """A thread that writes to the database, so that no answer waits for a slow disk.
 
-Items wait in a queue for a moment, and many of them share a transaction. While the database refuses, they stay in the
-queue and the thread tries again; an item that the database will never take is dropped, with a line in the log.
+Items wait in a queue for a moment, and many of them share a transaction. While the database refuses, they stay in
+the queue and the thread tries again; an item that the database will never take is dropped, with a line in the log.
 """
 
 from __future__ import annotations
@@ -200,5 +200,3 @@ class TraceWriter(Generic[T]):
 def _refuses_all(error: RagsmithError) -> bool:
     """Whether the database refuses every write now: it is locked, full, read-only or away."""
     return isinstance(error.__cause__, exc.OperationalError | exc.InterfaceError)
-
-
