@@ -16,6 +16,13 @@ from rag.tables import contents, spans, trace_contents
 from rag.tracing.span_contents import LARGE, Contents, unpacked
 from rag.tracing.trace_store import TraceStore
 
+
+@pytest.fixture
+def engine(either_engine: Engine) -> Engine:
+    """The same on SQLite and PostgreSQL."""
+    return either_engine
+
+
 STRINGS = st.one_of(
     st.text(max_size=5), st.integers(LARGE - 1, LARGE + 2).map("x".__mul__), st.just("@content"), st.just("a" * 64)
 )

@@ -12,7 +12,7 @@ from terminal import call
 from test_traces import trace_of
 
 from rag.database import open_database, reading
-from rag.settings import TracingSettings
+from rag.settings import Settings, TracingSettings
 from rag.tables import contents, feedback, metadata, trace_passages
 from rag.tracing.trace_retention import Pruned, Retention, prune
 from rag.tracing.trace_store import Trace, TraceStore
@@ -21,6 +21,12 @@ from ui.app.pruning import DailyPruning
 from ui.app.stores import Stores
 
 SHARED = "A passage of several traces. " * 40
+
+
+@pytest.fixture
+def engine(either_engine: Engine) -> Engine:
+    """The same on SQLite and PostgreSQL."""
+    return either_engine
 
 
 def aged(number: int, days: float, **changes: object) -> Trace:
@@ -49,8 +55,8 @@ def left(store: TraceStore) -> list[str]:
         (Retention(days=5), "012349"),
         (Retention(days=5, keep_rated=True), "0123489"),
         # A trace takes about three kilobytes: two spans, its own text and its row.
-        (Retention(megabytes=0.0085), "0129"),
-        (Retention(days=2, megabytes=0.0085), "019"),
+        (Retention(megabytes=0.0105), "0129"),
+        (Retention(days=2, megabytes=0.0105), "019"),
         (Retention(megabytes=1), "0123456789"),
         (Retention(), "0123456789"),
     ],
@@ -100,12 +106,11 @@ def test_the_command_asks_and_the_settings_say_what_is_kept(
     assert call(home, "traces", "prune", "--yes").stdout == "There is nothing to delete.\n"
 
 
-def test_a_server_deletes_at_its_start(workspace: Workspace, store: TraceStore) -> None:
-    from rag.settings import Settings
-
+def test_a_server_deletes_at_its_start(workspace: Workspace, store: TraceStore, engine: Engine) -> None:
+    url = engine.url.render_as_string(hide_password=False)
     for days in range(4):
         store.save(aged(days, days + 0.5))
-    stores = Stores(Settings(home=workspace.root), workspace)
+    stores = Stores(Settings(home=workspace.root, database_url=url), workspace)
     pruning = DailyPruning(TracingSettings(keep_days=2), stores)
     pruning.start()
     until = time.monotonic() + 10

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
-from test_traces import trace_of
+from test_traces import on_sqlite, trace_of
 
 from rag.database import reading, writing
 from rag.tracing import trace_search
@@ -15,6 +15,12 @@ from rag.tracing.trace_search import has_text
 from rag.tracing.trace_store import TraceStore
 
 LETTERS = st.text(st.sampled_from("aAbÄäß%_'\"\\ \n東"), max_size=12)
+
+
+@pytest.fixture
+def engine(either_engine: Engine) -> Engine:
+    """The same on SQLite and PostgreSQL."""
+    return either_engine
 
 
 def found(store: TraceStore, wanted: str) -> list[int]:
@@ -26,6 +32,7 @@ def found(store: TraceStore, wanted: str) -> list[int]:
 def test_the_index_finds_what_reading_finds(
     store: TraceStore, engine: Engine, texts: list[str], wanted: str
 ) -> None:
+    on_sqlite(engine)
     for number, question in enumerate(texts):
         store.save(trace_of(number, question=question, answer="", error=""))
     if wanted:
@@ -51,10 +58,11 @@ def test_the_index_follows_every_change(store: TraceStore, engine: Engine) -> No
     assert (found(store, "whale"), found(store, "ended")) == ([], [2])
     prune(engine, Retention(days=1))
     assert found(store, "heron") == []
+    store.close()
+    on_sqlite(engine)
     with writing(engine) as connection:
         # Fails if the index has anything that the traces have not.
         connection.execute(text("INSERT INTO trace_texts (trace_texts) VALUES ('integrity-check')"))
-    store.close()
 
 
 def test_a_text_does_not_span_question_and_answer(store: TraceStore) -> None:
@@ -64,6 +72,7 @@ def test_a_text_does_not_span_question_and_answer(store: TraceStore) -> None:
 
 
 def test_the_index_is_read_for_rare_texts_only(store: TraceStore, engine: Engine) -> None:
+    on_sqlite(engine)
     for number in range(9):
         store.save(trace_of(number, question=f"common words {number * 111}"))
     with pytest.MonkeyPatch.context() as patched, reading(engine) as connection:
@@ -74,8 +83,29 @@ def test_the_index_is_read_for_rare_texts_only(store: TraceStore, engine: Engine
 
 
 def test_without_its_index_the_search_reads(store: TraceStore, engine: Engine) -> None:
+    on_sqlite(engine)
     store.save(trace_of(1, question="about whales"))
     with writing(engine) as connection:
         for statement in ("TRIGGER trace_text_added", "TABLE trace_texts"):
             connection.execute(text(f"DROP {statement}"))
     assert found(store, "whale") == [1]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "numbers"), [("100%", [1]), ("_it_", [1]), ("a\\b", [2]), ("%", [1]), ("ÄB", [2])]
+)
+def test_signs_of_patterns_are_letters(store: TraceStore, engine: Engine, wanted: str, numbers: list[int]) -> None:
+    store.save(trace_of(1, question="100% of _it_"))
+    store.save(trace_of(2, question="a\\b Äb"))
+    # SQLite compares the case of ASCII letters only.
+    assert found(store, wanted.lower() if engine.dialect.name == "postgresql" else wanted) == numbers
+
+
+def test_postgresql_can_search_by_its_index(engine: Engine) -> None:
+    if engine.dialect.name != "postgresql":
+        pytest.skip("is about PostgreSQL")
+    with reading(engine) as connection:
+        connection.execute(text("SET enable_seqscan = off"))
+        condition = has_text(connection, "whales").compile(engine, compile_kwargs={"literal_binds": True})
+        plan = connection.scalars(text(f"EXPLAIN SELECT id FROM traces WHERE {condition}")).all()
+    assert "traces_by_text" in "".join(plan)

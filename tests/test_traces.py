@@ -19,6 +19,17 @@ from rag.tracing.trace_types import UsedPassage
 from rag.workspace import Workspace
 
 
+@pytest.fixture
+def engine(either_engine: Engine) -> Engine:
+    """The same on SQLite and PostgreSQL."""
+    return either_engine
+
+
+def on_sqlite(engine: Engine) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("is about SQLite")
+
+
 def trace_of(number: int = 0, **changes: object) -> Trace:
     trace_id = f"01999999-0000-7000-8000-{number:012x}"
     spans = (
@@ -122,7 +133,7 @@ def test_the_steps_of_a_running_trace_are_there_as_they_finish(store: TraceStore
 
 
 def test_a_killed_process_leaves_its_finished_steps_with_an_interrupted_trace(
-    store: TraceStore, workspace: Workspace
+    store: TraceStore, workspace: Workspace, engine: Engine
 ) -> None:
     code = f"""
 import os, sys, time
@@ -131,7 +142,7 @@ from dataclasses import replace
 from pathlib import Path
 from test_traces import TraceStore, Workspace, trace_of
 from rag.database import open_database
-store = TraceStore(open_database(Workspace(Path({str(workspace.root)!r}))))
+store = TraceStore(open_database(Workspace(Path({str(workspace.root)!r})), {engine.url.render_as_string(False)!r}))
 for number in range(3):
     store.begin(trace_of(number, status="running"))
     store.save_span(trace_of(number).id, trace_of(number).spans[1])
@@ -150,6 +161,7 @@ os.kill(os.getpid(), 9)
 def test_a_question_is_refused_once_the_database_is_known_to_refuse(
     store: TraceStore, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    on_sqlite(engine)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE traces RENAME TO away"))
     store.begin(trace_of(1, status="running"))
@@ -170,7 +182,7 @@ def test_a_trace_that_the_database_does_not_take_is_kept_without_its_steps(store
     store.finish(replace(trace, spans=(trace.spans[0], trace.spans[0])))
     kept = store.get(trace.id)
     assert (kept.status, kept.question, kept.spans) == ("error", trace.question, ())
-    assert "UNIQUE constraint failed" in kept.error
+    assert "unique constraint" in kept.error.lower()
     store.close()
 
 

@@ -1,8 +1,8 @@
 """Large strings of spans, stored once for all traces.
 
 Passages and prompts occur in several steps of a trace, and passages in many traces. A large string is replaced in
-the JSON of its span by ``{"@content": SHA-256}``, and stored in the table ``contents``; ``trace_contents`` names those
-of each trace, so that what no trace names can be deleted.
+the JSON of its span by ``{"@content": SHA-256}``, and stored in the table ``contents``. The table
+``trace_contents`` names those of each trace, so that those without a trace can be deleted.
 """
 
 from __future__ import annotations

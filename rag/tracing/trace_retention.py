@@ -27,8 +27,8 @@ class Retention:
 
     Attributes:
         days: Older traces are deleted; None keeps traces of any age.
-        megabytes: The oldest traces are deleted until the texts of the others take less; None keeps any number. The
-            file of the database keeps its size, and new traces fill the space.
+        megabytes: The oldest traces are deleted until the texts of the others take less; None keeps any number.
+            The file of the database keeps its size, and new traces fill the space.
         keep_rated: Whether traces with a rating are kept in any case.
     """
 

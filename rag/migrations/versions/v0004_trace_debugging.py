@@ -1,4 +1,4 @@
-"""Keep what a trace is asked for, its first token, what was saved, its release, large texts once, and find it by its texts."""
+"""Store what a trace was asked for, its first token, its release and its large texts, and index what it says."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _create_search() -> None:
                 op.execute(text(statement))
             if connection.dialect.name == "sqlite":
                 finished = "SELECT id FROM traces WHERE status <> 'running'"
-                op.execute(text(f"INSERT INTO trace_numbers (trace_id) {finished}"))  # noqa: S608 - names of ours
+                op.execute(text(f"INSERT INTO trace_numbers (trace_id) {finished}"))
                 op.execute(text("INSERT INTO trace_texts (trace_texts) VALUES ('rebuild')"))
     except exc.DBAPIError:
         # A database without FTS5 or pg_trgm; the search then reads the texts.
