@@ -383,8 +383,8 @@ answer_cache = Table(
     Column("answer", JSON, nullable=False),
 )
 
-# The index of the texts of finished traces, for rag.tracing.trace_search: on SQLite, trigrams in FTS5 without the texts
-# themselves, which triggers keep in step; on PostgreSQL, those of pg_trgm.
+# The index of the texts of finished traces, for rag.tracing.trace_search: on SQLite, trigrams in FTS5 without the
+# texts themselves, which triggers keep in step; on PostgreSQL, those of pg_trgm.
 _TEXT = "{0}question || char(10) || {0}answer || char(10) || {0}error"
 _ADD_TEXT = f"""
     INSERT INTO trace_numbers (trace_id) VALUES (new.id);

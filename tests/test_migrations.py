@@ -89,7 +89,8 @@ def schema(engine: Engine) -> dict[str, Any]:
 def _search_of(engine: Engine) -> dict[str, str]:
     """The index for the search in traces, which SQLAlchemy knows nothing of."""
     query = text(
-        "SELECT name, sql FROM sqlite_master WHERE name LIKE 'trace_text%' OR name IN ('trace_numbers', 'trace_search')"
+        "SELECT name, sql FROM sqlite_master"
+        " WHERE name LIKE 'trace_text%' OR name IN ('trace_numbers', 'trace_search')"
     )
     with engine.connect() as connection:
         return {row.name: row.sql for row in connection.execute(query)}
