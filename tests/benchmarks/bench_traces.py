@@ -35,9 +35,9 @@ def run(plan: Plan) -> Iterator[Group]:
 
     def group() -> Group:
         how = (
-            "Traces of seven steps with five passages each, in SQLite, in a process of its own that has just opened "
-            f"them; p50 / p95 of {ROUNDS} calls. Answers with and without tracing take turns. Load average {started} "
-            f"before, {load_line()} after."
+            "Traces of seven steps with five passages each, in SQLite, in a process of its own; p50 / p95 of "
+            f"{ROUNDS} calls. Answers with and without tracing take turns. Load average {started} before, "
+            f"{load_line()} after."
         )
         return Group("Traces, ms", tuple(rows), how, raw)
 

@@ -27,11 +27,20 @@ K = 5
 
 _LETTERS = "eeeeeeeeeeeetttttttttaaaaaaaaooooooooiiiiiiinnnnnnnsssssshhhhhhrrrrrrddddllllccuummwwffggyyppbbvk"
 _STATUSES: tuple[tuple[Status, float], ...] = (
-    ("ok", 0.86), ("abstained", 0.09), ("error", 0.02), ("cancelled", 0.02), ("interrupted", 0.005), ("filtered", 0.005)
-)  # fmt: skip
+    ("ok", 0.86),
+    ("abstained", 0.09),
+    ("error", 0.02),
+    ("cancelled", 0.02),
+    ("interrupted", 0.005),
+    ("filtered", 0.005),
+)
 _PURPOSES: tuple[tuple[Purpose, float], ...] = (
-    ("chat", 0.5), ("api", 0.2), ("evaluation", 0.25), ("lab", 0.03), ("command", 0.02)
-)  # fmt: skip
+    ("chat", 0.5),
+    ("api", 0.2),
+    ("evaluation", 0.25),
+    ("lab", 0.03),
+    ("command", 0.02),
+)
 
 
 class TraceGenerator:
@@ -81,10 +90,11 @@ class TraceGenerator:
         (status,) = rng.choices([name for name, _ in _STATUSES], [share for _, share in _STATUSES])
         (purpose,) = rng.choices([name for name, _ in _PURPOSES], [share for _, share in _PURPOSES])
         question, answer = self._text(rng.randint(5, 16)) + "?", self._text(rng.randint(15, 70)) + ". [1]"
+        chosen = rng.choices(self._passages, self._popular, k=K)
         hits: list[Any] = [
-            {"passage": passage, "score": rng.random(), "dense_rank": rank, "dense_score": rng.random(), "lexical_rank": rank}
-            for rank, passage in enumerate(rng.choices(self._passages, self._popular, k=K), 1)
-        ]  # fmt: skip
+            {"passage": passage, "score": rng.random(), "dense_rank": rank, "dense_score": rng.random()}
+            for rank, passage in enumerate(chosen, 1)
+        ]
         seconds = rng.lognormvariate(0.3, 0.8)
         spans = tuple(self._spans(trace_id, started, seconds, question, answer, hits))
         used = {hit["passage"]["id"]: rank for rank, hit in enumerate(hits, 1)}
