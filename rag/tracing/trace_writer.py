@@ -56,7 +56,7 @@ class TraceWriter(Generic[T]):
         self._changed = threading.Condition()
         self._put = self._done = 0
         self._attempts = 0
-        self._urgent = self._closing = False
+        self._urgent = self._closing = self._registered = False
         self._thread: threading.Thread | None = None
         self._refusal: RagsmithError | None = None
 
@@ -72,7 +72,9 @@ class TraceWriter(Generic[T]):
             self._put += 1
             if self._thread is None:
                 self._start()
-                atexit.register(self.close)
+                if not self._registered:
+                    atexit.register(self.close)
+                    self._registered = True
             self._changed.notify_all()
             return self._put
 
@@ -107,6 +109,7 @@ class TraceWriter(Generic[T]):
         if left:
             _log.error("%d writes of traces are lost: %s", left, self._refusal or "the database takes too long.")
         atexit.unregister(self.close)
+        self._registered = False
 
     def _start(self) -> None:
         # A daemon, so that a database that does not answer does not keep the process alive.
