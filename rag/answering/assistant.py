@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag.answering.answer_gate import Gate, OpenGate, Place
 from rag.answering.answer_stream import AnswerStream
-from rag.errors import ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StoreError
+from rag.errors import ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StorageFull, StoreError
 from rag.redaction import redact
 from rag.retrieval.question_limit import check_question
 from rag.tracing.code_version import code_version
-from rag.tracing.trace_store import Status, Trace
+from rag.tracing.trace_types import Span, Status, Trace
 from rag.types import Answer, Ask, Cited, Done, Event, Started, Turn, whole
 
 if TYPE_CHECKING:
@@ -57,7 +57,11 @@ class TraceSink(Protocol):
         """Store the trace of a question that is being answered."""
         ...
 
-    def save(self, trace: Trace) -> None:
+    def save_span(self, trace_id: str, span: Span) -> None:
+        """Store a finished step of it."""
+        ...
+
+    def finish(self, trace: Trace) -> None:
         """Store the trace of a question that was answered, failed or cancelled."""
         ...
 
@@ -68,7 +72,8 @@ class Assistant:
 
     Attributes:
         pipeline: Returns the pipeline of a corpus; may take seconds the first time.
-        traces: Stores every question when it is asked, and again before its answer is reported as done.
+        traces: Stores every question when it is asked, its steps as they finish, and its end before the answer is
+            reported as done.
         prices: What tokens and seconds cost.
         on_traced: Called after a trace was written.
         question_chars: Maximum characters of a question. Earlier questions are truncated to that length, earlier
@@ -110,8 +115,8 @@ class Assistant:
         emit(Started(record.id))
         try:
             record.open()
-        except StoreError as error:
-            # Every further write would wait for the store again.
+        except (StoreError, StorageFull) as error:
+            # An answer without a trace is not given.
             emit(Done(Answer("", "failed", trace_id=record.id, error=str(error))))
             return
         started = time.perf_counter()
@@ -130,7 +135,7 @@ class Assistant:
             # Cancelled by the stop button, a closed page or Ctrl-C.
             self._close(record, "cancelled")
             raise
-        self._close(record, "error", answer.error)
+        self._close(record, "filtered" if answer.filtered else "error", answer.error)
         if not answer.latency_s:
             answer = replace(answer, latency_s=time.perf_counter() - started)
         for citation in answer.citations:
@@ -147,7 +152,7 @@ class Assistant:
             ask,
             config={
                 "run_id": uuid.UUID(record.id),
-                "callbacks": [AnswerTracer(record.save, self.prices, emit)],
+                "callbacks": [AnswerTracer(record, self.prices, emit)],
                 "metadata": {
                     "corpus": release.corpus,
                     "model": release.model,
@@ -175,7 +180,7 @@ class Assistant:
 
 
 class _Record:
-    """The trace of one question, stored at its start and at its end."""
+    """The trace of one question, stored from its start to its end."""
 
     def __init__(self, sink: TraceSink, ask: Ask) -> None:
         self.id = str(uuid.uuid4())
@@ -200,14 +205,19 @@ class _Record:
 
         Raises:
             StoreError: The database refuses.
+            StorageFull: The disk is full.
         """
         self._sink.begin(self._running)
+
+    def save_span(self, trace_id: str, span: Span) -> None:
+        """Store a finished step of the chain."""
+        self._sink.save_span(trace_id, span)
 
     def save(self, trace: Trace) -> None:
         """Store the trace of a finished chain."""
         # Set first, so that a failing store is not waited for again.
         self._ended = True
-        self._sink.save(trace)
+        self._sink.finish(trace)
         self.saved = trace
 
     def close(self, status: Status, error: str = "") -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -17,11 +18,12 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
 from rag.redaction import JSON
+from rag.tables import LARGEST_COUNT
 from rag.tracing.code_version import code_version
 from rag.tracing.cost import HERE, PriceList, read_usage
 from rag.tracing.span_json import as_json, kept_text
-from rag.tracing.trace_masking import masked
-from rag.tracing.trace_store import Span, Status, Trace
+from rag.tracing.trace_masking import masked, masked_span, secrets_of
+from rag.tracing.trace_types import Span, Status, Trace, UsedPassage
 from rag.types import PURPOSES, Answer, Usage
 
 # Exceptions of a cancelled chain: the stop button, a closed page, Ctrl-C, SIGTERM. They are no failures.
@@ -31,8 +33,26 @@ _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "Sys
 _ENDINGS: Mapping[str, Status] = {"abstained": "abstained", "failed": "error", "cancelled": "cancelled"}
 
 _LATE = "ragsmith_late"
+_FILTERED = "ragsmith_filtered"
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _OpenTrace:
+    """What is known of a running trace.
+
+    Attributes:
+        numbers: The next positions.
+        positions: Positions of its runs in the order in which they started.
+        spans: The spans that were saved.
+        secrets: The secrets in its question; None until a step was saved.
+    """
+
+    numbers: Iterator[int] = field(default_factory=count)
+    positions: dict[UUID, int] = field(default_factory=dict)
+    spans: dict[UUID, Span] = field(default_factory=dict)
+    secrets: frozenset[str] | None = None
 
 
 class TraceTracer(BaseTracer):
@@ -45,15 +65,24 @@ class TraceTracer(BaseTracer):
     Args:
         save: Stores the finished trace.
         prices: What tokens and seconds cost.
+        save_span: Stores a finished step of a running trace, whose id is the first argument; None stores the steps
+            with their trace. The step's position, cost and masked secrets may still change.
     """
 
     # Called on the event loop, so that runs arrive in order, and the trace is saved before the chain returns.
     run_inline = True
 
-    def __init__(self, save: Callable[[Trace], None], prices: PriceList) -> None:
+    def __init__(
+        self,
+        save: Callable[[Trace], None],
+        prices: PriceList,
+        save_span: Callable[[str, Span], None] | None = None,
+    ) -> None:
         super().__init__()
         self._save = save
+        self._save_span = save_span
         self._prices = prices
+        self._open: dict[UUID, _OpenTrace] = {}
 
     def on_chat_model_start(
         self,
@@ -81,6 +110,12 @@ class TraceTracer(BaseTracer):
         run.inputs = {"messages": messages[0] if len(messages) == 1 else messages}
         return run
 
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Run:
+        """End a run that failed, and note whether a content filter withheld its answer."""
+        if getattr(error, "filtered", False) and (run := self.run_map.get(str(run_id))) is not None:
+            run.extra[_FILTERED] = True
+        return super().on_chain_error(error, run_id=run_id, **kwargs)
+
     @staticmethod
     def _get_stacktrace(error: BaseException) -> str:
         """Return type and message for ``run.error``, without a traceback with paths and code."""
@@ -94,12 +129,36 @@ class TraceTracer(BaseTracer):
             run.extra[_LATE] = True
         super()._start_trace(run)
 
+    def _on_run_create(self, run: Run) -> None:
+        if run.parent_run_id is None:
+            self._open[run.id] = _OpenTrace()
+        if (trace := self._open.get(run.trace_id)) is not None:
+            trace.positions[run.id] = next(trace.numbers)
+
+    def _on_run_update(self, run: Run) -> None:
+        trace, root = self._open.get(run.trace_id), self.run_map.get(str(run.trace_id))
+        # The question of a streamed chain is known at its end, and with it the secrets that no step may show.
+        if self._save_span is None or trace is None or root is None or not _question(root):
+            return
+        try:
+            trace.spans[run.id] = span = self._finished_span(run, root, trace)
+            self._save_span(str(root.id), span)
+        except Exception as error:  # noqa: BLE001 - the step is stored with its trace
+            _log.warning("A step of trace %s is not stored as it finishes: %s", root.id, error)
+
+    def _finished_span(self, run: Run, root: Run, trace: _OpenTrace) -> Span:
+        if trace.secrets is None:
+            trace.secrets = secrets_of(_typed(root))
+        cost = self._costs(run, root)[run.id]
+        return masked_span(self._span(run, trace.positions[run.id], root, cost), trace.secrets)
+
     def _persist_run(self, run: Run) -> None:
         # LangChain suppresses exceptions here, which would lose the trace silently.
         try:
             if _LATE not in run.extra:
                 self._keep(run)
         finally:
+            self._open.pop(run.id, None)
             for each in _walk(run):
                 self.order_map.pop(each.id, None)
 
@@ -140,10 +199,15 @@ class TraceTracer(BaseTracer):
         )
 
     def _trace(self, root: Run) -> Trace:
-        model = str(_metadata(root).get("model", ""))
         runs = sorted(_walk(root), key=lambda run: run.start_time)
-        costs = self._costs(root, model if model.startswith("openai:") else None)
-        spans = tuple(self._span(run, position, root, costs[run.id]) for position, run in enumerate(runs))
+        costs = self._costs(root, root)
+        saved = self._open[root.id].spans if root.id in self._open else {}
+        spans = tuple(
+            replace(saved[run.id], position=position, cost_usd=costs[run.id])
+            if run.id in saved
+            else self._span(run, position, root, costs[run.id])
+            for position, run in enumerate(runs)
+        )
         answer = _unwrap(root.outputs, "output")
         status, error = _ending(root, answer)
         asked = [span for span, run in zip(spans, runs, strict=True) if run.run_type == "llm"]
@@ -156,8 +220,9 @@ class TraceTracer(BaseTracer):
             first_token_s=_first_token(root, runs),
             cost_usd=costs[root.id],
             spans=spans,
+            passages=_passages(answer),
         )
-        return masked(trace, _typed(root))
+        return masked(trace, secrets_of(_typed(root)))
 
     def _span(self, run: Run, position: int, root: Run, cost: float | None) -> Span:
         usage, attributes = _usage(run) if run.run_type == "llm" else (Usage(), {})
@@ -184,10 +249,15 @@ class TraceTracer(BaseTracer):
             cached_tokens=usage.cached_tokens or None,
         )
 
-    def _costs(self, root: Run, api_model: str | None) -> dict[UUID, float | None]:
-        """Compute dollars by run: a leaf costs its seconds or tokens, any other run the sum of its children."""
+    def _costs(self, top: Run, root: Run) -> dict[UUID, float | None]:
+        """Compute dollars of a run and those below it.
+
+        A leaf costs its seconds or tokens, any other run the sum of its children.
+        """
+        model = str(_metadata(root).get("model", ""))
+        api_model = model if model.startswith("openai:") else None
         costs: dict[UUID, float | None] = {}
-        for run in reversed(list(_walk(root))):
+        for run in reversed(list(_walk(top))):
             if run.child_runs:
                 costs[run.id] = _sum([costs[child.id] for child in run.child_runs])
             elif api_model is not None and run.run_type == "llm" and not _is_here(run):
@@ -235,12 +305,26 @@ def _typed(root: Run) -> Iterator[str]:
         yield from (str(getattr(turn, name, "")) for name in ("question", "answer"))
 
 
+def _passages(answer: object) -> tuple[UsedPassage, ...]:
+    """Return the passages in the prompt of an answer; a passage that occurs twice has its first rank."""
+    if not isinstance(answer, Answer):
+        return ()
+    cited = {citation.hit.passage.id for citation in answer.citations}
+    found: dict[int, UsedPassage] = {}
+    for rank, hit in enumerate(answer.hits, 1):
+        number = hit.passage.id
+        # Ids of passages that a caller gave may be anything.
+        if 0 <= number <= LARGEST_COUNT:
+            found.setdefault(number, UsedPassage(number, rank, number in cited))
+    return tuple(found.values())
+
+
 def _answer_text(answer: object, root: Run, status: Status) -> str:
     """Return the text of the answer; for a cancelled or failed chain, the partial text of its last model."""
     if isinstance(answer, Answer):
         return answer.text
     models = [run for run in _walk(root) if run.run_type == "llm"]
-    if status in ("cancelled", "error") and models:
+    if status in ("cancelled", "error", "filtered") and models:
         return "".join(_tokens(models[-1]))
     if isinstance(answer, BaseMessage):
         return str(answer.text)
@@ -327,6 +411,8 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
 
 
 def _status(run: Run) -> Status:
+    if run.extra.get(_FILTERED):
+        return "filtered"
     if run.error:
         return "cancelled" if run.error.partition(":")[0] in _STOPS else "error"
     return "ok" if run.end_time else "cancelled"
@@ -339,13 +425,14 @@ def _was_left(root: Run) -> bool:
 def _ending(root: Run, answer: object) -> tuple[Status, str]:
     """Return the status of the trace, and the error for users."""
     status = _status(root)
-    if status == "error":
+    if status in ("error", "filtered"):
         return status, root.error or ""
     if status == "cancelled" or _was_left(root):
         # When a synchronous stream is stopped, its root ends successfully, but its steps never end.
         return "cancelled", ""
     if isinstance(answer, Answer):
-        return _ENDINGS.get(answer.status, "ok"), answer.error
+        ended = _ENDINGS.get(answer.status, "ok")
+        return "filtered" if ended == "error" and answer.filtered else ended, answer.error
     return "ok", ""
 
 
