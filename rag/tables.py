@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     Float,
     ForeignKey,
@@ -237,6 +238,32 @@ expenses = Table(
     Column("cost_usd", Float),
     Column("saved_usd", Float),
     Column("prices", String(10), nullable=False),
+)
+
+# What the leaf steps of finished traces and the expenses have cost, summed by hour; see rag.tracing.ledger. It
+# outlives the traces.
+ledger = Table(
+    "ledger",
+    metadata,
+    # Start of the hour in the time zone of the machine that wrote it, in seconds since the epoch.
+    Column("hour", Float, primary_key=True),
+    Column("purpose", String(12), primary_key=True),
+    Column("step", String(60), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("prompt", String(200), primary_key=True),
+    Column("release", String(12), primary_key=True),
+    Column("user_name", String(100), primary_key=True),
+    Column("calls", Integer, nullable=False),
+    # Those of the calls whose cost is unknown.
+    Column("unknown", Integer, nullable=False),
+    # 64 bits: sums over an hour exceed 32.
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    # Of the machine.
+    Column("seconds", Float, nullable=False),
+    Column("cost_usd", Float, nullable=False),
+    Column("saved_usd", Float, nullable=False),
 )
 
 saved_filters = Table(

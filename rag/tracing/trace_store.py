@@ -1,6 +1,7 @@
 """Stored traces of questions, with a span for every step.
 
-Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``prompt_usage`` reads them as well.
+Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``prompt_usage`` and ``ledger`` read them
+as well.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Engine, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, or_, select, update
 
 from rag.database import reading, writing
 from rag.errors import TraceNotFound
@@ -19,6 +20,7 @@ from rag.tables import LARGEST_COUNT
 from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
+from rag.tracing.ledger import entries_of, record
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
 from rag.types import Purpose, current_model
 
@@ -159,6 +161,7 @@ class TraceStore:
     def save(self, trace: Trace) -> None:
         """Store a trace with its spans in one transaction, replacing its earlier state.
 
+        A trace that ends in this process is added to the ledger.
         Feedback and delivery stay unchanged. Token counts are untrusted, and limited to the range of their column.
         """
         row = {name: getattr(trace, name) for name in _ROW} | _counts(trace)
@@ -168,6 +171,8 @@ class TraceStore:
             for span in trace.spans
         ]
         with writing(self._engine) as connection:
+            if self._ends(connection, trace):
+                record(connection, entries_of(trace))
             changed = connection.execute(update(traces_table).where(traces_table.c.id == trace.id).values(row))
             if changed.rowcount == 0:
                 connection.execute(insert(traces_table).values(row))
@@ -175,6 +180,14 @@ class TraceStore:
                 connection.execute(delete(spans_table).where(spans_table.c.trace_id == trace.id))
             if rows:
                 connection.execute(insert(spans_table), rows)
+
+    @staticmethod
+    def _ends(connection: Connection, trace: Trace) -> bool:
+        """Whether this process has answered the trace, and ends it now: then its cost is due."""
+        if trace.status == "running" or trace.process != process_identity():
+            return False
+        before = connection.scalar(select(traces_table.c.status).where(traces_table.c.id == trace.id))
+        return before in (None, "running")
 
     def get(self, trace_id: str) -> Trace:
         """Return a trace with its spans and feedback.
@@ -247,7 +260,7 @@ class TraceStore:
     def recover(self) -> int:
         """Mark the running traces of dead processes of this host as interrupted, and return their number."""
         error = "The process ended before the answer was finished."
-        return interrupt_dead(self._engine, traces_table, error=error)
+        return interrupt_dead(self._engine, traces_table, _record_all, error=error)
 
     def undelivered(self, limit: int) -> tuple[str, ...]:
         """Return the ids of finished traces for delivery by this process, oldest first.
@@ -314,6 +327,14 @@ class TraceStore:
             query = select(column.id, column.tracked).where(finished, or_(*takeable))
             rows = connection.execute(query.order_by(column.started).limit(limit)).all()
         return [(row.id, row.tracked) for row in rows]
+
+
+def _record_all(connection: Connection, ids: Sequence[str]) -> None:
+    """Add the stored steps of traces to the ledger."""
+    for trace_id in ids:
+        row = connection.execute(_with_feedback().where(traces_table.c.id == trace_id)).one()
+        spans = connection.execute(select(spans_table).where(spans_table.c.trace_id == trace_id)).all()
+        record(connection, entries_of(_trace(row, spans)))
 
 
 def _counts(of: Trace | Span) -> dict[str, int | None]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from alembic import op
-from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, String, Text, text
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, String, Text, text
 
 revision = "0004"
 down_revision = "0003"
+
+_STEPS = ("condense", "retrieve", "read", "prompt", "generate", "ground")
 
 
 def upgrade() -> None:
@@ -34,7 +39,47 @@ def upgrade() -> None:
         text("UPDATE traces SET purpose = 'evaluation' WHERE conversation_id IN (SELECT id FROM evaluation_runs)")
     )
     _create_tables()
+    _fill_ledger()
     op.execute(text("UPDATE schema SET version = 4"))
+
+
+def _fill_ledger() -> None:
+    """Add the costs of the leaf spans of the stored traces."""
+    leaves = text(
+        'SELECT t.started AS at, t.purpose, t.model, t.prompt, t."release", p.name AS parent, s.name, s.kind, '
+        "s.started, s.ended, s.input_tokens, s.output_tokens, s.cost_usd "
+        "FROM traces t JOIN spans s ON s.trace_id = t.id LEFT JOIN spans p ON p.id = s.parent_id "
+        "WHERE t.status <> 'running' AND NOT EXISTS (SELECT 1 FROM spans c WHERE c.parent_id = s.id)"
+    )
+    connection = op.get_bind()
+    sums: dict[tuple[Any, ...], list[float]] = {}
+    for row in connection.execute(leaves):
+        hour = datetime.fromtimestamp(row.at).astimezone().replace(minute=0, second=0, microsecond=0).timestamp()
+        step = next((name for name in (row.name, row.parent) if name in _STEPS), row.name)[:60]
+        billed = row.kind == "llm" and row.model.startswith("openai:")
+        amounts = (
+            int(row.kind == "llm" or step in ("retrieve", "read", "ground")),
+            int(row.cost_usd is None),
+            row.input_tokens or 0,
+            row.output_tokens or 0,
+            0.0 if billed or row.ended is None else max(row.ended - row.started, 0.0),
+            row.cost_usd or 0.0,
+        )
+        model = "extractive" if row.model == "embedded" else row.model
+        key = (hour, row.purpose, step, model[:200], row.prompt[:200], row.release[:12])
+        sums[key] = [one + other for one, other in zip(sums.get(key, [0] * 6), amounts, strict=True)]
+    if sums:
+        connection.execute(
+            text(
+                'INSERT INTO ledger (hour, purpose, step, model, prompt, "release", user_name, calls, unknown, '
+                "input_tokens, output_tokens, cached_tokens, seconds, cost_usd, saved_usd) VALUES (:k0, :k1, :k2, "
+                ":k3, :k4, :k5, '', :a0, :a1, :a2, :a3, 0, :a4, :a5, 0)"
+            ),
+            [
+                {f"k{at}": part for at, part in enumerate(key)} | {f"a{at}": part for at, part in enumerate(amounts)}
+                for key, amounts in sums.items()
+            ],
+        )
 
 
 def _create_tables() -> None:
@@ -78,6 +123,24 @@ def _create_tables() -> None:
         Column("cost_usd", Float),
         Column("saved_usd", Float),
         Column("prices", String(10), nullable=False),
+    )
+    op.create_table(
+        "ledger",
+        Column("hour", Float, primary_key=True),
+        Column("purpose", String(12), primary_key=True),
+        Column("step", String(60), primary_key=True),
+        Column("model", String(200), primary_key=True),
+        Column("prompt", String(200), primary_key=True),
+        Column("release", String(12), primary_key=True),
+        Column("user_name", String(100), primary_key=True),
+        Column("calls", Integer, nullable=False),
+        Column("unknown", Integer, nullable=False),
+        Column("input_tokens", BigInteger, nullable=False),
+        Column("output_tokens", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False),
+        Column("seconds", Float, nullable=False),
+        Column("cost_usd", Float, nullable=False),
+        Column("saved_usd", Float, nullable=False),
     )
     op.create_table(
         "saved_filters",
