@@ -69,6 +69,7 @@ class Evaluation:
         variants: The variants of the plan, in order.
         cache: None to answer without a cache.
         on_progress: Called after every answer.
+        on_cached: Called in a thread with every answer of the cache, once it is stored.
     """
 
     run: Run
@@ -80,6 +81,7 @@ class Evaluation:
     judge: Judge
     cache: AnswerCache | None
     on_progress: Callable[[EvaluationProgress], None] = lambda _: None
+    on_cached: Callable[[Answer], None] = lambda _: None
 
     async def work(self, stop: asyncio.Event) -> RunStatus:
         """Answer everything that is missing.
@@ -197,6 +199,8 @@ class _Pass:
             # Stored before it is cached: a crash in between would make a resumed run record it as not paid for.
             if cell:
                 await asyncio.to_thread(store.keep, run.id, [cell])
+                if known:
+                    await asyncio.to_thread(self._evaluation.on_cached, known)
             # What a filter ended may be whole the next time.
             if cache and known is None and answer.status in ("answered", "abstained") and not answer.filtered:
                 await asyncio.to_thread(cache.put, key, answer)

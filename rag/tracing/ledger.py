@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rag.database import reading, writing
+from rag.tables import LARGEST_COUNT
 from rag.tables import expenses as expenses_table
 from rag.tables import ledger as ledger_table
 from rag.tables import traces as traces_table
@@ -31,8 +32,8 @@ GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
 ExpensePurpose = Literal["judging", "training", "ingestion", "evaluation"]
 
 BILLED = "billed"
-"""Attribute of a span that a server bills, by ``tokens``. Any other leaf costs its seconds of this machine, unless a
-cache answered."""
+"""Attribute of a span that a server bills, by ``tokens``. Any other leaf costs its seconds of this machine, unless
+a cache answered."""
 
 # Steps that run a model in their own code: encoder and reranker, the reader, the encoder.
 _MODEL_STEPS = frozenset({"retrieve", "read", "ground"})
@@ -68,6 +69,7 @@ class Spending:
         return Spending(*(getattr(self, name) + getattr(other, name) for name in AMOUNTS))
 
 
+NOTHING = Spending()
 AMOUNTS = tuple(field.name for field in fields(Spending))
 
 
@@ -124,6 +126,20 @@ class Expense:
     calls: int = 1
     at: float | None = None
 
+    @property
+    def spending(self) -> Spending:
+        """Its amounts as a sum."""
+        return Spending(
+            calls=self.calls,
+            unknown=self.calls if self.cost_usd is None else 0,
+            input_tokens=_count(self.input_tokens),
+            output_tokens=_count(self.output_tokens),
+            cached_tokens=_count(self.cached_tokens),
+            seconds=self.seconds or 0.0,
+            cost_usd=self.cost_usd or 0.0,
+            saved_usd=self.saved_usd or 0.0,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
@@ -154,9 +170,7 @@ class Ledger:
             connection.execute(insert(expenses_table), rows)
             record(connection, entries)
 
-    def rows(
-        self, by: Grouping, since: float | None = None, until: float | None = None
-    ) -> tuple[LedgerRow, ...]:
+    def rows(self, by: Grouping, since: float | None = None, until: float | None = None) -> tuple[LedgerRow, ...]:
         """Sum the spending by group: days in order, other groups by cost, the largest first.
 
         Args:
@@ -177,7 +191,7 @@ class Ledger:
         groups: dict[str, Spending] = {}
         for group, *amounts in found:
             label = day_of(group).isoformat() if by == "day" else str(group)
-            groups[label] = groups.get(label, Spending()) + _spending(amounts)
+            groups[label] = groups.get(label, NOTHING) + _spending(amounts)
         rows = [LedgerRow(label, spending) for label, spending in groups.items()]
         if by == "day":
             return tuple(sorted(rows, key=lambda row: row.name))
@@ -185,7 +199,18 @@ class Ledger:
 
     def total(self, since: float | None = None, until: float | None = None) -> Spending:
         """Sum all spending; see ``rows``."""
-        return sum((row.spending for row in self.rows("purpose", since, until)), Spending())
+        return sum((row.spending for row in self.rows("purpose", since, until)), NOTHING)
+
+    def spent_on(self, subject: str) -> Spending:
+        """Sum the expenses for a run, a dataset or a corpus; those of unknown cost count as one call each."""
+        names = [name for name in AMOUNTS if name in expenses_table.c]
+        sums = [func.coalesce(func.sum(expenses_table.c[name]), 0) for name in names]
+        unknown = func.count().filter(expenses_table.c.cost_usd.is_(None))
+        query = select(func.count(), unknown, *sums).where(expenses_table.c.subject == subject)
+        with reading(self._engine) as connection:
+            calls, missing, *amounts = connection.execute(query).one()
+        found = dict(zip(names, amounts, strict=True)) | {"calls": calls, "unknown": missing}
+        return _spending([found[name] for name in AMOUNTS])
 
     def conversation_usd(self, conversation_id: str) -> float:
         """Return the known cost of the answers of a conversation."""
@@ -198,7 +223,7 @@ def record(connection: Connection, entries: Iterable[Entry]) -> None:
     """Add entries to the ledger, in the transaction of ``connection``."""
     sums: dict[tuple[Any, ...], Spending] = {}
     for entry in entries:
-        sums[entry.key] = sums.get(entry.key, Spending()) + entry.spending
+        sums[entry.key] = sums.get(entry.key, NOTHING) + entry.spending
     if not sums:
         return
     rows = [
@@ -227,6 +252,7 @@ def entries_of(trace: Trace) -> Iterator[Entry]:
             continue
         step = _step_of(span, spans)
         called = span.kind == "llm" or step in _MODEL_STEPS
+        is_free = bool(span.attributes.keys() & {BILLED, "cached"})
         yield Entry(
             at=trace.started,
             purpose=trace.purpose,
@@ -238,10 +264,10 @@ def entries_of(trace: Trace) -> Iterator[Entry]:
             spending=Spending(
                 calls=int(called),
                 unknown=int(span.cost_usd is None),
-                input_tokens=span.input_tokens or 0,
-                output_tokens=span.output_tokens or 0,
-                cached_tokens=span.cached_tokens or 0,
-                seconds=0.0 if span.attributes.keys() & {BILLED, "cached"} else max((span.ended or end) - span.started, 0.0),
+                input_tokens=_count(span.input_tokens),
+                output_tokens=_count(span.output_tokens),
+                cached_tokens=_count(span.cached_tokens),
+                seconds=0.0 if is_free else max((span.ended or end) - span.started, 0.0),
                 cost_usd=span.cost_usd or 0.0,
                 saved_usd=span.saved_usd or 0.0,
             ),
@@ -250,7 +276,7 @@ def entries_of(trace: Trace) -> Iterator[Entry]:
 
 def spending_of(trace: Trace) -> Spending:
     """Sum what the leaf spans of a trace have cost."""
-    return sum((entry.spending for entry in entries_of(trace)), Spending())
+    return sum((entry.spending for entry in entries_of(trace)), NOTHING)
 
 
 def hour_of(at: float) -> float:
@@ -277,16 +303,7 @@ def _entry(expense: Expense, now: float) -> Entry:
         prompt=expense.prompt,
         release=expense.release,
         user_name=expense.user_name,
-        spending=Spending(
-            calls=expense.calls,
-            unknown=expense.calls if expense.cost_usd is None else 0,
-            input_tokens=expense.input_tokens or 0,
-            output_tokens=expense.output_tokens or 0,
-            cached_tokens=expense.cached_tokens or 0,
-            seconds=expense.seconds or 0.0,
-            cost_usd=expense.cost_usd or 0.0,
-            saved_usd=expense.saved_usd or 0.0,
-        ),
+        spending=expense.spending,
     )
 
 
@@ -301,6 +318,11 @@ def _step_of(span: Span, spans: Mapping[str, Span]) -> str:
             return at.name
         at = spans.get(at.parent_id or "")
     return span.name
+
+
+def _count(tokens: int | None) -> int:
+    """Return a count within the range of a column; what servers report is untrusted."""
+    return min(max(tokens or 0, 0), LARGEST_COUNT)
 
 
 def _spending(amounts: Iterable[Any]) -> Spending:

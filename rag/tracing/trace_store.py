@@ -1,7 +1,7 @@
 """Stored traces of questions, with a span for every step.
 
-Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``prompt_usage`` and ``ledger`` read them
-as well.
+Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``prompt_usage`` and ``ledger`` read
+them as well.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ from ui.app.judging import Judges
 if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetVersion
     from rag.evaluation.summary import Summary
+    from rag.types import Answer
     from ui.app.models import Models
     from ui.app.releases import Releases
     from ui.app.stores import Stores
@@ -178,14 +179,33 @@ class Evaluations:
             ],
             store=self.runs,
             scorer=Scorer(self._stores.encoder),
-            judge=self.judges.of_answers(run.plan.judge),
+            judge=self.judges.of_answers(run.plan.judge, run.id),
             cache=None if fresh else AnswerCache(self._stores.engine),
             on_progress=on_progress,
+            on_cached=lambda answer: self._record_cached(run.id, answer),
         )
         status = await evaluation.work(stop)
         if status == "finished":
             await asyncio.to_thread(self._publish, run.id)
         return status
+
+    def _record_cached(self, run_id: str, answer: Answer) -> None:
+        """Add an answer of the cache, which makes no trace, to the ledger."""
+        from rag.tracing.ledger import Expense
+
+        self._stores.ledger.add(
+            Expense(
+                "evaluation",
+                run_id,
+                "cached answer",
+                answer.model,
+                self._stores.prices.checked.isoformat(),
+                0.0,
+                saved_usd=answer.cost_usd,
+                prompt=answer.prompt,
+                release=answer.release,
+            )
+        )
 
     def resume(self, run_id: str) -> Run:
         """Resume a run that was stopped or interrupted, or that failed, or whose answers did.
@@ -321,6 +341,7 @@ class Evaluations:
             lambda variant: self.runs.cells(run.id, variant),
             self.datasets.cases(self.dataset_of(run)),
             self.report(run),
+            self._stores.ledger.spent_on(run.id),
         )
         if tracked:
             self.runs.mark_tracked(run.id, tracked)

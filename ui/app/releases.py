@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rag.evaluation.variants import Variant
     from rag.indexing.lexical_index import LexicalIndex
     from rag.retrieval.retriever import Retriever
-    from rag.tracing.cost import PriceList
     from ui.app.models import Models
     from ui.app.stores import Stores
 
@@ -89,13 +88,6 @@ class Releases:
         limits = self._settings.limits
         return AnswerGate(limits.answers_at_once, limits.answers_waiting)
 
-    @shared_property
-    def prices(self) -> PriceList:
-        """The prices of tokens and seconds."""
-        from rag.tracing.cost import load_prices
-
-        return load_prices(self._settings.cost)
-
     @property
     def model(self) -> str:
         """The model that answers with the settings of the process."""
@@ -111,7 +103,7 @@ class Releases:
         return Assistant(
             lambda corpus: self.pipeline(corpus, variant),
             self._stores.traces,
-            self.prices,
+            self._stores.prices,
             self._on_traced,
             self._settings.limits.question_chars,
             gate or OpenGate(),

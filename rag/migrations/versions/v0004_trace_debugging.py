@@ -76,7 +76,8 @@ def _fill_ledger() -> None:
                 ":k3, :k4, :k5, '', :a0, :a1, :a2, :a3, 0, :a4, :a5, 0)"
             ),
             [
-                {f"k{at}": part for at, part in enumerate(key)} | {f"a{at}": part for at, part in enumerate(amounts)}
+                {f"k{at}": part for at, part in enumerate(key)}
+                | {f"a{at}": part for at, part in enumerate(amounts)}
                 for key, amounts in sums.items()
             ],
         )
