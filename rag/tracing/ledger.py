@@ -175,15 +175,15 @@ class Ledger:
 
         Args:
             by: The groups.
-            since, until: Limits in seconds since the epoch, ``until`` excluded. They count by whole hours: an hour
-                belongs to the time in which it starts.
+            since, until: Limits in seconds since the epoch, ``until`` excluded; only whole hours are known, from
+                that of ``since`` to the last one that starts before ``until``.
         """
         name = {"day": "hour", "user": "user_name"}.get(by, by)
         column = ledger_table.c[name]
         sums = [func.sum(ledger_table.c[amount]) for amount in AMOUNTS]
         query = select(column, *sums).group_by(column)
         if since is not None:
-            query = query.where(ledger_table.c.hour >= since)
+            query = query.where(ledger_table.c.hour >= hour_of(since))
         if until is not None:
             query = query.where(ledger_table.c.hour < until)
         with reading(self._engine) as connection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date, datetime, timedelta
 
-from rag.errors import SettingsError
+from rag.errors import FilterError
 from rag.tracing.ledger import day_start
 
 _AGO = re.compile(r"(\d{1,5}) *([hdw])")
@@ -16,13 +16,13 @@ def parse_moment(typed: str, now: float, *, end: bool = False) -> float:
     """Return a typed time in seconds since the epoch.
 
     Args:
-        typed: A day (``2026-11-03``, ``today``, ``yesterday``), a day with a time (``2026-11-03 14:00``), or a time
-            that long ago (``24h``, ``7d``, ``2w``).
+        typed: A day (``2026-11-03``, ``today``, ``yesterday``), a day with a time (``2026-11-03 14:00``), or how
+            long ago (``24h``, ``7d``, ``2w``).
         now: The present, in seconds since the epoch.
         end: Whether a day means its end.
 
     Raises:
-        SettingsError: It is none of these.
+        FilterError: It is none of these.
     """
     text = " ".join(typed.strip().lower().split())
     if ago := _AGO.fullmatch(text):
@@ -35,6 +35,7 @@ def parse_moment(typed: str, now: float, *, end: bool = False) -> float:
             return day_start(day + timedelta(days=1) if end else day)
         return datetime.fromisoformat(text).astimezone().timestamp()
     except (ValueError, OverflowError, OSError) as error:
-        raise SettingsError(
-            f"{typed!r} is not a time.", fix="Use a day such as 2026-11-03, today or yesterday, or 24h, 7d or 2w ago."
+        raise FilterError(
+            f"{typed!r} is not a time.",
+            fix="Use a day such as 2026-11-03, today or yesterday, or 24h, 7d or 2w ago.",
         ) from error

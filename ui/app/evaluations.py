@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from rag.evaluation.runner import Evaluation, EvaluationProgress, ReadyVariant
 from rag.evaluation.scoring import Scorer
 from rag.evaluation.variants import Variant
 from rag.settings import Settings
+from rag.tracing.budget import NoBudget
 from rag.workspace import disk_errors
 from ui.app.judging import Judges
 
@@ -174,7 +175,8 @@ class Evaluations:
             size=version.size,
             cases=lambda start, end: tuple(self.datasets.cases(version, start, end - start)),
             variants=[
-                ReadyVariant(state, self._releases.assistant(variant).start)
+                # The run checks the budget itself: a case that it refuses has no failed answer.
+                ReadyVariant(state, replace(self._releases.assistant(variant), budget=NoBudget()).start)
                 for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
             ],
             store=self.runs,
@@ -183,6 +185,7 @@ class Evaluations:
             cache=None if fresh else AnswerCache(self._stores.engine),
             on_progress=on_progress,
             on_cached=lambda answer: self._record_cached(run.id, answer),
+            budget=self._releases.budget,
         )
         status = await evaluation.work(stop)
         if status == "finished":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rag.evaluation.variants import Variant
     from rag.indexing.lexical_index import LexicalIndex
     from rag.retrieval.retriever import Retriever
+    from rag.tracing.budget import Budget
     from ui.app.models import Models
     from ui.app.stores import Stores
 
@@ -88,6 +89,13 @@ class Releases:
         limits = self._settings.limits
         return AnswerGate(limits.answers_at_once, limits.answers_waiting)
 
+    @shared_property
+    def budget(self) -> Budget:
+        """What may be spent on answers."""
+        from rag.tracing.budget import open_budget
+
+        return open_budget(self._stores.ledger, self._settings.cost)
+
     @property
     def model(self) -> str:
         """The model that answers with the settings of the process."""
@@ -107,6 +115,7 @@ class Releases:
             self._on_traced,
             self._settings.limits.question_chars,
             gate or OpenGate(),
+            self.budget,
         )
 
     def resolve(self, variant: Variant | None = None) -> ResolvedSettings:

@@ -23,7 +23,9 @@ NUMBERS = ("calls", "tokens in", "out", "cached", "machine", "cost", "saved", "u
 
 @click.command()
 @click.option("--by", type=click.Choice(GROUPINGS), default="day", show_default=True, help="The groups.")
-@click.option("--since", metavar="WHEN", help="Only from this time on: 2026-11-03, today, yesterday, 24h, 7d or 2w.")
+@click.option(
+    "--since", metavar="WHEN", help="Only from this time on: 2026-11-03, today, yesterday, 24h, 7d or 2w."
+)
 @click.option("--until", metavar="WHEN", help="Only up to this time; a day is included.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object with rows and total.")
 @pass_context
@@ -48,7 +50,9 @@ def command(context: Context, by: Grouping, since: str | None, until: str | None
         if not rows:
             click.echo("Nothing was spent in this time." if since or until else "Nothing was spent yet.")
             return
-        print_table([by, *NUMBERS], [*(_row(row.name or "—", row.spending) for row in rows), _row("total", total)], NUMBERS)
+        print_table(
+            [by, *NUMBERS], [*(_row(row.name or "—", row.spending) for row in rows), _row("total", total)], NUMBERS
+        )
         if total.unknown:
             note(
                 f"{counted(total.unknown, 'call')} of unknown cost: add the model to a price list of your own "
