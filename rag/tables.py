@@ -264,6 +264,8 @@ ledger = Table(
     Column("seconds", Float, nullable=False),
     Column("cost_usd", Float, nullable=False),
     Column("saved_usd", Float, nullable=False),
+    # Rows in the order of the key: sums of a time read them one after the other.
+    sqlite_with_rowid=False,
 )
 
 saved_filters = Table(

@@ -59,8 +59,15 @@ def trace_of(number: int = 1, **fields: Any) -> Trace:
         replace(each, id=f"{number}-{each.id}", parent_id=each.parent_id and f"{number}-{each.parent_id}")
         for each in spans
     )
-    frame = {"latency_s": 2.0, "model": "openai:gpt-4o", "prompt": "answer@1", "release": "r1", "spans": spans}
-    return Trace(f"trace-{number}", NOON, "ok", **frame | fields)
+    frame = {
+        "started": NOON,
+        "latency_s": 2.0,
+        "model": "openai:gpt-4o",
+        "prompt": "answer@1",
+        "release": "r1",
+        "spans": spans,
+    }
+    return Trace(f"trace-{number}", status="ok", **frame | fields)
 
 
 @pytest.fixture

@@ -26,8 +26,9 @@ from rag.types import STEPS, current_model
 if TYPE_CHECKING:
     from rag.tracing.trace_store import Span, Trace
 
-Grouping = Literal["day", "model", "prompt", "release", "user", "purpose", "step"]
+Grouping = Literal["hour", "day", "model", "prompt", "release", "user", "purpose", "step"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
+TIMES: tuple[Grouping, ...] = ("hour", "day")
 
 ExpensePurpose = Literal["judging", "training", "ingestion", "evaluation"]
 
@@ -143,7 +144,11 @@ class Expense:
 
 @dataclass(frozen=True, slots=True)
 class LedgerRow:
-    """The spending of a group; days are named ``YYYY-MM-DD``, and what has no name is empty."""
+    """The spending of a group.
+
+    Attributes:
+        name: ``YYYY-MM-DD`` for a day, ``YYYY-MM-DD HH:00`` for an hour; empty for what has no name.
+    """
 
     name: str
     spending: Spending
@@ -171,7 +176,7 @@ class Ledger:
             record(connection, entries)
 
     def rows(self, by: Grouping, since: float | None = None, until: float | None = None) -> tuple[LedgerRow, ...]:
-        """Sum the spending by group: days in order, other groups by cost, the largest first.
+        """Sum the spending by group: hours and days in order, other groups by cost, the largest first.
 
         Args:
             by: The groups.
@@ -190,10 +195,10 @@ class Ledger:
             found = connection.execute(query).all()
         groups: dict[str, Spending] = {}
         for group, *amounts in found:
-            label = day_of(group).isoformat() if by == "day" else str(group)
+            label = str(group) if by not in TIMES else time_label(group, by)
             groups[label] = groups.get(label, NOTHING) + _spending(amounts)
         rows = [LedgerRow(label, spending) for label, spending in groups.items()]
-        if by == "day":
+        if by in TIMES:
             return tuple(sorted(rows, key=lambda row: row.name))
         return tuple(sorted(rows, key=lambda row: (-row.spending.cost_usd, row.name)))
 
@@ -284,9 +289,9 @@ def hour_of(at: float) -> float:
     return datetime.fromtimestamp(at).astimezone().replace(minute=0, second=0, microsecond=0).timestamp()
 
 
-def day_of(at: float) -> date:
-    """Return the day of a time, in the time zone of this machine."""
-    return datetime.fromtimestamp(at).astimezone().date()
+def time_label(at: float, by: Grouping) -> str:
+    """Return the name of the day or the hour of a time; see ``LedgerRow``."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d" if by == "day" else "%Y-%m-%d %H:00")
 
 
 def day_start(day: date) -> float:

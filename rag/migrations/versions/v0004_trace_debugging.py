@@ -142,6 +142,7 @@ def _create_tables() -> None:
         Column("seconds", Float, nullable=False),
         Column("cost_usd", Float, nullable=False),
         Column("saved_usd", Float, nullable=False),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "saved_filters",
