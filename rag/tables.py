@@ -268,6 +268,20 @@ ledger = Table(
     sqlite_with_rowid=False,
 )
 
+# How answers ended and how long they took, counted by hour; see rag.tracing.measures.
+measures = Table(
+    "measures",
+    metadata,
+    Column("hour", Float, primary_key=True),
+    Column("purpose", String(12), primary_key=True),
+    Column("release", String(12), primary_key=True),
+    Column("prompt", String(200), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 saved_filters = Table(
     "saved_filters",
     metadata,

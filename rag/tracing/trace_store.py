@@ -21,6 +21,7 @@ from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
 from rag.tracing.ledger import entries_of, record
+from rag.tracing.measures import THUMB, count_measures, measure_key, measures_of
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
 from rag.types import Purpose, current_model
 
@@ -161,7 +162,7 @@ class TraceStore:
     def save(self, trace: Trace) -> None:
         """Store a trace with its spans in one transaction, replacing its earlier state.
 
-        A trace that ends in this process is added to the ledger.
+        A trace that ends in this process is added to the ledger and to the counts of answers.
         Feedback and delivery stay unchanged. Token counts are untrusted, and limited to the range of their column.
         """
         row = {name: getattr(trace, name) for name in _ROW} | _counts(trace)
@@ -172,7 +173,7 @@ class TraceStore:
         ]
         with writing(self._engine) as connection:
             if self._ends(connection, trace):
-                record(connection, entries_of(trace))
+                _add_up(connection, trace)
             changed = connection.execute(update(traces_table).where(traces_table.c.id == trace.id).values(row))
             if changed.rowcount == 0:
                 connection.execute(insert(traces_table).values(row))
@@ -250,11 +251,16 @@ class TraceStore:
         Raises:
             TraceNotFound: There is no such trace.
         """
-        found = self.get(trace_id).id
+        trace = self.get(trace_id)
+        found = trace.id
         values = {"rating": rating, "comment": redact(comment), "at": time.time()}
         with writing(self._engine) as connection:
+            before = connection.scalar(select(feedback_table.c.rating).where(feedback_table.c.trace_id == found))
             connection.execute(delete(feedback_table).where(feedback_table.c.trace_id == found))
+            if before is not None:
+                count_measures(connection, [measure_key(trace, THUMB + before)], -1)
             if rating is not None:
+                count_measures(connection, [measure_key(trace, THUMB + rating)])
                 connection.execute(insert(feedback_table).values(trace_id=found, **values))
 
     def recover(self) -> int:
@@ -330,11 +336,17 @@ class TraceStore:
 
 
 def _record_all(connection: Connection, ids: Sequence[str]) -> None:
-    """Add the stored steps of traces to the ledger."""
+    """Add up what is stored of traces that have ended."""
     for trace_id in ids:
         row = connection.execute(_with_feedback().where(traces_table.c.id == trace_id)).one()
         spans = connection.execute(select(spans_table).where(spans_table.c.trace_id == trace_id)).all()
-        record(connection, entries_of(_trace(row, spans)))
+        _add_up(connection, _trace(row, spans))
+
+
+def _add_up(connection: Connection, trace: Trace) -> None:
+    """Add a trace that has ended to the ledger and to the counts of answers."""
+    record(connection, entries_of(trace))
+    count_measures(connection, measures_of(trace))
 
 
 def _counts(of: Trace | Span) -> dict[str, int | None]:

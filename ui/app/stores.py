@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rag.indexing.ingest_report import IngestProgress, IngestReport
     from rag.tracing.cost import PriceList
     from rag.tracing.ledger import Ledger
+    from rag.tracing.measures import Measures
     from rag.tracing.trace_store import TraceStore
     from rag.types import Filters
 
@@ -104,8 +105,16 @@ class Stores:
     def ledger(self) -> Ledger:
         """What was spent."""
         from rag.tracing.ledger import Ledger
+    from rag.tracing.measures import Measures
 
         return Ledger(self.engine)
+
+    @shared_property
+    def measures(self) -> Measures:
+        """The counts of answers."""
+        from rag.tracing.measures import Measures
+
+        return Measures(self.engine)
 
     @shared_property
     def prices(self) -> PriceList:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
+from math import ceil, log
 from typing import Any
 
 from alembic import op
@@ -40,6 +42,7 @@ def upgrade() -> None:
     )
     _create_tables()
     _fill_ledger()
+    _fill_measures()
     op.execute(text("UPDATE schema SET version = 4"))
 
 
@@ -54,7 +57,7 @@ def _fill_ledger() -> None:
     connection = op.get_bind()
     sums: dict[tuple[Any, ...], list[float]] = {}
     for row in connection.execute(leaves):
-        hour = datetime.fromtimestamp(row.at).astimezone().replace(minute=0, second=0, microsecond=0).timestamp()
+        hour = _hour(row.at)
         step = next((name for name in (row.name, row.parent) if name in _STEPS), row.name)[:60]
         billed = row.kind == "llm" and row.model.startswith("openai:")
         amounts = (
@@ -81,6 +84,41 @@ def _fill_ledger() -> None:
                 for key, amounts in sums.items()
             ],
         )
+
+
+def _fill_measures() -> None:
+    """Count how the stored traces have ended, how long they took, and their thumbs."""
+    ended = text(
+        'SELECT t.started, t.purpose, t."release", t.prompt, t.status, t.latency_s, f.rating '
+        "FROM traces t LEFT JOIN feedback f ON f.trace_id = t.id WHERE t.status <> 'running'"
+    )
+    connection = op.get_bind()
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for row in connection.execute(ended):
+        group = (_hour(row.started), row.purpose, row.release[:12], row.prompt[:200])
+        counts[(*group, f"status/{row.status}", 0)] += 1
+        if row.rating:
+            counts[(*group, f"thumb/{row.rating}", 0)] += 1
+        if row.latency_s is not None:
+            # In buckets that grow by a tenth from a millisecond on.
+            longer = row.latency_s > 0.001
+            counts[(*group, "latency", ceil(log(row.latency_s / 0.001, 1.1)) if longer else 0)] += 1
+    if counts:
+        connection.execute(
+            text(
+                'INSERT INTO measures (hour, purpose, "release", prompt, name, bucket, "count") '
+                "VALUES (:k0, :k1, :k2, :k3, :k4, :k5, :number)"
+            ),
+            [
+                {f"k{at}": part for at, part in enumerate(key)} | {"number": number}
+                for key, number in counts.items()
+            ],
+        )
+
+
+def _hour(at: float) -> float:
+    """Return the start of the hour of a time, in the time zone of this machine."""
+    return datetime.fromtimestamp(at).astimezone().replace(minute=0, second=0, microsecond=0).timestamp()
 
 
 def _create_tables() -> None:
@@ -142,6 +180,17 @@ def _create_tables() -> None:
         Column("seconds", Float, nullable=False),
         Column("cost_usd", Float, nullable=False),
         Column("saved_usd", Float, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "measures",
+        Column("hour", Float, primary_key=True),
+        Column("purpose", String(12), primary_key=True),
+        Column("release", String(12), primary_key=True),
+        Column("prompt", String(200), primary_key=True),
+        Column("name", String(40), primary_key=True),
+        Column("bucket", Integer, primary_key=True, autoincrement=False),
+        Column("count", BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(

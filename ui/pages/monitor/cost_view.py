@@ -15,10 +15,10 @@ from ui.pages.safe_markup import fragment
 WIDTH, HEIGHT, BASE = 960, 150, 130
 """Of the chart, in units of its own; the bars stand on BASE."""
 LEFT = 60
-_MOST_LABELS = 10
+MOST_LABELS = 10
 
 # Groups that the filter of the traces tab knows.
-_FILTERED: frozenset[Grouping] = frozenset({"model", "prompt", "release", "user", "purpose"})
+_FILTERED = frozenset({"model", "prompt", "release", "user", "purpose"})
 _PLAIN_NAME = "—"
 
 
@@ -112,7 +112,7 @@ def traces_url(conditions: Sequence[str]) -> str:
     return "/?" + urlencode({"tab": "traces", "filter": " and ".join(conditions)})
 
 
-def group_url(by: Grouping, name: str, since: float) -> str:
+def group_url(by: str, name: str, since: float) -> str:
     """Return the address of the traces of a group; empty if it has no name, or no traces."""
     if not name or by not in _FILTERED or (by == "purpose" and name not in PURPOSES):
         return ""
@@ -137,7 +137,7 @@ def _figures(total: Spending) -> tuple[tuple[str, str], ...]:
 def _bars(period: Period, times: Sequence[LedgerRow], most: float) -> Iterator[Bar]:
     known = {row.name: row.spending for row in times}
     step = (WIDTH - LEFT) / len(period.names)
-    labelled = max(len(period.names) // _MOST_LABELS, 1)
+    labelled = max(len(period.names) // MOST_LABELS, 1)
     for at, name in enumerate(period.names):
         spending = known.get(name, NOTHING)
         height = (BASE - 16) * spending.cost_usd / most if most else 0.0
@@ -147,13 +147,14 @@ def _bars(period: Period, times: Sequence[LedgerRow], most: float) -> Iterator[B
             width=step * 0.8,
             height=height,
             # Counted from the last one, which is the present.
-            label=_label(name, period.by) if (len(period.names) - 1 - at) % labelled == 0 else "",
+            label=bar_label(name, period.by) if (len(period.names) - 1 - at) % labelled == 0 else "",
             title=f"{name}: {format_cost(spending.cost_usd)}, {counted(spending.calls, 'model call')}",
             href=traces_url([_started(name, period.by), "purpose = any"]) if spending.calls else "",
         )
 
 
-def _label(name: str, by: Grouping) -> str:
+def bar_label(name: str, by: Grouping) -> str:
+    """Return what stands below an hour or a day of a chart."""
     return date.fromisoformat(name).strftime("%-d %b") if by == "day" else name[-5:]
 
 
