@@ -105,7 +105,6 @@ class Stores:
     def ledger(self) -> Ledger:
         """What was spent."""
         from rag.tracing.ledger import Ledger
-    from rag.tracing.measures import Measures
 
         return Ledger(self.engine)
 

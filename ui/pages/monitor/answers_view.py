@@ -1,4 +1,4 @@
-"""How answers went as HTML: how they ended, how long they took, by step and by release or prompt. Pure functions."""
+"""How answers went as HTML: endings and times, by step and by release or prompt. Pure functions."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def _figures(total: Measured) -> tuple[tuple[str, str], ...]:
         ("failed", _percent(total.share("error"))),
         ("refused", _percent(total.share("abstained"))),
         ("support by sources", _percent(total.support)),
-        ("👍 / 👎", f"{total.number(THUMB + 'up'):,} / {total.number(THUMB + 'down'):,}"),
+        ("thumbs up / down", f"{total.number(THUMB + 'up'):,} / {total.number(THUMB + 'down'):,}"),
     )
 
 
