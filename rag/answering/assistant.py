@@ -71,7 +71,7 @@ class Assistant:
         pipeline: Returns the pipeline of a corpus; may take seconds the first time.
         traces: Stores every question when it is asked, and again before its answer is reported as done.
         prices: What tokens and seconds cost.
-        on_traced: Called after a trace was written.
+        on_traced: Called after a trace was written, with the trace; None if it could not be stored.
         question_chars: Maximum characters of a question. Earlier questions are truncated to that length, earlier
             answers to four times that length. None for no limit.
         gate: Admits questions.
@@ -81,7 +81,7 @@ class Assistant:
     pipeline: Callable[[str], Pipeline]
     traces: TraceSink
     prices: PriceList
-    on_traced: Callable[[], None] = field(default=lambda: None)
+    on_traced: Callable[[Trace | None], None] = field(default=lambda _: None)
     question_chars: int | None = None
     gate: Gate = field(default_factory=OpenGate)
     budget: Budget = field(default_factory=NoBudget)
@@ -183,7 +183,7 @@ class Assistant:
         record.close(status, error)
         self.budget.spent()
         try:
-            self.on_traced()
+            self.on_traced(record.saved)
         except Exception as failure:  # noqa: BLE001 - a failing listener must not affect the answer
             _log.warning("The trace listener failed: %s", failure)
 

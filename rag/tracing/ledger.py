@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import date, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import Connection, Engine, func, insert, select
@@ -286,7 +287,14 @@ def spending_of(trace: Trace) -> Spending:
 
 def hour_of(at: float) -> float:
     """Return the start of the hour of a time, in the time zone of this machine."""
-    return datetime.fromtimestamp(at).astimezone().replace(minute=0, second=0, microsecond=0).timestamp()
+    return _hour_of_quarter(int(at // 900))
+
+
+@lru_cache(maxsize=4096)
+def _hour_of_quarter(quarter: int) -> float:
+    # Time zones differ by whole quarters of an hour.
+    moment = datetime.fromtimestamp(900 * quarter).astimezone()
+    return moment.replace(minute=0, second=0, microsecond=0).timestamp()
 
 
 def time_label(at: float, by: Grouping) -> str:

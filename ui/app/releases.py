@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rag.indexing.lexical_index import LexicalIndex
     from rag.retrieval.retriever import Retriever
     from rag.tracing.budget import Budget
+    from rag.tracing.trace_store import Trace
     from ui.app.models import Models
     from ui.app.stores import Stores
 
@@ -71,7 +72,11 @@ class Releases:
     """
 
     def __init__(
-        self, settings: Settings, stores: Stores, models: Models, on_traced: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        stores: Stores,
+        models: Models,
+        on_traced: Callable[[Trace | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._stores = stores
