@@ -20,6 +20,7 @@ MOST_LABELS = 10
 # Groups that the filter of the traces tab knows.
 _FILTERED = frozenset({"model", "prompt", "release", "user", "purpose"})
 _PLAIN_NAME = "—"
+_COUNTS = ("calls", "input_tokens", "output_tokens", "cached_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +173,9 @@ def _row(by: Grouping, row: LedgerRow, total: Spending, period: Period) -> Row:
 
 def _cells(spending: Spending) -> tuple[str, ...]:
     return (
-        f"{spending.calls:,}",
-        f"{spending.input_tokens:,}",
-        f"{spending.output_tokens:,}",
-        f"{spending.cached_tokens:,}",
-        format_seconds(spending.seconds),
-        format_cost(spending.saved_usd),
+        *(f"{getattr(spending, name):,}" if getattr(spending, name) else "" for name in _COUNTS),
+        format_seconds(spending.seconds) if spending.seconds else "",
+        format_cost(spending.saved_usd) if spending.saved_usd else "",
         f"{spending.unknown:,}" if spending.unknown else "",
         format_cost(spending.cost_usd),
     )
