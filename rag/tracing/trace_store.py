@@ -20,9 +20,9 @@ from rag.tables import LARGEST_COUNT
 from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
-from rag.tracing.ledger import entries_of, record
-from rag.tracing.measures import THUMB, count_measures, measure_key, measures_of
+from rag.tracing.measures import THUMB, count_measures, measure_key
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
+from rag.tracing.totals import add_up, is_due
 from rag.types import Purpose, current_model
 
 Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained", "filtered"]
@@ -172,8 +172,8 @@ class TraceStore:
             for span in trace.spans
         ]
         with writing(self._engine) as connection:
-            if self._ends(connection, trace):
-                _add_up(connection, trace)
+            if is_due(connection, trace):
+                add_up(connection, [trace])
             changed = connection.execute(update(traces_table).where(traces_table.c.id == trace.id).values(row))
             if changed.rowcount == 0:
                 connection.execute(insert(traces_table).values(row))
@@ -181,14 +181,6 @@ class TraceStore:
                 connection.execute(delete(spans_table).where(spans_table.c.trace_id == trace.id))
             if rows:
                 connection.execute(insert(spans_table), rows)
-
-    @staticmethod
-    def _ends(connection: Connection, trace: Trace) -> bool:
-        """Whether this process has answered the trace, and ends it now: then its cost is due."""
-        if trace.status == "running" or trace.process != process_identity():
-            return False
-        before = connection.scalar(select(traces_table.c.status).where(traces_table.c.id == trace.id))
-        return before in (None, "running")
 
     def get(self, trace_id: str) -> Trace:
         """Return a trace with its spans and feedback.
@@ -266,7 +258,7 @@ class TraceStore:
     def recover(self) -> int:
         """Mark the running traces of dead processes of this host as interrupted, and return their number."""
         error = "The process ended before the answer was finished."
-        return interrupt_dead(self._engine, traces_table, _record_all, error=error)
+        return interrupt_dead(self._engine, traces_table, _add_up_interrupted, error=error)
 
     def undelivered(self, limit: int) -> tuple[str, ...]:
         """Return the ids of finished traces for delivery by this process, oldest first.
@@ -335,18 +327,14 @@ class TraceStore:
         return [(row.id, row.tracked) for row in rows]
 
 
-def _record_all(connection: Connection, ids: Sequence[str]) -> None:
-    """Add up what is stored of traces that have ended."""
+def _add_up_interrupted(connection: Connection, ids: Sequence[str]) -> None:
+    """Add up what is stored of traces whose process has died."""
+    found = []
     for trace_id in ids:
         row = connection.execute(_with_feedback().where(traces_table.c.id == trace_id)).one()
         spans = connection.execute(select(spans_table).where(spans_table.c.trace_id == trace_id)).all()
-        _add_up(connection, _trace(row, spans))
-
-
-def _add_up(connection: Connection, trace: Trace) -> None:
-    """Add a trace that has ended to the ledger and to the counts of answers."""
-    record(connection, entries_of(trace))
-    count_measures(connection, measures_of(trace))
+        found.append(_trace(row, spans))
+    add_up(connection, found)
 
 
 def _counts(of: Trace | Span) -> dict[str, int | None]:
