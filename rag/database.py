@@ -5,11 +5,12 @@ SQLite in WAL mode by default; any other database through an SQLAlchemy URL. The
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, insert, inspect, select, text
+from sqlalchemy.dialects import postgresql, sqlite
 
 from rag import tables
 from rag.errors import DatabaseError, DatabaseTooNew, StorageFull
@@ -201,3 +202,23 @@ def insert_row(connection: Connection, table: Table, **values: Any) -> int:
     """Insert a row into a table with an integer key, and return its key."""
     inserted = connection.execute(insert(table).values(**values))
     return int(inserted.inserted_primary_key[0])  # type: ignore[index]  # integer keys are always returned
+
+
+def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows, except those whose key exists."""
+    if rows:
+        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+
+
+def insert_or_replace(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert rows; where a key exists, set the other columns that ``rows`` name. All rows name the same ones."""
+    if rows:
+        query = _insert(connection, table)
+        changed = {name: query.excluded[name] for name in rows[0] if not table.c[name].primary_key}
+        keys = list(table.primary_key.columns)
+        connection.execute(query.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    # Both dialects spell it in the same way, but SQLAlchemy has no common statement.
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)

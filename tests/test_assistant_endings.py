@@ -33,7 +33,7 @@ from rag.answering.assistant import Assistant, Pipeline
 from rag.answering.steps import Steps
 from rag.errors import CorpusError, DatabaseError, ModelUnavailable, VectorStoreError
 from rag.models.streaming import StreamedChatModel
-from rag.tracing.trace_store import Trace
+from rag.tracing.trace_store import Span, Trace
 from rag.types import (
     Ask,
     Cited,
@@ -282,9 +282,12 @@ class Sink:
 
     def begin(self, trace: Trace) -> None:
         if not self._begins:
-            self.save(trace)
+            self.finish(trace)
 
-    def save(self, trace: Trace) -> None:
+    def save_span(self, trace_id: str, span: Span) -> None:
+        raise DatabaseError("The database is locked.")
+
+    def finish(self, trace: Trace) -> None:
         raise DatabaseError("The database is locked.")
 
 

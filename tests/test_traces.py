@@ -6,30 +6,16 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
 
-from rag.database import open_database
 from rag.errors import DatabaseError, TraceNotFound
 from rag.tracing.processes import process_identity
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
-from rag.workspace import open_workspace
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(open_workspace(tmp_path / "home"))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine: Engine) -> TraceStore:
-    return TraceStore(engine)
+from rag.workspace import Workspace
 
 
 def trace_of(number: int = 0, **changes: object) -> Trace:
@@ -114,6 +100,74 @@ def test_saving_replaces_the_running_row_and_can_be_repeated(store: TraceStore) 
     store.save(replace(trace, spans=trace.spans[:1]))
     assert len(store.get(trace.id).spans) == 1
     assert store.list(limit=5).total == 1
+
+
+def test_the_steps_of_a_running_trace_are_there_as_they_finish(store: TraceStore) -> None:
+    trace = trace_of()
+    root, step = trace.spans
+    store.begin(replace(trace, status="running", spans=()))
+    store.save_span(trace.id, replace(step, cost_usd=1.0))
+    assert store.get(trace.id).spans == (replace(step, cost_usd=1.0),)
+    store.save_span("of no running trace", replace(step, id="lost"))
+    # What has changed since is replaced: here the cost.
+    store.finish(trace)
+    assert store.get(trace.id) == trace
+    store.begin(trace_of(1, status="running"))
+    store.save_span(trace_of(1).id, replace(root, id="left out later"))
+    store.finish(trace_of(1))
+    assert store.get(trace_of(1).id) == trace_of(1)
+    store.close()
+
+
+def test_a_killed_process_leaves_its_finished_steps_with_an_interrupted_trace(
+    store: TraceStore, workspace: Workspace
+) -> None:
+    code = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from dataclasses import replace
+from test_traces import TraceStore, Workspace, open_database, trace_of
+store = TraceStore(open_database(Workspace({str(workspace.root)!r})))
+for number in range(3):
+    store.begin(trace_of(number, status="running"))
+    store.save_span(trace_of(number).id, trace_of(number).spans[1])
+    if number < 2:
+        store.finish(trace_of(number))
+store.flush()
+os.kill(os.getpid(), 9)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert store.recover() == 1
+    left = store.get(trace_of(2).id)
+    assert (left.status, left.spans) == ("interrupted", trace_of(2).spans[1:])
+    assert [store.get(trace_of(number).id).status for number in range(2)] == ["ok", "ok"]
+
+
+def test_a_question_is_refused_once_the_database_is_known_to_refuse(
+    store: TraceStore, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE traces RENAME TO away"))
+    store.begin(trace_of(1, status="running"))
+    store.flush()
+    with pytest.raises(DatabaseError, match="no such table"):
+        store.begin(trace_of(2, status="running"))
+    store.finish(trace_of(1))
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO traces"))
+    store.close()
+    assert store.get(trace_of(1).id) == trace_of(1)
+    assert "no such table" in caplog.text
+
+
+def test_a_trace_that_the_database_does_not_take_is_kept_without_its_steps(store: TraceStore) -> None:
+    trace = trace_of()
+    store.begin(replace(trace, status="running", spans=()))
+    store.finish(replace(trace, spans=(trace.spans[0], trace.spans[0])))
+    kept = store.get(trace.id)
+    assert (kept.status, kept.question, kept.spans) == ("error", trace.question, ())
+    assert "UNIQUE constraint failed" in kept.error
+    store.close()
 
 
 def test_a_trace_is_written_whole_or_not_at_all(store: TraceStore) -> None:

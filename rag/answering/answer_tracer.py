@@ -4,29 +4,41 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from langchain_core.tracers.schemas import Run
 
 from rag.answering.steps import FilledPrompt
 from rag.models.thoughts import ThoughtFilter
 from rag.tracing.cost import PriceList
-from rag.tracing.trace_store import Trace
+from rag.tracing.trace_types import Span, Trace
 from rag.tracing.tracer import TraceTracer
 from rag.types import STEPS, Event, Retrieved, StepFinished, StepStarted, Token, whole
+
+
+class Record(Protocol):
+    """Storage for the trace of one answer."""
+
+    def save(self, trace: Trace) -> None:
+        """Store the finished trace."""
+        ...
+
+    def save_span(self, trace_id: str, span: Span) -> None:
+        """Store a finished step."""
+        ...
 
 
 class AnswerTracer(TraceTracer):
     """Traces one answer and reports its steps, passages and tokens.
 
     Args:
-        save: Stores the finished trace.
+        record: Stores the trace.
         prices: What tokens and seconds cost.
         emit: Called with every event.
     """
 
-    def __init__(self, save: Callable[[Trace], None], prices: PriceList, emit: Callable[[Event], None]) -> None:
-        super().__init__(save, prices)
+    def __init__(self, record: Record, prices: PriceList, emit: Callable[[Event], None]) -> None:
+        super().__init__(record.save, prices, record.save_span)
         self._emit = emit
         self._started: dict[Any, float] = {}
         self._thoughts: dict[Any, ThoughtFilter] = {}

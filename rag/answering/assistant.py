@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag.answering.answer_gate import Gate, OpenGate, Place
 from rag.answering.answer_stream import AnswerStream
-from rag.errors import BudgetSpent, ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StoreError
+from rag.errors import BudgetSpent, ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StorageFull, StoreError
 from rag.redaction import redact
 from rag.retrieval.question_limit import check_question
 from rag.tracing.budget import Budget, NoBudget
 from rag.tracing.code_version import code_version
-from rag.tracing.trace_store import Status, Trace
+from rag.tracing.trace_types import Span, Status, Trace
 from rag.types import Answer, Ask, Cited, Done, Event, Started, Turn, whole
 
 if TYPE_CHECKING:
@@ -58,7 +58,11 @@ class TraceSink(Protocol):
         """Store the trace of a question that is being answered."""
         ...
 
-    def save(self, trace: Trace) -> None:
+    def save_span(self, trace_id: str, span: Span) -> None:
+        """Store a finished step of it."""
+        ...
+
+    def finish(self, trace: Trace) -> None:
         """Store the trace of a question that was answered, failed or cancelled."""
         ...
 
@@ -69,7 +73,8 @@ class Assistant:
 
     Attributes:
         pipeline: Returns the pipeline of a corpus; may take seconds the first time.
-        traces: Stores every question when it is asked, and again before its answer is reported as done.
+        traces: Stores every question when it is asked, its steps as they finish, and its end before the answer is
+            reported as done.
         prices: What tokens and seconds cost.
         on_traced: Called after a trace was written, with the trace; None if it could not be stored.
         question_chars: Maximum characters of a question. Earlier questions are truncated to that length, earlier
@@ -115,8 +120,8 @@ class Assistant:
         emit(Started(record.id))
         try:
             record.open()
-        except StoreError as error:
-            # Every further write would wait for the store again.
+        except (StoreError, StorageFull) as error:
+            # An answer without a trace is not given.
             emit(Done(Answer("", "failed", trace_id=record.id, error=str(error))))
             return
         started = time.perf_counter()
@@ -153,7 +158,7 @@ class Assistant:
             ask,
             config={
                 "run_id": uuid.UUID(record.id),
-                "callbacks": [AnswerTracer(record.save, self.prices, emit)],
+                "callbacks": [AnswerTracer(record, self.prices, emit)],
                 "metadata": {
                     "corpus": release.corpus,
                     "model": release.model,
@@ -189,7 +194,7 @@ class Assistant:
 
 
 class _Record:
-    """The trace of one question, stored at its start and at its end."""
+    """The trace of one question, stored from its start to its end."""
 
     def __init__(self, sink: TraceSink, ask: Ask) -> None:
         self.id = str(uuid.uuid4())
@@ -214,14 +219,19 @@ class _Record:
 
         Raises:
             StoreError: The database refuses.
+            StorageFull: The disk is full.
         """
         self._sink.begin(self._running)
+
+    def save_span(self, trace_id: str, span: Span) -> None:
+        """Store a finished step of the chain."""
+        self._sink.save_span(trace_id, span)
 
     def save(self, trace: Trace) -> None:
         """Store the trace of a finished chain."""
         # Set first, so that a failing store is not waited for again.
         self._ended = True
-        self._sink.save(trace)
+        self._sink.finish(trace)
         self.saved = trace
 
     def close(self, status: Status, error: str = "") -> None:

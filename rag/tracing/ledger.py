@@ -25,7 +25,7 @@ from rag.tables import traces as traces_table
 from rag.types import STEPS, current_model
 
 if TYPE_CHECKING:
-    from rag.tracing.trace_store import Span, Trace
+    from rag.tracing.trace_types import Span, Trace
 
 Grouping = Literal["hour", "day", "model", "prompt", "release", "user", "purpose", "step"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)

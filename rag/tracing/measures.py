@@ -21,7 +21,7 @@ from rag.tracing.ledger import TIMES, Grouping, hour_of, time_label
 from rag.types import STEPS
 
 if TYPE_CHECKING:
-    from rag.tracing.trace_store import Trace
+    from rag.tracing.trace_types import Trace
 
 MeasureGroup = Literal["release", "prompt", "purpose"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
@@ -13,18 +13,19 @@ from rag.tracing.measures import count_measures, measures_of
 from rag.tracing.processes import process_identity
 
 if TYPE_CHECKING:
-    from rag.tracing.trace_store import Trace
+    from rag.tracing.trace_types import Trace
 
 
-def is_due(connection: Connection, trace: Trace) -> bool:
-    """Whether a trace ends in this process and is not added yet; asked before it is stored.
+def due_of(connection: Connection, traces: Sequence[Trace]) -> list[Trace]:
+    """Return the traces that end in this process and are not added yet; asked before their end is stored.
 
     A trace of another process, such as an imported one, was added where it ended.
     """
-    if trace.status == "running" or trace.process != process_identity():
-        return False
-    before = connection.scalar(select(traces_table.c.status).where(traces_table.c.id == trace.id))
-    return before in (None, "running")
+    me = process_identity()
+    ended = {trace.id: trace for trace in traces if trace.status != "running" and trace.process == me}
+    query = select(traces_table.c.id).where(traces_table.c.id.in_(ended), traces_table.c.status != "running")
+    added = set(connection.scalars(query)) if ended else set()
+    return [trace for trace in ended.values() if trace.id not in added]
 
 
 def add_up(connection: Connection, traces: Iterable[Trace]) -> None:

@@ -1,152 +1,41 @@
 """Stored traces of questions, with a span for every step.
 
-Only this module writes the tables ``traces``, ``spans`` and ``feedback``; ``prompt_usage`` and ``ledger`` read
-them as well.
+The traces of answers are written by a thread, which no answer waits for; every reader here first lets it write what
+is queued. Only this module, ``trace_rows`` and ``trace_retention`` write the tables ``traces``, ``spans`` and
+``feedback``.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, insert, or_, select, update
 
 from rag.database import reading, writing
 from rag.errors import TraceNotFound
-from rag.redaction import JSON, redact
-from rag.tables import LARGEST_COUNT
+from rag.redaction import redact
 from rag.tables import feedback as feedback_table
 from rag.tables import spans as spans_table
 from rag.tables import traces as traces_table
 from rag.tracing.measures import THUMB, count_measures, measure_key
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
-from rag.tracing.totals import add_up, is_due
-from rag.types import Purpose, current_model
+from rag.tracing.totals import add_up
+from rag.tracing.trace_rows import CLAIM, Begun, Ended, Stepped, trace_of_row, without_steps, write_changes
+from rag.tracing.trace_types import Feedback, Rating, Span, Status, Trace, TracePage
+from rag.tracing.trace_writer import TraceWriter
 
-Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained", "filtered"]
-Rating = Literal["up", "down"]
+__all__ = ["Feedback", "Rating", "Span", "Status", "Trace", "TracePage", "TraceStore"]
 
 SHORTEST_ID = 6
-
-# Prefix of `tracked` while a process delivers the trace; afterwards, it is the tracker's run.
-_CLAIM = "claim:"
 
 # `tracked` of traces from while tracking was off, which must not be delivered later.
 WITHHELD = "off"
 
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One step of an answer.
-
-    Attributes:
-        parent_id: None for the root.
-        position: Position among the spans of the trace in order of their start, from 0.
-        kind: LangChain's run type: ``chain``, ``llm``, ``retriever``, ``tool`` …
-        started, ended: Seconds since the epoch; ``ended`` is None if the step did not end.
-        input, output: JSON with masked secrets.
-        error: Type and message; empty without an error.
-        input_tokens, output_tokens: None if the model did not report them.
-        cost_usd: None means unknown.
-        first_token_s: Seconds until a model wrote its first token; None if it wrote none or is no model.
-        cached_tokens: Those of the input tokens that the server had read before; None if it does not say.
-        saved_usd: What the answer of a cache had cost when it was asked; None for other steps.
-    """
-
-    id: str
-    parent_id: str | None
-    position: int
-    name: str
-    kind: str
-    status: Status
-    started: float
-    ended: float | None = None
-    input: JSON = None
-    output: JSON = None
-    error: str = ""
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    attributes: Mapping[str, JSON] = field(default_factory=dict)
-    first_token_s: float | None = None
-    cached_tokens: int | None = None
-    saved_usd: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Feedback:
-    """A rating of an answer; ``at`` in seconds since the epoch."""
-
-    rating: Rating
-    comment: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One answered question.
-
-    Attributes:
-        started: Seconds since the epoch.
-        latency_s: None while it runs.
-        question, answer, error: Texts with masked secrets.
-        input_tokens, output_tokens: Sums over all model calls; None if a model did not report them.
-        cost_usd: None means unknown, and is never shown as 0.
-        prompt: ``NAME@VERSION``.
-        process: ``process_identity`` of the answering process.
-        purpose: What the question was asked for.
-        user_name: The user who asked, if known.
-        first_token_s: Seconds from the question to the first token of the answer; None without one.
-        cached_tokens, saved_usd: Sums over all model calls, as in ``Span``; None if no call has one.
-        prices: The day of the price list, ``YYYY-MM-DD``; empty if unknown.
-        code: The version of ragsmith; empty for traces of older versions.
-        replay_of: Id of the replayed trace, if any.
-        tracked: The tracker's run with the trace, or ``off``; None until it was delivered.
-        spans: Spans in order of their start; empty in lists.
-    """
-
-    id: str
-    started: float
-    status: Status
-    question: str = ""
-    answer: str = ""
-    error: str = ""
-    latency_s: float | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cost_usd: float | None = None
-    corpus: str = ""
-    model: str = ""
-    prompt: str = ""
-    release: str = ""
-    conversation_id: str = ""
-    process: str = field(default_factory=process_identity)
-    purpose: Purpose = "chat"
-    user_name: str = ""
-    first_token_s: float | None = None
-    cached_tokens: int | None = None
-    saved_usd: float | None = None
-    prices: str = ""
-    code: str = ""
-    replay_of: str | None = None
-    tracked: str | None = None
-    spans: tuple[Span, ...] = ()
-    feedback: Feedback | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TracePage:
-    """A page of a list, newest first; ``total`` counts all matching traces."""
-
-    traces: tuple[Trace, ...]
-    total: int
-
-
-_OWN = ("tracked", "spans", "feedback")
-_ROW = tuple(f.name for f in fields(Trace) if f.name not in _OWN)
-_SPAN_ROW = tuple(f.name for f in fields(Span))
+# Seconds that an answer waits for its trace to be written, and a reader for those that wait.
+ANSWER_WAIT_S = 0.002
+READER_WAIT_S = 2.0
 
 
 class TraceStore:
@@ -154,33 +43,56 @@ class TraceStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._writer = TraceWriter(engine, write_changes, without_steps)
+        # The steps of running traces that were queued, by trace and id.
+        self._queued: dict[str, dict[str, Span]] = {}
 
     def begin(self, trace: Trace) -> None:
-        """Store a new trace, so that it survives a crash."""
-        self.save(trace)
+        """Queue a new trace, so that it survives a crash.
+
+        Raises:
+            DatabaseError: The database refuses, as far as that is known: the last attempt to write has failed.
+            StorageFull: The same, because the disk is full.
+        """
+        if refusal := self._writer.refusal:
+            raise type(refusal)(refusal.message, fix=refusal.fix)
+        self._queued[trace.id] = {}
+        self._writer.put(Begun(trace))
+
+    def save_span(self, trace_id: str, span: Span) -> None:
+        """Queue a finished step of a trace that was begun; that of any other is not stored."""
+        if (queued := self._queued.get(trace_id)) is not None:
+            queued[span.id] = span
+            self._writer.put(Stepped(trace_id, span))
+
+    def finish(self, trace: Trace) -> None:
+        """Queue the end of a trace, which replaces its earlier state, and wait at most two milliseconds for it.
+
+        A slow or refusing database is not waited for: the thread goes on, and its errors are logged.
+        """
+        queued = self._queued.pop(trace.id, {})
+        unchanged = {span.id for span in trace.spans if queued.get(span.id) == span}
+        number = self._writer.put(Ended(trace, frozenset(unchanged), frozenset(queued.keys() - unchanged)))
+        self._writer.wait(number, timeout_s=ANSWER_WAIT_S)
 
     def save(self, trace: Trace) -> None:
         """Store a trace with its spans in one transaction, replacing its earlier state.
 
-        A trace that ends in this process is added to the ledger and to the counts of answers.
+        A trace that ends in this process is added to the ledger and to the counts of answers; see ``totals``.
         Feedback and delivery stay unchanged. Token counts are untrusted, and limited to the range of their column.
         """
-        row = {name: getattr(trace, name) for name in _ROW} | _counts(trace)
-        row["conversation_id"] = trace.conversation_id or None
-        rows = [
-            {name: getattr(span, name) for name in _SPAN_ROW} | _counts(span) | {"trace_id": trace.id}
-            for span in trace.spans
-        ]
+        self.flush()
+        self._queued.pop(trace.id, None)
         with writing(self._engine) as connection:
-            if is_due(connection, trace):
-                add_up(connection, [trace])
-            changed = connection.execute(update(traces_table).where(traces_table.c.id == trace.id).values(row))
-            if changed.rowcount == 0:
-                connection.execute(insert(traces_table).values(row))
-            else:
-                connection.execute(delete(spans_table).where(spans_table.c.trace_id == trace.id))
-            if rows:
-                connection.execute(insert(spans_table), rows)
+            write_changes(connection, [Ended(trace, frozenset(), None)])
+
+    def flush(self, timeout_s: float = READER_WAIT_S) -> None:
+        """Wait until everything that was queued is stored, at most ``timeout_s`` seconds."""
+        self._writer.wait(timeout_s=timeout_s)
+
+    def close(self) -> None:
+        """Store what is queued, and end the thread that writes."""
+        self._writer.close()
 
     def get(self, trace_id: str) -> Trace:
         """Return a trace with its spans and feedback.
@@ -192,6 +104,7 @@ class TraceStore:
         Raises:
             TraceNotFound: There is no such trace, or more than one.
         """
+        self.flush()
         wanted = trace_id.strip()
         column = traces_table.c.id
         with reading(self._engine) as connection:
@@ -204,7 +117,7 @@ class TraceStore:
             spans = connection.execute(
                 select(spans_table).where(spans_table.c.trace_id == found[0].id).order_by(spans_table.c.position)
             ).all()
-        return _trace(found[0], spans)
+        return trace_of_row(found[0], spans)
 
     def list(
         self,
@@ -223,6 +136,7 @@ class TraceStore:
             status: Only traces with this status.
             text: Only traces with this text in question, answer or error, regardless of case.
         """
+        self.flush()
         wanted: list[ColumnElement[bool]] = []
         if status is not None:
             wanted.append(traces_table.c.status == status)
@@ -235,7 +149,7 @@ class TraceStore:
         with reading(self._engine) as connection:
             rows = connection.execute(query.limit(limit)).all()
             total = connection.scalar(select(func.count()).select_from(traces_table).where(*wanted)) or 0
-        return TracePage(tuple(_trace(row, ()) for row in rows), total)
+        return TracePage(tuple(trace_of_row(row, ()) for row in rows), total)
 
     def rate(self, trace_id: str, rating: Rating | None, comment: str = "") -> None:
         """Store the rating of an answer; None removes it.
@@ -273,7 +187,7 @@ class TraceStore:
 
         A claim ends with ``mark_tracked``, ``release`` or the death of the process.
         """
-        mine = _CLAIM + process_identity()
+        mine = CLAIM + process_identity()
         won: list[str] = []
         for waiting_id, claim in self._waiting(limit):
             unchanged = traces_table.c.tracked.is_(None) if claim is None else traces_table.c.tracked == claim
@@ -295,6 +209,7 @@ class TraceStore:
 
     def withhold(self) -> None:
         """Exclude the traces of this process from tracking, now and later."""
+        self.flush()
         own = and_(traces_table.c.process == process_identity(), traces_table.c.tracked.is_(None))
         with writing(self._engine) as connection:
             connection.execute(update(traces_table).where(own).values(tracked=WITHHELD))
@@ -306,10 +221,11 @@ class TraceStore:
 
     def _waiting(self, limit: int) -> Sequence[tuple[str, str | None]]:
         """Return the ids of claimable traces, with the claim of a dead process if there is one."""
+        self.flush()
         me = process_identity()
         column = traces_table.c
-        free = or_(column.tracked.is_(None), column.tracked.startswith(_CLAIM))
-        finished = and_(column.status != "running", free, column.tracked.is_distinct_from(_CLAIM + me))
+        free = or_(column.tracked.is_(None), column.tracked.startswith(CLAIM))
+        finished = and_(column.status != "running", free, column.tracked.is_distinct_from(CLAIM + me))
         groups = select(column.process, column.tracked).where(finished).distinct()
         with reading(self._engine) as connection:
             takeable = [
@@ -318,7 +234,7 @@ class TraceStore:
                     column.tracked.is_(None) if tracked is None else column.tracked == tracked,
                 )
                 for process, tracked in connection.execute(groups).all()
-                if (tracked is None and process == me) or is_dead((tracked or process).removeprefix(_CLAIM))
+                if (tracked is None and process == me) or is_dead((tracked or process).removeprefix(CLAIM))
             ]
             if not takeable:
                 return []
@@ -333,33 +249,14 @@ def _add_up_interrupted(connection: Connection, ids: Sequence[str]) -> None:
     for trace_id in ids:
         row = connection.execute(_with_feedback().where(traces_table.c.id == trace_id)).one()
         spans = connection.execute(select(spans_table).where(spans_table.c.trace_id == trace_id)).all()
-        found.append(_trace(row, spans))
+        found.append(trace_of_row(row, spans))
     add_up(connection, found)
-
-
-def _counts(of: Trace | Span) -> dict[str, int | None]:
-    """Return the token counts within the range of their columns, which sums may exceed."""
-    counts = {"input_tokens": of.input_tokens, "output_tokens": of.output_tokens}
-    return {name: None if count is None else min(max(count, 0), LARGEST_COUNT) for name, count in counts.items()}
 
 
 def _with_feedback() -> Any:
     columns = (feedback_table.c.rating, feedback_table.c.comment, feedback_table.c.at)
     return select(traces_table, *columns).join(
         feedback_table, feedback_table.c.trace_id == traces_table.c.id, isouter=True
-    )
-
-
-def _trace(row: Row[Any], spans: Sequence[Row[Any]]) -> Trace:
-    values = {name: getattr(row, name) for name in _ROW}
-    values["model"] = current_model(row.model)
-    values["conversation_id"] = row.conversation_id or ""
-    tracked = row.tracked if row.tracked and not row.tracked.startswith(_CLAIM) else None
-    return Trace(
-        **values,
-        tracked=tracked,
-        spans=tuple(Span(**{name: getattr(span, name) for name in _SPAN_ROW}) for span in spans),
-        feedback=Feedback(row.rating, row.comment, row.at) if row.rating else None,
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from rag.tracing.code_version import code_version
 from rag.tracing.cost import HERE, PriceList, read_usage
 from rag.tracing.ledger import BILLED
 from rag.tracing.span_json import as_json, kept_text
-from rag.tracing.trace_masking import masked
+from rag.tracing.trace_masking import masked, masked_span, secrets_of
 from rag.tracing.trace_store import Span, Status, Trace
 from rag.types import PURPOSES, Answer, Usage
 
@@ -32,10 +33,28 @@ _STOPS = frozenset({"CancelledError", "GeneratorExit", "KeyboardInterrupt", "Sys
 _ENDINGS: Mapping[str, Status] = {"abstained": "abstained", "failed": "error", "cancelled": "cancelled"}
 
 _LATE = "ragsmith_late"
+_FILTERED = "ragsmith_filtered"
 
 Number = TypeVar("Number", int, float)
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _OpenTrace:
+    """What is known of a running trace.
+
+    Attributes:
+        numbers: The next positions.
+        positions: Positions of its runs in the order in which they started.
+        spans: The spans that were saved.
+        secrets: The secrets in its question; None until a step was saved.
+    """
+
+    numbers: Iterator[int] = field(default_factory=count)
+    positions: dict[UUID, int] = field(default_factory=dict)
+    spans: dict[UUID, Span] = field(default_factory=dict)
+    secrets: frozenset[str] | None = None
 
 
 class TraceTracer(BaseTracer):
@@ -48,15 +67,24 @@ class TraceTracer(BaseTracer):
     Args:
         save: Stores the finished trace.
         prices: What tokens and seconds cost.
+        save_span: Stores a finished step of a running trace, whose id is the first argument; None stores the steps
+            with their trace. The step's position, cost and masked secrets may still change.
     """
 
     # Called on the event loop, so that runs arrive in order, and the trace is saved before the chain returns.
     run_inline = True
 
-    def __init__(self, save: Callable[[Trace], None], prices: PriceList) -> None:
+    def __init__(
+        self,
+        save: Callable[[Trace], None],
+        prices: PriceList,
+        save_span: Callable[[str, Span], None] | None = None,
+    ) -> None:
         super().__init__()
         self._save = save
+        self._save_span = save_span
         self._prices = prices
+        self._open: dict[UUID, _OpenTrace] = {}
 
     def on_chat_model_start(
         self,
@@ -97,12 +125,36 @@ class TraceTracer(BaseTracer):
             run.extra[_LATE] = True
         super()._start_trace(run)
 
+    def _on_run_create(self, run: Run) -> None:
+        if run.parent_run_id is None:
+            self._open[run.id] = _OpenTrace()
+        if (trace := self._open.get(run.trace_id)) is not None:
+            trace.positions[run.id] = next(trace.numbers)
+
+    def _on_run_update(self, run: Run) -> None:
+        trace, root = self._open.get(run.trace_id), self.run_map.get(str(run.trace_id))
+        # The question of a streamed chain is known at its end, and with it the secrets that no step may show.
+        if self._save_span is None or trace is None or root is None or not _question(root):
+            return
+        try:
+            trace.spans[run.id] = span = self._finished_span(run, root, trace)
+            self._save_span(str(root.id), span)
+        except Exception as error:  # noqa: BLE001 - the step is stored with its trace
+            _log.warning("A step of trace %s is not stored as it finishes: %s", root.id, error)
+
+    def _finished_span(self, run: Run, root: Run, trace: _OpenTrace) -> Span:
+        if trace.secrets is None:
+            trace.secrets = secrets_of(_typed(root))
+        cost = self._costs(run, root)[run.id]
+        return masked_span(self._span(run, trace.positions[run.id], root, cost), trace.secrets)
+
     def _persist_run(self, run: Run) -> None:
         # LangChain suppresses exceptions here, which would lose the trace silently.
         try:
             if _LATE not in run.extra:
                 self._keep(run)
         finally:
+            self._open.pop(run.id, None)
             for each in _walk(run):
                 self.order_map.pop(each.id, None)
 
@@ -144,8 +196,14 @@ class TraceTracer(BaseTracer):
 
     def _trace(self, root: Run) -> Trace:
         runs = sorted(_walk(root), key=lambda run: run.start_time)
-        costs = self._costs(root)
-        spans = tuple(self._span(run, position, root, costs[run.id]) for position, run in enumerate(runs))
+        costs = self._costs(root, root)
+        saved = self._open[root.id].spans if root.id in self._open else {}
+        spans = tuple(
+            replace(saved[run.id], position=position, cost_usd=costs[run.id])
+            if run.id in saved
+            else self._span(run, position, root, costs[run.id])
+            for position, run in enumerate(runs)
+        )
         answer = _unwrap(root.outputs, "output")
         status, error = _ending(root, answer)
         asked = [span for span, run in zip(spans, runs, strict=True) if run.run_type == "llm"]
@@ -160,7 +218,7 @@ class TraceTracer(BaseTracer):
             saved_usd=_known_total([span.saved_usd for span in asked]),
             spans=spans,
         )
-        return masked(trace, _typed(root))
+        return masked(trace, secrets_of(_typed(root)))
 
     def _span(self, run: Run, position: int, root: Run, cost: float | None) -> Span:
         usage, attributes = _usage(run) if run.run_type == "llm" else (Usage(), {})
@@ -190,10 +248,13 @@ class TraceTracer(BaseTracer):
             saved_usd=self._prices.tokens_usd(_model(root), usage) if _is_cached(run) else None,
         )
 
-    def _costs(self, root: Run) -> dict[UUID, float | None]:
-        """Compute dollars by run: a leaf costs its seconds or tokens, any other run the sum of its children."""
+    def _costs(self, top: Run, root: Run) -> dict[UUID, float | None]:
+        """Compute dollars of a run and those below it.
+
+        A leaf costs its seconds or tokens, any other run the sum of its children.
+        """
         costs: dict[UUID, float | None] = {}
-        for run in reversed(list(_walk(root))):
+        for run in reversed(list(_walk(top))):
             if run.child_runs:
                 costs[run.id] = _sum([costs[child.id] for child in run.child_runs])
             elif _is_cached(run):

@@ -75,10 +75,11 @@ class _Forest:
         self._trace = trace
         self._limit = limit
         self._end = trace.started + (trace.latency_s or 0.0)
-        # An interrupted trace has no spans, so it gets a root.
-        self._spans = trace.spans or (
-            Span(trace.id, None, 0, "answer", "chain", trace.status, trace.started, input=trace.question),
-        )
+        self._spans = trace.spans
+        if not trace.spans or trace.spans[0].parent_id is not None:
+            # An interrupted trace has only the steps that were finished.
+            root = Span(trace.id, None, 0, "answer", "chain", trace.status, trace.started, input=trace.question)
+            self._spans = (root, *trace.spans)
         self._children: dict[str | None, list[Span]] = {}
         for span in self._spans:
             self._children.setdefault(span.parent_id, []).append(span)

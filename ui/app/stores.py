@@ -98,6 +98,7 @@ class Stores:
         from rag.tracing.trace_store import TraceStore
 
         store = TraceStore(self.engine)
+        self._closing.callback(store.close)
         store.recover()
         return store
 
