@@ -402,7 +402,7 @@ async def test_a_wait_of_over_ten_minutes_ends_the_run_which_can_be_resumed(made
     run, again = made.begin(at_once=2), Crew()
     assert await made.evaluation(run, many(8), Crew(tomorrow)).work(asyncio.Event()) == "stopped"
     ended = made.store.get(run.id)
-    assert "asks to wait 1440 min 0 s: The server refuses: quota." in ended.error
+    assert "asks to wait 24 h 0 min: The server refuses: quota." in ended.error
     # A question that could not be asked is missing, and has not failed.
     assert {cell.status for cell in made.store.cells(run.id, 0)} == {"answered"}
     assert await made.evaluation(made.store.resume(run), many(8), again).work(asyncio.Event()) == "finished"

@@ -110,7 +110,8 @@ class Assistant:
         try:
             if self.question_chars is not None:
                 check_question(ask.question, self.question_chars)
-            await asyncio.to_thread(self.budget.check, ask.conversation_id)
+            if self.budget.is_limited:
+                await asyncio.to_thread(self.budget.check, ask.conversation_id)
         except (QuestionTooLong, BudgetSpent, StoreError) as error:
             emit(Started(""))
             emit(Done(Answer("", "failed", error=str(error))))
@@ -145,7 +146,7 @@ class Assistant:
             answer = replace(answer, latency_s=time.perf_counter() - started)
         for citation in answer.citations:
             emit(Cited(citation))
-        notice = await asyncio.to_thread(self._notice, ask)
+        notice = await asyncio.to_thread(self._notice, ask) if self.budget.is_limited else ""
         emit(Done(replace(answer, trace_id=record.id, budget=notice)))
 
     async def _run(self, ask: Ask, record: _Record, emit: Emit) -> Answer:

@@ -154,12 +154,14 @@ class _Pass:
         # A run without any answer measures nothing, however small it is.
         return ("finished", "") if answered or not self._error else ("failed", self._error)
 
-    def _may_spend(self) -> bool:
+    async def _may_spend(self) -> bool:
         """Whether the budget allows another case; the run ends if not, and can be resumed later."""
         budget = self._evaluation.budget
+        if not budget.is_limited:
+            return True
         budget.spent()
         try:
-            budget.check()
+            await asyncio.to_thread(budget.check)
         except BudgetSpent as error:
             self._over_budget = str(error)
         return not self._over_budget
@@ -190,7 +192,7 @@ class _Pass:
     async def _worker(self, jobs: asyncio.Queue[_Job | None]) -> None:
         while (job := await jobs.get()) is not None:
             # Jobs that still wait in the queue are dropped.
-            if self._ends or not await asyncio.to_thread(self._may_spend):
+            if self._ends or not await self._may_spend():
                 continue
             if cell := await self._answer(job):
                 self._report(cell, failed_before=job.failed_before)

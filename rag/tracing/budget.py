@@ -19,7 +19,13 @@ _KNOWN_S = 1.0
 
 
 class Budget(Protocol):
-    """Says whether more may be spent. Methods may read the database."""
+    """Says whether more may be spent. Methods may read the database.
+
+    Attributes:
+        is_limited: Whether it can be spent at all; without limits, no thread is needed to ask it.
+    """
+
+    is_limited: bool
 
     def check(self, conversation_id: str | None = None) -> None:
         """Refuse to spend more in a conversation; None for what belongs to none.
@@ -43,6 +49,8 @@ class Budget(Protocol):
 class NoBudget:
     """A budget without limits."""
 
+    is_limited = False
+
     def check(self, conversation_id: str | None = None) -> None:
         """Refuse nothing."""
 
@@ -61,6 +69,8 @@ class LimitedBudget:
         ledger: What was spent.
         settings: The budgets.
     """
+
+    is_limited = True
 
     def __init__(self, ledger: Ledger, settings: CostSettings) -> None:
         self._ledger = ledger
