@@ -341,4 +341,4 @@ def _count(tokens: int | None) -> int:
 def _spending(amounts: Iterable[Any]) -> Spending:
     # PostgreSQL sums integers to decimals.
     kinds = (int, int, int, int, int, float, float, float)
-    return Spending(*(kind(amount) for kind, amount in zip(kinds, amounts, strict=True)))  # type: ignore[arg-type]
+    return Spending(*(kind(amount) for kind, amount in zip(kinds, amounts, strict=True)))

@@ -62,7 +62,7 @@ class Measured:
         for bucket in sorted(buckets):
             left -= buckets[bucket]
             if buckets[bucket] and left <= 1e-9:
-                return _SHORTEST_S * _GROWTH ** (bucket - 0.5)
+                return float(_SHORTEST_S * _GROWTH ** (bucket - 0.5))
         return None
 
     @property
