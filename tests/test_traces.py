@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
+from rag.database import open_database
 from rag.errors import DatabaseError, TraceNotFound
 from rag.tracing.processes import process_identity
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
