@@ -256,6 +256,17 @@ class LocalSettings(Section):
     """Maximum questions per batch; more of them need more memory."""
 
 
+class TracingSettings(Section):
+    """Traces in the database; by default, all are kept."""
+
+    keep_days: float | None = Field(default=None, gt=0)
+    """Days after which a trace is deleted; a server deletes at its start and once a day."""
+    keep_mb: float | None = Field(default=None, gt=0)
+    """Megabytes of traces; when there are more, the oldest are deleted."""
+    keep_rated: bool = False
+    """Keep traces with a thumb in any case."""
+
+
 class TrackingSettings(Section):
     """Export of traces to Weights & Biases."""
 
@@ -312,6 +323,7 @@ class Settings(BaseSettings):
     reader: ReaderSettings = ReaderSettings()
     openai: OpenAISettings = OpenAISettings()
     local: LocalSettings = LocalSettings()
+    tracing: TracingSettings = TracingSettings()
     tracking: TrackingSettings = TrackingSettings()
     cost: CostSettings = CostSettings()
     access: AccessSettings = AccessSettings()

@@ -14,10 +14,13 @@ A change here needs a revision in ``rag/migrations/versions`` with the same chan
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    Connection,
     Float,
     ForeignKey,
     Index,
@@ -27,6 +30,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    event,
+    exc,
     text,
 )
 
@@ -420,3 +425,51 @@ answer_cache = Table(
     Column("created", Float, nullable=False),
     Column("answer", JSON, nullable=False),
 )
+
+# The index of the texts of finished traces, for rag.tracing.trace_search: on SQLite, trigrams in FTS5 without the
+# texts themselves, which triggers keep in step; on PostgreSQL, those of pg_trgm.
+_TEXT = "{0}question || char(10) || {0}answer || char(10) || {0}error"
+_ADD_TEXT = f"""
+    INSERT INTO trace_numbers (trace_id) VALUES (new.id);
+    INSERT INTO trace_texts (rowid, text)
+        SELECT number, {_TEXT.format("new.")} FROM trace_numbers WHERE trace_id = new.id;
+"""  # noqa: S608 - names of ours
+_REMOVE_TEXT = f"""
+    INSERT INTO trace_texts (trace_texts, rowid, text)
+        SELECT 'delete', number, {_TEXT.format("old.")} FROM trace_numbers WHERE trace_id = old.id;
+    DELETE FROM trace_numbers WHERE trace_id = old.id;
+"""  # noqa: S608 - names of ours
+SQLITE_SEARCH = (
+    "CREATE TABLE trace_numbers (number INTEGER PRIMARY KEY, trace_id VARCHAR(36) NOT NULL UNIQUE)",
+    f"""CREATE VIEW trace_search AS SELECT number, {_TEXT.format("")} AS text
+    FROM trace_numbers JOIN traces ON traces.id = trace_numbers.trace_id""",  # noqa: S608 - names of ours
+    """CREATE VIRTUAL TABLE trace_texts USING fts5(
+        text, content='trace_search', content_rowid='number', tokenize='trigram', detail='none', columnsize=0
+    )""",
+    f"CREATE TRIGGER trace_text_added AFTER INSERT ON traces WHEN new.status <> 'running' BEGIN{_ADD_TEXT}END",
+    f"""CREATE TRIGGER trace_text_changed AFTER UPDATE OF status, question, answer, error ON traces
+    WHEN new.status <> 'running' BEGIN{_REMOVE_TEXT}{_ADD_TEXT}END""",
+    f"CREATE TRIGGER trace_text_removed AFTER DELETE ON traces BEGIN{_REMOVE_TEXT}END",
+)
+POSTGRESQL_TEXT = _TEXT.format("traces.").replace("char", "chr")
+POSTGRESQL_SEARCH = (
+    "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    f"CREATE INDEX traces_by_text ON traces USING gin (({POSTGRESQL_TEXT}) gin_trgm_ops)",
+)
+_SEARCH = {"sqlite": SQLITE_SEARCH, "postgresql": POSTGRESQL_SEARCH}
+
+
+def create_search(connection: Connection) -> None:
+    """Create the full text index of the traces, which a database without FTS5 or pg_trgm does without."""
+    try:
+        with connection.begin_nested():
+            for statement in _SEARCH.get(connection.dialect.name, ()):
+                connection.execute(text(statement))
+    except exc.DBAPIError:
+        # The search then reads the texts, which is slow with a million of them.
+        return
+
+
+@event.listens_for(metadata, "after_create")
+def _after_create(_target: object, connection: Connection, **_options: Any) -> None:
+    create_search(connection)

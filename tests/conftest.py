@@ -19,6 +19,7 @@ from rag.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from chromium import Chromium, Open
     from playwright.sync_api import Page
+    from postgres_server import PostgresServer
     from sqlalchemy import Engine
 
     from rag.encoders import Encoder
@@ -136,6 +137,28 @@ def engine(workspace: Workspace) -> Iterator[Engine]:
     from rag.database import open_database
 
     opened = open_database(workspace)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server, where one is installed."""
+    import postgres_server
+
+    if reason := postgres_server.missing():
+        pytest.skip(reason)
+    with postgres_server.running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def either_engine(request: pytest.FixtureRequest, workspace: Workspace) -> Iterator[Engine]:
+    """An empty database, of each kind that stores traces."""
+    from rag.database import open_database
+
+    url = request.getfixturevalue("postgres").new_database() if request.param == "postgresql" else None
+    opened = open_database(workspace, url)
     yield opened
     opened.dispose()
 

@@ -173,6 +173,9 @@ async def test_the_trace_names_its_release_and_holds_every_step(app: App) -> Non
         "ExtractiveReader",
         "ground",
     ]
+    assert [used.passage_id for used in trace.passages] == [hit.passage.id for hit in answer.hits]
+    cited = {citation.hit.passage.id for citation in answer.citations}
+    assert {used.passage_id for used in trace.passages if used.cited} == cited != set()
     spans = spans_of(trace)
     root = spans["answer"]
     assert spans["ExtractiveReader"].parent_id == spans["generate"].id

@@ -11,7 +11,7 @@ import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from old_workspace import query, unpack
-from sqlalchemy import Engine, create_engine, inspect
+from sqlalchemy import Engine, create_engine, inspect, text
 from terminal import ROOT, assert_one_line, call
 
 from rag.database import REVISION, open_database
@@ -82,7 +82,18 @@ def schema(engine: Engine) -> dict[str, Any]:
             ),
         }
         for table in look.get_table_names()
-    }
+        if table in metadata.tables
+    } | {"search": _search_of(engine)}
+
+
+def _search_of(engine: Engine) -> dict[str, str]:
+    """The index for the search in traces, which SQLAlchemy knows nothing of."""
+    query = text(
+        "SELECT name, sql FROM sqlite_master"
+        " WHERE name LIKE 'trace_text%' OR name IN ('trace_numbers', 'trace_search')"
+    )
+    with engine.connect() as connection:
+        return {row.name: row.sql for row in connection.execute(query)}
 
 
 def opened_schema(workspace: Workspace) -> dict[str, Any]:
@@ -100,7 +111,8 @@ def test_the_newest_revision_is_the_one_that_the_code_reads(scripts: ScriptDirec
 
 def test_a_migrated_database_is_the_same_as_a_new_one(workspace: Workspace, old: Workspace) -> None:
     new = opened_schema(workspace)
-    assert new.keys() == metadata.tables.keys()
+    assert new.keys() == metadata.tables.keys() | {"search"}
+    assert len(new["search"]) == 9
     assert opened_schema(old) == new
     assert revision(old) == revision(workspace) == REVISION
     assert query(old, "select * from schema") == query(workspace, "select * from schema")

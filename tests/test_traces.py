@@ -12,11 +12,22 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine, text
 
-from rag.database import open_database
 from rag.errors import DatabaseError, TraceNotFound
 from rag.tracing.processes import process_identity
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
+from rag.tracing.trace_types import UsedPassage
 from rag.workspace import Workspace
+
+
+@pytest.fixture
+def engine(either_engine: Engine) -> Engine:
+    """The same on SQLite and PostgreSQL."""
+    return either_engine
+
+
+def on_sqlite(engine: Engine) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("is about SQLite")
 
 
 def trace_of(number: int = 0, **changes: object) -> Trace:
@@ -67,6 +78,7 @@ def trace_of(number: int = 0, **changes: object) -> Trace:
         release="r1",
         conversation_id="c1",
         spans=spans,
+        passages=(UsedPassage(12, 1, cited=True), UsedPassage(4, 2, cited=False)),
     )
     return replace(trace, **changes)  # type: ignore[arg-type]
 
@@ -121,14 +133,16 @@ def test_the_steps_of_a_running_trace_are_there_as_they_finish(store: TraceStore
 
 
 def test_a_killed_process_leaves_its_finished_steps_with_an_interrupted_trace(
-    store: TraceStore, workspace: Workspace
+    store: TraceStore, workspace: Workspace, engine: Engine
 ) -> None:
     code = f"""
 import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from dataclasses import replace
-from test_traces import TraceStore, Workspace, open_database, trace_of
-store = TraceStore(open_database(Workspace({str(workspace.root)!r})))
+from pathlib import Path
+from test_traces import TraceStore, Workspace, trace_of
+from rag.database import open_database
+store = TraceStore(open_database(Workspace(Path({str(workspace.root)!r})), {engine.url.render_as_string(False)!r}))
 for number in range(3):
     store.begin(trace_of(number, status="running"))
     store.save_span(trace_of(number).id, trace_of(number).spans[1])
@@ -147,6 +161,7 @@ os.kill(os.getpid(), 9)
 def test_a_question_is_refused_once_the_database_is_known_to_refuse(
     store: TraceStore, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    on_sqlite(engine)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE traces RENAME TO away"))
     store.begin(trace_of(1, status="running"))
@@ -167,7 +182,7 @@ def test_a_trace_that_the_database_does_not_take_is_kept_without_its_steps(store
     store.finish(replace(trace, spans=(trace.spans[0], trace.spans[0])))
     kept = store.get(trace.id)
     assert (kept.status, kept.question, kept.spans) == ("error", trace.question, ())
-    assert "UNIQUE constraint failed" in kept.error
+    assert "unique constraint" in kept.error.lower()
     store.close()
 
 
@@ -214,6 +229,21 @@ def test_text_is_searched_literally_in_either_case(store: TraceStore, wanted: st
     for number in range(5):
         store.save(trace_of(number))
     assert store.list(limit=2, text=wanted).total == total
+
+
+def test_the_traces_that_used_a_passage_are_found_with_their_ratings(store: TraceStore) -> None:
+    for number in range(4):
+        used = (UsedPassage(7, number + 1, cited=number == 2), UsedPassage(number, 9, cited=False))
+        store.save(trace_of(number, passages=used))
+    store.rate(trace_of(2).id, "down", "wrong")
+    uses = store.using_passage(7, limit=3)
+    assert [(use.trace.id, use.passage) for use in uses] == [
+        (trace_of(number).id, UsedPassage(7, number + 1, cited=number == 2)) for number in (3, 2, 1)
+    ]
+    assert [use.trace.feedback and use.trace.feedback.rating for use in uses] == [None, "down", None]
+    assert store.using_passage(8, limit=3) == ()
+    store.save(trace_of(3, passages=()))
+    assert len(store.using_passage(7, limit=9)) == 3
 
 
 @pytest.mark.parametrize("count", [2**31, 2**63, 10**400, -1], ids=["32 bits", "64 bits", "more", "less"])

@@ -37,7 +37,7 @@ from scripted_chain import (
     tracer_to,
 )
 
-from rag.errors import StorageFull
+from rag.errors import NoAnswer, StorageFull
 from rag.redaction import MASK
 from rag.settings import CostSettings
 from rag.tracing.cost import load_prices
@@ -207,6 +207,26 @@ async def test_the_answer_says_how_it_ended(status: Any, expected: str, error: s
         "Not in these documents.",
     )
     assert named(kept.only)["chat"].status == "ok"
+
+
+@pytest.mark.parametrize("withheld", [True, False])
+async def test_an_answer_that_a_content_filter_withheld_is_no_error(withheld: bool) -> None:
+    def finish(_message: BaseMessage) -> Answer:
+        raise NoAnswer("The server withheld the answer.", filtered=withheld)
+
+    kept = Kept()
+    with pytest.raises(NoAnswer):
+        await chain_of(ScriptedModel(), finish).ainvoke(Question("q"), config_with(tracer_to(kept)))
+    status = "filtered" if withheld else "error"
+    assert (kept.only.status, kept.only.error) == (status, "NoAnswer: The server withheld the answer.")
+    assert [span.status for span in kept.only.spans] == [status, "ok", "ok", "ok", status]
+    failed = Answer("", "failed", error="Withheld.", filtered=withheld)
+    await chain_of(ScriptedModel(), lambda _: failed).ainvoke(Question("q"), config_with(tracer_to(kept)))
+    assert kept.saved[1].status == status
+    # One that it only cut short is an answer.
+    short = replace(failed, status="answered")
+    await chain_of(ScriptedModel(), lambda _: short).ainvoke(Question("q"), config_with(tracer_to(kept)))
+    assert kept.saved[2].status == "ok"
 
 
 async def test_a_task_cancelled_while_it_streams_leaves_a_cancelled_trace() -> None:

@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from rag.errors import SettingsError
 from rag.settings import LimitSettings
 from ui.access import Credentials, SignedIn, check_access
+from ui.app.pruning import DailyPruning
 from ui.connections import Connection, Connections
 from ui.guard import BodyLimit, Farewell, KnownRoutes, OwnOrigin, SecurityHeaders, is_loopback
 
@@ -205,15 +206,18 @@ def serve(app: App, open_browser: bool) -> None:
     # uvicorn raises the signal again after its shutdown; the default handler would end the process before the
     # app is closed and the last traces are delivered.
     before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    pruning = DailyPruning(settings.tracing, app.stores)
     try:
         # Ctrl-C is the normal end.
         with suppress(KeyboardInterrupt):
             address = _address(settings.host, listener.getsockname()[1])
             web = create_web_app(app)
             server = Server(web, lambda: _announce(app, address, open_browser), settings.limits)
+            pruning.start()
             server.run(sockets=[listener])
     finally:
         listener.close()
+        pruning.close()
         app.close()
         signal.signal(signal.SIGTERM, before)
 

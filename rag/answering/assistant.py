@@ -141,7 +141,7 @@ class Assistant:
             # Cancelled by the stop button, a closed page or Ctrl-C.
             self._close(record, "cancelled")
             raise
-        self._close(record, "error", answer.error)
+        self._close(record, "filtered" if answer.filtered else "error", answer.error)
         if not answer.latency_s:
             answer = replace(answer, latency_s=time.perf_counter() - started)
         for citation in answer.citations:

@@ -30,7 +30,7 @@ class VersionUse:
     Attributes:
         answers: Finished answers, including refusals.
         refused: Refusals.
-        failed: Questions that ended in an error, which are not part of ``answers``.
+        failed: Questions that ended in an error, or whose answer a filter withheld; not part of ``answers``.
         latency_s: Median latency of the answers in seconds; None if unknown.
         tokens: Median sum of tokens read and written; None if unknown.
         cost_usd: Mean of the known costs; None without any.
@@ -163,7 +163,7 @@ def _version(number: int, rows: Sequence[Row[Any]]) -> VersionUse:
         version=number,
         answers=len(answers),
         refused=sum(row.status == "abstained" for row in answers),
-        failed=sum(row.status == "error" for row in rows),
+        failed=sum(row.status in ("error", "filtered") for row in rows),
         latency_s=median(latencies) if latencies else None,
         tokens=median(tokens) if tokens else None,
         cost_usd=fmean(costs) if costs else None,

@@ -17,8 +17,10 @@ from pydantic import BaseModel
 
 from rag.redaction import JSON, MASK, is_secret_key, redact
 
-MAX_STRING = 20_000
-"""Maximum characters of a string."""
+MAX_STRING = 4_000_000
+"""Maximum characters of a string in the data of a span."""
+MAX_TEXT = 20_000
+"""Maximum characters of the texts of a trace itself, which lists read."""
 MAX_ITEMS = 1_000
 """Maximum items of a list or mapping."""
 _MAX_DEPTH = 20
@@ -29,7 +31,7 @@ def as_json(value: object) -> JSON:
     """Return any object as JSON, with masked secrets and truncated texts. Never raises.
 
     Dataclasses, pydantic models and messages become objects; fields of a dataclass without ``repr`` are left out.
-    Strings are truncated to 20,000 characters and lists to 1,000 items, with a mark.
+    Strings are truncated to 4,000,000 characters and lists to 1,000 items, with a mark.
     """
     try:
         return _plain(value, _MAX_DEPTH)
@@ -43,7 +45,7 @@ def _plain(value: object, depth: int) -> JSON:
     if isinstance(value, Enum):
         return _plain(value.value, depth)
     if isinstance(value, str):
-        return kept_text(value)
+        return kept_text(value, MAX_STRING)
     if isinstance(value, int):
         # Readers of traces expect 64 bits, and Python formats no number with more than 4,300 digits.
         return int(value) if value.bit_length() < _BITS else f"<a number of {value.bit_length():,} bits>"
@@ -53,7 +55,7 @@ def _plain(value: object, depth: int) -> JSON:
     if isinstance(value, date | datetime | time):
         return value.isoformat()
     if isinstance(value, Path | UUID):
-        return kept_text(str(value))
+        return kept_text(str(value), MAX_STRING)
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     if depth == 0:
@@ -72,7 +74,7 @@ def _plain(value: object, depth: int) -> JSON:
         return _items(value, depth)
     if hasattr(value, "tolist") and hasattr(value, "shape"):
         return _array(value, depth)
-    return kept_text(str(value))
+    return kept_text(str(value), MAX_STRING)
 
 
 def _fields(values: Mapping[Any, object], depth: int) -> JSON:
@@ -112,12 +114,12 @@ def _message(message: BaseMessage) -> dict[str, object]:
     return shown
 
 
-def kept_text(value: str) -> str:
+def kept_text(value: str, limit: int = MAX_TEXT) -> str:
     """Return a string with masked secrets, truncated, and without characters that databases refuse."""
-    left_out = len(value) - MAX_STRING
+    left_out = len(value) - limit
     if left_out > 0:
         # Masked before it is truncated, with a margin for a secret at the end.
-        value = redact(value[: MAX_STRING + 4_000])[:MAX_STRING]
+        value = redact(value[: limit + 4_000])[:limit]
         value = f"{value}… [{left_out} characters left out]"
     else:
         value = redact(value)

@@ -1,25 +1,27 @@
-"""Traces as rows of the tables ``traces`` and ``spans``."""
+"""Traces as rows of the tables ``traces``, ``spans`` and ``trace_passages``."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, insert
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from rag.database import insert_new, insert_or_replace
 from rag.tables import LARGEST_COUNT
 from rag.tables import spans as spans_table
+from rag.tables import trace_passages as passages_table
 from rag.tables import traces as traces_table
+from rag.tracing.span_contents import Contents, forget_contents, texts_of, unpacked
 from rag.tracing.totals import add_up, due_of
-from rag.tracing.trace_types import Feedback, Span, Trace
+from rag.tracing.trace_types import Feedback, Span, Trace, UsedPassage
 from rag.types import current_model
 
 # Prefix of `tracked` while a process delivers the trace; afterwards, it is the tracker's run.
 CLAIM = "claim:"
 
-_OWN = ("tracked", "spans", "feedback")
+_OWN = ("tracked", "spans", "passages", "feedback")
 _ROW = tuple(f.name for f in fields(Trace) if f.name not in _OWN)
 _SPAN_ROW = tuple(f.name for f in fields(Span))
 
@@ -57,7 +59,7 @@ Change = Begun | Stepped | Ended
 
 
 def without_steps(change: Change, error: Exception) -> Change | None:
-    """Return what to store instead of a trace that the database does not take: a short trace is better than none."""
+    """Return a short trace instead of one that the database does not take: it is better than none."""
     if not isinstance(change, Ended) or not change.trace.spans:
         return None
     said = f"The trace could not be stored: {error}"
@@ -69,29 +71,33 @@ def write_changes(connection: Connection, changes: Sequence[Change]) -> None:
     # By kind, so that many rows share a statement: all begins before all steps, and all steps before all ends.
     ended = [change for change in changes if isinstance(change, Ended)]
     insert_new(connection, traces_table, [_row(change.trace) for change in changes if isinstance(change, Begun)])
-    _insert_spans(connection, [(c.trace_id, c.span) for c in changes if isinstance(c, Stepped)])
     due = due_of(connection, [change.trace for change in ended])
     insert_or_replace(connection, traces_table, [_row(change.trace) for change in ended])
+    contents = Contents()
+    steps = [_span_row(c.trace_id, c.span, contents) for c in changes if isinstance(c, Stepped)]
+    if steps:
+        connection.execute(insert(spans_table), steps)
     for change in ended:
-        _delete_spans(connection, change)
-    _insert_spans(
-        connection,
-        [(c.trace.id, span) for c in ended for span in c.trace.spans if span.id not in c.stored],
-    )
+        _delete_stale(connection, change)
+    rest = [
+        _span_row(c.trace.id, span, contents) for c in ended for span in c.trace.spans if span.id not in c.stored
+    ]
+    if rest:
+        connection.execute(insert(spans_table), rest)
+    contents.write(connection)
+    passages = [asdict(passage) | {"trace_id": c.trace.id} for c in ended for passage in c.trace.passages]
+    insert_new(connection, passages_table, passages)
     add_up(connection, due)
 
 
-def _delete_spans(connection: Connection, change: Ended) -> None:
+def _delete_stale(connection: Connection, change: Ended) -> None:
     column = spans_table.c
     if change.stale is None:
-        connection.execute(delete(spans_table).where(column.trace_id == change.trace.id))
+        for table in (spans_table, passages_table):
+            connection.execute(delete(table).where(table.c.trace_id == change.trace.id))
+        forget_contents(connection, [change.trace.id])
     elif change.stale:
         connection.execute(delete(spans_table).where(column.id.in_(change.stale)))
-
-
-def _insert_spans(connection: Connection, spans: Sequence[tuple[str, Span]]) -> None:
-    if spans:
-        connection.execute(insert(spans_table), [_span_row(trace_id, span) for trace_id, span in spans])
 
 
 def _row(trace: Trace) -> dict[str, Any]:
@@ -99,8 +105,10 @@ def _row(trace: Trace) -> dict[str, Any]:
     return row | {"conversation_id": trace.conversation_id or None}
 
 
-def _span_row(trace_id: str, span: Span) -> dict[str, Any]:
-    return {name: getattr(span, name) for name in _SPAN_ROW} | _counts(span) | {"trace_id": trace_id}
+def _span_row(trace_id: str, span: Span, contents: Contents) -> dict[str, Any]:
+    row = {name: getattr(span, name) for name in _SPAN_ROW} | _counts(span)
+    data = {name: contents.packed(trace_id, row[name]) for name in ("input", "output")}
+    return row | data | {"trace_id": trace_id}
 
 
 def _counts(of: Trace | Span) -> dict[str, int | None]:
@@ -109,15 +117,34 @@ def _counts(of: Trace | Span) -> dict[str, int | None]:
     return {name: None if count is None else min(max(count, 0), LARGEST_COUNT) for name, count in counts.items()}
 
 
-def trace_of_row(row: Row[Any], spans: Sequence[Row[Any]]) -> Trace:
-    """Build a trace from its row, joined with its feedback, and the rows of its spans."""
+def trace_of_row(row: Row[Any]) -> Trace:
+    """Build a trace without its spans from its row, joined with its feedback."""
     values = {name: getattr(row, name) for name in _ROW}
     values["model"] = current_model(row.model)
     values["conversation_id"] = row.conversation_id or ""
     tracked = row.tracked if row.tracked and not row.tracked.startswith(CLAIM) else None
-    return Trace(
-        **values,
-        tracked=tracked,
-        spans=tuple(Span(**{name: getattr(span, name) for name in _SPAN_ROW}) for span in spans),
-        feedback=Feedback(row.rating, row.comment, row.at) if row.rating else None,
+    feedback = Feedback(row.rating, row.comment, row.at) if row.rating else None
+    return Trace(**values, tracked=tracked, feedback=feedback)
+
+
+def whole_trace(connection: Connection, row: Row[Any]) -> Trace:
+    """Build a trace with its spans and passages; see ``trace_of_row``."""
+    spans, passages = spans_table.c, passages_table.c
+    texts = texts_of(connection, row.id)
+    found = connection.execute(select(spans_table).where(spans.trace_id == row.id).order_by(spans.position)).all()
+    used = connection.execute(select(passages_table).where(passages.trace_id == row.id).order_by(passages.rank))
+    return replace(
+        trace_of_row(row),
+        spans=tuple(_span_of_row(span, texts) for span in found),
+        passages=tuple(passage_of_row(passage) for passage in used),
     )
+
+
+def passage_of_row(row: Row[Any]) -> UsedPassage:
+    """Build a used passage from its row."""
+    return UsedPassage(row.passage_id, row.rank, bool(row.cited))
+
+
+def _span_of_row(row: Row[Any], texts: Mapping[str, str]) -> Span:
+    values = {name: getattr(row, name) for name in _SPAN_ROW}
+    return Span(**values | {name: unpacked(values[name], texts) for name in ("input", "output")})

@@ -1,7 +1,7 @@
 """Stored traces of questions, with a span for every step.
 
-The traces of answers are written by a thread, which no answer waits for; every reader here first lets it write what
-is queued. Only this module, ``trace_rows`` and ``trace_retention`` write the tables ``traces``, ``spans`` and
+The traces of answers are written by a thread, which no answer waits for; every reader here first lets it write
+what is queued. Only this module, ``trace_rows`` and ``trace_retention`` write the tables ``traces``, ``spans`` and
 ``feedback``.
 """
 
@@ -17,13 +17,24 @@ from rag.database import reading, writing
 from rag.errors import TraceNotFound
 from rag.redaction import redact
 from rag.tables import feedback as feedback_table
-from rag.tables import spans as spans_table
+from rag.tables import trace_passages as passages_table
 from rag.tables import traces as traces_table
 from rag.tracing.measures import THUMB, count_measures, measure_key
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
 from rag.tracing.totals import add_up
-from rag.tracing.trace_rows import CLAIM, Begun, Ended, Stepped, trace_of_row, without_steps, write_changes
-from rag.tracing.trace_types import Feedback, Rating, Span, Status, Trace, TracePage
+from rag.tracing.trace_rows import (
+    CLAIM,
+    Begun,
+    Ended,
+    Stepped,
+    passage_of_row,
+    trace_of_row,
+    whole_trace,
+    without_steps,
+    write_changes,
+)
+from rag.tracing.trace_search import has_text
+from rag.tracing.trace_types import Feedback, PassageUse, Rating, Span, Status, Trace, TracePage
 from rag.tracing.trace_writer import TraceWriter
 
 __all__ = ["Feedback", "Rating", "Span", "Status", "Trace", "TracePage", "TraceStore"]
@@ -32,6 +43,9 @@ SHORTEST_ID = 6
 
 # `tracked` of traces from while tracking was off, which must not be delivered later.
 WITHHELD = "off"
+
+MOST_COUNTED = 10_000
+"""Maximum number that is counted of the traces with a text."""
 
 # Seconds that an answer waits for its trace to be written, and a reader for those that wait.
 ANSWER_WAIT_S = 0.002
@@ -114,10 +128,7 @@ class TraceStore:
                 found = connection.execute(_with_feedback().where(part).limit(2)).all()
             if len(found) != 1:
                 raise _not_found(trace_id, several=len(found) > 1)
-            spans = connection.execute(
-                select(spans_table).where(spans_table.c.trace_id == found[0].id).order_by(spans_table.c.position)
-            ).all()
-        return trace_of_row(found[0], spans)
+            return whole_trace(connection, found[0])
 
     def list(
         self,
@@ -134,22 +145,38 @@ class TraceStore:
             before: Only traces that started before, in seconds since the epoch; for the next page, the last
                 trace's ``started``.
             status: Only traces with this status.
-            text: Only traces with this text in question, answer or error, regardless of case.
+            text: Only traces with this text in question, answer or error, regardless of case; of these, at most
+                10,000 are counted.
         """
         self.flush()
         wanted: list[ColumnElement[bool]] = []
         if status is not None:
             wanted.append(traces_table.c.status == status)
-        if text:
-            columns = (traces_table.c.question, traces_table.c.answer, traces_table.c.error)
-            wanted.append(or_(*(column.icontains(text, autoescape=True) for column in columns)))
-        query = _with_feedback().where(*wanted).order_by(traces_table.c.started.desc(), traces_table.c.id.desc())
-        if before is not None:
-            query = query.where(traces_table.c.started < before)
+        with reading(self._engine) as connection:
+            if text:
+                wanted.append(has_text(connection, text))
+            query = _with_feedback().where(*wanted)
+            if before is not None:
+                query = query.where(traces_table.c.started < before)
+            query = query.order_by(traces_table.c.started.desc(), traces_table.c.id.desc())
+            rows = connection.execute(query.limit(limit)).all()
+            matching = select(traces_table.c.id).where(*wanted)
+            counted = (matching.limit(MOST_COUNTED) if text else matching).subquery()
+            total = connection.scalar(select(func.count()).select_from(counted)) or 0
+        return TracePage(tuple(trace_of_row(row) for row in rows), total)
+
+    def using_passage(self, passage_id: int, limit: int) -> tuple[PassageUse, ...]:
+        """Return the newest traces whose answer was given a passage, with their ratings but without spans."""
+        self.flush()
+        query = (
+            _with_feedback(passages_table.c.passage_id, passages_table.c.rank, passages_table.c.cited)
+            .join(passages_table, passages_table.c.trace_id == traces_table.c.id)
+            .where(passages_table.c.passage_id == passage_id)
+            .order_by(traces_table.c.started.desc())
+        )
         with reading(self._engine) as connection:
             rows = connection.execute(query.limit(limit)).all()
-            total = connection.scalar(select(func.count()).select_from(traces_table).where(*wanted)) or 0
-        return TracePage(tuple(trace_of_row(row, ()) for row in rows), total)
+        return tuple(PassageUse(trace_of_row(row), passage_of_row(row)) for row in rows)
 
     def rate(self, trace_id: str, rating: Rating | None, comment: str = "") -> None:
         """Store the rating of an answer; None removes it.
@@ -245,19 +272,14 @@ class TraceStore:
 
 def _add_up_interrupted(connection: Connection, ids: Sequence[str]) -> None:
     """Add up what is stored of traces whose process has died."""
-    found = []
-    for trace_id in ids:
-        row = connection.execute(_with_feedback().where(traces_table.c.id == trace_id)).one()
-        spans = connection.execute(select(spans_table).where(spans_table.c.trace_id == trace_id)).all()
-        found.append(trace_of_row(row, spans))
-    add_up(connection, found)
+    rows = [connection.execute(_with_feedback().where(traces_table.c.id == trace_id)).one() for trace_id in ids]
+    add_up(connection, [whole_trace(connection, row) for row in rows])
 
 
-def _with_feedback() -> Any:
-    columns = (feedback_table.c.rating, feedback_table.c.comment, feedback_table.c.at)
-    return select(traces_table, *columns).join(
-        feedback_table, feedback_table.c.trace_id == traces_table.c.id, isouter=True
-    )
+def _with_feedback(*others: ColumnElement[Any]) -> Any:
+    columns = (feedback_table.c.rating, feedback_table.c.comment, feedback_table.c.at, *others)
+    joined = traces_table.join(feedback_table, feedback_table.c.trace_id == traces_table.c.id, isouter=True)
+    return select(traces_table, *columns).select_from(joined)
 
 
 def _not_found(trace_id: str, *, several: bool) -> TraceNotFound:

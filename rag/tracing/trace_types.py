@@ -62,6 +62,21 @@ class Feedback:
 
 
 @dataclass(frozen=True, slots=True)
+class UsedPassage:
+    """A passage in the prompt of an answer.
+
+    Attributes:
+        passage_id: Its id in the database, where it may have been replaced since.
+        rank: Its marker in the answer, from 1.
+        cited: Whether the answer cites it.
+    """
+
+    passage_id: int
+    rank: int
+    cited: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """One answered question.
 
@@ -82,6 +97,7 @@ class Trace:
         replay_of: Id of the replayed trace, if any.
         tracked: The tracker's run with the trace, or ``off``; None until it was delivered.
         spans: Spans in order of their start; empty in lists.
+        passages: The passages in the prompt of a finished answer, by rank; empty in lists.
     """
 
     id: str
@@ -110,7 +126,16 @@ class Trace:
     replay_of: str | None = None
     tracked: str | None = None
     spans: tuple[Span, ...] = ()
+    passages: tuple[UsedPassage, ...] = ()
     feedback: Feedback | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassageUse:
+    """A trace whose answer was given a passage, without its spans; its feedback says how it was rated."""
+
+    trace: Trace
+    passage: UsedPassage
 
 
 @dataclass(frozen=True, slots=True)

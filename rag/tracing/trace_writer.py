@@ -1,7 +1,7 @@
 """A thread that writes to the database, so that no answer waits for a slow disk.
 
-Items wait in a queue for a moment, and many of them share a transaction. While the database refuses, they stay in the
-queue and the thread tries again; an item that the database will never take is dropped, with a line in the log.
+Items wait in a queue for a moment, and many of them share a transaction. While the database refuses, they stay in
+the queue and the thread tries again; an item that the database will never take is dropped, with a line in the log.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class TraceWriter(Generic[T]):
         self._changed = threading.Condition()
         self._put = self._done = 0
         self._attempts = 0
-        self._urgent = self._closing = False
+        self._urgent = self._closing = self._registered = False
         self._thread: threading.Thread | None = None
         self._refusal: RagsmithError | None = None
 
@@ -72,7 +72,9 @@ class TraceWriter(Generic[T]):
             self._put += 1
             if self._thread is None:
                 self._start()
-                atexit.register(self.close)
+                if not self._registered:
+                    atexit.register(self.close)
+                    self._registered = True
             self._changed.notify_all()
             return self._put
 
@@ -107,6 +109,7 @@ class TraceWriter(Generic[T]):
         if left:
             _log.error("%d writes of traces are lost: %s", left, self._refusal or "the database takes too long.")
         atexit.unregister(self.close)
+        self._registered = False
 
     def _start(self) -> None:
         # A daemon, so that a database that does not answer does not keep the process alive.
@@ -146,13 +149,13 @@ class TraceWriter(Generic[T]):
         error = self._attempt(batch)
         if error is None:
             self._advance(len(batch))
-        elif len(batch) > 1 and not _refuses_all(error):
+        elif _refuses_all(error):
+            self._write_alone(batch[0], error)
+        else:
             # One of them is at fault, and the others are not to suffer from it.
             for item in batch:
                 if not self._write_alone(item):
                     break
-        else:
-            self._write_alone(batch[0], error)
 
     def _write_alone(self, item: T, error: RagsmithError | None = None) -> bool:
         """Write an item, or drop one that can never be written; return False if the database refuses."""

@@ -18,12 +18,13 @@ from langchain_core.tracers.base import BaseTracer
 from langchain_core.tracers.schemas import Run
 
 from rag.redaction import JSON
+from rag.tables import LARGEST_COUNT
 from rag.tracing.code_version import code_version
 from rag.tracing.cost import HERE, PriceList, read_usage
 from rag.tracing.ledger import BILLED
 from rag.tracing.span_json import as_json, kept_text
 from rag.tracing.trace_masking import masked, masked_span, secrets_of
-from rag.tracing.trace_store import Span, Status, Trace
+from rag.tracing.trace_types import Span, Status, Trace, UsedPassage
 from rag.types import PURPOSES, Answer, Usage
 
 # Exceptions of a cancelled chain: the stop button, a closed page, Ctrl-C, SIGTERM. They are no failures.
@@ -111,6 +112,12 @@ class TraceTracer(BaseTracer):
         )
         run.inputs = {"messages": messages[0] if len(messages) == 1 else messages}
         return run
+
+    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> Run:
+        """End a run that failed, and note whether a content filter withheld its answer."""
+        if getattr(error, "filtered", False) and (run := self.run_map.get(str(run_id))) is not None:
+            run.extra[_FILTERED] = True
+        return super().on_chain_error(error, run_id=run_id, **kwargs)
 
     @staticmethod
     def _get_stacktrace(error: BaseException) -> str:
@@ -217,6 +224,7 @@ class TraceTracer(BaseTracer):
             cost_usd=costs[root.id],
             saved_usd=_known_total([span.saved_usd for span in asked]),
             spans=spans,
+            passages=_passages(answer),
         )
         return masked(trace, secrets_of(_typed(root)))
 
@@ -302,12 +310,26 @@ def _typed(root: Run) -> Iterator[str]:
         yield from (str(getattr(turn, name, "")) for name in ("question", "answer"))
 
 
+def _passages(answer: object) -> tuple[UsedPassage, ...]:
+    """Return the passages in the prompt of an answer; a passage that occurs twice has its first rank."""
+    if not isinstance(answer, Answer):
+        return ()
+    cited = {citation.hit.passage.id for citation in answer.citations}
+    found: dict[int, UsedPassage] = {}
+    for rank, hit in enumerate(answer.hits, 1):
+        number = hit.passage.id
+        # Ids of passages that a caller gave may be anything.
+        if 0 <= number <= LARGEST_COUNT:
+            found.setdefault(number, UsedPassage(number, rank, number in cited))
+    return tuple(found.values())
+
+
 def _answer_text(answer: object, root: Run, status: Status) -> str:
     """Return the text of the answer; for a cancelled or failed chain, the partial text of its last model."""
     if isinstance(answer, Answer):
         return answer.text
     models = [run for run in _walk(root) if run.run_type == "llm"]
-    if status in ("cancelled", "error") and models:
+    if status in ("cancelled", "error", "filtered") and models:
         return "".join(_tokens(models[-1]))
     if isinstance(answer, BaseMessage):
         return str(answer.text)
@@ -409,6 +431,8 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
 
 
 def _status(run: Run) -> Status:
+    if run.extra.get(_FILTERED):
+        return "filtered"
     if run.error:
         return "cancelled" if run.error.partition(":")[0] in _STOPS else "error"
     return "ok" if run.end_time else "cancelled"
@@ -421,13 +445,14 @@ def _was_left(root: Run) -> bool:
 def _ending(root: Run, answer: object) -> tuple[Status, str]:
     """Return the status of the trace, and the error for users."""
     status = _status(root)
-    if status == "error":
+    if status in ("error", "filtered"):
         return status, root.error or ""
     if status == "cancelled" or _was_left(root):
         # When a synchronous stream is stopped, its root ends successfully, but its steps never end.
         return "cancelled", ""
     if isinstance(answer, Answer):
-        return _ENDINGS.get(answer.status, "ok"), answer.error
+        ended = _ENDINGS.get(answer.status, "ok")
+        return "filtered" if ended == "error" and answer.filtered else ended, answer.error
     return "ok", ""
 
 

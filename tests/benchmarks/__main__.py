@@ -20,6 +20,7 @@ from tests.benchmarks import bench_retrieval as retrieval
 from tests.benchmarks import bench_rewriting as rewriting
 from tests.benchmarks import bench_runtimes as runtimes
 from tests.benchmarks import bench_startup as startup
+from tests.benchmarks import bench_traces as traces
 from tests.benchmarks import bench_tune as tune
 from tests.benchmarks import bench_weights as weights
 from tests.benchmarks import bench_writing as writing
@@ -56,10 +57,11 @@ BENCHMARKS = {
     "rewriting": Benchmark(rewriting.run, ("squad", "conversational/canard")),
     "writing": Benchmark(writing.run, ("squad", "prose", "instruct")),
     "runtimes": Benchmark(runtimes.run, ("squad",)),
+    "traces": Benchmark(traces.run),
     "tune": Benchmark(tune.run, ("scifact",)),
     "weights": Benchmark(weights.run, ("squad",)),
 }
-BY_NAME_ONLY = ("runtimes", "tune", "weights")
+BY_NAME_ONLY = ("runtimes", "traces", "tune", "weights")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

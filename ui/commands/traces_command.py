@@ -11,6 +11,7 @@ import click
 from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._terminal_text import moment, note, one_line, print_json, visible
+from ui.commands.traces_prune_command import prune_command
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -25,7 +26,10 @@ OTHER_COLUMNS = 66
 
 @click.group()
 def command() -> None:
-    """List answered questions and show their steps."""
+    """List answered questions, show their steps, and delete old ones."""
+
+
+command.add_command(prune_command)
 
 
 @command.command(name="list")

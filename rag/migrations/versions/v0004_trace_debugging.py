@@ -1,4 +1,4 @@
-"""Keep what a trace is asked for, its first token, what a cache saved, its release, and large texts once."""
+"""Store what a trace was asked for, its first token, its release and its large texts, and index what it says."""
 
 from __future__ import annotations
 
@@ -8,12 +8,41 @@ from math import ceil, log
 from typing import Any
 
 from alembic import op
-from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, String, Text, text
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, String, Text, exc, text
 
 revision = "0004"
 down_revision = "0003"
 
 _STEPS = ("condense", "retrieve", "read", "prompt", "generate", "ground")
+_TEXT = "{0}question || char(10) || {0}answer || char(10) || {0}error"
+_ADD_TEXT = f"""
+    INSERT INTO trace_numbers (trace_id) VALUES (new.id);
+    INSERT INTO trace_texts (rowid, text)
+        SELECT number, {_TEXT.format("new.")} FROM trace_numbers WHERE trace_id = new.id;
+"""  # noqa: S608 - names of ours
+_REMOVE_TEXT = f"""
+    INSERT INTO trace_texts (trace_texts, rowid, text)
+        SELECT 'delete', number, {_TEXT.format("old.")} FROM trace_numbers WHERE trace_id = old.id;
+    DELETE FROM trace_numbers WHERE trace_id = old.id;
+"""  # noqa: S608 - names of ours
+_SQLITE_SEARCH = (
+    "CREATE TABLE trace_numbers (number INTEGER PRIMARY KEY, trace_id VARCHAR(36) NOT NULL UNIQUE)",
+    f"""CREATE VIEW trace_search AS SELECT number, {_TEXT.format("")} AS text
+    FROM trace_numbers JOIN traces ON traces.id = trace_numbers.trace_id""",  # noqa: S608 - names of ours
+    """CREATE VIRTUAL TABLE trace_texts USING fts5(
+        text, content='trace_search', content_rowid='number', tokenize='trigram', detail='none', columnsize=0
+    )""",
+    f"CREATE TRIGGER trace_text_added AFTER INSERT ON traces WHEN new.status <> 'running' BEGIN{_ADD_TEXT}END",
+    f"""CREATE TRIGGER trace_text_changed AFTER UPDATE OF status, question, answer, error ON traces
+    WHEN new.status <> 'running' BEGIN{_REMOVE_TEXT}{_ADD_TEXT}END""",
+    f"CREATE TRIGGER trace_text_removed AFTER DELETE ON traces BEGIN{_REMOVE_TEXT}END",
+)
+_POSTGRESQL_TEXT = _TEXT.format("traces.").replace("char", "chr")
+_POSTGRESQL_SEARCH = (
+    "CREATE EXTENSION IF NOT EXISTS pg_trgm",
+    f"CREATE INDEX traces_by_text ON traces USING gin (({_POSTGRESQL_TEXT}) gin_trgm_ops)",
+)
+_SEARCH = {"sqlite": _SQLITE_SEARCH, "postgresql": _POSTGRESQL_SEARCH}
 
 
 def upgrade() -> None:
@@ -43,6 +72,7 @@ def upgrade() -> None:
     _create_tables()
     _fill_ledger()
     _fill_measures()
+    _create_search()
     op.execute(text("UPDATE schema SET version = 4"))
 
 
@@ -199,3 +229,18 @@ def _create_tables() -> None:
         Column("text", Text, nullable=False),
         Column("created", Float, nullable=False),
     )
+
+
+def _create_search() -> None:
+    connection = op.get_bind()
+    try:
+        with connection.begin_nested():
+            for statement in _SEARCH.get(connection.dialect.name, ()):
+                op.execute(text(statement))
+            if connection.dialect.name == "sqlite":
+                finished = "SELECT id FROM traces WHERE status <> 'running'"
+                op.execute(text(f"INSERT INTO trace_numbers (trace_id) {finished}"))
+                op.execute(text("INSERT INTO trace_texts (trace_texts) VALUES ('rebuild')"))
+    except exc.DBAPIError:
+        # A database without FTS5 or pg_trgm; the search then reads the texts.
+        return
