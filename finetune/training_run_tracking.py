@@ -12,7 +12,9 @@ from typing import Any
 
 from finetune.training import Point
 from rag.settings import TrackingSettings
+from rag.tracing.ledger import Spending
 from rag.tracing.wandb_run import TrackedRun, open_run
+from rag.tracing.wandb_traces import cost_values
 
 
 class TrainingTracker:
@@ -55,6 +57,7 @@ class TrainingTracker:
 
         self.run.attempt(log)
 
-    def finish(self, *, failed: bool = False) -> None:
-        """End the run, marked as failed or not; waits until W&B has written."""
+    def finish(self, spending: Spending, *, failed: bool = False) -> None:
+        """End the run, marked as failed or not, with what it has cost; waits until W&B has written."""
+        self.run.attempt(lambda run: run.summary.update(cost_values(spending)))
         self.run.finish(failed=failed)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from finetune.recipe import VALIDATION, Recipe
 from finetune.run_folder import RESULT, RunFolder, State
 from finetune.tasks import Task, open_task
 from finetune.training import Point, Stopped, Training
+from finetune.training_expense import record_training
 from finetune.training_run_tracking import TrainingTracker
 from rag.errors import RagsmithError, TuningError
 from rag.workspace import Workspace, disk_errors, private_files
@@ -56,6 +58,7 @@ class _Job:
         # Keep the previous progress until the first point.
         self._status = replace(run.status, state="preparing", pid=os.getpid(), left_s=None, message="")
         self._interrupted = False
+        self._started = time.monotonic()
         self._steps: dict[str, int] = {}
         self._tracker: TrainingTracker
 
@@ -101,19 +104,20 @@ class _Job:
         data = {name: stage.version for name, stage in features.items()}
         config = {"recipe": recipe.model_dump(), "data": data}
         self._tracker = TrainingTracker(run.tracking, run.path.parent.parent, run.name, config)
+        failed = True
         try:
             network = task.train(
                 Training(features, run.path / "checkpoints", self._on_point, lambda: self._stop_requested)
             )
             card = task.finish(network, features[VALIDATION], run.path / RESULT, data)
             self._tracker.result(run.path / RESULT, card.model_dump())
+            failed = False
         except Stopped:
-            self._tracker.finish()
+            failed = False
             raise
-        except BaseException:
-            self._tracker.finish(failed=True)
-            raise
-        self._tracker.finish()
+        finally:
+            spending = record_training(run, recipe.base, time.monotonic() - self._started)
+            self._tracker.finish(spending, failed=failed)
         # No longer needed once the result is written, and over a hundred megabytes each.
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
 

@@ -26,6 +26,7 @@ RagsmithError
 ├── TuningError            the recipe, data or result of a training run cannot be used
 ├── TraceNotFound          no trace has that id
 ├── QuestionTooLong        a question has too many characters
+├── BudgetSpent            a budget of the settings is spent
 └── Busy                   too many questions are being answered or waiting
 
 The message says what is wrong and where; ``fix`` says what to do.
@@ -174,6 +175,10 @@ class TraceNotFound(RagsmithError):
 
 class QuestionTooLong(RagsmithError):
     """A question has more characters than ``limits.question_chars``."""
+
+
+class BudgetSpent(RagsmithError):
+    """The budget of a day or a conversation is spent."""
 
 
 class Busy(RagsmithError):

@@ -283,6 +283,12 @@ class CostSettings(Section):
     """Hourly rate of this machine for local models; by default, the rate in ``prices.toml``."""
     prices: Path | None = None
     """A price list to use instead of the shipped one."""
+    session_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Budget of a conversation in US dollars, at which it gets no more answers; by default, there is none."""
+    day_usd: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Budget of a day in US dollars for everything in the ledger; by default, there is none."""
+    warn_at: float = Field(default=0.8, gt=0, le=1)
+    """The share of a budget at which answers begin to carry a warning."""
 
 
 class Settings(BaseSettings):

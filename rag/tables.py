@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
     Connection,
     Float,
@@ -242,6 +243,48 @@ expenses = Table(
     Column("cost_usd", Float),
     Column("saved_usd", Float),
     Column("prices", String(10), nullable=False),
+)
+
+# What the leaf steps of finished traces and the expenses have cost, summed by hour; see rag.tracing.ledger. It
+# outlives the traces.
+ledger = Table(
+    "ledger",
+    metadata,
+    # Start of the hour in the time zone of the machine that wrote it, in seconds since the epoch.
+    Column("hour", Float, primary_key=True),
+    Column("purpose", String(12), primary_key=True),
+    Column("step", String(60), primary_key=True),
+    Column("model", String(200), primary_key=True),
+    Column("prompt", String(200), primary_key=True),
+    Column("release", String(12), primary_key=True),
+    Column("user_name", String(100), primary_key=True),
+    Column("calls", Integer, nullable=False),
+    # Those of the calls whose cost is unknown.
+    Column("unknown", Integer, nullable=False),
+    # 64 bits: sums over an hour exceed 32.
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    # Of the machine.
+    Column("seconds", Float, nullable=False),
+    Column("cost_usd", Float, nullable=False),
+    Column("saved_usd", Float, nullable=False),
+    # Rows in the order of the key: sums of a time read them one after the other.
+    sqlite_with_rowid=False,
+)
+
+# How answers ended and how long they took, counted by hour; see rag.tracing.measures.
+measures = Table(
+    "measures",
+    metadata,
+    Column("hour", Float, primary_key=True),
+    Column("purpose", String(12), primary_key=True),
+    Column("release", String(12), primary_key=True),
+    Column("prompt", String(200), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 
 saved_filters = Table(

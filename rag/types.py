@@ -294,6 +294,7 @@ class Answer:
         filtered: Whether a content filter ended the answer, or withheld all of it.
         limited: Whether it failed because a limit of the model server is reached.
         limited_s: Seconds after which to ask again then; None if the server does not say.
+        budget: Notice that most of a budget is spent; else empty.
     """
 
     text: str
@@ -318,6 +319,7 @@ class Answer:
     filtered: bool = False
     limited: bool = False
     limited_s: float | None = None
+    budget: str = ""
 
     @property
     def unsupported_claims(self) -> tuple[Claim, ...]:
@@ -343,6 +345,7 @@ class Answer:
             "cut at the token limit": self.cut,
             "ended early by a content filter": self.filtered and self.status != "failed",
             f"the model does not honour {', '.join(self.unsupported)}": bool(self.unsupported),
+            self.budget: bool(self.budget),
         }
         return tuple(note for note, applies in notes.items() if applies)
 

@@ -150,7 +150,7 @@ async def test_an_unsupported_answer_of_a_model_becomes_the_refusal(app: App) ->
 
 async def test_the_trace_is_saved_before_the_answer_is_called_done(app: App) -> None:
     woken: list[str] = []
-    assistant = replace(app.releases.assistant(), on_traced=lambda: woken.append("woken"))
+    assistant = replace(app.releases.assistant(), on_traced=lambda _: woken.append("woken"))
     async for event in assistant.start(Ask(QUESTION)):
         if isinstance(event, Started):
             assert app.stores.traces.get(event.trace_id).status == "running"

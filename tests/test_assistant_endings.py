@@ -65,7 +65,7 @@ async def test_closing_after_any_event_stops_the_work_and_traces_it_as_cancelled
 ) -> None:
     model = ScriptedChat(reply=(SENTENCE,) * 500, pause_s=0.01)
     traced: list[str] = []
-    assistant = assistant_of(steps_of(app, model), app.stores.traces, on_traced=lambda: traced.append("traced"))
+    assistant = assistant_of(steps_of(app, model), app.stores.traces, on_traced=lambda _: traced.append("traced"))
     before = asyncio.all_tasks()
     events = await stopped_at(assistant, kind, Ask(QUESTION, conversation_id="c-2"))
     trace = app.stores.traces.get(trace_id_of(events))
@@ -311,7 +311,7 @@ async def test_a_trace_that_cannot_be_ended_does_not_keep_the_answer_back(
 
 
 async def test_a_tracker_that_raises_does_not_leave_the_reader_waiting(app: App) -> None:
-    def fail() -> None:
+    def fail(_trace: object) -> None:
         raise RuntimeError("tracker")
 
     assistant = replace(app.releases.assistant(), on_traced=fail)

@@ -23,7 +23,10 @@ from rag.evaluation.run_store import Cell, Plan, Run, RunStore, Score
 from rag.evaluation.runner import GIVE_UP_AFTER, Evaluation, EvaluationProgress, ReadyVariant
 from rag.evaluation.scoring import Judgement, NullJudge, Scorer
 from rag.evaluation.variants import Variant
+from rag.settings import CostSettings
 from rag.tables import evaluation_runs
+from rag.tracing.budget import open_budget
+from rag.tracing.ledger import Expense, Ledger
 from rag.tracing.processes import process_identity
 from rag.types import Answer, Ask, Done, Event, Started, Turn, Usage
 from rag.workspace import Workspace
@@ -127,6 +130,36 @@ async def test_the_same_question_in_one_run_is_asked_once_where_answers_are_kept
     assert sum(not cell.cached for cell in cells) == asked
     # What it costs to ask does not depend on who has asked before.
     assert [cell.cost_usd for cell in cells] == [0.25] * 6
+
+
+async def test_a_spent_budget_ends_a_run_before_a_case_and_it_can_be_resumed(made: Made) -> None:
+    ledger = Ledger(made.engine)
+    budget = open_budget(ledger, CostSettings(day_usd=1.0))
+    crew = Crew()
+
+    def cost(ask: Ask) -> Answer:
+        ledger.add(Expense("judging", "run", "judge", "m", "2026-03-01", 0.25))
+        return Answer(f"About {ask.question}", "answered", cost_usd=0.25)
+
+    crew.answer = cost
+    run = made.begin(at_once=1)
+    cases = many(9)
+    evaluation = replace(made.evaluation(run, cases, crew), budget=budget)
+    assert await evaluation.work(asyncio.Event()) == "stopped"
+    assert made.store.get(run.id).error.startswith("The budget of the day is spent: $1.00 of $1.00. Raise")
+    assert [cell.status for cell in made.store.cells(run.id, 0)] == ["answered"] * 4
+    again = made.store.resume(made.store.get(run.id))
+    assert await made.evaluation(again, cases, crew).work(asyncio.Event()) == "finished"
+    assert len(crew.asked) == 9
+
+
+async def test_an_answer_of_the_cache_is_reported_with_what_it_had_cost(made: Made) -> None:
+    saved: list[float | None] = []
+    for _ in range(2):
+        run = made.begin()
+        evaluation = made.evaluation(run, many(3), Crew())
+        await replace(evaluation, on_cached=lambda answer: saved.append(answer.cost_usd)).work(asyncio.Event())
+    assert saved == [0.25] * 3
 
 
 async def test_failures_of_one_way_do_not_end_a_run_whose_other_way_answers(made: Made) -> None:
@@ -369,7 +402,7 @@ async def test_a_wait_of_over_ten_minutes_ends_the_run_which_can_be_resumed(made
     run, again = made.begin(at_once=2), Crew()
     assert await made.evaluation(run, many(8), Crew(tomorrow)).work(asyncio.Event()) == "stopped"
     ended = made.store.get(run.id)
-    assert "asks to wait 1440 min 0 s: The server refuses: quota." in ended.error
+    assert "asks to wait 24 h 0 min: The server refuses: quota." in ended.error
     # A question that could not be asked is missing, and has not failed.
     assert {cell.status for cell in made.store.cells(run.id, 0)} == {"answered"}
     assert await made.evaluation(made.store.resume(run), many(8), again).work(asyncio.Event()) == "finished"

@@ -15,6 +15,7 @@ from rag.tracing.figures import counted, format_cost, format_place, format_secon
         (1.94, "1.9 s", "1.94 s"),
         (12.31, "12 s", "12.3 s"),
         (200.4, "3 min 20 s", "3 min 20 s"),
+        (29_130.0, "8 h 5 min", "8 h 5 min"),
         (-1.94, "-1.9 s", "-1.94 s"),
         (-75.0, "-1 min 15 s", "-1 min 15 s"),
     ],

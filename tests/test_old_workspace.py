@@ -15,6 +15,7 @@ from rag.database import open_database
 from rag.evaluation.candidates import CandidateStore
 from rag.evaluation.dataset_store import DatasetStore
 from rag.evaluation.run_store import RunStore
+from rag.tracing.ledger import Ledger
 from rag.tracing.trace_store import TraceStore
 from rag.workspace import Workspace
 
@@ -50,6 +51,11 @@ def test_traces_have_their_spans_and_ratings(engine: Engine) -> None:
     assert oldest.cost_usd
     # It has an evaluation, whose answers are told apart from those of people.
     assert {trace.purpose for trace in page.traces} == {"chat", "evaluation"}
+    # The ledger begins with what they have cost, and with the steps of each.
+    spent = Ledger(engine)
+    known = [trace.cost_usd for trace in page.traces if trace.cost_usd is not None]
+    assert spent.total().cost_usd == pytest.approx(sum(known))
+    assert {"retrieve", "generate", "ground"} <= {row.name for row in spent.rows("step")}
     assert {"retrieve", "generate", "ground"} <= {span.name for span in oldest.spans}
     assert oldest.feedback
     assert (oldest.feedback.rating, oldest.feedback.comment) == ("down", "The answer should name the month.")

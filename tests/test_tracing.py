@@ -130,7 +130,7 @@ async def test_an_unknown_cost_makes_the_whole_unknown(name: str, report: bool) 
     assert kept.only.status == "ok"
 
 
-async def test_a_cached_call_keeps_its_tokens_and_costs_nothing() -> None:
+async def test_a_cached_call_keeps_its_tokens_costs_nothing_and_says_what_it_saved() -> None:
     kept = Kept()
     prices = load_prices(CostSettings(machine_usd_per_hour=0.0))
     chain = chain_of(ScriptedModel(cache=InMemoryCache()))
@@ -139,7 +139,7 @@ async def test_a_cached_call_keeps_its_tokens_and_costs_nothing() -> None:
     await chain.ainvoke(Question("q"), config)
     first, second = kept.saved
     assert first.cost_usd
-    assert second.cost_usd == 0.0
+    assert (second.cost_usd, first.saved_usd, second.saved_usd) == (0.0, None, first.cost_usd)
     assert (second.input_tokens, second.output_tokens) == (10, 4)
     assert named(second)["generate"].attributes["cached"] is True
     assert "cached" not in named(first)["generate"].attributes

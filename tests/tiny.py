@@ -149,7 +149,7 @@ def assistant_of(
     steps: Steps,
     traces: TraceSink,
     prices: PriceList = PRICES,
-    on_traced: Callable[[], None] = lambda: None,
+    on_traced: Callable[[Trace | None], None] = lambda _: None,
 ) -> Assistant:
     pipeline = Pipeline(steps.release, build_chain(steps))
     return Assistant(lambda _: pipeline, traces, prices, on_traced)

@@ -21,7 +21,15 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from rag.answering.answer_stream import AnswerStream, PartialAnswer
-from rag.errors import Busy, CorpusError, ModelTimeout, ModelUnavailable, QuestionTooLong, RagsmithError
+from rag.errors import (
+    BudgetSpent,
+    Busy,
+    CorpusError,
+    ModelTimeout,
+    ModelUnavailable,
+    QuestionTooLong,
+    RagsmithError,
+)
 from rag.retrieval.question_limit import check_question
 from rag.types import Answer, Ask
 from ui.answer_options import AnswerOptions, options_of
@@ -119,13 +127,14 @@ def _prepare(
 
     Raises:
         ApiError: The model is unknown, the last message is not a question, or a parameter cannot be honoured.
-        RagsmithError: The question is too long, or the corpora or the prompt cannot be read.
+        RagsmithError: The question is too long, the budget is spent, or the corpora or the prompt cannot be read.
     """
     corpus = asked.model.partition("/")[2]
     if asked.model != MODEL and asked.model not in _models(stores):
         raise _no_model(asked.model)
     question, history = asked_in(asked.messages)
     check_question(question, settings.limits.question_chars)
+    releases.budget.check()
     options = options_of(asked, releases.resolve().settings, lambda text: stores.encoder.tokens.starts(text))
     return Ask(question, history, corpus or settings.corpus, purpose="api", user=asked.user), options
 
@@ -229,6 +238,8 @@ def _failure(error: Exception) -> ApiError:
         return error
     if isinstance(error, QuestionTooLong):
         return ApiError(400, str(error), "question_too_long", "messages")
+    if isinstance(error, BudgetSpent):
+        return ApiError(429, str(error), "insufficient_quota")
     if isinstance(error, Busy):
         return ApiError(503, str(error), "busy", retry_after=error.retry_after)
     if isinstance(error, CorpusError):

@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, Entry] = {
         "ui.commands.feedback_command:command",
         "List what people said about answers, and make training rows of it.",
     ),
+    "cost": Entry("ui.commands.cost_command:command", "Show what was spent, by day, model, user and more."),
     "prompts": Entry("ui.commands.prompts_command:command", "Write, compare and label versions of prompts."),
     "corpora": Entry("ui.commands.corpora_command:command", "List and remove corpora."),
     "datasets": Entry("ui.commands.datasets_command:command", "Keep questions with known answers, in versions."),

@@ -50,6 +50,8 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """Return the error as JSON."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
+        if self.code == "insufficient_quota":
+            kind = self.code
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     def response(self, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -159,6 +161,7 @@ def extra(answer: Answer) -> dict[str, Any]:
         "trace_id": answer.trace_id,
         "latency_s": round(answer.latency_s, 4),
         "cost_usd": answer.cost_usd,
+        "budget": answer.budget or None,
         "prompt": answer.prompt,
         "release": answer.release,
         "model": answer.model,

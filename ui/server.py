@@ -50,6 +50,8 @@ def create_web_app(app: App) -> FastAPI:
     settings, stores = app.settings, app.stores
     check_access(settings)
     from ui.api import api_routes
+    from ui.app.metrics import ServerMetrics
+    from ui.metrics_route import metrics_routes
     from ui.pages.documents.sources import source_routes
     from ui.pages.evaluate.reports import report_routes
 
@@ -66,6 +68,8 @@ def create_web_app(app: App) -> FastAPI:
     web.include_router(api_routes(settings, stores, app.releases))
     web.include_router(source_routes(settings.ingest, stores))
     web.include_router(report_routes(app.evaluations))
+    app.metrics = metrics = ServerMetrics(stores, settings.cost)
+    web.include_router(metrics_routes(metrics))
     _mount_page(web, app, credentials)
     # The middleware added last runs first.
     if credentials is not None:

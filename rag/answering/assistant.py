@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from rag.answering.answer_gate import Gate, OpenGate, Place
 from rag.answering.answer_stream import AnswerStream
-from rag.errors import ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StorageFull, StoreError
+from rag.errors import BudgetSpent, ModelLimited, NoAnswer, QuestionTooLong, RagsmithError, StorageFull, StoreError
 from rag.redaction import redact
 from rag.retrieval.question_limit import check_question
+from rag.tracing.budget import Budget, NoBudget
 from rag.tracing.code_version import code_version
 from rag.tracing.trace_types import Span, Status, Trace
 from rag.types import Answer, Ask, Cited, Done, Event, Started, Turn, whole
@@ -75,25 +76,28 @@ class Assistant:
         traces: Stores every question when it is asked, its steps as they finish, and its end before the answer is
             reported as done.
         prices: What tokens and seconds cost.
-        on_traced: Called after a trace was written.
+        on_traced: Called after a trace was written, with the trace; None if it could not be stored.
         question_chars: Maximum characters of a question. Earlier questions are truncated to that length, earlier
             answers to four times that length. None for no limit.
         gate: Admits questions.
+        budget: Refuses questions once it is spent, and adds a notice to answers before.
     """
 
     pipeline: Callable[[str], Pipeline]
     traces: TraceSink
     prices: PriceList
-    on_traced: Callable[[], None] = field(default=lambda: None)
+    on_traced: Callable[[Trace | None], None] = field(default=lambda _: None)
     question_chars: int | None = None
     gate: Gate = field(default_factory=OpenGate)
+    budget: Budget = field(default_factory=NoBudget)
 
     def start(self, ask: Ask) -> AnswerStream:
         """Start to answer a question; requires a running loop.
 
         Returns:
             The events, from ``Started`` to ``Done``; a failure is a ``Done`` with the status ``failed``. For a
-            question that is too long, there is no trace, and both have an empty trace id.
+            question that is too long, or that no budget is left for, there is no trace, and both have an empty
+            trace id.
 
         Raises:
             Busy: Too many questions are waiting.
@@ -103,13 +107,15 @@ class Assistant:
 
     async def _work(self, ask: Ask, place: Place, emit: Emit) -> None:
         await place.turn()
-        if self.question_chars is not None:
-            try:
+        try:
+            if self.question_chars is not None:
                 check_question(ask.question, self.question_chars)
-            except QuestionTooLong as error:
-                emit(Started(""))
-                emit(Done(Answer("", "failed", error=str(error))))
-                return
+            if self.budget.is_limited:
+                await asyncio.to_thread(self.budget.check, ask.conversation_id)
+        except (QuestionTooLong, BudgetSpent, StoreError) as error:
+            emit(Started(""))
+            emit(Done(Answer("", "failed", error=str(error))))
+            return
         ask = _readable(ask, self.question_chars)
         record = _Record(self.traces, ask)
         emit(Started(record.id))
@@ -140,7 +146,8 @@ class Assistant:
             answer = replace(answer, latency_s=time.perf_counter() - started)
         for citation in answer.citations:
             emit(Cited(citation))
-        emit(Done(replace(answer, trace_id=record.id)))
+        notice = await asyncio.to_thread(self._notice, ask) if self.budget.is_limited else ""
+        emit(Done(replace(answer, trace_id=record.id, budget=notice)))
 
     async def _run(self, ask: Ask, record: _Record, emit: Emit) -> Answer:
         pipeline = await asyncio.to_thread(self.pipeline, ask.corpus)
@@ -171,10 +178,18 @@ class Assistant:
             return answer
         return replace(answer, latency_s=record.saved.latency_s or 0.0, cost_usd=record.saved.cost_usd)
 
+    def _notice(self, ask: Ask) -> str:
+        try:
+            return self.budget.warning(ask.conversation_id)
+        except StoreError as error:
+            _log.warning("The budget could not be read: %s", error)
+            return ""
+
     def _close(self, record: _Record, status: Status, error: str = "") -> None:
         record.close(status, error)
+        self.budget.spent()
         try:
-            self.on_traced()
+            self.on_traced(record.saved)
         except Exception as failure:  # noqa: BLE001 - a failing listener must not affect the answer
             _log.warning("The trace listener failed: %s", failure)
 

@@ -76,6 +76,7 @@ class ModelJudge:
         repair: The prompt for a correction, with the variables of the shipped ``repair-json``.
         patience_s: Time limit of a judgement in seconds.
         price: Returns the dollars for tokens and seconds of the model; None if unknown.
+        on_spent: Called in a thread with what every judgement took, also one that failed.
 
     Raises:
         PromptError: A prompt has other variables or fragments.
@@ -90,12 +91,14 @@ class ModelJudge:
         repair: PromptTemplate,
         patience_s: float = PATIENCE_S,
         price: Price = lambda _usage, _seconds: None,
+        on_spent: Callable[[Spent], None] = lambda _: None,
     ) -> None:
         check_prompt(prompt, _VARIABLES, _PLACES)
         self.identity = f"{name} {prompt.label} {prompt.sha256[:TAG]}"
         self._prompt = prompt
         self._inquiry = Inquiry(model, prompt, repair, SCHEMA, patience_s, paced=True)
         self._price = price
+        self._on_spent = on_spent
         self._kept: dict[str, Judgement] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -124,6 +127,8 @@ class ModelJudge:
                     raise
                 except ModelError as error:
                     return Judgement({"judge_errors": Score(1)}, one_line(str(error)), self._spent(spent))
+                finally:
+                    await asyncio.to_thread(self._on_spent, spent)
                 found = replace(_points(int(reply["score"]), reply["reason"]), spent=self._spent(spent))
             # It was paid for once.
             self._kept[key] = replace(found, spent={})
@@ -163,6 +168,7 @@ class Spent:
 
     usage: Usage = Usage(0, 0)
     seconds: float = 0.0
+    requests: int = 0
 
 
 Price = Callable[[Usage, float], float | None]
@@ -235,6 +241,7 @@ class Inquiry:
         from rag.models.request_retries import PACED
 
         began = time.monotonic()
+        spent.requests += 1
         try:
             reply = await reply_to(self.model, ModelInput(tuple(messages)), {"metadata": {PACED: self.paced}})
             spent.usage += reply.usage

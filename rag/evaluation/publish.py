@@ -19,8 +19,9 @@ from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Summary
 from rag.redaction import redact, redact_json
 from rag.settings import TrackingSettings
+from rag.tracing.ledger import NOTHING, Spending
 from rag.tracing.wandb_run import RunTable, open_run
-from rag.tracing.wandb_traces import clipped
+from rag.tracing.wandb_traces import clipped, cost_values
 from rag.workspace import Workspace
 
 # Rows per table; a table stays in memory until it is logged, and W&B's page loads it completely.
@@ -41,12 +42,14 @@ def publish(
     cells: Callable[[int], Iterator[Cell]],
     cases: Iterable[Case],
     report: Path | None = None,
+    spending: Spending = NOTHING,
 ) -> str:
     """Log a run to a W&B run of its own, and return when W&B has accepted it.
 
     The W&B run's summary has ``VARIANT/METRIC``, its interval as ``VARIANT/METRIC_low`` and
-    ``VARIANT/METRIC_high``, and the same for ``VARIANT/METRIC_change``; ``VARIANT`` is a key from ``keys``. The
-    answers are the tables ``results``, ``results_1`` …, and the dataset version is an artifact with its name.
+    ``VARIANT/METRIC_high``, and the same for ``VARIANT/METRIC_change``; ``VARIANT`` is a key from ``keys``. What
+    ``spending`` says is ``cost/…``. The answers are the tables ``results``, ``results_1`` …, and the
+    version of the dataset is an artifact with its name.
 
     Args:
         settings: Project and mode.
@@ -55,6 +58,7 @@ def publish(
         cells: Returns the answers of a variant by its index, in the order of the cases.
         cases: Cases of the run's dataset version, in order.
         report: A report by ``rag.evaluation.run_report.write_report``.
+        spending: What the run has cost beside its traces, and what its cache has saved.
 
     Returns:
         The id of the W&B run; empty if tracking is off or has failed.
@@ -71,7 +75,7 @@ def publish(
 
     def log(run: Any) -> None:
         run.name = redact(evaluated.name) or evaluated.id
-        run.summary.update(_figures(summary))
+        run.summary.update(_figures(summary) | cost_values(spending))
         with tempfile.TemporaryDirectory() as folder:
             _log_cases(run, summary, side_by_side(cases, cells, len(summary.variants)), Path(folder))
         if report is not None:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from rag.answering.answer_stream import AnswerStream
-from rag.errors import ModelLimited, RagsmithError
+from rag.errors import BudgetSpent, ModelLimited, RagsmithError
 from rag.evaluation.cache import AnswerCache, key_of
 from rag.evaluation.cases import Case
 from rag.evaluation.pacing import Pace
 from rag.evaluation.run_store import Cell, CellPassage, Run, RunStatus, RunStore
 from rag.evaluation.scoring import Judge, Scorer
+from rag.tracing.budget import Budget, NoBudget
 from rag.types import Answer, Ask
 
 # Cases per read.
@@ -69,6 +70,8 @@ class Evaluation:
         variants: The variants of the plan, in order.
         cache: None to answer without a cache.
         on_progress: Called after every answer.
+        on_cached: Called in a thread with every answer of the cache, once it is stored.
+        budget: Stops the run before a case that it does not allow.
     """
 
     run: Run
@@ -80,6 +83,8 @@ class Evaluation:
     judge: Judge
     cache: AnswerCache | None
     on_progress: Callable[[EvaluationProgress], None] = lambda _: None
+    on_cached: Callable[[Answer], None] = lambda _: None
+    budget: Budget = field(default_factory=NoBudget)
 
     async def work(self, stop: asyncio.Event) -> RunStatus:
         """Answer everything that is missing.
@@ -126,7 +131,7 @@ class _Pass:
         self._stop = stop
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._before = self._done = self._cached = self._failed = self._failed_in_a_row = 0
-        self._error = ""
+        self._error = self._over_budget = ""
         self._started = time.monotonic()
         self._pace = Pace(evaluation.run.plan.at_once, stop, self._show)
 
@@ -143,11 +148,23 @@ class _Pass:
                 await jobs.put(None)
         if self._gave_up:
             return "failed", self._error
-        if self._pace.problem or self._stop.is_set():
-            return "stopped", self._pace.problem
+        if self._pace.problem or self._over_budget or self._stop.is_set():
+            return "stopped", self._pace.problem or self._over_budget
         answered = await asyncio.to_thread(self._evaluation.store.count, self._evaluation.run.id)
         # A run without any answer measures nothing, however small it is.
         return ("finished", "") if answered or not self._error else ("failed", self._error)
+
+    async def _may_spend(self) -> bool:
+        """Whether the budget allows another case; the run ends if not, and can be resumed later."""
+        budget = self._evaluation.budget
+        if not budget.is_limited:
+            return True
+        budget.spent()
+        try:
+            await asyncio.to_thread(budget.check)
+        except BudgetSpent as error:
+            self._over_budget = str(error)
+        return not self._over_budget
 
     @property
     def _gave_up(self) -> bool:
@@ -155,7 +172,7 @@ class _Pass:
 
     @property
     def _ends(self) -> bool:
-        return self._stop.is_set() or self._gave_up or bool(self._pace.problem)
+        return self._stop.is_set() or self._gave_up or bool(self._pace.problem or self._over_budget)
 
     async def _jobs(self) -> AsyncIterator[_Job]:
         """Yield what must be answered, in the order of the cases."""
@@ -175,7 +192,7 @@ class _Pass:
     async def _worker(self, jobs: asyncio.Queue[_Job | None]) -> None:
         while (job := await jobs.get()) is not None:
             # Jobs that still wait in the queue are dropped.
-            if self._ends:
+            if self._ends or not await self._may_spend():
                 continue
             if cell := await self._answer(job):
                 self._report(cell, failed_before=job.failed_before)
@@ -197,6 +214,8 @@ class _Pass:
             # Stored before it is cached: a crash in between would make a resumed run record it as not paid for.
             if cell:
                 await asyncio.to_thread(store.keep, run.id, [cell])
+                if known:
+                    await asyncio.to_thread(self._evaluation.on_cached, known)
             # What a filter ended may be whole the next time.
             if cache and known is None and answer.status in ("answered", "abstained") and not answer.filtered:
                 await asyncio.to_thread(cache.put, key, answer)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -97,6 +98,7 @@ class CorpusIndex:
     Attributes:
         name: Name of the corpus, for messages.
         state: Result of the last comparison of the stores.
+        embedding_s: Seconds that embedding has taken since it was opened.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class CorpusIndex:
         self.encoder = encoder
         self.name = ""
         self.state = IndexState(0)
+        self.embedding_s = 0.0
 
     def known(self, digests: Iterable[str]) -> dict[str, int]:
         """Return the ids of those texts that are in the index, by digest."""
@@ -179,7 +182,11 @@ class CorpusIndex:
     def _write_vectors(
         self, passages: Sequence[StoredPassage], on_progress: Callable[[int], None] | None = None
     ) -> None:
-        vectors = self.encoder.embed_passages([passage.words for passage in passages], on_progress)
+        began = time.monotonic()
+        try:
+            vectors = self.encoder.embed_passages([passage.words for passage in passages], on_progress)
+        finally:
+            self.embedding_s += time.monotonic() - began
         self.dense.add([DenseEntry(p.id, p.text_id, p.page) for p in passages], vectors)
 
     def _write_words(self, passages: Sequence[StoredPassage]) -> None:

@@ -70,19 +70,13 @@ class PriceList(Section):
     models: dict[str, TokenPrice]
     machine: MachinePrice = Field(default_factory=_shipped_machine)
 
-    def tokens_usd(self, model: str, usage: Usage | Mapping[str, Any]) -> float | None:
+    def tokens_usd(self, model: str, usage: Usage) -> float | None:
         """Return the dollars charged for an API call; None if its price or a token count is unknown.
 
         Args:
             model: The API's name of the model, optionally with the prefix ``openai:``.
-            usage: Token counts, or the ``usage_metadata`` of a LangChain message. A ``total_cost`` in it, which
-                is 0 for cached calls, is the cost.
+            usage: The token counts of the call.
         """
-        if isinstance(usage, Mapping):
-            total = usage.get("total_cost")
-            if isinstance(total, int | float):
-                return float(total)
-            usage = read_usage(usage)
         price = self._price(model.removeprefix("openai:"))
         if price is None or usage.input_tokens is None or usage.output_tokens is None:
             return None

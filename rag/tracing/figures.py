@@ -6,7 +6,7 @@ from math import floor, log10
 
 
 def format_seconds(seconds: float, *, digits: int = 2) -> str:
-    """Format a time: ``85 ms``, ``1.9 s``, ``12 s``, ``3 min 20 s``.
+    """Format a time: ``85 ms``, ``1.9 s``, ``12 s``, ``3 min 20 s``, ``8 h 5 min``.
 
     Args:
         seconds: The time.
@@ -18,7 +18,9 @@ def format_seconds(seconds: float, *, digits: int = 2) -> str:
     if size < 60:
         return f"{seconds:.{digits - (1 if size < 10 else 2)}f} s"
     sign = "-" if seconds < 0 else ""
-    return f"{sign}{int(size // 60)} min {int(size % 60)} s"
+    if size < 3600:
+        return f"{sign}{int(size // 60)} min {int(size % 60)} s"
+    return f"{sign}{int(size // 3600)} h {int(size % 3600 // 60)} min"
 
 
 def format_cost(usd: float | None, *, exact: bool = False) -> str:

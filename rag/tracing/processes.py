@@ -7,10 +7,11 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from sqlalchemy import Engine, Table, select, update
+from sqlalchemy import Connection, Engine, Table, select, update
 
 from rag.database import reading, writing
 
@@ -28,12 +29,18 @@ def is_dead(process: str) -> bool:
     return (_start_of(int(parts[1])) or "") != parts[2]
 
 
-def interrupt_dead(engine: Engine, table: Table, **values: str) -> int:
+def interrupt_dead(
+    engine: Engine,
+    table: Table,
+    on_end: Callable[[Connection, Sequence[str]], None] = lambda _connection, _ids: None,
+    **values: str,
+) -> int:
     """Mark the running rows of dead processes as interrupted, and return their number.
 
     Args:
         engine: The database.
-        table: A table with the columns ``status`` and ``process``.
+        table: A table with the columns ``id``, ``status`` and ``process``.
+        on_end: Called in the same transaction with the ids of the rows.
         values: Other columns to set.
     """
     running = table.c.status == "running"
@@ -44,7 +51,9 @@ def interrupt_dead(engine: Engine, table: Table, **values: str) -> int:
         return 0
     query = update(table).where(running, table.c.process.in_(dead)).values(status="interrupted", **values)
     with writing(engine) as connection:
-        return connection.execute(query).rowcount
+        ids = connection.scalars(query.returning(table.c.id)).all()
+        on_end(connection, ids)
+    return len(ids)
 
 
 @lru_cache(maxsize=1)

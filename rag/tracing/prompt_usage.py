@@ -130,6 +130,7 @@ def traces_of(engine: Engine, label: str, limit: int) -> TracePage:
             feedback_table.c.rating,
             feedback_table.c.comment,
             feedback_table.c.at,
+            feedback_table.c.correction,
         )
         .join(feedback_table, feedback_table.c.trace_id == column.id, isouter=True)
         .where(wanted)

@@ -14,6 +14,7 @@ from rag.tables import spans as spans_table
 from rag.tables import trace_passages as passages_table
 from rag.tables import traces as traces_table
 from rag.tracing.span_contents import Contents, forget_contents, texts_of, unpacked
+from rag.tracing.totals import add_up, due_of
 from rag.tracing.trace_types import Feedback, Span, Trace, UsedPassage
 from rag.types import current_model
 
@@ -70,6 +71,7 @@ def write_changes(connection: Connection, changes: Sequence[Change]) -> None:
     # By kind, so that many rows share a statement: all begins before all steps, and all steps before all ends.
     ended = [change for change in changes if isinstance(change, Ended)]
     insert_new(connection, traces_table, [_row(change.trace) for change in changes if isinstance(change, Begun)])
+    due = due_of(connection, [change.trace for change in ended])
     insert_or_replace(connection, traces_table, [_row(change.trace) for change in ended])
     contents = Contents()
     steps = [_span_row(c.trace_id, c.span, contents) for c in changes if isinstance(c, Stepped)]
@@ -85,6 +87,7 @@ def write_changes(connection: Connection, changes: Sequence[Change]) -> None:
     contents.write(connection)
     passages = [asdict(passage) | {"trace_id": c.trace.id} for c in ended for passage in c.trace.passages]
     insert_new(connection, passages_table, passages)
+    add_up(connection, due)
 
 
 def _delete_stale(connection: Connection, change: Ended) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, func, insert, or_, select, update
 
 from rag.database import reading, writing
 from rag.errors import TraceNotFound
@@ -19,7 +19,9 @@ from rag.redaction import redact
 from rag.tables import feedback as feedback_table
 from rag.tables import trace_passages as passages_table
 from rag.tables import traces as traces_table
+from rag.tracing.measures import THUMB, count_measures, measure_key
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
+from rag.tracing.totals import add_up
 from rag.tracing.trace_rows import (
     CLAIM,
     Begun,
@@ -90,6 +92,7 @@ class TraceStore:
     def save(self, trace: Trace) -> None:
         """Store a trace with its spans in one transaction, replacing its earlier state.
 
+        A trace that ends in this process is added to the ledger and to the counts of answers; see ``totals``.
         Feedback and delivery stay unchanged. Token counts are untrusted, and limited to the range of their column.
         """
         self.flush()
@@ -181,7 +184,8 @@ class TraceStore:
         Raises:
             TraceNotFound: There is no such trace.
         """
-        found = self.get(trace_id).id
+        trace = self.get(trace_id)
+        found = trace.id
         values = {
             "rating": rating,
             "comment": redact(comment),
@@ -189,14 +193,18 @@ class TraceStore:
             "correction": redact(correction),
         }
         with writing(self._engine) as connection:
+            before = connection.scalar(select(feedback_table.c.rating).where(feedback_table.c.trace_id == found))
             connection.execute(delete(feedback_table).where(feedback_table.c.trace_id == found))
+            if before is not None:
+                count_measures(connection, [measure_key(trace, THUMB + before)], -1)
             if rating is not None:
+                count_measures(connection, [measure_key(trace, THUMB + rating)])
                 connection.execute(insert(feedback_table).values(trace_id=found, **values))
 
     def recover(self) -> int:
         """Mark the running traces of dead processes of this host as interrupted, and return their number."""
         error = "The process ended before the answer was finished."
-        return interrupt_dead(self._engine, traces_table, error=error)
+        return interrupt_dead(self._engine, traces_table, _add_up_interrupted, error=error)
 
     def undelivered(self, limit: int) -> tuple[str, ...]:
         """Return the ids of finished traces for delivery by this process, oldest first.
@@ -265,6 +273,12 @@ class TraceStore:
             query = select(column.id, column.tracked).where(finished, or_(*takeable))
             rows = connection.execute(query.order_by(column.started).limit(limit)).all()
         return [(row.id, row.tracked) for row in rows]
+
+
+def _add_up_interrupted(connection: Connection, ids: Sequence[str]) -> None:
+    """Add up what is stored of traces whose process has died."""
+    rows = [connection.execute(_with_feedback().where(traces_table.c.id == trace_id)).one() for trace_id in ids]
+    add_up(connection, [whole_trace(connection, row) for row in rows])
 
 
 def _with_feedback(*others: ColumnElement[Any]) -> Any:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from langchain_core.messages import BaseMessage, get_buffer_string
@@ -21,6 +21,7 @@ from rag.redaction import JSON
 from rag.tables import LARGEST_COUNT
 from rag.tracing.code_version import code_version
 from rag.tracing.cost import HERE, PriceList, read_usage
+from rag.tracing.ledger import BILLED
 from rag.tracing.span_json import as_json, kept_text
 from rag.tracing.trace_masking import masked, masked_span, secrets_of
 from rag.tracing.trace_types import Span, Status, Trace, UsedPassage
@@ -34,6 +35,8 @@ _ENDINGS: Mapping[str, Status] = {"abstained": "abstained", "failed": "error", "
 
 _LATE = "ragsmith_late"
 _FILTERED = "ragsmith_filtered"
+
+Number = TypeVar("Number", int, float)
 
 _log = logging.getLogger(__name__)
 
@@ -219,6 +222,7 @@ class TraceTracer(BaseTracer):
             cached_tokens=_known_total([span.cached_tokens for span in asked]),
             first_token_s=_first_token(root, runs),
             cost_usd=costs[root.id],
+            saved_usd=_known_total([span.saved_usd for span in asked]),
             spans=spans,
             passages=_passages(answer),
         )
@@ -226,6 +230,8 @@ class TraceTracer(BaseTracer):
 
     def _span(self, run: Run, position: int, root: Run, cost: float | None) -> Span:
         usage, attributes = _usage(run) if run.run_type == "llm" else (Usage(), {})
+        if _is_billed(run, root):
+            attributes[BILLED] = "tokens"
         status = _status(run)
         if run is root and status == "ok" and _was_left(root):
             status = "cancelled"
@@ -247,6 +253,7 @@ class TraceTracer(BaseTracer):
             attributes=attributes,
             first_token_s=_first_token(run, [run]),
             cached_tokens=usage.cached_tokens or None,
+            saved_usd=self._prices.tokens_usd(_model(root), usage) if _is_cached(run) else None,
         )
 
     def _costs(self, top: Run, root: Run) -> dict[UUID, float | None]:
@@ -254,16 +261,14 @@ class TraceTracer(BaseTracer):
 
         A leaf costs its seconds or tokens, any other run the sum of its children.
         """
-        model = str(_metadata(root).get("model", ""))
-        api_model = model if model.startswith("openai:") else None
         costs: dict[UUID, float | None] = {}
         for run in reversed(list(_walk(top))):
             if run.child_runs:
                 costs[run.id] = _sum([costs[child.id] for child in run.child_runs])
-            elif api_model is not None and run.run_type == "llm" and not _is_here(run):
-                reported = _reported(run)
-                usage = reported if "total_cost" in reported else _usage(run)[0]
-                costs[run.id] = self._prices.tokens_usd(api_model, usage)
+            elif _is_cached(run):
+                costs[run.id] = 0.0
+            elif _is_billed(run, root):
+                costs[run.id] = self._prices.tokens_usd(_model(root), _usage(run)[0])
             else:
                 costs[run.id] = self._prices.seconds_usd(_seconds(run, root))
         return costs
@@ -377,6 +382,21 @@ def _is_here(run: Run) -> bool:
     return bool((run.extra or {}).get("metadata", {}).get(HERE))
 
 
+def _model(root: Run) -> str:
+    """Return the model that answers."""
+    return str(_metadata(root).get("model", ""))
+
+
+def _is_billed(run: Run, root: Run) -> bool:
+    """Whether a run costs its tokens, and not the seconds of this machine."""
+    return run.run_type == "llm" and _model(root).startswith("openai:") and not _is_here(run)
+
+
+def _is_cached(run: Run) -> bool:
+    """Whether LangChain's cache answered, which reports a total cost of 0 with the tokens of the first call."""
+    return run.run_type == "llm" and "total_cost" in _reported(run)
+
+
 def _reported(run: Run) -> Mapping[str, Any]:
     """Return the ``usage_metadata`` of a model's message; empty without any."""
     generations = (run.outputs or {}).get("generations") or []
@@ -397,7 +417,7 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
     }
     reported = _reported(run)
     usage = read_usage(reported)
-    if "total_cost" in reported:
+    if _is_cached(run):
         attributes["cached"] = True
     if _status(run) == "ok":
         return usage, attributes
@@ -447,10 +467,10 @@ def _sum(parts: Sequence[float | None]) -> float | None:
     return None if any(part is None for part in parts) else math.fsum(part or 0.0 for part in parts)
 
 
-def _known_total(counts: Sequence[int | None]) -> int | None:
-    """Return the sum of the known token counts; None without any."""
+def _known_total(counts: Sequence[Number | None]) -> Number | None:
+    """Return the sum of the known numbers; None without any."""
     known = [count for count in counts if count is not None]
-    return sum(known) if known else None
+    return sum(known[1:], known[0]) if known else None
 
 
 def _total(counts: Sequence[int | None]) -> int | None:

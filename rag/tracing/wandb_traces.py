@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rag.redaction import JSON
+from rag.tracing.ledger import Spending
 from rag.tracing.trace_store import Span, Trace
 
 # The tree of a trace is one line of the run's history, which W&B's server limits to some megabytes.
@@ -39,6 +40,16 @@ def trace_values(trace: Trace) -> dict[str, Any]:
     numbers |= {f"latency/{name}": seconds for name, seconds in step_seconds(trace).items()}
     known = {name: number for name, number in numbers.items() if number is not None}
     return {"trace": WBTraceTree(trace_tree(trace)), **known}
+
+
+def cost_values(spending: Spending) -> dict[str, float]:
+    """Return what a run has cost so far, for its history or summary; the same names in every kind of run."""
+    return {
+        "cost/total_usd": spending.cost_usd,
+        "cost/saved_usd": spending.saved_usd,
+        "cost/unknown_calls": spending.unknown,
+        "cost/machine_s": spending.seconds,
+    }
 
 
 def trace_row(trace: Trace) -> tuple[Any, ...]:

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from rag.errors import RagsmithError
 from rag.settings import TrackingSettings
+from rag.tracing.ledger import Spending, spending_of
 from rag.tracing.trace_store import Trace, TraceStore
 from rag.tracing.wandb_run import Mode, RunTable, TrackedRun, TrackerStatus, kill_service, open_run
-from rag.tracing.wandb_traces import COLUMNS, trace_row, trace_values
+from rag.tracing.wandb_traces import COLUMNS, cost_values, trace_row, trace_values
 from rag.workspace import Workspace
 
 _BATCH = 50
@@ -127,6 +128,7 @@ class WandbTracker:
         self._run: TrackedRun | None = None
         self._status = TrackerStatus(mode, "The W&B run starts with the first answer.")
         self._counts: Counter[str] = Counter()
+        self._spending = Spending()
         self._table = RunTable("answers", COLUMNS, increments=100)
         self._oldest_row = 0.0
         self._claimed: set[str] = set()
@@ -219,8 +221,9 @@ class WandbTracker:
         def log(wandb_run: Any) -> None:
             for trace in traces:
                 self._counts[trace.status] += 1
+                self._spending += spending_of(trace)
                 counts = {f"status/{name}": count for name, count in self._counts.items()}
-                wandb_run.log(trace_values(trace) | counts)
+                wandb_run.log(trace_values(trace) | counts | cost_values(self._spending))
 
         if not (run.attempt(log) and run.flush()):
             return False

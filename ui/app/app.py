@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rag.settings import Settings
 from rag.workspace import open_workspace
 from ui.app.health import HealthCheck
+from ui.app.metrics import Metrics, NoMetrics
 from ui.app.models import Models
 from ui.app.releases import Releases
 from ui.app.shared_property import shared_property
@@ -15,6 +16,7 @@ from ui.app.stores import Stores
 from ui.app.tracking import Tracking
 
 if TYPE_CHECKING:
+    from rag.tracing.trace_store import Trace
     from ui.app.evaluations import Evaluations
 
 
@@ -30,7 +32,8 @@ class App:
         self.stores = Stores(settings, self.workspace)
         self.models = Models(self.workspace, settings.encoder, lambda: self.stores.encoder)
         self.tracking = Tracking(settings, self.stores)
-        self.releases = Releases(settings, self.stores, self.models, lambda: self.tracking.tracker.wake())
+        self.metrics: Metrics = NoMetrics()
+        self.releases = Releases(settings, self.stores, self.models, self._on_traced)
         self.health = HealthCheck(settings, self.stores, self.models, self.releases, self.tracking)
         self.lock = threading.RLock()
 
@@ -41,6 +44,10 @@ class App:
         from ui.app.evaluations import Evaluations
 
         return Evaluations(self.settings, self.stores, self.models, self.releases)
+
+    def _on_traced(self, trace: Trace | None) -> None:
+        self.tracking.tracker.wake()
+        self.metrics.observe(trace)
 
     def close(self) -> None:
         """Deliver what waits for W&B, then unload the models and close the stores."""

@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,14 @@ from rag.evaluation.runner import Evaluation, EvaluationProgress, ReadyVariant
 from rag.evaluation.scoring import Scorer
 from rag.evaluation.variants import Variant
 from rag.settings import Settings
+from rag.tracing.budget import NoBudget
 from rag.workspace import disk_errors
 from ui.app.judging import Judges
 
 if TYPE_CHECKING:
     from rag.evaluation.dataset_store import DatasetVersion
     from rag.evaluation.summary import Summary
+    from rag.types import Answer
     from ui.app.models import Models
     from ui.app.releases import Releases
     from ui.app.stores import Stores
@@ -173,19 +175,40 @@ class Evaluations:
             size=version.size,
             cases=lambda start, end: tuple(self.datasets.cases(version, start, end - start)),
             variants=[
-                ReadyVariant(state, self._releases.assistant(variant).start)
+                # The run checks the budget itself: a case that it refuses has no failed answer.
+                ReadyVariant(state, replace(self._releases.assistant(variant), budget=NoBudget()).start)
                 for variant, state in zip(run.plan.variants, run.plan.states, strict=True)
             ],
             store=self.runs,
             scorer=Scorer(self._stores.encoder),
-            judge=self.judges.of_answers(run.plan.judge),
+            judge=self.judges.of_answers(run.plan.judge, run.id),
             cache=None if fresh else AnswerCache(self._stores.engine),
             on_progress=on_progress,
+            on_cached=lambda answer: self._record_cached(run.id, answer),
+            budget=self._releases.budget,
         )
         status = await evaluation.work(stop)
         if status == "finished":
             await asyncio.to_thread(self._publish, run.id)
         return status
+
+    def _record_cached(self, run_id: str, answer: Answer) -> None:
+        """Add an answer of the cache, which makes no trace, to the ledger."""
+        from rag.tracing.ledger import Expense
+
+        self._stores.ledger.add(
+            Expense(
+                "evaluation",
+                run_id,
+                "cached answer",
+                answer.model,
+                self._stores.prices.checked.isoformat(),
+                0.0,
+                saved_usd=answer.cost_usd,
+                prompt=answer.prompt,
+                release=answer.release,
+            )
+        )
 
     def resume(self, run_id: str) -> Run:
         """Resume a run that was stopped or interrupted, or that failed, or whose answers did.
@@ -321,6 +344,7 @@ class Evaluations:
             lambda variant: self.runs.cells(run.id, variant),
             self.datasets.cases(self.dataset_of(run)),
             self.report(run),
+            self._stores.ledger.spent_on(run.id),
         )
         if tracked:
             self.runs.mark_tracked(run.id, tracked)

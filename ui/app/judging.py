@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
 
     from prompts import PromptTemplate
-    from rag.evaluation.judge import Price
+    from rag.evaluation.judge import Price, Spent
     from ui.app.models import Models
     from ui.app.stores import Stores
 
@@ -27,8 +27,12 @@ class Judges:
     stores: Stores
     models: Models
 
-    def of_answers(self, model: str) -> Judge:
+    def of_answers(self, model: str, run_id: str = "") -> Judge:
         """Return a judge of single answers; for an empty name one that judges nothing.
+
+        Args:
+            model: The name of the judging model.
+            run_id: The run whose answers it judges.
 
         Raises:
             SettingsError: The model cannot judge.
@@ -44,14 +48,46 @@ class Judges:
             model,
             repair=self.stores.prompt("repair-json"),
             price=self.price_of(model),
+            on_spent=lambda spent: self.record(spent, model, prompt.label, run_id),
+        )
+
+    def record(self, spent: Spent, model: str, prompt: str, subject: str) -> None:
+        """Add what a judgement took to the ledger.
+
+        Args:
+            spent: Tokens and seconds; nothing is added if the model was not asked.
+            model: The name of the judging model.
+            prompt: ``NAME@VERSION`` of its prompt.
+            subject: The run whose answers it judged.
+        """
+        from rag.models.chat_models import OPENAI
+        from rag.tracing.ledger import Expense
+
+        if not spent.requests:
+            return
+        usage = spent.usage
+        self.stores.ledger.add(
+            Expense(
+                "judging",
+                subject,
+                "judge",
+                model,
+                self.stores.prices.checked.isoformat(),
+                self.price_of(model)(usage, spent.seconds),
+                None if model.startswith(OPENAI) else spent.seconds,
+                usage.input_tokens,
+                usage.output_tokens,
+                usage.cached_tokens,
+                prompt=prompt,
+                calls=spent.requests,
+            )
         )
 
     def price_of(self, model: str) -> Price:
         """Return the price of a judge: by tokens for a model server, else by the seconds of this machine."""
         from rag.models.chat_models import OPENAI
-        from rag.tracing.cost import load_prices
 
-        prices = load_prices(self.settings.cost)
+        prices = self.stores.prices
         if model.startswith(OPENAI):
             return lambda usage, _seconds: prices.tokens_usd(model, usage)
         return lambda _usage, seconds: prices.seconds_usd(seconds)

@@ -56,7 +56,9 @@ async def compare_pairs(
 
     async def judged(case: Case, first: str, second: str) -> None:
         async with places:
-            verdicts.append(await compare_pair(opened, prompt, case, first, second, repair=repair))
+            verdict = await compare_pair(opened, prompt, case, first, second, repair=repair)
+        verdicts.append(verdict)
+        await asyncio.to_thread(judges.record, verdict.spent, model, prompt.label, one.run.id)
         on_verdict(len(verdicts), len(pairs))
 
     async with asyncio.TaskGroup() as group:

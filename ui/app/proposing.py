@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from rag.errors import prompt_errors
+from rag.settings import SMOLLM2
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -53,13 +55,22 @@ def propose_cases(
         RagsmithError: The corpus or the prompt is missing.
     """
     from rag.evaluation.candidates import draw_passages, propose
+    from rag.tracing.ledger import Expense
 
     passages = draw_passages(stores.engine, stores.index(corpus).id, seed)
     batch = min(count, BATCH)
-    proposed = propose(passages, question_writer(stores.prompt("write-question"), model), batch)
+    prompt = stores.prompt("write-question")
+    proposed = propose(passages, question_writer(prompt, model), batch)
     new = 0
-    while new < count and (part := list(islice(proposed, min(count - new, batch)))):
-        new += stores.candidates.put(dataset, part)
+    began = time.monotonic()
+    try:
+        while new < count and (part := list(islice(proposed, min(count - new, batch)))):
+            new += stores.candidates.put(dataset, part)
+    finally:
+        seconds = time.monotonic() - began
+        cost, day = stores.prices.seconds_usd(seconds), stores.prices.checked.isoformat()
+        spent = Expense("evaluation", dataset, "propose", SMOLLM2, day, cost, seconds, prompt=prompt.label)
+        stores.ledger.add(spent)
     return new
 
 

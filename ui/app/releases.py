@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from rag.evaluation.variants import Variant
     from rag.indexing.lexical_index import LexicalIndex
     from rag.retrieval.retriever import Retriever
-    from rag.tracing.cost import PriceList
+    from rag.tracing.budget import Budget
+    from rag.tracing.trace_store import Trace
     from ui.app.models import Models
     from ui.app.stores import Stores
 
@@ -71,7 +72,11 @@ class Releases:
     """
 
     def __init__(
-        self, settings: Settings, stores: Stores, models: Models, on_traced: Callable[[], None] = lambda: None
+        self,
+        settings: Settings,
+        stores: Stores,
+        models: Models,
+        on_traced: Callable[[Trace | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._stores = stores
@@ -90,11 +95,11 @@ class Releases:
         return AnswerGate(limits.answers_at_once, limits.answers_waiting)
 
     @shared_property
-    def prices(self) -> PriceList:
-        """The prices of tokens and seconds."""
-        from rag.tracing.cost import load_prices
+    def budget(self) -> Budget:
+        """What may be spent on answers."""
+        from rag.tracing.budget import open_budget
 
-        return load_prices(self._settings.cost)
+        return open_budget(self._stores.ledger, self._settings.cost)
 
     @property
     def model(self) -> str:
@@ -111,10 +116,11 @@ class Releases:
         return Assistant(
             lambda corpus: self.pipeline(corpus, variant),
             self._stores.traces,
-            self.prices,
+            self._stores.prices,
             self._on_traced,
             self._settings.limits.question_chars,
             gate or OpenGate(),
+            self.budget,
         )
 
     def resolve(self, variant: Variant | None = None) -> ResolvedSettings:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from rag.indexing.corpus_sources import CorpusSource, SourcePage
     from rag.indexing.dense_index import ChromaStore
     from rag.indexing.ingest_report import IngestProgress, IngestReport
+    from rag.tracing.cost import PriceList
+    from rag.tracing.ledger import Ledger
+    from rag.tracing.measures import Measures
     from rag.tracing.trace_store import TraceStore
     from rag.types import Filters
 
@@ -98,6 +101,31 @@ class Stores:
         self._closing.callback(store.close)
         store.recover()
         return store
+
+    @shared_property
+    def ledger(self) -> Ledger:
+        """What was spent."""
+        from rag.tracing.ledger import Ledger
+
+        return Ledger(self.engine)
+
+    @shared_property
+    def measures(self) -> Measures:
+        """The counts of answers."""
+        from rag.tracing.measures import Measures
+
+        return Measures(self.engine)
+
+    @shared_property
+    def prices(self) -> PriceList:
+        """The prices of tokens and seconds.
+
+        Raises:
+            SettingsError: The price list cannot be read.
+        """
+        from rag.tracing.cost import load_prices
+
+        return load_prices(self._settings.cost)
 
     @shared_property
     def conversations(self) -> ConversationStore:
@@ -268,12 +296,30 @@ class Stores:
         # Before the lock: others need not wait for a slow server.
         pages = self._fetch(corpus, addresses)
         # The loader's process starts while the stores open.
-        with self.workspace.writing(f"ingest into {corpus}"), IsolatedLoader(limits) as loader:
-            index = self.corpora.ensure(corpus)
+        with (
+            self.workspace.writing(f"ingest into {corpus}"),
+            IsolatedLoader(limits) as loader,
+            self._embedding_into(corpus) as index,
+        ):
             report = ingest(index, [*paths, *pages], loader, on_progress=on_progress, stop=stop, pages=pages)
             if not (report.added or report.stopped or self.has_files(corpus)):
                 self.corpora.remove(corpus)
             return report
+
+    @contextmanager
+    def _embedding_into(self, corpus: str) -> Iterator[CorpusIndex]:
+        """Open the index of a corpus; however its use ends, the ledger gets what embedding has cost."""
+        from rag.tracing.ledger import Expense
+
+        index = self.corpora.ensure(corpus)
+        before = index.embedding_s
+        try:
+            yield index
+        finally:
+            if seconds := index.embedding_s - before:
+                cost, day = self.prices.seconds_usd(seconds), self.prices.checked.isoformat()
+                model = self._settings.encoder.model
+                self.ledger.add(Expense("ingestion", corpus, "embed", model, day, cost, seconds))
 
     def _fetch(self, corpus: str, addresses: Sequence[str]) -> dict[Path, str]:
         """Fetch and store pages; return their addresses by path."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ui.commands._progress import clock
@@ -21,8 +22,12 @@ LINE_EVERY_S = 15.0
 START_S = 60.0
 
 
-def launch(run: RunFolder) -> None:
+def launch(run: RunFolder, config: Path | None) -> None:
     """Start a training process, which outlives this one.
+
+    Args:
+        run: The run.
+        config: The settings file that was named.
 
     Raises:
         TuningError: The process ends before the training has begun.
@@ -37,8 +42,7 @@ def launch(run: RunFolder) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            # W&B leaves the address of its service there, which may have ended by now.
-            env={name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"},
+            env=_environment(config),
         )
     # Reaps the process if this one outlives it.
     threading.Thread(target=process.wait, name="training", daemon=True).start()
@@ -52,6 +56,14 @@ def launch(run: RunFolder) -> None:
         raise
     if process.poll() not in (None, 0) and run.status.state != "failed":
         raise TuningError("The training did not start.", fix=f"See {run.path / 'log.txt'}.")
+
+
+def _environment(config: Path | None) -> dict[str, str]:
+    from rag.settings import CONFIG_VARIABLE
+
+    # W&B leaves the address of its service there, which may have ended by now.
+    found = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    return found | ({CONFIG_VARIABLE: str(config.resolve())} if config else {})
 
 
 def follow(run: RunFolder) -> Status:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import uuid
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,9 @@ def command(
         variant = _over_the_prompt(context.given(answering))
         app.releases.pipeline(name, variant)
         filters = _filters(app.stores, name, source, where)
-        talk = _Talk(app.releases, name, filters, variant, as_json)
+        # The questions of a file share the budget of a conversation.
+        session = str(uuid.uuid4()) if questions else None
+        talk = _Talk(app.releases, name, filters, variant, as_json, session)
         if question is not None:
             answer = _finish(talk.one(unpaired(question.strip())))
             if answer.status == "failed":
@@ -113,6 +116,7 @@ class _Talk:
     filters: Filters | None
     variant: Variant | None
     as_json: bool
+    session: str | None = None
 
     async def one(self, question: str, number: str | int = "") -> Answer:
         """Answer a question, and print the answer."""
@@ -120,13 +124,23 @@ class _Talk:
         from ui.app.login_name import login_name
         from ui.commands._answers import print_answer, show
 
+        await asyncio.to_thread(self.releases.budget.check, self.session)
         assistant = self.releases.assistant(self.variant, gate=self.releases.gate)
-        ask = Ask(question, corpus=self.corpus, filters=self.filters, purpose="command", user=login_name())
+        ask = Ask(
+            question,
+            corpus=self.corpus,
+            conversation_id=self.session,
+            filters=self.filters,
+            purpose="command",
+            user=login_name(),
+        )
         stream = assistant.start(ask)
         if not self.as_json:
             return await show(stream)
         answer = await stream.answer()
         print_answer(number, question, answer)
+        if answer.budget:
+            note(answer.budget)
         return answer
 
     async def many(self, file: Path) -> bool:

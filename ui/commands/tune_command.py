@@ -83,7 +83,7 @@ def run_command(
     runs = open_workspace(settings.home).runs
     resumed = run_like(runs, parsed, text, data) if resumes else None
     run = resumed or new_run(runs, parsed, text, data, settings.tracking)
-    _work(run, detach, "The same command with --resume" if target is not None else None)
+    _work(context, run, detach, "The same command with --resume" if target is not None else None)
     if target is not None:
         from finetune.adapter_card import copy_result
 
@@ -97,7 +97,7 @@ def run_command(
 @pass_context
 def resume(context: Context, run: str | None, detach: bool) -> None:
     """Continue RUN, by default the newest, from its last checkpoint."""
-    _work(_find(context, run), detach)
+    _work(context, _find(context, run), detach)
 
 
 @command.command()
@@ -194,10 +194,11 @@ def _find(context: Context, name: str | None) -> RunFolder:
     return find_run(open_workspace(context.settings.home).runs, name)
 
 
-def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
+def _work(context: Context, run: RunFolder, detach: bool, again: str | None = None) -> None:
     """Start a run, unless it is done or active, and follow it.
 
     Args:
+        context: Names the settings file.
         run: The run.
         detach: Whether to leave it to itself.
         again: The command that continues it after a stop; by default ``ragsmith tune resume``.
@@ -208,7 +209,7 @@ def _work(run: RunFolder, detach: bool, again: str | None = None) -> None:
     if run.is_active:
         note(f"{run.name} is running already.")
     else:
-        launch(run)
+        launch(run, context.config)
     if detach:
         note(f"{run.name} has started; `ragsmith tune status` shows the progress.")
         return

@@ -15,6 +15,7 @@ from ui.pages.chat.chat_tab import chat_tab
 from ui.pages.evaluate.evaluate_tab import EvaluateTab
 from ui.pages.health_strip import notices_html, strip_html
 from ui.pages.html_component import html_component
+from ui.pages.monitor.monitor_tab import MonitorTab
 from ui.pages.page_events import QUIET, as_text, show_errors, show_warning
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 15
 DAY_S = 86_400
-TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "Evaluate"}
+TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "Evaluate", "monitor": "Monitor"}
 
 
 class Page(gr.Blocks):  # type: ignore[misc]
@@ -70,9 +71,12 @@ def build_page(app: App) -> Page:
                 traces_tab = TracesTab(stores.traces)
             with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
                 evaluate_tab = EvaluateTab(settings, stores, models, releases, evaluations)
+            with gr.Tab(TABS["monitor"], id="monitor") as monitor:
+                monitor_tab = MonitorTab(stores, releases)
         prompts_tab.wire(page, tabs, prompts, bridge)
         traces_tab.wire(page, tabs, traces, bridge)
         evaluate_tab.wire(page, tabs, evaluate, bridge, chat.question)
+        monitor_tab.wire(page, tabs, monitor)
         page.load(check_tab, None, None, **QUIET)
         _keep_fresh(app.health, page, chat.corpus, [strip, notices])
     # A slow answer must not delay the events of other people and tabs.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import datetime
+from math import ceil, log
+from typing import Any
+
 from alembic import op
-from sqlalchemy import JSON, Column, Float, ForeignKey, Integer, String, Text, exc, text
+from sqlalchemy import JSON, BigInteger, Column, Float, ForeignKey, Integer, String, Text, exc, text
 
 revision = "0004"
 down_revision = "0003"
 
+_STEPS = ("condense", "retrieve", "read", "prompt", "generate", "ground")
 _TEXT = "{0}question || char(10) || {0}answer || char(10) || {0}error"
 _ADD_TEXT = f"""
     INSERT INTO trace_numbers (trace_id) VALUES (new.id);
@@ -65,8 +71,85 @@ def upgrade() -> None:
         text("UPDATE traces SET purpose = 'evaluation' WHERE conversation_id IN (SELECT id FROM evaluation_runs)")
     )
     _create_tables()
+    _fill_ledger()
+    _fill_measures()
     _create_search()
     op.execute(text("UPDATE schema SET version = 4"))
+
+
+def _fill_ledger() -> None:
+    """Add the costs of the leaf spans of the stored traces."""
+    leaves = text(
+        'SELECT t.started AS at, t.purpose, t.model, t.prompt, t."release", p.name AS parent, s.name, s.kind, '
+        "s.started, s.ended, s.input_tokens, s.output_tokens, s.cost_usd "
+        "FROM traces t JOIN spans s ON s.trace_id = t.id LEFT JOIN spans p ON p.id = s.parent_id "
+        "WHERE t.status <> 'running' AND NOT EXISTS (SELECT 1 FROM spans c WHERE c.parent_id = s.id)"
+    )
+    connection = op.get_bind()
+    sums: dict[tuple[Any, ...], list[float]] = {}
+    for row in connection.execute(leaves):
+        hour = _hour(row.at)
+        step = next((name for name in (row.name, row.parent) if name in _STEPS), row.name)[:60]
+        billed = row.kind == "llm" and row.model.startswith("openai:")
+        amounts = (
+            int(row.kind == "llm" or step in ("retrieve", "read", "ground")),
+            int(row.cost_usd is None),
+            row.input_tokens or 0,
+            row.output_tokens or 0,
+            0.0 if billed or row.ended is None else max(row.ended - row.started, 0.0),
+            row.cost_usd or 0.0,
+        )
+        model = "extractive" if row.model == "embedded" else row.model
+        key = (hour, row.purpose, step, model[:200], row.prompt[:200], row.release[:12])
+        sums[key] = [one + other for one, other in zip(sums.get(key, [0] * 6), amounts, strict=True)]
+    if sums:
+        connection.execute(
+            text(
+                'INSERT INTO ledger (hour, purpose, step, model, prompt, "release", user_name, calls, unknown, '
+                "input_tokens, output_tokens, cached_tokens, seconds, cost_usd, saved_usd) VALUES (:k0, :k1, :k2, "
+                ":k3, :k4, :k5, '', :a0, :a1, :a2, :a3, 0, :a4, :a5, 0)"
+            ),
+            [
+                {f"k{at}": part for at, part in enumerate(key)}
+                | {f"a{at}": part for at, part in enumerate(amounts)}
+                for key, amounts in sums.items()
+            ],
+        )
+
+
+def _fill_measures() -> None:
+    """Count how the stored traces have ended, how long they took, and their thumbs."""
+    ended = text(
+        'SELECT t.started, t.purpose, t."release", t.prompt, t.status, t.latency_s, f.rating '
+        "FROM traces t LEFT JOIN feedback f ON f.trace_id = t.id WHERE t.status <> 'running'"
+    )
+    connection = op.get_bind()
+    counts: Counter[tuple[Any, ...]] = Counter()
+    for row in connection.execute(ended):
+        group = (_hour(row.started), row.purpose, row.release[:12], row.prompt[:200])
+        counts[(*group, f"status/{row.status}", 0)] += 1
+        if row.rating:
+            counts[(*group, f"thumb/{row.rating}", 0)] += 1
+        if row.latency_s is not None:
+            # In buckets that grow by a tenth from a millisecond on.
+            longer = row.latency_s > 0.001
+            counts[(*group, "latency", ceil(log(row.latency_s / 0.001, 1.1)) if longer else 0)] += 1
+    if counts:
+        connection.execute(
+            text(
+                'INSERT INTO measures (hour, purpose, "release", prompt, name, bucket, "count") '
+                "VALUES (:k0, :k1, :k2, :k3, :k4, :k5, :number)"
+            ),
+            [
+                {f"k{at}": part for at, part in enumerate(key)} | {"number": number}
+                for key, number in counts.items()
+            ],
+        )
+
+
+def _hour(at: float) -> float:
+    """Return the start of the hour of a time, in the time zone of this machine."""
+    return datetime.fromtimestamp(at).astimezone().replace(minute=0, second=0, microsecond=0).timestamp()
 
 
 def _create_tables() -> None:
@@ -110,6 +193,36 @@ def _create_tables() -> None:
         Column("cost_usd", Float),
         Column("saved_usd", Float),
         Column("prices", String(10), nullable=False),
+    )
+    op.create_table(
+        "ledger",
+        Column("hour", Float, primary_key=True),
+        Column("purpose", String(12), primary_key=True),
+        Column("step", String(60), primary_key=True),
+        Column("model", String(200), primary_key=True),
+        Column("prompt", String(200), primary_key=True),
+        Column("release", String(12), primary_key=True),
+        Column("user_name", String(100), primary_key=True),
+        Column("calls", Integer, nullable=False),
+        Column("unknown", Integer, nullable=False),
+        Column("input_tokens", BigInteger, nullable=False),
+        Column("output_tokens", BigInteger, nullable=False),
+        Column("cached_tokens", BigInteger, nullable=False),
+        Column("seconds", Float, nullable=False),
+        Column("cost_usd", Float, nullable=False),
+        Column("saved_usd", Float, nullable=False),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "measures",
+        Column("hour", Float, primary_key=True),
+        Column("purpose", String(12), primary_key=True),
+        Column("release", String(12), primary_key=True),
+        Column("prompt", String(200), primary_key=True),
+        Column("name", String(40), primary_key=True),
+        Column("bucket", Integer, primary_key=True, autoincrement=False),
+        Column("count", BigInteger, nullable=False),
+        sqlite_with_rowid=False,
     )
     op.create_table(
         "saved_filters",

@@ -151,6 +151,7 @@ class Answering(ChatEvents):
             # Before it is stored: a question that is refused stays in the input box only.
             check_question(asking.question, self._settings.limits.question_chars)
             self._releases.gate.check()
+            await in_thread(self._releases.budget.check, asking.current)
             asked: Asked = await in_thread(store_question, asking, self._settings, self._stores, self._releases)
         except Exception as error:  # noqa: BLE001 - shown as one sentence; the question stays in the input box
             self._beginning.discard(page)

@@ -1,0 +1,158 @@
+"""Counts of answers by hour: how they ended, how long each step took, their support, and their thumbs.
+
+Times are counted in buckets that grow by a tenth, so that a percentile of any time span is known to 5 % without
+reading a trace. Like the ledger, they are written in the transaction that ends a trace, and outlive it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from sqlalchemy import Connection, Engine, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from rag.database import reading
+from rag.tables import measures as table
+from rag.tracing.ledger import TIMES, Grouping, hour_of, time_label
+from rag.types import STEPS
+
+if TYPE_CHECKING:
+    from rag.tracing.trace_types import Trace
+
+MeasureGroup = Literal["release", "prompt", "purpose"]
+
+LATENCY, FIRST_TOKEN, SUPPORT = "latency", "first token", "support"
+# Names with a part behind the slash.
+STATUS, STEP, THUMB = "status/", "step/", "thumb/"
+
+_GROWTH = 1.1
+_SHORTEST_S = 0.001
+_KEY = ("hour", "purpose", "release", "prompt", "name", "bucket")
+
+Key = tuple[float, str, str, str, str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The counts of a group: how often each bucket of each name was counted."""
+
+    counts: Mapping[str, Mapping[int, int]]
+
+    def number(self, name: str) -> int:
+        """Return how often a name was counted."""
+        return sum(self.counts.get(name, {}).values())
+
+    @property
+    def answers(self) -> int:
+        """The number of questions, however they ended."""
+        return sum(self.number(name) for name in self.counts if name.startswith(STATUS))
+
+    def share(self, status: str) -> float | None:
+        """Return the share of questions that ended so, 0 to 1; None without questions."""
+        return self.number(STATUS + status) / self.answers if self.answers else None
+
+    def percentile(self, name: str, share: float) -> float | None:
+        """Return the seconds that this share of the times does not exceed, to 5 %; None without times."""
+        buckets = self.counts.get(name, {})
+        left = share * sum(buckets.values())
+        for bucket in sorted(buckets):
+            left -= buckets[bucket]
+            if buckets[bucket] and left <= 1e-9:
+                return float(_SHORTEST_S * _GROWTH ** (bucket - 0.5))
+        return None
+
+    @property
+    def support(self) -> float | None:
+        """The mean support of answers by their sources, 0 to 1; None without answers that have one."""
+        buckets = self.counts.get(SUPPORT, {})
+        number = sum(buckets.values())
+        return sum(bucket * count for bucket, count in buckets.items()) / number / 100 if number else None
+
+
+class Measures:
+    """Reads the counts. Every method may raise DatabaseError."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def total(self, since: float, without: Iterable[str] = ()) -> Measured:
+        """Return all counts since a time.
+
+        Args:
+            since: Seconds since the epoch; its whole hour counts.
+            without: Purposes that are left out.
+        """
+        return self._groups(None, since, without).get("", Measured({}))
+
+    def groups(self, by: Grouping, since: float, without: Iterable[str] = ()) -> dict[str, Measured]:
+        """Return the counts by group, without those of the steps; see ``total``.
+
+        Args:
+            by: ``hour``, ``day``, ``release``, ``prompt`` or ``purpose``.
+        """
+        return self._groups(by, since, without)
+
+    def _groups(self, by: Grouping | None, since: float, without: Iterable[str]) -> dict[str, Measured]:
+        group = [] if by is None else [table.c["hour" if by in TIMES else by]]
+        query = (
+            select(table.c.name, table.c.bucket, func.sum(table.c["count"]), *group)
+            .where(table.c.hour >= hour_of(since), table.c.purpose.not_in(list(without)))
+            .group_by(table.c.name, table.c.bucket, *group)
+        )
+        if by is not None:
+            query = query.where(table.c.name.not_like(f"{STEP}%"))
+        counts: dict[str, dict[str, Counter[int]]] = {}
+        with reading(self._engine) as connection:
+            for name, bucket, count, *of in connection.execute(query):
+                label = "" if by is None else time_label(of[0], by) if by in TIMES else str(of[0])
+                counts.setdefault(label, {}).setdefault(name, Counter())[bucket] += int(count)
+        return {label: Measured(found) for label, found in counts.items()}
+
+
+def count_measures(connection: Connection, keys: Iterable[Key], times: int = 1) -> None:
+    """Add to the counts, in the transaction of ``connection``; ``times`` is -1 to take back."""
+    rows = [
+        dict(zip(_KEY, key, strict=True)) | {"count": times * count}
+        # In the same order in every process, so that none waits for a row of another that waits for one of its.
+        for key, count in sorted(Counter(keys).items())
+    ]
+    if not rows:
+        return
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    added = dialect.insert(table)
+    connection.execute(
+        added.on_conflict_do_update(
+            index_elements=_KEY, set_={"count": table.c["count"] + added.excluded["count"]}
+        ),
+        rows,
+    )
+
+
+def measures_of(trace: Trace) -> Iterator[Key]:
+    """Yield what a finished trace adds to the counts."""
+    yield measure_key(trace, STATUS + trace.status)
+    if trace.latency_s is not None:
+        yield measure_key(trace, LATENCY, bucket_of(trace.latency_s))
+    if trace.first_token_s is not None:
+        yield measure_key(trace, FIRST_TOKEN, bucket_of(trace.first_token_s))
+    for span in trace.spans:
+        if span.name in STEPS and span.ended is not None:
+            yield measure_key(trace, STEP + span.name, bucket_of(span.ended - span.started))
+    root = next((span.output for span in trace.spans if span.parent_id is None), None)
+    support = root.get("support") if isinstance(root, dict) else None
+    if isinstance(support, int | float) and 0 <= support <= 1:
+        yield measure_key(trace, SUPPORT, round(100 * support))
+
+
+def measure_key(trace: Trace, name: str, bucket: int = 0) -> Key:
+    """Return the key of a count of a trace."""
+    return (hour_of(trace.started), trace.purpose, trace.release[:12], trace.prompt[:200], name, bucket)
+
+
+def bucket_of(seconds: float) -> int:
+    """Return the bucket of a time: 0 up to a millisecond, then each a tenth longer than the one before."""
+    return max(math.ceil(math.log(seconds / _SHORTEST_S, _GROWTH)), 0) if seconds > _SHORTEST_S else 0
