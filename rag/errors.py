@@ -11,6 +11,7 @@ RagsmithError
 │   └── VectorStoreError   Chroma
 ├── CorpusError            a corpus is missing, empty, or indexed under another fingerprint
 ├── FilterError            a filter is malformed, or no document matches it
+│   └── FilterSyntaxError  a word in a filter of traces is not understood
 ├── LoadError              a file cannot be turned into documents
 ├── EncoderError           the embedding model, or a network converted from it, is missing, altered or cannot run
 ├── AdapterError           an adapter is missing, damaged, or trained on another base
@@ -96,6 +97,19 @@ class CorpusError(RagsmithError):
 
 class FilterError(RagsmithError):
     """A filter is malformed, or no document matches it."""
+
+
+class FilterSyntaxError(FilterError):
+    """A word in a filter of traces is not understood.
+
+    Args:
+        start, end: Offsets of the first character of the word, and one past its last, in the filter.
+    """
+
+    def __init__(self, message: str, *, start: int, end: int, fix: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.start = start
+        self.end = end
 
 
 class LoadError(RagsmithError):
