@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, or_
 
 from rag.tables import feedback as feedback_table
 from rag.tables import traces as traces_table
-from rag.tracing.filter_fields import FIELDS, NO_FEEDBACK, Field, read_moment, read_value
+from rag.tracing.filter_fields import ANY_PURPOSE, FIELDS, NO_FEEDBACK, Field, read_moment, read_value
 from rag.tracing.trace_filter import All, Comparison, Filter, Not, Some, Words
 
 Column = ColumnElement[Any]
@@ -103,6 +103,8 @@ def _ordered(field: Field, column: Column, one: Comparison) -> Condition:
     if value is None:
         # Nothing is more or less than what is unknown.
         return column.is_(None) if one.operator in ("=", ">=", "<=") else false()
+    if field.name == "purpose" and value == ANY_PURPOSE:
+        return true()
     if field.name == "prompt" and "@" not in one.value:
         return or_(column == value, column.startswith(f"{value}@", autoescape=True))
     compared = _ORDERS[one.operator](column, value)

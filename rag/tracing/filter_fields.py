@@ -25,6 +25,9 @@ UNKNOWN = "unknown"
 NO_FEEDBACK = "none"
 """The value of ``feedback`` for a trace without a thumb."""
 
+ANY_PURPOSE = "any"
+"""The value of ``purpose`` for all traces, with those of evaluations and the lab."""
+
 STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "filtered", "running")
 
 _SECONDS: Mapping[str, float] = {
@@ -104,7 +107,7 @@ _ALL = (
     Field("release", "text", "the release that answered"),
     Field("session", "text", "the id of the conversation"),
     Field("user", "text", "who asked"),
-    Field("purpose", "choice", "what the question was asked for", get_args(Purpose)),
+    Field("purpose", "choice", "what the question was asked for", (*get_args(Purpose), ANY_PURPOSE)),
     Field("started", "moment", "when it was asked"),
     Field("code", "text", "the version of ragsmith"),
 )

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, 
 from rag.database import reading
 from rag.errors import FilterError
 from rag.tables import feedback as feedback_table
+from rag.tables import trace_passages as passages_table
 from rag.tables import traces as traces_table
 from rag.tracing.filter_conditions import COLUMNS, condition
 from rag.tracing.trace_filter import fields_in, parse_filter
@@ -87,6 +88,15 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class PassageUse:
+    """The newest traces whose prompt had a passage; ``cited`` are the ids of those whose answer cites it."""
+
+    traces: tuple[Trace, ...]
+    cited: frozenset[str]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Neighbours:
     """Ids of the traces before and behind one in a list; empty at its ends."""
 
@@ -128,6 +138,25 @@ class TraceQueries:
                 return
             after = found[-1]
             left = None if left is None else left - len(found)
+
+    def session(self, conversation_id: str) -> tuple[Trace, ...]:
+        """Return all traces of a conversation, oldest first."""
+        found = select(_id).where(_row.conversation_id == conversation_id).order_by(_row.started, _id)
+        with reading(self._engine) as connection:
+            return self._traces.brief(connection.scalars(found).all())
+
+    def with_passage(self, passage_id: int, *, limit: int) -> PassageUse:
+        """Return the newest traces whose prompt had a passage."""
+        used = traces_table.join(passages_table, passages_table.c.trace_id == _id)
+        mine = passages_table.c.passage_id == passage_id
+        cited = passages_table.c.cited
+        with reading(self._engine) as connection:
+            rows = connection.execute(
+                select(_id, cited).select_from(used).where(mine).order_by(_row.started.desc()).limit(limit)
+            ).all()
+            total = connection.scalar(select(func.count()).select_from(passages_table).where(mine)) or 0
+        ids = [row[0] for row in rows]
+        return PassageUse(self._traces.brief(ids), frozenset(row[0] for row in rows if row[1]), total)
 
     def neighbours(self, query: TraceQuery, trace_id: str) -> Neighbours:
         """Return the traces before and behind one; without any if the list does not have it."""
