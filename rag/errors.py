@@ -26,6 +26,7 @@ RagsmithError
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
 ├── TuningError            the recipe, data or result of a training run cannot be used
 ├── TraceNotFound          no trace has that id
+├── TraceFileError         a file of traces cannot be read or written
 ├── QuestionTooLong        a question has too many characters
 └── Busy                   too many questions are being answered or waiting
 
@@ -184,6 +185,10 @@ class TuningError(RagsmithError):
 
 class TraceNotFound(RagsmithError):
     """No trace has that id."""
+
+
+class TraceFileError(RagsmithError):
+    """A file of traces cannot be read or written."""
 
 
 class QuestionTooLong(RagsmithError):

@@ -38,7 +38,16 @@ def chain(trace_id: str, *, hits: list[dict[str, Any]], message: str, answer: st
         span("ground", 6, {"reply": answer}, done),
     )  # fmt: skip
     return Trace(
-        trace_id, 10.0, "ok", "Why?", answer, latency_s=2.0, cost_usd=0.01, prompt="answer@1", model=model, spans=spans
+        trace_id,
+        10.0,
+        "ok",
+        "Why?",
+        answer,
+        latency_s=2.0,
+        cost_usd=0.01,
+        prompt="answer@1",
+        model=model,
+        spans=spans,
     )
 
 

@@ -26,7 +26,9 @@ SECOND_TICK = 0.001
 
 
 def trace(name: str, ago: float, **values: Any) -> Trace:
-    return Trace(name, NOW - ago, values.pop("status", "ok"), values.pop("question", f"Question {name}?"), **values)
+    return Trace(
+        name, NOW - ago, values.pop("status", "ok"), values.pop("question", f"Question {name}?"), **values
+    )
 
 
 TRACES = (

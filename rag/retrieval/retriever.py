@@ -135,10 +135,8 @@ class Retriever:
         with reading(self.index.engine) as connection:
             return matching_texts(connection, self.index.id, filters)
 
-    def _chosen(
-        self, query: str, fused: list[Fused], filters: Filters, k: int
-    ) -> tuple[list[Hit], list[Dropped]]:
-        """Return the first ``k`` hits that are neither near-duplicates nor left over from a crash, and the others."""
+    def _chosen(self, query: str, fused: list[Fused], filters: Filters, k: int) -> tuple[list[Hit], list[Dropped]]:
+        """Return the first ``k`` hits that are neither near-duplicates nor left over from a crash, and others."""
         kept: list[Hit] = []
         dropped: list[Dropped] = []
         bags: list[frozenset[str]] = []

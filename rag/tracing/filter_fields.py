@@ -149,13 +149,15 @@ def read_moment(text: str, now: float) -> Period:
         return Period(day.timestamp(), (day + _DAY).timestamp())
     for form, length in _FORMS:
         try:
-            start = datetime.strptime(lower.upper(), form)  # noqa: DTZ007 - in the time zone of this machine
+            start = datetime.strptime(lower.upper(), form)
             return Period(start.timestamp(), (start + length).timestamp())
         except (ValueError, OverflowError, OSError):
             continue
     number = _NUMBER.fullmatch(lower)
     if number is None or not number[2] or number[2] not in _SECONDS:
-        raise ValueError('must be a date such as 2026-05-31, "2026-05-31 16:00", today, yesterday, or 2h or 7d ago')
+        raise ValueError(
+            'must be a date such as 2026-05-31, "2026-05-31 16:00", today, yesterday, or 2h or 7d ago'
+        )
     ago = now - float(number[1]) * _SECONDS[number[2]]
     return Period(ago, ago, instant=True)
 

@@ -1,7 +1,7 @@
 """Two traces side by side: which steps differ, and how the prompt, the passages and the answer do.
 
-Ids, times, costs and token counts are no differences of a step: the same step never takes the same time twice. They
-are compared for the whole trace.
+Ids, times, costs and token counts are no differences of a step: the same step never takes the same time twice.
+They are compared for the whole trace.
 """
 
 from __future__ import annotations
@@ -29,6 +29,13 @@ _VOLATILE = frozenset({
 })  # fmt: skip
 _SETTINGS = ("prompt", "model", "corpus", "release", "prices", "code")
 _DIGITS = 6
+_LABELS = {
+    "latency_s": "time",
+    "first_token_s": "first token",
+    "cost_usd": "cost",
+    "input_tokens": "tokens read",
+    "output_tokens": "tokens written",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,11 @@ class Measure:
     name: str
     left: float | None
     right: float | None
+
+    @property
+    def label(self) -> str:
+        """The name for display."""
+        return _LABELS[self.name]
 
     @property
     def difference(self) -> float | None:

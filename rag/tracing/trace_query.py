@@ -216,9 +216,7 @@ def _counts(connection: Connection, query: TraceQuery) -> tuple[int, int]:
     matching, all_purposes = _matching(query)
     # One pass for both: the hidden ones alone would be looked up row by row.
     shown = func.count() if all_purposes else func.count().filter(_ASKED)
-    count, every = connection.execute(
-        select(shown, func.count()).select_from(traces_table).where(*matching)
-    ).one()
+    count, every = connection.execute(select(shown, func.count()).select_from(traces_table).where(*matching)).one()
     return count, every - count
 
 
@@ -267,9 +265,7 @@ def _ordered(
     return found.order_by(column.desc(), _id.desc())
 
 
-def _before(
-    connection: Connection, query: TraceQuery, kept: Sequence[ColumnElement[bool]], here: Cursor
-) -> str:
+def _before(connection: Connection, query: TraceQuery, kept: Sequence[ColumnElement[bool]], here: Cursor) -> str:
     column = SORTS[query.sort]
     turned: Order = "desc" if query.order == "asc" else "asc"
     if here.value is not None:

@@ -147,7 +147,9 @@ def _counted(
     bucket = cast((_row.started - first) / width, Integer).label("bucket")
     failed = func.sum(case((_row.status == "error", 1), else_=0))
     found = (
-        select(bucket, _cell().label("cell"), func.count(), failed, func.sum(_row.cost_usd), func.count(_row.cost_usd))
+        select(
+            bucket, _cell().label("cell"), func.count(), failed, func.sum(_row.cost_usd), func.count(_row.cost_usd)
+        )
         .where(*kept)
         .group_by(literal_column("bucket"), literal_column("cell"))
     )

@@ -238,14 +238,17 @@ class TraceStore:
             total = connection.scalar(select(func.count()).select_from(traces_table).where(*wanted)) or 0
         return TracePage(tuple(_trace(row, ()) for row in rows), total)
 
-    def rate(self, trace_id: str, rating: Rating | None, comment: str = "") -> None:
+    def rate(self, trace_id: str, rating: Rating | None, comment: str = "", *, at: float | None = None) -> None:
         """Store the rating of an answer; None removes it.
+
+        Args:
+            at: When it was given, in seconds since the epoch; None for now.
 
         Raises:
             TraceNotFound: There is no such trace.
         """
         found = self.get(trace_id).id
-        values = {"rating": rating, "comment": redact(comment), "at": time.time()}
+        values = {"rating": rating, "comment": redact(comment), "at": time.time() if at is None else at}
         with writing(self._engine) as connection:
             connection.execute(delete(feedback_table).where(feedback_table.c.trace_id == found))
             if rating is not None:

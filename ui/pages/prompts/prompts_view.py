@@ -233,7 +233,9 @@ def used_html(page: TracePage, label: str) -> str:
     """Render the list of a version's traces."""
     if not page.traces:
         return note(f"No question has been answered with {label} yet.")
-    return fragment("prompts_traces.html.jinja", rows=rows_of(page.traces), columns=PLAIN_COLUMNS, total=page.total, chosen="")
+    return fragment(
+        "prompts_traces.html.jinja", rows=rows_of(page.traces), columns=PLAIN_COLUMNS, total=page.total, chosen=""
+    )
 
 
 def moves_html(moves: Sequence[Move], name: str) -> str:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from rag.tracing.figures import format_cost, format_seconds
-from rag.tracing.trace_comparison import Measure, StepPair, TraceComparison
+from rag.tracing.figures import format_measure, format_seconds
+from rag.tracing.trace_comparison import StepPair, TraceComparison
 from rag.tracing.trace_store import Span
 from ui.pages.safe_markup import fragment
 from ui.pages.traces.list_view import clock
 
 VERDICTS: Mapping[str, str] = {"equal": "equal", "changed": "changed", "left": "only left", "right": "only right"}
-_NAMES = {
-    "latency_s": "time",
-    "first_token_s": "first token",
-    "cost_usd": "cost",
-    "input_tokens": "tokens read",
-    "output_tokens": "tokens written",
-}
 
 
 def comparison_html(found: TraceComparison) -> str:
@@ -38,18 +31,10 @@ def measures_of(found: TraceComparison) -> Iterator[tuple[str, str, str, str]]:
     """Yield name, left, right and difference of the figures that either trace has."""
     for measure in found.measures:
         if measure.left is not None or measure.right is not None:
-            shown = (_value(measure, each) for each in (measure.left, measure.right, measure.difference))
-            left, right, difference = shown
+            values = (measure.left, measure.right, measure.difference)
+            left, right, difference = (format_measure(measure.name, value) for value in values)
             signed = difference if difference.startswith(("-", "unknown", "0", "$0")) else f"+{difference}"
-            yield _NAMES[measure.name], left, right, "" if measure.difference is None else signed
-
-
-def _value(measure: Measure, value: float | None) -> str:
-    if value is None:
-        return "unknown"
-    if measure.name.endswith("_s"):
-        return format_seconds(value, digits=3)
-    return format_cost(value, exact=True) if measure.name == "cost_usd" else f"{value:,.0f}"
+            yield measure.label, left, right, "" if measure.difference is None else signed
 
 
 def _seconds(span: Span | None) -> str:

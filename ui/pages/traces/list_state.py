@@ -193,7 +193,7 @@ def _ends(name: str, now: float) -> tuple[float | None, float | None]:
 def _time(text: str) -> float | None:
     for form in _FORMS:
         try:
-            return datetime.strptime(text.strip(), form).timestamp()  # noqa: DTZ007 - of this machine
+            return datetime.strptime(text.strip(), form).timestamp()
         except (ValueError, OverflowError, OSError):
             continue
     return None

@@ -115,9 +115,7 @@ def error_html(error: RagsmithError, typed: str) -> str:
     start, end = (error.start, error.end) if isinstance(error, FilterSyntaxError) else (0, 0)
     near = slice(max(start - 60, 0), start), slice(start, min(end, start + 60)), slice(end, end + 40)
     before, marked, after = (typed[part] for part in near)
-    return fragment(
-        "traces_error.html.jinja", before=before, marked=marked, after=after, message=str(error)
-    )
+    return fragment("traces_error.html.jinja", before=before, marked=marked, after=after, message=str(error))
 
 
 def _columns(sort: str) -> Iterator[Column]:

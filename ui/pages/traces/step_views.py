@@ -214,9 +214,7 @@ def _card(rank: int, hit: Hit, journey: Journey, before: Mapping[int, int]) -> C
     return _shown(rank, marker, hit, (state, why), before)
 
 
-def _left_out(
-    one: Mapping[str, JSON], hit: Hit, names: Mapping[int, str], before: Mapping[int, int]
-) -> Card:
+def _left_out(one: Mapping[str, JSON], hit: Hit, names: Mapping[int, str], before: Mapping[int, int]) -> Card:
     if one.get("reason") == "near-duplicate":
         better = one.get("better")
         other = names.get(better, "another passage") if isinstance(better, int) else "another passage"

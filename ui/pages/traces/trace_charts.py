@@ -103,9 +103,7 @@ def _charts(series: Series) -> Iterator[Chart]:
     )
 
 
-def _bars(
-    buckets: Sequence[Bucket], value: Callable[[Bucket], float], highest: float, kind: str
-) -> Iterator[Bar]:
+def _bars(buckets: Sequence[Bucket], value: Callable[[Bucket], float], highest: float, kind: str) -> Iterator[Bar]:
     step = WIDTH / len(buckets)
     for number, bucket in enumerate(buckets):
         if (size := value(bucket)) > 0 and highest > 0:

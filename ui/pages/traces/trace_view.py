@@ -74,9 +74,7 @@ class Head:
     answer: tuple[tuple[str, int], ...]
 
 
-def trace_html(
-    trace: Trace, neighbours: Neighbours | None = None, state: ListState | None = None
-) -> str:
+def trace_html(trace: Trace, neighbours: Neighbours | None = None, state: ListState | None = None) -> str:
     """Render a trace with all its steps.
 
     Args:

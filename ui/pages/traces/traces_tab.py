@@ -30,7 +30,7 @@ PAGE = 50
 PASSAGE_TRACES = 100
 """Maximum answers that are shown for a passage."""
 PICK = "Choose a trace to see its steps."
-_EXAMPLE = 'latency > 2s and feedback = down, or words to search for'
+_EXAMPLE = "latency > 2s and feedback = down, or words to search for"
 # Clicks that change what stands beside the list, and not the list.
 _BESIDE = frozenset({"steps", "session", "passage", "compare", "close", "against", "alone"})
 
@@ -41,8 +41,8 @@ Cursors = tuple[Cursor, ...]
 class TracesTab:
     """Components and events of the tab, made inside the blocks that are open.
 
-    ``state`` is what the tab shows, and its address. A page of the list begins behind a trace: ``cursors`` are these
-    traces for the pages so far, so that *Previous* leads back.
+    ``state`` is what the tab shows, and its address. A page of the list begins behind a trace: ``cursors`` are
+    these traces for the pages so far, so that *Previous* leads back.
     """
 
     def __init__(self, stores: Stores) -> None:
@@ -167,7 +167,7 @@ class TracesTab:
             return front | self._applied(state.opened("", ""), ListState())
 
     def _applied(self, state: ListState, before: ListState) -> Updates:
-        """Show the first page of another list; where its filter is not understood, say why and keep the last one."""
+        """Show the first page of another list; a filter that is not understood changes nothing."""
         try:
             listed = self._listed(state, ())
         except FilterError as error:
