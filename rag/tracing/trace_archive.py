@@ -51,8 +51,7 @@ def read_traces(path: Path) -> Iterator[Trace]:
     """
     _check_name(path)
     try:
-        with path.open("rb") as binary:
-            lines = gzip.open(binary) if path.suffix == ".gz" else binary
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
             yield from _read(path, lines)  # type: ignore[arg-type]
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error)
@@ -62,8 +61,8 @@ def read_traces(path: Path) -> Iterator[Trace]:
 def import_traces(path: Path, store: TraceStore) -> tuple[int, int]:
     """Store the traces of a file under their ids, or none if a line is no trace.
 
-    A trace that is stored already stays as it is, so that a repeat changes nothing. Trackers are not given what was
-    imported: it belongs to another workspace.
+    A trace that is stored already stays as it is, so that a repeat changes nothing. Trackers are not given what
+    was imported: it belongs to another workspace.
 
     Returns:
         The number of traces that were stored, and of those that had been before.

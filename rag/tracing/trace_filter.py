@@ -170,6 +170,18 @@ def has(text: str, wanted: str) -> bool:
     return set(_conditions(parse_filter(wanted))) <= set(_conditions(parse_filter(text)))
 
 
+def condition_on(text: str, field: str, operator: Operator) -> str:
+    """Return the text of the condition on a field that a filter has, with this operator; empty without one.
+
+    Raises:
+        FilterSyntaxError: The filter is not understood.
+    """
+    for part in _conditions(parse_filter(text)):
+        if isinstance(part, Comparison) and (part.field, part.operator) == (field, operator):
+            return print_filter(part)
+    return ""
+
+
 def fields_in(one: Filter) -> Iterator[str]:
     """Yield the names of the fields that a filter compares."""
     match one:

@@ -21,8 +21,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def export_command(context: Context, file: Path, filter_text: str, sort: str) -> None:
     """Write traces with their steps and feedback to FILE, which ends in .jsonl or .jsonl.gz.
 
-    Without a filter these are all traces but those of evaluations and the lab; --filter "purpose = any" takes these
-    as well. The file has questions, passages and answers in plain text.
+    Without a filter these are all traces but those of evaluations and the lab; --filter "purpose = any" takes
+    these as well. The file has questions, passages and answers in plain text.
     """
     from rag.tracing.figures import counted
     from rag.tracing.trace_archive import write_traces

@@ -54,10 +54,11 @@ def list_command(
 ) -> None:
     """List traces, the newest first.
 
-    A filter compares fields: status, latency, first_token, tokens, cost, feedback, comment, question, answer, error,
-    corpus, model, prompt, release, session, user, purpose, started, code. It has =, !=, >, >=, <, <=, ~ (contains),
-    and, or, not and parentheses; other words are searched in question, answer and error. The handbook describes it
-    under "Filter traces". Traces of evaluations and the lab are left out, unless the filter names purpose.
+    A filter compares fields: status, latency, first_token, tokens, cost, feedback, comment, question, answer,
+    error, corpus, model, prompt, release, session, user, purpose, started, code. It has =, !=, >, >=, <, <=, ~
+    (contains), and, or, not and parentheses; other words are searched in question, answer and error. The handbook
+    has a page "Filter language of traces". Traces of evaluations and the lab are left out, unless the filter
+    names purpose.
     """
     from rag.tracing.trace_query import query_of
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from rag.errors import FilterSyntaxError, RagsmithError
+from rag.errors import FilterError, FilterSyntaxError, RagsmithError
 from rag.evaluation.report_rendering import shortened
 from rag.tracing.figures import format_cost, format_seconds, format_tokens
 from rag.tracing.filter_fields import ANY_PURPOSE
 from rag.tracing.saved_filters import SavedFilter
+from rag.tracing.trace_filter import condition_on
 from rag.tracing.trace_query import Listing
 from rag.tracing.trace_series import Tails
 from rag.tracing.trace_store import Trace
@@ -127,16 +128,26 @@ def _columns(sort: str) -> Iterator[Column]:
 
 
 def _chips(state: ListState, tails: Tails) -> Iterator[Chip]:
+    slow = "" if tails.latency_s is None else f"latency > {_seconds(tails.latency_s)}"
+    costly = f"cost > {format_cost(tails.cost_usd, exact=True)}" if tails.cost_usd else ""
     filters = {
         "Errors": "status = error",
-        "Slow": "" if tails.latency_s is None else f"latency > {_seconds(tails.latency_s)}",
+        # What was slow in the range before stays the condition until it is removed.
+        "Slow": _present(state, "latency") or slow,
         "👎": "feedback = down",
         "Abstained": "status = abstained",
-        "Costly": f"cost > {format_cost(tails.cost_usd, exact=True)}" if tails.cost_usd else "",
+        "Costly": _present(state, "cost") or costly,
     }
     for label, text in filters.items():
         if text:
             yield Chip(label, text, is_on(state, text))
+
+
+def _present(state: ListState, field: str) -> str:
+    try:
+        return condition_on(state.filter, field, ">")
+    except FilterError:
+        return ""
 
 
 def _seconds(seconds: float) -> str:
