@@ -52,8 +52,10 @@ def chain_spans(trace_id: str, started: float, seconds: float, answer: str) -> t
         "prompt_sha256": "3f" * 32,
         "messages": messages,
         "hits": hits[:2],
-        "template": [{"role": "system", "content": "You answer from passages."},
-                     {"role": "user", "content": "Answer from these passages.\n\n{{ passages }}\n\n{{ question }}"}],
+        "template": [
+            {"role": "system", "content": "You answer from passages."},
+            {"role": "user", "content": "From these passages:\n\n{{ passages }}\n\n{{ question }}"},
+        ],
         "variables": {"question": QUESTIONS[0], "passages": f"[1] {TEXT}"},
     }  # fmt: skip
 

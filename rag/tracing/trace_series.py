@@ -144,7 +144,7 @@ def _counted(
     connection: Connection, kept: Sequence[ColumnElement[bool]], first: float, width: float
 ) -> Mapping[int, _Counted]:
     """Count the traces by bucket and by cell of their latency."""
-    bucket = cast((_row.started - first) / width, Integer).label("bucket")
+    bucket = _floor((_row.started - first) / width).label("bucket")
     failed = func.sum(case((_row.status == "error", 1), else_=0))
     found = (
         select(
@@ -168,9 +168,15 @@ def _counted(
 def _cell() -> ColumnElement[int]:
     """Return the number of the cell of a latency; unknown without one."""
     latency = _row.latency_s
-    scales = [(latency < end, cast(latency / size, Integer) + offset) for end, size, offset in _SCALES]
+    scales = [(latency < end, _floor(latency / size) + offset) for end, size, offset in _SCALES]
     long = case((latency < _LONGEST_S, latency), else_=_LONGEST_S)
-    return case((latency.is_(None), None), *scales, else_=cast(long, Integer) + _COARSE)
+    return case((latency.is_(None), None), *scales, else_=_floor(long) + _COARSE)
+
+
+def _floor(value: ColumnElement[float]) -> ColumnElement[int]:
+    # A cast cuts off in SQLite and rounds in PostgreSQL, and not every SQLite has a floor function.
+    near = cast(value, Integer)
+    return case((near > value, near - 1), else_=near)
 
 
 def _seconds(cell: int) -> float:

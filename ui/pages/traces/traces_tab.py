@@ -94,10 +94,11 @@ class TracesTab:
         beside = [self._detail, self._state, self._address]
         for event in (self._text.submit, self._refresh.click):
             event(self.filtered, [self._text, self._state], shown, **QUIET)
-        tab.select(self.first_page, self._state, [*listed, *figures, self._error], **QUIET)
+        tab.select(self.first_page, self._state, [*listed, *figures], **QUIET)
         self._older.click(self.older, [self._state, self._cursors], listed, **QUIET)
         self._newer.click(self.newer, [self._state, self._cursors], listed, **QUIET)
-        self._act.click(self.clicked, [bridge.value, self._state], [*shown, self._detail], js=BRIDGED, **QUIET)
+        clicked = [bridge.value, self._text, self._state]
+        self._act.click(self.clicked, clicked, [*shown, self._detail], js=BRIDGED, **QUIET)
         self._save.click(self.save, [bridge.value, self._state], self._chips, js=BRIDGED, **QUIET)
         bridge.open_trace.click(self.open, [bridge.value, self._state], [tabs, *beside], js=BRIDGED, **QUIET)
         page.load(self.linked, None, [tabs, *shown, self._detail], **QUIET)
@@ -106,7 +107,7 @@ class TracesTab:
     @show_errors
     def first_page(self, state: ListState) -> Updates:
         """Show the first page and its figures."""
-        return {self._error: "", **self._listed(state, ()), **self._figures(state)}
+        return self._first(state)
 
     @show_errors
     def filtered(self, text: str | None, state: ListState) -> Updates:
@@ -114,15 +115,19 @@ class TracesTab:
         return self._applied(replace(state, filter=(text or "").strip()), state)
 
     @show_errors
-    def clicked(self, click: str, state: ListState) -> Updates:
-        """Do what a chip, a header, a chart or a link of the tab asks for."""
+    def clicked(self, click: str, text: str | None, state: ListState) -> Updates:
+        """Do what a chip, a header, a chart or a link asks for; a filter that was typed before counts."""
         action, _, value = click.partition(" ")
         if action == "unsave":
             self._stores.saved_filters.delete(value)
             return self._figures(state)
         if action in _BESIDE:
             return self._beside(act(state, action, value))
-        return self._applied(act(state, action, value), state)
+        typed = replace(state, filter=(text or "").strip())
+        try:
+            return self._applied(act(typed, action, value), state)
+        except FilterError as error:
+            return self._refused(error, typed, state)
 
     @show_errors
     def older(self, state: ListState, cursors: Cursors) -> Updates:
@@ -154,12 +159,8 @@ class TracesTab:
         state = state_of(request.query_params)
         if state is None:
             return gr.skip()
-        front: Updates = {self._tabs: gr.Tabs(selected=TAB)}
-        try:
-            front |= self._applied(state, ListState())
-        except RagsmithError as error:
-            warn(error)
-            return front | self._applied(ListState(), ListState())
+        front: Updates = {self._tabs: gr.Tabs(selected=TAB), **self._first(ListState())}
+        front |= self._applied(state, ListState())
         try:
             return front | self._beside(state) if state.detail or state.compare else front
         except RagsmithError as error:
@@ -171,11 +172,7 @@ class TracesTab:
         try:
             listed = self._listed(state, ())
         except FilterError as error:
-            return {
-                self._text: state.filter,
-                self._error: error_html(error, state.filter),
-                self._state: before,
-            }
+            return self._refused(error, state, before)
         return {
             self._text: state.filter,
             self._error: "",
@@ -183,6 +180,13 @@ class TracesTab:
             **self._figures(state),
             self._state: state,
             self._address: state.address(),
+        }
+
+    def _refused(self, error: FilterError, typed: ListState, before: ListState) -> Updates:
+        return {
+            self._text: typed.filter,
+            self._error: error_html(error, typed.filter),
+            self._state: before,
         }
 
     def _beside(self, state: ListState) -> Updates:
@@ -203,6 +207,9 @@ class TracesTab:
                 return passage_html_of(queries.with_passage(number, limit=PASSAGE_TRACES), state.shown)
             case _:
                 return note(PICK, "rs-pick")
+
+    def _first(self, state: ListState) -> Updates:
+        return {**self._listed(state, ()), **self._figures(state)}
 
     def _listed(self, state: ListState, cursors: Cursors) -> Updates:
         page = self._page(state, cursors)
