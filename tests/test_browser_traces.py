@@ -41,7 +41,7 @@ def test_yesterdays_slow_thumbs_down_is_found_by_chips_and_its_slow_step_is_seen
     page.locator(".rs-chip", has_text="Slow").click()
     count(page, "1–1 of 1")
     expect(page.locator("#trace-text textarea, #trace-text input")).to_have_value(
-        re.compile(r"feedback = down and latency > \d+(\.\d)?s")
+        re.compile(r"feedback = down and latency >= \d+(\.\d)?s")
     )
     page.locator(".rs-row").click()
     expect(page.locator(".rs-trace-view")).to_contain_text("It says 300, the handbook says 200.")

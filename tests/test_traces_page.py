@@ -103,10 +103,10 @@ def test_a_named_range_moves_with_the_time() -> None:
 
 
 def test_the_chips_say_what_they_add_and_which_hold() -> None:
-    state = ListState(filter="latency > 3.2s")
+    state = ListState(filter="latency >= 3.2s")
     html = chips_html(state, Tails(4.0, 0.00002), [SavedFilter("mine", "a & b")])
-    assert 'data-value="chip latency &gt; 3.2s" title="latency &gt; 3.2s" aria-pressed="true"' in html
-    assert 'title="cost &gt; $0.000020" aria-pressed="false"' in html
+    assert 'data-value="chip latency &gt;= 3.2s" title="latency &gt;= 3.2s" aria-pressed="true"' in html
+    assert 'title="cost &gt;= $0.000020" aria-pressed="false"' in html
     assert 'data-value="filter a &amp; b"' in html
     assert "Save this filter" in html
     quiet = chips_html(ListState(), Tails(None, None), ())

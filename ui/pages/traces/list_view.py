@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -128,8 +129,8 @@ def _columns(sort: str) -> Iterator[Column]:
 
 
 def _chips(state: ListState, tails: Tails) -> Iterator[Chip]:
-    slow = "" if tails.latency_s is None else f"latency > {_seconds(tails.latency_s)}"
-    costly = f"cost > {format_cost(tails.cost_usd, exact=True)}" if tails.cost_usd else ""
+    slow = "" if tails.latency_s is None else f"latency >= {_seconds(tails.latency_s)}"
+    costly = f"cost >= ${_rounded_down(tails.cost_usd)}" if tails.cost_usd else ""
     filters = {
         "Errors": "status = error",
         # What was slow in the range before stays the condition until it is removed.
@@ -145,14 +146,24 @@ def _chips(state: ListState, tails: Tails) -> Iterator[Chip]:
 
 def _present(state: ListState, field: str) -> str:
     try:
-        return condition_on(state.filter, field, ">")
+        return condition_on(state.filter, field, ">=")
     except FilterError:
         return ""
 
 
 def _seconds(seconds: float) -> str:
     """Write a time as the filter language reads it."""
-    return f"{1000 * seconds:.0f}ms" if seconds < 1 else f"{seconds:.1f}s" if seconds < 10 else f"{seconds:.0f}s"
+    return f"{1000 * seconds:.0f}ms" if seconds < 0.01 else f"{_rounded_down(seconds)}s"
+
+
+def _rounded_down(value: float) -> str:
+    """Write a number with two digits that is not above it, so that what has this number is not left out."""
+    if value <= 0:
+        return "0"
+    places = 1 - math.floor(math.log10(value))
+    # Half a millionth of a digit, so that 0.29 is not written as 0.28.
+    rounded = math.floor(value * 10**places + 5e-7) / 10**places
+    return f"{rounded:.{max(places, 0)}f}"
 
 
 def rows_of(traces: Sequence[Trace]) -> list[Row]:

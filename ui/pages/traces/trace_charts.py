@@ -76,7 +76,7 @@ def _charts(series: Series) -> Iterator[Chart]:
     slots = tuple(_slots(series))
     yield Chart(
         "Latency",
-        "p50 and p95",
+        "p50, p95",
         format_seconds(slowest) if slowest else "",
         (
             *_bars(buckets, lambda bucket: bucket.p95_s or 0.0, slowest, "p95"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import gradio as gr
 from rag.errors import FilterError, RagsmithError
 from rag.tracing.trace_comparison import compare_traces
 from rag.tracing.trace_query import Cursor, Listing
-from rag.tracing.trace_series import Tails
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
 from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, show_info, warn
@@ -33,6 +31,9 @@ PICK = "Choose a trace to see its steps."
 _EXAMPLE = "latency > 2s and feedback = down, or words to search for"
 # Clicks that change what stands beside the list, and not the list.
 _BESIDE = frozenset({"steps", "session", "passage", "compare", "close", "against", "alone"})
+
+# One after another: a click that comes before the answer to the last one must not undo it.
+_IN_ORDER = QUIET | {"concurrency_id": "traces", "concurrency_limit": 1}
 
 Updates = dict[Any, Any]
 Cursors = tuple[Cursor, ...]
@@ -89,25 +90,46 @@ class TracesTab:
         """
         self._tabs = tabs
         listed = [self._list, self._count, self._newer, self._older, self._cursors]
-        figures = [self._chips, self._charts]
-        shown = [self._text, self._error, *listed, *figures, self._state, self._address]
         beside = [self._detail, self._state, self._address]
-        for event in (self._text.submit, self._refresh.click):
-            event(self.filtered, [self._text, self._state], shown, **QUIET)
-        tab.select(self.first_page, self._state, [*listed, *figures], **QUIET)
-        self._older.click(self.older, [self._state, self._cursors], listed, **QUIET)
-        self._newer.click(self.newer, [self._state, self._cursors], listed, **QUIET)
-        clicked = [bridge.value, self._text, self._state]
-        self._act.click(self.clicked, clicked, [*shown, self._detail], js=BRIDGED, **QUIET)
-        self._save.click(self.save, [bridge.value, self._state], self._chips, js=BRIDGED, **QUIET)
-        bridge.open_trace.click(self.open, [bridge.value, self._state], [tabs, *beside], js=BRIDGED, **QUIET)
-        page.load(self.linked, None, [tabs, *shown, self._detail], **QUIET)
+        shown = [self._text, self._error, *listed, *beside]
+        clicked, paged = [bridge.value, self._state], [self._state, self._cursors]
+        for event, handler, inputs, outputs in (
+            (self._text.submit, self.filtered, [self._text, self._state], shown),
+            (self._text.blur, self.typed, [self._text, self._state], shown),
+            (self._refresh.click, self.filtered, [self._text, self._state], shown),
+            (tab.select, self.first_page, self._state, listed),
+            (self._act.click, self.clicked, clicked, shown),
+        ):
+            js = {"js": BRIDGED} if inputs is clicked else {}
+            # The figures of many traces take longer than a page of them.
+            event(handler, inputs, outputs, **js, **_IN_ORDER).then(
+                self.figures, self._state, [self._chips, self._charts], **QUIET
+            )
+        # Its tab, which it brings to the front, then shows the figures.
+        page.load(self.linked, None, [tabs, *shown], **_IN_ORDER)
+        self._older.click(self.older, paged, listed, **_IN_ORDER)
+        self._newer.click(self.newer, paged, listed, **_IN_ORDER)
+        self._save.click(self.save, clicked, self._chips, js=BRIDGED, **_IN_ORDER)
+        bridge.open_trace.click(self.open, clicked, [tabs, *beside], js=BRIDGED, **_IN_ORDER)
         self._address.change(None, self._address, None, js=addressed(TAB), **QUIET)
 
     @show_errors
     def first_page(self, state: ListState) -> Updates:
-        """Show the first page and its figures."""
-        return self._first(state)
+        """Show the first page."""
+        return self._listed(state, ())
+
+    @show_errors
+    def figures(self, state: ListState) -> Updates:
+        """Show the chips and the charts of the list; nothing where the address has no list yet."""
+        try:
+            return {self._chips: self._chips_html(state), self._charts: self._charts_html(state)}
+        except FilterError:
+            return gr.skip()  # type: ignore[no-any-return]
+
+    @show_errors
+    def typed(self, text: str | None, state: ListState) -> Any:
+        """Apply a filter that was typed when its box is left, as by pressing a chip."""
+        return gr.skip() if (text or "").strip() == state.filter else self.filtered(text, state)
 
     @show_errors
     def filtered(self, text: str | None, state: ListState) -> Updates:
@@ -115,19 +137,15 @@ class TracesTab:
         return self._applied(replace(state, filter=(text or "").strip()), state)
 
     @show_errors
-    def clicked(self, click: str, text: str | None, state: ListState) -> Updates:
-        """Do what a chip, a header, a chart or a link asks for; a filter that was typed before counts."""
+    def clicked(self, click: str, state: ListState) -> Any:
+        """Do what a chip, a header, a chart or a link of the tab asks for."""
         action, _, value = click.partition(" ")
         if action == "unsave":
             self._stores.saved_filters.delete(value)
-            return self._figures(state)
+            return gr.skip()
         if action in _BESIDE:
             return self._beside(act(state, action, value))
-        typed = replace(state, filter=(text or "").strip())
-        try:
-            return self._applied(act(typed, action, value), state)
-        except FilterError as error:
-            return self._refused(error, typed, state)
+        return self._applied(act(state, action, value), state)
 
     @show_errors
     def older(self, state: ListState, cursors: Cursors) -> Updates:
@@ -145,7 +163,7 @@ class TracesTab:
         """Keep the filter under a name."""
         saved = self._stores.saved_filters.save(name, state.filter)
         show_info(f"Saved the filter {saved.name}.")
-        return self._figures(state, charts=False)
+        return {self._chips: self._chips_html(state)}
 
     @show_errors
     def open(self, trace_id: str, state: ListState) -> Updates:
@@ -159,7 +177,7 @@ class TracesTab:
         state = state_of(request.query_params)
         if state is None:
             return gr.skip()
-        front: Updates = {self._tabs: gr.Tabs(selected=TAB), **self._first(ListState())}
+        front: Updates = {self._tabs: gr.Tabs(selected=TAB), **self._listed(ListState(), ())}
         front |= self._applied(state, ListState())
         try:
             return front | self._beside(state) if state.detail or state.compare else front
@@ -172,21 +190,17 @@ class TracesTab:
         try:
             listed = self._listed(state, ())
         except FilterError as error:
-            return self._refused(error, state, before)
+            return {
+                self._text: state.filter,
+                self._error: error_html(error, state.filter),
+                self._state: before,
+            }
         return {
             self._text: state.filter,
             self._error: "",
             **listed,
-            **self._figures(state),
             self._state: state,
             self._address: state.address(),
-        }
-
-    def _refused(self, error: FilterError, typed: ListState, before: ListState) -> Updates:
-        return {
-            self._text: typed.filter,
-            self._error: error_html(error, typed.filter),
-            self._state: before,
         }
 
     def _beside(self, state: ListState) -> Updates:
@@ -208,9 +222,6 @@ class TracesTab:
             case _:
                 return note(PICK, "rs-pick")
 
-    def _first(self, state: ListState) -> Updates:
-        return {**self._listed(state, ()), **self._figures(state)}
-
     def _listed(self, state: ListState, cursors: Cursors) -> Updates:
         page = self._page(state, cursors)
         return {
@@ -225,8 +236,9 @@ class TracesTab:
         after = cursors[-1] if cursors else None
         return self._stores.trace_queries.page(state.query(), limit=PAGE, after=after)
 
-    def _figures(self, state: ListState, *, charts: bool = True) -> Mapping[Any, Any]:
-        series, query = self._stores.trace_series, state.query()
-        tails: Tails = series.tails(query)
-        chips = {self._chips: chips_html(state, tails, self._stores.saved_filters.list())}
-        return chips | ({self._charts: charts_html(series.series(query))} if charts else {})
+    def _chips_html(self, state: ListState) -> str:
+        tails = self._stores.trace_series.tails(state.query())
+        return chips_html(state, tails, self._stores.saved_filters.list())
+
+    def _charts_html(self, state: ListState) -> str:
+        return charts_html(self._stores.trace_series.series(state.query()))
