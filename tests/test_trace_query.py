@@ -11,18 +11,19 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from rag.database import open_database
 from rag.errors import FilterError
+from rag.tables import trace_passages
 from rag.tracing.saved_filters import SavedFilter, SavedFilters
+from rag.tracing.trace_filter import Not, print_filter
 from rag.tracing.trace_query import SORTS, Cursor, TraceQueries, TraceQuery, query_of
 from rag.tracing.trace_store import Trace, TraceStore
 from rag.workspace import open_workspace
 from tests.test_trace_filter import any_text, filters
 
 NOW = time.time()
-SECOND_TICK = 0.001
 
 
 def trace(name: str, ago: float, **values: Any) -> Trace:
@@ -164,6 +165,24 @@ def test_a_trace_outside_the_list_has_no_neighbours(queries: TraceQueries) -> No
     assert (none.previous, none.next) == ("", "")
 
 
+def test_the_answers_with_a_passage_are_found(queries: TraceQueries, engine: Engine) -> None:
+    used = [("slow", 1, 1, 1), ("quick", 1, 2, 0), ("quick", 2, 1, 1)]
+    names_of = ("trace_id", "passage_id", "rank", "cited")
+    with engine.begin() as connection:
+        connection.execute(trace_passages.insert(), [dict(zip(names_of, row, strict=True)) for row in used])
+    found = queries.with_passage(1, limit=5)
+    assert [each.id for each in found.traces] == ["quick", "slow"]
+    assert (found.cited, found.total) == (frozenset({"slow"}), 2)
+    assert found.traces[1].feedback is not None
+    assert queries.with_passage(1, limit=1).total == 2
+    assert queries.with_passage(9, limit=5).traces == ()
+
+
+def test_a_conversation_is_read_oldest_first(queries: TraceQueries) -> None:
+    assert [each.id for each in queries.session("c1")] == ["running"]
+    assert queries.session("none") == ()
+
+
 def test_an_unknown_sort_is_named() -> None:
     for sort in ("colour", "cost:up", "'; --"):
         with pytest.raises(FilterError, match="cannot be sorted"):
@@ -171,10 +190,8 @@ def test_an_unknown_sort_is_named() -> None:
 
 
 @given(filters)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_filter_and_its_opposite_share_all_traces(queries: TraceQueries, one: Any) -> None:
-    from rag.tracing.trace_filter import Not, print_filter
-
     kept = set(names(queries, f"purpose = any and ({print_filter(one)})"))
     left = set(names(queries, f"purpose = any and ({print_filter(Not(one))})"))
     assert not kept & left
@@ -182,7 +199,7 @@ def test_a_filter_and_its_opposite_share_all_traces(queries: TraceQueries, one: 
 
 
 @given(any_text, st.sampled_from(sorted(SORTS)), st.sampled_from(["", ":asc"]))
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_input_gives_a_list_or_a_clear_error(
     queries: TraceQueries, engine: Engine, typed: str, sort: str, order: str
 ) -> None:
@@ -195,15 +212,8 @@ def test_any_input_gives_a_list_or_a_clear_error(
         assert connection.scalar(text("SELECT count(*) FROM traces")) == len(TRACES)
 
 
-def plan(engine: Engine, statement: str) -> str:
-    with engine.connect() as connection:
-        return " ".join(row[3] for row in connection.execute(text(f"EXPLAIN QUERY PLAN {statement}")))
-
-
 @pytest.mark.parametrize("sort", ["started", "latency", "cost"])
 def test_a_page_is_read_in_the_order_of_an_index(engine: Engine, sort: str) -> None:
-    from sqlalchemy import event
-
     asked: list[tuple[str, Any]] = []
 
     def note(_connection: object, _cursor: object, statement: str, values: Any, *_rest: object) -> None:
