@@ -20,7 +20,7 @@ from rag.database import open_database
 from rag.errors import FilterError, FilterSyntaxError
 from rag.tracing.saved_filters import SavedFilter
 from rag.tracing.trace_comparison import compare_traces
-from rag.tracing.trace_query import Listing, Neighbours, PassageUse, query_of
+from rag.tracing.trace_query import Listing, Neighbours, PassageAnswers, query_of
 from rag.tracing.trace_series import Bucket, Series, Tails
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
 from rag.types import Hit, Passage
@@ -54,7 +54,7 @@ _words = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).map(str.
 def test_an_address_names_the_whole_view(state: ListState, beside: Any) -> None:
     shown = state.opened(*beside)
     address = dict(parse_qsl(shown.address(), keep_blank_values=True))
-    assert state_of(address) == (shown if address else None)
+    assert state_of(address) == shown
 
 
 def test_other_addresses_are_not_meant() -> None:
@@ -335,10 +335,10 @@ def test_a_conversation_is_shown_in_order_with_whole_answers() -> None:
 
 def test_the_answers_with_a_passage_say_whether_they_cite_it_and_how_they_were_rated() -> None:
     traces = (Trace("a", 1.0, "ok", "One?", feedback=Feedback("down", "old", 2.0)), Trace("b", 1.0, "ok", "Two?"))
-    html = passage_html_of(PassageUse(traces, frozenset({"b"}), 250), "7")
+    html = passage_html_of(PassageAnswers(traces, frozenset({"b"}), 250), "7")
     assert "250 answers used this passage, the newest 2 shown" in html
     assert "1 cite it · 0 rated up, 1 rated down" in html
-    assert "No stored answer" in passage_html_of(PassageUse((), frozenset(), 0), "7")
+    assert "No stored answer" in passage_html_of(PassageAnswers((), frozenset(), 0), "7")
 
 
 def test_two_traces_show_which_steps_differ() -> None:

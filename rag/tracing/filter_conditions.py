@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, exists, false, func, not_, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, case, exists, false, func, not_, or_, select, true
 
 from rag.tables import feedback as feedback_table
 from rag.tables import traces as traces_table
@@ -58,38 +58,39 @@ _ORDERS: Mapping[str, Callable[[Column, Any], Condition]] = {
 }
 
 
-def condition(one: Filter, now: float) -> Condition:
+def condition(one: Filter, now: float, connection: Connection) -> Condition:
     """Return the condition for the traces that a filter keeps.
 
     Args:
         now: Seconds since the epoch, for times such as ``today``.
+        connection: Where the condition will be used.
     """
     match one:
         case Words(text):
-            return has_words(text)
+            return has_words(connection, text)
         case Comparison():
-            return _comparison(one, now)
+            return _comparison(one, now, connection)
         case Not(part):
-            return not_(condition(part, now))
+            return not_(condition(part, now, connection))
         case All(parts):
-            return and_(true(), *(condition(part, now) for part in parts))
+            return and_(true(), *(condition(part, now, connection) for part in parts))
         case Some(parts):
-            return or_(false(), *(condition(part, now) for part in parts))
+            return or_(false(), *(condition(part, now, connection) for part in parts))
 
 
-def has_words(text: str) -> Condition:
+def has_words(_connection: Connection, text: str) -> Condition:
     """Return the condition for the traces with a text in question, answer or error, regardless of case."""
     return or_(*(column.icontains(text, autoescape=True) for column in _SEARCHED))
 
 
-def _comparison(one: Comparison, now: float) -> Condition:
+def _comparison(one: Comparison, now: float, connection: Connection) -> Condition:
     field = FIELDS[one.field]
     if one.operator == "!=":
-        return not_(_comparison(Comparison(one.field, "=", one.value), now))
+        return not_(_comparison(Comparison(one.field, "=", one.value), now, connection))
     if one.field in ("feedback", "comment"):
         return _feedback(one)
     if one.field == "text":
-        return _any_text(one)
+        return _any_text(one, connection)
     column = COLUMNS[one.field]
     if one.operator == "contains":
         return column.icontains(one.value, autoescape=True)
@@ -127,9 +128,9 @@ def _moment(column: Column, one: Comparison, now: float) -> Condition:
             return and_(column >= period.start, column < period.end)
 
 
-def _any_text(one: Comparison) -> Condition:
+def _any_text(one: Comparison, connection: Connection) -> Condition:
     if one.operator == "contains":
-        return has_words(one.value)
+        return has_words(connection, one.value)
     return or_(*(column == one.value for column in _SEARCHED))
 
 

@@ -88,7 +88,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class PassageUse:
+class PassageAnswers:
     """The newest traces whose prompt had a passage; ``cited`` are the ids of those whose answer cites it."""
 
     traces: tuple[Trace, ...]
@@ -119,7 +119,7 @@ class TraceQueries:
     def page(self, query: TraceQuery, *, limit: int, after: Cursor | None = None) -> Listing:
         """Return a page of at most ``limit`` traces, behind a cursor."""
         with reading(self._engine) as connection:
-            found = _behind(connection, query, conditions(query), after, limit + 1)
+            found = _behind(connection, query, conditions(query, connection), after, limit + 1)
             total, hidden = _counts(connection, query)
         ids = [cursor.id for cursor in found[:limit]]
         more = found[limit - 1] if len(found) > limit else None
@@ -132,7 +132,7 @@ class TraceQueries:
         while left is None or left > 0:
             wanted = size if left is None else min(size, left)
             with reading(self._engine) as connection:
-                found = _behind(connection, query, conditions(query), after, wanted)
+                found = _behind(connection, query, conditions(query, connection), after, wanted)
             yield from (cursor.id for cursor in found)
             if len(found) < wanted:
                 return
@@ -145,7 +145,7 @@ class TraceQueries:
         with reading(self._engine) as connection:
             return self._traces.brief(connection.scalars(found).all())
 
-    def with_passage(self, passage_id: int, *, limit: int) -> PassageUse:
+    def with_passage(self, passage_id: int, *, limit: int) -> PassageAnswers:
         """Return the newest traces whose prompt had a passage."""
         used = traces_table.join(passages_table, passages_table.c.trace_id == _id)
         mine = passages_table.c.passage_id == passage_id
@@ -156,13 +156,13 @@ class TraceQueries:
             ).all()
             total = connection.scalar(select(func.count()).select_from(passages_table).where(mine)) or 0
         ids = [row[0] for row in rows]
-        return PassageUse(self._traces.brief(ids), frozenset(row[0] for row in rows if row[1]), total)
+        return PassageAnswers(self._traces.brief(ids), frozenset(row[0] for row in rows if row[1]), total)
 
     def neighbours(self, query: TraceQuery, trace_id: str) -> Neighbours:
         """Return the traces before and behind one; without any if the list does not have it."""
-        kept = conditions(query)
         column = SORTS[query.sort]
         with reading(self._engine) as connection:
+            kept = conditions(query, connection)
             row = connection.execute(select(column, _id).where(_id == trace_id, *kept)).one_or_none()
             if row is None:
                 return Neighbours()
@@ -190,30 +190,30 @@ def query_of(text: str, sort: str = "", *, since: float | None = None, until: fl
     return TraceQuery(text.strip(), known, direction, since, until)  # type: ignore[arg-type]
 
 
-def conditions(query: TraceQuery) -> tuple[ColumnElement[bool], ...]:
+def conditions(query: TraceQuery, connection: Connection) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions for the traces that a query shows.
 
     Raises:
         FilterError: The filter is not understood.
     """
-    matching, all_purposes = _matching(query)
+    matching, all_purposes = _matching(query, connection)
     return matching if all_purposes else (*matching, _ASKED)
 
 
-def _matching(query: TraceQuery) -> tuple[tuple[ColumnElement[bool], ...], bool]:
+def _matching(query: TraceQuery, connection: Connection) -> tuple[tuple[ColumnElement[bool], ...], bool]:
     """Return the conditions without that on purposes, and whether the filter names them itself."""
     parsed = parse_filter(query.filter)
     ends = (
         None if query.since is None else _row.started >= query.since,
         None if query.until is None else _row.started < query.until,
     )
-    matching = (*(end for end in ends if end is not None), condition(parsed, time.time()))
+    matching = (*(end for end in ends if end is not None), condition(parsed, time.time(), connection))
     return matching, "purpose" in fields_in(parsed)
 
 
 def _counts(connection: Connection, query: TraceQuery) -> tuple[int, int]:
     """Return how many traces a query shows, and how many it hides for their purpose."""
-    matching, all_purposes = _matching(query)
+    matching, all_purposes = _matching(query, connection)
     # One pass for both: the hidden ones alone would be looked up row by row.
     shown = func.count() if all_purposes else func.count().filter(_ASKED)
     count, every = connection.execute(select(shown, func.count()).select_from(traces_table).where(*matching)).one()

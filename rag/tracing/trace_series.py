@@ -87,8 +87,8 @@ class TraceSeries:
 
     def series(self, query: TraceQuery, most: int = MOST_BUCKETS) -> Series:
         """Return the figures of the traces that a query shows, in at most ``most`` buckets."""
-        kept = conditions(query)
         with reading(self._engine) as connection:
+            kept = conditions(query, connection)
             ends = _ends(connection, query, kept)
             if ends is None:
                 return Series(1.0)
@@ -99,8 +99,8 @@ class TraceSeries:
 
     def tails(self, query: TraceQuery) -> Tails:
         """Return what is slow and what is costly in the range of a query, whatever its filter."""
-        kept = conditions(TraceQuery(since=query.since, until=query.until))
         with reading(self._engine) as connection:
+            kept = conditions(TraceQuery(since=query.since, until=query.until), connection)
             return Tails(_tail(connection, _row.latency_s, kept), _tail(connection, _row.cost_usd, kept))
 
 

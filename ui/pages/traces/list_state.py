@@ -64,7 +64,7 @@ class ListState:
         return replace(self, detail=detail, shown=shown)
 
     def address(self) -> str:
-        """Return the query of the address; empty for the tab as it is at first."""
+        """Return the query of the address."""
         values = {
             self.detail: self.shown,
             "compare": self.compare,
@@ -74,8 +74,6 @@ class ListState:
             "steps": "" if self.steps == "tree" else self.steps,
         }
         given = {name: value for name, value in values.items() if name and value}
-        if not given:
-            return ""
         return urlencode(given if self.detail == "trace" else {"tab": TAB, **given})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rag.tracing.figures import counted
-from rag.tracing.trace_query import PassageUse
+from rag.tracing.trace_query import PassageAnswers
 from rag.tracing.trace_store import Trace
 from ui.pages.safe_markup import fragment, note
 from ui.pages.traces.list_view import rows_of
@@ -25,7 +25,7 @@ def session_html(traces: Sequence[Trace], session: str) -> str:
     )
 
 
-def passage_html_of(use: PassageUse, passage: str) -> str:
+def passage_html_of(use: PassageAnswers, passage: str) -> str:
     """Render the answers whose prompt had a passage, with their ratings."""
     if not use.traces:
         return note(f"No stored answer used the passage {passage}.")

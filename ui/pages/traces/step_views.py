@@ -236,7 +236,7 @@ def _prompted(output: Mapping[str, JSON], journey: Journey) -> StepView:
     given = () if journey.searched else journey.hits or ()
     return StepView(
         cards=tuple(_card(rank, hit, journey, {}) for rank, hit in enumerate(given, 1)),
-        pairs=_named("prompt_sha256", output) + _named("confidence", output),
+        pairs=_named("confidence", output),
         template=tuple(_messages(output.get("template"))),
         variables=tuple((name, value) for name, value in variables.items() if isinstance(value, str)),
         messages=tuple(_messages(output.get("messages"))),
