@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -338,7 +338,7 @@ def _error(token: _Token, problem: str, *, fix: str = "") -> FilterSyntaxError:
     )
 
 
-def _nearest(word: str, names: object) -> str:
-    known = [str(name) for name in names]  # type: ignore[attr-defined]
+def _nearest(word: str, names: Iterable[str]) -> str:
+    known = list(names)
     near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.6)
     return f"Did you mean {near[0]}?" if near else f"Known are {', '.join(known)}."
