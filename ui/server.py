@@ -54,6 +54,7 @@ def create_web_app(app: App) -> FastAPI:
     from ui.metrics_route import metrics_routes
     from ui.pages.documents.sources import source_routes
     from ui.pages.evaluate.reports import report_routes
+    from ui.pages.traces.raw_traces import trace_routes
 
     # Swagger's page loads scripts from another origin, which the content policy blocks.
     web = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
@@ -70,6 +71,7 @@ def create_web_app(app: App) -> FastAPI:
     web.include_router(report_routes(app.evaluations))
     app.metrics = metrics = ServerMetrics(stores, settings.cost)
     web.include_router(metrics_routes(metrics))
+    web.include_router(trace_routes(stores))
     _mount_page(web, app, credentials)
     # The middleware added last runs first.
     if credentials is not None:

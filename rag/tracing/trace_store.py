@@ -25,6 +25,7 @@ from rag.tracing.totals import add_up
 from rag.tracing.trace_rows import (
     CLAIM,
     Begun,
+    Change,
     Ended,
     Stepped,
     passage_of_row,
@@ -57,7 +58,7 @@ class TraceStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = TraceWriter(engine, write_changes, without_steps)
+        self._writer: TraceWriter[Change] = TraceWriter(engine, write_changes, without_steps)
         # The steps of running traces that were queued, by trace and id.
         self._queued: dict[str, dict[str, Span]] = {}
 
@@ -130,6 +131,13 @@ class TraceStore:
                 raise _not_found(trace_id, several=len(found) > 1)
             return whole_trace(connection, found[0])
 
+    def brief(self, ids: Sequence[str]) -> tuple[Trace, ...]:
+        """Return traces without their spans, in the order of their ids; ids of no trace are left out."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(_with_feedback().where(traces_table.c.id.in_(ids))).all()
+        found = {row.id: trace_of_row(row) for row in rows}
+        return tuple(found[trace_id] for trace_id in ids if trace_id in found)
+
     def list(
         self,
         *,
@@ -178,8 +186,19 @@ class TraceStore:
             rows = connection.execute(query.limit(limit)).all()
         return tuple(PassageUse(trace_of_row(row), passage_of_row(row)) for row in rows)
 
-    def rate(self, trace_id: str, rating: Rating | None, comment: str = "", correction: str = "") -> None:
+    def rate(
+        self,
+        trace_id: str,
+        rating: Rating | None,
+        comment: str = "",
+        correction: str = "",
+        *,
+        at: float | None = None,
+    ) -> None:
         """Store the rating of an answer, with what was said about it; None removes it.
+
+        Args:
+            at: When it was given, in seconds since the epoch; None for now.
 
         Raises:
             TraceNotFound: There is no such trace.
@@ -189,7 +208,7 @@ class TraceStore:
         values = {
             "rating": rating,
             "comment": redact(comment),
-            "at": time.time(),
+            "at": time.time() if at is None else at,
             "correction": redact(correction),
         }
         with writing(self._engine) as connection:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from rag.tracing.cost import PriceList
     from rag.tracing.ledger import Ledger
     from rag.tracing.measures import Measures
+    from rag.tracing.saved_filters import SavedFilters
+    from rag.tracing.trace_query import TraceQueries
+    from rag.tracing.trace_series import TraceSeries
     from rag.tracing.trace_store import TraceStore
     from rag.types import Filters
 
@@ -126,6 +129,27 @@ class Stores:
         from rag.tracing.cost import load_prices
 
         return load_prices(self._settings.cost)
+
+    @shared_property
+    def trace_queries(self) -> TraceQueries:
+        """Lists of traces."""
+        from rag.tracing.trace_query import TraceQueries
+
+        return TraceQueries(self.engine, self.traces)
+
+    @shared_property
+    def trace_series(self) -> TraceSeries:
+        """Figures of traces over time."""
+        from rag.tracing.trace_series import TraceSeries
+
+        return TraceSeries(self.engine)
+
+    @shared_property
+    def saved_filters(self) -> SavedFilters:
+        """The filters of traces that were saved."""
+        from rag.tracing.saved_filters import SavedFilters
+
+        return SavedFilters(self.engine)
 
     @shared_property
     def conversations(self) -> ConversationStore:
