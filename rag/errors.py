@@ -25,6 +25,8 @@ RagsmithError
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
 ├── TuningError            the recipe, data or result of a training run cannot be used
 ├── TraceNotFound          no trace has that id
+├── ReleaseError           a release was not stored, or cannot be read
+├── ReplayError            a trace cannot be replayed
 ├── QuestionTooLong        a question has too many characters
 └── Busy                   too many questions are being answered or waiting
 
@@ -170,6 +172,14 @@ class TuningError(RagsmithError):
 
 class TraceNotFound(RagsmithError):
     """No trace has that id."""
+
+
+class ReleaseError(RagsmithError):
+    """A release was not stored, or cannot be read."""
+
+
+class ReplayError(RagsmithError):
+    """A trace cannot be replayed."""
 
 
 class QuestionTooLong(RagsmithError):
