@@ -16,6 +16,7 @@ from ui.app.tracking import Tracking
 
 if TYPE_CHECKING:
     from ui.app.evaluations import Evaluations
+    from ui.app.replaying import Replaying
 
 
 class App:
@@ -41,6 +42,13 @@ class App:
         from ui.app.evaluations import Evaluations
 
         return Evaluations(self.settings, self.stores, self.models, self.releases)
+
+    @shared_property
+    def replaying(self) -> Replaying:
+        """The replays of traces."""
+        from ui.app.replaying import Replaying
+
+        return Replaying(self.settings, self.stores, self.releases)
 
     def close(self) -> None:
         """Deliver what waits for W&B, then unload the models and close the stores."""

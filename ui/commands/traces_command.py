@@ -11,6 +11,7 @@ import click
 from ui.commands._app import command_app
 from ui.commands._console import open_console
 from ui.commands._terminal_text import moment, note, one_line, print_json, visible
+from ui.commands.traces_replay_command import replay
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ OTHER_COLUMNS = 66
 @click.group()
 def command() -> None:
     """List answered questions and show their steps."""
+
+
+command.add_command(replay)
 
 
 @command.command(name="list")
