@@ -132,6 +132,7 @@
     "rs-older": () => hand("older", ""),
     // Gradio's chatbot lets no data attribute through.
     "rs-case": (button) => hand("case-of-trace", button.value),
+    "rs-playground": (button) => hand("playground", button.value),
     "rs-open-trace": (button) => hand("open-trace", button.value),
   };
 
@@ -205,6 +206,13 @@
     if (event.key === "Escape" && state.editing !== "" && event.target === questionBox()) {
       actions["rs-cancel-edit"]();
     }
+  });
+
+  // One key runs all columns of the lab, with what has been typed so far.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !event.target.closest("#lab")) return;
+    event.preventDefault();
+    byId("lab-run")?.click();
   });
 
   // --- the server goes and comes ---------------------------------------------------------------------------
