@@ -66,7 +66,7 @@ def test_a_trace_is_opened_changed_compared_saved_and_kept_as_a_case(
     expect(page.locator("#lab-a-mode input")).to_have_value("dense")
     expect(page.locator("#lab-a-more textarea")).to_have_value("decoding.temperature=0.2")
     expect(page.locator("#lab-note")).to_contain_text("All columns read the 3 passages of the original answer")
-    expect(page.locator("#lab-note")).to_contain_text("Asked with the 1 earlier turn of its conversation.")
+    expect(page.locator("#lab-note")).to_contain_text("Asked with 1 earlier turn of its conversation.")
     settle(page)
 
     draft.fill(draft.input_value().replace(WORD, BETTER))
@@ -88,7 +88,7 @@ def test_a_trace_is_opened_changed_compared_saved_and_kept_as_a_case(
     expect(page.locator("#lab-original-answer .rs-text")).to_contain_text("installed in 1871")
 
     page.locator("#lab-a-review").click()
-    expect(page.locator("#lab-a-changes ins")).to_contain_text("kindly")
+    expect(page.locator("#lab-a-changes .rs-change ins")).to_contain_text("kindly")
     page.locator("#lab-a-why textarea").fill("Kinder.")
     settle(page)
     page.locator("#lab-a-save").click()

@@ -148,7 +148,11 @@ def changed_steps(before: Trace, after: Trace) -> tuple[str, ...]:
 
 
 def _results(trace: Trace) -> dict[str, Any]:
-    return {span.name: _essence(span.output) for span in trace.spans if span.name in STEPS}
+    found = {span.name: _essence(span.output) for span in trace.spans if span.name in STEPS}
+    root = _root_of(trace)
+    fixed = root.input.get("hits") if root and isinstance(root.input, dict) else None
+    # Fixed passages are the same result as a search that finds them.
+    return {"retrieve": {"hits": _essence(fixed)}} | found if fixed else found
 
 
 def _essence(value: Any) -> Any:

@@ -213,6 +213,7 @@
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !event.target.closest("#lab")) return;
     event.preventDefault();
     byId("lab-run")?.click();
+    event.target.closest(".rs-lab-column")?.querySelector(".rs-lab-answer")?.scrollIntoView({ block: "nearest" });
   });
 
   // --- the server goes and comes ---------------------------------------------------------------------------

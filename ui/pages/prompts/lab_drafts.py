@@ -83,8 +83,8 @@ def build_draft(at: str) -> DraftParts:
     with gr.Column(visible=False, min_width=0, elem_classes="rs-lab-draft") as writing:
         text = gr.Textbox(
             label="Unsaved draft (YAML) · Ctrl+Enter runs it",
-            lines=12,
-            max_lines=24,
+            lines=8,
+            max_lines=16,
             max_length=LONGEST,
             elem_id=f"lab-{at}-draft",
             min_width=0,

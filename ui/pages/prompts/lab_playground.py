@@ -106,7 +106,7 @@ def open_playground(stores: Stores, trace_id: str) -> Playground:
         ask = replace(asked.ask, hits=None)
         notes.append(error.message)
     if ask.history:
-        notes.append(f"Asked with the {counted(len(ask.history), 'earlier turn')} of its conversation.")
+        notes.append(f"Asked with {counted(len(ask.history), 'earlier turn')} of its conversation.")
     return Playground(trace, ask, tuple(notes))
 
 
