@@ -38,3 +38,26 @@ def test_what_cannot_be_had_is_one_line(harbour: Path, trace_id: str) -> None:
     refused = call(harbour, "traces", "replay", trace_id, "--prompt", "nowhere")
     assert_one_line(refused, "There is no prompt nowhere")
     assert_one_line(call(harbour, "traces", "replay", trace_id, "--set", "corpus=x"), "cannot change 'corpus'")
+
+
+def test_listed_traces_are_replayed_as_an_evaluation_run(home: Path, harbour: Path) -> None:
+    pages = harbour / "pages"
+    assert call(home, "ingest", pages, "--corpus", CORPUS).exit_code == 0
+    for question in (QUESTION, "What does a crossing cost?", QUESTION):
+        assert call(home, "ask", question, "--corpus", CORPUS).exit_code == 0
+    variants = ("--variant", "as it is:", "--variant", "one: retrieval.k=1")
+    first = call(home, "eval", "replay", *variants, "--json")
+    assert first.exit_code == 0, first.output
+    assert "2 questions of 3 traces: replayed@1" in first.stderr
+    assert [one["name"] for one in one_object(first)["variants"]] == ["as it is", "one"]
+    # The run's own traces are not replayed, and equal questions are no new version.
+    again = call(home, "eval", "replay", "--json")
+    assert "2 questions of 3 traces: replayed@1" in again.stderr
+    only = call(home, "eval", "replay", "--text", "crossing", "--json")
+    assert "1 question of 1 trace: replayed@2" in only.stderr
+
+
+def test_a_replay_of_nothing_is_refused(home: Path) -> None:
+    result = call(home, "eval", "replay", "--text", "nothing like this")
+    assert result.exit_code == 2
+    assert "No trace matches" in result.stderr
