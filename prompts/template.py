@@ -155,7 +155,7 @@ class PromptTemplate(Part):
 
         changes = {"messages": expand(self.messages), "example": expand(self.example)}
         try:
-            return PromptTemplate.model_validate(self.model_dump() | changes)
+            return type(self).model_validate(self.model_dump() | changes)
         except ValidationError as error:
             raise PromptTemplateError(
                 f"The prompt {self.label} does not match its includes: {first_problem(error, PromptTemplate)}."

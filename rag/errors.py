@@ -27,6 +27,8 @@ RagsmithError
 ├── TuningError            the recipe, data or result of a training run cannot be used
 ├── TraceNotFound          no trace has that id
 ├── TraceFileError         a file of traces cannot be read or written
+├── ReleaseError           a release was not stored, or cannot be read
+├── ReplayError            a trace cannot be replayed
 ├── QuestionTooLong        a question has too many characters
 ├── BudgetSpent            a budget of the settings is spent
 └── Busy                   too many questions are being answered or waiting
@@ -190,6 +192,14 @@ class TraceNotFound(RagsmithError):
 
 class TraceFileError(RagsmithError):
     """A file of traces cannot be read or written."""
+
+
+class ReleaseError(RagsmithError):
+    """A release was not stored, or cannot be read."""
+
+
+class ReplayError(RagsmithError):
+    """A trace cannot be replayed."""
 
 
 class QuestionTooLong(RagsmithError):

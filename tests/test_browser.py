@@ -32,7 +32,9 @@ def test_a_question_is_answered_with_its_sources(page: Page) -> None:
     ask(page, "How long is a passage?")
     wait_for_answers(page, 1)
     foot = page.locator(".rs-foot").inner_text()
-    assert re.fullmatch(r"(\d+ ms|\d+\.\d s) · 812 tok · \$0\.00010 · answer@1 · trace ↗ · \+ case · copy", foot)
+    assert re.fullmatch(
+        r"(\d+ ms|\d+\.\d s) · 812 tok · \$0\.00010 · answer@1 · trace ↗ · \+ case · playground · copy", foot
+    )
     assert page.locator("#sources mark").all_inner_texts() == [SENTENCE]
     expect(page.locator(".rs-rest summary").first).to_contain_text("Retrieved, not cited (1)")
     expect(page.locator(".rs-conv.is-on")).to_contain_text("How long is a passage?")

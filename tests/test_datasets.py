@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -19,9 +20,9 @@ from rag.errors import DatasetError
 from rag.evaluation.candidates import CandidateStore, draw_passages, propose
 from rag.evaluation.cases import Case, make_id
 from rag.evaluation.dataset_store import DatasetStore
-from rag.evaluation.traced import case_of_trace
+from rag.evaluation.traced import case_of_trace, replayed_cases
 from rag.indexing.corpora import Corpora
-from rag.tracing.trace_store import Span, Trace
+from rag.tracing.trace_store import Feedback, Span, Trace
 from rag.types import Turn
 from rag.workspace import Workspace, open_workspace
 
@@ -383,3 +384,16 @@ def test_a_trace_without_a_question_gives_no_case() -> None:
         case_of_trace(trace(question=""))
     with pytest.raises(DatasetError, match="it must not have answers if it must be refused"):
         case_of_trace(trace(), must_refuse=True, answers=["x"])
+
+
+def test_questions_to_replay_keep_what_people_said_of_their_answers() -> None:
+    up, down = Feedback("up", "", 0.0), Feedback("down", "", 0.0, correction="In 1871.")
+    cited = trace()
+    assert case_of_trace(cited).sources
+    liked, disliked, plain = replayed_cases(
+        replace(cited, question=question, feedback=said, spans=cited.spans if said is up else ())
+        for question, said in (("A?", up), ("B?", down), ("C?", None), ("C?", None))
+    )
+    assert liked.sources == case_of_trace(cited).sources
+    assert (disliked.answers, disliked.sources) == (("In 1871.",), ())
+    assert (plain.answers, plain.sources) == ((), ())

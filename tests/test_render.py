@@ -391,7 +391,7 @@ def test_an_answer_looks_like_what_became_of_it(status: str, badge: str | None) 
 
 def test_the_footer_says_time_tokens_cost_prompt_and_trace() -> None:
     shown = Markup(footer_html(ANSWER)).text
-    assert shown == "1.9 s · 812 tok · $0.00012 · answer@1 · trace ↗ · + case · copy"
+    assert shown == "1.9 s · 812 tok · $0.00012 · answer@1 · trace ↗ · + case · playground · copy"
 
 
 def test_what_is_not_known_is_not_shown_as_nothing() -> None:

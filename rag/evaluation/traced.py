@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -48,6 +48,25 @@ def case_of_trace(
         )
     except ValidationError as error:
         raise DatasetError(f"The trace {trace.id} cannot become a case: {why(error)}.") from error
+
+
+def replayed_cases(traces: Iterable[Trace]) -> tuple[Case, ...]:
+    """Build a case from every distinct question of traces, in their order, to answer all of them again.
+
+    What people said of an answer is kept: a correction is the reference answer, and after a thumbs-up the cited
+    sources are. Nothing else is known to be right.
+
+    Raises:
+        DatasetError: A trace has no question.
+    """
+    cases: dict[str, Case] = {}
+    for trace in traces:
+        said = trace.feedback
+        case = case_of_trace(trace, answers=(said.correction,) if said and said.correction else ())
+        if said is None or said.rating != "up":
+            case = case.model_copy(update={"sources": ()})
+        cases.setdefault(case.id, case)
+    return tuple(cases.values())
 
 
 def _history(root: Span | None) -> tuple[Turn, ...]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, Row, Select, func, select
+from sqlalchemy import ColumnElement, Engine, Row, Select, and_, func, select
 
+from prompts.draft import MARK
 from rag.database import reading
 from rag.tables import feedback as feedback_table
 from rag.tables import traces as traces_table
@@ -81,7 +82,11 @@ def use_of(engine: Engine, name: str, latest: int = LATEST) -> PromptUse:
         DatabaseError: The database refuses.
     """
     column = traces_table.c
-    wanted = column.prompt.startswith(f"{name}@", autoescape=True)
+    # Traces name versions, never labels, or unsaved drafts, which are no versions.
+    wanted = and_(
+        column.prompt.startswith(f"{name}@", autoescape=True),
+        column.prompt.not_like(f"%@{MARK}%"),
+    )
     query: Select[Any] = (
         select(
             column.prompt,
@@ -102,7 +107,6 @@ def use_of(engine: Engine, name: str, latest: int = LATEST) -> PromptUse:
         total = _count(connection, wanted) if len(rows) == latest else len(rows)
     grouped: dict[int, list[Row[Any]]] = {}
     for row in rows:
-        # Traces name versions, never labels; anything else is not a version.
         number = row.prompt.partition("@")[2]
         if number.isdecimal():
             grouped.setdefault(int(number), []).append(row)

@@ -18,6 +18,7 @@ from ui.app.tracking import Tracking
 if TYPE_CHECKING:
     from rag.tracing.trace_store import Trace
     from ui.app.evaluations import Evaluations
+    from ui.app.replaying import Replaying
 
 
 class App:
@@ -44,6 +45,13 @@ class App:
         from ui.app.evaluations import Evaluations
 
         return Evaluations(self.settings, self.stores, self.models, self.releases)
+
+    @shared_property
+    def replaying(self) -> Replaying:
+        """The replays of traces."""
+        from ui.app.replaying import Replaying
+
+        return Replaying(self.settings, self.stores, self.releases)
 
     def _on_traced(self, trace: Trace | None) -> None:
         self.tracking.tracker.wake()

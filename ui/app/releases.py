@@ -17,6 +17,7 @@ from ui.app.shared_property import shared_property
 
 if TYPE_CHECKING:
     from prompts import PromptTemplate
+    from prompts.draft import PromptDraft
     from rag.answering.answer_gate import AnswerGate
     from rag.evaluation.variants import Variant
     from rag.indexing.lexical_index import LexicalIndex
@@ -36,7 +37,7 @@ class ResolvedSettings:
 
     Attributes:
         settings: The settings of the process with the changes of the prompt and the variant.
-        prompt: The prompt version that answers.
+        prompt: The prompt version that answers, or the draft.
     """
 
     settings: Settings
@@ -82,7 +83,7 @@ class Releases:
         self._stores = stores
         self._models = models
         self._on_traced = on_traced
-        self._pipelines: dict[tuple[str, str], tuple[_Ingredients, Pipeline]] = {}
+        self._pipelines: dict[tuple[str, str, str], tuple[_Ingredients, Pipeline]] = {}
         self._retrievers: dict[int, Retriever] = {}
         self.lock = threading.RLock()
 
@@ -106,15 +107,18 @@ class Releases:
         """The model that answers with the settings of the process."""
         return self._models.answering(self._settings).model
 
-    def assistant(self, variant: Variant | None = None, *, gate: Gate | None = None) -> Assistant:
+    def assistant(
+        self, variant: Variant | None = None, *, gate: Gate | None = None, draft: PromptDraft | None = None
+    ) -> Assistant:
         """Return an assistant whose answers are traced and priced.
 
         Args:
             variant: Changes to the settings; None for none.
             gate: Limits concurrent answers; None for no limit.
+            draft: An unsaved prompt in place of the one that the settings name.
         """
         return Assistant(
-            lambda corpus: self.pipeline(corpus, variant),
+            lambda corpus: self.pipeline(corpus, variant, draft),
             self._stores.traces,
             self._stores.prices,
             self._on_traced,
@@ -123,8 +127,12 @@ class Releases:
             self.budget,
         )
 
-    def resolve(self, variant: Variant | None = None) -> ResolvedSettings:
+    def resolve(self, variant: Variant | None = None, draft: PromptDraft | None = None) -> ResolvedSettings:
         """Apply the settings of the prompt, then the variant's own changes, and replace a missing ``smollm2``.
+
+        Args:
+            variant: Changes to the settings; None for none.
+            draft: An unsaved prompt in place of the one that the settings name.
 
         Raises:
             PromptError: The prompt is missing or malformed.
@@ -134,7 +142,7 @@ class Releases:
 
         changes = variant.changes if variant else {}
         named = with_changes(self._settings, changes)
-        prompt = self._stores.prompt(named.answer_prompt)
+        prompt = self._stores.resolved(draft) if draft else self._stores.prompt(named.answer_prompt)
         wanted = with_changes(with_prompt(named, prompt.settings), changes)
         return ResolvedSettings(self._models.answering(wanted), prompt)
 
@@ -168,8 +176,12 @@ class Releases:
             side.submit(self._stores.encoder.embed, ["ready"])
             _ = self._stores.corpora
 
-    def pipeline(self, corpus: str = "", variant: Variant | None = None) -> Pipeline:
+    def pipeline(
+        self, corpus: str = "", variant: Variant | None = None, draft: PromptDraft | None = None
+    ) -> Pipeline:
         """Return the release of a corpus with its chain, which is built at the first question.
+
+        The release is stored then, so that its traces can be replayed.
 
         Raises:
             RagsmithError: A part of the release is missing.
@@ -179,19 +191,25 @@ class Releases:
             # A missing corpus is the first problem to report.
             self.retriever(name)
             # A label may have been moved since the last question, here or by another process.
-            resolved = self.resolve(variant)
+            resolved = self.resolve(variant, draft)
             find = self._stores.prompt
             prompts = ChainPrompts(resolved.prompt, find("condense"), find("repair-json"))
             ingredients = _Ingredients(resolved.settings, prompts, self._stores.corpora.fingerprint)
-            key = (name, json.dumps(variant.changes, sort_keys=True) if variant else "")
+            changes = json.dumps(variant.changes, sort_keys=True) if variant else ""
+            key = (name, changes, draft.sha256 if draft else "")
             known, pipeline = self._pipelines.pop(key, (None, None))
             if pipeline is None or known != ingredients:
                 pipeline = self._build(name, ingredients)
+                self.keep(pipeline.release, draft)
             # The dictionary is in order of last use, and the oldest entries are dropped.
             self._pipelines[key] = (ingredients, pipeline)
             while len(self._pipelines) > PIPELINES:
                 del self._pipelines[next(iter(self._pipelines))]
             return pipeline
+
+    def keep(self, release: Release, draft: PromptDraft | None = None) -> None:
+        """Store a release that is about to answer, with its prompt if that is a draft."""
+        self._stores.releases.keep(release, draft.text if draft else "")
 
     def _build(self, corpus: str, ingredients: _Ingredients) -> Pipeline:
         from rag.answering.chain import build_chain

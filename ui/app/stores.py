@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from prompts import PromptLibrary, PromptTemplate
     from rag.answering.conversation_store import ConversationStore
+    from rag.answering.release_store import ReleaseStore
     from rag.encoders import Encoder
     from rag.evaluation.candidates import CandidateStore
     from rag.evaluation.dataset_archive import DatasetArchive
@@ -159,6 +160,13 @@ class Stores:
         return ConversationStore(self.engine)
 
     @shared_property
+    def releases(self) -> ReleaseStore:
+        """The releases that have answered."""
+        from rag.answering.release_store import ReleaseStore
+
+        return ReleaseStore(self.engine)
+
+    @shared_property
     def prompts(self) -> PromptLibrary:
         """The prompts of the workspace, and the shipped ones."""
         from prompts import PromptLibrary
@@ -194,6 +202,15 @@ class Stores:
         """
         with prompt_errors("Correct the file, or the setting prompt."):
             return self.prompts.find(reference)
+
+    def resolved(self, draft: PromptTemplate) -> PromptTemplate:
+        """Return a draft with its includes replaced by their text.
+
+        Raises:
+            PromptError: An included prompt is missing, or does not match.
+        """
+        with prompt_errors("Correct the draft."):
+            return draft.resolved(self.prompts.load)
 
     def corpus_names(self) -> list[str]:
         """Return the names of all corpora."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rag.tracing.figures import counted, format_cost
+from ui.commands._app import announce_model
 from ui.commands._console import open_console
 from ui.commands._progress import clock, shown_progress
-from ui.commands._terminal_text import note, one_line
+from ui.commands._terminal_text import note, one_line, print_json
 
 if TYPE_CHECKING:
     from rag.evaluation.metric_definitions import Metric
@@ -19,8 +21,12 @@ if TYPE_CHECKING:
     from rag.evaluation.runner import EvaluationProgress
     from rag.evaluation.statistics import Estimate
     from rag.evaluation.summary import Summary, VariantSummary
+    from rag.evaluation.variants import Variant
+    from rag.settings import Settings
     from ui.app.evaluations import Evaluations
+    from ui.app.models import Models
 
+STOPPED = 130
 json_option = click.option("--json", "json_wanted", is_flag=True, help="Print one JSON object.")
 which = click.argument("run", metavar="[RUN]", required=False)
 
@@ -52,6 +58,32 @@ def work(evaluations: Evaluations, run: Run, *, fresh: bool) -> RunStatus:
         return asyncio.run(followed())
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
+
+
+def announce_models(settings: Settings, models: Models, variants: Sequence[Variant]) -> None:
+    """Announce what the models of variants need before they answer."""
+    for model in dict.fromkeys(str(variant.changes.get("model", settings.model)) for variant in variants):
+        announce_model(settings.model_copy(update={"model": model}), models)
+
+
+def finish(evaluations: Evaluations, run: Run, fresh: bool, json_wanted: bool) -> None:
+    """Work on a run and show its table; the exit status says whether it finished."""
+    status = work(evaluations, run, fresh=fresh)
+    ended = evaluations.runs.get(run.id)
+    summary = evaluations.summary(ended)
+    if json_wanted:
+        print_json(summary_as_json(summary))
+    else:
+        print_summary(summary)
+    if status == "stopped" and ended.error:
+        raise click.ClickException(one_line(f"{ended.error} `ragsmith eval resume {run.id}` continues it."))
+    if status == "stopped":
+        note(f"Stopped: `ragsmith eval resume {run.id}` continues it.")
+        raise click.exceptions.Exit(STOPPED)
+    if status == "failed":
+        raise click.ClickException(one_line(f"Too many answers failed: {ended.error}"))
+    if any(variant.failed for variant in summary.variants):
+        note(f"Failed answers are asked again by `ragsmith eval resume {run.id}`.")
 
 
 def print_summary(summary: Summary) -> None:

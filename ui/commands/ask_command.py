@@ -77,12 +77,12 @@ def command(
         session = str(uuid.uuid4()) if questions else None
         talk = _Talk(app.releases, name, filters, variant, as_json, session)
         if question is not None:
-            answer = _finish(talk.one(unpaired(question.strip())))
+            answer = finish(talk.one(unpaired(question.strip())))
             if answer.status == "failed":
                 raise click.ClickException(one_line(answer.error))
             return
         assert questions is not None  # noqa: S101 - for the type checker; checked above
-        if not _finish(talk.many(questions)):
+        if not finish(talk.many(questions)):
             ctx.exit(1)
 
 
@@ -157,7 +157,7 @@ class _Talk:
         return not (failed or bad.count)
 
 
-def _finish(work: Coroutine[Any, Any, T]) -> T:
+def finish(work: Coroutine[Any, Any, T]) -> T:
     """Run to the end. Ctrl-C and SIGTERM cancel the work, so that an unfinished answer is traced.
 
     Raises:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rag.tracing.figures import counted
-from ui.commands._app import announce_model, command_app
+from ui.commands._app import command_app
 from ui.commands._console import print_table
-from ui.commands._runs import chosen_run, json_option, print_summary, summary_as_json, which, work
+from ui.commands._runs import (
+    announce_models,
+    chosen_run,
+    finish,
+    json_option,
+    print_summary,
+    summary_as_json,
+    which,
+)
 from ui.commands._terminal_text import moment, note, one_line, print_json
 from ui.commands.eval_compare_command import compare, gate, pairs, report
 from ui.commands.eval_reading_command import reading
+from ui.commands.eval_replay_command import replay
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
     from rag.evaluation.run_store import Run
-    from rag.evaluation.variants import Variant
-    from rag.settings import Settings
     from ui.app.evaluations import Evaluations
-    from ui.app.models import Models
 
-STOPPED = 130
 LISTED = 30
 
 
@@ -33,7 +37,7 @@ def command() -> None:
     """Measure the parts against known answers."""
 
 
-for _subcommand in (reading, compare, pairs, report, gate):
+for _subcommand in (reading, compare, pairs, report, gate, replay):
     command.add_command(_subcommand)
 
 
@@ -77,7 +81,7 @@ def run_command(context: Context, /, **options: Any) -> None:
     wanted = _RunOptions(**options)
     variants = [parse_variant(text) for text in wanted.variants or ("baseline:",)]
     with command_app(context) as app:
-        _announce_models(app.settings, app.models, variants)
+        announce_models(app.settings, app.models, variants)
         run = app.evaluations.begin(
             wanted.dataset,
             variants,
@@ -87,12 +91,7 @@ def run_command(context: Context, /, **options: Any) -> None:
             concurrency=wanted.concurrency,
         )
         note(f"Run {run.id}: {one_line(run.name)}, over {run.dataset}@{run.dataset_version}")
-        _finish(app.evaluations, run, wanted.fresh, wanted.json_wanted)
-
-
-def _announce_models(settings: Settings, models: Models, variants: Sequence[Variant]) -> None:
-    for model in dict.fromkeys(str(variant.changes.get("model", settings.model)) for variant in variants):
-        announce_model(settings.model_copy(update={"model": model}), models)
+        finish(app.evaluations, run, wanted.fresh, wanted.json_wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +121,8 @@ def resume(context: Context, run: str | None, fresh: bool, json_wanted: bool) ->
     with command_app(context) as app:
         evaluations = app.evaluations
         chosen = chosen_run(evaluations, run)
-        _announce_models(app.settings, app.models, chosen.plan.variants)
-        _finish(evaluations, evaluations.resume(chosen.id), fresh, json_wanted)
+        announce_models(app.settings, app.models, chosen.plan.variants)
+        finish(evaluations, evaluations.resume(chosen.id), fresh, json_wanted)
 
 
 @command.command("list")
@@ -192,26 +191,6 @@ def delete(context: Context, run: str | None) -> None:
         chosen = runs.get(run)
         runs.delete(chosen.id)
         note(f"Removed {chosen.id}.")
-
-
-def _finish(evaluations: Evaluations, run: Run, fresh: bool, json_wanted: bool) -> None:
-    """Work on a run and show its table; the exit status says whether it finished."""
-    status = work(evaluations, run, fresh=fresh)
-    ended = evaluations.runs.get(run.id)
-    summary = evaluations.summary(ended)
-    if json_wanted:
-        print_json(summary_as_json(summary))
-    else:
-        print_summary(summary)
-    if status == "stopped" and ended.error:
-        raise click.ClickException(one_line(f"{ended.error} `ragsmith eval resume {run.id}` continues it."))
-    if status == "stopped":
-        note(f"Stopped: `ragsmith eval resume {run.id}` continues it.")
-        raise click.exceptions.Exit(STOPPED)
-    if status == "failed":
-        raise click.ClickException(one_line(f"Too many answers failed: {ended.error}"))
-    if any(variant.failed for variant in summary.variants):
-        note(f"Failed answers are asked again by `ragsmith eval resume {run.id}`.")
 
 
 def _listed(evaluations: Evaluations, run: Run) -> dict[str, object]:

@@ -14,6 +14,7 @@ from ui.commands._terminal_text import moment, note, one_line, print_json, unpai
 from ui.commands.traces_archive_command import export_command, import_command
 from ui.commands.traces_compare_command import compare_command
 from ui.commands.traces_prune_command import prune_command
+from ui.commands.traces_replay_command import replay
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def command() -> None:
     """List answered questions, show their steps, compare them, and delete old ones."""
 
 
-for _subcommand in (compare_command, export_command, import_command, prune_command):
+for _subcommand in (compare_command, export_command, import_command, prune_command, replay):
     command.add_command(_subcommand)
 
 

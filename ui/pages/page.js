@@ -207,6 +207,7 @@
     "rs-case": (button) => hand("case-of-trace", button.value),
     "rs-open-trace": (button) => openTrace(button.value),
     "rs-save-filter": saveFilter,
+    "rs-playground": (button) => hand("playground", button.value),
   };
 
   // Every view has an address; the browser shows that of the open one.
@@ -284,6 +285,14 @@
     if (event.key === "Escape" && state.editing !== "" && event.target === questionBox()) {
       actions["rs-cancel-edit"]();
     }
+  });
+
+  // One key runs all columns of the lab, with what has been typed so far.
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !event.target.closest("#lab")) return;
+    event.preventDefault();
+    byId("lab-run")?.click();
+    event.target.closest(".rs-lab-column")?.querySelector(".rs-lab-answer")?.scrollIntoView({ block: "nearest" });
   });
 
   // --- the server goes and comes ---------------------------------------------------------------------------

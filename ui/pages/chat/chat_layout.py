@@ -53,6 +53,7 @@ class Bridge:
     older: Any
     open_trace: Any
     case_of_trace: Any
+    playground: Any
     links: Mapping[str, Any]
 
 
@@ -143,6 +144,7 @@ def build_bridge() -> Bridge:
             open_trace=gr.Button(elem_id="do-open-trace"),
             # Outside the tabs, because the components of a tab do not exist until it is opened.
             case_of_trace=gr.Button(elem_id="do-case-of-trace"),
+            playground=gr.Button(elem_id="do-playground"),
             links={name: gr.Button(elem_id=f"do-link-{name}") for name in LINKED},
         )
 

@@ -16,6 +16,7 @@ from rag.evaluation.report_rendering import shortened
 from rag.types import Answer, Ask
 
 if TYPE_CHECKING:
+    from prompts.draft import PromptDraft
     from rag.evaluation.variants import Variant
     from ui.app.models import Models
     from ui.app.releases import Releases
@@ -23,18 +24,26 @@ if TYPE_CHECKING:
 LONGEST_TITLE = 200
 
 
-def run_prompt(releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]) -> AnswerStream:
+def run_prompt(
+    releases: Releases,
+    models: Models,
+    variant: Variant,
+    values: Mapping[str, str],
+    draft: PromptDraft | None = None,
+) -> AnswerStream:
     """Fill the prompt of a variant and let its model answer.
 
     Args:
         values: Exactly one for each variable of the prompt.
+        draft: An unsaved prompt in place of that of the variant.
 
     Returns:
         The answer; an error that a person can fix, such as a model that cannot be reached, is a ``Done`` with the
         status ``failed``.
     """
     assistant = replace(
-        releases.assistant(gate=releases.gate), pipeline=lambda _: _pipeline(releases, models, variant, values)
+        releases.assistant(gate=releases.gate),
+        pipeline=lambda _: _pipeline(releases, models, variant, values, draft),
     )
     return assistant.start(Ask(_title(values), purpose="lab"))
 
@@ -44,7 +53,13 @@ def _title(values: Mapping[str, str]) -> str:
     return shortened(" · ".join(f"{name}: {text}" for name, text in values.items()), LONGEST_TITLE)
 
 
-def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapping[str, str]) -> Pipeline:
+def _pipeline(
+    releases: Releases,
+    models: Models,
+    variant: Variant,
+    values: Mapping[str, str],
+    draft: PromptDraft | None,
+) -> Pipeline:
     from langchain_core.messages import convert_to_messages
 
     from rag.answering.prompt_chain import build_prompt_chain
@@ -52,7 +67,7 @@ def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapp
     from rag.models.chat_models import EXTRACTIVE
     from rag.models.decoding_support import unsupported
 
-    resolved = releases.resolve(variant)
+    resolved = releases.resolve(variant, draft)
     settings, prompt = resolved.settings, resolved.prompt
     if settings.model == EXTRACTIVE:
         raise PromptError(
@@ -62,6 +77,7 @@ def _pipeline(releases: Releases, models: Models, variant: Variant, values: Mapp
     with prompt_errors("Give a value to each variable of the prompt."):
         messages = convert_to_messages([message.model_dump() for message in prompt.render(values)])
     release = replace(Release.of(settings, prompt), adapter=models.adapter(settings))
+    releases.keep(release, draft)
     model = models.language_model(settings)
     frame = Answer(
         "",

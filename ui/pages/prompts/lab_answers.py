@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial, reduce
 from typing import TYPE_CHECKING
 
@@ -27,13 +27,15 @@ class LabQuestion:
     Attributes:
         corpus: Name of the corpus; empty for the one in the settings.
         values: Values of the variables that the chain does not fill.
-        fixed: Whether all columns read the passages that the first one finds.
+        fixed: Whether all columns read the passages of ``replayed``, or else those that the first one finds.
+        replayed: The question of the trace that is open in the playground, with its history, filters and passages.
     """
 
     text: str
     corpus: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     fixed: bool = False
+    replayed: Ask | None = None
 
 
 @dataclass(slots=True)
@@ -135,20 +137,23 @@ async def _start(
     if resolved.free:
         values = {"question": asked.text} | dict(asked.values)
         chosen = {name: values.get(name, "") for name in resolved.free}
-        return run_prompt(releases, models, resolved.variant, chosen)
+        return run_prompt(releases, models, resolved.variant, chosen, resolved.draft)
     if not asked.text.strip():
         raise PromptError("There must be a question.", fix="Write one above the columns.")
     hits = await search() if search else None
-    assistant = releases.assistant(resolved.variant, gate=releases.gate)
-    return assistant.start(Ask(asked.text, corpus=asked.corpus, hits=hits, purpose="lab"))
+    assistant = releases.assistant(resolved.variant, gate=releases.gate, draft=resolved.draft)
+    ask = asked.replayed or Ask("", purpose="lab")
+    return assistant.start(replace(ask, question=asked.text, corpus=asked.corpus, hits=hits))
 
 
 def fixed_hits(releases: Releases, columns: Sequence[Column], asked: LabQuestion) -> tuple[Hit, ...]:
-    """Return the passages that the first searching column finds.
+    """Return the passages of the replayed question, or those that the first searching column finds.
 
     Raises:
         RagsmithError: No column searches, or the corpus is missing.
     """
+    if asked.replayed and asked.replayed.hits is not None:
+        return asked.replayed.hits
     _, resolved = source_of_passages(releases, columns)
-    retrieval = releases.resolve(resolved.variant).settings.retrieval
+    retrieval = releases.resolve(resolved.variant, resolved.draft).settings.retrieval
     return tuple(releases.retriever(asked.corpus, retrieval).search(asked.text))

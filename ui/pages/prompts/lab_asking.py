@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from rag.errors import RagsmithError
 from rag.types import Answer
 from ui.pages.page_events import error_message, in_thread, show_info, show_warning, warn
 from ui.pages.prompts.lab_answers import Lane, SideBySide, ask_all
 from ui.pages.prompts.lab_columns import LETTERS, Column, ResolvedColumn, begin_evaluation
 from ui.pages.prompts.lab_layout import LabParts
+from ui.pages.prompts.lab_playground import Playground, compared_html
 from ui.pages.prompts.lab_showing import NO_ANSWERS, Form, Given, Showing, Updates
-from ui.pages.prompts.lab_view import growing_html, passages_html, waiting_html
+from ui.pages.prompts.lab_view import growing_html, note_html, passages_html, waiting_html
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -62,6 +64,7 @@ class AskingAll:
         try:
             form = self._showing.form(given)
             _, resolved = await in_thread(self._showing.resolved, form)
+            found = await in_thread(self._showing.replayed, form)
         except Exception as error:  # noqa: BLE001 - shown as one sentence
             warn(error)
             yield gr.skip()
@@ -73,7 +76,9 @@ class AskingAll:
             return
         started = time.time()
         answers = list(NO_ANSWERS)
-        work = self._working[key] = ask_all(self._releases, self._models, form.columns, form.asked)
+        work = self._working[key] = ask_all(
+            self._releases, self._models, form.columns, form.asked(found.ask if found else None)
+        )
         # Repeated in every update; see ``page_events.Updates``.
         busy = self._busy(form, working=True)
         try:
@@ -85,7 +90,8 @@ class AskingAll:
                         lane = work.lanes[number]
                         if lane.over:
                             answers[number] = self._answer(lane, form.columns[number], resolved[number], started)
-                            updates |= self._showing.ended(number, answers[number], resolved[number])
+                            compared = await in_thread(self._compared, found, answers[number])
+                            updates |= self._showing.ended(number, answers[number], resolved[number], compared)
                         else:
                             updates |= self._growing(number, lane, form.columns[number], resolved[number])
                     yield updates
@@ -118,6 +124,15 @@ class AskingAll:
             return gr.skip()
         show_info(f"Run {run.id} has started.")
         return gr.Tabs(selected="evaluate")
+
+    def _compared(self, found: Playground | None, answer: Answer | None) -> str:
+        """Render how an answer differs from that in the playground; empty without one."""
+        if found is None or answer is None or not answer.trace_id:
+            return ""
+        try:
+            return compared_html(found.trace, self._showing.trace(answer.trace_id))
+        except RagsmithError as error:
+            return note_html([str(error)])
 
     def _busy(self, form: Form, *, working: bool) -> Updates:
         """Enable the buttons that can be used while answers are written, or after."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from rag.errors import PromptError, RagsmithError, SettingsError
+from rag.errors import PromptError, RagsmithError, SettingsError, prompt_errors
 from rag.evaluation.report_rendering import shortened
 from rag.evaluation.variants import PROMPT_SETTINGS, SECTIONS, Variant, parse_changes
 from rag.settings import MOST_PASSAGES
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from prompts import PromptLibrary, PromptTemplate
+    from prompts.draft import PromptDraft
     from rag.evaluation.run_store import Run
     from ui.app.evaluations import Evaluations
     from ui.app.releases import Releases
@@ -26,10 +27,12 @@ LETTERS = "ABCD"
 PASSAGES_LABEL = "Passages"
 MORE_LABEL = "Other settings"
 LONGEST_NAME = 80
+UNNAMED = "draft"
+"""The name of a draft that was not begun from a prompt."""
 # Versions of a prompt in the list of choices; any other one can be typed.
 NEWEST = 20
 # The chain fills these variables of an answer prompt; a person fills those of any other prompt.
-CHAIN = frozenset({"question", "passages", "refusal"})
+CHAIN = frozenset({"question", "passages", "evidence", "refusal"})
 # Settings that every column shows, and sections that it shows whole.
 _FIRST = ("prompt", "model", "retrieval.mode", "retrieval.k", "retrieval.reranker")
 _WHOLE = ("decoding", "answer", "grounding")
@@ -47,6 +50,8 @@ class Column:
         prompt: ``NAME``, ``NAME@VERSION`` or ``NAME@LABEL``.
         passages: Number of passages to retrieve, in digits.
         more: Other settings, ``SETTING=VALUE SETTING=VALUE``; they override the fields.
+        draft: YAML of an unsaved prompt, which answers in place of ``prompt``; that names the version that it was
+            begun from. No address has it.
     """
 
     name: str = ""
@@ -55,6 +60,7 @@ class Column:
     passages: str = ""
     mode: str = ""
     more: str = ""
+    draft: str = ""
 
     @property
     def changes(self) -> dict[str, JsonValue]:
@@ -192,12 +198,13 @@ class ResolvedSetting:
 
 @dataclass(frozen=True, slots=True)
 class ResolvedColumn:
-    """The variant, prompt version and settings of a column."""
+    """The variant, prompt and settings of a column; ``draft`` is the prompt before its includes were resolved."""
 
     variant: Variant
     prompt: PromptTemplate
     settings: tuple[ResolvedSetting, ...]
     min_support: float
+    draft: PromptDraft | None = None
 
     @property
     def model(self) -> str:
@@ -212,7 +219,22 @@ class ResolvedColumn:
 
 def is_chained(prompt: PromptTemplate) -> bool:
     """Whether the chain fills the variables of a prompt."""
-    return set(prompt.variables) == CHAIN
+    given = set(prompt.variables)
+    return {"question", "refusal"} < given <= CHAIN
+
+
+def draft_of(column: Column) -> PromptDraft | None:
+    """Return the draft of a column; None if it has none.
+
+    Raises:
+        PromptError: It is not a prompt.
+    """
+    from prompts.draft import read_draft
+
+    if not column.draft.strip():
+        return None
+    with prompt_errors("Correct the draft."):
+        return read_draft(column.draft, column.prompt.partition("@")[0].strip() or UNNAMED)
 
 
 def resolve(releases: Releases, column: Column) -> ResolvedColumn:
@@ -225,7 +247,8 @@ def resolve(releases: Releases, column: Column) -> ResolvedColumn:
     from rag.models.decoding_support import unsupported
 
     variant = variant_of(column)
-    resolved = releases.resolve(variant)
+    draft = draft_of(column)
+    resolved = releases.resolve(variant, draft)
     settings, prompt = resolved.settings, resolved.prompt
     check_model_name(settings.model)
     wanted = {target for name in prompt.settings.given for target in PROMPT_SETTINGS[name]}
@@ -241,7 +264,7 @@ def resolve(releases: Releases, column: Column) -> ResolvedColumn:
     listed = [f"{section}.{key}" for section in _WHOLE for key in type(getattr(settings, section)).model_fields]
     given = [name for name in (*variant.changes, *sorted(wanted)) if name.partition(".")[0] in SECTIONS]
     names = dict.fromkeys((*_FIRST, *given, *listed))
-    return ResolvedColumn(variant, prompt, tuple(map(setting, names)), settings.grounding.min_support)
+    return ResolvedColumn(variant, prompt, tuple(map(setting, names)), settings.grounding.min_support, draft)
 
 
 def _shown(value: object) -> str:
@@ -278,6 +301,11 @@ def begin_evaluation(
     """
     for letter, column in zip(LETTERS, columns, strict=False):
         resolved = resolve(releases, column)
+        if resolved.draft:
+            raise PromptError(
+                f"Column {letter} cannot be run on a dataset: its prompt is an unsaved draft.",
+                fix="Save it as a version first.",
+            )
         if resolved.free:
             raise PromptError(
                 f"Column {letter} cannot be run on a dataset: {resolved.prompt.label} has variables of its own.",

@@ -10,6 +10,8 @@ import gradio as gr
 from rag.settings import SearchMode
 from ui.pages.html_component import html_component
 from ui.pages.prompts.lab_columns import LETTERS, LONGEST_NAME, MORE_LABEL, PASSAGES_LABEL, Column
+from ui.pages.prompts.lab_drafts import DraftParts, build_draft
+from ui.pages.prompts.lab_playground import OriginalParts, build_original
 from ui.pages.prompts.lab_view import ended_html, passages_html
 
 FIELDS = 5
@@ -21,7 +23,7 @@ DEFAULT = ("Default", "")
 
 @dataclass(frozen=True, slots=True)
 class ColumnParts:
-    """The components of one column; the six in the middle are the fields of a ``lab_columns.Column``."""
+    """The components of one column; those from ``name`` to ``more`` and the draft's text are its fields."""
 
     box: Any
     copy: Any
@@ -32,6 +34,7 @@ class ColumnParts:
     passages: Any
     mode: Any
     more: Any
+    draft: DraftParts
     settings: Any
     answer: Any
     sources: Any
@@ -39,12 +42,20 @@ class ColumnParts:
     @property
     def fields(self) -> tuple[Any, ...]:
         """The components that a person fills in, in the order of ``ui.pages.prompts.lab_columns.Column``."""
-        return (self.name, self.prompt, self.model, self.passages, self.mode, self.more)
+        return (self.name, self.prompt, self.model, self.passages, self.mode, self.more, self.draft.text)
 
     def filled(self, column: Column) -> dict[Any, Any]:
         """Return the updates that fill in a column."""
-        values = (column.name, column.prompt, column.model, column.passages, column.mode, column.more)
-        return dict(zip(self.fields, values, strict=True))
+        values = (
+            column.name,
+            column.prompt,
+            column.model,
+            column.passages,
+            column.mode,
+            column.more,
+            column.draft,
+        )
+        return dict(zip(self.fields, values, strict=True)) | self.draft.shown(column)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +67,7 @@ class LabParts:
         kept: The values by variable, also of variables that are not shown now.
         answers: The finished answers of the columns.
         count: Number of columns that are shown.
+        original: The answer of the trace that is open in the playground.
         address: The query string that brings the form back.
     """
 
@@ -72,6 +84,7 @@ class LabParts:
     values_json: Any
     note: Any
     columns: tuple[ColumnParts, ...]
+    original: OriginalParts
     names: Any
     kept: Any
     answers: Any
@@ -133,6 +146,7 @@ def build_lab() -> LabParts:
                 elem_id="lab-values-json",
             )
         with gr.Row(elem_id="lab-columns", equal_height=False):
+            original = build_original()
             columns = tuple(_column(letter, shown=number < BEGUN) for number, letter in enumerate(LETTERS))
         with gr.Column(elem_classes="rs-bridge"):
             address = gr.Textbox(elem_id="lab-address")
@@ -150,6 +164,7 @@ def build_lab() -> LabParts:
         values_json,
         note,
         columns,
+        original,
         names=gr.State(()),
         kept=gr.State({}),
         answers=gr.State((None,) * len(LETTERS)),
@@ -177,6 +192,7 @@ def _column(letter: str, *, shown: bool) -> ColumnParts:
             remove = gr.Button("Remove", size="sm", scale=0, min_width=70, elem_id=f"lab-{at}-remove")
         with gr.Column(elem_classes="rs-lab-fields"):
             prompt = _choice("Prompt", f"lab-{at}-prompt", custom=True)
+            draft = build_draft(at)
             model = _choice("Model", f"lab-{at}-model", custom=True)
             with gr.Row(elem_classes="rs-lab-pair"):
                 passages = gr.Textbox(
@@ -201,7 +217,9 @@ def _column(letter: str, *, shown: bool) -> ColumnParts:
             "Retrieved passages", open=False, elem_classes="rs-lab-fold", elem_id=f"lab-{at}-passages-fold"
         ):
             sources = html_component(f"lab-{at}-sources", passages_html(None, 0.0, direct=False))
-    return ColumnParts(box, copy, remove, name, prompt, model, passages, mode, more, settings, answer, sources)
+    return ColumnParts(
+        box, copy, remove, name, prompt, model, passages, mode, more, draft, settings, answer, sources
+    )
 
 
 def _choice(label: str, elem_id: str, *, custom: bool) -> Any:

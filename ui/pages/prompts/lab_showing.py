@@ -14,8 +14,8 @@ from rag.errors import RagsmithError, SettingsError
 from rag.evaluation.variants import parse_variant
 from rag.settings import SearchMode
 from rag.tracing.figures import counted
-from rag.types import Answer
-from ui.pages.page_events import show_errors, warn
+from rag.types import Answer, Ask
+from ui.pages.page_events import show_errors, show_info, show_warning, warn
 from ui.pages.prompts.lab_answers import LabQuestion
 from ui.pages.prompts.lab_columns import (
     LETTERS,
@@ -25,15 +25,20 @@ from ui.pages.prompts.lab_columns import (
     prompt_choices,
     resolve,
     source_of_passages,
+    variant_of,
     write_column,
 )
+from ui.pages.prompts.lab_drafts import begun, restored, reviewed, saved
 from ui.pages.prompts.lab_layout import BEGUN, DEFAULT, FIELDS, LabParts
+from ui.pages.prompts.lab_playground import Playground, column_of_trace, open_playground
 from ui.pages.prompts.lab_view import ended_html, note_html, passages_html, problem_html, settings_html
 
 if TYPE_CHECKING:
     from rag.settings import Settings
+    from rag.tracing.trace_store import Trace
     from ui.app.releases import Releases
     from ui.app.stores import Stores
+    from ui.pages.prompts.draft_review import DraftReview
 
 Given = dict[Any, Any]
 Updates = dict[Any, Any]
@@ -52,6 +57,7 @@ class Form:
     Attributes:
         names: The variables that have fields now.
         values: The values of variables, also of those that have no field now.
+        origin: Id of the trace that is open in the playground; empty without one.
     """
 
     question: str
@@ -61,21 +67,28 @@ class Form:
     answers: Answers
     names: tuple[str, ...]
     values: Mapping[str, str]
+    origin: str = ""
 
-    @property
-    def asked(self) -> LabQuestion:
-        """The question to all columns."""
-        return LabQuestion(self.question.strip(), self.corpus, self.values, self.fixed)
+    def asked(self, replayed: Ask | None = None) -> LabQuestion:
+        """Return the question to all columns; ``replayed`` is that of the trace in the playground."""
+        return LabQuestion(self.question.strip(), self.corpus, self.values, self.fixed, replayed)
+
+    def with_column(self, number: int, column: Column) -> Form:
+        """Return the form with another column."""
+        columns = (*self.columns[:number], column, *self.columns[number + 1 :])
+        return replace(self, columns=columns)
 
     @property
     def address(self) -> str:
-        """The query string that brings the form back, without malformed settings and very long values."""
+        """The query string that brings the form back, without malformed settings, long values and drafts."""
         pairs = [("tab", TAB), ("q", self.question), ("corpus", self.corpus), ("fixed", "1" if self.fixed else "")]
+        pairs.append(("origin", self.origin))
         for letter, column in zip(LETTERS, self.columns, strict=False):
             try:
                 pairs.append(("v", write_column(column, letter)))
             except SettingsError:
                 pairs.append(("v", write_column(replace(column, passages="", more=""), letter)))
+            pairs.append(("draft", letter if column.draft else ""))
         if sum(map(len, self.values.values())) <= LONGEST_VALUES:
             pairs += [("set", f"{name}={self.values[name]}") for name in self.names if self.values.get(name)]
         return urlencode([(name, value) for name, value in pairs if value])
@@ -84,10 +97,13 @@ class Form:
 class Showing:
     """The events that change the form without asking anything."""
 
-    def __init__(self, settings: Settings, stores: Stores, releases: Releases, parts: LabParts) -> None:
+    def __init__(
+        self, settings: Settings, stores: Stores, releases: Releases, review: DraftReview, parts: LabParts
+    ) -> None:
         self._settings = settings
         self._stores = stores
         self._releases = releases
+        self._review = review
         self._parts = parts
 
     @show_errors
@@ -122,14 +138,89 @@ class Showing:
         return self._show(replace(form, columns=columns))
 
     @show_errors
+    def begin_draft(self, number: int, given: Given) -> Updates:
+        """Begin a draft of the prompt of a column."""
+        form = self.form(given)
+        column = form.columns[number]
+        label, text = begun(self._stores.prompts, self._releases.resolve(variant_of(column)).prompt.label)
+        return self._show(form.with_column(number, replace(column, prompt=label, draft=text)))
+
+    @show_errors
+    def discard_draft(self, number: int, given: Given) -> Updates:
+        """Discard the draft of a column."""
+        form = self.form(given)
+        return self._show(form.with_column(number, replace(form.columns[number], draft="")))
+
+    @show_errors
+    def review_draft(self, number: int, given: Given) -> Any:
+        """Show what the draft of a column changes, and ask for the reason."""
+        column = self.form(given).columns[number]
+        changes, label = reviewed(self._review, column)
+        if not changes:
+            show_info(f"Nothing was changed: this is {column.prompt}.")
+            return gr.skip()
+        return self._parts.columns[number].draft.reviewed(changes, label)
+
+    @show_errors
+    def save_draft(self, number: int, given: Given) -> Updates:
+        """Save the draft of a column as the next version, which answers from now on."""
+        form = self.form(given)
+        column = form.columns[number]
+        why = given[self._parts.columns[number].draft.why] or ""
+        label = saved(self._review, self._stores.prompts, column, why).label
+        show_info(f"Saved {label}.")
+        form = form.with_column(number, replace(column, prompt=label, draft=""))
+        return self._show(form) | self._choices(form)
+
+    @show_errors
+    def back_to_draft(self, number: int, given: Given) -> Updates:
+        """Go back from the review to the draft."""
+        return self._parts.columns[number].draft.shown(self.form(given).columns[number])
+
+    @show_errors
+    def open_trace(self, trace_id: str) -> Updates:
+        """Open a trace in the playground."""
+        found = open_playground(self._stores, trace_id)
+        column, notes = column_of_trace(self._stores, self._releases, found.trace)
+        form = Form(
+            question=found.ask.question,
+            corpus=found.ask.corpus,
+            fixed=found.ask.hits is not None,
+            columns=(column,),
+            answers=NO_ANSWERS,
+            names=(),
+            values={},
+            origin=found.trace.id,
+        )
+        for sentence in notes:
+            show_warning(sentence)
+        return self._opened(form, found)
+
+    @show_errors
+    def close_trace(self, given: Given) -> Updates:
+        """Close the trace in the playground; the columns stay."""
+        form = replace(self.form(given), origin="")
+        return self._show(form) | self._parts.original.shown(None)
+
+    def _opened(self, form: Form, found: Playground | None) -> Updates:
+        asked = {self._parts.question: form.question, self._parts.fixed: form.fixed}
+        original = self._parts.original.shown(found.trace if found else None)
+        return asked | self._show(form) | self._choices(form) | original
+
+    @show_errors
     def opened(self, given: Given) -> Updates:
         """Fill the choices when the lab is opened."""
         form = self.form(given)
         return self._choices(form) | self.resolved(form)[0]
 
-    def linked(self, query: Any) -> Updates:
-        """Show the columns that the query of an address names."""
-        columns = [self._read(text) for text in query.getlist("v")[: len(LETTERS)]]
+    def linked(self, query: Any, kept: str | None) -> Updates:
+        """Show the columns that the query of an address names, with the drafts that the browser has kept."""
+        drafts = restored(LETTERS, kept, query.getlist("draft"))
+        columns = [
+            replace(self._read(text), draft=drafts.get(letter, ""))
+            for letter, text in zip(LETTERS, query.getlist("v"), strict=False)
+        ]
+        found = self._found(query.get("origin", ""))
         form = Form(
             question=query.get("q", ""),
             corpus=query.get("corpus", ""),
@@ -138,9 +229,28 @@ class Showing:
             answers=NO_ANSWERS,
             names=(),
             values=dict(text.partition("=")[::2] for text in query.getlist("set")),
+            origin=found.trace.id if found else "",
         )
-        asked = {self._parts.question: form.question, self._parts.fixed: form.fixed}
-        return asked | self._show(form) | self._choices(form)
+        return self._opened(form, found)
+
+    def _found(self, trace_id: str) -> Playground | None:
+        try:
+            return open_playground(self._stores, trace_id) if trace_id else None
+        except RagsmithError as error:
+            warn(error)
+            return None
+
+    def trace(self, trace_id: str) -> Trace:
+        """Return a trace with its spans."""
+        return self._stores.traces.get(trace_id)
+
+    def replayed(self, form: Form) -> Playground | None:
+        """Return the trace that is open in the playground; None without one.
+
+        Raises:
+            RagsmithError: It can no longer be asked.
+        """
+        return open_playground(self._stores, form.origin) if form.origin else None
 
     def _read(self, text: str) -> Column:
         try:
@@ -169,6 +279,7 @@ class Showing:
             answers=given[parts.answers],
             names=names,
             values=given[parts.kept] | self._values(given, names),
+            origin=given[parts.original.trace_id] or "",
         )
 
     def _values(self, given: Given, names: Sequence[str]) -> dict[str, str]:
@@ -240,6 +351,11 @@ class Showing:
             for number, column in enumerate(columns)
             if column and column.free
         ]
+        if form.origin and (found := self._found(form.origin)):
+            notes += found.notes
+            if form.fixed and found.ask.hits is not None:
+                passages = counted(len(found.ask.hits), "passage")
+                return [*notes, f"All columns read the {passages} of the original answer, without a search."]
         if form.fixed:
             try:
                 number, first = source_of_passages(self._releases, form.columns)
@@ -277,11 +393,20 @@ class Showing:
             updates[shown.mode] = gr.Dropdown(choices=modes, value=column.mode)
         return updates
 
-    def ended(self, number: int, answer: Answer | None, column: ResolvedColumn | None) -> Updates:
-        """Show a finished answer in its column, with its passages."""
+    def ended(
+        self, number: int, answer: Answer | None, column: ResolvedColumn | None, compared: str = ""
+    ) -> Updates:
+        """Show a finished answer in its column, with its passages.
+
+        Args:
+            compared: HTML about its differences from the original answer.
+        """
         parts = self._parts.columns[number]
         direct, min_support = (bool(column.free), column.min_support) if column else (False, 0.0)
-        return {parts.answer: ended_html(answer), parts.sources: passages_html(answer, min_support, direct=direct)}
+        return {
+            parts.answer: ended_html(answer) + compared,
+            parts.sources: passages_html(answer, min_support, direct=direct),
+        }
 
 
 def _datasets(stores: Stores) -> list[tuple[str, str]]:

@@ -18,6 +18,7 @@ from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
 from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, show_info, warn
 from ui.pages.prompts import prompts_view as view
+from ui.pages.prompts.draft_review import DraftReview
 from ui.pages.prompts.lab_tab import LabTab
 from ui.pages.prompts.label_form import LabelForm
 from ui.pages.prompts.prompt_editor import PromptEditor
@@ -62,7 +63,8 @@ class PromptsTab:
             with gr.Tab("Library", id="library"):
                 self._build_library()
             with gr.Tab("Lab", id="lab") as self._lab_tab:
-                self._lab = LabTab(settings, stores, models, releases, evaluations)
+                review = DraftReview(self._listing, self._prompt_labels)
+                self._lab = LabTab(settings, stores, models, releases, evaluations, review)
         self._limit = gr.State(STEP)
 
     def _build_library(self) -> None:

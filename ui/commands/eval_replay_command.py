@@ -1,0 +1,121 @@
+"""``ragsmith eval replay``: the questions of traces, answered again as an evaluation run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from rag.tracing.figures import counted
+from rag.tracing.trace_store import Status
+from ui.commands._app import command_app
+from ui.commands._runs import announce_models, finish, json_option
+from ui.commands._terminal_text import note, one_line
+from ui.context import Context, pass_context
+
+if TYPE_CHECKING:
+    from rag.tracing.trace_store import Trace, TraceStore
+
+# Questions that a person asked.
+_ASKED = ("chat", "api", "command")
+
+
+@dataclass(frozen=True, slots=True)
+class _ReplayOptions:
+    """The options of ``eval replay``."""
+
+    ids: tuple[str, ...]
+    status: Status | None
+    text: str | None
+    limit: int
+    dataset: str
+    variants: tuple[str, ...]
+    name: str
+    corpus: str
+    judge: str
+    concurrency: int
+    fresh: bool
+    json_wanted: bool
+
+
+@click.command()
+@click.argument("ids", metavar="[ID]…", nargs=-1)
+@click.option("--status", type=click.Choice(get_args(Status)), help="Only traces with this status.")
+@click.option("--text", help="Only traces with this text in question, answer or error.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=100, show_default=True, help="The maximum number of traces."
+)
+@click.option("--dataset", default="replayed", show_default=True, help="The dataset that receives the questions.")
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="'NAME: SETTING=VALUE …'",
+    help="What to swap, such as 'wider: retrieval.k=8'; can be repeated. The first is the baseline; by default "
+    "the settings as they are.",
+)
+@click.option("--name", default="", help="The name of the run.")
+@click.option("--corpus", default="", help="The corpus; by default the one of the traces.")
+@click.option("--judge", default="", metavar="MODEL", help="The model that judges the answers.")
+@click.option("--at-once", "concurrency", type=click.IntRange(1, 64), default=4, show_default=True)
+@click.option("--fresh", is_flag=True, help="Do not take answers from the cache.")
+@json_option
+@pass_context
+def replay(context: Context, /, **options: Any) -> None:
+    """Answer the questions of traces again, as an evaluation run with swapped settings.
+
+    By default, the newest questions of the chat, the API and the command line are asked. Their distinct questions,
+    with the turns before them, become a version of a dataset; equal questions use the version that is there.
+    """
+    from rag.evaluation.traced import replayed_cases
+    from rag.evaluation.variants import parse_variant
+    from ui.app.login_name import login_name
+
+    wanted = _ReplayOptions(**options)
+    variants = [parse_variant(text) for text in wanted.variants or ("baseline:",)]
+    with command_app(context) as app:
+        traces = _traces(app.stores.traces, wanted)
+        corpus = wanted.corpus or _corpus(traces)
+        traces = [trace for trace in traces if trace.corpus in ("", corpus)]
+        cases = replayed_cases(traces)
+        message = f"questions of {counted(len(traces), 'trace')}"
+        version = app.evaluations.datasets.save(wanted.dataset, cases, by=login_name(), message=message)
+        note(f"{counted(len(cases), 'question')} of {counted(len(traces), 'trace')}: {version.label}")
+        announce_models(app.settings, app.models, variants)
+        run = app.evaluations.begin(
+            version.label,
+            variants,
+            name=wanted.name,
+            corpus=corpus,
+            judge=wanted.judge,
+            concurrency=wanted.concurrency,
+        )
+        note(f"Run {run.id}: {one_line(run.name)}, over {version.label}")
+        finish(app.evaluations, run, wanted.fresh, wanted.json_wanted)
+
+
+def _traces(store: TraceStore, wanted: _ReplayOptions) -> list[Trace]:
+    """Return the traces with their spans, which have the earlier turns.
+
+    Raises:
+        UsageError: None matches.
+    """
+    if wanted.ids:
+        return [store.get(trace_id) for trace_id in wanted.ids]
+    listed = store.list(limit=wanted.limit, status=wanted.status, text=wanted.text)
+    asked = [store.get(trace.id) for trace in listed.traces if trace.purpose in _ASKED and trace.question.strip()]
+    if not asked:
+        raise click.UsageError("No trace matches: `ragsmith traces list` shows what there is.")
+    if listed.total > len(listed.traces):
+        note(f"The newest {len(listed.traces)} of {listed.total:,} are asked; --limit asks more.")
+    return asked
+
+
+def _corpus(traces: list[Trace]) -> str:
+    corpora = sorted({trace.corpus for trace in traces if trace.corpus})
+    if len(corpora) > 1:
+        raise click.UsageError(
+            f"The traces are of several corpora: choose one of {', '.join(corpora)} by --corpus."
+        )
+    return corpora[0] if corpora else ""
