@@ -175,14 +175,19 @@ class TraceStore:
             rows = connection.execute(query.limit(limit)).all()
         return tuple(PassageUse(trace_of_row(row), passage_of_row(row)) for row in rows)
 
-    def rate(self, trace_id: str, rating: Rating | None, comment: str = "") -> None:
-        """Store the rating of an answer; None removes it.
+    def rate(self, trace_id: str, rating: Rating | None, comment: str = "", correction: str = "") -> None:
+        """Store the rating of an answer, with what was said about it; None removes it.
 
         Raises:
             TraceNotFound: There is no such trace.
         """
         found = self.get(trace_id).id
-        values = {"rating": rating, "comment": redact(comment), "at": time.time()}
+        values = {
+            "rating": rating,
+            "comment": redact(comment),
+            "at": time.time(),
+            "correction": redact(correction),
+        }
         with writing(self._engine) as connection:
             connection.execute(delete(feedback_table).where(feedback_table.c.trace_id == found))
             if rating is not None:
@@ -263,9 +268,9 @@ class TraceStore:
 
 
 def _with_feedback(*others: ColumnElement[Any]) -> Any:
-    columns = (feedback_table.c.rating, feedback_table.c.comment, feedback_table.c.at, *others)
+    rated = (feedback_table.c[name] for name in ("rating", "comment", "at", "correction"))
     joined = traces_table.join(feedback_table, feedback_table.c.trace_id == traces_table.c.id, isouter=True)
-    return select(traces_table, *columns).select_from(joined)
+    return select(traces_table, *rated, *others).select_from(joined)
 
 
 def _not_found(trace_id: str, *, several: bool) -> TraceNotFound:
