@@ -16,7 +16,7 @@ from rag.workspace import Workspace
 QUESTIONS = 200
 # The last reports before the kill are not compared: an answer waits for the writer at most two milliseconds,
 # and where so many end at once, the writer may be later.
-MARGIN_S = 0.5
+MARGIN_S = 0.1
 
 # Every question takes its own time; a line for each step and answer when it is reported.
 DRIVER = """
@@ -85,7 +85,7 @@ def test_what_was_reported_before_a_kill_is_stored(workspace: Workspace) -> None
     lost = [trace_id for trace_id in late if stored[trace_id].status != "ok"]
     print(f"{len(finished)} finished; of {len(late)} later ones, {len(lost)} are not stored as finished")
     assert len(stored) == QUESTIONS
-    assert len(finished) > 20
+    assert len(finished) + len(late) >= QUESTIONS // 4
     assert {stored[trace_id].status for trace_id in finished} == {"ok"}
     assert {trace.status for trace in stored.values()} == {"ok", "interrupted"}
     assert steps <= {(trace.id, span.name) for trace in stored.values() for span in trace.spans}
