@@ -23,6 +23,7 @@ from rag.tracing.processes import interrupt_dead, is_dead, process_identity
 from rag.tracing.trace_rows import (
     CLAIM,
     Begun,
+    Change,
     Ended,
     Stepped,
     passage_of_row,
@@ -55,7 +56,7 @@ class TraceStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = TraceWriter(engine, write_changes, without_steps)
+        self._writer: TraceWriter[Change] = TraceWriter(engine, write_changes, without_steps)
         # The steps of running traces that were queued, by trace and id.
         self._queued: dict[str, dict[str, Span]] = {}
 
