@@ -108,7 +108,7 @@ def _size_bound(connection: Connection, most: float) -> float | None:
 
 
 def _sizes(connection: Connection, ids: Sequence[str], known: set[str]) -> dict[str, int]:
-    """Return the bytes of traces; a text counts for the newest trace that names it."""
+    """Return the bytes of traces, newest first; a text counts for the newest trace that names it."""
     data = _length(spans.c.input) + _length(spans.c.output) + _ROW_BYTES
     query = select(spans.c.trace_id, func.sum(data)).where(spans.c.trace_id.in_(ids)).group_by(spans.c.trace_id)
     sizes = {trace_id: int(size) for trace_id, size in connection.execute(query)}
@@ -117,7 +117,8 @@ def _sizes(connection: Connection, ids: Sequence[str], known: set[str]) -> dict[
         .join(contents, contents.c.sha256 == trace_contents.c.sha256)
         .where(trace_contents.c.trace_id.in_(ids))
     )
-    for trace_id, digest, size in connection.execute(named):
+    newest_first = {trace_id: place for place, trace_id in enumerate(ids)}
+    for trace_id, digest, size in sorted(connection.execute(named), key=lambda row: newest_first[row[0]]):
         if digest not in known:
             known.add(digest)
             sizes[trace_id] = sizes.get(trace_id, 0) + size + _ROW_BYTES

@@ -301,9 +301,9 @@ def _add_up_interrupted(connection: Connection, ids: Sequence[str]) -> None:
 
 
 def _with_feedback(*others: ColumnElement[Any]) -> Any:
-    columns = (*(feedback_table.c[name] for name in ("rating", "comment", "at", "correction")), *others)
+    rated = (feedback_table.c[name] for name in ("rating", "comment", "at", "correction"))
     joined = traces_table.join(feedback_table, feedback_table.c.trace_id == traces_table.c.id, isouter=True)
-    return select(traces_table, *columns).select_from(joined)
+    return select(traces_table, *rated, *others).select_from(joined)
 
 
 def _not_found(trace_id: str, *, several: bool) -> TraceNotFound:
