@@ -61,13 +61,14 @@ def trace_of(number: int = 1, **fields: Any) -> Trace:
     )
     frame = {
         "started": NOON,
+        "status": "ok",
         "latency_s": 2.0,
         "model": "openai:gpt-4o",
         "prompt": "answer@1",
         "release": "r1",
         "spans": spans,
     }
-    return Trace(f"trace-{number}", status="ok", **frame | fields)
+    return Trace(f"trace-{number}", **frame | fields)
 
 
 @pytest.fixture
