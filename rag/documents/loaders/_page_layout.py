@@ -96,8 +96,8 @@ def _jumps(content: Any) -> bool:
 def _words(content: Any, count: int) -> list[re.Match[str]]:
     """Return the words of a page, each after its white space; they are at the places of their characters.
 
-    PDFium ends a word before any gap and where the direction changes, so two of its characters tell its place. A call
-    for every character would take most of the time of a file.
+    PDFium ends a word before any gap and where the direction changes, so two of its characters tell its place. A
+    call for every character would take most of the time of a file.
     """
     from pypdfium2 import raw
 
