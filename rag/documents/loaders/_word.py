@@ -46,7 +46,7 @@ _SYMBOLS = {
     },
     "wingdings": dict(zip(b"\x6f\xa8\xd8\xe0\xfb\xfc\xfd\xfe", "☐☐➢→✗✓☒☑", strict=True)),
 }
-"""Characters of symbol fonts by their numbers: of Symbol, letters and signs of calculation; of Wingdings, marks."""
+"""Characters of symbol fonts by their numbers: letters and signs of calculation of Symbol, marks of Wingdings."""
 
 
 @dataclass(frozen=True, slots=True)
