@@ -155,6 +155,10 @@ class _Reader:
                 place = f"under “{self.sections.path[-1]}”" if self.sections.path else ""
                 self._losses.add("equation", place, "only its characters are, without fractions and powers")
             self._write(f" {written} ")
+        elif tag == "button" and _opens_text(element):
+            self._flush()
+            self._write("".join(element.itertext()))
+            self._flush()
         elif tag == "svg":
             self._write(" ".join(["", *(" ".join(text.itertext()) for text in element.iter("text")), ""]))
         elif tag in _UNREAD:
@@ -269,6 +273,14 @@ class _Reader:
             joined = f"- {joined}"
             self._bullet = False
         self.builder.add(joined.strip("\n"), kind, self.sections.path, gap="\n" if bullet else "\n\n")
+
+
+def _opens_text(button: Any) -> bool:
+    """Whether a button is the question or the heading of a text that it opens, as in lists of questions."""
+    words = "".join(button.itertext()).split()
+    return bool(words) and (
+        words[-1].endswith(("?", "？")) or ("aria-expanded" in button.attrib and len(words) > 2)
+    )
 
 
 def _span(element: Any, name: str) -> int:
