@@ -20,7 +20,7 @@ from rag.workspace import Workspace
 # Long enough for short writes of other processes, which never hold the lock while embedding.
 BUSY_S = 10.0
 
-REVISION = "0004"
+REVISION = "0005"
 """The revision of ``rag.tables``: the newest in ``rag/migrations/versions``, whose numbers ascend."""
 
 # Any number that all processes share.

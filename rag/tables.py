@@ -326,6 +326,8 @@ conversations = Table(
     Column("title", Text, nullable=False),
     Column("corpus", Text, nullable=False),
     Column("updated", Float, nullable=False, index=True),
+    # Conditions on its documents, as they were typed.
+    Column("filters", JSON, nullable=False, server_default=text("'[]'")),
 )
 
 exchanges = Table(

@@ -98,6 +98,11 @@ def test_a_page_is_added_by_its_address_and_a_filter_keeps_to_it(page: Page, app
         wait_for_answers(page, count)
         assert f"{rate} euro" in last_answer(page)
         expect(page.locator("#sources .rs-source")).to_have_count(1)
+        # A conversation keeps its filters, and another one does not have them.
+        page.locator("#new").click()
+        expect(kept).to_have_count(0)
+        page.locator(".rs-open-conv").click()
+        expect(kept).to_contain_text(condition)
         kept.get_by_role("button").click()
         expect(kept).to_have_count(0)
     page.locator("#filter input, #filter textarea").fill("port=Emden")

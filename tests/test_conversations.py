@@ -44,12 +44,14 @@ def test_a_conversation_is_there_again_after_a_restart(workspace: Workspace) -> 
     made = first.new("handbook")
     position = first.append(made, "What is a passage?")
     first.finish(made, position, ANSWER)
+    first.set_filters(made, ("port=Kiel", "tides.md"))
 
     loaded = ConversationStore(open_database(workspace)).load(made)
 
     assert loaded is not None
     assert (loaded.title, loaded.corpus) == ("What is a passage?", "handbook")
     assert loaded.exchanges[0].answer == ANSWER
+    assert loaded.filters == ("port=Kiel", "tides.md")
 
 
 def test_an_answer_that_never_came_is_none(store: ConversationStore) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from web_site import Site, site
 
 from rag.documents import fetching
-from rag.documents.fetching import fetch_page, is_address, is_public
+from rag.documents.fetching import fetch_page, fetch_pages, is_address, is_public
 from rag.errors import LoadError
 from rag.settings import IngestSettings
 
@@ -109,6 +111,19 @@ def test_a_server_that_is_silent_or_gone_is_given_up(monkeypatch: pytest.MonkeyP
             fetch_page(address, LOCAL)
     with pytest.raises(LoadError, match="cannot be reached"):
         fetch_page(address, LOCAL)
+
+
+def test_a_stop_does_not_wait_for_a_silent_server(web: Site) -> None:
+    address = web.serve("/quick", "text/html", PAGE)
+    stop = threading.Event()
+    assert [page.address for page in fetch_pages([address, address], LOCAL, stop)] == [address, address]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        threading.Timer(0.2, stop.set).start()
+        started = time.monotonic()
+        assert fetch_pages([address, f"http://127.0.0.1:{silent.getsockname()[1]}/"], LOCAL, stop) == []
+    assert time.monotonic() - started < 5
+    with pytest.raises(LoadError, match="unknown"):
+        fetch_pages(["http://nowhere.invalid/"], LOCAL, threading.Event())
 
 
 def test_a_slow_page_is_given_up(web: Site, monkeypatch: pytest.MonkeyPatch) -> None:

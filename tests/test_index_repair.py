@@ -244,6 +244,22 @@ def test_only_what_is_missing_is_embedded_and_what_nobody_knows_is_removed(
     assert index.lexical.search("stray", 5) == []
 
 
+def test_words_by_older_rules_are_renewed_without_embedding(
+    filled: CorpusIndex, opened: Callable[[], Corpora], folder: Path
+) -> None:
+    from rag.indexing.lexical_index import LexicalEntry
+
+    first, *_ = filled.lexical.passage_ids()
+    filled.lexical.write([LexicalEntry(first, 1, 0, "obsolete")])
+    (filled.lexical.folder / "words-version").write_text("0")
+    report = take_in(opened().ensure("notes"), folder)
+    assert report.passages == 0
+    index = opened().find("notes")
+    assert index.lexical.is_current
+    assert index.lexical.search("obsolete", 5) == []
+    assert_in_step(index)
+
+
 def test_a_database_that_was_put_back_removes_what_it_does_not_know(
     filled: CorpusIndex, opened: Callable[[], Corpora], folder: Path, workspace: Workspace
 ) -> None:

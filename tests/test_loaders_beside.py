@@ -112,6 +112,24 @@ def test_a_text_box_follows_the_paragraph_it_is_anchored_in() -> None:
     assert read("a.docx", saved(file))[0] == ["Around the box.", "In the box."]
 
 
+def test_symbols_and_fields_of_forms_are_read() -> None:
+    file = docx.Document()
+    paragraph = file.add_paragraph("At 4 ")
+    begin, data = '<w:fldChar w:fldCharType="begin"><w:ffData>', "</w:ffData></w:fldChar>"
+    forms = (
+        '<w:checkBox><w:default w:val="0"/><w:checked/></w:checkBox>',
+        '<w:checkBox><w:default w:val="0"/></w:checkBox>',
+        '<w:ddList><w:result w:val="1"/><w:listEntry w:val="rye"/><w:listEntry w:val="oats"/></w:ddList>',
+    )
+    fields = (
+        '<w:sym w:font="Symbol" w:char="F0B0"/><w:t>C </w:t><w:sym w:font="Wingdings" w:char="F0FC"/>'
+        f"{''.join(begin + form + data for form in forms)}"
+        '<w:sym w:font="Runes" w:char="F041"/>'
+    )
+    paragraph._p.append(parse_xml(f'<w:r xmlns:w="{WORD}">{fields}</w:r>'))
+    assert read("a.docx", saved(file)) == (["At 4 °C ✓☒☐oats"], ["1 symbol was not read: its font is not known"])
+
+
 def test_what_a_word_file_has_besides_text_is_named_with_its_place() -> None:
     file = docx.Document()
     file.add_heading("Wheels", 1)

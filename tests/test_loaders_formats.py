@@ -172,6 +172,33 @@ def test_a_mail_in_html_is_read_as_a_page() -> None:
     assert shown(document) == ["Prices", "Prices:", "Loom: A; Price: 9"]
 
 
+def test_every_text_of_a_mail_is_read_once_and_its_other_parts_are_named() -> None:
+    message = mail_of("Above the picture.", Subject="Loom")
+    message.add_attachment(b"x", maintype="image", subtype="png", filename="loom.png", disposition="inline")
+    message.attach(mail_of("Below it."))
+    message.attach(mail_of("BEGIN:VCALENDAR", "calendar"))
+    inner = mail_of("Inside.", Subject="Inner")
+    inner.add_attachment(mail_of("Deep inside.", Subject="Deep"))
+    message.add_attachment(inner)
+    document, problems = read("a.eml", message.as_bytes())
+    assert shown(document) == [
+        "Loom",
+        "Above the picture.",
+        "Below it.",
+        "Inner",
+        "Inside.",
+        "Deep",
+        "Deep inside.",
+    ]
+    assert problems == ["2 attachments were not read (loom.png, text/calendar): add it as a file"]
+
+
+def test_of_an_empty_text_and_a_page_the_page_is_read() -> None:
+    message = mail_of(" ", Subject="News")
+    message.add_alternative("<p>The mill is sold.</p>", subtype="html")
+    assert shown(read("a.eml", message.as_bytes())[0]) == ["News", "The mill is sold."]
+
+
 def test_what_is_no_mail_is_refused() -> None:
     with pytest.raises(LoadError, match="is not a mail"):
         read("a.eml", b"Only words.\n")
@@ -189,6 +216,20 @@ def test_rich_text_is_read_under_any_name(name: str) -> None:
     document, problems = read(name, RTF)
     assert shown(document) == ["Weiße Wolle", "Yarn: Blue; Summer: 8", "After €5"]
     assert problems == ["1 picture was not read"]
+
+
+def test_notes_headers_and_the_title_of_rich_text_are_read() -> None:
+    source = rb"""{\rtf1\ansi\ansicpg1252{\info{\title Wei\'dfe Wolle}}{\header Mill \b 7\b0\par}{\headerf Mill 7}
+Dyed{\footnote {\super 1} Only {\i in} May.} blue.{\*\annotation Ask Siv.}\par {\*\moMath x}}"""
+    document, problems = read("a.rtf", source)
+    assert shown(document) == [
+        "Dyed blue.",
+        "Page header: Mill 7",
+        "Footnote: 1 Only in May.",
+        "Comment: Ask Siv.",
+    ]
+    assert document.title == "Weiße Wolle"
+    assert problems == ["1 equation was not read"]
 
 
 # Others

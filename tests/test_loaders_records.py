@@ -248,6 +248,20 @@ def test_a_notebook_of_format_three_is_read() -> None:
     assert shown(read("a.ipynb", old)[0]) == ["x = 1"]
 
 
+def test_pictures_and_long_outputs_of_a_notebook_are_named() -> None:
+    outputs = [
+        {"output_type": "display_data", "data": {"image/png": "iVBO", "text/plain": "<Figure>"}},
+        {"output_type": "stream", "text": "loss\n" * 400},
+    ]
+    cell = {"cell_type": "code", "source": "plot()", "outputs": outputs}
+    problems: list[str] = []
+    (_,) = load(Path("a.ipynb"), json.dumps({"cells": [cell]}).encode(), on_problem=problems.append)
+    assert problems == [
+        "1 picture was not read: text in pictures is not recognized",
+        "1 long output was not read: only its first 1,000 characters are",
+    ]
+
+
 @pytest.mark.parametrize("source", ["{", '{"a": 1}', "[]", '{"cells": [1, {}]}', '{"cells": null}', "[" * 100_000])
 def test_what_is_no_notebook_is_refused(source: str) -> None:
     with pytest.raises(LoadError, match=r"^a\.ipynb"):

@@ -76,6 +76,38 @@ def test_markdown_headings_lead_to_each_block() -> None:
     assert headings_of(document, "Setext") == ("The guide to x now", "Setext")
 
 
+def test_html_in_markdown_is_read_as_on_a_page() -> None:
+    source = """<h1 align="center">Cheese</h1>
+
+<details><summary>How old is it?</summary>
+
+Nine *weeks*.
+
+</details>
+
+<table><tr><th>Kind</th><th>Milk</th><th>Age</th></tr><tr><td>Blue</td><td></td><td>9</td></tr></table>
+
+> <p hidden>Goats only.</p>
+> <p>Cows too.</p>
+
+<div style="display:none">Old price</div>
+
+<img src="vat.png" alt="The vat">
+
+End.
+"""
+    problems: list[str] = []
+    (document,) = load(
+        Path("a.md"), f'{source}\n<iframe src="/map"></iframe>\n'.encode(), on_problem=problems.append
+    )
+    assert shown(document) == [
+        "Cheese", "How old is it?", "Nine *weeks*.", "Kind: Blue; Age: 9", "Cows too.", "The vat", "End.",
+    ]  # fmt: skip
+    assert document.title == "Cheese"
+    assert headings_of(document, "Nine") == ("Cheese",)
+    assert problems == ["1 embedded page was not read (/map)"]
+
+
 def test_front_matter_describes_and_is_not_a_block() -> None:
     fields = "Title: A note\ndate: 2024-03-05\ntags: [a, b]\ndraft: true\nn: 3\nnested: {k: 1}\nnone:\n"
     source = f"---\n{fields}---\n\nBody.\n"

@@ -46,6 +46,7 @@ LAYOUTS = {
     "bare.csv": repeated('"{q}","{a}"\n'),
     "bare.html": f"<table>{repeated('<tr><td>{q}<td>{a}')}</table>",
     "details.html": repeated("<details><summary>{q}</summary>{a}</details>"),
+    "buttons.html": repeated("<h3><button class='acc'>{q}</button></h3><div><p>{a}</p></div>"),
     "terms.html": f"<dl>{repeated('<dt>{q}</dt><dd>{a}</dd>')}</dl>",
     "records.jsonl": "\n".join(json.dumps({"question": q, "answer": a}) for q, a in ANSWERS.items()),
     "names.json": json.dumps(ANSWERS),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -45,12 +46,17 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """A conversation with its exchanges in order."""
+    """A conversation with its exchanges in order.
+
+    Attributes:
+        filters: Conditions of its next questions, as they were typed; see ``rag.retrieval.filters.filters_of``.
+    """
 
     id: str
     title: str
     corpus: str
     exchanges: tuple[Exchange, ...] = ()
+    filters: tuple[str, ...] = ()
 
     def turns_before(self, position: int) -> tuple[Turn, ...]:
         """Return the history of the question at ``position``.
@@ -126,7 +132,7 @@ class ConversationStore:
         if found is None:
             return None
         exchanges = tuple(Exchange(row.position, row.question, _read_answer(row.answer)) for row in rows)
-        return Conversation(found.id, found.title or UNTITLED, found.corpus, exchanges)
+        return Conversation(found.id, found.title or UNTITLED, found.corpus, exchanges, tuple(found.filters))
 
     def rename(self, conversation_id: str, title: str) -> None:
         """Rename a conversation; an empty title has no effect."""
@@ -138,7 +144,11 @@ class ConversationStore:
         """Set the corpus for the next questions of a conversation."""
         self._set(conversation_id, corpus=corpus)
 
-    def _set(self, conversation_id: str, **values: str) -> None:
+    def set_filters(self, conversation_id: str, filters: Sequence[str]) -> None:
+        """Set the conditions on the documents of the next questions of a conversation."""
+        self._set(conversation_id, filters=[*filters])
+
+    def _set(self, conversation_id: str, **values: str | Sequence[str]) -> None:
         with writing(self._engine) as connection:
             connection.execute(
                 update(conversations_table).where(conversations_table.c.id == conversation_id).values(values)

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import codecs
 import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
@@ -28,6 +30,8 @@ MOST_REDIRECTS = 5
 WAIT_S = 15.0
 # Seconds for a whole page.
 TOTAL_S = 120.0
+# Seconds between two looks at whether to stop.
+LOOK_S = 0.1
 MEGABYTE = 1_000_000
 _SCHEMES = ("http", "https")
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -100,6 +104,31 @@ def fetch_page(address: str, settings: IngestSettings) -> FetchedPage:
                     return _page(address, url, response, settings, end)
                 url = _checked(response.headers["location"], address, url)
     raise LoadError(f"{address} redirects more than {MOST_REDIRECTS} times.", fix="Give the address of the page.")
+
+
+def fetch_pages(addresses: Sequence[str], settings: IngestSettings, stop: threading.Event) -> list[FetchedPage]:
+    """Fetch pages one after the other; return none of them once ``stop`` is set.
+
+    Raises:
+        LoadError: See ``fetch_page``.
+    """
+    pages: list[FetchedPage] = []
+    for address in addresses:
+        page: Future[FetchedPage] = Future()
+        # A daemon: what a slow server holds back keeps neither the caller nor the process waiting.
+        threading.Thread(target=_fulfil, args=(page, address, settings), daemon=True).start()
+        while not wait([page], LOOK_S).done:
+            if stop.is_set():
+                return []
+        pages.append(page.result())
+    return [] if stop.is_set() else pages
+
+
+def _fulfil(page: Future[FetchedPage], address: str, settings: IngestSettings) -> None:
+    try:
+        page.set_result(fetch_page(address, settings))
+    except BaseException as error:  # noqa: BLE001 - raised where the page is awaited
+        page.set_exception(error)
 
 
 def _checked(text: str, address: str, before: httpx.URL | None = None) -> httpx.URL:

@@ -233,7 +233,7 @@ class CorpusIndex:
     def recover(
         self, on_progress: Callable[[int], None] | None = None, stop: threading.Event | None = None
     ) -> int:
-        """Roll back what a crash left unfinished, and rebuild what one side has lost.
+        """Roll back what a crash left unfinished, rebuild what one side has lost, and renew old words.
 
         Args:
             on_progress: Called with the number of passages embedded since the last call.
@@ -252,10 +252,24 @@ class CorpusIndex:
                 )
             )
         self._forget(unfinished)
+        stop = stop or threading.Event()
         if not self.look().ok:
-            self._repair(on_progress, stop or threading.Event())
+            self._repair(on_progress, stop)
             self.look()
+        if not self.lexical.is_current:
+            self._renew_words(stop)
         return len(unfinished)
+
+    def _renew_words(self, stop: threading.Event) -> None:
+        """Index the words of all passages again, by the rules of this version; nothing is embedded."""
+        self._changed = True
+        with reading(self.engine) as connection:
+            wanted = ready_ids(connection, self.id)
+        for some in _sliced(wanted):
+            if stop.is_set():
+                return
+            self._write_words(self._stored(some))
+        self.lexical.mark_current()
 
     def _repair(self, on_progress: Callable[[int], None] | None, stop: threading.Event) -> None:
         """Rebuild what a side lacks, and remove what the database does not know."""

@@ -11,9 +11,13 @@ from sqlalchemy import Connection, Engine, delete, func, select
 
 from rag import tables as db
 from rag.database import reading, writing
+from rag.documents.fetching import is_address
 from rag.errors import CorpusError
 from rag.indexing.corpus_index import PART, CorpusIndex
 from rag.indexing.search_words import same_name
+
+# Files that a message names.
+MOST_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,25 +97,41 @@ def source_page(engine: Engine, index_id: int, limit: int) -> SourcePage:
 def named_sources(sources: Sequence[CorpusSource], wanted: str) -> list[CorpusSource]:
     """Return the files that a path, a folder, a display name or a file name stands for.
 
+    A path counts before a display name, and that before the bare name of a file.
+
     Raises:
-        CorpusError: There is none.
+        CorpusError: There is none, or the name stands for files of several folders.
     """
     # The name of a page is its address, with or without a slash at the end.
     text = same_name(wanted).rstrip(os.sep) or wanted
     path = same_name(os.path.abspath(Path(wanted).expanduser()))
-    found = [
-        one
-        for one in sources
-        if same_name(one.path) == path
-        or same_name(one.path).startswith(path + os.sep)
-        or text in (same_name(one.name).rstrip(os.sep), same_name(os.path.basename(one.path)))
-        or same_name(one.name).startswith(text + os.sep)
-    ]
+    by_path = [one for one in sources if wanted and _is_in(same_name(one.path), path)]
+    if by_path:
+        return by_path
+    by_name = [one for one in sources if _is_in(same_name(one.name).rstrip(os.sep), text)]
+    found = by_name or [one for one in sources if same_name(os.path.basename(one.path)) == text]
     if not found:
         raise CorpusError(
             f"The corpus contains no file or folder {wanted}.", fix="See `ragsmith corpora show NAME`."
         )
+    # A display name begins at the ingested folder: others may have the same one.
+    places = {_place(one) if by_name else one.path for one in found}
+    if len(places) > 1:
+        some = ", ".join(sorted(one.path for one in found)[:MOST_SHOWN])
+        raise CorpusError(
+            f"{wanted} stands for {len(found)} files in several places, such as {some}.", fix="Give a full path."
+        )
     return found
+
+
+def _place(source: CorpusSource) -> str:
+    """Return the folder that the display name of a file is relative to; empty for a page of the web."""
+    return "" if is_address(source.name) else source.path.removesuffix(source.name)
+
+
+def _is_in(name: str, wanted: str) -> bool:
+    """Whether a name is the wanted one, or below a folder of that name."""
+    return name == wanted or name.startswith(wanted + os.sep)
 
 
 def delete_sources(connection: Connection, ids: Sequence[int]) -> None:

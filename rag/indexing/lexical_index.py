@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from tantivy import TextAnalyzer
 
 ANALYZER = "english"
+# Increment when texts give other words, so that the next ingestion indexes the words of all passages again.
+WORDS_VERSION = "1"
+_VERSION_FILE = "words-version"
 # tantivy requires at least 15 MB per writing thread; a batch of an ingestion needs far less.
 WRITER_BYTES = 32_000_000
 # Longer tokens are not words and would only fill the dictionary.
@@ -74,8 +77,29 @@ class LexicalIndex:
         self._analyzer = english_analyzer()
         with _store_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            is_new = not any(folder.iterdir())
             self._index = tantivy.Index(self._schema, path=str(folder))
             self._index.register_tokenizer(ANALYZER, self._analyzer)
+        if is_new:
+            self.mark_current()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the words of all passages are those of this version."""
+        try:
+            return (self.folder / _VERSION_FILE).read_text() == WORDS_VERSION
+        except OSError:
+            return False
+
+    def mark_current(self) -> None:
+        """Record that the words of all passages are those of this version.
+
+        Raises:
+            StorageFull: The disk is full.
+            StoreError: The folder cannot be written.
+        """
+        with _store_errors(self.folder):
+            (self.folder / _VERSION_FILE).write_text(WORDS_VERSION)
 
     def write(self, add: Sequence[LexicalEntry] = (), remove: Sequence[int] = ()) -> None:
         """Add and remove passages in one atomic commit.

@@ -15,6 +15,7 @@ from tests.benchmarks import bench_filings as filings
 from tests.benchmarks import bench_handbook as handbook
 from tests.benchmarks import bench_ingestion as ingestion
 from tests.benchmarks import bench_latency as latency
+from tests.benchmarks import bench_offsets as offsets
 from tests.benchmarks import bench_reading as reading
 from tests.benchmarks import bench_retrieval as retrieval
 from tests.benchmarks import bench_rewriting as rewriting
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "startup": Benchmark(startup.run, ("docs/peps",)),
     "retrieval": Benchmark(retrieval.run, ("scifact", "cranfield")),
     "filings": Benchmark(filings.run, ("financebench",)),
+    "offsets": Benchmark(offsets.run, ("docs/peps", "docs/fastapi", "financebench")),
     "handbook": Benchmark(handbook.run),
     "reading": Benchmark(reading.run, ("squad",)),
     "rewriting": Benchmark(rewriting.run, ("squad", "conversational/canard")),

@@ -335,7 +335,8 @@ class Stores:
 
         limits = ParseLimits.of(self._settings.ingest)
         # Before the lock: others need not wait for a slow server.
-        pages = self._fetch(corpus, addresses)
+        stop = stop or threading.Event()
+        pages = self._fetch(corpus, addresses, stop)
         # The loader's process starts while the stores open.
         with (
             self.workspace.writing(f"ingest into {corpus}"),
@@ -362,16 +363,16 @@ class Stores:
                 model = self._settings.encoder.model
                 self.ledger.add(Expense("ingestion", corpus, "embed", model, day, cost, seconds))
 
-    def _fetch(self, corpus: str, addresses: Sequence[str]) -> dict[Path, str]:
-        """Fetch and store pages; return their addresses by path."""
+    def _fetch(self, corpus: str, addresses: Sequence[str], stop: threading.Event) -> dict[Path, str]:
+        """Fetch and store pages; return their addresses by path, none of them after a stop."""
         if not addresses:
             return {}
-        from rag.documents.fetching import fetch_page
+        from rag.documents.fetching import fetch_pages
         from ui.app.upload_folder import UploadFolder
 
         folder = UploadFolder(self.workspace, corpus)
         # All of them first: a wrong address adds nothing.
-        pages = [fetch_page(address, self._settings.ingest) for address in addresses]
+        pages = fetch_pages(addresses, self._settings.ingest, stop)
         return {folder.keep_page(page): page.address for page in pages}
 
     def ensure_sample(self, on_progress: Callable[[IngestProgress], None] = lambda _: None) -> None:

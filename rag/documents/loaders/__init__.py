@@ -37,7 +37,7 @@ from rag.types import Document
 __all__ = ["LOADER_VERSION", "OnProblem", "kind_of", "load", "suffixes"]
 
 # Increment when a loader's output changes, so that unchanged files are loaded again.
-LOADER_VERSION = 2
+LOADER_VERSION = 3
 
 _LOADERS: dict[str, Loader] = {
     "markdown": markdown.load,

@@ -26,6 +26,8 @@ class Hidden:
     def covers(self, element: Any) -> bool:
         """Whether an element and everything in it is hidden."""
         attributes = element.attrib
+        if element.tag == "dialog" and "open" not in attributes:
+            return True
         # Pages that hide all of themselves until a script has run are shown in the end.
         if not attributes or element.tag in ("html", "body"):
             return False

@@ -41,6 +41,8 @@ class Hyphens:
 
     def joined(self, text: str) -> str:
         """Return a text without the divisions that are not part of a word."""
+        if MARK not in text:
+            return text
         return _DIVIDED.sub(lambda match: match[1] + self._whole(*match.groups()), text).replace(MARK, "-")
 
     def _whole(self, before: str, first: str, second: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -28,6 +29,8 @@ _GOING_ON = 0.4
 """Share of the lines of a column of prose that do not begin with a capital or a figure; usually most of them."""
 _SAME_PLACE = 3.0
 """Points within which text begins at the same place."""
+# A word, or a part of one before a hyphen at the end of a line, which PDFium leaves out with a sign.
+_WORD = re.compile(r"(\s*)([^\s\x02\ufffe]*[\x02\ufffe]|[^\s\x02\ufffe]+)")
 
 
 def reordered(content: Any, rotation: int) -> list[Part] | None:
@@ -42,7 +45,7 @@ def reordered(content: Any, rotation: int) -> list[Part] | None:
         return None
     if not rotation and not _is_turned(content, count) and not _jumps(content):
         return None
-    found = _by_direction(content, count)
+    found = _by_direction(content, _words(content, count))
     # Text in other directions, such as a stamp on the margin, follows.
     order = sorted(found, key=lambda one: -sum(len(segment.text) for segment in found[one]))
     return [part for direction in order for part in in_order(lines_of(found[direction]))]
@@ -67,11 +70,13 @@ def _jumps(content: Any) -> bool:
     from pypdfium2 import raw
 
     places: Counter[int] = Counter()
+    # The library's own object would be converted in every call.
+    page = content.raw
     left, top, right, bottom = (ctypes.c_double() for _ in range(4))
     before: tuple[float, float, float] | None = None
     rises = falls = 0
     for number in range(min(content.count_rects(), _MOST_RECTANGLES)):
-        raw.FPDFText_GetRect(content, number, left, top, right, bottom)
+        raw.FPDFText_GetRect(page, number, left, top, right, bottom)
         middle, height = (top.value + bottom.value) / 2, top.value - bottom.value
         # Lines side by side, but not always at the same height.
         if before is not None and abs(middle - before[1]) < max(height, before[2]):
@@ -79,48 +84,58 @@ def _jumps(content: Any) -> bool:
             if gap > height:
                 place = round(left.value / _SAME_PLACE)
                 places.update((place, place + 1))
+                if max(places[place], places[place + 1]) >= _FEWEST_LINES:
+                    return True
         elif before is not None:
             rises += middle > before[1]
             falls += middle < before[1]
         before = (right.value, middle, height)
-    return rises > falls or any(times >= _FEWEST_LINES for times in places.values())
+    return rises > falls
 
 
-def _by_direction(content: Any, count: int) -> dict[int, list[Segment]]:
+def _words(content: Any, count: int) -> list[re.Match[str]]:
+    """Return the words of a page, each after its white space; they are at the places of their characters.
+
+    PDFium ends a word before any gap and where the direction changes, so two of its characters tell its place. A
+    call for every character would take most of the time of a file.
+    """
+    from pypdfium2 import raw
+
+    text = content.get_text_range()
+    if len(text) != count:
+        text = "".join(chr(raw.FPDFText_GetUnicode(content, at)) for at in range(count))
+    return list(_WORD.finditer(text))
+
+
+def _by_direction(content: Any, words: list[re.Match[str]]) -> dict[int, list[Segment]]:
     """Return the segments of every direction of writing, in drawing order."""
     from pypdfium2 import raw
 
     found: dict[int, list[Segment]] = {}
-    box = raw.FS_RECTF()
-    space = ""
+    page, first, last = content.raw, raw.FS_RECTF(), raw.FS_RECTF()
     current: Segment | None = None
     direction = 0
-    for at in range(count):
-        character = chr(raw.FPDFText_GetUnicode(content, at))
-        if character in "\r\n":
+    for word in words:
+        at = word.start(2)
+        if not raw.FPDFText_GetLooseCharBox(page, at, first):
             continue
-        if character.isspace():
-            space = " "
-            continue
-        if not raw.FPDFText_GetLooseCharBox(content, at, box):
-            continue
-        quarter = _quarter(raw.FPDFText_GetCharAngle(content, at))
-        start, end, low, high = _turned(quarter, box)
+        raw.FPDFText_GetLooseCharBox(page, word.end() - 1, last)
+        quarter = _quarter(raw.FPDFText_GetCharAngle(page, at))
+        start, end, low, high = _turned(quarter, first)
+        end = max(end, _turned(quarter, last)[1])
         middle, height = (low + high) / 2, max(high - low, 0.1)
-        joins = (
+        if (
             current is not None
             and quarter == direction
             and abs(middle - current.middle) < height / 2
             and -height < start - current.end < _NARROWEST_GAP * height
-        )
-        if joins and current is not None:
-            current.text += space + character
+        ):
+            current.text += " " * bool(word[1].strip("\r\n")) + word[2]
             current.end = max(current.end, end)
         else:
-            current = Segment(character, start, end, middle, height)
+            current = Segment(word[2], start, end, middle, height)
             direction = quarter
             found.setdefault(quarter, []).append(current)
-        space = ""
     return found
 
 
@@ -207,9 +222,9 @@ def _runs(lines: list[Line], gutter: float, usual: float) -> Iterator[tuple[int,
         yield first, len(lines)
 
 
-def _is_prose(side: list[Segment]) -> bool:
+def _is_prose(lines: list[str]) -> bool:
     """Whether sentences go on from line to line; names and figures of a table do not, and are read row by row."""
-    starts = [line.text[:1] for line in lines_of(side)[1:]]
+    starts = [line[:1] for line in lines[1:]]
     return sum(one.isalpha() and not one.isupper() for one in starts) >= _GOING_ON * len(starts)
 
 
@@ -219,8 +234,9 @@ def _are_columns(lines: list[Line], gutter: float) -> bool:
     for line in lines:
         for segment in line.segments:
             sides[segment.start >= gutter].append(segment)
-    if min(map(len, sides)) < _FEWEST_LINES or not all(map(_is_prose, sides)):
+    if min(map(len, sides)) < _FEWEST_LINES:
         return False
-    lengths = (median(len(line.text) for line in lines_of(side)) for side in sides)
-    gap = min(one.start for one in sides[1]) - max(one.end for one in sides[0])
-    return min(lengths) >= _SHORTEST_LINE and gap > 0
+    if min(one.start for one in sides[1]) <= max(one.end for one in sides[0]):
+        return False
+    texts = ([line.text for line in lines_of(side)] for side in sides)
+    return all(median(map(len, side)) >= _SHORTEST_LINE and _is_prose(side) for side in texts)

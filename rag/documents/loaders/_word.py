@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,16 @@ _TEXTS = {f"{_MARKUP}t", f"{_MATH}t"}
 # Deleted text, moved text at its old position, tab stops, and the fallback drawing of a text box.
 _HIDDEN = {f"{_MARKUP}del", f"{_MARKUP}moveFrom", f"{_MARKUP}pPr", f"{_MARKUP}rPr", _FALLBACK}
 _MOST_COLUMNS = 200
+_SYMBOL = f"{_MARKUP}sym"
+_SYMBOLS = {
+    "symbol": {
+        **dict(zip(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ", "ΑΒΧΔΕΦΓΗΙϑΚΛΜΝΟΠΘΡΣΤΥςΩΞΨΖ", strict=True)),
+        **dict(zip(b"abcdefghijklmnopqrstuvwxyz", "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True)),
+        **dict(zip(b"\xa3\xa5\xae\xb0\xb1\xb3\xb4\xb7\xb8\xb9\xbb\xe5\xd6", "≤∞→°±≥×•÷≠≈∑√", strict=True)),
+    },
+    "wingdings": dict(zip(b"\x6f\xa8\xd8\xe0\xfb\xfc\xfd\xfe", "☐☐➢→✗✓☒☑", strict=True)),
+}
+"""Characters of symbol fonts by their numbers: letters and signs of calculation of Symbol, marks of Wingdings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +100,43 @@ def text(element: Any) -> str:
     for child in visible(element):
         if child.tag in _TEXTS:
             pieces.append(child.text or "")
+        elif child.tag in _FIELDS:
+            pieces.append(_FIELDS[child.tag](child))
         elif child.tag in _BREAKS and child.getparent().tag != f"{_MARKUP}tabs":
             pieces.append(_BREAKS[child.tag])
         elif child.tag == PARAGRAPH:
             pieces.append("\n")
     return "".join(pieces)
+
+
+def _symbol(element: Any) -> str:
+    """Return a character of a symbol font, whose numbers are those of the font; empty if it is not known."""
+    table = _SYMBOLS.get(element.get(f"{_MARKUP}font", "").lower(), {})
+    code = element.get(f"{_MARKUP}char", "")
+    return table.get(int(code, 16) & 0xFF, "") if re.fullmatch("[0-9A-Fa-f]{1,4}", code) else ""
+
+
+def is_unknown_symbol(element: Any) -> bool:
+    """Whether an element is a character of a symbol font that is not read."""
+    return element.tag == _SYMBOL and not _symbol(element)
+
+
+def _checked(box: Any) -> str:
+    """Return the state of a check box of a form."""
+    states = [box.find(f"{_MARKUP}{name}") for name in ("checked", "default")]
+    state = next((found for found in states if found is not None), None)
+    off = state is None or state.get(f"{_MARKUP}val", "1") in ("0", "false", "off")
+    return "☐" if off else "☒"
+
+
+def _chosen(choices: Any) -> str:
+    """Return the chosen entry of a list of a form."""
+    entries = [entry.get(f"{_MARKUP}val", "") for entry in choices.findall(f"{_MARKUP}listEntry")]
+    result = _number(choices, "result")
+    return entries[result] if result < len(entries) else ""
+
+
+_FIELDS = {_SYMBOL: _symbol, f"{_MARKUP}checkBox": _checked, f"{_MARKUP}ddList": _chosen}
 
 
 def table_rows(table: Any) -> list[tuple[list[Cell], bool]]:

@@ -109,6 +109,8 @@ class _Writer:
                 self._write_picture(found)
             elif found.tag == word.EQUATION:
                 self._losses.add("equation", self._place, "only its characters are, without fractions and powers")
+            elif word.is_unknown_symbol(found):
+                self._losses.add("symbol", self._place, "its font is not known")
             elif found.tag in word.UNREAD:
                 self._losses.add(word.UNREAD[found.tag], self._place)
 

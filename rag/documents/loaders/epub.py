@@ -42,7 +42,8 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
                 losses.add("chapter", posixpath.basename(name), "it is missing, or not a page of text")
                 continue
             source = archive.read(name)
-            write_page(path, decode(path, source, on_problem, declared_encoding(source)), builder, sections)
+            page = decode(path, source, on_problem, declared_encoding(source))
+            write_page(path, page, builder, sections, losses)
     losses.report()
     fields = _metadata(package)
     yield Document(

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rag.documents.loaders._blocks import Builder, Sections, finished
+from rag.documents.loaders._blocks import Builder, Sections, finished, one_line
 from rag.documents.loaders._fields import date_in, scalars, title_or_none
 from rag.documents.loaders._hidden import Hidden, hidden_in
 from rag.documents.loaders._html_table import HtmlTable
+from rag.documents.loaders._losses import Losses
 from rag.documents.loaders._tables import Cell, grid, write_table
 from rag.documents.loaders._text import OnProblem, decode, refused
 from rag.types import BlockKind, Document
@@ -19,12 +20,14 @@ from rag.types import BlockKind, Document
 _DECLARED = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([A-Za-z0-9_-]{2,40})""", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 _DROPPED = {
-    "button", "head", "iframe", "math", "nav", "noscript", "object", "script", "select", "style", "svg",
-    "template", "title",
+    "button", "canvas", "embed", "head", "iframe", "math", "nav", "noscript", "object", "rp", "rt", "script",
+    "select", "style", "svg", "template", "title",
 }  # fmt: skip
+# Of what is dropped, that which readers see.
+_UNREAD = {"canvas": "drawing", "embed": "embedded object", "iframe": "embedded page", "object": "embedded object"}
 _BLOCKS = {
-    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "div", "dl",
-    "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "legend", "li", "main", "ol",
+    "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details", "dialog", "div",
+    "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form", "header", "hr", "legend", "li", "main", "ol",
     "p", "pre", "section", "summary", "table", "tbody", "tfoot", "thead", "tr", "ul",
 }  # fmt: skip
 _MOST_SPANNED = 1_000
@@ -37,7 +40,9 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     """Yield one document; the stored text is the page's text, its blocks separated by blank lines."""
     builder = Builder()
     sections = Sections()
-    root = write_page(path, decode(path, data, on_problem, declared_encoding(data)), builder, sections)
+    losses = Losses(on_problem)
+    root = write_page(path, decode(path, data, on_problem, declared_encoding(data)), builder, sections, losses)
+    losses.report()
     fields: dict[str, object] = {}
     title = None
     if root is not None:
@@ -52,15 +57,17 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     )
 
 
-def write_page(path: Path, text: str, builder: Builder, sections: Sections) -> Any:
+def write_page(path: Path, text: str, builder: Builder, sections: Sections, losses: Losses) -> Any:
     """Write the readable text of a page and return its root element; None if it has no elements.
+
+    What readers see but is not read is counted in ``losses``.
 
     Raises:
         LoadError: It is nested too deeply.
     """
     root = _parse(path, text)
     if root is not None:
-        _Reader(hidden_in(root), builder, sections).read(root)
+        _Reader(hidden_in(root), builder, sections, losses).read(root)
     return root
 
 
@@ -106,9 +113,10 @@ class _Reader:
     Everything inside a table row is inline; a nested table is a table of its own.
     """
 
-    def __init__(self, hidden: Hidden, builder: Builder, sections: Sections) -> None:
+    def __init__(self, hidden: Hidden, builder: Builder, sections: Sections, losses: Losses) -> None:
         self.builder = builder
         self.sections = sections
+        self._losses = losses
         self._hidden = hidden
         self._inline: list[str] = []
         self._tables: list[HtmlTable] = []
@@ -121,10 +129,13 @@ class _Reader:
 
         walker = etree.iterwalk(root, events=("start", "end"))
         for event, element in walker:
-            gone = element.tag in _DROPPED or self._hidden.covers(element)
+            hidden = self._hidden.covers(element)
+            gone = hidden or element.tag in _DROPPED
             if event == "start":
                 if gone:
                     walker.skip_subtree()
+                    if not hidden:
+                        self._replace(element)
                     continue
                 self._open(element)
                 self._write(element.text)
@@ -133,6 +144,25 @@ class _Reader:
                     self._close(element.tag)
                 self._write(element.tail)
         self._flush()
+
+    def _replace(self, element: Any) -> None:
+        """Write what stands for an element that is dropped, or count it as lost."""
+        tag = element.tag
+        if tag == "math":
+            written = element.get("alttext") or next(element.itertext("annotation"), "")
+            if not written.strip():
+                written = " ".join(element.itertext())
+                place = f"under “{self.sections.path[-1]}”" if self.sections.path else ""
+                self._losses.add("equation", place, "only its characters are, without fractions and powers")
+            self._write(f" {written} ")
+        elif tag == "button" and _opens_text(element):
+            self._flush()
+            self._write("".join(element.itertext()))
+            self._flush()
+        elif tag == "svg":
+            self._write(" ".join(["", *(" ".join(text.itertext()) for text in element.iter("text")), ""]))
+        elif tag in _UNREAD:
+            self._losses.add(_UNREAD[tag], one_line(element.get("src") or element.get("data") or ""))
 
     @property
     def _in_row(self) -> bool:
@@ -243,6 +273,14 @@ class _Reader:
             joined = f"- {joined}"
             self._bullet = False
         self.builder.add(joined.strip("\n"), kind, self.sections.path, gap="\n" if bullet else "\n\n")
+
+
+def _opens_text(button: Any) -> bool:
+    """Whether a button is the question or the heading of a text that it opens, as in lists of questions."""
+    words = "".join(button.itertext()).split()
+    return bool(words) and (
+        words[-1].endswith(("?", "？")) or ("aria-expanded" in button.attrib and len(words) > 2)
+    )
 
 
 def _span(element: Any, name: str) -> int:

@@ -8,6 +8,7 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage, MIMEPart
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 
 from rag.documents.loaders._blocks import Builder, Sections, finished, one_line, paragraphs
 from rag.documents.loaders._fields import scalars
@@ -56,28 +57,46 @@ def _write(
     builder.add(subject, "heading", path_above)
     lines = (f"{name}: {value}" for name in _SHOWN[:-1] if (value := _header(message, name)))
     builder.add("\n".join(lines), "text", path_above)
-    body = message.get_body(("plain", "html"))
     forwarded: list[EmailMessage] = []
-    if body is not None:
-        text = _text(path, body, on_problem)
-        if body.get_content_type() == "text/html":
+    for part in _parts(message):
+        kind = part.get_content_type()
+        inner = part.get_payload(0) if kind == "message/rfc822" and part.is_multipart() else None
+        if isinstance(inner, EmailMessage):
+            forwarded.append(inner)
+        elif kind not in ("text/plain", "text/html") or part.get_filename() or part.is_attachment():
+            losses.add("attachment", one_line(part.get_filename() or kind), "add it as a file")
+        elif kind == "text/html":
             sections = Sections()
             if subject:
                 sections.enter(0, subject)
-            write_page(path, text, builder, sections)
+            write_page(path, _text(path, part, on_problem), builder, sections, losses)
         else:
+            text = _text(path, part, on_problem)
             for start, end in paragraphs(text):
                 builder.add(text[start:end], "text", path_above)
-    for part in message.walk():
-        if part is body or (part.is_multipart() and part.get_content_type() != "message/rfc822"):
-            continue
-        if part.get_content_type() == "message/rfc822":
-            inner = part.get_payload(0)
-            if isinstance(inner, EmailMessage):
-                forwarded.append(inner)
-        elif part.get_filename() or part.get_content_maintype() != "text":
-            losses.add("attachment", one_line(part.get_filename() or part.get_content_type()), "add it as a file")
     return forwarded
+
+
+def _parts(message: EmailMessage) -> Iterator[EmailMessage]:
+    """Yield the parts of a message in order, of alternatives the plainest one, but not those of attached mails."""
+    waiting: list[Any] = [message]
+    while waiting:
+        part = waiting.pop()
+        if part.get_content_maintype() != "multipart" or not part.is_multipart():
+            yield part
+        elif part.get_content_subtype() == "alternative":
+            waiting.append(min(part.iter_parts(), key=_richness))
+        else:
+            waiting.extend(reversed([*part.iter_parts()]))
+
+
+def _richness(part: EmailMessage) -> int:
+    """Return the place of an alternative: text, a page, anything else; an empty text comes last."""
+    kind = part.get_content_type()
+    if kind == "text/plain":
+        payload = part.get_payload(decode=True)
+        return 0 if isinstance(payload, bytes) and payload.strip() else 3
+    return 1 if kind == "text/html" or part.is_multipart() else 2
 
 
 def _text(path: Path, part: MIMEPart, on_problem: OnProblem) -> str:

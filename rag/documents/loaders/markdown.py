@@ -14,8 +14,11 @@ import yaml
 from prompts import plain_yaml
 from rag.documents.loaders._blocks import Builder, Sections, finished, shifted
 from rag.documents.loaders._fields import date_in, scalars, take_title
+from rag.documents.loaders._losses import Losses
 from rag.documents.loaders._tables import write_table
 from rag.documents.loaders._text import OnProblem, decode
+from rag.documents.loaders.html import write_page
+from rag.errors import LoadError
 from rag.types import Block, BlockKind, Document
 
 if TYPE_CHECKING:
@@ -35,33 +38,35 @@ _KINDS: dict[str, BlockKind] = {
 }
 _FRONT_MATTER_END = re.compile(r"^(?:---|\.\.\.)[ \t]*$", re.MULTILINE)
 _DEFINITION = re.compile(r"[ >]*\[[^\]^\n][^\]\n]*\]: *\S")
-_TAG = re.compile(r"<[^<>]*>")
 _PIPE = re.compile(r"(?<!\\)\|")
 _BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
 _ANCHOR = re.compile(r"\{[^{}]*\}$")
 
 
 def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
-    """Yield one document; the stored text is the decoded file with its tables written as named values.
+    """Yield one document; the stored text is the decoded file with tables and HTML written as they are read.
 
     Its front matter belongs to no block.
     """
     text = decode(path, data, on_problem)
     fields, body = _front_matter(text, on_problem)
     sections = Sections()
-    shown, found = scan(text[body:], sections, body)
+    losses = Losses(on_problem)
+    shown, found = scan(text[body:], sections, losses, body)
+    losses.report()
     text = text[:body] + shown
     blocks = finished(path, text, found)
     title = take_title(fields) or sections.title
     yield Document(text, blocks, title=title, metadata=scalars(fields), date=date_in(fields))
 
 
-def scan(source: str, sections: Sections, base: int = 0) -> tuple[str, list[Block]]:
-    r"""Return Markdown source with its tables written as named values, and its untrimmed blocks.
+def scan(source: str, sections: Sections, losses: Losses, base: int = 0) -> tuple[str, list[Block]]:
+    r"""Return Markdown source with its tables written as named values, HTML as text, and its untrimmed blocks.
 
     Args:
         source: The text, with ``\n`` line ends.
         sections: The current headings, updated during the scan.
+        losses: Counts what is not read.
         base: Offset of the source in the stored text.
     """
     rows = source.split("\n")
@@ -70,7 +75,7 @@ def scan(source: str, sections: Sections, base: int = 0) -> tuple[str, list[Bloc
     tokens = parser.parse("\n".join(row[:_LINE_START] for row in rows))
     pieces: list[str] = []
     blocks: list[Block] = []
-    written = 0  # Characters of the source that are in `pieces`; `base` grows with every table.
+    written = 0  # Characters of the source that are in `pieces`; `base` grows with all that is written anew.
     for position, token in enumerate(tokens):
         kind = _KINDS.get(token.type)
         if kind is None or token.map is None:
@@ -79,12 +84,12 @@ def scan(source: str, sections: Sections, base: int = 0) -> tuple[str, list[Bloc
         lines = rows[first:last]
         if _is_invisible(token.type, lines):
             continue
-        if kind == "row":
-            table = _table(lines, sections.path)
+        if kind == "row" or token.type == "html_block":
+            anew = _table(lines, sections.path) if kind == "row" else _page(lines, sections, losses)
             start, end = starts[first], starts[last] - 1
-            pieces += source[written:start], table.text
-            blocks += (shifted(block, base + start) for block in table.blocks)
-            base += len(table.text) - (end - start)
+            pieces += source[written:start], anew.text
+            blocks += (shifted(block, base + start) for block in anew.blocks)
+            base += len(anew.text) - (end - start)
             written = end
             continue
         if kind == "heading":
@@ -99,6 +104,18 @@ def _table(lines: list[str], headings: tuple[str, ...]) -> Builder:
     rows = [[_cell(cell) for cell in _cells(line)] for line in (lines[0], *lines[2:])]
     builder = Builder()
     write_table(builder, rows, headings, header_rows=1 if any(rows[0]) else 0)
+    return builder
+
+
+def _page(lines: list[str], sections: Sections, losses: Losses) -> Builder:
+    """Write a block of HTML as a web page is written; one that cannot be read as such stays as it is."""
+    builder = Builder()
+    # In a quotation, every line begins with its mark.
+    source = "\n".join(line.lstrip(" >") if line.lstrip().startswith(">") else line for line in lines)
+    try:
+        write_page(Path(), source, builder, sections, losses)
+    except LoadError:
+        builder.add(source, "text", sections.path)
     return builder
 
 
@@ -134,15 +151,11 @@ def _heading(parser: MarkdownIt, source: str) -> str:
 
 
 def _is_invisible(kind: str, lines: list[str]) -> bool:
-    """Whether these lines are invisible when rendered: a comment, bare tags, link definitions."""
+    """Whether these lines are invisible when rendered: a comment, or link definitions."""
     if kind == "paragraph_open":
         return all(_DEFINITION.match(line) for line in lines)
-    if kind != "html_block":
-        return False
-    html = "\n".join(lines).strip()
-    if html.startswith("<!--"):
-        return html.find("-->") in (len(html) - 3, -1)
-    return not _TAG.sub("", html).strip()
+    html = "\n".join(lines).strip() if kind == "html_block" else ""
+    return html.startswith("<!--") and html.find("-->") in (len(html) - 3, -1)
 
 
 def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rag.documents.loaders._blocks import Builder, Sections, finished, shifted
 from rag.documents.loaders._fields import scalars
+from rag.documents.loaders._losses import Losses
 from rag.documents.loaders._text import OnProblem, clean, decode, refused
 from rag.documents.loaders.markdown import scan
 from rag.types import Block, Document
@@ -31,9 +32,11 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
         raise refused(path, problem, "Open it in Jupyter and save it again.") from error
     builder = Builder()
     sections = Sections()
+    losses = Losses(on_problem)
     blocks: list[Block] = []
     for cell in _cells(path, value):
-        _write_cell(builder, blocks, sections, cell)
+        _write_cell(builder, blocks, sections, cell, losses)
+    losses.report()
     text = builder.text
     yield Document(
         text,
@@ -60,14 +63,16 @@ def _language(value: object) -> object:
     return kernel.get("language") if isinstance(kernel, dict) else None
 
 
-def _write_cell(builder: Builder, blocks: list[Block], sections: Sections, cell: dict[str, object]) -> None:
+def _write_cell(
+    builder: Builder, blocks: list[Block], sections: Sections, cell: dict[str, object], losses: Losses
+) -> None:
     """Append a cell and its outputs, and their blocks."""
     source = clean(_joined(cell.get("source", cell.get("input")))).strip()
     kind = cell.get("cell_type")
     code = kind == "code"
     found: list[Block] = []
     if kind == "markdown":
-        source, found = scan(source, sections)
+        source, found = scan(source, sections, losses)
     start = builder.add(source, "code" if code else "text", sections.path)
     if start is None:
         return
@@ -76,7 +81,7 @@ def _write_cell(builder: Builder, blocks: list[Block], sections: Sections, cell:
     else:
         blocks.append(builder.blocks[-1])
     before = len(builder.blocks)
-    for output in _outputs(cell) if code else ():
+    for output in _outputs(cell, losses) if code else ():
         builder.add(output, "code", sections.path)
     blocks.extend(builder.blocks[before:])
 
@@ -88,20 +93,24 @@ def _joined(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _outputs(cell: dict[str, object]) -> Iterator[str]:
+def _outputs(cell: dict[str, object], losses: Losses) -> Iterator[str]:
     """Yield the text outputs of a code cell, without images and HTML."""
     outputs = cell.get("outputs")
     room = _OUTPUT_LIMIT
     for output in outputs if isinstance(outputs, list) else []:
-        if not isinstance(output, dict) or room <= 0:
+        if not isinstance(output, dict):
             continue
         data = output.get("data")
         if output.get("output_type") == "error":
             text = f"{output.get('ename', '')}: {output.get('evalue', '')}"
         elif isinstance(data, dict):
             text = _joined(data.get("text/plain"))
+            if any(kind.startswith("image/") for kind in data):
+                losses.add("picture", "", "text in pictures is not recognized")
         else:
             text = _joined(output.get("text"))
+        if len(text) > room:
+            losses.add("long output", "", f"only its first {_OUTPUT_LIMIT:,} characters are")
         text = text[:room]
         room -= len(text)
         yield _COLOUR.sub("", clean(text))

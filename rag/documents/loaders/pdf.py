@@ -214,10 +214,11 @@ def _without_stamps(pages: list[_Page]) -> tuple[list[_Page], list[int]]:
     kept: list[_Page] = []
     scanned: list[int] = []
     for number, page in enumerate(pages, start=1):
-        stamp = same[_without_numbers(page.text)] > 1 or bool(_SCANNER.search(page.text))
-        kept.append(replace(page, parts=()) if page.image and stamp else page)
         if page.image:
             scanned.append(number)
+            if same[_without_numbers(page.text)] > 1 or _SCANNER.search(page.text):
+                page = replace(page, parts=())
+        kept.append(page)
     return kept, scanned
 
 

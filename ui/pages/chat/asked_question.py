@@ -65,12 +65,14 @@ def store_question(asking: Asking, settings: Settings, stores: Stores, releases:
         current = store.new(corpus)
     elif conversation.corpus != corpus:
         store.set_corpus(current, corpus)
+    if asking.filters != (conversation.filters if conversation else ()):
+        store.set_filters(current, asking.filters)
     if asking.replaced is not None:
         store.truncate_from(current, asking.replaced)
     position = store.append(current, question)
     loaded = store.load(current)
     earlier = tuple(one for one in loaded.exchanges if one.position < position) if loaded else ()
-    kept = Conversation(current, loaded.title if loaded else "", corpus, earlier)
+    kept = Conversation(current, loaded.title if loaded else "", corpus, earlier, asking.filters)
     variant = variant_of(asking.mode, settings)
     model = str(variant.changes["model"]) if variant else releases.model
     return Asked(kept, Exchange(position, question), corpus, model, variant, filters)

@@ -13,6 +13,7 @@ from ui.pages.chat import conversation_view as view
 from ui.pages.chat.answer_mode import variant_of
 from ui.pages.chat.chat_events import ChatEvents
 from ui.pages.chat.chat_layout import EXAMPLES
+from ui.pages.chat.filtering import shown_filters
 from ui.pages.page_events import BRIDGED, QUIET, error_message, show_errors, show_warning
 from ui.pages.safe_markup import note
 
@@ -43,6 +44,8 @@ class Browsing(ChatEvents):
             parts.listing,
             parts.comment_row,
             parts.question,
+            parts.filters.kept,
+            parts.filters.chips,
         ]
         corpora = [parts.corpus, parts.add.corpus, parts.release]
         changed = [*corpora, parts.chatbot]
@@ -150,6 +153,7 @@ class Browsing(ChatEvents):
             parts.listing: self._listing(current),
             parts.comment_row: gr.Row(visible=False),
             parts.question: gr.Textbox(submit_btn=not writing, stop_btn=writing),
+            **shown_filters(parts.filters, conversation.filters if conversation else ()),
         }
 
     def _corpora(self, corpus: str, mode: str) -> Updates:
