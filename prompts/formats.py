@@ -1,7 +1,8 @@
 """Import and export of prompts: LangChain's JSON, OpenAI's messages, plain text.
 
 These formats hold messages only: examples become messages, and fragments, settings, tags and the save record are
-dropped. An OpenAI request brings its settings along, also one of a batch file, of the Responses API or for Ollama.
+dropped. An OpenAI request brings its settings along, also one of a batch file, of the Responses API, for Ollama or
+Anthropic, and so does an export of Langfuse. YAML is read like JSON.
 Nothing is instantiated from a file; what cannot be imported faithfully is refused or named.
 """
 
@@ -15,7 +16,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import ValidationError
 
-from prompts.openai_settings import settings_of
+from prompts import plain_yaml
+from prompts.openai_settings import MESSAGES, settings_of
 from prompts.parts import PromptSettings
 from prompts.template import (
     Message,
@@ -70,15 +72,20 @@ def read_prompt(
         description: The description of the draft.
         form: The format; None to detect it: JSON with messages is OpenAI's, other JSON is LangChain's, and
             anything else is text.
-        file: The name of its file; without a format, one that ends in ``.json`` must be JSON.
+        file: The name of its file; without a format, one that ends in ``.json``, ``.jsonl`` or ``.yaml`` must be
+            JSON or YAML.
 
     Raises:
         PromptTemplateError: The text is malformed, or has parts that cannot be imported.
     """
     # Some editors begin a file with a byte order mark.
     text = text.removeprefix("\ufeff")
-    must_be_json = form in ("langchain", "openai") or (form is None and file.lower().endswith(".json"))
-    data = None if form == "text" else _request(_json(text, required=must_be_json))
+    suffix = file.lower().rpartition(".")[2] if form is None else ""
+    if suffix in ("yaml", "yml"):
+        data = _request(_yaml(text))
+    else:
+        required = form in ("langchain", "openai") or suffix in ("json", "jsonl", "ndjson")
+        data = None if form == "text" else _request(_json(text, required=required))
     try:
         messages = _messages(text, data, form)
         settings, left_out = settings_of(data) if _is_openai(data, form) and isinstance(data, dict) else ({}, ())
@@ -142,25 +149,46 @@ def _json(text: str, *, required: bool) -> Any:
         return None
 
 
+def _yaml(text: str) -> Any:
+    import yaml
+
+    try:
+        data = plain_yaml.load(text)
+    except yaml.YAMLError as error:
+        raise PromptTemplateError(f"The prompt must be valid YAML: {' '.join(str(error).split())}.") from error
+    if isinstance(data, dict) and "variables" in data:
+        raise PromptTemplateError(
+            "This is a prompt of ragsmith: `ragsmith prompts new NAME --file FILE` reads it."
+        )
+    return data
+
+
 # OpenAI's messages
 
 
 def _request(data: Any) -> Any:
-    """Return the body of a request in a batch file of OpenAI, which has one a line; other data as it is."""
-    if isinstance(data, dict) and isinstance(data.get("body"), dict) and "messages" not in data:
+    """Return the body of a request in OpenAI's batch files, and in Langfuse's export; other data as it is."""
+    if not isinstance(data, dict) or "messages" in data:
+        return data
+    if isinstance(data.get("body"), dict):
         return data["body"]
-    return data
+    config = data.get("config")
+    return {**config, "prompt": data["prompt"]} if isinstance(config, dict) and "prompt" in data else data
 
 
 def _openai_list(data: Any) -> Any:
-    """Return the messages of a request to OpenAI, also to its Responses API; other data as it is."""
-    if not isinstance(data, dict) or "lc" in data:
+    """Return the messages of a request to OpenAI, also to its Responses API, and to others; other data as it is.
+
+    Anthropic and Ollama have the system message beside the others, and completions a single text.
+    """
+    if not isinstance(data, dict) or "lc" in data or "_type" in data:
         return data
-    asked = data.get("input")
-    if "messages" in data or not isinstance(asked, str | list):
-        return data.get("messages")
-    system = [{"role": "system", "content": data["instructions"]}] if data.get("instructions") else []
-    return system + ([{"role": "user", "content": asked}] if isinstance(asked, str) else asked)
+    asked = next((data[name] for name in MESSAGES if isinstance(data.get(name), str | list)), None)
+    if asked is None:
+        return None
+    system = data.get("instructions") or data.get("system")
+    first = [{"role": "system", "content": system}] if system else []
+    return first + ([{"role": "user", "content": asked}] if isinstance(asked, str) else asked)
 
 
 def _from_openai(data: Any) -> tuple[Message, ...]:
@@ -212,9 +240,13 @@ def _from_langchain(data: Any) -> tuple[Message, ...]:
         return tuple(_langchain_message(message) for message in arguments["messages"])
     if kind == "PromptTemplate" or (isinstance(data, dict) and data.get("_type") == "prompt"):
         return (Message(role="user", content=_langchain_text(arguments or data)),)
+    if kind:
+        raise PromptTemplateError(
+            f"This LangChain object cannot be imported: {kind}; it must be the `dumps` of a "
+            "ChatPromptTemplate or a PromptTemplate."
+        )
     raise PromptTemplateError(
-        f"This LangChain object cannot be imported{f': {kind}' if kind else ''}; it must be the `dumps` of a "
-        "ChatPromptTemplate or a PromptTemplate."
+        "This file cannot be imported: it must have OpenAI's messages, or be the `dumps` of a LangChain prompt."
     )
 
 

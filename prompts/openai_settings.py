@@ -1,7 +1,7 @@
 """The settings in the body of an OpenAI request, and what of it a prompt cannot have.
 
-Also those of servers with the same messages: Ollama has settings in ``options``, and OpenAI's Responses API names
-some of them otherwise.
+Also those of servers with the same messages: Ollama has settings in ``options``, and OpenAI's Responses API and
+Anthropic name some of them otherwise.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ _NAMES: Mapping[str, str] = {
     "max_output_tokens": "max_tokens",
     "max_tokens": "max_tokens",
     "max_completion_tokens": "max_tokens",
+    "stop_sequences": "stop",
     "stop": "stop",
     "format": "json_schema",
     "text": "json_schema",
@@ -30,7 +31,8 @@ _NAMES: Mapping[str, str] = {
 
 # Parts of a body with settings, and with messages.
 _NESTED = ("options", "extra_body")
-_MESSAGES = ("messages", "input", "instructions")
+MESSAGES = ("messages", "input", "prompt")
+_SYSTEM = ("instructions", "system")
 
 
 def settings_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -38,13 +40,10 @@ def settings_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 
     Null is the same as absent.
     """
-    nested = (body[name] for name in _NESTED if isinstance(body.get(name), dict))
-    whole = {name: value for part in (*nested, body) for name, value in part.items()}
-    given = {
-        name: value
-        for name, value in whole.items()
-        if value is not None and name not in _MESSAGES and not (name in _NESTED and isinstance(value, dict))
-    }
+    nested = [name for name in _NESTED if isinstance(body.get(name), dict)]
+    whole = {name: value for part in (*(body[name] for name in nested), body) for name, value in part.items()}
+    aside = (*MESSAGES, *_SYSTEM, *nested)
+    given = {name: value for name, value in whole.items() if value is not None and name not in aside}
     found: dict[str, Any] = {}
     for name, setting in _NAMES.items():
         if name in given:
@@ -53,7 +52,7 @@ def settings_of(body: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...
 
 
 def _value(name: str, value: Any) -> Any:
-    if name == "stop":
+    if name in ("stop", "stop_sequences"):
         return [value] if isinstance(value, str) else value
     if name == "response_format":
         return _schema(value)

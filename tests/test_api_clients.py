@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -351,7 +352,8 @@ def test_every_parameter_has_the_effect_that_the_handbook_promises(addresses: di
 
 
 @pytest.mark.parametrize(
-    "harmless", [{"n": 1}, {"tools": []}, {"tools": [TOOL], "tool_choice": "none"}, {"logit_bias": {}}]
+    "harmless",
+    [{"n": 1}, {"tools": [], "tool_choice": "auto"}, {"tools": [TOOL], "tool_choice": "none"}, {"logit_bias": {}}],
 )
 def test_a_parameter_that_asks_for_nothing_is_accepted(reader: OpenAI, harmless: dict[str, Any]) -> None:
     assert SENTENCE in content(ask(reader, **harmless))
@@ -366,12 +368,21 @@ def test_a_parameter_that_asks_for_nothing_is_accepted(reader: OpenAI, harmless:
         ({"stop": ["x"] * 17}, "stop"),
         ({"response_format": {"type": "yaml"}}, "response_format.type"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}, "messages.0.content.0.text"),
     ],
 )
 def test_a_value_that_is_out_of_range_is_refused(reader: OpenAI, wrong: dict[str, Any], param: str) -> None:
     with pytest.raises(openai.BadRequestError) as found:
         ask(reader, **wrong)
     assert (found.value.code, found.value.param) == ("invalid_request", param)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "search"}}])
+def test_a_call_without_tools_is_refused(reader: OpenAI, choice: Any) -> None:
+    with pytest.raises(openai.BadRequestError) as found:
+        ask(reader, tool_choice=choice)
+    assert (found.value.code, found.value.param) == ("unsupported_parameter", "tool_choice")
 
 
 # Other addresses
@@ -390,6 +401,29 @@ def test_other_endpoints_are_refused_in_openais_form(reader: OpenAI, reading: st
         assert found.value.code == "unknown_url"
     assert httpx.get(f"{reading}/chat/completions").json()["error"]["code"] == "unknown_url"
     assert httpx.post(f"{reading}/chat/completions/", json={"messages": ASKED}, timeout=30).status_code == 200
+
+
+def test_a_client_learns_what_its_address_lacks(reading: str) -> None:
+    server = reading.removesuffix("/v1")
+    for method, path in (("POST", "/chat/completions"), ("GET", "/models"), ("GET", "//v1/models")):
+        found = httpx.request(method, f"{server}{path}")
+        assert found.status_code == 404
+        assert found.json()["error"]["message"].endswith(f"set the client's base_url to {reading}.")
+    for method, path in (("GET", ""), ("OPTIONS", "/chat/completions"), ("OPTIONS", "/models")):
+        assert httpx.request(method, f"{reading}{path}").json()["error"]["code"] == "unknown_url"
+
+
+def test_models_are_found_without_their_text_or_behind_a_slash(reading: str) -> None:
+    assert (
+        httpx.head(f"{reading}/models").status_code == httpx.head(f"{reading}/models/{MODEL}").status_code == 200
+    )
+    assert httpx.head(f"{reading}/models/odd").status_code == 404
+    assert httpx.get(f"{reading}/models/").json() == httpx.get(f"{reading}/models").json()
+
+
+def test_a_request_may_begin_with_a_byte_order_mark(reading: str) -> None:
+    body = json.dumps({"messages": ASKED}).encode("utf-8-sig")
+    assert httpx.post(f"{reading}/chat/completions", content=body, timeout=30).status_code == 200
 
 
 def test_what_the_guards_refuse_has_openais_form(reading: str) -> None:

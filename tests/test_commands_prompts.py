@@ -172,7 +172,7 @@ def test_an_export_as_yaml_is_a_version_that_another_workspace_reads(home: Path,
         (["render", "answer", "--values", "CHANGED"], "must be valid JSON"),
         (["render", "answer", "--values", "LIST"], "must be a JSON object of strings"),
         (["import", "LIST", "--name", "x"], "OpenAI messages must be"),
-        (["import", "CHANGED", "--name", "Big"], "imported: name: "),
+        (["import", "CHANGED", "--name", "Big", "--format", "text"], "imported: name: "),
         (["export", "answer", "--to", "nowhere/x"], "cannot be written: No such file"),
     ],
 )

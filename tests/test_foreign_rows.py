@@ -39,6 +39,7 @@ def lines(folder: Path, *rows: Any) -> Preview:
         "User-Input,Correct Answer",
         "question,goldenAnswer",
         "sep=,\nquery,reference_output",
+        "\n \nquestion,answer",
         '"sep=,"\nprompt,ideal answer',
     ],
 )
@@ -55,6 +56,49 @@ def test_the_choices_of_a_question_are_no_answers(tmp_path: Path) -> None:
     assert "response" in found.strange
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "question|answer\n{0}|{1}",
+        '"question, first";"answer, short, of it"\n{0};{1}',
+        "question\tanswer\n{0}\t{1}",
+    ],
+)
+def test_the_delimiter_is_the_one_that_names_a_question(tmp_path: Path, text: str) -> None:
+    found = table(tmp_path, text.format(FERRY, LEAVES).replace("question, first", "question"))
+    assert [case.question for case in found.cases] == [FERRY]
+
+
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("inputs,outputs", '"{""question"": ""%s""}","{""answer"": ""%s""}"'),
+        ("input,expectedOutput", '"{""text"": ""%s""}","{""text"": ""%s""}"'),
+        ("messages,ideal", '"[{""role"": ""user"", ""content"": ""%s""}]",%s'),
+        ("question,answers", '%s,"[""%s"", ""at once""]"'),
+        ("question,answers", "%s,\"['%s', 'at once']\""),
+    ],
+)
+def test_json_in_cells_is_read(tmp_path: Path, head: str, row: str) -> None:
+    found = table(tmp_path, f"{head}\n{row % (FERRY, LEAVES)}\n")
+    assert [(case.question, case.answers[0]) for case in found.cases] == [(FERRY, LEAVES)]
+    assert (found.problems, found.note) == ((), "")
+
+
+def test_text_that_only_begins_like_json_stays(tmp_path: Path) -> None:
+    found = table(tmp_path, 'question,answer\n[a] or {b}?,[1871\n"{""a"": 1}?",{}\n')
+    assert [(case.question, case.answers) for case in found.cases] == [
+        ("[a] or {b}?", ("[1871",)),
+        ('{"a": 1}?', ("{}",)),
+    ]
+
+
+@pytest.mark.parametrize(("cell", "refuses"), [("Y", True), ("n", False), ("1.0", True), ("F", False)])
+def test_yes_and_no_have_other_spellings(tmp_path: Path, cell: str, refuses: bool) -> None:
+    (case,) = table(tmp_path, f"question,is_impossible\n{FERRY},{cell}\n").cases
+    assert case.must_refuse is refuses
+
+
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": FERRY}]
 
 
@@ -68,6 +112,14 @@ CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": 
         {"input": CHAT, "ideal": [LEAVES]},
         {"messages": [*CHAT, {"role": "assistant", "content": LEAVES}]},
         {"question": FERRY, "answers": {"text": [LEAVES], "answer_start": [3]}},
+        {"question": FERRY, "answers": [{"text": LEAVES, "answer_start": 3}]},
+        {"inputs": {"messages": CHAT}, "outputs": {"output": LEAVES}},
+        {"input": {"messages": [{"type": "human", "content": FERRY}]}, "expectedOutput": LEAVES},
+        {"input": {"value": FERRY}, "expected": {"value": LEAVES}},
+        {"input": [{"role": "user", "content": [{"type": "text", "text": FERRY}]}], "ideal": LEAVES},
+        {"item": {"input": FERRY, "ideal": LEAVES}},
+        {"conversations": [{"from": "human", "value": FERRY}, {"from": "gpt", "value": LEAVES}]},
+        {"vars": {"question": FERRY}, "assert": [{"type": "icontains", "value": LEAVES}, {"type": "cost"}]},
     ],
 )
 def test_rows_are_known_in_other_forms(tmp_path: Path, row: dict[str, Any]) -> None:
@@ -105,6 +157,18 @@ def test_an_object_around_the_rows_is_opened(tmp_path: Path, name: str | None) -
     found = read_cases(path)
     assert [case.answers for case in found.cases] == [(LEAVES,)]
     assert [problem.number for problem in found.problems] == ([2] if name else [])
+
+
+@pytest.mark.parametrize("columns", [dict, list])
+def test_a_table_that_is_stored_by_columns_is_turned(tmp_path: Path, columns: type) -> None:
+    cells = {"0": FERRY, "1": "How?"}, {"0": LEAVES, "1": "So."}
+    asked, replied = cells if columns is dict else ([*cell.values()] for cell in cells)
+    path = tmp_path / "cases.json"
+    path.write_text(json.dumps({"question": asked, "answer": replied}), encoding="utf-8")
+    assert [(case.question, case.answers) for case in read_cases(path).cases] == [
+        (FERRY, (LEAVES,)),
+        ("How?", ("So.",)),
+    ]
 
 
 def test_an_object_without_rows_is_refused(tmp_path: Path) -> None:

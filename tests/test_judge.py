@@ -423,13 +423,15 @@ async def test_two_answers_that_are_the_same_are_a_tie() -> None:
 
 
 async def test_a_comparison_that_fails_either_time_is_an_error() -> None:
-    once = await compare_pair(replies(prefers("first", "Fine."), "?", "?"), PAIR, CASE, "a", "b", repair=REPAIR)
+    once = await compare_pair(
+        replies(prefers("first", "Fine."), "Hm.", "Hm."), PAIR, CASE, "a", "b", repair=REPAIR
+    )
     assert (once.better, once.reasons[0]) == ("error", "Fine.")
     assert "do not match the schema" in once.reasons[1]
     model = ScriptedChat(error=ModelTimeout("The server sleeps."))
     assert (await compare_pair(model, PAIR, CASE, "a", "b", repair=REPAIR)).better == "error"
     assert len(model.sent) == 1
-    repaired = replies("?", prefers("first"), prefers("second"))
+    repaired = replies("Hm.", prefers("first"), prefers("second"))
     assert (await compare_pair(repaired, PAIR, CASE, "a", "b", repair=REPAIR)).better == "first"
 
 

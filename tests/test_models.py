@@ -300,6 +300,19 @@ async def test_input_that_was_read_before_is_counted(beside: dict[str, Any], cac
     assert read_usage(usage) == Usage(40, 3, cached)
 
 
+async def test_counts_of_the_reply_so_far_are_not_added_up() -> None:
+    def script(reply: Reply, _: Received) -> None:
+        reply.head()
+        for written, word in enumerate(("Blue", " it", " is."), 1):
+            reply.event(chunk({"content": word}) | {"usage": {"prompt_tokens": 40, "completion_tokens": written}})
+        reply.event(chunk({}, finish_reason="stop"))
+        reply.end()
+
+    with scripted_openai(script) as server:
+        _, usage = await reply_of(settings_for(server.base_url))
+    assert read_usage(usage) == Usage(40, 3)
+
+
 async def test_any_text_arrives_as_it_is() -> None:
     told = 'Ünï 😀 "quotes" \\n \n\t{{x}} \u2028 </s>'
     with scripted_openai(says(told)) as server:

@@ -30,7 +30,7 @@ from scripted_openai import (
     silent,
 )
 
-from rag.errors import ModelError, ModelLimited, ModelProtocolError, ModelTimeout, ModelUnavailable
+from rag.errors import ModelError, ModelLimited, ModelProtocolError, ModelTimeout, ModelUnavailable, NoAnswer
 from rag.models.remote_model import LONGEST_REPLY
 from ui.app.app import App
 
@@ -68,6 +68,28 @@ async def test_a_server_that_refuses_is_quoted_and_the_fix_fits(status: int, fix
     assert f"The model server at {server.base_url} refuses: " in error.message
     assert f"because of {status}" in error.message
     assert fix in error.fix
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '[{"error": {"message": "no such key"}}]',
+        '{"error": "no such key"}',
+        '{"detail": [{"msg": "no such key"}]}',
+    ],
+)
+async def test_a_reason_in_another_form_is_quoted(body: str) -> None:
+    error, _ = await failure(lambda reply, _: reply.whole(422, body.encode()))
+    assert error.message.endswith("refuses: Error code: 422 - no such key.")
+
+
+async def test_a_prompt_that_a_filter_blocks_is_filtered() -> None:
+    body = b'{"error": {"message": "The prompt was filtered.", "code": "content_filter", "param": "prompt"}}'
+    error, server = await failure(lambda reply, _: reply.whole(400, body), max_retries=2)
+    assert isinstance(error, NoAnswer)
+    assert error.filtered
+    assert "Rephrase" in error.fix
+    assert len(server.received) == 1
 
 
 async def test_a_page_of_html_is_not_quoted() -> None:

@@ -174,9 +174,9 @@ def chat(*messages: Any, **told: Any) -> str:
             '{"lc": 1, "type": "constructor", "id": ["langchain", "x", "Run"], "kwargs": {}}',
             ": Run; it must be the `dumps`",
         ),
-        ('{"lc": 1}', "This LangChain object cannot be imported"),
-        ("{}", "This LangChain object cannot be imported"),
-        ("3", "This LangChain object cannot be imported"),
+        ('{"lc": 1}', "This file cannot be imported: it must have"),
+        ("{}", "This file cannot be imported: it must have"),
+        ("3", "This file cannot be imported: it must have"),
         ("[]", "OpenAI messages must be a non-empty list"),
         (" \n", "must not be empty"),
         ("[3]", "Message 1 cannot be imported: it must be text with a role of"),
@@ -204,6 +204,28 @@ def test_a_broken_json_file_is_no_text() -> None:
         read_prompt('[{"role": "user",\n', "taken", file="chat.JSON")
     assert read_prompt("[a list]", "taken", file="chat.txt").draft.messages[0].content == "[a list]"
     assert read_prompt("[a list]", "taken", file="chat.json", form="text").draft.messages[0].content == "[a list]"
+
+
+def test_lines_of_several_requests_are_no_text() -> None:
+    line = json.dumps({"messages": [PRAISE]})
+    assert len(read_prompt(f"{line}\n", "taken", file="a.jsonl").draft.messages) == 1
+    with pytest.raises(PromptTemplateError, match="must be valid JSON: Extra data: line 2"):
+        read_prompt(f"{line}\n{line}\n", "taken", file="a.jsonl")
+
+
+def test_yaml_is_read_like_json() -> None:
+    messages = "- role: system\n  content: Be kind.\n- role: user\n  content: Praise {{who}}.\n"
+    for text in (messages, f"temperature: 0.5\nmessages:\n{messages}"):
+        imported = read_prompt(text, "taken", file="praise.yaml").draft
+        assert [one.role for one in imported.messages] == ["system", "user"]
+        assert imported.variables == ("who",)
+    for text, problem in (
+        ("[a", "must be valid YAML"),
+        ("Praise me.", "This file cannot be imported: it must have"),
+        ("variables: [who]\nmessages: []\n", "`ragsmith prompts new NAME --file FILE` reads it"),
+    ):
+        with pytest.raises(PromptTemplateError, match=problem):
+            read_prompt(text, "taken", file="praise.yml")
 
 
 def outcome(text: str) -> str:
@@ -287,10 +309,22 @@ SCHEMA = {"type": "object", "properties": {"praise": {"type": "string"}}}
             },
             {"temperature": 0.3, "max_tokens": 70, "repetition_penalty": 1.1, "json_schema": SCHEMA},
         ),
+        ({"prompt": "Praise {{who}}.", "model": None, "options": {"seed": 3}}, {"seed": 3}),
+        # Langfuse.
+        (
+            {"type": "chat", "name": "praise", "prompt": [PRAISE], "config": {"temperature": 0.4}, "labels": []},
+            {"temperature": 0.4},
+        ),
+        ({"type": "text", "prompt": "Praise {{who}}.", "config": {}, "version": 3}, {}),
+        # Anthropic.
+        (
+            {"messages": [PRAISE], "max_tokens": 60, "stop_sequences": ["END"]},
+            {"max_tokens": 60, "stop": ["END"]},
+        ),
         # A request of OpenAI's client to vLLM.
         ({"messages": [PRAISE], "extra_body": {"top_k": 5}, "temperature": 1}, {"top_k": 5, "temperature": 1.0}),
     ],
-    ids=["batch", "responses", "input", "ollama", "extra_body"],
+    ids=["batch", "responses", "input", "ollama", "generate", "langfuse", "text", "anthropic", "extra_body"],
 )
 def test_requests_of_other_kinds_bring_the_same(body: dict[str, Any], settings: dict[str, Any]) -> None:
     imported = read_prompt(json.dumps(body), "taken")
@@ -298,8 +332,16 @@ def test_requests_of_other_kinds_bring_the_same(body: dict[str, Any], settings: 
     assert (imported.draft.settings.given, imported.left_out) == (settings, ())
 
 
-def test_the_instructions_of_a_request_are_a_system_message() -> None:
-    body = {"instructions": "Be kind.", "input": [PRAISE], "model": "gpt-5", "options": "none"}
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"instructions": "Be kind.", "input": [PRAISE]},
+        {"system": "Be kind.", "messages": [PRAISE]},
+        {"system": [{"type": "text", "text": "Be kind.", "cache_control": {}}], "messages": [PRAISE]},
+    ],
+)
+def test_the_instructions_of_a_request_are_a_system_message(own: dict[str, Any]) -> None:
+    body = {**own, "model": "gpt-5", "options": "none"}
     imported = read_prompt(json.dumps(body), "taken")
     assert [(one.role, one.content) for one in imported.draft.messages] == [
         ("system", "Be kind."),

@@ -8,6 +8,7 @@ import pytest
 from scripted_openai import WRONG_TYPES, Received, Reply, Script, answered_by, chunk, says
 from tiny import FOLLOW_UP, SENTENCE, only_llm
 
+from rag.models.reply_endings import writes_call
 from ui.app.app import App
 from ui.commands._answers import _footer
 from ui.pages.chat.answer_html import footer_html
@@ -46,6 +47,22 @@ BLOCKED: dict[str, tuple[Script, str]] = {
         sends({"content": "I will search."}, {"tool_calls": [CALL]}, ending="tool_calls"),
         "calls a tool instead of answering (finish reason: tool_calls)",
     ),
+    "a tool that ends like an answer": (
+        sends({"content": "I will search."}, {"tool_calls": [CALL]}),
+        "calls a tool instead of answering (finish reason: stop)",
+    ),
+    "a function": (sends({"content": "So."}, {"function_call": {"name": "a"}}), "calls a tool instead"),
+    "a tool in its text": (
+        says('I will search.\n<tool_call>\n{"name": "search"}\n</tool_call>'),
+        "calls a tool instead of answering",
+    ),
+    "filtered by Gemini": (
+        says("Verdi composed", ending="content_filter: RECITATION"),
+        "content filter ended the answer before",
+    ),
+    "an enumeration": (says(ending="FinishReason.SAFETY"), "content filter withheld the answer"),
+    "only marks": (says('"…" [1]\u200b'), "wrote nothing"),
+    "a broken model": (says("!" * 40), "wrote nothing"),
     "empty": (says(), "wrote nothing (finish reason: stop)"),
     "white space": (says(" ", "\n"), "wrote nothing (finish reason: stop)"),
     "only thoughts": (sends({"reasoning_content": "Hm."}, {"reasoning_content": " So."}), "wrote only thoughts"),
@@ -69,6 +86,23 @@ async def test_a_blocked_reply_is_a_failure_with_its_reason(app: App, name: str)
     assert (trace.input_tokens, trace.output_tokens) == (40, 3)
 
 
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ('[TOOL_CALLS][{"name": "search"}]', True),
+        ("<function=search>{}</function>", True),
+        ("<function_calls>\n<invoke>", True),
+        ("<|tool_calls_section_begin|>", True),
+        ("<｜tool▁calls▁begin｜>", True),
+        ('<|python_tag|>search.call("a")', True),
+        ("A call begins with <tool_call> there. [1]", False),
+        ("```\n<tool_call>\n```\nis the form. [1]", False),
+    ],
+)
+def test_a_call_in_the_text_is_known(text: str, calls: bool) -> None:
+    assert writes_call(text) is calls
+
+
 async def test_what_a_server_sends_apart_stays_in_the_trace(app: App) -> None:
     script = sends({"reasoning_content": "By "}, {"reasoning": "whom?"}, {"content": f"{SENTENCE} [1]"})
     answer, _ = await answered_by(app, script)
@@ -84,7 +118,9 @@ async def test_an_answer_that_was_filtered_midway_says_so(app: App) -> None:
         assert "ended early by a content filter" in footer
 
 
-@pytest.mark.parametrize("ending", ["length", "max_tokens", "MODEL_LENGTH"])
+@pytest.mark.parametrize(
+    "ending", ["length", "max_tokens", "MODEL_LENGTH", "FinishReason.MAX_TOKENS", "token_limit"]
+)
 async def test_an_answer_that_a_limit_ended_says_so(app: App, ending: str) -> None:
     answer, _ = await answered_by(app, says(f"{SENTENCE} [1]", ending=ending))
     assert (answer.status, answer.cut) == ("answered", True)

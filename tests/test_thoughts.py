@@ -37,6 +37,25 @@ MUSING = "<think>\nPassage [2] is about ferries, [3] about bread. 1871?\n</think
         ("<|begin_of_thought|>a<|end_of_thought|>\n\nb", "b"),
         ("<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>final<|message|>b", "b"),
         ("<|channel|>final<|message|>b", "b"),
+        ("<|start|>assistant<|channel|>analysis<|message|>a<|end|><|channel|>final<|message|>b<|return|>", "b"),
+        ("analysisWe look at [2].assistantfinalIn 1871.", "In 1871."),
+        ("<|START_THINKING|>a<|END_THINKING|><|START_RESPONSE|>b<|END_RESPONSE|>", "b"),
+        ("<unused94>thought\na<unused95>b", "b"),
+        ("Here's my thought process:\na\nHere is my response:\nb", "b"),
+        ("Thinking...\na\n...done thinking.\n\nb", "b"),
+        ("```thinking\na\n```\nb", "b"),
+        ('<details type="reasoning" done="true">\n> a\n</details>\nb', "b"),
+        ('<think time="3">a</think>\nb', "b"),
+        ("<analysis>a</analysis>b", "b"),
+        ("\ufeff<think>a</think>b", "b"),
+        # Behind thoughts, an answer may have tags of its own.
+        ("<think>a</think>\n<answer>\nb</answer>\n", "b"),
+        ("a\n</think>\n<response>b</response>", "b"),
+        # Of a chat template.
+        ("<|im_start|>assistant\n<think>a</think>b<|im_end|>\n</s>", "b"),
+        # Some models think again.
+        ("In 1871. [1]\n\n<think>\nOr [2]?\n</think>", "In 1871. [1]"),
+        ("In 1871. [1]\n<think>\nOr [2]?", "In 1871. [1]"),
         # Some templates put the beginning into the prompt.
         ("So it was 1871, I think.\n</think>\n\nIn 1871. [1]", "In 1871. [1]"),
         ("First.</think>\nIn 1871.", "In 1871."),
@@ -50,6 +69,10 @@ MUSING = "<think>\nPassage [2] is about ferries, [3] about bread. 1871?\n</think
         ("[1] says so, and [TH", None),
         ("<answer>\n<reasoning>a</reasoning>\n<result>b</result>\n</answer>", None),
         ("<thinker>", None),
+        ("analysis of the tides", None),
+        ("A turn ends with <|im_end|> there. [1]", None),
+        ("<answer>b</answer>", None),
+        ("1 </", None),
         ("", ""),
     ],
 )
@@ -73,6 +96,8 @@ PARTS = st.sampled_from(
         "[THINK]",
         "[/THINK]",
         "[/TH",
+        "</s>",
+        "</s",
         "</",
         "\n",
         " ",
@@ -95,7 +120,9 @@ def test_a_reply_reads_the_same_however_it_is_split(reply: str, places: list[int
     assert split.thinking == whole.thinking
 
 
-@pytest.mark.parametrize("unit", ["<think></think>", "</think>\n", "<think>", "<", " ", "`</think>"])
+@pytest.mark.parametrize(
+    "unit", ["<think></think>", "</think>\n", "<think>", "\n<think>", "<", " ", "`</think>", "</s> "]
+)
 def test_a_long_reply_takes_linear_time(unit: str) -> None:
     began = time.monotonic()
     without_thoughts(unit * (1_000_000 // len(unit)))

@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_READ = ["GET", "HEAD"]
+_ANY = [*_READ, "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+# Some editors and shells begin a file with it.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Seconds between two checks whether the client is still connected.
 _POLL_S = 0.25
 
@@ -52,7 +56,8 @@ def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRou
     """Return the routes below ``/v1``."""
     router = APIRouter()
 
-    @router.get("/v1/models")
+    @router.api_route("/v1/models", methods=_READ)
+    @router.api_route("/v1/models/", methods=_READ)
     def models() -> Response:
         try:
             data = [_model(name) for name in _models(stores)]
@@ -60,7 +65,7 @@ def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRou
             return _failure(error).response()
         return JSONResponse({"object": "list", "data": data})
 
-    @router.get("/v1/models/{name:path}")
+    @router.api_route("/v1/models/{name:path}", methods=_READ)
     def model(name: str) -> Response:
         try:
             if name not in _models(stores):
@@ -88,11 +93,21 @@ def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRou
             return StreamingResponse(chunks, media_type="text/event-stream", headers=headers)
         return await completion.whole(request)
 
-    @router.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    @router.api_route("/v1", methods=_ANY)
+    @router.api_route("/v1/{rest:path}", methods=_ANY)
     def unknown(request: Request) -> Response:
         called = f"{request.method} {request.url.path}"
         offered = "GET /v1/models, GET /v1/models/MODEL and POST /v1/chat/completions"
         return ApiError(404, f"There is no {called}; ragsmith offers {offered}.", "unknown_url").response()
+
+    # Where clients end whose address lacks its end, or has a slash too many.
+    @router.api_route("/models", methods=_ANY)
+    @router.api_route("/chat/completions", methods=_ANY)
+    @router.api_route("//v1/{rest:path}", methods=_ANY)
+    def elsewhere(request: Request) -> Response:
+        own = f"{request.url.scheme}://{request.url.netloc}/v1"
+        message = f"There is no {request.method} {request.url.path}: set the client's base_url to {own}."
+        return ApiError(404, message, "unknown_url").response()
 
     return router
 
@@ -111,13 +126,15 @@ def _no_model(name: str) -> ApiError:
 
 async def _read(request: Request) -> CompletionRequest:
     try:
-        return CompletionRequest.model_validate_json(await request.body())
+        body = await request.body()
+        return CompletionRequest.model_validate_json(body.removeprefix(_BYTE_ORDER_MARK))
     except ClientDisconnect as error:
         raise _gone() from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
-        raise ApiError(400, f"{param or 'The request'}: {first['msg']}.", "invalid_request", param) from error
+        reason = first["msg"].removeprefix("Value error, ")
+        raise ApiError(400, f"{param or 'The request'}: {reason}.", "invalid_request", param) from error
 
 
 def _prepare(

@@ -17,6 +17,8 @@ _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
         "n": ((1,), "ragsmith gives one answer to a question"),
         "tools": (([],), "ragsmith answers from documents and calls no tools"),
         "functions": (([],), "ragsmith answers from documents and calls no functions"),
+        "tool_choice": (("auto", "none"), "ragsmith answers from documents and calls no tools"),
+        "function_call": (("auto", "none"), "ragsmith answers from documents and calls no functions"),
         "logprobs": ((False,), "answers have no log probabilities"),
         "top_logprobs": ((0,), "answers have no log probabilities"),
         "presence_penalty": ((0,), "no model of ragsmith supports it; use temperature or top_p"),
@@ -30,8 +32,8 @@ _REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
 )
 # Parameters that do not concern the answer.
 _ASIDE = frozenset(
-    "store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention tool_choice "
-    "function_call parallel_tool_calls".split()
+    "store metadata service_tier safety_identifier prompt_cache_key prompt_cache_retention "
+    "parallel_tool_calls".split()
 )
 SAMPLING = ("temperature", "top_p", "seed", "top_k", "repetition_penalty")
 _MOST_STOPS = 16
@@ -63,20 +65,22 @@ class Message(_Part):
     """One message of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] = ""
+    content: list[TextPart] = []
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _parts(cls, given: Any) -> Any:
+        return [{"text": given}] if isinstance(given, str) else given
 
     @property
     def text(self) -> str:
         """The text of all parts."""
-        if isinstance(self.content, list):
-            return "\n".join(part.text for part in self.content if part.type == "text")
-        return self.content
+        return "\n".join(part.text for part in self.content if part.type == "text")
 
     @property
     def other_parts(self) -> tuple[str, ...]:
         """The types of its parts that are not text, such as ``image_url``."""
-        parts = self.content if isinstance(self.content, list) else []
-        return tuple(dict.fromkeys(part.type for part in parts if part.type != "text"))
+        return tuple(dict.fromkeys(part.type for part in self.content if part.type != "text"))
 
     @property
     def instructs(self) -> bool:

@@ -48,6 +48,7 @@ ALIASES = {
     "tag": "tags",
     "refuse": "must_refuse",
     "unanswerable": "must_refuse",
+    "is_impossible": "must_refuse",
     "answerable": "must_refuse",
 }
 _NUMBERED = re.compile(r"answer_?[0-9]{1,4}")

@@ -4,7 +4,8 @@ The columns are the fields of a case, of which only the question is required:
 
     id, question, answers, sources, must_refuse, tags, notes, history
 
-Other names of them are in ``case_rows.ALIASES``, and other columns are passed on as text.
+Other names of them are in ``case_rows.ALIASES``, and other columns are passed on as text. Other programs write
+JSON into cells: objects around the question or the answer, and lists of answers.
 
 ``answers``, ``sources`` and ``tags`` contain values separated by ``|``; inside a value, a bar is escaped as ``\|``
 and a backslash as ``\\``. ``answer_1``, ``answer_2`` … contain a single unescaped answer. ``history`` is a JSON
@@ -16,11 +17,12 @@ value. Import cases from untrusted sources into a spreadsheet as text.
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any
@@ -28,11 +30,13 @@ from typing import IO, Any
 from rag.errors import DatasetError
 from rag.evaluation.case_rows import ALIASES, COLUMNS, SEVERAL, Row
 from rag.evaluation.cases import Case
-from rag.evaluation.foreign_rows import field_name
+from rag.evaluation.foreign_rows import CHATS, NESTING, field_name
 from rag.types import Turn
 
 _PIECE = re.compile(r"\\[\\|]|\||[^\\|]+|\\")
-_YES_NO = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_YES_NO = dict.fromkeys(("true", "t", "yes", "y", "1", "1.0"), True) | dict.fromkeys(
+    ("false", "f", "no", "n", "0", "0.0"), False
+)
 _SEPARATOR = re.compile(r'"?sep=(.)"?[\r\n]*', re.IGNORECASE)
 _BLANK = " \t\r\n"
 
@@ -44,21 +48,21 @@ def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
     """Yield the rows of a table.
 
     Args:
-        path: Its path; the delimiter of ``.csv`` is the most frequent in the first line: comma, semicolon or tab;
-            or the one that spreadsheets name before it, as in ``sep=;``.
+        path: Its path; the delimiter of ``.csv`` is the most frequent in the first line, comma, semicolon, tab or
+            bar, with which it names a question; or the one that spreadsheets name before it, as in ``sep=;``.
         file: Opened with ``newline=""``.
 
     Raises:
         DatasetError: The column question is missing, a column occurs twice, or the table is malformed.
     """
-    first, above = file.readline(), 0
+    first, above = _first_line(file)
     named = _SEPARATOR.fullmatch(first)
     if named:
-        first, above = file.readline(), 1
-    # In some locales, spreadsheets write semicolons into CSV files.
-    comma = "\t" if path.suffix.lower() != ".csv" else max(",;\t", key=first.count)
+        first, further = _first_line(file)
+        above += 1 + further
     # The limit of a cell is Python's own, for the whole process.
     csv.field_size_limit(sys.maxsize)
+    comma = "\t" if path.suffix.lower() != ".csv" else _delimiter(first)
     lines = csv.reader(chain([first], file), delimiter=named[1] if named else comma, strict=True)
     begun = 1 + above
     try:
@@ -76,8 +80,29 @@ def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
         ) from error
 
 
+def _first_line(file: IO[str]) -> tuple[str, int]:
+    """Return the next line that is not blank, and the number of blank ones before it."""
+    above = 0
+    while (line := file.readline()) and not line.strip(_BLANK):
+        above += 1
+    return line, above
+
+
+def _delimiter(first: str) -> str:
+    """Return the delimiter of a table; in some locales, spreadsheets write semicolons into CSV files."""
+    by_count = sorted(",;\t|", key=first.count, reverse=True)
+    named = (comma for comma in by_count if any(map(_asks, next(csv.reader([first], delimiter=comma), []))))
+    return next(named, by_count[0])
+
+
+def _asks(cell: str) -> bool:
+    """Whether a column has the question, or an object with it."""
+    name = field_name(cell)
+    return ALIASES.get(name, name) == "question" or name in CHATS
+
+
 def _check_header(path: Path, names: list[str]) -> None:
-    if not any(ALIASES.get(name, name) == "question" for name in names):
+    if not any(map(_asks, names)):
         raise DatasetError(
             f"The first line of {path} must name a column question.", fix=f"The columns are {', '.join(COLUMNS)}."
         )
@@ -95,10 +120,34 @@ def _row(number: int, names: list[str], cells: list[str]) -> Row:
         if not name or not cell.strip(_BLANK):
             continue
         try:
-            values[name] = _value(name, cell)
+            found = None if tuple(names) == COLUMNS else _parsed(name, cell)
+            values[name] = _value(name, cell) if found is None else found
         except (ValueError, RecursionError) as error:
             return Row(number, reason=f"{name}: {error}")
     return Row(number, values)
+
+
+def _parsed(name: str, cell: str) -> Any:
+    """Return an object, or a list of answers, that another program has written into a cell; None without one.
+
+    Files that ragsmith has written have none: there, such a text is an answer.
+    """
+    begun = cell.lstrip()[:1]
+    if begun == "{" or (begun == "[" and name in CHATS):
+        found = _read(json.loads, cell) if name in NESTING or name in CHATS else None
+    elif begun == "[" and ALIASES.get(name, name) == "answers":
+        # pandas writes Python's form.
+        found = _read(json.loads, cell) or _read(ast.literal_eval, cell)
+    else:
+        return None
+    return found if isinstance(found, dict | list) and found else None
+
+
+def _read(parse: Callable[[str], Any], cell: str) -> Any:
+    try:
+        return parse(cell)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
 
 
 def _value(name: str, cell: str) -> Any:

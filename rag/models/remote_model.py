@@ -15,14 +15,23 @@ from contextlib import aclosing
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGenerationChunk
 from langchain_openai import ChatOpenAI
 from pydantic import PrivateAttr, model_validator
 
-from rag.errors import ModelError, ModelLimited, ModelProtocolError, ModelTimeout, ModelUnavailable, first_line
+from rag.errors import (
+    ModelError,
+    ModelLimited,
+    ModelProtocolError,
+    ModelTimeout,
+    ModelUnavailable,
+    NoAnswer,
+    first_line,
+)
 from rag.models.bounded_stream import bound
-from rag.models.reply_endings import REFUSAL, THOUGHTS
+from rag.models.reply_endings import REFUSAL, REPHRASE, THOUGHTS
 from rag.models.request_retries import LONGEST_PAUSE_S, PACED, Refusal, without_refused
 from rag.redaction import MASK, redact, without_password
 from rag.tracing.cost import token_count
@@ -123,9 +132,11 @@ class RemoteModel(ChatOpenAI):
                         raise self._too_long(length, pieces)
                     apart.take(chunk.message)
                     # Empty pieces would only be stored by all callbacks.
-                    if chunk.text or chunk.generation_info or getattr(chunk.message, "usage_metadata", None):
+                    if chunk.text or chunk.generation_info or _calls(chunk.message):
                         apart.give(chunk.message)
                         yield chunk
+            if last := apart.last():
+                yield ChatGenerationChunk(message=last)
             self._check_end(length, ending)
         except ModelError:
             raise
@@ -221,7 +232,7 @@ class RemoteModel(ChatOpenAI):
                 fix="Start it, or correct openai.base_url; model = 'extractive' needs no server.",
             )
         if "APIStatusError" in names:
-            return self._refusal(Refusal.of(error), self._reason(error))
+            return self._refusal(Refusal.of(error))
         if "APIError" in names:
             return ModelUnavailable(f"The model server{self._where} failed: {self._reason(error)}.", fix=_LOOK)
         return ModelProtocolError(
@@ -229,8 +240,10 @@ class RemoteModel(ChatOpenAI):
             fix="Check that openai.base_url points at an OpenAI-compatible server (most end in /v1).",
         )
 
-    def _refusal(self, refusal: Refusal, reason: str) -> ModelUnavailable:
-        message = f"The model server{self._where} refuses: {reason}."
+    def _refusal(self, refusal: Refusal) -> ModelError:
+        message = f"The model server{self._where} refuses: {self._reason(refusal.message)}."
+        if refusal.filtered:
+            return NoAnswer(message, fix=REPHRASE, filtered=True)
         if refusal.is_limit:
             wait = "a moment" if refusal.after_s is None else format_seconds(math.ceil(refusal.after_s))
             fix = f"Wait {wait} and ask again: the server's limit is reached."
@@ -243,9 +256,9 @@ class RemoteModel(ChatOpenAI):
     def _where(self) -> str:
         return f" at {without_password(self.openai_api_base)}" if self.openai_api_base else ""
 
-    def _reason(self, error: BaseException) -> str:
+    def _reason(self, error: BaseException | str) -> str:
         """Return the first line of an error message, without the key, which some servers repeat."""
-        reason = first_line(error)
+        reason = first_line(error if isinstance(error, BaseException) else ValueError(error))
         key = self.openai_api_key
         if key is not None and not callable(key) and len(key.get_secret_value()) >= 4:
             reason = reason.replace(key.get_secret_value(), MASK)
@@ -253,21 +266,41 @@ class RemoteModel(ChatOpenAI):
 
 
 class _Apart:
-    """Collects what comes apart from the answer, since joining it piece by piece would take quadratic time."""
+    """Collects what comes apart from the answer, since joining it piece by piece would take quadratic time.
+
+    Of the token counts the last one counts: some servers send with every piece those of the reply so far.
+    """
 
     def __init__(self) -> None:
         self._pieces: dict[str, list[str]] = {}
+        self._usage: UsageMetadata | None = None
 
     def take(self, message: BaseMessage) -> None:
-        """Take the thoughts and the refusal out of a piece."""
+        """Take the thoughts, the refusal and the token counts out of a piece."""
+        if isinstance(message, AIMessageChunk):
+            self._usage, message.usage_metadata = message.usage_metadata or self._usage, None
         for name in (THOUGHTS, REFUSAL):
             if text := message.additional_kwargs.pop(name, None):
                 self._pieces.setdefault(name, []).append(text)
 
     def give(self, message: BaseMessage) -> None:
-        """Put everything so far into a piece."""
+        """Put the texts so far into a piece."""
         message.additional_kwargs |= {name: "".join(texts) for name, texts in self._pieces.items()}
         self._pieces.clear()
+
+    def last(self) -> AIMessageChunk | None:
+        """Return a last piece with the rest; None if there is nothing left."""
+        if not self._pieces and self._usage is None:
+            return None
+        message = AIMessageChunk(content="", usage_metadata=self._usage)
+        self.give(message)
+        return message
+
+
+def _calls(message: BaseMessage) -> bool:
+    """Whether a piece calls a tool, or a function as earlier versions of the API do."""
+    called = isinstance(message, AIMessageChunk) and message.tool_call_chunks
+    return bool(called or message.additional_kwargs.get("function_call"))
 
 
 def _sent_apart(delta: Mapping[str, Any]) -> dict[str, str]:

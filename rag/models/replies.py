@@ -9,7 +9,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.messages.ai import add_ai_message_chunks
 
 from rag.models.extractive.evidence import Evidence
-from rag.models.reply_endings import check_reply, is_filtered, is_truncated
+from rag.models.reply_endings import check_reply, is_filtered, is_truncated, writes_call
 from rag.models.streaming import EvidenceChatModel
 from rag.models.thoughts import Spoken, without_thoughts
 from rag.tracing.cost import read_usage
@@ -92,7 +92,10 @@ async def reply_to(model: BaseChatModel, prompt: ModelInput, config: RunnableCon
     text = whole(message.text)
     spoken = Spoken(text, thinking=False) if quotes else without_thoughts(text)
     usage = read_usage(message.usage_metadata or {})
-    check_reply(spoken, ending, message.additional_kwargs, usage)
+    # Some servers end a call like an answer.
+    calls = bool(message.tool_call_chunks or message.additional_kwargs.get("function_call"))
+    calls = calls or (not quotes and writes_call(spoken.text))
+    check_reply(spoken, ending, message.additional_kwargs, usage, calls=calls)
     return Reply(
         text=spoken.text,
         usage=usage,

@@ -23,6 +23,8 @@ _OVERLOADED = frozenset({503, 529})
 _MAY_PASS = frozenset({408, 409, _LIMITED})
 # A quota does not come back by waiting.
 _USED_UP = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+# Of Azure, and of OpenAI.
+_FILTERED = frozenset({"content_filter", "content_policy_violation"})
 _MALFORMED = frozenset({400, 422})
 # Not a value that is too large: "'max_tokens' is too large".
 _UNSUPPORTED = re.compile(
@@ -39,12 +41,16 @@ class Refusal:
         status: The HTTP status; 0 without a response.
         after_s: Seconds after which the server wants to be asked again; None if it does not say.
         may_pass: Whether the same request may succeed later.
+        message: What the server says.
+        filtered: Whether a content filter blocks the prompt.
     """
 
     status: int
     after_s: float | None
     may_pass: bool
-    _text: str
+    message: str
+    filtered: bool = False
+    _parameter: str = ""
 
     @classmethod
     def of(cls, error: Exception) -> Refusal:
@@ -54,10 +60,15 @@ class Refusal:
             return cls(0, None, "APIConnectionError" in names, str(error))
         status = int(getattr(error, "status_code", 0))
         headers: Mapping[str, str] = getattr(getattr(error, "response", None), "headers", {})
-        text = f"{getattr(error, 'param', None) or ''} {error}"
-        used_up = getattr(error, "code", None) in _USED_UP or getattr(error, "type", None) in _USED_UP
+        message = str(error)
+        # The client repeats the message only where OpenAI has it.
+        if " - " not in message and (said := _message_in(getattr(error, "body", None))):
+            message = f"{message} - {said}"
+        code = getattr(error, "code", None)
+        used_up = code in _USED_UP or getattr(error, "type", None) in _USED_UP
         may_pass = (status in _MAY_PASS or status >= 500) and not used_up
-        return cls(status, _after(headers), may_pass, text)
+        parameter = str(getattr(error, "param", None) or "")
+        return cls(status, _after(headers), may_pass, message, code in _FILTERED, parameter)
 
     @property
     def is_limit(self) -> bool:
@@ -74,7 +85,20 @@ class Refusal:
 
     def is_about(self, parameter: str) -> bool:
         """Whether the server does not support this parameter, or only its default."""
-        return self.status in _MALFORMED and parameter in self._text and bool(_UNSUPPORTED.search(self._text))
+        text = f"{self._parameter} {self.message}"
+        return self.status in _MALFORMED and parameter in text and bool(_UNSUPPORTED.search(text))
+
+
+def _message_in(body: object) -> str:
+    """Return the message in the body of an error as Gemini, FastAPI and others write it; empty without one."""
+    if isinstance(body, str):
+        return "" if body.lstrip().startswith("<") else body
+    if isinstance(body, list):
+        return _message_in(body[0]) if body else ""
+    if not isinstance(body, Mapping):
+        return ""
+    found = (_message_in(body.get(name)) for name in ("error", "message", "detail", "msg"))
+    return next(filter(None, found), "")
 
 
 def _after(headers: Mapping[str, str]) -> float | None:
