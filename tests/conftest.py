@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,6 +66,9 @@ def pytest_configure() -> None:
     for name in foreign_variables():
         del os.environ[name]
     os.environ.update(OFFLINE)
+    # The tests start over a hundred processes of Python: to compile the modules in each takes a second and more.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Tests run side by side: threads of one process wait long for each other beside those of another.
     os.environ["OMP_NUM_THREADS"] = "1"
     keep_to_own_cores()
