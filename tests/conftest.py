@@ -160,22 +160,33 @@ def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     isolate(tmp_path, monkeypatch)
 
 
+def shared_folder(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once for all tests: by the first process that needs it, and the others wait."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not (made := folder.with_suffix(".made")).exists():
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder ``models`` of a workspace in which encoder and reader have been converted: once for all tests.
-
-    Where several processes run tests, the first converts and the others wait for it.
-    """
+    """The folder ``models`` of a workspace in which encoder and reader have been converted: once for all tests."""
     from rag.encoders import open_encoder
     from rag.encoders.adapters import find_adapter
     from rag.encoders.tuned_conversion import converted_network
     from rag.settings import EncoderSettings, ReaderSettings
 
-    base = tmp_path_factory.getbasetemp()
-    home = open_workspace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "encoder")
-    open_encoder(EncoderSettings(), home)
-    converted_network(find_adapter(ReaderSettings().adapter, home), home.models)
-    return home.models
+    def make(folder: Path) -> None:
+        home = open_workspace(folder)
+        open_encoder(EncoderSettings(), home)
+        converted_network(find_adapter(ReaderSettings().adapter, home), home.models)
+
+    return Workspace(shared_folder(tmp_path_factory, "encoder", make)).models
 
 
 @pytest.fixture(scope="session")
@@ -204,12 +215,13 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder ``model`` with a language model of a few thousand weights, and two adapters for it."""
     from tiny_lm import make_adapter, make_model
 
-    folder = tmp_path_factory.mktemp("tiny-lm")
-    model = make_model(folder / "model")
-    make_adapter(model, folder / "adapters" / "citer", seed=1)
-    # A point in the name, as versions have one.
-    make_adapter(model, folder / "adapters" / "poet-1.5", seed=2)
-    return model
+    def make(folder: Path) -> None:
+        model = make_model(folder / "model")
+        make_adapter(model, folder / "adapters" / "citer", seed=1)
+        # A point in the name, as versions have one.
+        make_adapter(model, folder / "adapters" / "poet-1.5", seed=2)
+
+    return shared_folder(tmp_path_factory, "tiny-lm", make) / "model"
 
 
 @pytest.fixture
@@ -294,16 +306,17 @@ def own_app(converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="session")
 def handbook(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a workspace that has read the handbook: tests work in copies of it."""
+    """The folder of a workspace that has read the handbook: all tests work in copies of it."""
     from rag.settings import Settings
     from ui.app.app import open_app
 
-    folder = open_workspace(tmp_path_factory.mktemp("handbook")).root
-    (folder / "models").symlink_to(converted_models)
-    made = open_app(Settings(home=folder, tracking={"wandb": "off"}))
-    made.stores.ensure_sample()
-    made.close()
-    return folder
+    def make(folder: Path) -> None:
+        (open_workspace(folder).root / "models").symlink_to(converted_models)
+        made = open_app(Settings(home=folder, tracking={"wandb": "off"}))
+        made.stores.ensure_sample()
+        made.close()
+
+    return shared_folder(tmp_path_factory, "handbook", make)
 
 
 @pytest.fixture(scope="module")
