@@ -149,7 +149,7 @@ def test_the_result_is_served_and_writes_what_it_learnt(base: Path, tmp_path: Pa
     reply = "The ferry leaves at noon."
     asked = [f"When does the ferry to {fact.town} leave on day {fact.height}?" for fact in facts(0, 40)]
     write_rows(tmp_path / "answers.jsonl", [{"prompt": each, "completion": reply} for each in asked])
-    task = SftTask(sft_recipe(base, stage="epochs = 24"))
+    task = SftTask(sft_recipe(base, top="checkpoint_s = 60", stage="epochs = 24\nvalidate_every = 100"))
     (stage,) = task.recipe.stages
     features = {
         VALIDATION: Features.pack(task.validation(tmp_path, 9)),
