@@ -28,12 +28,13 @@ if TYPE_CHECKING:
     from rag.tracing.trace_store import TraceStore
     from ui.app.app import App
 
-# Longest first.
+# Longest first; the two at the beginning do not wait for each other's converted models.
 SLOW = (
-    "prompts_page tuning_runs browser sft_training junk lab_page browser_real index_repair evaluate_page "
-    "tuning_troubles shipped_base "
-    "evaluation_real morning rerank encoder access crash commands_terminal "
-    "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
+    "prompts_page browser tuning_runs sft_training lab_page shipped_base evaluate_page tuning_troubles junk "
+    "browser_real local_conversion index_repair server crash evaluation_real writer_data local_chain "
+    "browser_documents evaluation_crash morning rerank encoder access commands_terminal tracking_failures "
+    "reading_converted tracking ingest_hostile tuning_reranker local_models light_tokenizer own_code page_files "
+    "connections api_clients report"
 ).split()
 # Fixtures that put every test with them into a tier.
 TIERS = {"browser": "browser", "converted_models": "real_model", "prepared_base": "real_model"}
