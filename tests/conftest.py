@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,12 +29,13 @@ if TYPE_CHECKING:
     from rag.tracing.trace_store import TraceStore
     from ui.app.app import App
 
-# Longest first.
+# Longest first; the two at the beginning do not wait for each other's converted models.
 SLOW = (
-    "prompts_page tuning_runs browser sft_training junk lab_page browser_real browser_traces index_repair "
-    "evaluate_page tuning_troubles shipped_base "
-    "evaluation_real morning rerank encoder access crash commands_terminal "
-    "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
+    "prompts_page browser tuning_runs sft_training lab_page shipped_base evaluate_page tuning_troubles junk "
+    "browser_real local_conversion index_repair server crash evaluation_real writer_data local_chain "
+    "browser_documents browser_traces evaluation_crash morning rerank encoder access commands_terminal tracking_failures "
+    "reading_converted tracking ingest_hostile tuning_reranker local_models light_tokenizer own_code page_files "
+    "connections api_clients report"
 ).split()
 # Fixtures that put every test with them into a tier.
 TIERS = {"browser": "browser", "converted_models": "real_model", "prepared_base": "real_model"}
@@ -66,6 +68,9 @@ def pytest_configure() -> None:
     for name in foreign_variables():
         del os.environ[name]
     os.environ.update(OFFLINE)
+    # The tests start over a hundred processes of Python: to compile the modules in each takes a second and more.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Tests run side by side: threads of one process wait long for each other beside those of another.
     os.environ["OMP_NUM_THREADS"] = "1"
     keep_to_own_cores()
@@ -179,22 +184,33 @@ def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     isolate(tmp_path, monkeypatch)
 
 
+def shared_folder(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once for all tests: by the first process that needs it, and the others wait."""
+    from filelock import FileLock
+
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(folder.with_suffix(".lock")):
+        if not (made := folder.with_suffix(".made")).exists():
+            make(folder)
+            made.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def converted_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder ``models`` of a workspace in which encoder and reader have been converted: once for all tests.
-
-    Where several processes run tests, the first converts and the others wait for it.
-    """
+    """The folder ``models`` of a workspace in which encoder and reader have been converted: once for all tests."""
     from rag.encoders import open_encoder
     from rag.encoders.adapters import find_adapter
     from rag.encoders.tuned_conversion import converted_network
     from rag.settings import EncoderSettings, ReaderSettings
 
-    base = tmp_path_factory.getbasetemp()
-    home = open_workspace((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "encoder")
-    open_encoder(EncoderSettings(), home)
-    converted_network(find_adapter(ReaderSettings().adapter, home), home.models)
-    return home.models
+    def make(folder: Path) -> None:
+        home = open_workspace(folder)
+        open_encoder(EncoderSettings(), home)
+        converted_network(find_adapter(ReaderSettings().adapter, home), home.models)
+
+    return Workspace(shared_folder(tmp_path_factory, "encoder", make)).models
 
 
 @pytest.fixture(scope="session")
@@ -223,12 +239,13 @@ def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder ``model`` with a language model of a few thousand weights, and two adapters for it."""
     from tiny_lm import make_adapter, make_model
 
-    folder = tmp_path_factory.mktemp("tiny-lm")
-    model = make_model(folder / "model")
-    make_adapter(model, folder / "adapters" / "citer", seed=1)
-    # A point in the name, as versions have one.
-    make_adapter(model, folder / "adapters" / "poet-1.5", seed=2)
-    return model
+    def make(folder: Path) -> None:
+        model = make_model(folder / "model")
+        make_adapter(model, folder / "adapters" / "citer", seed=1)
+        # A point in the name, as versions have one.
+        make_adapter(model, folder / "adapters" / "poet-1.5", seed=2)
+
+    return shared_folder(tmp_path_factory, "tiny-lm", make) / "model"
 
 
 @pytest.fixture
@@ -313,16 +330,17 @@ def own_app(converted_models: Path, encoder: Encoder, tmp_path_factory: pytest.T
 
 @pytest.fixture(scope="session")
 def handbook(converted_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a workspace that has read the handbook: tests work in copies of it."""
+    """The folder of a workspace that has read the handbook: all tests work in copies of it."""
     from rag.settings import Settings
     from ui.app.app import open_app
 
-    folder = open_workspace(tmp_path_factory.mktemp("handbook")).root
-    (folder / "models").symlink_to(converted_models)
-    made = open_app(Settings(home=folder, tracking={"wandb": "off"}))
-    made.stores.ensure_sample()
-    made.close()
-    return folder
+    def make(folder: Path) -> None:
+        (open_workspace(folder).root / "models").symlink_to(converted_models)
+        made = open_app(Settings(home=folder, tracking={"wandb": "off"}))
+        made.stores.ensure_sample()
+        made.close()
+
+    return shared_folder(tmp_path_factory, "handbook", make)
 
 
 @pytest.fixture(scope="module")

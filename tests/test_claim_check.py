@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rag.answering.claim_check import ClaimFault, ClaimSources
@@ -219,7 +219,7 @@ TEXT = st.one_of(
                 "\x00",
                 "\ud800",
                 "9" * 5000,
-                "two hundred " * 2500,
+                "two hundred " * 500,
                 "\n",
             ]
         ),
@@ -228,7 +228,6 @@ TEXT = st.one_of(
 )
 
 
-@settings(max_examples=300)
 @given(TEXT, st.lists(TEXT, max_size=3), TEXT)
 def test_any_text_is_checked_without_an_error(sentence: str, sources: list[str], question: str) -> None:
     fault = check_claim(sentence, sources, question)

@@ -253,13 +253,13 @@ def test_no_text_is_taken_with_a_word_from_nowhere(words: list[str], text: str, 
 
 
 @pytest.fixture(scope="module")
-def retriever(handbook: Path) -> Iterator[Retriever]:
+def retriever(handbook_home: Path) -> Iterator[Retriever]:
     """Searches the handbook."""
     from tiny import settings_at
 
     from ui.app.app import open_app
 
-    app = open_app(settings_at(handbook, corpus="handbook"))
+    app = open_app(settings_at(handbook_home, corpus="handbook"))
     yield app.releases.retriever()
     app.close()
 

@@ -12,6 +12,7 @@ import tomllib
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -83,6 +84,7 @@ def sources(*packages: str) -> list[Path]:
     return sorted(path for package in packages for path in (ROOT / package).rglob("*.py"))
 
 
+@cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -122,7 +124,7 @@ def run_python(*arguments: str, cwd: Path, **variables: str) -> str:
     ended = subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **variables},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
         capture_output=True,
         text=True,
         timeout=120,
@@ -424,6 +426,12 @@ def kept_files() -> list[Path]:
     ]
 
 
+@cache
+def kept_texts() -> dict[Path, str]:
+    """The files by their text; of weights, what can be read as such."""
+    return {path: path.read_bytes().decode("utf-8", errors="ignore") for path in kept_files()}
+
+
 @pytest.mark.parametrize(
     ("what", "pattern"),
     [
@@ -439,8 +447,8 @@ def kept_files() -> list[Path]:
 def test_no_kept_file_names_a_place_of_one_machine(what: str, pattern: str) -> None:
     found = [
         f"{path.relative_to(ROOT)} names {what}: {match.group()}"
-        for path in kept_files()
-        for match in [re.search(pattern, path.read_bytes().decode("utf-8", errors="ignore"))]
+        for path, text in kept_texts().items()
+        for match in [re.search(pattern, text)]
         if match
     ]
     assert not found

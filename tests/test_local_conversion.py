@@ -135,11 +135,13 @@ def test_a_damaged_conversion_is_told_in_one_sentence(tiny_lm: Path, copies: Pat
     assert "Delete that folder" in caught.value.fix
 
 
-def test_other_weights_or_another_configuration_are_converted_again(tmp_path: Path) -> None:
-    model, models = make_model(tmp_path / "model"), tmp_path / "models"
+def test_other_weights_or_another_configuration_are_converted_again(
+    tiny_lm: Path, copies: Path, tmp_path: Path
+) -> None:
+    model, models = Path(shutil.copytree(tiny_lm, tmp_path / "model")), copies
+    first = converted(tiny_lm, models).rename(converted(model, models))
     with opened(model, models, runtime="openvino") as engine:
         before = chat(engine).invoke(MESSAGES).text
-    first = converted(model, models)
     shutil.rmtree(model)
     make_model(model, seed=7)
     with opened(model, models, runtime="openvino") as engine, opened(model) as reference:

@@ -138,6 +138,7 @@ def test_a_crash_in_the_middle_leaves_the_tables_as_they_were(workspace: Workspa
     assert query(old, "select count(*) from documents") == [(6,)]
 
 
+@pytest.mark.slow
 def test_processes_that_open_an_old_database_at_once_migrate_it_once(workspace: Workspace, old: Workspace) -> None:
     processes = [start(OPEN, old) for _ in range(3)]
     assert [process.wait(60) for process in processes] == [0, 0, 0]

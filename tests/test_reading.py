@@ -132,12 +132,10 @@ def random_row(chance: random.Random) -> ReadingRow:
     )
 
 
-def test_a_thousand_rows_have_the_same_numbers_in_training_and_in_answering(
-    task: ReaderTask, renderer: Renderer
-) -> None:
+def test_rows_have_the_same_numbers_in_training_and_in_answering(task: ReaderTask, renderer: Renderer) -> None:
     chance = random.Random(11)
     several = 0
-    for _ in range(1000):
+    for _ in range(300):
         row = random_row(chance)
         served = renderer.windows(row.question, row.place, row.passage)
         trained = list(task._of_row(row))
@@ -161,7 +159,7 @@ def test_a_thousand_rows_have_the_same_numbers_in_training_and_in_answering(
         empty = sum(feature.target[1] == NONE for feature in trained)
         assert empty <= 1
         assert trained or not served
-    assert several > 100
+    assert several > 30
 
 
 @given(st.integers(0, 600), st.integers(1, 60))

@@ -100,7 +100,7 @@ PREDICTIONS = st.builds(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(TEXTS, TEXTS)
 def test_two_answers_compare_as_published(given: str, right: str) -> None:
     assert normalised(given).split() == plainly_normalised(given)
@@ -108,7 +108,7 @@ def test_two_answers_compare_as_published(given: str, right: str) -> None:
     assert f1(given, right) == pytest.approx(plain_f1(given, right))
 
 
-@settings(max_examples=300)
+@settings(max_examples=60)
 @given(st.lists(PREDICTIONS, min_size=1, max_size=12), st.one_of(st.none(), st.integers(0, 20)))
 def test_many_answers_score_as_published(predictions: list[Prediction], twentieths: int | None) -> None:
     found = score(predictions, None if twentieths is None else twentieths / 20)

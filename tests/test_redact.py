@@ -157,9 +157,9 @@ def test_json_is_masked_by_shape_and_by_key() -> None:
     ],
 )
 def test_a_hostile_line_takes_no_longer_than_its_length(piece: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     redact(piece * (100_000 // len(piece)))
-    assert time.perf_counter() - started < 1.5
+    assert time.process_time() - started < 1.5
 
 
 # Passwords in URLs

@@ -183,4 +183,4 @@ def test_the_work_grows_with_the_length_and_not_faster(unit: str) -> None:
         return best
 
     # Quadratic work would take 64 times as long; the sum forgives the clock its grain.
-    assert seconds(160_000) < 24 * seconds(20_000) + 0.05
+    assert seconds(64_000) < 24 * seconds(8_000) + 0.03

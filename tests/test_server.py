@@ -78,15 +78,6 @@ def ask(port: int, *, stream: bool) -> http.client.HTTPConnection:
     return connection
 
 
-def begin_to_ask(port: int) -> http.client.HTTPConnection:
-    """A question whose answer is on its way."""
-    connection = ask(port, stream=True)
-    response = connection.getresponse()
-    for _ in range(12):
-        response.readline()
-    return connection
-
-
 def traced_answers(home: Path) -> list[str]:
     """The statuses of the traces in a workspace that nobody serves any more."""
     from rag.database import open_database
@@ -99,45 +90,31 @@ def traced_answers(home: Path) -> list[str]:
     return found
 
 
-def test_a_signal_ends_the_server_in_order(tmp_path: Path) -> None:
+def test_a_signal_ends_the_server_in_order_and_every_answer_with_an_error(tmp_path: Path) -> None:
     with served(tmp_path) as (process, port):
-        connection = begin_to_ask(port)
+        waiting = ask(port, stream=False)
+        streaming = ask(port, stream=True)
+        streamed = streaming.getresponse()
+        # Both answers are on their way.
+        for _ in range(12):
+            streamed.readline()
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
+        whole = waiting.getresponse()
+        error = json.load(whole)["error"]
+        last = streamed.read().decode().strip().splitlines()[-1]
         output, errors = ended(process)
-        connection.close()
+        waiting.close()
+        streaming.close()
     assert output.split() == ["Stopping…", "closed", "warmed"]
     assert process.returncode == 0
     assert time.monotonic() - begun < 8
     # No traceback and no complaint of the server.
     assert errors == ""
-    assert traced_answers(tmp_path) == ["cancelled"]
-
-
-def test_a_stopped_server_ends_a_whole_answer_with_an_error(tmp_path: Path) -> None:
-    with served(tmp_path) as (process, port):
-        connection = ask(port, stream=False)
-        time.sleep(1)
-        process.send_signal(signal.SIGTERM)
-        response = connection.getresponse()
-        error = json.load(response)["error"]
-        _output, errors = ended(process)
-        connection.close()
-    assert (response.status, errors) == (499, "")
+    assert whole.status == 499
     assert "the server was stopped" in error["message"]
-    assert traced_answers(tmp_path) == ["cancelled"]
-
-
-def test_a_stopped_server_ends_a_streamed_answer_with_an_error(tmp_path: Path) -> None:
-    with served(tmp_path) as (process, port):
-        connection = ask(port, stream=True)
-        response = connection.getresponse()
-        response.readline()
-        process.send_signal(signal.SIGTERM)
-        last = response.read().decode().strip().splitlines()[-1]
-        ended(process)
-        connection.close()
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "stopped"
+    assert traced_answers(tmp_path) == ["cancelled", "cancelled"]
 
 
 async def test_two_may_wait_for_one_client_to_go() -> None:

@@ -149,7 +149,7 @@ def test_the_result_is_served_and_writes_what_it_learnt(base: Path, tmp_path: Pa
     reply = "The ferry leaves at noon."
     asked = [f"When does the ferry to {fact.town} leave on day {fact.height}?" for fact in facts(0, 40)]
     write_rows(tmp_path / "answers.jsonl", [{"prompt": each, "completion": reply} for each in asked])
-    task = SftTask(sft_recipe(base, stage="epochs = 24"))
+    task = SftTask(sft_recipe(base, top="checkpoint_s = 60", stage="epochs = 24\nvalidate_every = 100"))
     (stage,) = task.recipe.stages
     features = {
         VALIDATION: Features.pack(task.validation(tmp_path, 9)),
@@ -245,7 +245,7 @@ def test_in_bf16_a_training_goes_as_in_f32(
     whole: RunFolder, features: dict[str, Features], tmp_path: Path
 ) -> None:
     # A higher rate magnifies the rounding, which differs between processors.
-    recipe = sft_recipe(whole.recipe.base, stage="learning_rate = 3e-3")
+    recipe = sft_recipe(whole.recipe.base, stage="learning_rate = 3e-3\nepochs = 2")
     losses: list[list[float]] = []
     for precision in ("f32", "bf16"):
         points: list[Point] = []
@@ -258,12 +258,11 @@ def test_in_bf16_a_training_goes_as_in_f32(
 # Stopped, killed, and resumed
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_stopped_after_any_step_it_ends_in_the_same_weights(
-    dropout: float, whole: RunFolder, features: dict[str, Features], tmp_path: Path
+    whole: RunFolder, features: dict[str, Features], tmp_path: Path
 ) -> None:
-    parts = {"lora": f"dropout = {dropout}", "stage": "epochs = 1.5"}
-    recipe = sft_recipe(whole.recipe.base, **parts)
+    # Dropout draws numbers at every step: a checkpoint keeps where that had come to.
+    recipe = sft_recipe(whole.recipe.base, lora="dropout = 0.2", stage="epochs = 1.5")
     expected_points: list[Point] = []
     expected = trained(recipe, features, tmp_path / "whole", expected_points)
     points: list[Point] = []

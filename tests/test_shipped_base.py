@@ -234,6 +234,7 @@ def test_a_killed_preparation_leaves_nothing_that_counts_as_prepared(workspace: 
 # The model itself
 
 
+@pytest.mark.slow
 def test_a_process_loads_it_beside_no_other_model(workspace: Workspace, tiny_lm: Path) -> None:
     local = {"runtime": "torch", "device": "cpu", "dtype": "f32"}
     settings = Settings(home=workspace.root, model=f"local:{tiny_lm}", local=local)

@@ -213,31 +213,31 @@ def test_many_cases_need_little_memory() -> None:
 
 def coverage(make: Callable[[np.random.Generator], Estimate | None], truth: float) -> float:
     chance = np.random.default_rng(11)
-    found = [make(chance) for _ in range(200)]
+    found = [make(chance) for _ in range(150)]
     return sum(each is not None and each.low <= truth <= each.high for each in found) / len(found)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     def shares(chance: np.random.Generator) -> Estimate | None:
-        return mean(*plain((chance.random(100) < 0.7).astype(float)), resamples=400)
+        return mean(*plain((chance.random(100) < 0.7).astype(float)), resamples=200)
 
     def refusals(chance: np.random.Generator) -> Estimate | None:
         refused = (chance.random(200) < 0.4).astype(float)
-        return mean(refused * (chance.random(200) < 0.8), refused, resamples=400)
+        return mean(refused * (chance.random(200) < 0.8), refused, resamples=200)
 
     def gains(chance: np.random.Generator) -> Estimate | None:
         hard = chance.exponential(size=100)
         one, other = (plain(hard + chance.normal(shift, 0.5, 100)) for shift in (0, 0.3))
-        return difference(one, other, resamples=400)
+        return difference(one, other, resamples=200)
 
     def medians(chance: np.random.Generator) -> Estimate | None:
-        return quantile(chance.exponential(size=150), 0.5, resamples=400)
+        return quantile(chance.exponential(size=150), 0.5, resamples=200)
 
     for make, truth in ((shares, 0.7), (refusals, 0.8), (gains, 0.3), (medians, math.log(2))):
         assert 0.90 <= coverage(make, truth) <= 0.99, make.__name__
 
     def narrow(chance: np.random.Generator) -> Estimate | None:
-        return mean(*plain(chance.normal(size=100)), confidence=0.5, resamples=400)
+        return mean(*plain(chance.normal(size=100)), confidence=0.5, resamples=200)
 
     assert 0.42 <= coverage(narrow, 0) <= 0.58
 

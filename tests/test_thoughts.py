@@ -124,9 +124,9 @@ def test_a_reply_reads_the_same_however_it_is_split(reply: str, places: list[int
     "unit", ["<think></think>", "</think>\n", "<think>", "\n<think>", "<", " ", "`</think>", "</s> "]
 )
 def test_a_long_reply_takes_linear_time(unit: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     without_thoughts(unit * (1_000_000 // len(unit)))
-    assert time.monotonic() - began < 2
+    assert time.process_time() - began < 2
 
 
 # In an answer

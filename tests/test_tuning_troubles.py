@@ -44,8 +44,8 @@ validate_every = 5
 sources = [{ name = "squad", rows = 6 }, { name = "policyqa", rows = 2 }]
 """
 )
-RECIPE = parse_recipe(TEXT.replace("checkpoint_s = 0.5", "checkpoint_s = 0.001"), "short.toml")
-SHORT = TEXT.replace("checkpoint_s = 0.5", "checkpoint_s = 0.001")
+RECIPE = parse_recipe(TEXT.replace("checkpoint_s = 2", "checkpoint_s = 0.001"), "short.toml")
+SHORT = TEXT.replace("checkpoint_s = 2", "checkpoint_s = 0.001")
 RUST_SAYS = "Error while serializing: I/O error: No space left on device (os error 28)"
 POINT = Point("settle", 5, 9, 2.5, 1e-4, 3.5, 120.0, {"loss": 2.25})
 

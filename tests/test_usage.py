@@ -6,7 +6,7 @@ from dataclasses import replace
 from statistics import median
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
@@ -88,6 +88,7 @@ def test_the_traces_of_a_version_are_listed_newest_first_with_their_thumbs(engin
     assert page.traces[1].feedback is None
 
 
+@settings(max_examples=10)
 @given(st.lists(st.tuples(st.integers(1, 3), st.one_of(st.none(), st.floats(0, 100)))))
 def test_the_median_is_that_of_the_version_alone(tmp_path_factory: pytest.TempPathFactory, told: list) -> None:  # type: ignore[type-arg]
     engine = open_database(open_workspace(tmp_path_factory.mktemp("usage")))
