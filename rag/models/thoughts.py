@@ -111,7 +111,7 @@ class ThoughtFilter:
         self._answering = False
         # The pattern that ends the current thoughts.
         self._closing: Any = None
-        self._endings = _ENDINGS
+        self._endings: tuple[str, ...] = _ENDINGS
         # The end of the reply so far, as long as it may be a tag, or the beginning of one.
         self._waiting = ""
 
