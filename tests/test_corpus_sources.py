@@ -8,12 +8,12 @@ from rag.errors import CorpusError
 from rag.indexing.corpus_sources import CorpusSource, named_sources
 
 PLACES = (
-    ("/home/siv/docs/looms.md", "docs/looms.md"),
-    ("/home/siv/docs/mills/looms.md", "docs/mills/looms.md"),
-    ("/home/siv/docs/mills/rye.md", "docs/mills/rye.md"),
-    ("/home/siv/looms.md", "looms.md"),
-    ("/home/ove/docs/vats.md", "docs/vats.md"),
-    ("/home/ove/docs/looms.md", "docs/looms.md"),
+    ("/srv/siv/docs/looms.md", "docs/looms.md"),
+    ("/srv/siv/docs/mills/looms.md", "docs/mills/looms.md"),
+    ("/srv/siv/docs/mills/rye.md", "docs/mills/rye.md"),
+    ("/srv/siv/looms.md", "looms.md"),
+    ("/srv/ove/docs/vats.md", "docs/vats.md"),
+    ("/srv/ove/docs/looms.md", "docs/looms.md"),
     ("/work/uploads/port/example.org-1f.html", "https://example.org/"),
     ("/work/uploads/port/example.org_a-2e.html", "https://example.org/a"),
 )
@@ -23,9 +23,9 @@ SOURCES = [CorpusSource(number, path, name, 1, 1, 0.0, True) for number, (path, 
 @pytest.mark.parametrize(
     ("wanted", "ids"),
     [
-        ("/home/siv/docs", [0, 1, 2]),
-        ("/home/siv/docs/looms.md", [0]),
-        ("/home/siv/docs/", [0, 1, 2]),
+        ("/srv/siv/docs", [0, 1, 2]),
+        ("/srv/siv/docs/looms.md", [0]),
+        ("/srv/siv/docs/", [0, 1, 2]),
         ("docs/mills", [1, 2]),
         ("docs/mills/looms.md", [1]),
         ("rye.md", [2]),
@@ -42,7 +42,7 @@ def test_a_path_or_a_name_stands_for_files(wanted: str, ids: list[int]) -> None:
 
 @pytest.mark.parametrize("wanted", ["docs", "docs/looms.md"])
 def test_a_name_that_stands_for_files_of_several_folders_is_refused(wanted: str) -> None:
-    with pytest.raises(CorpusError, match=r"in several places, such as /home/ove/docs/looms\.md"):
+    with pytest.raises(CorpusError, match=r"in several places, such as /srv/ove/docs/looms\.md"):
         named_sources(SOURCES, wanted)
 
 
@@ -51,7 +51,7 @@ def test_a_bare_name_of_several_files_is_refused() -> None:
         named_sources(SOURCES[:2], "looms.md")
 
 
-@pytest.mark.parametrize("wanted", ["loom", "doc", "/home/siv/doc", "mills", "", "/nowhere"])
+@pytest.mark.parametrize("wanted", ["loom", "doc", "/srv/siv/doc", "mills", "", "/nowhere"])
 def test_anything_else_is_refused(wanted: str) -> None:
     with pytest.raises(CorpusError, match="no file or folder"):
         named_sources(SOURCES, wanted)

@@ -209,7 +209,7 @@ def _timed(check: Callable[..., Any], end: float) -> Callable[..., Iterator[Any]
 
 
 def _pattern(end: float) -> Callable[..., Iterator[Any]]:
-    import regex  # type: ignore[import-untyped]
+    import regex
     from jsonschema import ValidationError
 
     def check(validator: Any, wanted: str, value: Any, schema: Any) -> Iterator[Any]:
