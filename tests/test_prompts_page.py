@@ -277,7 +277,7 @@ def test_mark_up_is_shown_as_text(open_page: Open, app: App) -> None:
 
 def test_two_saves_at_once_are_both_kept(open_page: Open, app: App) -> None:
     make(app, "twice")
-    first, second = prompts_tab(open_page()), prompts_tab(open_page())
+    first, second = prompts_tab(open_page()), prompts_tab(open_page(locale="de-DE"))
     for each, words in ((first, "one sentence"), (second, "two sentences")):
         choose(each, "twice")
         text = begin(each)
