@@ -64,7 +64,7 @@ _SPACE = re.compile(r"[\s\ufeff\u200b\u2060]*")
 def _patterns() -> tuple[Any, tuple[Any, ...]]:
     """Return the pattern of what may stand before an answer, and those that end thoughts of each kind."""
     # Unlike `re`, it tells what may be the beginning of a match.
-    import regex
+    import regex  # type: ignore[import-untyped]
 
     kinds = "|".join(f"(?P<kind{number}>{opening})" for number, (opening, _) in enumerate(_KINDS))
     opening = regex.compile(rf"{kinds}|(?P<frame>{_FRAME})|(?P<answer>{_ANSWER_TAG})", regex.IGNORECASE)
