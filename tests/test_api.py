@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,11 @@ def test_rubbish_is_a_bad_request(client: httpx.Client) -> None:
 def test_a_body_without_end_is_refused(client: httpx.Client) -> None:
     response = client.post(COMPLETIONS, json=ask("x" * 4_100_000))
     assert response.status_code == 413
+    # Such a client reads nothing before it has sent everything.
+    connection = HTTPConnection(client.base_url.host, client.base_url.port or 80, timeout=30)
+    with closing(connection):
+        connection.request("POST", COMPLETIONS, b"x" * 20_000_000)
+        assert connection.getresponse().status == 413
 
 
 @pytest.mark.parametrize("word", ["raise", "fail"])

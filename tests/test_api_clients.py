@@ -16,7 +16,7 @@ from live_server import running
 from openai import OpenAI
 from openai.lib.streaming.chat import ContentDeltaEvent
 from pydantic import BaseModel
-from scripted_openai import Received, Reply, ScriptedOpenAI, says, scripted_openai
+from scripted_openai import Received, Reply, ScriptedOpenAI, refuses, says, scripted_openai
 from tiny import CORPUS, OFF_TOPIC, QUESTION, SENTENCE, open_tiny
 
 from rag.encoders import Encoder
@@ -201,6 +201,15 @@ def test_a_content_filter_is_a_finish_reason(
         writer.chat.completions.parse(model=MODEL, messages=ASKED, response_format=Installed)
 
 
+def test_a_limit_of_the_model_server_says_when_to_ask_again(
+    writing: str, server: ScriptedOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "script", refuses(429, "Slow down.", retry_after="86400"))
+    found = httpx.post(f"{writing}/chat/completions", json={"messages": ASKED}, timeout=30)
+    assert (found.status_code, found.headers["retry-after"]) == (503, "86400")
+    assert found.json()["error"]["code"] == "model_limited"
+
+
 def test_the_reader_counts_no_more_tokens_than_were_allowed(reader: OpenAI) -> None:
     assert ask(reader, max_tokens=3).usage.completion_tokens == 3
 
@@ -317,6 +326,7 @@ SAMPLES: dict[str, Any] = {
     "n": 2,
     "tools": [TOOL],
     "functions": [TOOL["function"]],
+    "tool_choice": "required",
     "logprobs": True,
     "presence_penalty": 0.5,
     "frequency_penalty": 0.5,

@@ -160,7 +160,7 @@ def test_an_object_around_the_rows_is_opened(tmp_path: Path, name: str | None) -
 
 
 @pytest.mark.parametrize("columns", [dict, list])
-def test_a_table_that_is_stored_by_columns_is_turned(tmp_path: Path, columns: type) -> None:
+def test_a_table_that_is_stored_by_columns_is_turned(tmp_path: Path, columns: type[Any]) -> None:
     cells = {"0": FERRY, "1": "How?"}, {"0": LEAVES, "1": "So."}
     asked, replied = cells if columns is dict else ([*cell.values()] for cell in cells)
     path = tmp_path / "cases.json"

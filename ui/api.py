@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -170,7 +171,7 @@ class _Completion:
         try:
             answer = await self.stream.answer()
             if _is_failure(answer):
-                return ApiError(502, answer.error, "answer_failed").response()
+                return _failed(answer).response()
             return JSONResponse(self.reply.completion(self._end(answer)))
         except asyncio.CancelledError:
             if not self.stream.stopped:
@@ -196,8 +197,7 @@ class _Completion:
                     sent = shown
             answer = draft.answer
             if answer is None or _is_failure(answer):
-                message = answer.error if answer else "The answer ended before it was finished."
-                yield _sse(ApiError(502, message, "answer_failed").body())
+                yield _sse(_failed(answer).body())
             else:
                 end = self._end(answer)
                 for delta in _rest(sent, end):
@@ -225,6 +225,16 @@ async def _stop_when_gone(request: Request, stream: AnswerStream) -> None:
 def _is_failure(answer: Answer) -> bool:
     """Whether an answer is an error to a client; one that a filter withheld ends as OpenAI's do."""
     return answer.status == "failed" and not answer.filtered
+
+
+def _failed(answer: Answer | None) -> ApiError:
+    """Return the error of an answer that failed, or that has no end."""
+    if answer is None:
+        return ApiError(502, "The answer ended before it was finished.", "answer_failed")
+    if answer.limited:
+        later = None if answer.limited_s is None else math.ceil(answer.limited_s)
+        return ApiError(503, answer.error, "model_limited", retry_after=later)
+    return ApiError(502, answer.error, "answer_failed")
 
 
 def _rest(sent: str, end: Ending) -> Iterator[dict[str, str]]:

@@ -261,6 +261,8 @@ def _is_address(name: str) -> bool:
 
 MAX_BODY = 4_000_000
 """Bytes of a request that is not an upload: about a hundred pages of history."""
+MAX_DRAINED = 64_000_000
+"""Bytes of a refused body that are read."""
 
 
 class BodyLimit:
@@ -289,6 +291,7 @@ class BodyLimit:
         )
         stated = Headers(scope=scope).get("content-length", "0")
         if not stated.isdecimal() or int(stated[:20]) > limit:
+            await _drain(receive)
             await refusal(scope, receive, send)
             return
         received = 0
@@ -300,6 +303,8 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
+                if message.get("more_body"):
+                    await _drain(receive)
                 await refusal(scope, receive, send)
                 return {"type": "http.disconnect"}
             return message
@@ -314,6 +319,16 @@ class BodyLimit:
             # To the application a refused client looks like a disconnected one.
             if received <= limit:
                 raise
+
+
+async def _drain(receive: Receive) -> None:
+    """Read the rest of a body, up to a limit, because a client that still sends would not see the refusal."""
+    left = MAX_DRAINED
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 GRADIO = "/gradio_api/"

@@ -90,5 +90,5 @@ def _differences(what: str, wanted: frozenset[str], given: frozenset[str]) -> li
     strange, missing = sorted(wanted - given), sorted(given - wanted)
     return [
         *([f"there is no value for its {what} {', '.join(strange)}"] if strange else []),
-        *([f"it lacks the {what} {', '.join(missing)}"] if missing else []),
+        *([f"it lacks the {what}{'s' if len(missing) > 1 else ''} {', '.join(missing)}"] if missing else []),
     ]

@@ -91,8 +91,9 @@ def _parts(name: str, value: Any) -> dict[str, Any]:
 
 def _inside(plain: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a nested object; a single text in it is the question, or the answer."""
-    (inner, text), *others = value.items() or [("", None)]
-    if not others and isinstance(text, str) and not is_known(field_name(inner)):
+    inner = next(iter(value), "")
+    text = value[inner] if len(value) == 1 else None
+    if isinstance(text, str) and not is_known(field_name(inner)):
         if plain in _INPUTS:
             return {"question": text}
         if plain in _OUTPUTS:

@@ -25,7 +25,8 @@ REFUSAL = "refusal"
 # proxies with OpenAI's API.
 _FILTERED = frozenset(
     "content_filter content_filtered guardrail_intervened refusal error_toxic sensitive safety image_safety "
-    "recitation prohibited_content blocklist spii".split()
+    "recitation prohibited_content content_policy_violation policy_violation moderation blocked blocklist "
+    "spii".split()
 )
 _CALLS = frozenset(
     "tool_calls tool_call tool_use function_call malformed_function_call unexpected_tool_call".split()
