@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 
 from sqlalchemy import Connection, Engine, insert
@@ -56,9 +56,9 @@ class TraceGenerator:
         self._count = count
         self._words = ["".join(self._rng.choices(_LETTERS, k=self._rng.randint(2, 9))) for _ in range(12_000)]
         # The frequencies of words and passages fall with their rank, as in any language.
-        self._weights = [1 / (rank + 5) for rank in range(len(self._words))]
+        self._weights = list(accumulate(1 / (rank + 5) for rank in range(len(self._words))))
         self._passages = [self._passage(number) for number in range(PASSAGES)]
-        self._popular = [1 / (rank + 20) for rank in range(PASSAGES)]
+        self._popular = list(accumulate(1 / (rank + 20) for rank in range(PASSAGES)))
 
     def __iter__(self) -> Iterator[Trace]:
         """Yield the traces."""
@@ -66,7 +66,7 @@ class TraceGenerator:
             yield self._trace(END - DAYS * 86_400 * (1 - number / self._count))
 
     def _text(self, words: int) -> str:
-        return " ".join(self._rng.choices(self._words, self._weights, k=words))
+        return " ".join(self._rng.choices(self._words, cum_weights=self._weights, k=words))
 
     def _passage(self, number: int) -> dict[str, JSON]:
         text, name = self._text(150), f"page-{number % 400}.md"
@@ -90,7 +90,7 @@ class TraceGenerator:
         (status,) = rng.choices([name for name, _ in _STATUSES], [share for _, share in _STATUSES])
         (purpose,) = rng.choices([name for name, _ in _PURPOSES], [share for _, share in _PURPOSES])
         question, answer = self._text(rng.randint(5, 16)) + "?", self._text(rng.randint(15, 70)) + ". [1]"
-        chosen = rng.choices(self._passages, self._popular, k=K)
+        chosen = rng.choices(self._passages, cum_weights=self._popular, k=K)
         hits: list[Any] = [
             {"passage": passage, "score": rng.random(), "dense_rank": rank, "dense_score": rng.random()}
             for rank, passage in enumerate(chosen, 1)
