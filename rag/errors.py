@@ -11,6 +11,7 @@ RagsmithError
 │   └── VectorStoreError   Chroma
 ├── CorpusError            a corpus is missing, empty, or indexed under another fingerprint
 ├── FilterError            a filter is malformed, or no document matches it
+│   └── FilterSyntaxError  a word in a filter of traces is not understood
 ├── LoadError              a file cannot be turned into documents
 ├── EncoderError           the embedding model, or a network converted from it, is missing, altered or cannot run
 ├── AdapterError           an adapter is missing, damaged, or trained on another base
@@ -25,6 +26,7 @@ RagsmithError
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
 ├── TuningError            the recipe, data or result of a training run cannot be used
 ├── TraceNotFound          no trace has that id
+├── TraceFileError         a file of traces cannot be read or written
 ├── QuestionTooLong        a question has too many characters
 └── Busy                   too many questions are being answered or waiting
 
@@ -96,6 +98,19 @@ class CorpusError(RagsmithError):
 
 class FilterError(RagsmithError):
     """A filter is malformed, or no document matches it."""
+
+
+class FilterSyntaxError(FilterError):
+    """A word in a filter of traces is not understood.
+
+    Args:
+        start, end: Offsets of the first character of the word, and one past its last, in the filter.
+    """
+
+    def __init__(self, message: str, *, start: int, end: int, fix: str = "") -> None:
+        super().__init__(message, fix=fix)
+        self.start = start
+        self.end = end
 
 
 class LoadError(RagsmithError):
@@ -170,6 +185,10 @@ class TuningError(RagsmithError):
 
 class TraceNotFound(RagsmithError):
     """No trace has that id."""
+
+
+class TraceFileError(RagsmithError):
+    """A file of traces cannot be read or written."""
 
 
 class QuestionTooLong(RagsmithError):

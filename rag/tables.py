@@ -159,8 +159,21 @@ traces = Table(
     Index("traces_by_status", "status", "started"),
     Index("traces_by_purpose", "purpose", "started"),
     Index("traces_by_prompt", "prompt", "started"),
-    Index("traces_by_latency", "latency_s"),
-    Index("traces_by_cost", "cost_usd"),
+    Index("traces_by_latency", "latency_s", "started", "purpose"),
+    Index("traces_by_cost", "cost_usd", "started", "purpose"),
+    # All that lists and charts of many traces read, so that their texts are not.
+    Index(
+        "traces_in_time",
+        "started",
+        "id",
+        "purpose",
+        "status",
+        "latency_s",
+        "first_token_s",
+        "cost_usd",
+        "input_tokens",
+        "output_tokens",
+    ),
 )
 
 spans = Table(

@@ -122,6 +122,29 @@ class Hit:
     rerank_score: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A passage that a search found and left out.
+
+    Attributes:
+        hit: Its place, ranks and scores, with the first characters of its text.
+        reason: ``near-duplicate`` of a better passage, or ``rank``: there were enough better ones.
+        better: Id of the better passage, for a near-duplicate.
+    """
+
+    hit: Hit
+    reason: Literal["near-duplicate", "rank"]
+    better: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The result of a search: at most ``k`` hits, best first, and some of the passages that it left out."""
+
+    hits: tuple[Hit, ...]
+    dropped: tuple[Dropped, ...] = ()
+
+
 Step = Literal["condense", "retrieve", "read", "prompt", "generate", "ground"]
 STEPS: tuple[Step, ...] = ("condense", "retrieve", "read", "prompt", "generate", "ground")
 AnswerStatus = Literal["answered", "abstained", "cancelled", "failed"]

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 # Longest first.
 SLOW = (
-    "prompts_page tuning_runs browser sft_training junk lab_page browser_real index_repair evaluate_page "
-    "tuning_troubles shipped_base "
+    "prompts_page tuning_runs browser sft_training junk lab_page browser_real browser_traces index_repair "
+    "evaluate_page tuning_troubles shipped_base "
     "evaluation_real morning rerank encoder access crash commands_terminal "
     "tracking_failures server reading_converted evaluation_crash tracking ingest_hostile tuning_reranker"
 ).split()

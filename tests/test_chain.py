@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from rag.answering.steps import HISTORY, PromptInput, Steps, place_of
 from rag.errors import PromptError
 from rag.models.fencing import beside, quoted
 from rag.settings import DecodingSettings, GroundingSettings, RetrievalSettings
-from rag.types import Answer, Ask, Hit, Passage, Turn, Usage
+from rag.types import Answer, Ask, Found, Hit, Passage, Turn, Usage
 from ui.app.app import App, open_app
 
 HISTORY_OF_TWO = (
@@ -260,8 +259,8 @@ async def test_where_nothing_is_found_no_model_is_asked(app: App, steps: Steps, 
     class Nothing:
         question_chars = None
 
-        def search(self, query: str, options: None) -> Sequence[Hit]:
-            return []
+        def find(self, query: str, options: None) -> Found:
+            return Found(())
 
     model = ScriptedChat()
     answer = await run(replace(steps, model=model, retriever=Nothing()))  # type: ignore[arg-type]

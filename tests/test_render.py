@@ -14,6 +14,7 @@ from run_cells import case, cell, failed
 from prompts import Move, PromptLibrary
 from prompts.diff import Change, Piece
 from rag.answering.conversation_store import ConversationPage, ConversationSummary
+from rag.errors import FilterSyntaxError
 from rag.evaluation.case_answers import Answered
 from rag.evaluation.grid import GridPage
 from rag.evaluation.metric_definitions import BY_NAME
@@ -22,6 +23,10 @@ from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Figure, Summary, VariantSummary
 from rag.evaluation.variants import Variant
+from rag.tracing.saved_filters import SavedFilter
+from rag.tracing.trace_comparison import compare_traces
+from rag.tracing.trace_query import Listing
+from rag.tracing.trace_series import Tails
 from rag.tracing.trace_store import Feedback, Span, Trace, TracePage
 from rag.types import Answer, AnswerStatus, Citation, Hit, Passage, Turn, Usage
 from ui.app.health import Health
@@ -49,7 +54,11 @@ from ui.pages.prompts.prompts_view import (
     versions_html,
 )
 from ui.pages.safe_markup import Reference, markdown, note, passage_html, plain_with_citations
-from ui.pages.traces.trace_view import list_html, trace_html
+from ui.pages.traces.comparison_view import comparison_html
+from ui.pages.traces.list_state import ListState
+from ui.pages.traces.list_view import chips_html, count_html, error_html, list_html
+from ui.pages.traces.other_views import session_html
+from ui.pages.traces.trace_view import trace_html
 
 TEXT = "Before it. The cited sentence. After it."
 PASSAGE = Passage(1, 7, "/d/guide.md", "guide.md", "Guide", TEXT, 100, 100 + len(TEXT), ("Top", "Sub"))
@@ -249,7 +258,18 @@ def traces_page() -> str:
     named = dict.fromkeys(("prompt", "model", "corpus", "release"), HOSTILE)
     liked = Feedback("up", HOSTILE, 1.0)
     trace = Trace(HOSTILE, 1.0, "ok", HOSTILE, HOSTILE, HOSTILE, spans=(span,), feedback=liked, **named)
-    return list_html(TracePage((trace,), 1), 1) + trace_html(trace)
+    state = ListState(HOSTILE, range=HOSTILE)
+    return "".join(
+        [
+            list_html([trace], state),
+            count_html(Listing((trace,), None, 1, 1), 1),
+            chips_html(state, Tails(1.0, 1.0), [SavedFilter(HOSTILE, HOSTILE)]),
+            error_html(FilterSyntaxError(HOSTILE, start=1, end=5), HOSTILE),
+            trace_html(replace(trace, replay_of=HOSTILE, conversation_id=HOSTILE, user_name=HOSTILE)),
+            session_html([trace], HOSTILE),
+            comparison_html(compare_traces(trace, replace(trace, answer="x", model="y"))),
+        ]
+    )
 
 
 def prompts_page() -> str:
@@ -426,14 +446,6 @@ def test_no_passage_becomes_markup_of_its_own(text: str, start: int, end: int) -
     assert all(HREF.match(attributes["href"] or "") for _, attributes in Markup(html).tags if "href" in attributes)
 
 
-def test_a_trace_shows_what_its_search_found() -> None:
-    found = {"hits": [{"passage": {"name": "a.md", "source": "a.md", "text": MARKDOWN, "page": None}}, {}, 3]}
-    span = Span("s", None, 0, "retrieve", "chain", "ok", 1.0, 2.0, {}, found)
-    html = trace_html(Trace("t", 1.0, "ok", "Why?", "Because.", spans=(span,)))
-    assert html.count("rs-passage") == 1
-    assert "<h2>Files</h2>" in html
-
-
 def test_low_support_is_told() -> None:
     assert "Low support" in sources_html(ANSWER, 0.9)
     assert "Low support" not in sources_html(replace(ANSWER, status="abstained"), 0.9)
@@ -478,12 +490,6 @@ def test_the_tree_of_a_trace_shows_every_step_even_without_its_parent() -> None:
     assert "not finished" in html
     assert "5 + ? tok · cost unknown" in html
     assert "--depth:2" in html
-
-
-def test_a_list_of_traces_counts_what_it_does_not_show() -> None:
-    traces = tuple(Trace(f"t{number}", 1000.0 + number, "ok", f"Q{number}") for number in range(3))
-    assert "51–53 of 1,204" in list_html(TracePage(traces, 1204), 51)
-    assert "No matching traces" in list_html(TracePage((), 0), 1)
 
 
 @pytest.mark.parametrize(

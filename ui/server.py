@@ -52,6 +52,7 @@ def create_web_app(app: App) -> FastAPI:
     from ui.api import api_routes
     from ui.pages.documents.sources import source_routes
     from ui.pages.evaluate.reports import report_routes
+    from ui.pages.traces.raw_traces import trace_routes
 
     # Swagger's page loads scripts from another origin, which the content policy blocks.
     web = FastAPI(title="ragsmith", docs_url=None, redoc_url=None, openapi_url=None)
@@ -66,6 +67,7 @@ def create_web_app(app: App) -> FastAPI:
     web.include_router(api_routes(settings, stores, app.releases))
     web.include_router(source_routes(settings.ingest, stores))
     web.include_router(report_routes(app.evaluations))
+    web.include_router(trace_routes(stores))
     _mount_page(web, app, credentials)
     # The middleware added last runs first.
     if credentials is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from rag.models.replies import ModelInput, Reply, reply_to
 from rag.models.reply_endings import check_whole
 from rag.models.structured_output import NotTheSchema, claims_of, parse, repair_messages
 from rag.retrieval.retriever import Retriever
-from rag.types import Answer, Ask, Filters, Hit, Passage, Replaced, Turn, Usage
+from rag.types import Answer, Ask, Dropped, Filters, Hit, Passage, Replaced, Turn, Usage
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -53,9 +53,10 @@ class Search:
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """The passages that a search found, best first."""
+    """The passages that a search found, best first, and some that it left out."""
 
     hits: tuple[Hit, ...]
+    dropped: tuple[Dropped, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,7 @@ class FilledPrompt:
         prompt_sha256: Hash of the template's content; the trace has its name and version beside it.
         hits: The passages that fit the token budget, in the order of their markers.
         confidence: Probability that the prompt contains the answer, 0 to 1; None if unknown.
+        template, variables: What the messages were made of; empty where a message was written as it is.
     """
 
     prompt_sha256: str
@@ -106,6 +108,8 @@ class FilledPrompt:
     hits: tuple[Hit, ...] = ()
     evidence: Evidence | None = field(default=None, repr=False)
     confidence: float | None = None
+    template: tuple[Message, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def model_input(self) -> ModelInput:
@@ -183,8 +187,8 @@ class Steps:
         """Search for passages."""
         filters = search.filters
         options = None if filters is None else replace(self.retriever.options(), filters=filters)
-        hits = await asyncio.to_thread(self.retriever.search, search.standalone, options)
-        return Retrieval(tuple(hits))
+        found = await asyncio.to_thread(self.retriever.find, search.standalone, options)
+        return Retrieval(found.hits, found.dropped)
 
     async def read(self, given: PromptInput, config: RunnableConfig) -> Reading:
         """Find the sentences that answer, for a prompt that is given sentences; needs ``ranking``."""
@@ -203,14 +207,21 @@ class Steps:
         read = given.reading
         kept = read.hits if read else await asyncio.to_thread(self._within_budget, given.hits)
         titles = {number: hit.passage.title for number, hit in enumerate(kept, 1)}
-        messages = self._filled(
+        values = self._values(
             beside(given.standalone),
             [(above(place_of(hit.passage)), quoted(hit.passage.text)) for hit in kept],
             [(line.number, above(titles[line.number]), beside(line.text)) for line in given.lines],
         )
         evidence = self._evidence(given.standalone, kept)
-        sha256 = self.answer_prompt.sha256
-        return FilledPrompt(sha256, tuple(messages), kept, evidence, read.confidence if read else None)
+        return FilledPrompt(
+            self.answer_prompt.sha256,
+            tuple(_messages(self.answer_prompt, values)),
+            kept,
+            evidence,
+            read.confidence if read else None,
+            self.answer_prompt.messages,
+            values,
+        )
 
     def _evidence(self, question: str, hits: Sequence[Hit]) -> Evidence:
         passages = tuple(
@@ -219,10 +230,10 @@ class Steps:
         )
         return Evidence(question, passages, self.refusal)
 
-    def _filled(
+    def _values(
         self, question: str, passages: Sequence[tuple[str, str]], lines: Sequence[tuple[int, str, str]]
-    ) -> list[BaseMessage]:
-        """Fill the answer prompt.
+    ) -> dict[str, str]:
+        """Return the values of the variables of the answer prompt.
 
         Args:
             question: The standalone question.
@@ -243,7 +254,7 @@ class Steps:
                 _fragment(self.answer_prompt, "passage", {"number": str(number), "place": place, "text": text})
                 for number, (place, text) in enumerate(passages, 1)
             )
-        return _messages(self.answer_prompt, values)
+        return values
 
     async def generate(self, prompt: ModelInput, config: RunnableConfig) -> Reply:
         """Generate the answer."""

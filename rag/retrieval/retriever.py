@@ -10,9 +10,9 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import Select, bindparam, select
 
@@ -24,11 +24,15 @@ from rag.retrieval.filters import Described, matches, matching_texts
 from rag.retrieval.question_limit import check_question
 from rag.retrieval.reranking import NullReranker, Reranker
 from rag.settings import RetrievalSettings, SearchMode
-from rag.types import Filters, Hit, Passage
+from rag.types import Dropped, Filters, Found, Hit, Passage
 
 # Of two passages that share this much of their words (Jaccard index), only the better one is kept, unless the
 # other has a word of the query that it lacks, such as the number of another invoice.
 NEAR_DUPLICATE = 0.9
+
+# Passages that are left out and named in the trace, and the characters of their texts there.
+MOST_DROPPED = 10
+DROPPED_CHARS = 200
 
 # Passages among which one with a key of the query, such as an error code, is looked for.
 KEY_DEPTH = 20
@@ -86,7 +90,11 @@ class Retriever:
         return SearchOptions(k or self._settings.k, mode or self._settings.mode)
 
     def search(self, query: str, options: SearchOptions | None = None) -> list[Hit]:
-        """Return the best passages for a query.
+        """Return the best passages for a query: the hits of ``find``."""
+        return list(self.find(query, options).hits)
+
+    def find(self, query: str, options: SearchOptions | None = None) -> Found:
+        """Return the best passages for a query, and some that were left out.
 
         Args:
             query: Free text; nothing in it is query syntax.
@@ -116,9 +124,10 @@ class Retriever:
         fused = fuse(dense, lexical, self._settings)
         keys = keys_in(query)
         wanted = max(asked.k, self._reranker.depth, KEY_DEPTH if keys else 0)
-        chosen = self._chosen(query, fused, asked.filters, wanted)
-        reranked = self._reranker.rerank(query, chosen)
-        return _named_first(keys, reranked)[: asked.k]
+        chosen, dropped = self._chosen(query, fused, asked.filters, wanted)
+        ordered = _named_first(keys, self._reranker.rerank(query, chosen))
+        outranked = [_dropped(hit, "rank") for hit in ordered[asked.k :][:MOST_DROPPED]]
+        return Found(tuple(ordered[: asked.k]), tuple((outranked + dropped)[:MOST_DROPPED]))
 
     def _allowed(self, filters: Filters) -> list[int] | None:
         if not filters.by_document:
@@ -126,9 +135,10 @@ class Retriever:
         with reading(self.index.engine) as connection:
             return matching_texts(connection, self.index.id, filters)
 
-    def _chosen(self, query: str, fused: list[Fused], filters: Filters, k: int) -> list[Hit]:
-        """Return the first ``k`` hits that are neither near-duplicates nor left over from a crash."""
+    def _chosen(self, query: str, fused: list[Fused], filters: Filters, k: int) -> tuple[list[Hit], list[Dropped]]:
+        """Return the first ``k`` hits that are neither near-duplicates nor left over from a crash, and others."""
         kept: list[Hit] = []
+        dropped: list[Dropped] = []
         bags: list[frozenset[str]] = []
         asked = frozenset(self.index.lexical.words(query))
         read: dict[int, Passage] = {}
@@ -147,17 +157,26 @@ class Retriever:
                 passage = read.get(candidate.passage_id)
                 if passage is None:
                     continue
+                if len(kept) == k:
+                    dropped.append(_dropped(candidate.hit(passage), "rank"))
+                    continue
                 bag = frozenset(passage.text.lower().split())
-                if any(
-                    _alike(bag, other) and told(passage.id) <= told(hit.passage.id)
-                    for other, hit in zip(bags, kept, strict=True)
-                ):
+                better = next(
+                    (
+                        hit.passage.id
+                        for other, hit in zip(bags, kept, strict=True)
+                        if _alike(bag, other) and told(passage.id) <= told(hit.passage.id)
+                    ),
+                    None,
+                )
+                if better is not None:
+                    dropped.append(_dropped(candidate.hit(passage), "near-duplicate", better))
                     continue
                 kept.append(candidate.hit(passage))
                 bags.append(bag)
-                if len(kept) == k:
-                    return kept
-        return kept
+            if len(kept) == k:
+                break
+        return kept, dropped
 
     def _passages(self, ids: Sequence[int], filters: Filters) -> dict[int, Passage]:
         with reading(self.index.engine) as connection:
@@ -213,6 +232,11 @@ class Fused(NamedTuple):
     def hit(self, passage: Passage) -> Hit:
         """Return the hit for the loaded passage."""
         return Hit(passage, self.score, self.dense_rank, self.dense_score, self.lexical_rank, self.lexical_score)
+
+
+def _dropped(hit: Hit, reason: Literal["near-duplicate", "rank"], better: int | None = None) -> Dropped:
+    shortened = replace(hit.passage, text=hit.passage.text[:DROPPED_CHARS])
+    return Dropped(replace(hit, passage=shortened), reason, better)
 
 
 def fuse(dense: Ranked, lexical: Ranked, settings: RetrievalSettings) -> list[Fused]:

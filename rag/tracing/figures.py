@@ -48,6 +48,15 @@ def format_tokens(read: int | None, written: int | None, *, split: bool = False)
     return f"{(read or 0) + (written or 0):,} tok"
 
 
+def format_measure(name: str, value: float | None) -> str:
+    """Format a field of a trace for a comparison: seconds for ``…_s``, dollars for ``…_usd``, else a number."""
+    if value is None:
+        return "unknown"
+    if name.endswith("_s"):
+        return format_seconds(value, digits=3)
+    return format_cost(value, exact=True) if name.endswith("_usd") else f"{value:,.0f}"
+
+
 def counted(number: int, thing: str) -> str:
     """Format a number of things: ``1 file``, ``1,200 files``."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"

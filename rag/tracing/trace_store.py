@@ -127,6 +127,13 @@ class TraceStore:
                 raise _not_found(trace_id, several=len(found) > 1)
             return whole_trace(connection, found[0])
 
+    def brief(self, ids: Sequence[str]) -> tuple[Trace, ...]:
+        """Return traces without their spans, in the order of their ids; ids of no trace are left out."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(_with_feedback().where(traces_table.c.id.in_(ids))).all()
+        found = {row.id: trace_of_row(row) for row in rows}
+        return tuple(found[trace_id] for trace_id in ids if trace_id in found)
+
     def list(
         self,
         *,
@@ -175,14 +182,17 @@ class TraceStore:
             rows = connection.execute(query.limit(limit)).all()
         return tuple(PassageUse(trace_of_row(row), passage_of_row(row)) for row in rows)
 
-    def rate(self, trace_id: str, rating: Rating | None, comment: str = "") -> None:
+    def rate(self, trace_id: str, rating: Rating | None, comment: str = "", *, at: float | None = None) -> None:
         """Store the rating of an answer; None removes it.
+
+        Args:
+            at: When it was given, in seconds since the epoch; None for now.
 
         Raises:
             TraceNotFound: There is no such trace.
         """
         found = self.get(trace_id).id
-        values = {"rating": rating, "comment": redact(comment), "at": time.time()}
+        values = {"rating": rating, "comment": redact(comment), "at": time.time() if at is None else at}
         with writing(self._engine) as connection:
             connection.execute(delete(feedback_table).where(feedback_table.c.trace_id == found))
             if rating is not None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from rag.indexing.corpus_sources import CorpusSource, SourcePage
     from rag.indexing.dense_index import ChromaStore
     from rag.indexing.ingest_report import IngestProgress, IngestReport
+    from rag.tracing.saved_filters import SavedFilters
+    from rag.tracing.trace_query import TraceQueries
+    from rag.tracing.trace_series import TraceSeries
     from rag.tracing.trace_store import TraceStore
     from rag.types import Filters
 
@@ -98,6 +101,27 @@ class Stores:
         self._closing.callback(store.close)
         store.recover()
         return store
+
+    @shared_property
+    def trace_queries(self) -> TraceQueries:
+        """Lists of traces."""
+        from rag.tracing.trace_query import TraceQueries
+
+        return TraceQueries(self.engine, self.traces)
+
+    @shared_property
+    def trace_series(self) -> TraceSeries:
+        """Figures of traces over time."""
+        from rag.tracing.trace_series import TraceSeries
+
+        return TraceSeries(self.engine)
+
+    @shared_property
+    def saved_filters(self) -> SavedFilters:
+        """The filters of traces that were saved."""
+        from rag.tracing.saved_filters import SavedFilters
+
+        return SavedFilters(self.engine)
 
     @shared_property
     def conversations(self) -> ConversationStore:

@@ -10,12 +10,15 @@ import click
 
 from ui.commands._app import command_app
 from ui.commands._console import open_console
-from ui.commands._terminal_text import moment, note, one_line, print_json, visible
+from ui.commands._terminal_text import moment, note, one_line, print_json, unpaired, visible
+from ui.commands.traces_archive_command import export_command, import_command
+from ui.commands.traces_compare_command import compare_command
 from ui.commands.traces_prune_command import prune_command
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
-    from rag.tracing.trace_store import Span, Status, Trace, TracePage
+    from rag.tracing.trace_query import Listing
+    from rag.tracing.trace_store import Span, Trace
 
 STATUSES = ("ok", "abstained", "error", "cancelled", "interrupted", "filtered", "running")
 _STYLES = {"ok": "green", "abstained": "yellow", "error": "bold red"}
@@ -26,28 +29,62 @@ OTHER_COLUMNS = 66
 
 @click.group()
 def command() -> None:
-    """List answered questions, show their steps, and delete old ones."""
+    """List answered questions, show their steps, compare them, and delete old ones."""
 
 
-command.add_command(prune_command)
+for _subcommand in (compare_command, export_command, import_command, prune_command):
+    command.add_command(_subcommand)
 
 
 @command.command(name="list")
+@click.option("--filter", "filter_text", default="", help="A filter, as in 'latency > 2s and feedback = down'.")
+@click.option("--sort", default="", metavar="COLUMN", help="Such as cost, or latency:asc for the fastest first.")
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="The maximum number.")
 @click.option("--status", type=click.Choice(STATUSES), help="Only traces with this status.")
 @click.option("--text", help="Only traces with this text in question, answer or error.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list with one object per trace.")
 @pass_context
-def list_command(context: Context, limit: int, status: Status | None, text: str | None, as_json: bool) -> None:
-    """List the newest traces."""
+def list_command(
+    context: Context,
+    filter_text: str,
+    sort: str,
+    limit: int,
+    status: str | None,
+    text: str | None,
+    as_json: bool,
+) -> None:
+    """List traces, the newest first.
+
+    A filter compares fields: status, latency, first_token, tokens, cost, feedback, comment, question, answer,
+    error, corpus, model, prompt, release, session, user, purpose, started, code. It has =, !=, >, >=, <, <=, ~
+    (contains), and, or, not and parentheses; other words are searched in question, answer and error. The handbook
+    has a page "Filter language of traces". Traces of evaluations and the lab are left out, unless the filter
+    names purpose.
+    """
+    from rag.tracing.trace_query import query_of
+
     with command_app(context) as app:
-        page = app.stores.traces.list(limit=limit, status=status, text=text)
+        query = query_of(_all_conditions(unpaired(filter_text), status, text), unpaired(sort))
+        page = app.stores.trace_queries.page(query, limit=limit)
         if as_json:
             print_json([_brief(trace) for trace in page.traces], indent=2)
         else:
             _show_list(page)
         if page.total > len(page.traces):
-            note(f"Showing the newest {len(page.traces)} of {page.total:,}; --limit shows more.")
+            which = "newest" if query.sort == "started" and query.order == "desc" else "first"
+            note(f"Showing the {which} {len(page.traces)} of {page.total:,}; --limit shows more.")
+        if page.hidden:
+            note(f'{page.hidden:,} hidden: evaluation and lab; --filter "purpose = any" shows them.')
+
+
+def _all_conditions(filter_text: str, status: str | None, text: str | None) -> str:
+    """Return one filter for all that was asked for."""
+    from rag.tracing.trace_filter import Words, both, print_filter
+
+    others = [f"status = {status}" if status else "", print_filter(Words(text)) if text else ""]
+    for other in others:
+        filter_text = both(filter_text, unpaired(other)) if other else filter_text
+    return filter_text
 
 
 @command.command(name="show")
@@ -74,7 +111,7 @@ def _brief(trace: Trace) -> dict[str, Any]:
     return {name: value for name, value in asdict(trace).items() if name != "spans"}
 
 
-def _show_list(page: TracePage) -> None:
+def _show_list(page: Listing) -> None:
     from rich.table import Table
     from rich.text import Text
 

@@ -107,6 +107,79 @@
     box.select();
   }
 
+  // --- traces ----------------------------------------------------------------------------------------------
+
+  // The row of a trace that was opened from elsewhere, such as by "Next", is marked as well.
+  function openTrace(id) {
+    document.querySelectorAll("#trace-rows .rs-row").forEach((row) => {
+      const on = row.querySelector(".rs-open-trace")?.value === id;
+      row.classList.toggle("is-on", on);
+      if (on) row.scrollIntoView({ block: "nearest" });
+    });
+    hand("open-trace", id);
+  }
+
+  // Leads to another part of the trace, and opens what it lies in.
+  function jump(link) {
+    const target = byId(link.getAttribute("href").slice(1));
+    if (!target) return;
+    for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+    target.scrollIntoView({ block: "center" });
+    target.classList.remove("rs-reached");
+    void target.offsetWidth;
+    target.classList.add("rs-reached");
+  }
+
+  function saveFilter(button) {
+    const box = document.createElement("input");
+    box.className = "rs-rename-box";
+    box.maxLength = 120;
+    box.placeholder = "Name of the filter";
+    box.setAttribute("aria-label", box.placeholder);
+    let over = false;
+    const end = (keep) => {
+      if (over) return;
+      over = true;
+      box.replaceWith(button);
+      if (keep && box.value.trim()) hand("save-filter", box.value.trim());
+    };
+    box.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") end(true);
+      if (event.key === "Escape") end(false);
+    });
+    box.addEventListener("blur", () => end(false));
+    button.replaceWith(box);
+    box.focus();
+  }
+
+  // Dragging over the bars of a chart zooms to them; a click on one is handed on like any other.
+  const drag = { from: null, to: null };
+  const slotOf = (event) => event.target.closest?.(".rs-slot");
+  const endsOf = (slot) => slot.dataset.value.split(" ").slice(1).map(Number);
+
+  function markDrag() {
+    const slots = [...drag.from.parentElement.querySelectorAll(".rs-slot")];
+    const [first, last] = [slots.indexOf(drag.from), slots.indexOf(drag.to)].sort((a, b) => a - b);
+    slots.forEach((slot, at) => slot.classList.toggle("is-on", at >= first && at <= last));
+  }
+
+  document.addEventListener("pointerdown", (event) => {
+    drag.from = drag.to = slotOf(event);
+  });
+  document.addEventListener("pointermove", (event) => {
+    const slot = slotOf(event);
+    if (!drag.from || !slot || slot === drag.to || slot.parentElement !== drag.from.parentElement) return;
+    drag.to = slot;
+    markDrag();
+  });
+  document.addEventListener("pointerup", () => {
+    const { from, to } = drag;
+    drag.from = drag.to = null;
+    if (!from || from === to) return;
+    const ends = [...endsOf(from), ...endsOf(to)];
+    hand("traces", `zoom ${Math.min(...ends)} ${Math.max(...ends)}`);
+  });
+
   // --- clicks ----------------------------------------------------------------------------------------------
 
   const actions = {
@@ -132,7 +205,8 @@
     "rs-older": () => hand("older", ""),
     // Gradio's chatbot lets no data attribute through.
     "rs-case": (button) => hand("case-of-trace", button.value),
-    "rs-open-trace": (button) => hand("open-trace", button.value),
+    "rs-open-trace": (button) => openTrace(button.value),
+    "rs-save-filter": saveFilter,
   };
 
   // Every view has an address; the browser shows that of the open one.
@@ -184,6 +258,11 @@
     if (link && plain && link.matches(".rs-trace")) {
       event.preventDefault();
       hand("open-trace", new URL(link.href).searchParams.get("trace"));
+      return;
+    }
+    if (link && plain && link.matches(".rs-jump")) {
+      event.preventDefault();
+      jump(link);
       return;
     }
     const doer = event.target.closest("[data-do]");

@@ -67,7 +67,7 @@ def build_page(app: App) -> Page:
             with gr.Tab(TABS["prompts"], id="prompts") as prompts:
                 prompts_tab = PromptsTab(settings, stores, models, releases, evaluations)
             with gr.Tab(TABS["traces"], id="traces") as traces:
-                traces_tab = TracesTab(stores.traces)
+                traces_tab = TracesTab(stores)
             with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
                 evaluate_tab = EvaluateTab(settings, stores, models, releases, evaluations)
         prompts_tab.wire(page, tabs, prompts, bridge)

@@ -58,8 +58,10 @@ def upgrade() -> None:
     op.create_index("traces_by_status", "traces", ["status", "started"])
     op.create_index("traces_by_purpose", "traces", ["purpose", "started"])
     op.create_index("traces_by_prompt", "traces", ["prompt", "started"])
-    op.create_index("traces_by_latency", "traces", ["latency_s"])
-    op.create_index("traces_by_cost", "traces", ["cost_usd"])
+    op.create_index("traces_by_latency", "traces", ["latency_s", "started", "purpose"])
+    op.create_index("traces_by_cost", "traces", ["cost_usd", "started", "purpose"])
+    figures = ["status", "latency_s", "first_token_s", "cost_usd", "input_tokens", "output_tokens"]
+    op.create_index("traces_in_time", "traces", ["started", "id", "purpose", *figures])
     op.execute(
         text("UPDATE traces SET purpose = 'evaluation' WHERE conversation_id IN (SELECT id FROM evaluation_runs)")
     )

@@ -91,7 +91,7 @@ def _hits(hits: Sequence[Hit], state: tuple[str, str], *, first_opened: bool) ->
 def _hit(number: int, hit: Hit, state: tuple[str, str], opened: bool = False) -> _Source:
     passage = hit.passage
     text = _marked(passage, None, None)
-    return _Source(number, passage, passage_url(passage), text, state, _scores(hit), opened=opened)
+    return _Source(number, passage, passage_url(passage), text, state, scores_of(hit), opened=opened)
 
 
 def _cited(citation: Citation) -> _Source:
@@ -102,7 +102,7 @@ def _cited(citation: Citation) -> _Source:
         citation_url(citation),
         _marked(passage, citation.start, citation.end),
         CITED,
-        (("support", f"{citation.support:.2f} of 1"), *_scores(citation.hit)),
+        (("support", f"{citation.support:.2f} of 1"), *scores_of(citation.hit)),
         opened=True,
         lost=citation.start is None,
     )
@@ -118,7 +118,8 @@ def _marked(passage: Passage, start: int | None, end: int | None) -> Markup:
     return passage_html(passage.text, first, last, formatted=is_markdown(passage.source))
 
 
-def _scores(hit: Hit) -> tuple[tuple[str, str], ...]:
+def scores_of(hit: Hit) -> tuple[tuple[str, str], ...]:
+    """Return the names and values of the scores that ranked a hit."""
     rows = (
         ("fused" if hit.dense_rank and hit.lexical_rank else "score", f"{hit.score:.4f}"),
         ("dense", _side(hit.dense_score, hit.dense_rank, 3)),

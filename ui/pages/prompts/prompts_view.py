@@ -20,7 +20,7 @@ from rag.tracing.trace_store import TracePage
 from ui.pages.prompts.draft_settings import FIELDS
 from ui.pages.prompts.prompt_listing import Export, PromptEntry, VersionEntry, VersionPage
 from ui.pages.safe_markup import fragment, note
-from ui.pages.traces.trace_view import rows_of
+from ui.pages.traces.list_view import PLAIN_COLUMNS, rows_of
 
 _PLACEHOLDER = re.compile(rf"\{{\{{\s*(?:([a-z][a-z0-9_]*)|>\s*({NAME}(?:@[a-z0-9-]+)?))\s*\}}\}}")
 _MEDIA = {"yaml": ("application/yaml", "yaml"), "text": ("text/plain", "txt")}
@@ -233,7 +233,9 @@ def used_html(page: TracePage, label: str) -> str:
     """Render the list of a version's traces."""
     if not page.traces:
         return note(f"No question has been answered with {label} yet.")
-    return fragment("prompts_traces.html.jinja", rows=rows_of(page), first=1, total=page.total, chosen="")
+    return fragment(
+        "prompts_traces.html.jinja", rows=rows_of(page.traces), columns=PLAIN_COLUMNS, total=page.total, chosen=""
+    )
 
 
 def moves_html(moves: Sequence[Move], name: str) -> str:

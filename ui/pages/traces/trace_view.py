@@ -1,52 +1,32 @@
-"""Traces as HTML: the list, and the steps of one trace as a tree. Pure functions."""
+"""One trace as HTML: its head, and its steps as a tree or along time. Pure functions."""
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from urllib.parse import quote
 
-from markupsafe import Markup
-
-from rag.evaluation.report_rendering import shortened
 from rag.redaction import JSON
-from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
-from rag.tracing.trace_store import Span, Trace, TracePage
-from ui.pages.chat.answer_html import is_markdown
-from ui.pages.safe_markup import fragment, note, passage_html
+from rag.tracing.figures import format_cost, format_seconds, format_tokens
+from rag.tracing.trace_query import Neighbours
+from rag.tracing.trace_store import Span, Trace
+from ui.pages.safe_markup import fragment
+from ui.pages.traces.list_state import STEP_VIEWS, ListState
+from ui.pages.traces.list_view import clock
+from ui.pages.traces.step_views import MODELS, Journey, StepView, journey_of, step_view
 
-SHOWN_JSON = 20_000
-"""Characters of one input or output; more makes the browser slow, and nobody reads it."""
-
+SHOWN_JSON = 4_000
+"""Characters of one input or output in the page; the rest is a click away."""
+SHOWN_TEXT = 20_000
+"""Characters of a message or a variable in the page."""
 DEEPEST_INDENT = 12
 """Levels of the tree that are indented; deeper ones have the indent of the last one."""
 
-_FAULTS = {
-    "number": "number not in the sources",
-    "name": "name not in the sources",
-    "negation": "negation differs from the sources",
-    "words": "words not in the sources",
-    "echo": "says nothing",
-}
-
-NO_TRACES = "No matching traces. Ask a question in the chat, or change the filter."
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A trace in the list."""
-
-    trace: Trace
-    question: str
-    said: str
-    started: str
-    day: str
-    time: str
-    tokens: str
-    read_and_written: str
-    cost: str
+_MARKER = re.compile(r"\[(\d{1,3})\]")
+# Shares of the trace from which a step is marked as warm and hot.
+_WARM, _HOT = 0.2, 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,91 +36,101 @@ class Data:
     title: str
     json: str
     left_out: int
+    href: str
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A span in the tree.
+    """A span with what the page shows of it.
 
     Attributes:
-        left, width: Of the bar, in percent of the trace.
-        passages: Names and texts of what a search found, to be read.
-        replaced: Sentences that failed the check of claims, their faults, and the quotations in their places.
+        left, width: Of its bar in time, in percent of the trace.
+        cost: Its share of the cost, in percent; 0 where nothing is known.
+        heat, cost_heat: ``hot``, ``warm`` or ``cool`` by the share of its own time and cost, without its children.
     """
 
     span: Span
     depth: int
     left: float
     width: float
+    cost: float
+    heat: str
+    cost_heat: str
     facts: str
     data: tuple[Data, ...]
-    passages: tuple[tuple[str, Markup], ...] = ()
-    replaced: tuple[tuple[str, str, str], ...] = ()
+    view: StepView
 
 
-def list_html(page: TracePage, first: int, chosen: str = "") -> str:
-    """Render a page of the list.
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What stands above the steps.
+
+    Attributes:
+        facts: Names and values; a value without a name speaks for itself.
+        answer: Pieces of the answer, each with the number of the marker behind it, which leads to its passage.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    answer: tuple[tuple[str, int], ...]
+
+
+def trace_html(trace: Trace, neighbours: Neighbours | None = None, state: ListState | None = None) -> str:
+    """Render a trace with all its steps.
 
     Args:
-        first: Number of the first trace on the page, from 1.
-        chosen: Id of the trace that is shown beside the list.
+        neighbours: The traces before and behind it in the list.
+        state: Of the tab: how the steps are shown, and whether a trace waits to be compared.
     """
-    if not page.traces:
-        return note(NO_TRACES)
-    return fragment("traces_list.html.jinja", rows=rows_of(page), first=first, total=page.total, chosen=chosen)
-
-
-def rows_of(page: TracePage) -> list[Row]:
-    """Return the traces of a page as the list shows them."""
-    now = time.time()
-    return [_row(trace, now) for trace in page.traces]
-
-
-def _row(trace: Trace, now: float) -> Row:
-    read, written = trace.input_tokens, trace.output_tokens
-    return Row(
-        trace,
-        question=shortened(trace.question, 200),
-        said=shortened(trace.answer or trace.error, 200),
-        started=clock(trace.started),
-        day=_when(trace.started, now),
-        time="" if trace.latency_s is None else format_seconds(trace.latency_s),
-        tokens=format_tokens(read, written).removesuffix(" tok").removeprefix("tokens "),
-        read_and_written=format_tokens(read, written, split=True),
-        cost=format_cost(trace.cost_usd).removeprefix("cost "),
+    journey = journey_of(trace)
+    return fragment(
+        "traces_trace.html.jinja",
+        trace=trace,
+        head=Head(tuple(_facts(trace)), tuple(_pieces(trace.answer, journey))),
+        steps=list(_steps(trace, journey)),
+        neighbours=neighbours or Neighbours(),
+        state=state or ListState(),
+        views=STEP_VIEWS,
+        raw=raw_url(trace.id),
+        shown_text=SHOWN_TEXT,
     )
 
 
-def _when(started: float, now: float) -> str:
-    """Format the time of a trace of today, else its day, with the year where that differs."""
-    moment = datetime.fromtimestamp(started).astimezone()
-    present = datetime.fromtimestamp(now).astimezone()
-    if moment.date() == present.date():
-        return moment.strftime("%H:%M")
-    return moment.strftime("%d %b" if moment.year == present.year else "%b %Y")
+def raw_url(trace_id: str, position: int | None = None, part: str = "") -> str:
+    """Return the address of a stored trace, or of one value of it, as JSON."""
+    place = "" if position is None else f"/{position}/{part}"
+    return f"/traces/{quote(trace_id, safe='')}{place}"
 
 
-def clock(seconds: float) -> str:
-    """Format date and time in the time zone of this machine."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def _facts(trace: Trace) -> Iterator[tuple[str, str]]:
+    yield "", clock(trace.started)
+    yield "", "running" if trace.latency_s is None else format_seconds(trace.latency_s)
+    if trace.first_token_s is not None:
+        yield "first token", format_seconds(trace.first_token_s)
+    yield "", format_tokens(trace.input_tokens, trace.output_tokens, split=True)
+    if trace.cached_tokens:
+        yield "cached", f"{trace.cached_tokens:,} tok"
+    yield "", format_cost(trace.cost_usd)
+    if trace.saved_usd:
+        yield "saved", format_cost(trace.saved_usd)
+    for name in ("prompt", "model", "corpus", "release", "purpose"):
+        yield name, getattr(trace, name)
+    yield "user", trace.user_name
+    yield "prices of", trace.prices
+    yield "version", trace.code
 
 
-def trace_html(trace: Trace) -> str:
-    """Render a trace with all its steps."""
-    facts = (
-        ("", clock(trace.started)),
-        ("", "running" if trace.latency_s is None else format_seconds(trace.latency_s)),
-        ("", format_tokens(trace.input_tokens, trace.output_tokens, split=True)),
-        ("", format_cost(trace.cost_usd)),
-        ("prompt", trace.prompt),
-        ("model", trace.model),
-        ("corpus", trace.corpus),
-        ("release", trace.release),
-    )
-    return fragment("traces_trace.html.jinja", trace=trace, facts=facts, steps=list(_steps(trace)))
+def _pieces(answer: str, journey: Journey) -> Iterator[tuple[str, int]]:
+    """Yield the answer in pieces; a marker without a passage in the prompt stays text."""
+    known = range(1, len(journey.hits or ()) + 1)
+    end = 0
+    for found in _MARKER.finditer(answer):
+        if int(found[1]) in known:
+            yield answer[end : found.start()], int(found[1])
+            end = found.end()
+    yield answer[end:], 0
 
 
-def _steps(trace: Trace) -> Iterator[Step]:
+def _steps(trace: Trace, journey: Journey) -> Iterator[Step]:
     ends = (span.ended or span.started for span in trace.spans)
     total = trace.latency_s or max((end - trace.started for end in ends), default=0.0)
     known = {span.id for span in trace.spans}
@@ -156,61 +146,65 @@ def _steps(trace: Trace) -> Iterator[Step]:
         if span.id in visited:
             continue
         visited.add(span.id)
-        yield _step(span, depth, trace.started, total)
+        yield _step(span, depth, trace, total, children, journey)
         waiting += [(child, depth + 1) for child in reversed(children.get(span.id, []))]
 
 
-def _step(span: Span, depth: int, began: float, total: float) -> Step:
-    took = None if span.ended is None else max(span.ended - span.started, 0.0)
-    left = _share(span.started - began, total)
-    width = max(_share(took or 0.0, total), 0.5)
+def _step(
+    span: Span,
+    depth: int,
+    trace: Trace,
+    total: float,
+    children: Mapping[str | None, Sequence[Span]],
+    journey: Journey,
+) -> Step:
+    took = _seconds(span)
+    below = children.get(span.id, ())
+    own = (took or 0.0) - sum(_seconds(child) or 0.0 for child in below)
+    spent = span.cost_usd or 0.0
+    own_cost = spent - sum(child.cost_usd or 0.0 for child in below)
+    left = _share(span.started - trace.started, total)
     facts = [format_seconds(took) if took is not None else "not finished"]
     if span.input_tokens is not None or span.output_tokens is not None:
         facts.append(format_tokens(span.input_tokens, span.output_tokens, split=True))
     # Only models have a cost: "unknown" would be misleading for other steps.
-    if span.cost_usd is not None or span.kind in ("llm", "chat_model"):
+    if span.cost_usd is not None or span.kind in MODELS:
         facts.append(format_cost(span.cost_usd))
-    data = [_data("Input", span.input), _data("Output", span.output)]
-    if span.attributes:
-        data.append(_data("Attributes", dict(span.attributes)))
-    indent = min(depth, DEEPEST_INDENT)
     return Step(
         span,
-        indent,
+        min(depth, DEEPEST_INDENT),
         left,
-        min(width, 100 - left),
+        min(max(_share(took or 0.0, total), 0.5), 100 - left),
+        _share(spent, trace.cost_usd or 0.0),
+        _heat(own, total),
+        _heat(own_cost, trace.cost_usd or 0.0),
         " · ".join(facts),
-        tuple(data),
-        tuple(_passages(span)),
-        tuple(_replaced(span)),
+        tuple(_all_data(trace.id, span)),
+        step_view(span, journey),
     )
 
 
-def _passages(span: Span) -> Iterator[tuple[str, Markup]]:
-    """Yield what a search found; nothing where its output has another form, as in a trace of an older version."""
-    hits = span.output.get("hits") if span.name == "retrieve" and isinstance(span.output, dict) else None
-    for hit in hits if isinstance(hits, list) else ():
-        match hit:
-            case {"passage": {"name": str(name), "source": str(source), "text": str(text), **rest}}:
-                page = rest.get("page")
-                place = format_place(name, page if isinstance(page, int) else None)
-                yield place, passage_html(text, 0, 0, formatted=is_markdown(source))
+def _all_data(trace_id: str, span: Span) -> Iterator[Data]:
+    for title, value in (("Input", span.input), ("Output", span.output), ("Attributes", dict(span.attributes))):
+        if title != "Attributes" or value:
+            text = as_text(value)
+            href = raw_url(trace_id, span.position, title.lower())
+            yield Data(title, text[:SHOWN_JSON], max(len(text) - SHOWN_JSON, 0), href)
 
 
-def _replaced(span: Span) -> Iterator[tuple[str, str, str]]:
-    """Yield the sentences that failed the check; nothing where the output is that of an older version."""
-    faults = span.output.get("replaced") if span.name == "ground" and isinstance(span.output, dict) else None
-    for fault in faults if isinstance(faults, list) else ():
-        match fault:
-            case {"sentence": str(sentence), "kind": str(kind), "words": list(words), **rest}:
-                about = "" if kind == "echo" else f": {', '.join(map(str, words))}"
-                yield sentence, f"{_FAULTS.get(kind, kind)}{about}", str(rest.get("quotation") or "")
+def as_text(value: JSON) -> str:
+    """Return JSON as it is shown."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
-def _share(seconds: float, total: float) -> float:
-    return min(max(seconds / total * 100, 0.0), 99.5) if total > 0 else 0.0
+def _seconds(span: Span) -> float | None:
+    return None if span.ended is None else max(span.ended - span.started, 0.0)
 
 
-def _data(title: str, value: JSON) -> Data:
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
-    return Data(title, text[:SHOWN_JSON], max(len(text) - SHOWN_JSON, 0))
+def _share(part: float, total: float) -> float:
+    return min(max(part / total * 100, 0.0), 99.5) if total > 0 else 0.0
+
+
+def _heat(part: float, total: float) -> str:
+    share = part / total if total > 0 else 0.0
+    return "hot" if share >= _HOT else "warm" if share >= _WARM else "cool"

@@ -1,74 +1,83 @@
-"""The traces tab: a list with a filter and a pager, and beside it the steps of one trace."""
+"""The traces tab: a filter, charts and a list, and beside them a trace, a conversation or two traces."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, get_args
-from urllib.parse import urlencode
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from rag.errors import RagsmithError
-from rag.tracing.trace_store import Status, TracePage
+from rag.errors import FilterError, RagsmithError
+from rag.tracing.trace_comparison import compare_traces
+from rag.tracing.trace_query import Cursor, Listing
 from ui.pages.chat.chat_layout import Bridge
 from ui.pages.html_component import html_component
-from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, warn
+from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, show_info, warn
 from ui.pages.safe_markup import note
-from ui.pages.traces.trace_view import list_html, trace_html
+from ui.pages.traces.comparison_view import comparison_html
+from ui.pages.traces.list_state import TAB, ListState, act, state_of
+from ui.pages.traces.list_view import chips_html, count_html, error_html, list_html
+from ui.pages.traces.other_views import passage_html_of, session_html
+from ui.pages.traces.trace_charts import charts_html
+from ui.pages.traces.trace_view import trace_html
 
 if TYPE_CHECKING:
-    from rag.tracing.trace_store import TraceStore
+    from ui.app.stores import Stores
 
-TAB = "traces"
 PAGE = 50
-ALL = "all"
+PASSAGE_TRACES = 100
+"""Maximum answers that are shown for a passage."""
+PICK = "Choose a trace to see its steps."
+_EXAMPLE = "latency > 2s and feedback = down, or words to search for"
+# Clicks that change what stands beside the list, and not the list.
+_BESIDE = frozenset({"steps", "session", "passage", "compare", "close", "against", "alone"})
+
+# One after another: a click that comes before the answer to the last one must not undo it.
+_IN_ORDER = QUIET | {"concurrency_id": "traces", "concurrency_limit": 1}
 
 Updates = dict[Any, Any]
-Cursors = tuple[float, ...]
+Cursors = tuple[Cursor, ...]
 
 
 class TracesTab:
     """Components and events of the tab, made inside the blocks that are open.
 
-    A page of the list begins below a time. ``cursors`` are these times for the pages so far, so that *Newer* leads
-    back; ``chosen`` is the id of the trace that is shown.
+    ``state`` is what the tab shows, and its address. A page of the list begins behind a trace: ``cursors`` are
+    these traces for the pages so far, so that *Previous* leads back.
     """
 
-    def __init__(self, traces: TraceStore) -> None:
-        self._traces = traces
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
         with gr.Row(elem_id="traces", equal_height=True):
             with gr.Column(elem_id="trace-list", min_width=0, scale=1):
                 with gr.Row(elem_id="trace-filter"):
                     self._text = gr.Textbox(
                         show_label=False,
                         container=False,
-                        placeholder="Text in question, answer or error",
+                        placeholder=_EXAMPLE,
                         max_lines=1,
+                        max_length=2_000,
                         elem_id="trace-text",
                         scale=1,
                         min_width=0,
                     )
-                    self._status = gr.Dropdown(
-                        [ALL, *get_args(Status)],
-                        value=ALL,
-                        show_label=False,
-                        container=False,
-                        elem_id="trace-status",
-                        filterable=False,
-                        scale=0,
-                        min_width=130,
-                    )
                     self._refresh = gr.Button("Refresh", size="sm", scale=0, min_width=80)
+                self._error = html_component("trace-error")
+                self._chips = html_component("trace-chips")
+                self._charts = html_component("trace-charts")
                 self._list = html_component("trace-rows")
                 with gr.Row(elem_id="trace-pager"):
-                    self._newer = gr.Button("‹ Newer", size="sm", interactive=False)
-                    self._older = gr.Button("Older ›", size="sm", interactive=False)
+                    self._newer = gr.Button("‹ Previous", size="sm", interactive=False)
+                    self._older = gr.Button("Next ›", size="sm", interactive=False)
+                    self._count = html_component("trace-count")
             with gr.Column(elem_id="trace-detail", min_width=0, scale=1):
-                pick = note("Choose a trace to see its steps.", "rs-pick")
-                self._detail = html_component("trace-steps", pick)
+                self._detail = html_component("trace-steps", note(PICK, "rs-pick"))
         with gr.Column(elem_classes="rs-bridge"):
             self._address = gr.Textbox()
+            self._act = gr.Button(elem_id="do-traces")
+            self._save = gr.Button(elem_id="do-save-filter")
         self._cursors = gr.State(())
-        self._chosen = gr.State("")
+        self._state = gr.State(ListState())
 
     def wire(self, page: Any, tabs: Any, tab: Any, bridge: Bridge) -> None:
         """Connect the events.
@@ -77,79 +86,159 @@ class TracesTab:
             page: The blocks.
             tabs: All tabs, to bring this one to the front.
             tab: This one, to fill it when it is opened.
-            bridge: Names the trace that was clicked.
+            bridge: Names what was clicked.
         """
         self._tabs = tabs
-        filters = [self._text, self._status, self._chosen]
-        paged = [*filters, self._cursors]
-        listed = [self._list, self._newer, self._older, self._cursors]
-        opened = [tabs, *listed, self._detail, self._chosen, self._address]
-        for event in (self._text.submit, self._text.blur, self._status.input, self._refresh.click):
-            event(self.first_page, filters, listed, **QUIET)
-        tab.select(self.first_page, filters, listed, **QUIET)
-        self._older.click(self.older, paged, listed, **QUIET)
-        self._newer.click(self.newer, paged, listed, **QUIET)
-        bridge.open_trace.click(self.open, [bridge.value, *filters[:2]], opened, js=BRIDGED, **QUIET)
-        page.load(self.linked, None, opened, **QUIET)
-        self._address.change(None, self._address, None, js=addressed("traces"), **QUIET)
+        listed = [self._list, self._count, self._newer, self._older, self._cursors]
+        beside = [self._detail, self._state, self._address]
+        shown = [self._text, self._error, *listed, *beside]
+        clicked, paged = [bridge.value, self._state], [self._state, self._cursors]
+        for event, handler, inputs, outputs in (
+            (self._text.submit, self.filtered, [self._text, self._state], shown),
+            (self._text.blur, self.typed, [self._text, self._state], shown),
+            (self._refresh.click, self.filtered, [self._text, self._state], shown),
+            (tab.select, self.first_page, self._state, listed),
+            (self._act.click, self.clicked, clicked, shown),
+        ):
+            js = {"js": BRIDGED} if inputs is clicked else {}
+            # The figures of many traces take longer than a page of them.
+            event(handler, inputs, outputs, **js, **_IN_ORDER).then(
+                self.figures, self._state, [self._chips, self._charts], **QUIET
+            )
+        # Its tab, which it brings to the front, then shows the figures.
+        page.load(self.linked, None, [tabs, *shown], **_IN_ORDER)
+        self._older.click(self.older, paged, listed, **_IN_ORDER)
+        self._newer.click(self.newer, paged, listed, **_IN_ORDER)
+        self._save.click(self.save, clicked, self._chips, js=BRIDGED, **_IN_ORDER)
+        bridge.open_trace.click(self.open, clicked, [tabs, *beside], js=BRIDGED, **_IN_ORDER)
+        self._address.change(None, self._address, None, js=addressed(TAB), **QUIET)
 
     @show_errors
-    def first_page(self, text: str | None, status: str, chosen: str) -> Updates:
-        """Show the newest matching traces."""
-        return self._show(text, status, chosen, ())
+    def first_page(self, state: ListState) -> Updates:
+        """Show the first page."""
+        return self._listed(state, ())
 
     @show_errors
-    def older(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
-        """Show the next older page."""
-        shown = self._page(text, status, cursors)
-        below = (*cursors, shown.traces[-1].started) if shown.traces else cursors
-        return self._show(text, status, chosen, below)
+    def figures(self, state: ListState) -> Updates:
+        """Show the chips and the charts of the list; nothing where the address has no list yet."""
+        try:
+            return {self._chips: self._chips_html(state), self._charts: self._charts_html(state)}
+        except FilterError:
+            return gr.skip()  # type: ignore[no-any-return]
 
     @show_errors
-    def newer(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
-        """Show the next newer page."""
-        return self._show(text, status, chosen, cursors[:-1])
+    def typed(self, text: str | None, state: ListState) -> Any:
+        """Apply a filter that was typed when its box is left, as by pressing a chip."""
+        return gr.skip() if (text or "").strip() == state.filter else self.filtered(text, state)
 
     @show_errors
-    def open(self, trace_id: str, text: str | None, status: str) -> Updates:
+    def filtered(self, text: str | None, state: ListState) -> Updates:
+        """Show what a typed filter keeps; one that is not understood changes nothing."""
+        return self._applied(replace(state, filter=(text or "").strip()), state)
+
+    @show_errors
+    def clicked(self, click: str, state: ListState) -> Any:
+        """Do what a chip, a header, a chart or a link of the tab asks for."""
+        action, _, value = click.partition(" ")
+        if action == "unsave":
+            self._stores.saved_filters.delete(value)
+            return gr.skip()
+        if action in _BESIDE:
+            return self._beside(act(state, action, value))
+        return self._applied(act(state, action, value), state)
+
+    @show_errors
+    def older(self, state: ListState, cursors: Cursors) -> Updates:
+        """Show the page behind this one."""
+        page = self._page(state, cursors)
+        return self._listed(state, (*cursors, page.next) if page.next else cursors)
+
+    @show_errors
+    def newer(self, state: ListState, cursors: Cursors) -> Updates:
+        """Show the page before this one."""
+        return self._listed(state, cursors[:-1])
+
+    @show_errors
+    def save(self, name: str, state: ListState) -> Updates:
+        """Keep the filter under a name."""
+        saved = self._stores.saved_filters.save(name, state.filter)
+        show_info(f"Saved the filter {saved.name}.")
+        return {self._chips: self._chips_html(state)}
+
+    @show_errors
+    def open(self, trace_id: str, state: ListState) -> Updates:
         """Show a trace that was clicked, on any tab."""
-        return self._opened(trace_id, text, status)
-
-    def _opened(self, trace_id: str, text: str | None, status: str) -> Updates:
-        trace = self._traces.get(trace_id)
-        return {
-            self._tabs: gr.Tabs(selected=TAB),
-            **self._show(text, status, trace.id, ()),
-            self._detail: trace_html(trace),
-            self._chosen: trace.id,
-            self._address: urlencode({"trace": trace.id}),
-        }
+        found = self._stores.traces.get(trace_id)
+        return {self._tabs: gr.Tabs(selected=TAB), **self._beside(state.opened("trace", found.id))}
 
     @show_errors
     def linked(self, request: gr.Request) -> Any:
-        """Show the trace that the address of the page names."""
-        named = request.query_params.get("trace", "")
-        if not named and request.query_params.get("tab") != TAB:
+        """Show what the address of the page names."""
+        state = state_of(request.query_params)
+        if state is None:
             return gr.skip()
-        front: Updates = {self._tabs: gr.Tabs(selected=TAB), **self._show("", ALL, "", ())}
+        front: Updates = {self._tabs: gr.Tabs(selected=TAB), **self._listed(ListState(), ())}
+        front |= self._applied(state, ListState())
         try:
-            return front | self._opened(named, "", ALL) if named else front
+            return front | self._beside(state) if state.detail or state.compare else front
         except RagsmithError as error:
             warn(error)
-            return front
+            return front | self._applied(state.opened("", ""), ListState())
 
-    def _show(self, text: str | None, status: str, chosen: str, cursors: Cursors) -> Updates:
-        page = self._page(text, status, cursors)
-        first = len(cursors) * PAGE + 1
+    def _applied(self, state: ListState, before: ListState) -> Updates:
+        """Show the first page of another list; a filter that is not understood changes nothing."""
+        try:
+            listed = self._listed(state, ())
+        except FilterError as error:
+            return {
+                self._text: state.filter,
+                self._error: error_html(error, state.filter),
+                self._state: before,
+            }
         return {
-            self._list: list_html(page, first, chosen),
+            self._text: state.filter,
+            self._error: "",
+            **listed,
+            self._state: state,
+            self._address: state.address(),
+        }
+
+    def _beside(self, state: ListState) -> Updates:
+        return {self._detail: self._detail_html(state), self._state: state, self._address: state.address()}
+
+    def _detail_html(self, state: ListState) -> str:
+        queries = self._stores.trace_queries
+        match state.detail:
+            case "trace":
+                trace = self._stores.traces.get(state.shown)
+                if state.compare and state.compare != trace.id:
+                    return comparison_html(compare_traces(self._stores.traces.get(state.compare), trace))
+                return trace_html(trace, queries.neighbours(state.query(), trace.id), state)
+            case "session":
+                return session_html(queries.session(state.shown), state.shown)
+            case "passage":
+                number = int(state.shown) if state.shown.isdecimal() and len(state.shown) < 19 else 0
+                return passage_html_of(queries.with_passage(number, limit=PASSAGE_TRACES), state.shown)
+            case _:
+                return note(PICK, "rs-pick")
+
+    def _listed(self, state: ListState, cursors: Cursors) -> Updates:
+        page = self._page(state, cursors)
+        return {
+            self._list: list_html(page.traces, state),
+            self._count: count_html(page, len(cursors) * PAGE + 1),
             self._newer: gr.Button(interactive=bool(cursors)),
-            self._older: gr.Button(interactive=first + len(page.traces) <= page.total),
+            self._older: gr.Button(interactive=page.next is not None),
             self._cursors: cursors,
         }
 
-    def _page(self, text: str | None, status: str, cursors: Cursors) -> TracePage:
-        known: Status | None = next((name for name in get_args(Status) if name == status), None)
-        return self._traces.list(
-            limit=PAGE, before=cursors[-1] if cursors else None, status=known, text=(text or "").strip() or None
-        )
+    def _page(self, state: ListState, cursors: Cursors) -> Listing:
+        after = cursors[-1] if cursors else None
+        return self._stores.trace_queries.page(state.query(), limit=PAGE, after=after)
+
+    def _chips_html(self, state: ListState) -> str:
+        tails = self._stores.trace_series.tails(state.query())
+        return chips_html(state, tails, self._stores.saved_filters.list())
+
+    def _charts_html(self, state: ListState) -> str:
+        return charts_html(self._stores.trace_series.series(state.query()))
