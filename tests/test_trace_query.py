@@ -122,6 +122,16 @@ def test_evaluations_and_the_lab_are_hidden_and_counted_unless_named(queries: Tr
     assert (named.total, named.hidden) == (1, 0)
 
 
+def test_matches_of_words_are_counted_up_to_a_limit_that_is_said(
+    queries: TraceQueries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rag.tracing.trace_query.MOST_COUNTED", 4)
+    words = queries.page(query_of("question purpose = any"), limit=10)
+    assert (len(words.traces), words.total, words.total_label) == (7, 4, "4+")
+    assert queries.page(query_of("quick or slow"), limit=1).total_label == "2"
+    assert queries.page(query_of("status = ok"), limit=1).total_label == "2"
+
+
 def test_a_range_keeps_what_began_in_it(queries: TraceQueries) -> None:
     page = queries.page(TraceQuery(since=NOW - 30, until=NOW - 10), limit=10)
     assert [each.id for each in page.traces] == ["slow", "broken"]

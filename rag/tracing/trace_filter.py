@@ -183,8 +183,10 @@ def condition_on(text: str, field: str, operator: Operator) -> str:
 
 
 def fields_in(one: Filter) -> Iterator[str]:
-    """Yield the names of the fields that a filter compares."""
+    """Yield the names of the fields that a filter compares; words alone are compared with ``text``."""
     match one:
+        case Words(_):
+            yield "text"
         case Comparison(field, _, _):
             yield field
         case Not(part):

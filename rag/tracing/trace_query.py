@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, true, tuple_
 
 from rag.database import reading
 from rag.errors import FilterError
@@ -31,6 +31,9 @@ Order = Literal["asc", "desc"]
 UNASKED = ("evaluation", "lab")
 """Purposes that are left out, unless the filter names ``purpose``: nobody asked those questions for an answer."""
 
+MOST_COUNTED = 10_000
+"""Matches of a search for words that are counted: reading the texts of more takes seconds."""
+
 _row = traces_table.c
 _id: ColumnElement[str] = _row.id
 _RATING = (
@@ -42,6 +45,8 @@ SORTS: Mapping[str, ColumnElement[Any]] = {
     **{name: COLUMNS[name] for name in ("cost", "model", "prompt", "release", "user", "purpose")},
     "feedback": _RATING,
 }
+# Fields whose texts are read to find a word in them.
+_TEXTS = frozenset({"text", "question", "answer", "error"})
 # The other columns have a value in every trace.
 _NULLABLE = frozenset({"latency", "first_token", "tokens", "cost", "feedback"})
 
@@ -77,14 +82,20 @@ class Listing:
     Attributes:
         traces: Without their spans.
         next: The cursor for the page behind it; None on the last page.
-        total: All matching traces.
-        hidden: Traces of evaluations and the lab that would match, and are left out.
+        total: All matching traces; where words are searched, at most ``MOST_COUNTED``.
+        hidden: Traces of evaluations and the lab that would match, and are left out; counted in the same way.
     """
 
     traces: tuple[Trace, ...]
     next: Cursor | None
     total: int
     hidden: int
+    capped: bool = False
+
+    @property
+    def total_label(self) -> str:
+        """The total for display, such as ``1,204`` or ``10,000+``."""
+        return f"{self.total:,}{'+' if self.capped else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +132,10 @@ class TraceQueries:
         self._traces.flush()
         with reading(self._engine) as connection:
             found = _behind(connection, query, conditions(query, connection), after, limit + 1)
-            total, hidden = _counts(connection, query)
+            total, hidden, capped = _counts(connection, query)
         ids = [cursor.id for cursor in found[:limit]]
         more = found[limit - 1] if len(found) > limit else None
-        return Listing(self._traces.brief(ids), more, total, hidden)
+        return Listing(self._traces.brief(ids), more, total, hidden, capped)
 
     def walk(self, query: TraceQuery, *, limit: int | None = None, size: int = 500) -> Iterator[str]:
         """Yield the ids of all matching traces in order, at most ``limit``."""
@@ -214,13 +225,19 @@ def _matching(query: TraceQuery, connection: Connection) -> tuple[tuple[ColumnEl
     return matching, "purpose" in fields_in(parsed)
 
 
-def _counts(connection: Connection, query: TraceQuery) -> tuple[int, int]:
-    """Return how many traces a query shows, and how many it hides for their purpose."""
+def _counts(connection: Connection, query: TraceQuery) -> tuple[int, int, bool]:
+    """Return how many traces a query shows, how many it hides for their purpose, and whether there are more."""
     matching, all_purposes = _matching(query, connection)
+    asked = true() if all_purposes else _ASKED
+    rows = select(asked.label("asked")).select_from(traces_table).where(*matching)
+    if _TEXTS.isdisjoint(fields_in(parse_filter(query.filter))):
+        found, most = rows.subquery(), None
+    else:
+        found, most = rows.limit(MOST_COUNTED).subquery(), MOST_COUNTED
     # One pass for both: the hidden ones alone would be looked up row by row.
-    shown = func.count() if all_purposes else func.count().filter(_ASKED)
-    count, every = connection.execute(select(shown, func.count()).select_from(traces_table).where(*matching)).one()
-    return count, every - count
+    shown = func.count().filter(found.c.asked)
+    count, every = connection.execute(select(shown, func.count()).select_from(found)).one()
+    return count, every - count, every == most
 
 
 def _behind(

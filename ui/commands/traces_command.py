@@ -72,7 +72,7 @@ def list_command(
             _show_list(page)
         if page.total > len(page.traces):
             which = "newest" if query.sort == "started" and query.order == "desc" else "first"
-            note(f"Showing the {which} {len(page.traces)} of {page.total:,}; --limit shows more.")
+            note(f"Showing the {which} {len(page.traces)} of {page.total_label}; --limit shows more.")
         if page.hidden:
             note(f'{page.hidden:,} hidden: evaluation and lab; --filter "purpose = any" shows them.')
 

@@ -93,7 +93,7 @@ def count_html(listing: Listing, first: int) -> str:
         "traces_count.html.jinja",
         first=first,
         last=first + len(listing.traces) - 1,
-        total=listing.total,
+        total=listing.total_label,
         hidden=listing.hidden,
         every_purpose=EVERY_PURPOSE,
     )
