@@ -222,12 +222,14 @@ class _Parser:
         self._conditions = 0
 
     def parse(self) -> Filter:
-        if self._next.kind == "end":
-            return All()
-        found = self._or()
-        if self._next.kind != "end":
+        found = All() if self._is_at_end else self._or()
+        if not self._is_at_end:
             raise self._not_understood(self._next)
         return found
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self._next.kind == "end"
 
     @property
     def _next(self) -> _Token:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Integer, and_, case, cast, func, literal_column, select
 
@@ -173,7 +174,7 @@ def _cell() -> ColumnElement[int]:
     return case((latency.is_(None), None), *scales, else_=_floor(long) + _COARSE)
 
 
-def _floor(value: ColumnElement[float]) -> ColumnElement[int]:
+def _floor(value: ColumnElement[Any]) -> ColumnElement[int]:
     # A cast cuts off in SQLite and rounds in PostgreSQL, and not every SQLite has a floor function.
     near = cast(value, Integer)
     return case((near > value, near - 1), else_=near)

@@ -294,8 +294,7 @@ def _claims(output: Mapping[str, JSON]) -> Iterator[Claimed]:
         match one:
             case {"support": float() | int() as support, "markers": list(markers), **rest}:
                 start, end = rest.get("start"), rest.get("end")
-                known = isinstance(start, int) and isinstance(end, int)
-                said = answer[start:end] if known else ""  # type: ignore[misc]
+                said = answer[start:end] if isinstance(start, int) and isinstance(end, int) else ""
                 numbers = tuple(marker for marker in markers if isinstance(marker, int))
                 yield Claimed(said, float(support), numbers, rest.get("supported") is not False)
 
