@@ -8,7 +8,7 @@ since every new shape costs a compilation of kernels.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.batches import padded
@@ -26,18 +26,26 @@ REPLY_STEP = 16
 IGNORED = -100
 
 
-class CompletionBatches:
+class Batches:
     """The batches of a stage: a data set for a trainer, whose items are batches.
 
     Args:
-        features: The rows; ``second`` is the first token of the reply.
+        features: The rows.
         batches: The row indices of each batch.
+        collate: Turns rows into the inputs of a model and their ``labels``, such as ``as_batch``.
         model: The model that they are for, which need not know every input.
     """
 
-    def __init__(self, features: Features, batches: Sequence[NDArray[np.int64]], model: torch.nn.Module) -> None:
+    def __init__(
+        self,
+        features: Features,
+        batches: Sequence[NDArray[np.int64]],
+        collate: Callable[[Sequence[Feature]], dict[str, Any]],
+        model: torch.nn.Module,
+    ) -> None:
         self._features = features
         self._batches = batches
+        self._collate = collate
         self._inputs = model_inputs(model)
 
     def __len__(self) -> int:
@@ -47,7 +55,7 @@ class CompletionBatches:
         return (self[at] for at in range(len(self)))
 
     def __getitem__(self, at: int) -> dict[str, Any]:
-        batch = as_batch([self._features[int(row)] for row in self._batches[at]])
+        batch = self._collate([self._features[int(row)] for row in self._batches[at]])
         return {name: value for name, value in batch.items() if name == "labels" or name in self._inputs}
 
 
@@ -58,7 +66,7 @@ def model_inputs(model: Any) -> frozenset[str]:
 
 
 def as_batch(features: Sequence[Feature]) -> dict[str, Any]:
-    """Return the inputs of a model and the labels.
+    """Return the inputs of a model and the labels of rows whose ``second`` is the first token of the reply.
 
     Returns:
         ``input_ids``, ``attention_mask`` and ``position_ids`` of shape ``(rows, tokens)``, ``logits_to_keep``, the
@@ -96,6 +104,27 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """
     from torch.nn import functional
 
-    predicting = logits[:, -labels.shape[1] - 1 : -1]
+    predicting = _predicting(logits, labels)
     wanted = labels != IGNORED
     return functional.cross_entropy(predicting[wanted].float(), labels[wanted], reduction="none")
+
+
+def sequence_losses(logits: torch.Tensor, labels: torch.Tensor, *, mean: bool = False) -> torch.Tensor:
+    """Return the negative log-likelihood of every reply, shape ``(rows,)``; with ``mean``, that of its tokens.
+
+    Args:
+        logits, labels: See ``token_losses``.
+        mean: Whether to divide by the number of tokens.
+    """
+    from torch.nn import functional
+
+    predicting = _predicting(logits, labels).float()
+    losses = functional.cross_entropy(
+        predicting.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
+    ).sum(1)
+    return losses / (labels != IGNORED).sum(1) if mean else losses
+
+
+def _predicting(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the logits of the positions before the labels."""
+    return logits[:, -labels.shape[1] - 1 : -1]

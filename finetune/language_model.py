@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.recipe import SftRecipe
+from finetune.recipe import CausalRecipe
 from rag.errors import ModelUnavailable, TuningError, first_line
 from rag.models.local.local_adapters import AdapterFiles, check_fit, quiet_peft
 from rag.models.local.local_device import Device, check_memory
@@ -71,7 +71,7 @@ class Base:
         return window_of(config) or math.inf
 
 
-def open_trainable(base: Base, recipe: SftRecipe, start: AdapterFiles | None) -> Any:
+def open_trainable(base: Base, recipe: CausalRecipe, start: AdapterFiles | None) -> Any:
     """Load a model in 32 bits, wrapped in the adapter to train; the same for the same seed.
 
     Args:
@@ -123,7 +123,7 @@ def open_trainable(base: Base, recipe: SftRecipe, start: AdapterFiles | None) ->
         ) from error
 
 
-def _check_start(config: Any, recipe: SftRecipe, start: AdapterFiles) -> None:
+def _check_start(config: Any, recipe: CausalRecipe, start: AdapterFiles) -> None:
     wanted = recipe.lora
     for name, value, found in (("rank", wanted.rank, config.r), ("alpha", wanted.alpha, config.lora_alpha)):
         if found != value:

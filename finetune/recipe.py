@@ -65,7 +65,7 @@ class Recipe(Part):
     """A training recipe of the tasks on the encoder, and what all recipes share."""
 
     name: str = Field(pattern=r"^[a-z0-9-]+$")
-    task: Literal["reader", "reranker", "sft"]
+    task: Literal["reader", "reranker", "sft", "dpo"]
     base: str = "sentence-transformers/all-MiniLM-L6-v2"
     start: str | None = None
     """A shipped adapter, or a folder, whose weights training starts from."""
@@ -90,15 +90,15 @@ class Recipe(Part):
         return stages
 
 
-class SftStage(Stage):
-    """One stage of supervised fine-tuning, which only ever trains the adapter."""
+class CausalStage(Stage):
+    """One stage of training a causal language model, of which only the adapter is ever trained."""
 
     method: Literal["lora"] = "lora"
     batch_tokens: int = Field(default=2048, ge=64)
     average: Literal[False] = False
 
 
-class SftLoraPart(LoraPart):
+class CausalLoraPart(LoraPart):
     """The LoRA adapter of a language model."""
 
     rank: int = Field(default=16, ge=1, le=1024)
@@ -111,18 +111,18 @@ class SftLoraPart(LoraPart):
     dropout: float = Field(default=0.0, ge=0, lt=1)
 
 
-class SftRecipe(Recipe):
-    """A recipe of supervised fine-tuning of a causal language model.
+class CausalRecipe(Recipe):
+    """A recipe that trains the LoRA adapter of a causal language model.
 
-    A source is a file below the data folder: ``answers`` is ``answers.jsonl``, see ``finetune.data.chat_rows``.
+    A source is a file below the data folder: ``answers`` is ``answers.jsonl``.
     """
 
-    task: Literal["sft"]
+    task: Literal["sft", "dpo"]
     base: str
     """The model: a folder or a name on the hub, as after ``local:``."""
     start: str | None = None
     """Folder of a LoRA adapter for the base, whose training is continued."""
-    lora: SftLoraPart = SftLoraPart()
+    lora: CausalLoraPart = CausalLoraPart()
     max_tokens: int = Field(default=1024, ge=8)
     """Rows with more tokens, prompt and completion together, are left out and counted in the log."""
     validation: str | None = None
@@ -130,7 +130,30 @@ class SftRecipe(Recipe):
     validation_rows: int = Field(default=200, ge=1)
     licences: tuple[str, ...] = ()
     """Licences of the training data, for the card."""
-    stages: tuple[SftStage, ...] = Field(min_length=1)
+    stages: tuple[CausalStage, ...] = Field(min_length=1)
+
+
+class SftRecipe(CausalRecipe):
+    """A recipe of supervised fine-tuning; see ``finetune.data.chat_rows`` for its rows."""
+
+    task: Literal["sft"]
+
+
+class DpoRecipe(CausalRecipe):
+    """A recipe of direct preference optimization; see ``finetune.data.preference_rows`` for its rows.
+
+    ``start`` is usually the adapter in use, which is then the reference as well.
+    """
+
+    task: Literal["dpo"]
+    beta: float = Field(default=0.1, gt=0)
+    """Strength with which the model is held to the reference."""
+    keep: float = Field(default=0.2, ge=0)
+    """Weight of the loss of supervised fine-tuning on the preferred replies, which keeps them likely
+    (Pang and others, arXiv 2404.19733)."""
+
+
+_RECIPES: dict[str, type[Recipe]] = {"sft": SftRecipe, "dpo": DpoRecipe}
 
 
 def load_recipe(reference: str) -> Recipe:
@@ -174,7 +197,7 @@ def parse_recipe(text: str, where: str) -> Recipe:
     """
     try:
         values = tomllib.loads(text)
-        return (SftRecipe if values.get("task") == "sft" else Recipe)(**values)
+        return _RECIPES.get(str(values.get("task")), Recipe)(**values)
     except tomllib.TOMLDecodeError as error:
         raise TuningError(f"The recipe {where} must be valid TOML: {error}.") from error
     except ValidationError as error:

@@ -45,3 +45,16 @@ class ChatRow:
         """Hash of the conversation: rows with equal conversations belong to the same split."""
         turns = [(turn.role, turn.content) for turn in self.turns]
         return hashlib.sha256(json.dumps(turns).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceRow:
+    """Two replies to the same conversation, of which one is better."""
+
+    chosen: ChatRow
+    rejected: ChatRow
+
+    @property
+    def key(self) -> str:
+        """See ``ChatRow.key``."""
+        return self.chosen.key

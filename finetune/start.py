@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.recipe import Recipe
+from finetune.recipe import CausalRecipe, Recipe
 from rag.encoders.adapters import CARD, CONFIG, SHIPPED, WEIGHTS, Adapter, places_of, read_adapter
 from rag.encoders.encoder_files import ModelFiles
 from rag.errors import AdapterError, ModelUnavailable
@@ -49,7 +49,8 @@ def start_identity(recipe: Recipe) -> str | None:
     """
     if recipe.start is None:
         return None
-    return find_lora_start(recipe.start).identity if recipe.task == "sft" else find_start(recipe.start).identity
+    is_causal = isinstance(recipe, CausalRecipe)
+    return find_lora_start(recipe.start).identity if is_causal else find_start(recipe.start).identity
 
 
 def find_lora_start(name: str) -> AdapterFiles:

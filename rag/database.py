@@ -221,4 +221,4 @@ def insert_or_replace(connection: Connection, table: Table, rows: Sequence[Mappi
 
 def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
     # Both dialects spell it in the same way, but SQLAlchemy has no common statement.
-    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)

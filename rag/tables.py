@@ -272,6 +272,8 @@ feedback = Table(
     Column("rating", String(4), nullable=False),
     Column("comment", Text, nullable=False),
     Column("at", Float, nullable=False),
+    # The answer as it should have been.
+    Column("correction", Text, nullable=False, server_default=""),
 )
 
 conversations = Table(

@@ -151,11 +151,13 @@ def test_a_thumb_and_its_comment_are_stored_beside_the_trace(page: Page, app: Sc
     wait_for_answers(page, 1)
     page.get_by_role("button", name="Dislike").click()
     page.locator("#comment textarea").fill("It cites the old list.")
+    page.locator("#correction textarea").fill("A passage has 200 tokens.")
     page.locator("#save-comment").click()
     expect(page.locator("#comment-row")).not_to_be_visible()
     trace = app.stores.traces.list(limit=1).traces[0]
     assert trace.feedback is not None
     assert (trace.feedback.rating, trace.feedback.comment) == ("down", "It cites the old list.")
+    assert trace.feedback.correction == "A passage has 200 tokens."
     page.reload()
     expect(page.get_by_role("button", name="Disliked")).to_be_visible()
     page.get_by_role("button", name="Disliked").click()

@@ -13,7 +13,7 @@ from sft_data import recipe_text, rows, sft_recipe, write_rows
 from tiny_lm import make_model
 
 from finetune.data.chat_rows import read_chat_rows
-from finetune.data.chat_sources import ChatSources
+from finetune.data.row_sources import RowSources
 from finetune.recipe import SftRecipe, Source, load_recipe, parse_recipe
 from finetune.rows import ChatRow
 from finetune.tasks.sft_task import SftTask
@@ -114,7 +114,7 @@ def test_a_tenth_of_the_conversations_is_held_out_whatever_their_order(tmp_path:
     write_rows(tmp_path / "one" / "answers.jsonl", given)
     random.Random(1).shuffle(given)
     write_rows(tmp_path / "other" / "answers.jsonl", given)
-    one, other = (ChatSources(recipe, tmp_path / name) for name in ("one", "other"))
+    one, other = (RowSources(recipe, tmp_path / name, read_chat_rows) for name in ("one", "other"))
     held_out = keys(one.validation())
     assert len(held_out) == 6
     assert held_out == keys(other.validation())
@@ -122,7 +122,7 @@ def test_a_tenth_of_the_conversations_is_held_out_whatever_their_order(tmp_path:
     assert not held_out & keys(trained)
     assert len(trained) + len(list(one.validation())) == 80
     few = recipe.model_copy(update={"validation_rows": 2})
-    assert len(keys(ChatSources(few, tmp_path / "one").validation())) == 2
+    assert len(keys(RowSources(few, tmp_path / "one", read_chat_rows).validation())) == 2
 
 
 def test_rows_of_a_validation_source_are_not_trained_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -131,7 +131,7 @@ def test_rows_of_a_validation_source_are_not_trained_on(tmp_path: Path, caplog: 
     write_rows(tmp_path / "answers.jsonl", given)
     write_rows(tmp_path / "checks.jsonl", [given[2], {"prompt": "New?", "completion": "Yes."}, given[3]])
     recipe = sft_recipe("base", top='validation = "checks"\nvalidation_rows = 2')
-    sources = ChatSources(recipe, tmp_path)
+    sources = RowSources(recipe, tmp_path, read_chat_rows)
     assert [row.completion for row in sources.validation()] == [given[2]["completion"], "Yes."]
     assert len(list(sources.training(ANSWERS))) == len(given) - 1
     assert "answers: 1 rows belong to validation conversations and are left out" in caplog.messages
@@ -140,7 +140,7 @@ def test_rows_of_a_validation_source_are_not_trained_on(tmp_path: Path, caplog: 
 def test_too_few_conversations_for_validation_are_refused(tmp_path: Path) -> None:
     write_rows(tmp_path / "answers.jsonl", [GOOD] * 50)
     with pytest.raises(TuningError, match=r"have only 1 different conversations, and at least 10 .*validation in"):
-        list(ChatSources(sft_recipe("base"), tmp_path).validation())
+        list(RowSources(sft_recipe("base"), tmp_path, read_chat_rows).validation())
 
 
 # Lengths

@@ -16,9 +16,9 @@ from tiny_lm import TEMPLATE, make_model, make_tokenizer, opened
 
 from finetune.batches import stage_batches
 from finetune.chat_features import ChatEncoder, messages_of
-from finetune.completion_batches import IGNORED, LENGTH_STEP, CompletionBatches, as_batch, token_losses
+from finetune.completion_batches import IGNORED, LENGTH_STEP, Batches, as_batch, token_losses
 from finetune.features import Feature, Features
-from finetune.recipe import SftStage, Source
+from finetune.recipe import CausalStage, Source
 from finetune.rows import ChatRow
 from prompts import Message
 from rag.errors import TuningError
@@ -204,7 +204,7 @@ def test_logits_are_computed_only_where_there_may_be_a_loss(base: Path) -> None:
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     features = [Feature((*range(10, 110), 5, 3), 100, ())] * 2
-    (batch,) = CompletionBatches(Features.pack(features), [np.array([0, 1])], model)
+    (batch,) = Batches(Features.pack(features), [np.array([0, 1])], as_batch, model)
     assert batch.keys() == {"input_ids", "attention_mask", "position_ids", "logits_to_keep", "labels"}
     labels = batch.pop("labels")
     logits = model(**batch).logits
@@ -219,7 +219,7 @@ def test_a_model_is_given_only_inputs_that_it_knows() -> None:
     class Old(torch.nn.Module):
         def forward(self, input_ids: Any, attention_mask: Any) -> Any: ...
 
-    (batch,) = CompletionBatches(Features.pack([Feature((1, 2, 3), 2, ())]), [np.array([0])], Old())
+    (batch,) = Batches(Features.pack([Feature((1, 2, 3), 2, ())]), [np.array([0])], as_batch, Old())
     assert batch.keys() == {"input_ids", "attention_mask", "labels"}
     # All logits come then, and those that count are the last ones.
     assert token_losses(torch.zeros(1, 64, 9), batch["labels"]).shape == (1,)
@@ -228,7 +228,7 @@ def test_a_model_is_given_only_inputs_that_it_knows() -> None:
 def test_batches_of_many_lengths_have_few_shapes() -> None:
     rng = np.random.default_rng(1)
     features = Features.pack(Feature((1,) * int(n), int(n) - 3, ()) for n in rng.integers(20, 256, 600))
-    stage = SftStage(name="answers", sources=(Source(name="answers"),), learning_rate=1e-3, epochs=2)
+    stage = CausalStage(name="answers", sources=(Source(name="answers"),), learning_rate=1e-3, epochs=2)
     batches = stage_batches(features, stage, 1, LENGTH_STEP)
     shapes = [as_batch([features[int(row)] for row in rows])["input_ids"].shape for rows in batches]
     assert {length for _, length in shapes} == {64, 128, 192, 256}

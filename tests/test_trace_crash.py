@@ -16,7 +16,7 @@ from rag.workspace import Workspace
 QUESTIONS = 200
 # The last reports before the kill are not compared: an answer waits for the writer at most two milliseconds,
 # and where so many end at once, the writer may be later.
-MARGIN_S = 0.5
+MARGIN_S = 0.1
 
 # Every question takes its own time; a line for each step and answer when it is reported.
 DRIVER = """
@@ -24,7 +24,8 @@ import asyncio, os, sys, time
 from pathlib import Path
 from types import SimpleNamespace
 sys.path.insert(0, sys.argv[2])
-from scripted_chain import PRICES, PacedModel, chain_of
+from langchain_core.runnables import RunnableLambda
+from scripted_chain import PRICES, as_answer, as_prompt, search
 from rag.answering.assistant import Assistant, Pipeline
 from rag.database import open_database
 from rag.tracing.trace_store import TraceStore
@@ -38,7 +39,13 @@ def report(*words):
     os.write(1, (" ".join(map(str, (time.time(), *words))) + chr(10)).encode())
 
 async def ask(number):
-    chain = chain_of(PacedModel(pause_s=0.05 + 0.005 * number))
+    async def generate(messages):
+        await asyncio.sleep(0.5 + 0.05 * number)
+        return messages[0]
+
+    steps = {"retrieve": search, "prompt": as_prompt, "generate": generate, "ground": as_answer}
+    retrieve, *others = (RunnableLambda(step).with_config(run_name=name) for name, step in steps.items())
+    chain = retrieve.pipe(*others).with_config(run_name="answer")
     assistant = Assistant(lambda _: Pipeline(release, chain), store, PRICES)
     trace_id = ""
     async for event in assistant.start(Ask(f"question {number}")):
@@ -65,7 +72,7 @@ def test_what_was_reported_before_a_kill_is_stored(workspace: Workspace) -> None
     said: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=tests.parent) as process:
         assert process.stdout is not None
-        while sum(" done " in line for line in said) < QUESTIONS // 2:
+        while sum(" done " in line for line in said) < QUESTIONS // 4:
             said.append(process.stdout.readline())
             assert said[-1], "the process ended early"
         process.kill()
@@ -85,7 +92,7 @@ def test_what_was_reported_before_a_kill_is_stored(workspace: Workspace) -> None
     lost = [trace_id for trace_id in late if stored[trace_id].status != "ok"]
     print(f"{len(finished)} finished; of {len(late)} later ones, {len(lost)} are not stored as finished")
     assert len(stored) == QUESTIONS
-    assert len(finished) > 20
+    assert len(finished) + len(late) >= QUESTIONS // 4
     assert {stored[trace_id].status for trace_id in finished} == {"ok"}
     assert {trace.status for trace in stored.values()} == {"ok", "interrupted"}
     assert steps <= {(trace.id, span.name) for trace in stored.values() for span in trace.spans}

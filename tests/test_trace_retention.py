@@ -55,8 +55,8 @@ def left(store: TraceStore) -> list[str]:
         (Retention(days=5), "012349"),
         (Retention(days=5, keep_rated=True), "0123489"),
         # A trace takes about three kilobytes: two spans, its own text and its row.
-        (Retention(megabytes=0.0105), "0129"),
-        (Retention(days=2, megabytes=0.0105), "019"),
+        (Retention(megabytes=0.01), "0129"),
+        (Retention(days=2, megabytes=0.01), "019"),
         (Retention(megabytes=1), "0123456789"),
         (Retention(), "0123456789"),
     ],

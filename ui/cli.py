@@ -41,6 +41,10 @@ COMMANDS: Mapping[str, Entry] = {
     "search": Entry("ui.commands.search_command:command", "Show what is found for a query, and why."),
     "ask": Entry("ui.commands.ask_command:command", "Ask a question in the terminal."),
     "traces": Entry("ui.commands.traces_command:command", "List answered questions and show their steps."),
+    "feedback": Entry(
+        "ui.commands.feedback_command:command",
+        "List what people said about answers, and make training rows of it.",
+    ),
     "prompts": Entry("ui.commands.prompts_command:command", "Write, compare and label versions of prompts."),
     "corpora": Entry("ui.commands.corpora_command:command", "List and remove corpora."),
     "datasets": Entry("ui.commands.datasets_command:command", "Keep questions with known answers, in versions."),

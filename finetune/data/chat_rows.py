@@ -10,16 +10,17 @@ user; further keys are ignored:
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from finetune.rows import ChatRow
 from prompts import Message
 from prompts.template import Role
 from rag.errors import TuningError
+
+R = TypeVar("R")
 
 SUFFIX = ".jsonl"
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -27,12 +28,21 @@ _FORM = 'Rows are {"messages": [{"role": …, "content": …}], "completion": �
 
 
 def read_chat_rows(data: Path, source: str, most: int | None = None) -> Iterator[ChatRow]:
+    """Yield the rows of a source; see ``read_rows``."""
+    return read_rows(data, source, most, _row, _FORM)
+
+
+def read_rows(
+    data: Path, source: str, most: int | None, parse: Callable[[dict[str, Any], str], R], form: str
+) -> Iterator[R]:
     """Yield the rows of a source; empty lines are skipped.
 
     Args:
         data: The folder of the training data.
         source: Name of the file below it, without ``.jsonl``.
         most: Maximum number of rows, from the beginning.
+        parse: Checks an object, given with its file and line; raises ValueError with the reason.
+        form: What rows look like, in one sentence.
 
     Raises:
         TuningError: The file is missing, or a line is malformed; the message names file and line.
@@ -40,7 +50,7 @@ def read_chat_rows(data: Path, source: str, most: int | None = None) -> Iterator
     path = data / f"{source}{SUFFIX}"
     if not path.resolve().is_relative_to(data.resolve()):
         raise TuningError(f"The source {source} must be a file below the data folder {data}.")
-    return islice(_rows(path), most)
+    return islice(_rows(path, parse, form), most)
 
 
 def as_line(turns: Sequence[Message], completion: str) -> str:
@@ -49,17 +59,17 @@ def as_line(turns: Sequence[Message], completion: str) -> str:
     return json.dumps({"messages": messages, "completion": completion}, ensure_ascii=False)
 
 
-def _rows(path: Path) -> Iterator[ChatRow]:
+def _rows(path: Path, parse: Callable[[dict[str, Any], str], R], form: str) -> Iterator[R]:
     try:
         with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     where = f"{path}, line {number}"
                     try:
-                        row = _row(line)
+                        row = parse(_object(line), where)
                     except ValueError as error:
-                        raise TuningError(f"{where}: {error}.", fix=_FORM) from error
-                    yield replace(row, where=where)
+                        raise TuningError(f"{where}: {error}.", fix=form) from error
+                    yield row
     except FileNotFoundError as error:
         known = ", ".join(sorted(file.stem for file in path.parent.glob(f"*{SUFFIX}"))) or "none"
         raise TuningError(
@@ -70,8 +80,8 @@ def _rows(path: Path) -> Iterator[ChatRow]:
         raise TuningError(f"The file {path} cannot be read: {error.strerror or error}.") from error
 
 
-def _row(line: bytes) -> ChatRow:
-    """Check a line; raises ValueError with the reason."""
+def _object(line: bytes) -> dict[str, Any]:
+    """Return the object of a line; raises ValueError with the reason."""
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -82,31 +92,46 @@ def _row(line: bytes) -> ChatRow:
         raise ValueError("the line is nested too deeply") from error
     if not isinstance(row, dict):
         raise ValueError("the line must be a JSON object")
+    return row
+
+
+def _row(row: dict[str, Any], where: str) -> ChatRow:
+    return ChatRow(turns_of(row), text_of(row, "completion"), where)
+
+
+def turns_of(row: dict[str, Any]) -> tuple[Message, ...]:
+    """Return the conversation of a row; raises ValueError with the reason."""
     if ("messages" in row) == ("prompt" in row):
         raise ValueError("the row must have either messages or prompt")
-    completion = _text(row, "completion")
     if "prompt" in row:
-        return ChatRow((Message(role="user", content=_text(row, "prompt")),), completion)
+        return (Message(role="user", content=text_of(row, "prompt")),)
     messages = row["messages"]
     if not isinstance(messages, list) or not messages:
         raise ValueError("messages must be a list of at least one message")
     turns = tuple(_turn(number, message) for number, message in enumerate(messages, 1))
     if turns[-1].role == "assistant":
-        raise ValueError("the last message must not be the assistant's: its reply is the completion")
-    return ChatRow(turns, completion)
+        raise ValueError("the last message must not be the assistant's: its reply is what is learnt")
+    return turns
 
 
 def _turn(number: int, message: Any) -> Message:
     where = f" of message {number}"
     if not isinstance(message, dict):
         raise ValueError(f"message {number} must be an object with role and content")
-    role = _text(message, "role", where)
+    role = text_of(message, "role", where)
     if role not in ROLES:
         raise ValueError(f"the role{where} must be {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role[:40]!r}")
-    return Message(role=role, content=_text(message, "content", where))
+    return Message(role=role, content=text_of(message, "content", where))
 
 
-def _text(found: dict[str, Any], key: str, where: str = "") -> str:
+def text_of(found: dict[str, Any], key: str, where: str = "") -> str:
+    """Return a text of a row; raises ValueError with the reason.
+
+    Args:
+        found: The row, or one of its messages.
+        key: The name of the text.
+        where: The place of the message, for the reason.
+    """
     if key not in found:
         raise ValueError(f"the {key}{where} is missing")
     text = found[key]

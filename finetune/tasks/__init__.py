@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.features import Feature, Features
-from finetune.recipe import Recipe, SftRecipe, Source, Stage
+from finetune.recipe import DpoRecipe, Recipe, SftRecipe, Source, Stage
 from finetune.start import start_identity
 from finetune.training import Training
 
@@ -76,6 +76,10 @@ def open_task(recipe: Recipe, models: Path | None = None) -> Task:
         from finetune.tasks.sft_task import SftTask
 
         return SftTask(recipe, models)
+    if isinstance(recipe, DpoRecipe):
+        from finetune.tasks.dpo_task import DpoTask
+
+        return DpoTask(recipe, models)
     if recipe.task == "reranker":
         from finetune.tasks.reranker_task import RerankerTask
 

@@ -23,6 +23,8 @@ MAX_TEXT = 20_000
 """Maximum characters of the texts of a trace itself, which lists read."""
 MAX_ITEMS = 1_000
 """Maximum items of a list or mapping."""
+CUT = " characters left out]"
+"""End of the mark in a truncated string."""
 _MAX_DEPTH = 20
 _BITS = 64
 
@@ -120,7 +122,7 @@ def kept_text(value: str, limit: int = MAX_TEXT) -> str:
     if left_out > 0:
         # Masked before it is truncated, with a margin for a secret at the end.
         value = redact(value[: limit + 4_000])[:limit]
-        value = f"{value}… [{left_out} characters left out]"
+        value = f"{value}… [{left_out}{CUT}"
     else:
         value = redact(value)
     return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")

@@ -80,7 +80,8 @@ def import_traces(path: Path, store: TraceStore) -> tuple[int, int]:
         store.save(_ended(trace))
         store.mark_tracked([trace.id], trace.tracked or WITHHELD)
         if trace.feedback is not None:
-            store.rate(trace.id, trace.feedback.rating, trace.feedback.comment, at=trace.feedback.at)
+            said = trace.feedback
+            store.rate(trace.id, said.rating, said.comment, said.correction, at=said.at)
         stored += 1
     return stored, known
 

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Text, cast, delete, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Engine, Text, cast, delete, exists, func, select, type_coerce
 
 from rag.database import reading, writing
 from rag.tables import contents, feedback, spans, trace_contents, trace_passages, traces
@@ -107,8 +108,8 @@ def _size_bound(connection: Connection, most: float) -> float | None:
 
 
 def _sizes(connection: Connection, ids: Sequence[str], known: set[str]) -> dict[str, int]:
-    """Return the bytes of traces; a text counts for the newest trace that names it."""
-    data = func.length(cast(spans.c.input, Text)) + func.length(cast(spans.c.output, Text)) + _ROW_BYTES
+    """Return the bytes of traces, newest first; a text counts for the newest trace that names it."""
+    data = _length(spans.c.input) + _length(spans.c.output) + _ROW_BYTES
     query = select(spans.c.trace_id, func.sum(data)).where(spans.c.trace_id.in_(ids)).group_by(spans.c.trace_id)
     sizes = {trace_id: int(size) for trace_id, size in connection.execute(query)}
     named = (
@@ -116,11 +117,17 @@ def _sizes(connection: Connection, ids: Sequence[str], known: set[str]) -> dict[
         .join(contents, contents.c.sha256 == trace_contents.c.sha256)
         .where(trace_contents.c.trace_id.in_(ids))
     )
-    for trace_id, digest, size in connection.execute(named):
+    newest_first = {trace_id: place for place, trace_id in enumerate(ids)}
+    for trace_id, digest, size in sorted(connection.execute(named), key=lambda row: newest_first[row[0]]):
         if digest not in known:
             known.add(digest)
             sizes[trace_id] = sizes.get(trace_id, 0) + size + _ROW_BYTES
     return sizes
+
+
+def _length(column: ColumnElement[Any]) -> ColumnElement[int]:
+    # Left to itself, SQLAlchemy reads JSON null as NULL on PostgreSQL.
+    return func.coalesce(func.length(cast(type_coerce(column, Text), Text)), 0)
 
 
 def _delete_some(engine: Engine, wanted: Sequence[ColumnElement[bool]]) -> int:

@@ -120,7 +120,7 @@ def trace_of_row(row: Row[Any]) -> Trace:
     values["model"] = current_model(row.model)
     values["conversation_id"] = row.conversation_id or ""
     tracked = row.tracked if row.tracked and not row.tracked.startswith(CLAIM) else None
-    feedback = Feedback(row.rating, row.comment, row.at) if row.rating else None
+    feedback = Feedback(row.rating, row.comment, row.at, row.correction) if row.rating else None
     return Trace(**values, tracked=tracked, feedback=feedback)
 
 

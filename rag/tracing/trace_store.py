@@ -23,6 +23,7 @@ from rag.tracing.processes import interrupt_dead, is_dead, process_identity
 from rag.tracing.trace_rows import (
     CLAIM,
     Begun,
+    Change,
     Ended,
     Stepped,
     passage_of_row,
@@ -55,7 +56,7 @@ class TraceStore:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._writer = TraceWriter(engine, write_changes, without_steps)
+        self._writer: TraceWriter[Change] = TraceWriter(engine, write_changes, without_steps)
         # The steps of running traces that were queued, by trace and id.
         self._queued: dict[str, dict[str, Span]] = {}
 
@@ -182,8 +183,16 @@ class TraceStore:
             rows = connection.execute(query.limit(limit)).all()
         return tuple(PassageUse(trace_of_row(row), passage_of_row(row)) for row in rows)
 
-    def rate(self, trace_id: str, rating: Rating | None, comment: str = "", *, at: float | None = None) -> None:
-        """Store the rating of an answer; None removes it.
+    def rate(
+        self,
+        trace_id: str,
+        rating: Rating | None,
+        comment: str = "",
+        correction: str = "",
+        *,
+        at: float | None = None,
+    ) -> None:
+        """Store the rating of an answer, with what was said about it; None removes it.
 
         Args:
             at: When it was given, in seconds since the epoch; None for now.
@@ -192,7 +201,12 @@ class TraceStore:
             TraceNotFound: There is no such trace.
         """
         found = self.get(trace_id).id
-        values = {"rating": rating, "comment": redact(comment), "at": time.time() if at is None else at}
+        values = {
+            "rating": rating,
+            "comment": redact(comment),
+            "at": time.time() if at is None else at,
+            "correction": redact(correction),
+        }
         with writing(self._engine) as connection:
             connection.execute(delete(feedback_table).where(feedback_table.c.trace_id == found))
             if rating is not None:
@@ -273,9 +287,9 @@ class TraceStore:
 
 
 def _with_feedback(*others: ColumnElement[Any]) -> Any:
-    columns = (feedback_table.c.rating, feedback_table.c.comment, feedback_table.c.at, *others)
+    rated = (feedback_table.c[name] for name in ("rating", "comment", "at", "correction"))
     joined = traces_table.join(feedback_table, feedback_table.c.trace_id == traces_table.c.id, isouter=True)
-    return select(traces_table, *columns).select_from(joined)
+    return select(traces_table, *rated, *others).select_from(joined)
 
 
 def _not_found(trace_id: str, *, several: bool) -> TraceNotFound:

@@ -54,11 +54,17 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """A rating of an answer; ``at`` in seconds since the epoch."""
+    """A rating of an answer.
+
+    Attributes:
+        at: Seconds since the epoch.
+        correction: The answer as it should have been; empty if nobody wrote it.
+    """
 
     rating: Rating
     comment: str
     at: float
+    correction: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -168,6 +168,7 @@ def _show_trace(trace: Trace, full: bool) -> None:
         "prompt": trace.prompt,
         "release": trace.release,
         "feedback": visible(f"{trace.feedback.rating} {trace.feedback.comment}") if trace.feedback else "",
+        "should be": visible(trace.feedback.correction) if trace.feedback else "",
     }
     for name, value in facts.items():
         if value:

@@ -54,6 +54,7 @@ def upgrade() -> None:
         op.add_column("traces", column)
     for column in (Column("first_token_s", Float), Column("cached_tokens", Integer), Column("saved_usd", Float)):
         op.add_column("spans", column)
+    op.add_column("feedback", Column("correction", Text, nullable=False, server_default=""))
     op.create_index("ix_traces_replay_of", "traces", ["replay_of"])
     op.create_index("traces_by_status", "traces", ["status", "started"])
     op.create_index("traces_by_purpose", "traces", ["purpose", "started"])

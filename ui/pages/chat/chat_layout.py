@@ -119,6 +119,7 @@ class ChatParts:
     chatbot: Any
     comment_row: Any
     comment: Any
+    correction: Any
     comment_for: Any
     save_comment: Any
     question: Any
@@ -185,6 +186,15 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
                     elem_id="comment",
                     scale=1,
                 )
+                correction = gr.Textbox(
+                    show_label=False,
+                    container=False,
+                    max_lines=6,
+                    max_length=4000,
+                    placeholder="The right answer (optional): evaluations and trainings can use it",
+                    elem_id="correction",
+                    scale=1,
+                )
                 save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
             editing = fragment("chat_editing.html.jinja")
             html_component("editing-note", editing)
@@ -216,6 +226,7 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
         chatbot,
         comment_row,
         comment,
+        correction,
         comment_for,
         save_comment,
         question,

@@ -30,9 +30,9 @@ class FeedbackEvents:
     def wire(self) -> None:
         """Connect the events."""
         parts = self._parts
-        row = [parts.bridge.rated, parts.comment_row, parts.comment_for, parts.comment]
+        row = [parts.bridge.rated, parts.comment_row, parts.comment_for, parts.comment, parts.correction]
         parts.chatbot.like(self.rate, parts.bridge.current, row, **QUIET)
-        save = [parts.bridge.rated, parts.comment]
+        save = [parts.bridge.rated, parts.comment, parts.correction]
         asked = [parts.question.submit, parts.chatbot.example_select, parts.chatbot.retry]
         gr.on(asked, self.put_away, None, parts.comment_row, **QUIET)
         parts.save_comment.click(self.save_comment, save, parts.comment_row, **QUIET)
@@ -56,6 +56,7 @@ class FeedbackEvents:
             parts.comment_row: gr.Row(visible=True),
             parts.comment_for: fragment("chat_rating.html.jinja", rating=rating, question=_ASKED[rating]),
             parts.comment: gr.Textbox(value="", placeholder="Comment (optional)"),
+            parts.correction: gr.Textbox(value="", visible=rating == "down"),
         }
 
     @staticmethod
@@ -64,9 +65,10 @@ class FeedbackEvents:
         return gr.Row(visible=False)
 
     @show_errors
-    def save_comment(self, rated: str, comment: str) -> Any:
-        """Store the comment with the thumb."""
-        trace_id, _, rating = rated.partition(" ")
-        self._traces.rate(trace_id, "up" if rating == "up" else "down", comment.strip())
+    def save_comment(self, rated: str, comment: str, correction: str) -> Any:
+        """Store the comment and the right answer with the thumb."""
+        trace_id, _, thumb = rated.partition(" ")
+        rating: Rating = "up" if thumb == "up" else "down"
+        self._traces.rate(trace_id, rating, comment.strip(), correction.strip() if rating == "down" else "")
         show_info("The comment is stored with the trace.", seconds=3)
         return gr.Row(visible=False)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Generic, Protocol, TypeVar
 
-from finetune.data.chat_rows import read_chat_rows
-from finetune.recipe import SftRecipe, Source
-from finetune.rows import ChatRow
+from finetune.recipe import CausalRecipe, Source
 from rag.errors import TuningError
 
 # One in this many conversations is held out at most, where the recipe names no validation rows.
@@ -17,22 +16,38 @@ HELD_OUT = 10
 _log = logging.getLogger(__name__)
 
 
-class ChatSources:
+class Row(Protocol):
+    """A row of a data set of conversations."""
+
+    @property
+    def key(self) -> str:
+        """Hash of the conversation: rows with equal conversations belong to the same split."""
+        ...
+
+
+R = TypeVar("R", bound=Row)
+
+
+class RowSources(Generic[R]):
     """The rows of a recipe; all methods raise TuningError if the data are missing or malformed.
 
     Args:
         recipe: Names the sources.
         data: The folder of the training data.
+        read: Reads rows of a folder: of a source, and at most some of them. ``finetune.data.chat_rows`` has one.
     """
 
-    def __init__(self, recipe: SftRecipe, data: Path) -> None:
+    def __init__(
+        self, recipe: CausalRecipe, data: Path, read: Callable[[Path, str, int | None], Iterator[R]]
+    ) -> None:
         self._recipe = recipe
         self._data = data
+        self._read = read
 
-    def training(self, source: Source) -> Iterator[ChatRow]:
+    def training(self, source: Source) -> Iterator[R]:
         """Yield the rows of a source without the conversations of the validation rows."""
         left_out = 0
-        for row in read_chat_rows(self._data, source.name, source.rows):
+        for row in self._read(self._data, source.name, source.rows):
             if row.key in self._held_out:
                 left_out += 1
             else:
@@ -40,10 +55,10 @@ class ChatSources:
         if left_out:
             _log.info("%s: %d rows belong to validation conversations and are left out", source.name, left_out)
 
-    def validation(self) -> Iterator[ChatRow]:
+    def validation(self) -> Iterator[R]:
         """Yield the rows of the validation source, or else the held-out rows of the stages' sources."""
         if self._recipe.validation is not None:
-            return read_chat_rows(self._data, self._recipe.validation, self._recipe.validation_rows)
+            return self._read(self._data, self._recipe.validation, self._recipe.validation_rows)
         return (row for row in self._all_rows() if row.key in self._held_out)
 
     @cached_property
@@ -64,8 +79,8 @@ class ChatSources:
             )
         return frozenset(keys[: min(self._recipe.validation_rows, len(keys) // HELD_OUT)])
 
-    def _all_rows(self) -> Iterator[ChatRow]:
+    def _all_rows(self) -> Iterator[R]:
         # A source of two stages is read once, up to the later stage's limit.
         sources = {source.name: source.rows for stage in self._recipe.stages for source in stage.sources}
         for name, most in sources.items():
-            yield from read_chat_rows(self._data, name, most)
+            yield from self._read(self._data, name, most)
