@@ -69,7 +69,7 @@ def test_a_citation_leads_to_its_passage_and_the_passage_to_its_other_answers(pa
     page.locator(".rs-steps-head button", has_text="Timeline").click()
     expect(page.locator(".rs-tree.is-timeline")).to_be_visible()
     assert "steps=timeline" in page.url
-    page.locator("button", has_text="conversation").first.click()
+    page.locator(".rs-trace-bar button", has_text="conversation").click()
     expect(page.locator(".rs-answers > li")).to_have_count(2)
     page.locator(".rs-answers .rs-open-trace", has_text="Are you sure?").click()
     expect(page.locator(".rs-trace-q")).to_have_text("Are you sure?")

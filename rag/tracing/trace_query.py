@@ -129,6 +129,7 @@ class TraceQueries:
 
     def page(self, query: TraceQuery, *, limit: int, after: Cursor | None = None) -> Listing:
         """Return a page of at most ``limit`` traces, behind a cursor."""
+        self._traces.flush()
         with reading(self._engine) as connection:
             found = _behind(connection, query, conditions(query, connection), after, limit + 1)
             total, hidden, capped = _counts(connection, query)
@@ -138,6 +139,7 @@ class TraceQueries:
 
     def walk(self, query: TraceQuery, *, limit: int | None = None, size: int = 500) -> Iterator[str]:
         """Yield the ids of all matching traces in order, at most ``limit``."""
+        self._traces.flush()
         after: Cursor | None = None
         left = limit
         while left is None or left > 0:
@@ -152,6 +154,7 @@ class TraceQueries:
 
     def session(self, conversation_id: str) -> tuple[Trace, ...]:
         """Return all traces of a conversation, oldest first."""
+        self._traces.flush()
         found = select(_id).where(_row.conversation_id == conversation_id).order_by(_row.started, _id)
         with reading(self._engine) as connection:
             return self._traces.brief(connection.scalars(found).all())
