@@ -85,9 +85,9 @@ def _parts(message: EmailMessage) -> Iterator[EmailMessage]:
         if part.get_content_maintype() != "multipart" or not part.is_multipart():
             yield part
         elif part.get_content_subtype() == "alternative":
-            waiting.append(min(part.iter_parts(), key=_richness))
+            waiting += sorted(part.iter_parts(), key=_richness)[:1]
         else:
-            waiting.extend(reversed([*part.iter_parts()]))
+            waiting += reversed([*part.iter_parts()])
 
 
 def _richness(part: EmailMessage) -> int:
