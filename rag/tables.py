@@ -290,11 +290,11 @@ ledger = Table(
 measures = Table(
     "measures",
     metadata,
+    Column("name", String(40), primary_key=True),
     Column("hour", Float, primary_key=True),
     Column("purpose", String(12), primary_key=True),
     Column("release", String(12), primary_key=True),
     Column("prompt", String(200), primary_key=True),
-    Column("name", String(40), primary_key=True),
     Column("bucket", Integer, primary_key=True, autoincrement=False),
     Column("count", BigInteger, nullable=False),
     sqlite_with_rowid=False,

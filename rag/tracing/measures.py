@@ -1,6 +1,6 @@
 """Counts of answers by hour: how they ended, how long each step took, their support, and their thumbs.
 
-Times are counted in buckets that grow by a tenth, so that a percentile of any time span is known to 5 % without
+Times are counted in buckets that grow by 15 %, so that a percentile of any time span is known to 7.5 % without
 reading a trace. Like the ledger, they are written in the transaction that ends a trace, and outlive it.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -18,22 +18,28 @@ from sqlalchemy.dialects import postgresql, sqlite
 from rag.database import reading
 from rag.tables import measures as table
 from rag.tracing.ledger import TIMES, Grouping, hour_of, time_label
+from rag.tracing.trace_types import Status
 from rag.types import STEPS
 
 if TYPE_CHECKING:
     from rag.tracing.trace_types import Trace
 
-MeasureGroup = Literal["release", "prompt", "purpose"]
-
-LATENCY, FIRST_TOKEN, SUPPORT = "latency", "first token", "support"
+LATENCY, FIRST_TOKEN = "latency", "first token"
+# The number of answers with a support by their sources, and the sum of these in percent.
+SUPPORTED, SUPPORT_SUM = "supported", "support sum"
 # Names with a part behind the slash.
 STATUS, STEP, THUMB = "status/", "step/", "thumb/"
+_STEPS = tuple(STEP + name for name in STEPS)
+_OTHERS = (
+    *(LATENCY, FIRST_TOKEN, SUPPORTED, SUPPORT_SUM, f"{THUMB}up", f"{THUMB}down"),
+    *(STATUS + name for name in get_args(Status)),
+)
 
-_GROWTH = 1.1
+_GROWTH = 1.15
 _SHORTEST_S = 0.001
-_KEY = ("hour", "purpose", "release", "prompt", "name", "bucket")
+_KEY = ("name", "hour", "purpose", "release", "prompt", "bucket")
 
-Key = tuple[float, str, str, str, str, int]
+Key = tuple[str, float, str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ class Measured:
         return self.number(STATUS + status) / self.answers if self.answers else None
 
     def percentile(self, name: str, share: float) -> float | None:
-        """Return the seconds that this share of the times does not exceed, to 5 %; None without times."""
+        """Return the seconds that this share of the times does not exceed, to 7.5 %; None without times."""
         buckets = self.counts.get(name, {})
         left = share * sum(buckets.values())
         for bucket in sorted(buckets):
@@ -68,9 +74,8 @@ class Measured:
     @property
     def support(self) -> float | None:
         """The mean support of answers by their sources, 0 to 1; None without answers that have one."""
-        buckets = self.counts.get(SUPPORT, {})
-        number = sum(buckets.values())
-        return sum(bucket * count for bucket, count in buckets.items()) / number / 100 if number else None
+        number = self.number(SUPPORTED)
+        return self.number(SUPPORT_SUM) / number / 100 if number else None
 
 
 class Measures:
@@ -86,7 +91,7 @@ class Measures:
             since: Seconds since the epoch; its whole hour counts.
             without: Purposes that are left out.
         """
-        return self._groups(None, since, without).get("", Measured({}))
+        return self._groups(None, (*_OTHERS, *_STEPS), since, without).get("", Measured({}))
 
     def groups(self, by: Grouping, since: float, without: Iterable[str] = ()) -> dict[str, Measured]:
         """Return the counts by group, without those of the steps; see ``total``.
@@ -94,17 +99,19 @@ class Measures:
         Args:
             by: ``hour``, ``day``, ``release``, ``prompt`` or ``purpose``.
         """
-        return self._groups(by, since, without)
+        return self._groups(by, _OTHERS, since, without)
 
-    def _groups(self, by: Grouping | None, since: float, without: Iterable[str]) -> dict[str, Measured]:
+    def _groups(
+        self, by: Grouping | None, names: Sequence[str], since: float, without: Iterable[str]
+    ) -> dict[str, Measured]:
         group = [] if by is None else [table.c["hour" if by in TIMES else by]]
         query = (
             select(table.c.name, table.c.bucket, func.sum(table.c["count"]), *group)
-            .where(table.c.hour >= hour_of(since), table.c.purpose.not_in(list(without)))
+            # The key begins with both.
+            .where(table.c.name.in_(names), table.c.hour >= hour_of(since))
+            .where(table.c.purpose.not_in(list(without)))
             .group_by(table.c.name, table.c.bucket, *group)
         )
-        if by is not None:
-            query = query.where(table.c.name.not_like(f"{STEP}%"))
         counts: dict[str, dict[str, Counter[int]]] = {}
         with reading(self._engine) as connection:
             for name, bucket, count, *of in connection.execute(query):
@@ -145,14 +152,15 @@ def measures_of(trace: Trace) -> Iterator[Key]:
     root = next((span.output for span in trace.spans if span.parent_id is None), None)
     support = root.get("support") if isinstance(root, dict) else None
     if isinstance(support, int | float) and 0 <= support <= 1:
-        yield measure_key(trace, SUPPORT, round(100 * support))
+        yield measure_key(trace, SUPPORTED)
+        yield from [measure_key(trace, SUPPORT_SUM)] * round(100 * support)
 
 
 def measure_key(trace: Trace, name: str, bucket: int = 0) -> Key:
     """Return the key of a count of a trace."""
-    return (hour_of(trace.started), trace.purpose, trace.release[:12], trace.prompt[:200], name, bucket)
+    return (name, hour_of(trace.started), trace.purpose, trace.release[:12], trace.prompt[:200], bucket)
 
 
 def bucket_of(seconds: float) -> int:
-    """Return the bucket of a time: 0 up to a millisecond, then each a tenth longer than the one before."""
+    """Return the bucket of a time: 0 up to a millisecond, then each 15 % longer than the one before."""
     return max(math.ceil(math.log(seconds / _SHORTEST_S, _GROWTH)), 0) if seconds > _SHORTEST_S else 0

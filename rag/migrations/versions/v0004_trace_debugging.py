@@ -133,9 +133,9 @@ def _fill_measures() -> None:
         if row.rating:
             counts[(*group, f"thumb/{row.rating}", 0)] += 1
         if row.latency_s is not None:
-            # In buckets that grow by a tenth from a millisecond on.
+            # In buckets that grow by 15 % from a millisecond on.
             longer = row.latency_s > 0.001
-            counts[(*group, "latency", ceil(log(row.latency_s / 0.001, 1.1)) if longer else 0)] += 1
+            counts[(*group, "latency", ceil(log(row.latency_s / 0.001, 1.15)) if longer else 0)] += 1
     if counts:
         connection.execute(
             text(
@@ -217,11 +217,11 @@ def _create_tables() -> None:
     )
     op.create_table(
         "measures",
+        Column("name", String(40), primary_key=True),
         Column("hour", Float, primary_key=True),
         Column("purpose", String(12), primary_key=True),
         Column("release", String(12), primary_key=True),
         Column("prompt", String(200), primary_key=True),
-        Column("name", String(40), primary_key=True),
         Column("bucket", Integer, primary_key=True, autoincrement=False),
         Column("count", BigInteger, nullable=False),
         sqlite_with_rowid=False,
