@@ -101,7 +101,7 @@ def test_a_trace_is_opened_changed_compared_saved_and_kept_as_a_case(
     page.locator("#lab-run").click()
     expect(page.locator("#lab-a-answer .rs-foot")).to_contain_text("answer@2")
     page.locator("#lab-a-answer .rs-case").click()
-    expect(page.locator(".toast-body")).to_contain_text(["Saved answer@2", "Added to saved@1"])
+    expect(page.locator(".toast-body", has_text="Added to saved@1")).to_be_visible()
     settle(page)
 
 

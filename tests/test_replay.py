@@ -308,12 +308,8 @@ def test_truncated_turns_are_noted() -> None:
 
 def test_truncated_passages_are_not_kept_fixed(app: App) -> None:
     before = asked(app)
-    spans = tuple(
-        replace(span, output={"hits": [*span.output["hits"], "… 3 more left out"]})
-        if span.name == "retrieve"
-        else span
-        for span in before.spans
-    )
+    cut: Any = {"hits": ["… 3 more left out"]}
+    spans = tuple(replace(span, output=cut) if span.name == "retrieve" else span for span in before.spans)
     with pytest.raises(ReplayError, match="cannot be read"):
         passages_of(replace(before, spans=spans))
     with pytest.raises(ReplayError, match="has no passages"):

@@ -292,7 +292,8 @@
     if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || !event.target.closest("#lab")) return;
     event.preventDefault();
     byId("lab-run")?.click();
-    event.target.closest(".rs-lab-column")?.querySelector(".rs-lab-answer")?.scrollIntoView({ block: "nearest" });
+    const column = event.target.closest(".rs-lab-column");
+    column?.querySelector("[id^=lab-][id$=-answer]")?.scrollIntoView({ block: "center" });
   });
 
   // --- the server goes and comes ---------------------------------------------------------------------------

@@ -361,10 +361,10 @@ class Showing:
                 number, first = source_of_passages(self._releases, form.columns)
             except RagsmithError as error:
                 return [*notes, str(error)]
-            values = {setting.name: setting.value for setting in first.settings}
-            passages = counted(int(values["retrieval.k"]), "passage")
+            known = {setting.name: setting.value for setting in first.settings}
+            passages = counted(int(known["retrieval.k"]), "passage")
             notes.append(
-                f"All columns read the passages that {LETTERS[number]} finds: search {values['retrieval.mode']}, "
+                f"All columns read the passages that {LETTERS[number]} finds: search {known['retrieval.mode']}, "
                 f"{passages}. The search settings of the other columns are ignored."
             )
         return notes
