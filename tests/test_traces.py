@@ -231,21 +231,6 @@ def test_text_is_searched_literally_in_either_case(store: TraceStore, wanted: st
     assert store.list(limit=2, text=wanted).total == total
 
 
-def test_the_traces_that_used_a_passage_are_found_with_their_ratings(store: TraceStore) -> None:
-    for number in range(4):
-        used = (UsedPassage(7, number + 1, cited=number == 2), UsedPassage(number, 9, cited=False))
-        store.save(trace_of(number, passages=used))
-    store.rate(trace_of(2).id, "down", "wrong")
-    uses = store.using_passage(7, limit=3)
-    assert [(use.trace.id, use.passage) for use in uses] == [
-        (trace_of(number).id, UsedPassage(7, number + 1, cited=number == 2)) for number in (3, 2, 1)
-    ]
-    assert [use.trace.feedback and use.trace.feedback.rating for use in uses] == [None, "down", None]
-    assert store.using_passage(8, limit=3) == ()
-    store.save(trace_of(3, passages=()))
-    assert len(store.using_passage(7, limit=9)) == 3
-
-
 @pytest.mark.parametrize("count", [2**31, 2**63, 10**400, -1], ids=["32 bits", "64 bits", "more", "less"])
 def test_a_count_beyond_its_column_is_kept_as_far_as_it_goes(store: TraceStore, count: int) -> None:
     span = Span("s", None, 0, "answer", "chain", "ok", 1.0, input_tokens=count, output_tokens=None)

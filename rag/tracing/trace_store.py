@@ -17,7 +17,6 @@ from rag.database import reading, writing
 from rag.errors import TraceNotFound
 from rag.redaction import redact
 from rag.tables import feedback as feedback_table
-from rag.tables import trace_passages as passages_table
 from rag.tables import traces as traces_table
 from rag.tracing.measures import THUMB, count_measures, measure_key
 from rag.tracing.processes import interrupt_dead, is_dead, process_identity
@@ -28,14 +27,13 @@ from rag.tracing.trace_rows import (
     Change,
     Ended,
     Stepped,
-    passage_of_row,
     trace_of_row,
     whole_trace,
     without_steps,
     write_changes,
 )
 from rag.tracing.trace_search import has_text
-from rag.tracing.trace_types import Feedback, PassageUse, Rating, Span, Status, Trace, TracePage
+from rag.tracing.trace_types import Feedback, Rating, Span, Status, Trace, TracePage
 from rag.tracing.trace_writer import TraceWriter
 
 __all__ = ["Feedback", "Rating", "Span", "Status", "Trace", "TracePage", "TraceStore"]
@@ -172,19 +170,6 @@ class TraceStore:
             counted = (matching.limit(MOST_COUNTED) if text else matching).subquery()
             total = connection.scalar(select(func.count()).select_from(counted)) or 0
         return TracePage(tuple(trace_of_row(row) for row in rows), total)
-
-    def using_passage(self, passage_id: int, limit: int) -> tuple[PassageUse, ...]:
-        """Return the newest traces whose answer was given a passage, with their ratings but without spans."""
-        self.flush()
-        query = (
-            _with_feedback(passages_table.c.passage_id, passages_table.c.rank, passages_table.c.cited)
-            .join(passages_table, passages_table.c.trace_id == traces_table.c.id)
-            .where(passages_table.c.passage_id == passage_id)
-            .order_by(traces_table.c.started.desc())
-        )
-        with reading(self._engine) as connection:
-            rows = connection.execute(query.limit(limit)).all()
-        return tuple(PassageUse(trace_of_row(row), passage_of_row(row)) for row in rows)
 
     def rate(
         self,

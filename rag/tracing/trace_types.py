@@ -137,14 +137,6 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class PassageUse:
-    """A trace whose answer was given a passage, without its spans; its feedback says how it was rated."""
-
-    trace: Trace
-    passage: UsedPassage
-
-
-@dataclass(frozen=True, slots=True)
 class TracePage:
     """A page of a list, newest first; ``total`` counts all matching traces."""
 

@@ -70,6 +70,7 @@ def run(plan: Plan) -> Iterator[Group]:
 def many(home: str, count: int) -> dict[str, Any]:
     """Store traces, and read them in a new connection."""
     from rag.database import open_database
+    from rag.tracing.trace_query import TraceQueries
     from rag.tracing.trace_store import TraceStore
     from rag.workspace import open_workspace
     from tests.benchmarks.trace_generator import fill
@@ -84,6 +85,7 @@ def many(home: str, count: int) -> dict[str, Any]:
     store = TraceStore(engine)
     page = store.list(limit=50).traces
     rare = page[7].question
+    queries = TraceQueries(engine, store)
     calls: dict[str, Callable[[int], object]] = {
         "list": lambda _: store.list(limit=50),
         "list, one status": lambda _: store.list(limit=50, status="error"),
@@ -93,7 +95,7 @@ def many(home: str, count: int) -> dict[str, Any]:
         "two letters": lambda _: store.list(limit=50, text="qu"),
         "detail": lambda n: store.get(page[n].id),
         "detail by the end of its id": lambda n: store.get(page[n].id[-12:]),
-        "traces with a passage": lambda n: store.using_passage(n + 1, limit=50),
+        "traces with a passage": lambda n: queries.with_passage(n + 1, limit=50),
     }
     times = {name: [_milliseconds(partial(ask, n)) for n in range(ROUNDS)] for name, ask in calls.items()}
     engine.dispose()
