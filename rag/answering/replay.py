@@ -148,7 +148,7 @@ def changed_steps(before: Trace, after: Trace) -> tuple[str, ...]:
 
 
 def _results(trace: Trace) -> dict[str, Any]:
-    found = {span.name: _essence(span.output) for span in trace.spans if span.name in STEPS}
+    found: dict[str, Any] = {span.name: _essence(span.output) for span in trace.spans if span.name in STEPS}
     root = _root_of(trace)
     fixed = root.input.get("hits") if root and isinstance(root.input, dict) else None
     # Fixed passages are the same result as a search that finds them.
