@@ -53,11 +53,11 @@ def test_listed_traces_are_replayed_as_an_evaluation_run(home: Path, harbour: Pa
     # The run's own traces are not replayed, and equal questions are no new version.
     again = call(home, "eval", "replay", "--json")
     assert "2 questions of 3 traces: replayed@1" in again.stderr
-    only = call(home, "eval", "replay", "--text", "crossing", "--json")
+    only = call(home, "eval", "replay", "--filter", "crossing", "--json")
     assert "1 question of 1 trace: replayed@2" in only.stderr
 
 
 def test_a_replay_of_nothing_is_refused(home: Path) -> None:
-    result = call(home, "eval", "replay", "--text", "nothing like this")
+    result = call(home, "eval", "replay", "--filter", "nothing like this")
     assert result.exit_code == 2
     assert "No trace matches" in result.stderr

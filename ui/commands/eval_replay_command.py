@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rag.tracing.figures import counted
-from rag.tracing.trace_store import Status
 from ui.commands._app import command_app
 from ui.commands._runs import announce_models, finish, json_option
-from ui.commands._terminal_text import note, one_line
+from ui.commands._terminal_text import note, one_line, unpaired
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
-    from rag.tracing.trace_store import Trace, TraceStore
-
-# Questions that a person asked.
-_ASKED = ("chat", "api", "command")
+    from rag.tracing.trace_store import Trace
+    from ui.app.stores import Stores
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +23,7 @@ class _ReplayOptions:
     """The options of ``eval replay``."""
 
     ids: tuple[str, ...]
-    status: Status | None
-    text: str | None
+    filter_text: str
     limit: int
     dataset: str
     variants: tuple[str, ...]
@@ -41,8 +37,9 @@ class _ReplayOptions:
 
 @click.command()
 @click.argument("ids", metavar="[ID]…", nargs=-1)
-@click.option("--status", type=click.Choice(get_args(Status)), help="Only traces with this status.")
-@click.option("--text", help="Only traces with this text in question, answer or error.")
+@click.option(
+    "--filter", "filter_text", default="", help="Only traces that this filter keeps, as in `traces list`."
+)
 @click.option(
     "--limit", type=click.IntRange(1), default=100, show_default=True, help="The maximum number of traces."
 )
@@ -65,8 +62,9 @@ class _ReplayOptions:
 def replay(context: Context, /, **options: Any) -> None:
     """Answer the questions of traces again, as an evaluation run with swapped settings.
 
-    By default, the newest questions of the chat, the API and the command line are asked. Their distinct questions,
-    with the turns before them, become a version of a dataset; equal questions use the version that is there.
+    Without a filter, the newest questions of the chat, the API and the command line are asked. Their distinct
+    questions, with the turns before them, become a version of a dataset; equal questions use the version that is
+    there.
     """
     from rag.evaluation.traced import replayed_cases
     from rag.evaluation.variants import parse_variant
@@ -75,7 +73,7 @@ def replay(context: Context, /, **options: Any) -> None:
     wanted = _ReplayOptions(**options)
     variants = [parse_variant(text) for text in wanted.variants or ("baseline:",)]
     with command_app(context) as app:
-        traces = _traces(app.stores.traces, wanted)
+        traces = _traces(app.stores, wanted)
         corpus = wanted.corpus or _corpus(traces)
         traces = [trace for trace in traces if trace.corpus in ("", corpus)]
         cases = replayed_cases(traces)
@@ -95,20 +93,26 @@ def replay(context: Context, /, **options: Any) -> None:
         finish(app.evaluations, run, wanted.fresh, wanted.json_wanted)
 
 
-def _traces(store: TraceStore, wanted: _ReplayOptions) -> list[Trace]:
+def _traces(stores: Stores, wanted: _ReplayOptions) -> list[Trace]:
     """Return the traces with their spans, which have the earlier turns.
 
     Raises:
         UsageError: None matches.
+        FilterError: The filter is not understood.
     """
+    from rag.tracing.trace_query import query_of
+
     if wanted.ids:
-        return [store.get(trace_id) for trace_id in wanted.ids]
-    listed = store.list(limit=wanted.limit, status=wanted.status, text=wanted.text)
-    asked = [store.get(trace.id) for trace in listed.traces if trace.purpose in _ASKED and trace.question.strip()]
+        return [stores.traces.get(trace_id) for trace_id in wanted.ids]
+    query = query_of(unpaired(wanted.filter_text))
+    # One more, to know whether there are more.
+    found = list(stores.trace_queries.walk(query, limit=wanted.limit + 1))
+    traces = map(stores.traces.get, found[: wanted.limit])
+    asked = [trace for trace in traces if trace.question.strip()]
     if not asked:
         raise click.UsageError("No trace matches: `ragsmith traces list` shows what there is.")
-    if listed.total > len(listed.traces):
-        note(f"The newest {len(listed.traces)} of {listed.total:,} are asked; --limit asks more.")
+    if len(found) > wanted.limit:
+        note(f"The newest {wanted.limit:,} are asked; --limit asks more.")
     return asked
 
 
