@@ -154,6 +154,12 @@ class ScriptedStores(Stores):
         return self._app.ingest(*given)
 
 
+FORGOTTEN = {
+    "exchanges", "conversations", "feedback", "spans", "traces", "trace_contents", "trace_passages", "contents",
+    "ledger", "measures", "saved_filters",
+}  # fmt: skip
+
+
 class ScriptedApp(App):
     """An app whose answers, corpora and health follow a script."""
 
@@ -191,8 +197,9 @@ class ScriptedApp(App):
     def forget(self) -> None:
         """Begin anew, without what earlier tests have left."""
         with writing(self.stores.engine) as connection:
-            for table in (tables.exchanges, tables.conversations, tables.feedback, tables.spans, tables.traces):
-                connection.execute(delete(table))
+            for table in reversed(tables.metadata.sorted_tables):
+                if table.name in FORGOTTEN:
+                    connection.execute(delete(table))
         self.asked.clear()
         self.ingested.clear()
         self.cancelled.clear()
