@@ -142,6 +142,11 @@ def test_a_malformed_prompt_is_refused_and_the_place_is_named(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "style"), [("answer-sentence", "sentence"), ("answer-short", "brief")])
+def test_a_shipped_prompt_for_short_answers_also_shortens_those_of_the_reader(name: str, style: str) -> None:
+    assert find_prompt(name).settings.given == {"style": style}
+
+
 @pytest.mark.parametrize("name", ["Greeting", "1st", "with space", "../answer", "", "grüße", "a/b"])
 def test_a_name_is_lower_case_letters_digits_and_dashes(name: str) -> None:
     with pytest.raises(ValueError, match="name"):

@@ -123,25 +123,26 @@ class _Import:
         from rag.evaluation.case_files import read_cases
 
         found = read_cases(self.file)
-        bad = [{"line": row.number, "reason": row.reason} for row in found.problems]
+        invalid = [{"line": row.number, "reason": row.reason} for row in found.problems]
         if self.preview and self.as_json:
-            print_json({"good": len(found.cases), "bad": bad, "left_out": list(found.strange)}, indent=2)
+            print_json({"valid": len(found.cases), "invalid": invalid, "left_out": list(found.strange)}, indent=2)
             return
         _report_bad(found.problems)
         if found.note:
             note(one_line(found.note))
         if self.preview:
-            click.echo(f"{counted(len(found.cases), 'case')} good, {len(bad):,} bad.")
+            click.echo(f"{counted(len(found.cases), 'valid row')}, {len(invalid):,} invalid.")
             return
-        if bad and not self.skip_bad:
+        if invalid and not self.skip_bad:
             raise click.ClickException(
-                f"Nothing was saved: {len(bad):,} bad in {self.file}. Correct them, or skip them with --skip-bad."
+                f"Nothing was saved: {counted(len(invalid), 'invalid row')} in {self.file}. "
+                "Correct them, or skip them with --skip-bad."
             )
         if not found.cases:
             raise click.ClickException(f"Nothing was saved: {self.file} contains no cases.")
         version = self._saved(context, found.cases)
         if self.as_json:
-            print_json(_as_json(version) | {"bad": bad, "left_out": list(found.strange)}, indent=2)
+            print_json(_as_json(version) | {"invalid": invalid, "left_out": list(found.strange)}, indent=2)
         else:
             _report(version)
 
@@ -312,7 +313,7 @@ def split_command(
         return
     for part, new in saved.items():
         got, asked = 100 * parted.shares[part], 100 * wanted[part]
-        click.echo(f"{new.label}: {counted(new.size, 'case')}, {got:.1f} % of {asked:g} % wanted")
+        click.echo(f"{new.label}: {counted(new.size, 'case')}, {got:.1f} % (wanted: {asked:g} %)")
 
 
 @command.command(name="candidates")
