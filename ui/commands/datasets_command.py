@@ -240,8 +240,8 @@ def remove_command(context: Context, name: str, ids: Sequence[str], signature: S
 def archive_command(context: Context, name: str) -> None:
     """Archive the dataset NAME with all its versions.
 
-    No evaluation run may have asked its cases. An archived dataset is in no list, its name is free again, and
-    `ragsmith datasets restore` brings it back.
+    No unfinished evaluation run may need it; finished runs keep its cases. An archived dataset is in no list, its
+    name is free again, and `ragsmith datasets restore` brings it back.
     """
     from ui.app.archiving import archive_dataset
 
@@ -318,7 +318,7 @@ def split_command(
 
 @command.command(name="candidates")
 @click.argument("name")
-@click.option("--corpus", metavar="C", help="The corpus of the passages; by default the one in the settings.")
+@click.option("--corpus", metavar="NAME", help="The corpus of the passages; by default the one in the settings.")
 @click.option("--count", type=click.IntRange(1), help="The number of questions to write first.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds choose equal passages.")
 @click.option("--json", "as_json", is_flag=True, help="Print the waiting candidates as a JSON list.")
