@@ -1,8 +1,9 @@
 """Import and export of prompts: LangChain's JSON, OpenAI's messages, plain text.
 
 These formats hold messages only: examples become messages, and fragments, settings, tags and the save record are
-dropped. An OpenAI request brings its settings along, also one of a batch file, of the Responses API, for Ollama or
-Anthropic, and so does an export of Langfuse. YAML is read like JSON.
+dropped; an imported answer prompt gets the fragments of the shipped one. An OpenAI request brings its settings
+along, also one of a batch file, of the Responses API, for Ollama or Anthropic, and so does an export of Langfuse.
+YAML is read like JSON.
 Nothing is instantiated from a file; what cannot be imported faithfully is refused or named.
 """
 
@@ -17,6 +18,7 @@ from typing import Any, Literal, get_args
 from pydantic import ValidationError
 
 from prompts import plain_yaml
+from prompts.library import find_prompt
 from prompts.openai_settings import MESSAGES, settings_of
 from prompts.parts import PromptSettings
 from prompts.template import (
@@ -55,10 +57,19 @@ class Imported:
     left_out: tuple[str, ...] = ()
 
     @property
+    def added(self) -> str:
+        """The fragments that are added from shipped prompts, as a sentence; empty if none are."""
+        names = ", ".join(self.draft.fragments)
+        return (
+            f"Added the default fragments of an answer prompt, which this format lacks: {names}." if names else ""
+        )
+
+    @property
     def note(self) -> str:
-        """What is left out, as a sentence; empty if nothing is."""
+        """What is left out or added, in a sentence each; empty if nothing is."""
         names = ", ".join(self.left_out)
-        return f"Left out, because a prompt has no such setting: {names}." if names else ""
+        left_out = f"Left out, because a prompt has no such setting: {names}." if names else ""
+        return " ".join(filter(None, (left_out, self.added)))
 
 
 def read_prompt(
@@ -89,12 +100,14 @@ def read_prompt(
     try:
         messages = _messages(text, data, form)
         settings, left_out = settings_of(data) if _is_openai(data, form) and isinstance(data, dict) else ({}, ())
+        variables = placeholders(messages)
         draft = PromptTemplate(
             name=name,
             version=1,
             description=description,
-            variables=placeholders(messages),
+            variables=variables,
             messages=messages,
+            fragments=_default_fragments(variables),
             settings=PromptSettings.model_validate(settings),
         )
     except ValidationError as error:
@@ -102,6 +115,15 @@ def read_prompt(
             f"The prompt {name} cannot be imported: {first_problem(error, PromptTemplate)}."
         ) from error
     return Imported(draft, left_out)
+
+
+def _default_fragments(variables: Sequence[str]) -> dict[str, str]:
+    """Return the shipped fragments that an answer prompt with these variables needs; none for another prompt."""
+    if "refusal" not in variables:
+        return {}
+    shipped = {**find_prompt("answer").fragments, **find_prompt("answer-from-evidence").fragments}
+    needed = {"passages": "passage", "evidence": "evidence", "refusal": "refusal"}
+    return {name: shipped[name] for variable, name in needed.items() if variable in variables}
 
 
 def _messages(text: str, data: Any, form: Format | None) -> tuple[Message, ...]:

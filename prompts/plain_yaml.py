@@ -1,12 +1,13 @@
-"""Safe YAML parsing, without aliases or deep nesting.
+"""Safe YAML parsing, without aliases, deep nesting or duplicate keys.
 
 Ten lines of aliases can expand to gigabytes, and libyaml's composer recurses once per level of nesting, so that a
 few kilobytes of brackets crash the process. Both are refused on the event stream, which is parsed without
-recursion, before any data is built.
+recursion, before any data is built. So are duplicate keys, of which only the last would count.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,15 +18,19 @@ MAX_DEPTH = 64
 _LONGEST_NAME = 40
 
 
-def load(text: str) -> Any:
+def load(text: str, *, unique_keys: bool = True) -> Any:
     """Return the plain data of one YAML document; None for an empty one.
 
+    Args:
+        unique_keys: Whether duplicate keys are refused; otherwise the last one counts.
+
     Raises:
-        yaml.YAMLError: It is malformed, uses an alias, is nested too deeply, or contains an impossible value.
+        yaml.YAMLError: It is malformed, uses an alias, is nested too deeply, has a duplicate key, or contains an
+            impossible value.
     """
     import yaml
 
-    check(text)
+    check(text, unique_keys=unique_keys)
     try:
         return yaml.load(text, Loader=_loader())  # noqa: S506 - both loaders are safe
     # PyYAML does not translate the errors of int(), float() and date() for impossible values.
@@ -37,7 +42,7 @@ def compose(text: str) -> yaml.Node | None:
     """Return the tree of nodes with their positions in the text; None for an empty document.
 
     Raises:
-        yaml.YAMLError: It is malformed, uses an alias, or is nested too deeply.
+        yaml.YAMLError: It is malformed, uses an alias, is nested too deeply, or has a duplicate key.
     """
     import yaml
 
@@ -47,25 +52,50 @@ def compose(text: str) -> yaml.Node | None:
     return root
 
 
-def check(text: str) -> None:
-    """Refuse aliases and deep nesting, in linear time.
+@dataclass(slots=True)
+class _Collection:
+    """An open list or mapping; ``keys`` are those of a mapping so far, with their lines."""
+
+    is_mapping: bool
+    expects_key: bool = True
+    keys: dict[str, int] = field(default_factory=dict)
+
+    def take(self, event: Any) -> None:
+        """Take the next key or value; raises yaml.YAMLError if it is a key that is there already."""
+        key = getattr(event, "value", None) if self.is_mapping and self.expects_key else None
+        self.expects_key = not self.expects_key
+        if key is None:
+            return
+        line = event.start_mark.line + 1
+        if key in self.keys:
+            raise _refused(
+                f"the key `{key[:_LONGEST_NAME]}` is already on line {self.keys[key]}: remove one of the two",
+                event,
+            )
+        self.keys[key] = line
+
+
+def check(text: str, *, unique_keys: bool = True) -> None:
+    """Refuse aliases, deep nesting and duplicate keys, in linear time.
 
     Raises:
         yaml.YAMLError: The text contains one of them, or is malformed.
     """
     import yaml
 
-    depth = 0
+    around: list[_Collection] = []
     for event in yaml.parse(text, Loader=_loader()):
         if isinstance(event, yaml.AliasEvent):
             name = str(event.anchor)[:_LONGEST_NAME]
             raise _refused(f"the alias *{name} is not allowed: write out its value", event)
+        if unique_keys and around and isinstance(event, yaml.NodeEvent):
+            around[-1].take(event)
         if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
+            around.append(_Collection(isinstance(event, yaml.MappingStartEvent)))
+            if len(around) > MAX_DEPTH:
                 raise _refused(f"lists and mappings must be nested at most {MAX_DEPTH} levels deep", event)
         elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+            around.pop()
 
 
 def _refused(problem: str, event: Any) -> yaml.YAMLError:

@@ -192,6 +192,14 @@ class PromptTemplate(Part):
         return _filled(text, values)
 
 
+def check_name(name: str) -> None:
+    """Raise PromptTemplateError unless the text can be the name of a prompt."""
+    if not re.fullmatch(NAME, name):
+        raise PromptTemplateError(
+            f"The name {name!r} is invalid: use lower-case letters, digits and dashes, a letter first."
+        )
+
+
 def placeholders(messages: Sequence[Message]) -> tuple[str, ...]:
     """Return the distinct placeholder names of messages, in order."""
     return tuple(dict.fromkeys(name for message in messages for name in placeholders_in(message.content)))

@@ -23,7 +23,13 @@ def first_problem(error: ValidationError, model: type[BaseModel], thing: str = "
         # The names of the model know nothing of the positions in lists.
         plain = ".".join(part for part in first["loc"] if isinstance(part, str))
         return unknown_name(where, closest(plain, tuple(field_names(model))), thing)
-    return f"{where}: {first['msg']}" if where else first["msg"]
+    reason = plain_reason(first["msg"])
+    return f"{where}: {reason}" if where else reason
+
+
+def plain_reason(message: str) -> str:
+    """Return the message of a problem without the prefix that pydantic gives to the errors of a validator."""
+    return message.removeprefix("Value error, ")
 
 
 def unknown_name(name: str, near: str, thing: str = "field") -> str:

@@ -434,7 +434,7 @@ def _problem(error: ValidationError) -> str:
     if problem.startswith("unknown setting"):
         return f"U{problem[1:]}."
     name, _, reason = problem.partition(": ")
-    return f"The setting {name} is not usable: {redact(reason.removeprefix('Value error, '))}."
+    return f"The setting {name} is not usable: {redact(reason)}."
 
 
 def _config_path(config: Path | None) -> Path | None:

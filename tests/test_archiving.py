@@ -154,16 +154,23 @@ def test_an_archived_dataset_frees_its_name_and_comes_back(engine: Engine, runs:
     assert first.size == 1
 
 
-def test_a_dataset_that_a_run_has_asked_stays(engine: Engine, runs: RunStore) -> None:
+def test_a_dataset_that_an_unfinished_run_asks_stays_and_a_finished_one_keeps_its_cases(
+    engine: Engine, runs: RunStore
+) -> None:
     store, archive = DatasetStore(engine), DatasetArchive(engine)
-    store.save("faq", [Case(id="a", question="one?")], by="ida", message="")
+    asked = store.save("faq", [Case(id="a", question="one?")], by="ida", message="")
     run = begin(runs, "answer")
-    runs.end(run.id, "finished")
-    with pytest.raises(DatasetError, match="1 evaluation run asked its cases") as found:
+    with pytest.raises(DatasetError, match=f"run {run.id[:8]} is not finished"):
         archive_dataset(archive, runs, "faq")
-    assert f"ragsmith eval delete {run.id[:8]}" in str(found.value)
-    runs.delete(run.id)
+    runs.end(run.id, "finished")
     archive_dataset(archive, runs, "faq")
+    # Its name is free for other cases, with which the run must not be shown.
+    for again in (False, True):
+        if again:
+            store.save("faq", [Case(id="b", question="two?")], by="ida", message="")
+        found = store.of_run("faq", 1, asked.sha256)
+        assert (found.label, [case.id for case in store.cases(found)]) == ("faq@1", ["a"])
+    assert [case.id for case in store.cases(store.resolve("faq@1"))] == ["b"]
 
 
 def test_names_that_begin_alike_are_not_mixed_up(engine: Engine) -> None:

@@ -136,6 +136,8 @@ async def test_a_prompt_that_does_not_fit_the_chain_is_an_error_with_a_fix(
     with pytest.raises(PromptError, match=named) as caught:
         await run(replace(steps, answer_prompt=PromptTemplate.model_validate(told)))
     assert caught.value.fix
+    if "fragment" in named:
+        assert "`ragsmith prompts show answer@1`" in caught.value.fix
 
 
 # The history

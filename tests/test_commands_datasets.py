@@ -81,13 +81,13 @@ def test_the_list_shows_the_newest_versions(root: Path, some: Path, tmp_path: Pa
 
 def test_a_preview_names_the_bad_rows_and_saves_nothing(root: Path, mixed: Path, engine: Engine) -> None:
     seen = call(root, "datasets", "import", "faq", mixed, "--preview")
-    assert seen.stdout == "1 case good, 2 bad.\n"
+    assert seen.stdout == "1 valid row, 2 invalid.\n"
     first, second, left_out = seen.stderr.splitlines()
     assert (first.partition(":")[0], second.partition(":")[0]) == ("line 2", "line 3")
     assert left_out.startswith("Left out, because cases have no such field: ")
     assert_harmless(seen.stderr)
     told = one_object(call(root, "datasets", "import", "faq", mixed, "--preview", "--json"))
-    assert (told["good"], [each["line"] for each in told["bad"]]) == (1, [2, 3])
+    assert (told["valid"], [each["line"] for each in told["invalid"]]) == (1, [2, 3])
     assert len(told["left_out"]) == 1
     assert DatasetStore(engine).list() == ()
 
@@ -95,10 +95,10 @@ def test_a_preview_names_the_bad_rows_and_saves_nothing(root: Path, mixed: Path,
 def test_a_file_with_bad_rows_is_saved_only_when_they_are_skipped(root: Path, mixed: Path, engine: Engine) -> None:
     refused = call(root, "datasets", "import", "faq", mixed)
     assert refused.exit_code == 1
-    assert refused.stderr.splitlines()[-1].startswith("Error: Nothing was saved: 2 bad in ")
+    assert refused.stderr.splitlines()[-1].startswith("Error: Nothing was saved: 2 invalid rows in ")
     assert DatasetStore(engine).list() == ()
     told = one_object(call(root, "datasets", "import", "faq", mixed, "--skip-bad", "--json"))
-    assert (told["version"], told["size"], len(told["bad"])) == (1, 1, 2)
+    assert (told["version"], told["size"], len(told["invalid"])) == (1, 1, 2)
 
 
 def test_an_import_can_add_to_what_is_there(root: Path, some: Path, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_a_dataset_is_parted_into_three(root: Path, tmp_path: Path) -> None:
     }
     halves = call(root, "datasets", "split", "faq@1", "--shares", "0.5", "0", "0.5", "--seed", "3").stdout
     assert halves.splitlines() == [
-        "faq-train@2: 20 cases, 50.0 % of 50 % wanted",
-        "faq-test@2: 20 cases, 50.0 % of 50 % wanted",
+        "faq-train@2: 20 cases, 50.0 % (wanted: 50 %)",
+        "faq-test@2: 20 cases, 50.0 % (wanted: 50 %)",
     ]
     listed = one_object(call(root, "datasets", "list", "--json"))
     assert {each["message"] for each in listed if each["version"] == 2} == {"part of faq@1, seed 3"}

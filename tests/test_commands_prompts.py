@@ -11,6 +11,7 @@ from terminal import assert_harmless, assert_one_line, call, one_object
 
 from prompts import PromptLibrary, find_prompt
 from prompts.files import as_draft
+from rag.answering.prompt_filling import check_fillable
 from rag.workspace import Workspace
 
 VALUES = {"question": "Why?", "passages": "[1] Rye\nNever kneaded.", "refusal": "No."}
@@ -41,7 +42,7 @@ def test_a_change_is_shown_saved_compared_and_put_into_production(
         home, "prompts", "edit", "answer-short", "--file", changed(tmp_path), "-m", "shorter", "--by", "ida"
     )
     assert "in [-a few-]{+three+} words" in edited.stdout
-    assert "Saved answer-short@2.\nIn production is answer-short@1;" in edited.stdout
+    assert "Saved answer-short@2.\nanswer-short@1 stays in production;" in edited.stdout
     assert library.find("answer-short").version == 1
     told = call(home, "prompts", "diff", "answer-short@1", "answer-short@2").stdout
     assert told.startswith("messages 1 content\n")
@@ -136,14 +137,41 @@ def test_render_prints_the_messages_that_are_sent(home: Path, tmp_path: Path) ->
     assert "Never kneaded." in plain
 
 
+def test_a_name_that_a_prompt_cannot_have_opens_no_editor(
+    home: Path, library: PromptLibrary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = tmp_path / "opened"
+    monkeypatch.setenv("EDITOR", f"touch {opened};:")
+    assert_one_line(call(home, "prompts", "new", "Bad Name", "--from", "answer"), "The name 'Bad Name' is invalid")
+    assert_one_line(call(home, "prompts", "new", "condense"), "The prompt condense exists already")
+    assert not opened.exists()
+
+
+def test_what_a_label_becomes_is_said_when_it_is_removed(home: Path, library: PromptLibrary) -> None:
+    library.save(find_prompt("answer"), by="ida", message="")
+    for label in ("production", "staging"):
+        call(home, "prompts", "label", "answer", label, "2", "-m", "try")
+    told = call(home, "prompts", "label", "answer", "production", "--remove").stdout
+    assert told == "Removed the label production from answer@2; without it, answer@production is answer@1.\n"
+    told = call(home, "prompts", "label", "answer", "staging", "--remove").stdout
+    assert told == "Removed the label staging from answer@2.\n"
+
+
 @pytest.mark.parametrize("form", ["langchain", "openai", "text"])
 def test_an_export_can_be_imported(home: Path, library: PromptLibrary, tmp_path: Path, form: str) -> None:
     target = tmp_path / "exported"
     done = call(home, "prompts", "export", "answer", "--format", form, "--to", target)
     assert "are left out: passage, refusal." in done.stderr
     assert done.stdout == f"Wrote answer@1 to {target}.\n"
-    assert "Saved taken@1." in call(home, "prompts", "import", target, "--name", "taken").stdout
-    assert library.find("taken").messages == find_prompt("answer").messages
+    saved = call(home, "prompts", "import", target, "--name", "taken")
+    assert saved.stdout == "Saved taken@1.\n"
+    added = "Added the default fragments of an answer prompt, which this format lacks: passage, refusal.\n"
+    assert saved.stderr == added
+    taken = library.find("taken")
+    assert taken.messages == find_prompt("answer").messages
+    # The format has no fragments, without which the prompt could not answer.
+    assert taken.fragments == find_prompt("answer").fragments
+    check_fillable(taken)
 
 
 def test_an_export_as_yaml_is_a_version_that_another_workspace_reads(home: Path, tmp_path: Path) -> None:
@@ -161,7 +189,7 @@ def test_an_export_as_yaml_is_a_version_that_another_workspace_reads(home: Path,
         (["show", "answer@7"], "There is no prompt answer@7; versions of answer: 1; labels: production."),
         (["show", "\udcff"], "There is no prompt"),
         (["edit", "nothing"], "There is no prompt nothing"),
-        (["new", "../x", "--file", "CHANGED"], "invalid: name: "),
+        (["new", "../x", "--file", "CHANGED"], "The name '../x' is invalid: use lower-case letters"),
         (["import", "/dev/zero", "--name", "x"], "/dev/zero must not be larger than 4,000,000 bytes"),
         (["edit", "answer", "--file", "nowhere.yaml"], "nowhere.yaml cannot be read: No such file"),
         (["log", "nothing"], "There is no prompt nothing"),
@@ -188,6 +216,10 @@ def test_a_mistake_is_one_line(home: Path, tmp_path: Path, arguments: list[str],
 def test_a_label_needs_a_version_or_to_be_removed(home: Path, arguments: list[str]) -> None:
     result = call(home, "prompts", *arguments)
     assert result.exit_code == 2
+    assert (
+        "'nine' must be the number of a version, such as 2."
+        in call(home, "prompts", "label", "answer", "production", "nine").stderr
+    )
     assert "Name a version, or pass --remove." in result.stderr
 
 

@@ -231,13 +231,13 @@ def test_a_dataset_has_an_address_and_one_that_is_gone_is_named(open_page: Open,
     expect(page.locator("#dataset-list")).to_be_visible()
 
 
-def test_a_dataset_is_archived_unless_a_run_asked_it(open_page: Open, app: App, address: str) -> None:
-    kept(app, "asked", [], cases=2)
+def test_a_dataset_is_archived_unless_an_unfinished_run_needs_it(open_page: Open, app: App, address: str) -> None:
+    app.evaluations.runs.end(kept(app, "asked", [], cases=2), "stopped")
     app.evaluations.datasets.save("idle", [case(1)], by="a test", message="")
     page = open_page(f"{address}/?tab=datasets&dataset=asked", ready=lambda page: None)
     expect(page.locator("#case-list")).to_contain_text("asked@1")
     page.locator("#dataset-archive").click()
-    expect(page.locator(".toast-body")).to_contain_text("1 evaluation run asked its cases")
+    expect(page.locator(".toast-body")).to_contain_text("is not finished and asks its cases")
     page.locator('.rs-run[data-value="idle"]').click()
     expect(page.locator("#case-list")).to_contain_text("idle@1")
     page.locator("#dataset-archive").click()

@@ -71,6 +71,7 @@ def passages(page: Page, letter: str) -> list[str]:
 def test_two_columns_answer_in_their_own_ways(open_page: Open, address: str, app: App) -> None:
     page = show(open_page, address, "A:", "short: answer.style=brief retrieval.k=2")
     expect(page.locator("#lab-b-name input")).to_have_value("short")
+    expect(page.locator("#lab-a-prompt input")).to_have_value("Default (answer@1)")
     run(page, 2)
     expect(answer(page, "a").locator(".rs-text")).to_contain_text(SENTENCE)
     expect(answer(page, "b").locator(".rs-text")).to_contain_text("1871")

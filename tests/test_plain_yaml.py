@@ -89,6 +89,21 @@ def test_the_deepest_that_is_allowed_is_read() -> None:
         plain_yaml.load(f"[{deepest}]")
 
 
+def test_a_key_that_is_given_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    twice = "settings: {seed: 1}\nvariables: []\nsettings: {seed: 2}\n"
+    with pytest.raises(PromptTemplateError, match="line 3: the key `settings` is already on line 1"):
+        parse_draft(twice, "twice", 1)
+    with pytest.raises(yaml.YAMLError, match="`b` is already"):
+        plain_yaml.load("- {a: {b: 1, c: [b, b], b: 2}}")
+    assert plain_yaml.load("a: {b: 1}\nb: {a: b, b: a}") == {"a": {"b": 1}, "b": {"a": "b", "b": "a"}}
+    # A page of somebody else is read all the same.
+    page = tmp_path / "page.md"
+    page.touch()
+    problems: list[str] = []
+    load_file(page, b"---\nlang: de\nlang: en\n---\n\nBody.\n", on_problem=problems.append)
+    assert problems == []
+
+
 def test_places_are_counted_in_characters() -> None:
     root = plain_yaml.compose("é: ü\nb: 1\n")
     assert isinstance(root, yaml.MappingNode)

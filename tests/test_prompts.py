@@ -128,7 +128,7 @@ def test_the_condense_prompt_has_what_the_chain_fills_in() -> None:
         ({"description": None}, "description"),
         ({"fragments": {"part": 7}}, "fragments.part"),
         ({"variables": ["who", "when"]}, "declared but not used: when"),
-        ({"variables": []}, "used but not declared: who"),
+        ({"variables": []}, "malformed: used but not declared: who"),
         ({"messages": [{"role": "user", "content": "{{who}} {{why}} {{how}}"}]}, "not declared: how, why"),
     ],
 )
@@ -140,6 +140,11 @@ def test_a_malformed_prompt_is_refused_and_the_place_is_named(
         load_prompt(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "style"), [("answer-sentence", "sentence"), ("answer-short", "brief")])
+def test_a_shipped_prompt_for_short_answers_also_shortens_those_of_the_reader(name: str, style: str) -> None:
+    assert find_prompt(name).settings.given == {"style": style}
 
 
 @pytest.mark.parametrize("name", ["Greeting", "1st", "with space", "../answer", "", "grüße", "a/b"])
@@ -314,7 +319,7 @@ def test_what_is_included_stands_in_its_place_with_its_own_places() -> None:
 @pytest.mark.parametrize(
     ("content", "parts", "told"),
     [
-        ("{{> a}}", {"a": ["{{missing}}"]}, "used but not declared: missing"),
+        ("{{> a}}", {"a": ["{{missing}}"]}, ": used but not declared: missing"),
         ("{{> a}}", {"a": ["one", "two"]}, "only a prompt with a single message can be included"),
         ("{{> a}}", {"a": ["{{> a}}"]}, "must not include itself"),
         ("{{> a}}", {"a": ["{{> b}}"], "b": ["{{> a}}"]}, "must not include itself: whole@1 > a@1 > b@1 > a@1"),

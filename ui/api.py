@@ -21,6 +21,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
+from prompts.validation import plain_reason
 from rag.answering.answer_stream import AnswerStream, PartialAnswer
 from rag.errors import (
     BudgetSpent,
@@ -134,7 +135,7 @@ async def _read(request: Request) -> CompletionRequest:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         param = ".".join(str(part) for part in first["loc"]) or None
-        reason = first["msg"].removeprefix("Value error, ")
+        reason = plain_reason(first["msg"])
         raise ApiError(400, f"{param or 'The request'}: {reason}.", "invalid_request", param) from error
 
 

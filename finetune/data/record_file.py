@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from prompts.validation import plain_reason
 from rag.errors import TuningError
 from rag.workspace import disk_errors
 
@@ -57,6 +58,6 @@ class RecordFile(Generic[Record]):
             return self._kind.model_validate_json(line)
         except ValidationError as error:
             raise TuningError(
-                f"{self._path}, line {number} is malformed: {error.errors()[0]['msg']}.",
+                f"{self._path}, line {number} is malformed: {plain_reason(error.errors()[0]['msg'])}.",
                 fix="Delete the file; it is made again.",
             ) from error

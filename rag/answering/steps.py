@@ -440,7 +440,12 @@ def _messages(prompt: PromptTemplate, values: dict[str, str]) -> list[BaseMessag
 
 
 def _fragment(prompt: PromptTemplate, name: str, values: dict[str, str]) -> str:
-    with prompt_errors(f"Compare it with the shipped prompt {prompt.name}@1."):
+    shipped = {"turn": "condense", "evidence": "answer-from-evidence"}.get(name, "answer")
+    fix = (
+        f"Correct its fragments with `ragsmith prompts edit {prompt.name}`; "
+        f"`ragsmith prompts show {shipped}@1` has the shipped ones."
+    )
+    with prompt_errors(fix):
         return prompt.fragment(name, values)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Row, Select, exc, func, insert, select
@@ -139,6 +139,22 @@ class DatasetStore:
                 f"There is no version {reference}.", fix=f"Use a version of {name} from 1 to {newest.version}."
             )
         return _version(row)
+
+    def of_run(self, name: str, version: int, sha256: str) -> DatasetVersion:
+        """Return the version that a run has asked, also if its dataset was archived and its name is taken anew.
+
+        Raises:
+            DatasetError: It no longer exists.
+        """
+        datasets = db.datasets.c.name
+        query = _all_versions().where(
+            (datasets == name) | datasets.startswith(f"{name}{ARCHIVED}", autoescape=True),
+            db.dataset_versions.c.version == version,
+            db.dataset_versions.c.sha256 == sha256,
+        )
+        with reading(self._engine) as connection:
+            row = connection.execute(query.order_by(datasets)).first()
+        return replace(_version(row), name=name) if row else self.resolve(f"{name}@{version}")
 
     def _missing(self, name: str) -> DatasetError:
         names = select(db.datasets.c.name).where(
@@ -371,10 +387,13 @@ def _contents(version: DatasetVersion) -> Select[Any]:
 
 def _versions() -> Select[Any]:
     """Select the versions of the datasets that are not archived."""
-    joined = select(db.dataset_versions, db.datasets.c.name).join(
+    return _all_versions().where(~db.datasets.c.name.contains(ARCHIVED))
+
+
+def _all_versions() -> Select[Any]:
+    return select(db.dataset_versions, db.datasets.c.name).join(
         db.datasets, db.datasets.c.id == db.dataset_versions.c.dataset_id
     )
-    return joined.where(~db.datasets.c.name.contains(ARCHIVED))
 
 
 def _newest(connection: Connection, name: str) -> DatasetVersion | None:

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator
 
 from prompts import PromptSettings
-from prompts.validation import closest, field_names, unknown_name
+from prompts.validation import closest, field_names, plain_reason, unknown_name
 from rag.errors import SettingsError
 from rag.models.chat_models import check_model_name
 from rag.settings import Settings
@@ -84,7 +84,7 @@ def parse_variant(text: str) -> Variant:
         return Variant(name=name or " ".join(words) or "baseline", changes=changes)
     except ValidationError as error:
         raise SettingsError(
-            f"The name of the variant {text!r} is invalid: {error.errors()[0]['msg']}.",
+            f"The name of the variant {text!r} is invalid: {plain_reason(error.errors()[0]['msg'])}.",
             fix="Use a short name: `NAME: SETTING=VALUE …`.",
         ) from error
 

@@ -16,6 +16,7 @@ from typing import IO, Any, BinaryIO, get_type_hints
 from pydantic import BaseModel, ValidationError, create_model
 
 from prompts.files import atomic_write
+from prompts.validation import plain_reason
 from rag.errors import TraceFileError
 from rag.tracing.trace_store import WITHHELD, Span, Trace, TraceStore
 
@@ -131,7 +132,7 @@ def _trace(line: bytes, where: str) -> Trace:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise TraceFileError(
-            f"{where}: this is no trace: {f'{place}: ' if place else ''}{first['msg']}.",
+            f"{where}: this is no trace: {f'{place}: ' if place else ''}{plain_reason(first['msg'])}.",
             fix="Use a file that `ragsmith traces export` has written.",
         ) from error
     if not read.id or len(read.id) > LONGEST_ID:

@@ -1,4 +1,7 @@
-"""Archiving of prompts and datasets: nothing is archived that something else depends on."""
+"""Archiving of prompts and datasets: nothing is archived that something else still needs.
+
+A finished evaluation run needs neither: it keeps its answers, and finds its cases by their hash.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,14 @@ from typing import TYPE_CHECKING
 from prompts import PromptLibrary
 from prompts.archive import PromptArchive
 from rag.errors import DatasetError, PromptError, prompt_errors
-from rag.tracing.figures import counted
 
 if TYPE_CHECKING:
     from rag.evaluation.dataset_archive import DatasetArchive
     from rag.evaluation.run_store import Run, RunStore
 
 _FIX = "Change that first."
+# Runs in these states ask no more questions, unless a person resumes a failed one.
+_ENDED = ("finished", "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class PromptArchiving:
                 if self._resolved(include) == label:
                     yield f"{other} includes it"
         for run in self.runs().list():
-            if run.status not in ("finished", "failed") and label in self._prompts_of(run):
+            if run.status not in _ENDED and label in self._prompts_of(run):
                 yield f"the evaluation run {run.id[:8]} is not finished and asks with it"
 
     def _others(self, name: str, together: Sequence[int]) -> Iterator[str]:
@@ -123,12 +127,14 @@ def archive_dataset(archive: DatasetArchive, runs: RunStore, name: str) -> None:
     """Archive a dataset.
 
     Raises:
-        DatasetError: There is no such dataset, or an evaluation run is of it.
+        DatasetError: There is no such dataset, or an unfinished evaluation run needs it.
     """
-    of_it = [run for run in runs.list() if run.dataset == name]
-    if of_it:
+    run = next((run for run in runs.list() if run.dataset == name and run.status not in _ENDED), None)
+    if run:
         raise DatasetError(
-            f"The dataset {name} cannot be archived: {counted(len(of_it), 'evaluation run')} asked its cases.",
-            fix=f"Remove them first, such as `ragsmith eval delete {of_it[0].id[:8]}`.",
+            f"The dataset {name} cannot be archived: the evaluation run {run.id[:8]} is not finished and asks its "
+            "cases.",
+            fix=f"Finish it with `ragsmith eval resume {run.id[:8]}`, or remove it with `ragsmith eval delete "
+            f"{run.id[:8]}`.",
         )
     archive.archive(name)

@@ -237,12 +237,12 @@ class Evaluations:
         return self.runs.resume(run)
 
     def dataset_of(self, run: Run) -> DatasetVersion:
-        """Return the dataset version of a run.
+        """Return the dataset version of a run, also of an archived dataset.
 
         Raises:
             DatasetError: It no longer exists.
         """
-        return self.datasets.resolve(f"{run.dataset}@{run.dataset_version}")
+        return self.datasets.of_run(run.dataset, run.dataset_version, run.dataset_sha256)
 
     def variant_of(self, run: Run, name: str) -> int:
         """Return the number of a variant.

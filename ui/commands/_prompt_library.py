@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,17 @@ prompt_file = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 LONGEST_FILE = 4_000_000
 """Bytes of a file with a prompt: a device file has no end."""
+
+
+class VersionNumber(click.IntRange):
+    """The number of a version, with an error that says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} must be the number of a version, such as 2.", param, ctx)
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class Signature:
 def signed(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options ``--by`` and ``--message`` to a command, which gets them as ``signature``."""
 
-    @click.option("-m", "--message", metavar="WHY", help="The reason; saved with the version.")
+    @click.option("-m", "--message", metavar="WHY", help="The reason; saved with the change.")
     @click.option("--by", metavar="WHO", help="The author; by default your login name.")
     @wraps(function)
     def command(*arguments: Any, by: str | None, message: str | None, **options: Any) -> Any:

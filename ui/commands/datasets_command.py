@@ -123,25 +123,26 @@ class _Import:
         from rag.evaluation.case_files import read_cases
 
         found = read_cases(self.file)
-        bad = [{"line": row.number, "reason": row.reason} for row in found.problems]
+        invalid = [{"line": row.number, "reason": row.reason} for row in found.problems]
         if self.preview and self.as_json:
-            print_json({"good": len(found.cases), "bad": bad, "left_out": list(found.strange)}, indent=2)
+            print_json({"valid": len(found.cases), "invalid": invalid, "left_out": list(found.strange)}, indent=2)
             return
         _report_bad(found.problems)
         if found.note:
             note(one_line(found.note))
         if self.preview:
-            click.echo(f"{counted(len(found.cases), 'case')} good, {len(bad):,} bad.")
+            click.echo(f"{counted(len(found.cases), 'valid row')}, {len(invalid):,} invalid.")
             return
-        if bad and not self.skip_bad:
+        if invalid and not self.skip_bad:
             raise click.ClickException(
-                f"Nothing was saved: {len(bad):,} bad in {self.file}. Correct them, or skip them with --skip-bad."
+                f"Nothing was saved: {counted(len(invalid), 'invalid row')} in {self.file}. "
+                "Correct them, or skip them with --skip-bad."
             )
         if not found.cases:
             raise click.ClickException(f"Nothing was saved: {self.file} contains no cases.")
         version = self._saved(context, found.cases)
         if self.as_json:
-            print_json(_as_json(version) | {"bad": bad, "left_out": list(found.strange)}, indent=2)
+            print_json(_as_json(version) | {"invalid": invalid, "left_out": list(found.strange)}, indent=2)
         else:
             _report(version)
 
@@ -239,8 +240,8 @@ def remove_command(context: Context, name: str, ids: Sequence[str], signature: S
 def archive_command(context: Context, name: str) -> None:
     """Archive the dataset NAME with all its versions.
 
-    No evaluation run may have asked its cases. An archived dataset is in no list, its name is free again, and
-    `ragsmith datasets restore` brings it back.
+    No unfinished evaluation run may need it; finished runs keep its cases. An archived dataset is in no list, its
+    name is free again, and `ragsmith datasets restore` brings it back.
     """
     from ui.app.archiving import archive_dataset
 
@@ -312,12 +313,12 @@ def split_command(
         return
     for part, new in saved.items():
         got, asked = 100 * parted.shares[part], 100 * wanted[part]
-        click.echo(f"{new.label}: {counted(new.size, 'case')}, {got:.1f} % of {asked:g} % wanted")
+        click.echo(f"{new.label}: {counted(new.size, 'case')}, {got:.1f} % (wanted: {asked:g} %)")
 
 
 @command.command(name="candidates")
 @click.argument("name")
-@click.option("--corpus", metavar="C", help="The corpus of the passages; by default the one in the settings.")
+@click.option("--corpus", metavar="NAME", help="The corpus of the passages; by default the one in the settings.")
 @click.option("--count", type=click.IntRange(1), help="The number of questions to write first.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Equal seeds choose equal passages.")
 @click.option("--json", "as_json", is_flag=True, help="Print the waiting candidates as a JSON list.")

@@ -51,8 +51,8 @@ for _subcommand in (reading, compare, pairs, report, gate, replay):
     help="A variant, such as 'brief: answer.style=brief retrieval.k=3'; can be repeated. The first is the "
     "baseline; by default the settings as they are.",
 )
-@click.option("--name", default="", help="The name of the run.")
-@click.option("--corpus", default="", help="The corpus; by default the one in the settings.")
+@click.option("--name", default="", metavar="NAME", help="The name of the run.")
+@click.option("--corpus", default="", metavar="NAME", help="The corpus; by default the one in the settings.")
 @click.option(
     "--judge",
     default="",

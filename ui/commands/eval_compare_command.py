@@ -35,7 +35,9 @@ confidence_option = click.option(
 @click.command()
 @click.argument("one", metavar="RUN")
 @click.argument("other", metavar="RUN")
-@click.option("--variant", default="", help="The variant of the first run; by default its baseline.")
+@click.option(
+    "--variant", default="", metavar="VARIANT", help="The variant of the first run; by default its baseline."
+)
 @click.option("--with", "with_variant", default="", metavar="VARIANT", help="The variant of the second run.")
 @confidence_option
 @json_option
@@ -62,7 +64,7 @@ def compare(
 @click.option(
     "--judge", required=True, metavar="MODEL", help="The model that judges: openai:NAME or local:PATH-OR-NAME."
 )
-@click.option("--variant", required=True, help="The variant expected to be better.")
+@click.option("--variant", required=True, metavar="VARIANT", help="The variant expected to be better.")
 @click.option("--baseline", default="", metavar="VARIANT", help="By default the run's first variant.")
 @json_option
 @pass_context
@@ -124,9 +126,9 @@ def report(context: Context, run: str | None, baseline: str, out: Path | None) -
 
 @click.command()
 @which
-@click.option("--variant", required=True, help="The candidate.")
+@click.option("--variant", required=True, metavar="VARIANT", help="The candidate.")
 @click.option("--baseline", default="", metavar="VARIANT", help="By default the run's first variant.")
-@click.option("--baseline-run", default="", metavar="RUN", help="The run of the baseline; by default RUN.")
+@click.option("--baseline-run", default="", metavar="RUN", help="The run of the baseline; by default the same.")
 @click.option(
     "--allow",
     "margins",
@@ -140,7 +142,10 @@ def report(context: Context, run: str | None, baseline: str, out: Path | None) -
 @json_option
 @pass_context
 def gate(context: Context, /, **options: Any) -> None:
-    """Pass or fail a variant of a RUN against a baseline. The exit status is 0 or 1."""
+    """Pass or fail a variant of a RUN, by default the newest one, against a baseline.
+
+    The exit status is 0 or 1.
+    """
     from rag.evaluation.gate import gate as check_margins
     from rag.evaluation.gate import parse_margin
 

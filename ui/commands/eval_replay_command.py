@@ -52,8 +52,8 @@ class _ReplayOptions:
     help="What to swap, such as 'wider: retrieval.k=8'; can be repeated. The first is the baseline; by default "
     "the settings as they are.",
 )
-@click.option("--name", default="", help="The name of the run.")
-@click.option("--corpus", default="", help="The corpus; by default the one of the traces.")
+@click.option("--name", default="", metavar="NAME", help="The name of the run.")
+@click.option("--corpus", default="", metavar="NAME", help="The corpus; by default the one of the traces.")
 @click.option("--judge", default="", metavar="MODEL", help="The model that judges the answers.")
 @click.option("--at-once", "concurrency", type=click.IntRange(1, 64), default=4, show_default=True)
 @click.option("--fresh", is_flag=True, help="Do not take answers from the cache.")

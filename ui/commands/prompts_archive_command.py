@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def archive(context: Context, reference: str) -> None:
     """Archive a version, or a whole prompt.
 
-    REF is NAME@VERSION, or NAME for all its versions. Nothing may depend on it. An archived version is in no list
-    and cannot be used, its number is not used again, and `ragsmith prompts restore` brings it back. Traces keep
-    the messages that were sent.
+    REF is NAME@VERSION, or NAME for all its versions. No label, setting, other prompt or unfinished
+    evaluation run may need it; finished runs and traces keep the messages that were sent. An archived version is
+    in no list and cannot be used, its number is not used again, and `ragsmith prompts restore` brings it back.
     """
     with _archiving(context) as archiving:
         archived = archiving.put_away(unpaired(reference))

@@ -13,7 +13,7 @@ import click
 from ui.commands import prompts_archive_command as archiving
 from ui.commands import prompts_writing_command as writing
 from ui.commands._console import print_table
-from ui.commands._prompt_library import open_library, prompt_file, read_text, show_changes
+from ui.commands._prompt_library import VersionNumber, open_library, prompt_file, read_text, show_changes
 from ui.commands._signed import Signature, signed
 from ui.commands._terminal_text import print_json, print_names, unpaired, visible
 from ui.context import Context, pass_context
@@ -102,7 +102,7 @@ def diff_command(context: Context, old: str, new: str, as_json: bool) -> None:
 @command.command(name="label")
 @click.argument("name")
 @click.argument("label")
-@click.argument("version", type=click.IntRange(1), required=False)
+@click.argument("version", type=VersionNumber(1), required=False)
 @click.option("--remove", is_flag=True, help="Remove the label.")
 @signed
 @pass_context
@@ -123,7 +123,11 @@ def label_command(
         labels = PromptLabels(library, context.settings.answer_prompt)
         labels.move(name, label, version, by=signature.by, message=signature.message_or(""))
         after = library.labels(name).get(label)
-    click.echo(f"{name}: {label} {before or 'nowhere'} → {after or 'nowhere'}")
+    if remove:
+        now = f"; without it, {name}@{label} is {name}@{after}" if after else ""
+        click.echo(f"Removed the label {label} from {name}@{before}{now}.")
+    else:
+        click.echo(f"{name}: {label} {before or 'nowhere'} → {after}")
 
 
 @command.command(name="log")

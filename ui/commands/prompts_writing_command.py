@@ -35,7 +35,10 @@ file_option = click.option(
 @pass_context
 def new(context: Context, name: str, reference: str | None, file: Path | None, signature: Signature) -> None:
     """Write the first version of a prompt NAME."""
+    from prompts.template import check_name
+
     with open_library(context) as library:
+        check_name(name)
         if name in library.names():
             raise click.ClickException(
                 f"The prompt {name} exists already: change it with `ragsmith prompts edit {name}`."
@@ -172,6 +175,6 @@ class _Writer:
         current = self.library.labels(saved.name)[PRODUCTION]
         if current != saved.version:
             click.echo(
-                f"In production is {saved.name}@{current}; "
+                f"{saved.name}@{current} stays in production; "
                 f"`ragsmith prompts label {saved.name} {PRODUCTION} {saved.version}` changes that."
             )

@@ -167,7 +167,7 @@ def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], 
     if end is None:
         return {}, 0
     try:
-        fields = plain_yaml.load(text[start : end.start()])
+        fields = plain_yaml.load(text[start : end.start()], unique_keys=False)
     except yaml.YAMLError as error:
         reason = str(error).split("\n", 1)[0]
         on_problem(f"the front matter is not valid YAML and was read as text: {reason}")

@@ -372,7 +372,7 @@ class Showing:
     def _choices(self, form: Form) -> Updates:
         settings, stores, parts = self._settings, self._stores, self._parts
         prompts = [
-            (f"{DEFAULT[0]} ({settings.prompt})", ""),
+            (f"{DEFAULT[0]} ({self._default_prompt()})", ""),
             *((reference, reference) for reference in prompt_choices(stores.prompts)),
         ]
         known = dict.fromkeys(("extractive", "smollm2", settings.model))
@@ -392,6 +392,13 @@ class Showing:
             updates[shown.model] = gr.Dropdown(choices=models, value=column.model)
             updates[shown.mode] = gr.Dropdown(choices=modes, value=column.mode)
         return updates
+
+    def _default_prompt(self) -> str:
+        try:
+            return self._releases.resolve().prompt.label
+        except RagsmithError:
+            # A missing prompt is reported in the columns, where another one can be chosen.
+            return self._settings.answer_prompt
 
     def ended(
         self, number: int, answer: Answer | None, column: ResolvedColumn | None, compared: str = ""
