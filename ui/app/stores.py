@@ -255,7 +255,7 @@ class Stores:
         return self.corpora.find(corpus or self._settings.corpus)
 
     def sources(self, corpus: str) -> list[CorpusSource]:
-        """Return the files of a corpus, sorted by name; this opens neither the encoder nor Chroma.
+        """Return the files of a corpus, and those it could not read; this opens neither the encoder nor Chroma.
 
         Raises:
             CorpusError: There is no such corpus.
