@@ -430,7 +430,9 @@ class _Ingestion:
         known = done > self._bytes_total / 1000
         left = passed * max(self._bytes_total - done, 0) / done if known else None
         self._on_progress(
-            IngestProgress(self._files_done, len(self._files), self._passages, self._passages / passed, left)
+            IngestProgress(
+                self._files_done, len(self._files), self._passages, self._passages / passed, 0.0 if force else left
+            )
         )
 
 
