@@ -14,8 +14,6 @@ A change here needs a revision in ``rag/migrations/versions`` with the same chan
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -62,7 +60,6 @@ indexes = Table(
     # With a random part, because workspaces with their own passage ids may share a Chroma server.
     Column("collection", String(200), nullable=False),
     Column("encoder", String(300), nullable=False),
-    # Size of its passages.
     Column("passage_tokens", Integer, nullable=False),
     # Incremented by every change, so that other processes reload the index.
     Column("generation", Integer, nullable=False, default=0),
@@ -82,6 +79,17 @@ sources = Table(
     # Sentences about the parts of it that were not read, or were repaired.
     Column("problems", JSON, nullable=False, server_default=text("'[]'")),
     UniqueConstraint("index_id", "path"),
+)
+
+# What could not be read at the last ingestion, also of files whose text of before is still a source.
+unread_files = Table(
+    "unread_files",
+    metadata,
+    Column("index_id", ForeignKey("indexes.id"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
 )
 
 texts = Table(
@@ -488,5 +496,5 @@ def create_search(connection: Connection) -> None:
 
 
 @event.listens_for(metadata, "after_create")
-def _after_create(_target: object, connection: Connection, **_options: Any) -> None:
+def _after_create(_target: object, connection: Connection, **_options: object) -> None:
     create_search(connection)

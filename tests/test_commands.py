@@ -118,6 +118,18 @@ def test_without_a_terminal_progress_is_printed_in_lines(
     assert captured.err == "1/3 files, 7 passages, 2 passages/s\n"
 
 
+def test_the_last_line_of_progress_has_the_final_figures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_progress, "LINE_EVERY_S", 0.0)
+    with _progress.ingest_progress() as show:
+        show(IngestProgress(3, 3, 7, 2.0, 2.0))
+        monkeypatch.setattr(_progress, "LINE_EVERY_S", 60.0)
+        show(IngestProgress(3, 3, 9, 2.0, 1.0))
+        show(IngestProgress(3, 3, 12, 2.0, 0.0))
+    assert capsys.readouterr().err.splitlines()[1:] == ["3/3 files, 12 passages, 2 passages/s"]
+
+
 def test_on_a_terminal_progress_is_a_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

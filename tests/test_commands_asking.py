@@ -201,7 +201,9 @@ def test_ask_answers_only_from_the_documents_that_filters_keep(home: Path, tmp_p
     told = {span["name"]: span["input"] for span in trace["spans"]}
     assert told["answer"]["filters"]["where"] == told["retrieve"]["filters"]["where"] == [["port", "kiel"]]
     assert_one_line(
-        call(home, *asking, "--where", "port=Emden"), "No document of the corpus", "matches the filters"
+        call(home, *asking, "--where", "port=Emden"),
+        "No document of the corpus",
+        "one of these fields: title, name",
     )
 
 

@@ -37,21 +37,22 @@ SOURCES = [CorpusSource(number, path, name, 1, 1, 0.0, True) for number, (path, 
     ],
 )
 def test_a_path_or_a_name_stands_for_files(wanted: str, ids: list[int]) -> None:
-    assert [source.id for source in named_sources(SOURCES, wanted)] == ids
+    assert [source.id for source in named_sources(SOURCES, wanted, "mill")] == ids
 
 
 @pytest.mark.parametrize("wanted", ["docs", "docs/looms.md"])
 def test_a_name_that_stands_for_files_of_several_folders_is_refused(wanted: str) -> None:
     with pytest.raises(CorpusError, match=r"in several places, such as /srv/ove/docs/looms\.md"):
-        named_sources(SOURCES, wanted)
+        named_sources(SOURCES, wanted, "mill")
 
 
 def test_a_bare_name_of_several_files_is_refused() -> None:
     with pytest.raises(CorpusError, match="2 files in several places"):
-        named_sources(SOURCES[:2], "looms.md")
+        named_sources(SOURCES[:2], "looms.md", "mill")
 
 
 @pytest.mark.parametrize("wanted", ["loom", "doc", "/srv/siv/doc", "mills", "", "/nowhere"])
 def test_anything_else_is_refused(wanted: str) -> None:
-    with pytest.raises(CorpusError, match="no file or folder"):
-        named_sources(SOURCES, wanted)
+    with pytest.raises(CorpusError, match="The corpus mill contains no file or folder") as raised:
+        named_sources(SOURCES, wanted, "mill")
+    assert raised.value.fix == "See `ragsmith corpora show mill`."

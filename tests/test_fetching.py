@@ -206,3 +206,14 @@ def test_an_invalid_address_is_refused(address: str) -> None:
 def test_paths_are_no_addresses() -> None:
     assert is_address("HTTPS://example.org")
     assert not any(is_address(path) for path in ("http", "https:/x", "./http://x", "file:///x"))
+
+
+@pytest.mark.parametrize("address", ["https://not an address", "https://not%20an/address", "http://a,b/"])
+def test_what_is_no_web_address_is_called_that(address: str) -> None:
+    with pytest.raises(LoadError, match=r"is not a web address|must be a valid address"):
+        fetch_page(address, IngestSettings())
+
+
+def test_a_private_address_is_named_once() -> None:
+    with pytest.raises(LoadError, match=r"127\.0\.0\.1 is a private address\."):
+        fetch_page("http://127.0.0.1:9/", IngestSettings())

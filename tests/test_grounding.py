@@ -115,6 +115,12 @@ def test_a_passage_that_is_cited_twice_is_one_citation_with_its_best_evidence(ch
     assert grounded.support < 1.0 == grounded.best
 
 
+def test_a_citation_of_a_heading_and_a_row_marks_the_row(check: Check) -> None:
+    row = "name: Alva; hour: 16.5; night: 19"
+    (citation,) = check(f"Wages [1] {row} [1]", [hit(f"Wages\n\n{row}")]).citations
+    assert (marked(citation), citation.support) == (row, 1.0)
+
+
 # Support
 
 

@@ -19,6 +19,7 @@ from rag.errors import CorpusError, LoadError
 from rag.indexing import ingestion as ingestion
 from rag.indexing.corpora import Corpora
 from rag.indexing.corpus_index import CorpusIndex
+from rag.indexing.corpus_sources import corpus_sources, forget_sources, named_sources, source_page
 from rag.indexing.ingest_report import IngestProgress, IngestReport
 from rag.retrieval.filters import matching_texts
 from rag.types import Filters
@@ -323,6 +324,47 @@ def test_what_was_read_from_a_file_before_stays_while_it_cannot_be_read(
     write(folder, {"mill.md": STONES + " And the mill."})
     assert counts(take_in(index, folder)) == (0, 1, 2, 0, 0)
     assert_in_step(index)
+
+
+def remarks(index: CorpusIndex) -> dict[str, tuple[str, ...]]:
+    return {source.name: source.remarks for source in corpus_sources(index.engine, index.id)}
+
+
+def test_files_that_cannot_be_read_are_listed_until_they_can_be_or_are_gone(
+    index: CorpusIndex, folder: Path
+) -> None:
+    (folder / "out.md").symlink_to(write(folder.parent / "elsewhere", {"out.md": RIVER}) / "out.md")
+    (folder / os.fsdecode(b"caf\xe9.md")).write_text(RIVER)
+    write(folder, {"empty.md": "", "broken.pdf": b"%PDF-1.7 nothing", "z.jsonl": '{"text": "A mill."}\n{broken\n'})
+    take_in(index, folder)
+    unread = {name: why for name, why in remarks(index).items() if why}
+    assert list(unread) == ["docs/broken.pdf", "docs/caf\ufffd.md", "docs/empty.md", "docs/out.md", "docs/z.jsonl"]
+    assert all("could not be read: " in why for name, (why,) in unread.items() if name != "docs/z.jsonl")
+    page = source_page(index.engine, index.id, 5)
+    assert (page.total, page.unread, [source.id for source in page.sources[:4]]) == (4, 4, [None] * 4)
+
+    write(folder, {"empty.md": STONES})
+    (folder / os.fsdecode(b"caf\xe9.md")).unlink()
+    (folder / "broken.pdf").unlink()
+    # Gone already, without another ingestion.
+    assert "docs/broken.pdf" not in remarks(index)
+    take_in(index, folder)
+    (link,) = named_sources(corpus_sources(index.engine, index.id), "out.md", "notes")
+    assert [name for name, why in remarks(index).items() if why] == ["docs/out.md", "docs/z.jsonl"]
+    forget_sources(index, [link])
+    assert "docs/out.md" not in remarks(index)
+
+
+def test_a_file_whose_new_content_cannot_be_read_says_which_text_is_used(index: CorpusIndex, folder: Path) -> None:
+    take_in(index, folder)
+    write(folder, {"mill.md": ""})
+    take_in(index, folder / "mill.md")
+    (why,) = remarks(index)["docs/mill.md"]
+    assert why.startswith("its newest content could not be read (")
+    assert why.endswith(f"; the text of {date.today()} is still used")
+    write(folder, {"mill.md": MILL})
+    assert take_in(index, folder).unchanged == 3
+    assert remarks(index)["docs/mill.md"] == ()
 
 
 def test_a_bad_record_is_named_and_the_others_go_on(index: CorpusIndex, tmp_path: Path) -> None:

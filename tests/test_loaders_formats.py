@@ -257,3 +257,35 @@ def test_a_file_without_a_known_suffix_is_refused_for_what_it_contains(data: byt
 
 def test_text_without_a_known_suffix_is_read() -> None:
     assert shown(read("notes.unknown", b"Some words.")[0]) == ["Some words."]
+
+
+def small_workbook() -> bytes:
+    book = openpyxl.Workbook()
+    book.active.append(["kiln", "degrees"])
+    return workbook_of(book)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("kilns.pdf", small_workbook(), "an Excel workbook in spite of its name. Rename it to kilns.xlsx."),
+        ("kilns.docx", small_workbook(), "an Excel workbook in spite of its name. Rename it to kilns.xlsx."),
+        ("kilns.md", small_workbook(), "an Excel workbook in spite of its name. Rename it to kilns.xlsx."),
+        ("kilns.docx", b"%PDF-1.7\n", "a PDF in spite of its name. Rename it to kilns.pdf."),
+        (
+            "kilns.pdf",
+            b"<!DOCTYPE html><p>Hot",
+            "a page of the web in spite of its name. Rename it to kilns.html.",
+        ),
+        ("kilns.pdf", b"\x89PNG\r\n\x1a\n\0", r"a picture \(.png\) in spite of its name. Run text recognition"),
+        ("kilns.xlsx", b"\xff\xd8\xff\xe0\0", r"a picture \(.jpg\) in spite of its name. Run text recognition"),
+    ],
+)
+def test_a_file_under_the_name_of_another_format_is_called_what_it_is(name: str, data: bytes, said: str) -> None:
+    with pytest.raises(LoadError, match=said):
+        read(name, data)
+
+
+def test_a_page_in_markdown_is_under_its_right_name() -> None:
+    document, _ = read("kilns.md", b"<html><body><p>The kiln is hot.</p></body></html>")
+    assert "The kiln is hot." in document.text

@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessageChunk, HumanMessage
 from tiny import OFF_TOPIC
 
+from rag.documents.sentences import split_sentences
 from rag.errors import ModelProtocolError
 from rag.indexing.lexical_index import LexicalIndex
 from rag.models.extractive.extractive_chat import ExtractiveReader
+from rag.models.extractive.heading_lines import headings_among
 from rag.models.extractive.readable import LONGEST, MOST_SENTENCES
 from rag.models.extractive.sentence_ranking import SentenceRanking, choose
 
@@ -139,6 +141,29 @@ def test_a_heading_is_never_an_answer(encoder: Encoder, lexical: LexicalIndex) -
     texts = ["# The highest water\n\nIt was 5.13 metres high.\n\n## The highest water\nIt came in 1976.\n"]
     ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, "The highest water", texts))
     assert sorted(each.sentence.text for each in ranked) == ["It came in 1976.", "It was 5.13 metres high."]
+
+
+SHEETS = (
+    "Hours\n\nname: Bo; week: 40; month: 160\n\nname: Alva; week: 36; month: 144\n\n"
+    "Wages\n\nname: Bo; hour: 17; night: 21\n\nname: Alva; hour: 16.5; night: 19"
+)
+
+
+def test_the_name_of_a_sheet_is_no_answer(encoder: Encoder, lexical: LexicalIndex) -> None:
+    question = "What are the wages of Alva?"
+    ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, question, [SHEETS]))
+    assert sorted(each.sentence.text for each in ranked) == [
+        "name: Alva; hour: 16.5; night: 19",
+        "name: Alva; week: 36; month: 144",
+    ]
+
+
+def test_a_line_that_repeats_a_heading_of_its_passage_is_no_answer() -> None:
+    text = "Wages of the mill\n\nThe miller pays on Fridays.\n\nSundays off"
+    sentences = split_sentences(text)
+    assert headings_among(sentences, text, ("", "Wages of the Mill")) == {0}
+    # Nothing else would be left.
+    assert headings_among(split_sentences("Wages"), "Wages", ("Wages",)) == set()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ from rag.answering.claim_check import ClaimSources
 from rag.answering.claim_text import Stemmer, folded
 from rag.answering.grounding import MARKERS, QUOTED_LINE
 from rag.documents.citation_markers import on_one_line
-from rag.documents.sentences import split_sentences
+from rag.documents.sentences import Sentence, split_sentences
 from rag.models.extractive.evidence_lines import EvidenceLine
-from rag.types import Hit, Replaced
+from rag.models.extractive.heading_lines import headings_among
+from rag.types import Hit, Passage, Replaced
 
 # Longer sentences are lists or code without sentence ends.
 LONGEST_QUOTATION = 600
@@ -151,6 +152,13 @@ def _units(text: str, passages: int) -> list[_Unit]:
     return units
 
 
+def _sentences_of(passage: Passage) -> list[Sentence]:
+    """Return the sentences of a passage without its headings."""
+    sentences = split_sentences(passage.text)
+    headings = headings_among(sentences, passage.text, (passage.title, *passage.headings))
+    return [sentence for sentence in sentences if sentence.start not in headings]
+
+
 class _Quotable:
     """The sentences of the evidence that an answer may quote."""
 
@@ -162,9 +170,9 @@ class _Quotable:
         else:
             found = [
                 (number, sentence.text)
-                for number, text in enumerate(texts, 1)
-                for sentence in split_sentences(text)
-                if not sentence.heading and len(sentence.text) <= LONGEST_QUOTATION
+                for number, hit in enumerate(written.hits, 1)
+                for sentence in _sentences_of(hit.passage)
+                if len(sentence.text) <= LONGEST_QUOTATION
             ]
         quotations = (_Quotation(number, on_one_line(text)) for number, text in found)
         self._quotations = [(each, self._stems(each.text)) for each in quotations if each.text]

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from rag.documents.citation_markers import CODE, RUNS, SPACED, left_of, without_markers
 from rag.documents.sentences import Sentence, split_sentences
 from rag.encoders.encoder import Encoder
+from rag.models.extractive.heading_lines import headings_among
 from rag.models.fencing import without_tokens
 from rag.settings import CitationStyle
 from rag.types import Citation, Claim, Hit
@@ -71,6 +72,7 @@ def ground(text: str, hits: Sequence[Hit], encoder: Encoder, min_support: float 
     cleaned = _without_strays(_LISTS.sub(lambda found: _one_by_one(found, len(hits)), text), len(hits)).strip()
     evidence = [_Evidence(hit, encoder) for hit in hits]
     citations: dict[int, Citation] = {}
+    ranks: dict[int, tuple[float, bool]] = {}
     checked: list[Claim] = []
     sentences = _claims(cleaned)
     claims = _checkable([each.words for each in sentences], encoder)
@@ -85,8 +87,10 @@ def ground(text: str, hits: Sequence[Hit], encoder: Encoder, min_support: float 
         checked.append(Claim(each.markers, best, each.start, each.end, best >= min_support))
         if each.markers:
             for number, carried, sentence in found:
-                known = citations.get(number)
-                if known is None or carried > known.support:
+                # Of equals, what answers: a heading is quoted only beside it.
+                better = (carried, not evidence[number - 1].is_heading(sentence))
+                if number not in ranks or better > ranks[number]:
+                    ranks[number] = better
                     citations[number] = _citation(number, hits[number - 1], carried, sentence)
     supports = [claim.support for claim in checked]
     return Grounded(
@@ -174,6 +178,14 @@ class _Evidence:
         self.plain = [_plain(each.text) for each in self.sentences]
         self.whole = _plain(self.text)
         self._encoder = encoder
+        self._names = (hit.passage.title, *hit.passage.headings)
+
+    def is_heading(self, sentence: Sentence | None) -> bool:
+        return sentence is not None and sentence.start in self._headings
+
+    @cached_property
+    def _headings(self) -> set[int]:
+        return headings_among(self.sentences, self.text, self._names)
 
     @cached_property
     def words(self) -> set[str]:

@@ -7,6 +7,7 @@ name server that gives another address to the next query cannot lead into the pr
 from __future__ import annotations
 
 import codecs
+import re
 import socket
 import threading
 import time
@@ -35,6 +36,8 @@ LOOK_S = 0.1
 MEGABYTE = 1_000_000
 _SCHEMES = ("http", "https")
 _REDIRECTS = (301, 302, 303, 307, 308)
+# A name, or an IPv4 or IPv6 address.
+_HOST = re.compile(r"[\w.-]+|[\da-fA-F:.]+(?:%[\w.-]+)?")
 # IPv6 addresses that a gateway turns into the IPv4 address at their end (RFC 6052).
 _NAT64 = IPv6Network("64:ff9b::/96")
 
@@ -151,6 +154,10 @@ def _checked(text: str, address: str, before: httpx.URL | None = None) -> httpx.
     redirected = f" It redirects to {url}." if before else ""
     if url.scheme not in _SCHEMES or not url.host:
         raise LoadError(f"{address} must be an address with http or https.{redirected}")
+    if not _HOST.fullmatch(url.host):
+        raise LoadError(
+            f"{address} is not a web address.{redirected}", fix="Give one such as https://example.org/page."
+        )
     if url.userinfo:
         # The address names the source in answers and traces.
         raise LoadError(
@@ -223,8 +230,9 @@ def _allowed(url: httpx.URL, settings: IngestSettings, address: str) -> list[IPv
     ips = [ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
     allowed = [ip for ip in dict.fromkeys(ips) if settings.private_addresses or is_public(ip)]
     if not allowed:
+        named = "is a private address" if url.host == str(ips[0]) else f"has a private address, {ips[0]}"
         raise LoadError(
-            f"{address} cannot be fetched: {url.host} has a private address, {ips[0]}.",
+            f"{address} cannot be fetched: {url.host} {named}.",
             fix="Set ingest.private_addresses = true to allow pages of this machine and its network.",
         )
     return allowed

@@ -349,6 +349,7 @@ class Corpora:
                 held = select(db.sources.c.id).where(db.sources.c.index_id == index_id)
                 connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(held)))
                 connection.execute(delete(db.sources).where(db.sources.c.index_id == index_id))
+                connection.execute(delete(db.unread_files).where(db.unread_files.c.index_id == index_id))
                 connection.execute(update(db.texts).where(db.texts.c.index_id == index_id).values(state="leaving"))
             DenseIndex(client, collection).drop()
             drop_lexical(self._workspace.lexical / collection)

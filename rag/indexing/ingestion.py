@@ -35,6 +35,7 @@ from rag.errors import LoadError
 from rag.indexing.corpus_index import CorpusIndex, PreparedText, digest_of
 from rag.indexing.corpus_sources import delete_sources
 from rag.indexing.ingest_report import IngestProgress, IngestReport, Problem
+from rag.indexing.unread_files import drop_unread, replace_unread, unread_file
 from rag.types import Document
 
 # Passages per batch: large enough for sorting by length and for cheap commits, small enough that little is
@@ -148,6 +149,8 @@ class _Ingestion:
         self._pages = {str(path): address for path, address in pages.items()}
         self._rule = rule_for(index.encoder, index.tokens)
         self._problems: list[Problem] = []
+        # Reasons by path, of the files that could not be read at all.
+        self._unread: dict[str, str] = {}
         self._leads_out: set[str] = set()
         self._waiting: dict[str, PreparedText] = {}
         self._text_ids: dict[str, int] = {}
@@ -190,6 +193,7 @@ class _Ingestion:
         if not self._stop.is_set():
             self._remove_missing(known)
             self._index.remove_orphans()
+        self._record_unread()
         self._report_progress(force=True)
         return IngestReport(
             **self._counts,
@@ -221,11 +225,7 @@ class _Ingestion:
                     self._problem(path, str(error))
                     continue
                 address = self._pages.get(str(path))
-                if address is not None:
-                    yield _Found(path, address, _label_of(address), size)
-                    continue
-                name = str(path.relative_to(root.parent)) if root.is_dir() else path.name
-                yield _Found(path, name, path.name, size)
+                yield _Found(path, self._name_of(path), _label_of(address) if address else path.name, size)
 
     def _files_below(self, root: Path) -> Iterator[Path]:
         """Yield the files below a folder in a fixed order.
@@ -290,7 +290,7 @@ class _Ingestion:
 
         def add_problem(reason: str) -> None:
             problems.append(reason)
-            self._problem(found.path, reason)
+            self._problem(found.path, reason, whole=False)
 
         loading = self._loader.load(found.path, on_problem=add_problem)
         file = _LoadedFile(found, loading.sha256, _DocumentRows(), problems)
@@ -356,6 +356,7 @@ class _Ingestion:
                 old = select(db.sources.c.id).where(db.sources.c.index_id == index_id, same)
                 connection.execute(delete(db.documents).where(db.documents.c.source_id.in_(old)))
                 connection.execute(delete(db.sources).where(db.sources.c.index_id == index_id, same))
+                drop_unread(connection, index_id, [path])
                 source_id = insert_row(
                     connection,
                     db.sources,
@@ -396,9 +397,25 @@ class _Ingestion:
             delete_sources(connection, gone)
         self._counts["deleted"] = len(gone)
 
-    def _problem(self, path: Path, reason: str) -> None:
+    def _record_unread(self) -> None:
+        """Store what could not be read; all else below the roots has been read or is gone, unless stopped."""
+        files = [unread_file(path, self._name_of(Path(path)), why) for path, why in self._unread.items()]
+        with writing(self._index.engine) as connection:
+            replace_unread(connection, self._index.id, files, () if self._stop.is_set() else self._roots)
+
+    def _name_of(self, path: Path) -> str:
+        """Return the display name of a file: the address of a page, or its path below the folder ingested."""
+        for root in self._roots:
+            if path.is_relative_to(root) and root.is_dir():
+                return str(path.relative_to(root.parent))
+        return self._pages.get(str(path), path.name)
+
+    def _problem(self, path: Path, reason: str, *, whole: bool = True) -> None:
         # The path is shown beside the reason.
-        self._problems.append(Problem(str(path), reason.removeprefix(f"{path.name} ")))
+        reason = reason.removeprefix(f"{path.name} ")
+        self._problems.append(Problem(str(path), reason))
+        if whole:
+            self._unread[str(path)] = reason
 
     def _report_progress(self, *, force: bool = False) -> None:
         now = time.monotonic()
@@ -413,7 +430,9 @@ class _Ingestion:
         known = done > self._bytes_total / 1000
         left = passed * max(self._bytes_total - done, 0) / done if known else None
         self._on_progress(
-            IngestProgress(self._files_done, len(self._files), self._passages, self._passages / passed, left)
+            IngestProgress(
+                self._files_done, len(self._files), self._passages, self._passages / passed, 0.0 if force else left
+            )
         )
 
 

@@ -62,17 +62,15 @@ def filters_of(conditions: Iterable[str]) -> Filters | None:
 
 def matches(filters: Filters, document: Described) -> bool:
     """Whether a document matches all conditions but the page."""
-    path, name, record = same_name(document.path), same_name(document.name), document.record
-    full, short = (f"{path}#{record}", f"{name}#{record}") if record else (path, name)
-    if filters.source and same_name(filters.source) not in (full, short, path, name, path.rpartition("/")[2]):
+    if filters.source and not _is_source(document, filters.source):
         return False
     if filters.title and filters.title.casefold() != document.title.casefold():
         return False
     if filters.glob and not any(
-        fnmatch.fnmatchcase(text, same_name(filters.glob)) for text in (path, name, full, short)
+        fnmatch.fnmatchcase(text, same_name(filters.glob)) for text in _source_names(document)
     ):
         return False
-    if not all(_has(document.metadata, field, value) for field, value in filters.where):
+    if not all(_has(document, field, value) for field, value in filters.where):
         return False
     if (filters.after or filters.before) and document.day is None:
         return False
@@ -81,13 +79,34 @@ def matches(filters: Filters, document: Described) -> bool:
     return not (filters.before and (document.day or "") > filters.before.isoformat())
 
 
-def _has(metadata: Metadata, field: str, value: str) -> bool:
-    wanted = same_name(value).casefold()
-    for name, found in metadata.items():
-        if name.casefold() == field.casefold():
-            text = same_name(str(found)).casefold()
-            return wanted == text or wanted in text.split(", ")
+def _source_names(document: Described) -> tuple[str, ...]:
+    path, name, record = same_name(document.path), same_name(document.name), document.record
+    return (path, name, f"{path}#{record}", f"{name}#{record}") if record else (path, name)
+
+
+def _is_source(document: Described, wanted: str) -> bool:
+    return same_name(wanted) in (*_source_names(document), same_name(document.path).rpartition("/")[2])
+
+
+def _has(document: Described, field: str, value: str) -> bool:
+    """Whether a field of the metadata, or what a document is shown with, has a value."""
+    wanted, named = same_name(value).casefold(), field.casefold()
+    if named == "source" and _is_source(document, value):
+        return True
+    shown = {"title": document.title, "name": document.name, "date": document.day or ""}
+    for name, found in (*shown.items(), *document.metadata.items()):
+        text = same_name(str(found)).casefold()
+        if name.casefold() == named and (wanted == text or wanted in text.split(", ")):
+            return True
     return False
+
+
+def field_names(connection: Connection, index_id: int) -> list[str]:
+    """Return the names of the fields that the documents of an index have in their metadata, sorted."""
+    found = connection.scalars(
+        select(db.documents.c.metadata).join(db.sources).where(db.sources.c.index_id == index_id)
+    )
+    return sorted({name for metadata in found for name in metadata})
 
 
 def matching_texts(connection: Connection, index_id: int, filters: Filters) -> list[int]:

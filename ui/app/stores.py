@@ -255,7 +255,7 @@ class Stores:
         return self.corpora.find(corpus or self._settings.corpus)
 
     def sources(self, corpus: str) -> list[CorpusSource]:
-        """Return the files of a corpus, sorted by name; this opens neither the encoder nor Chroma.
+        """Return the files of a corpus, and those it could not read; this opens neither the encoder nor Chroma.
 
         Raises:
             CorpusError: There is no such corpus.
@@ -288,13 +288,15 @@ class Stores:
         """
         from rag.database import reading
         from rag.errors import FilterError
-        from rag.retrieval.filters import matching_texts
+        from rag.retrieval.filters import field_names, matching_texts
 
         with reading(self.engine) as connection:
-            if not matching_texts(connection, self._index_id(corpus), filters):
+            index_id = self._index_id(corpus)
+            if not matching_texts(connection, index_id, filters):
+                names = ", ".join(dict.fromkeys(("title", "name", "date", *field_names(connection, index_id))))
                 raise FilterError(
                     f"No document of the corpus {corpus} matches the filters.",
-                    fix="Check the names and values; `ragsmith search --json` shows the metadata of passages.",
+                    fix=f"A filter is the name of a source, or FIELD=VALUE with one of these fields: {names}.",
                 )
 
     def forget(self, corpus: str, sources: Sequence[CorpusSource]) -> None:

@@ -34,14 +34,21 @@ def shown_progress(
     """
     if not sys.stderr.isatty():
         last = time.monotonic()
+        printed = False
+        waiting: Progress | None = None
 
         def print_line(now: Progress) -> None:
-            nonlocal last
+            nonlocal last, printed, waiting
+            waiting = now
             if time.monotonic() - last >= LINE_EVERY_S or is_last(now):
                 last = time.monotonic()
+                printed, waiting = True, None
                 note(describe(now))
 
         yield print_line
+        # The last line has the final figures.
+        if printed and waiting is not None:
+            note(describe(waiting))
         return
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
@@ -77,7 +84,7 @@ def describe(now: IngestProgress) -> str:
     parts = [f"{now.files_done:,}/{now.files_total:,} files", counted(now.passages, "passage")]
     if now.passages:
         parts.append(f"{now.passages_per_s:,.0f} passages/s")
-    if now.seconds_left is not None:
+    if now.seconds_left:
         parts.append(f"{clock(now.seconds_left)} left")
     return ", ".join(parts)
 

@@ -78,7 +78,7 @@ def forget_command(context: Context, ctx: click.Context, name: str, path: str, y
     from rag.indexing.corpus_sources import named_sources
 
     with command_app(context) as app:
-        found = named_sources(app.stores.sources(name), path)
+        found = named_sources(app.stores.sources(name), path, name)
         if not yes:
             if not sys.stdin.isatty():
                 raise click.ClickException("Without a terminal to confirm on, pass --yes to forget files.")
@@ -123,14 +123,20 @@ def _show_sources(sources: Sequence[CorpusSource]) -> None:
             one_line(source.name),
             f"{source.documents:,}",
             f"{source.passages:,}",
-            "" if source.exists else "the file no longer exists",
+            _state(source),
         )
         for source in sources
     ]
     print_table(("file", *numbers, ""), rows, numbers)
     for source in sources:
-        for problem in source.problems:
-            click.echo(f"{one_line(source.name)}: {one_line(problem)}")
+        for remark in source.remarks:
+            click.echo(f"{one_line(source.name)}: {one_line(remark)}")
+
+
+def _state(source: CorpusSource) -> str:
+    if not source.exists:
+        return "the file no longer exists"
+    return "could not be read" if source.id is None else ""
 
 
 def _show(summaries: Sequence[CorpusSummary]) -> None:

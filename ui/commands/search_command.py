@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rag.errors import QuestionTooLong
+from rag.errors import FilterError, QuestionTooLong
 from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import open_console, print_indented
 from ui.commands._filters import source_option, where_option
@@ -63,6 +63,11 @@ def command(context: Context, ctx: click.Context, /, **options: Any) -> None:
     wanted.check()
     with command_app(context) as app:
         name = prepare_corpus(app.settings, app.stores, app.releases, wanted.corpus)
+        if wanted.filters.by_document:
+            try:
+                app.stores.check_filters(name, wanted.filters)
+            except FilterError as error:
+                note(one_line(str(error)))
         search = _Search(app.releases.retriever(name), app.stores.index(name).lexical, wanted)
         if wanted.queries is None:
             search.run("", unpaired(wanted.query or ""))

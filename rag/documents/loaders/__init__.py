@@ -29,7 +29,7 @@ from rag.documents.loaders import (
     table,
     xlsx,
 )
-from rag.documents.loaders._foreign import foreign
+from rag.documents.loaders._foreign import foreign, misnamed
 from rag.documents.loaders._text import Loader, OnProblem, refused
 from rag.errors import RagsmithError
 from rag.types import Document
@@ -125,6 +125,9 @@ def load(
         raise refused(path, "is empty", "Leave it out, or add it again once it has content.")
     try:
         kind = _kind(path, data)
+        error = misnamed(path, data, kind)
+        if error is not None:
+            raise error
         if kind == "pdf":
             documents = pdf.load(path, data, on_problem, ocr_s)
         else:

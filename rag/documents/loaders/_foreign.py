@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from io import BytesIO
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 from rag.documents.loaders._text import refused
 from rag.errors import LoadError
@@ -42,6 +44,64 @@ def foreign(path: Path, data: bytes) -> LoadError | None:
         return None
     what, fix = _FOREIGN[suffix]
     return refused(path, f"is {what}, which is not read", fix)
+
+
+# How files of common formats begin: what they are, and their suffix. HTML counts only under the name of a binary
+# format.
+_BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
+    (b"%pdf-", "a PDF", ".pdf"),
+    (b"\x89png\r\n", "a picture", ".png"),
+    (b"\xff\xd8\xff", "a picture", ".jpg"),
+    (b"<!doctype html", "a page of the web", ".html"),
+    (b"<html", "a page of the web", ".html"),
+)
+# Files that begin as ZIP archives do, by the folder that one of their members is in.
+_PACKAGES: tuple[tuple[str, str, str], ...] = (
+    ("xl/", "an Excel workbook", ".xlsx"),
+    ("word/", "a Word document", ".docx"),
+    ("ppt/", "a PowerPoint presentation", ".pptx"),
+    ("META-INF/container.xml", "an e-book", ".epub"),
+)
+_ARCHIVES = frozenset({"docx", "pptx", "xlsx", "epub"})
+
+
+def misnamed(path: Path, data: bytes, kind: str) -> LoadError | None:
+    """Return the error for a file whose content is of another format than its name says; None for others.
+
+    Args:
+        kind: Name of the loader for the file.
+    """
+    # PDF programs write a few bytes in front.
+    if kind == "pdf" and b"%PDF-" in data[:1_024]:
+        return None
+    found = _packed(data, kind) if data.startswith(b"PK\x03\x04") else _beginning(data, kind)
+    if found is None:
+        return None
+    what, suffix = found
+    if suffix in _FOREIGN:
+        return refused(path, f"is {what} ({suffix}) in spite of its name", _FOREIGN[suffix][1])
+    return refused(path, f"is {what} in spite of its name", f"Rename it to {path.stem}{suffix}.")
+
+
+def _beginning(data: bytes, kind: str) -> tuple[str, str] | None:
+    start = data[:1_000].lstrip().lower()
+    found = next(((what, suffix) for mark, what, suffix in _BEGINNINGS if start.startswith(mark)), None)
+    if found is None or (found[1] == ".html" and kind not in {"pdf", *_ARCHIVES}):
+        return None
+    return found if found[1] != f".{kind}" else None
+
+
+def _packed(data: bytes, kind: str) -> tuple[str, str] | None:
+    try:
+        with ZipFile(BytesIO(data)) as archive:
+            names = archive.namelist()
+    except (BadZipFile, ValueError, NotImplementedError):
+        # Damaged, which the loader of the format says.
+        return None if kind in _ARCHIVES else ("an archive", ".zip")
+    for member, what, suffix in _PACKAGES:
+        if any(name.startswith(member) for name in names):
+            return (what, suffix) if suffix != f".{kind}" else None
+    return None if kind in _ARCHIVES else ("an archive", ".zip")
 
 
 def is_encoded(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Store what a trace was asked for, its first token, its release and its large texts, and index what it says."""
+"""Store what a trace was asked for, its release and its large texts, index what it says, and list unread files."""
 
 from __future__ import annotations
 
@@ -225,6 +225,14 @@ def _create_tables() -> None:
         Column("bucket", Integer, primary_key=True, autoincrement=False),
         Column("count", BigInteger, nullable=False),
         sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "unread_files",
+        Column("index_id", Integer, ForeignKey("indexes.id"), primary_key=True),
+        Column("path", Text, primary_key=True),
+        Column("name", Text, nullable=False),
+        Column("reason", Text, nullable=False),
+        Column("at", Float, nullable=False),
     )
     op.create_table(
         "saved_filters",

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from rag.documents.citation_markers import without_markers
 from rag.documents.sentences import Sentence, split_sentences
 from rag.models.extractive.evidence import EvidencePassage
+from rag.models.extractive.heading_lines import headings_among
 from rag.models.extractive.sentence_ranking import Candidate
 
 MOST_LINES = 4
@@ -85,5 +86,8 @@ def _line(passage: EvidencePassage, sentence: Sentence, span: tuple[int, int] | 
 
 
 def _sentence_before(one: Candidate) -> Sentence | None:
-    before = [each for each in split_sentences(one.passage.text) if each.end <= one.sentence.start]
-    return before[-1] if before and not before[-1].heading else None
+    passage = one.passage
+    sentences = split_sentences(passage.text)
+    before = [each for each in sentences if each.end <= one.sentence.start]
+    headings = headings_among(sentences, passage.text, (passage.title, *passage.headings))
+    return before[-1] if before and before[-1].start not in headings else None

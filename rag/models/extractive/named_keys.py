@@ -13,11 +13,7 @@ from dataclasses import dataclass, field
 from rag.documents.keys import keys_in, keys_of_place
 from rag.documents.sentences import Sentence, split_sentences
 from rag.models.extractive.evidence import EvidencePassage
-
-# Signs of a sentence, a row or a setting.
-_NO_HEADING = re.compile(r"[.!?,]$|[|;:=] |[|;=]")
-# Words of a line that is the heading of the lines below it.
-_HEADING_WORDS = 8
+from rag.models.extractive.heading_lines import is_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +57,10 @@ def _sections(passage: EvidencePassage) -> list[_Section]:
     sections = [_Section(keys_of_place(passage.title, passage.headings))]
     for sentence in split_sentences(passage.text):
         keys = keys_in(sentence.text)
-        if sentence.heading or (keys and _is_line(sentence.text)):
+        if sentence.heading or (keys and is_line(sentence.text)):
             sections.append(_Section(keys, sentence))
         sections[-1].sentences.append(sentence)
     return sections
-
-
-def _is_line(text: str) -> bool:
-    """Whether a text that stands above others is a heading and no sentence."""
-    return len(text.split()) <= _HEADING_WORDS and not _NO_HEADING.search(text)
 
 
 def _shape(key: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rag.documents.sentences import Sentence, asks
 from rag.models.extractive.evidence import EvidencePassage
+from rag.models.extractive.heading_lines import headings_among
 from rag.models.extractive.named_keys import about_keys
 from rag.models.extractive.table_rows import asked_rows, is_looked_up, row_of, words
 
@@ -46,8 +47,9 @@ def readable(question: str, read: Sequence[tuple[EvidencePassage, Sequence[Sente
         (passage, sentence, asked.get(sentence.start, ""))
         for passage, sentences in read
         for asked in [questions_before(sentences, passage, question)]
+        for headings in [headings_among(sentences, passage.text, (passage.title, *passage.headings))]
         for sentence in sentences
-        if _may_answer(sentence, question)
+        if sentence.start not in headings and _may_answer(sentence, question)
     ]
     allowed = about_keys(question, [passage for passage, _ in read])
     if allowed is not None:
@@ -101,6 +103,6 @@ def _repeats(sentence: Sentence, question: str) -> bool:
 
 
 def _may_answer(sentence: Sentence, question: str) -> bool:
-    if len(sentence.text) > LONGEST or sentence.heading or sentence.question:
+    if len(sentence.text) > LONGEST or sentence.question:
         return False
     return not _POINTER.fullmatch(sentence.text) and not _repeats(sentence, question)

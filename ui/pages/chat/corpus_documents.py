@@ -54,13 +54,13 @@ class CorpusDocuments:
         except RagsmithError as error:
             return note(error_message(error), "rs-warn")
         documents = [(source, is_stored(self._stores.workspace, source.path)) for source in page.sources]
-        return fragment("chat_documents.html.jinja", documents=documents, total=page.total)
+        return fragment("chat_documents.html.jinja", documents=documents, total=page.total, unread=page.unread)
 
     @show_errors
-    def forget(self, source_id: str, corpus: str) -> str:
+    def forget(self, key: str, corpus: str) -> str:
         """Remove a document of the list."""
         page = self._stores.source_page(corpus, LISTED)
-        found = [source for source in page.sources if str(source.id) == source_id]
+        found = [source for source in page.sources if source.key == key]
         if found:
             self._stores.forget(corpus, found)
             show_info(f"{found[0].name} was removed from the corpus {corpus}.", 5)
