@@ -121,7 +121,7 @@ def _default_fragments(variables: Sequence[str]) -> dict[str, str]:
     """Return the shipped fragments that an answer prompt with these variables needs; none for another prompt."""
     if "refusal" not in variables:
         return {}
-    shipped = find_prompt("answer").fragments | find_prompt("answer-from-evidence").fragments
+    shipped = {**find_prompt("answer").fragments, **find_prompt("answer-from-evidence").fragments}
     needed = {"passages": "passage", "evidence": "evidence", "refusal": "refusal"}
     return {name: shipped[name] for variable, name in needed.items() if variable in variables}
 
