@@ -20,7 +20,7 @@ from finetune import checkpoint
 from finetune.batches import LENGTH_STEP, learning_rate_factor, padded, plan, stage_batches
 from finetune.checkpoint import Progress
 from finetune.features import Feature, Features
-from finetune.recipe import RECIPES, load_recipe, parse_recipe
+from finetune.recipe import RECIPES, CausalRecipe, load_recipe, parse_recipe
 from rag.errors import StorageFull, TuningError, WorkspaceError
 
 MINIATURE = (RECIPES / "miniature.toml").read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def test_every_recipe_that_ships_can_be_read(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
     methods = [stage.method for stage in recipe.stages]
-    assert methods[:2] == (["lora"] if recipe.task == "sft" else ["full", "full"])
+    assert methods[:2] == (["lora"] if isinstance(recipe, CausalRecipe) else ["full", "full"])
 
 
 @pytest.mark.parametrize(
