@@ -132,7 +132,7 @@ def test_a_stage_of_all_weights_cannot_follow_the_adapter() -> None:
 
 def test_recipes_that_are_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(
-        TuningError, match=r"There is no recipe riddles\. .* one of: condenser, miniature, questioner, reader"
+        TuningError, match=r"There is no recipe riddles\. .* one of: condenser, dpo, miniature, questioner, reader"
     ):
         load_recipe("riddles")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
