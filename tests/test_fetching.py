@@ -210,7 +210,7 @@ def test_paths_are_no_addresses() -> None:
 
 @pytest.mark.parametrize("address", ["https://not an address", "https://not%20an/address", "http://a,b/"])
 def test_what_is_no_web_address_is_called_that(address: str) -> None:
-    with pytest.raises(LoadError, match="is not a web address|must be a valid address"):
+    with pytest.raises(LoadError, match=r"is not a web address|must be a valid address"):
         fetch_page(address, IngestSettings())
 
 

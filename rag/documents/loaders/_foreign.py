@@ -46,7 +46,7 @@ def foreign(path: Path, data: bytes) -> LoadError | None:
     return refused(path, f"is {what}, which is not read", fix)
 
 
-# How files of common formats begin: what they are, and their suffix. HTML only counts under a binary format's name.
+# How files of common formats begin: what they are, and their suffix. HTML counts only under a binary suffix.
 _BEGINNINGS: tuple[tuple[bytes, str, str], ...] = (
     (b"%pdf-", "a PDF", ".pdf"),
     (b"\x89png\r\n", "a picture", ".png"),
