@@ -196,7 +196,8 @@ def cell_html(row: Answered, variant: int, name: str) -> str:
     answer = variant_answer(row.case, row.cells[variant], name)
     passages = (source.passage for source in answer.sources)
     texts = [passage_html(one.text, 0, 0, formatted=is_markdown(one.name)) for one in passages]
-    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer, texts=texts)
+    said = without_relative_links(answer.cell.answer) if answer.cell else ""
+    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer, said=said, texts=texts)
 
 
 def _started(run: Run) -> str:
