@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _LINK = re.compile(r"(?<![\w!\]])\[([^\[\]\n]+)\]\((?![a-z][a-z\d+.-]*:|//)[^()\s]+\)", re.IGNORECASE)
-# What may become a link with the text that follows.
-_UNFINISHED = re.compile(r"\[[^\[\]\n]{0,300}(?:\](?:\([^()\s]{0,300})?)?\Z")
+# What may become a link with the text that follows, and the character before it, which tells whether it is one.
+_UNFINISHED = re.compile(r".?\[[^\[\]\n]{0,300}(?:\](?:\([^()\s]{0,300})?)?\Z|.\Z", re.DOTALL)
 
 
 def without_relative_links(text: str) -> str:
