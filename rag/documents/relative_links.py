@@ -22,13 +22,13 @@ class RelativeLinks:
 
     def shown(self, piece: str) -> str:
         """Return what can be shown after another piece; the beginning of what may be a link waits for its end."""
-        text = self._kept + piece
+        text = without_relative_links(self._kept + piece)
         found = _UNFINISHED.search(text)
         at = found.start() if found else len(text)
         self._kept = text[at:]
-        return without_relative_links(text[:at])
+        return text[:at]
 
     def rest(self) -> str:
         """Return what has waited, at the end of the text."""
         kept, self._kept = self._kept, ""
-        return without_relative_links(kept)
+        return kept
