@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rag.documents.relative_links import RelativeLinks, without_relative_links
 from rag.documents.sentences import split_sentences
 
 MARKS = st.sampled_from(
@@ -184,3 +185,14 @@ def test_the_work_grows_with_the_length_and_not_faster(unit: str) -> None:
 
     # Quadratic work would take 64 times as long; the sum forgives the clock its grain.
     assert seconds(64_000) < 24 * seconds(8_000) + 0.03
+
+
+LINKED = "See [the mill](mill.md#stones), [its site](https://mill.example/) and args[0](x) [1]. [open"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_relative_links_are_shown_as_their_words(size: int) -> None:
+    links = RelativeLinks()
+    pieces = [links.shown(LINKED[at : at + size]) for at in range(0, len(LINKED), size)]
+    shown = "See the mill, [its site](https://mill.example/) and args[0](x) [1]. [open"
+    assert "".join(pieces) + links.rest() == shown == without_relative_links(LINKED)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rag.answering.answer_stream import AnswerStream, PartialAnswer
+from rag.documents.relative_links import RelativeLinks, without_relative_links
 from rag.tracing.figures import format_cost, format_place, format_seconds, format_tokens
 from rag.types import Answer, Token
 from ui.app.claims import claims_of
@@ -26,13 +27,14 @@ async def show(stream: AnswerStream) -> Answer:
     Returns:
         The answer; if it failed, only the text that had arrived is printed.
     """
-    partial = PartialAnswer()
+    partial, links = PartialAnswer(), RelativeLinks()
     try:
         async for event in stream:
             partial = partial.after(event)
             if isinstance(event, Token):
-                click.echo(visible(event.text), nl=False)
+                click.echo(visible(links.shown(event.text)), nl=False)
     finally:
+        click.echo(visible(links.rest()), nl=False)
         await stream.close()
     assert partial.answer is not None  # noqa: S101 - a stream that is not stopped ends with Done
     _finish(partial.text, partial.answer)
@@ -87,7 +89,7 @@ def _finish(streamed: str, answer: Answer) -> None:
     if _words(streamed) != _words(answer.text):
         if streamed.strip():
             click.echo("\nThe passages do not support what is written above. The answer is:")
-        click.echo(visible(answer.text))
+        click.echo(visible(without_relative_links(answer.text)))
     if answer.unsupported_claims:
         click.echo()
         for claim in answer.unsupported_claims:
@@ -100,7 +102,14 @@ def _finish(streamed: str, answer: Answer) -> None:
         for citation in answer.citations:
             click.echo(f"[{citation.marker}] {_place(citation.hit)}")
             quote = quote_of(citation)
-            click.echo("    " + (f"“{one_line(quote)}”" if quote else "The cited words are not in the passage."))
+            click.echo(
+                "    "
+                + (
+                    f"“{one_line(without_relative_links(quote))}”"
+                    if quote
+                    else "The cited words are not in the passage."
+                )
+            )
     elif answer.hits:
         click.echo("\nNearest passages")
         for hit in answer.hits[:NEAREST]:

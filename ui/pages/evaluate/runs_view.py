@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from rag.documents.relative_links import without_relative_links
 from rag.evaluation.case_answers import Answered, Outcome, outcome
 from rag.evaluation.grid import GridPage
 from rag.evaluation.metric_definitions import Metric
@@ -185,7 +186,9 @@ def _grid_answer(address: str, cell: Cell | None) -> GridAnswer | None:
     if cell is None:
         return None
     kind = outcome(cell)
-    return GridAnswer(address, kind, MARKS[kind], shortened(cell.error or cell.answer, _ANSWER_LENGTH))
+    return GridAnswer(
+        address, kind, MARKS[kind], shortened(cell.error or without_relative_links(cell.answer), _ANSWER_LENGTH)
+    )
 
 
 def cell_html(row: Answered, variant: int, name: str) -> str:
@@ -193,7 +196,8 @@ def cell_html(row: Answered, variant: int, name: str) -> str:
     answer = variant_answer(row.case, row.cells[variant], name)
     passages = (source.passage for source in answer.sources)
     texts = [passage_html(one.text, 0, 0, formatted=is_markdown(one.name)) for one in passages]
-    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer, texts=texts)
+    said = without_relative_links(answer.cell.answer) if answer.cell else ""
+    return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer, said=said, texts=texts)
 
 
 def _started(run: Run) -> str:
