@@ -157,7 +157,8 @@ def test_a_malformed_draft_is_told_and_loses_nothing(open_page: Open, app: App) 
     for broken, told in (
         ("messages: [\n" + text, "must be valid YAML"),
         (text.replace("description:", "descripton:"), "unknown field `descripton` (did you mean `description`?)"),
-        (text + "\n" + "settings:\n  temperature: 9\n", "temperature"),
+        (text.replace("settings:\n", "settings:\n  temperature: 9\n"), "temperature"),
+        (text + "\nsettings:\n  seed: 5\n", "the key `settings` is already on line"),
         (text.replace("{{question}}", "{{query}}"), "used but not declared: query"),
     ):
         draft(page).fill(broken)
@@ -241,7 +242,7 @@ def test_fields_and_draft_follow_each_other(page: Page) -> None:
     page.locator("#prompt-stop textarea").fill(r"\n\n")
     page.wait_for_function("document.querySelector('#prompt-text textarea').value.includes('stop:')")
     text = draft(page).input_value()
-    assert settings_in(text) == {"max_tokens": 77, "stop": ["\n\n"]}
+    assert settings_in(text) == {"max_tokens": 77, "stop": ["\n\n"], "style": "brief"}
     draft(page).fill(text.replace("77", "78"))
     expect(field).to_have_value("78")
     field.fill("-3")
