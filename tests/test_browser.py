@@ -361,11 +361,11 @@ def test_traces_are_filtered_and_paged_and_counted(page: Page, app: ScriptedApp)
     expect(page.locator(".rs-count")).to_have_text("1–50 of 60")
     box.fill("question ~ 5")
     box.press("Enter")
-    expect(page.locator(".rs-count")).to_have_text("1–11 of 11")
+    expect(page.locator(".rs-count")).to_have_text("1–15 of 15")
     expect(page.locator("#trace-error u")).to_have_count(0)
     page.locator(".rs-chip", has_text="Errors").click()
-    expect(page.locator(".rs-count")).to_have_text("1–3 of 3")
-    expect(box).to_have_value("question ~ 5 and status = error")
+    expect(page.locator(".rs-count")).to_have_text("1–5 of 5")
+    expect(box).to_have_value("question contains 5 and status = error")
 
 
 def test_the_figures_of_the_list_of_traces_are_never_truncated(page: Page, app: ScriptedApp) -> None:

@@ -199,7 +199,8 @@ def test_nasty_strings_as_contents_of_files(home: Path, tmp_path: Path) -> None:
     jsonl(folder / "records.jsonl", fields)
     result = call(home, "ingest", folder, "--corpus", "nasty", "--json")
     assert result.exit_code == 0
-    assert result.stderr == ""
+    # On a slow machine, the progress is reported.
+    assert [line for line in result.stderr.splitlines() if "passages/s" not in line] == []
     report = one_object(result)
     files = len((*STRINGS, *BLANK)) * len(TEXT_FORMATS) + 1
     named = {each["path"] for each in report["problems"]}

@@ -27,6 +27,7 @@ from finetune.training import Point, Stopped, Training
 from finetune.training_run_tracking import TrainingTracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
+from rag.tracing.ledger import NOTHING
 from rag.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -323,7 +324,7 @@ def tell(tracker: TrainingTracker, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "card.json").write_text("{}", encoding="utf-8")
     tracker.result(folder, {"name": "x"})
-    tracker.finish()
+    tracker.finish(NOTHING)
 
 
 def test_switched_off_nobody_is_told_and_nothing_written(workspace: Workspace, tmp_path: Path) -> None:
@@ -368,6 +369,7 @@ from finetune.training import Point
 from finetune.training_run_tracking import TrainingTracker
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
+from rag.tracing.ledger import NOTHING
 from tracked import service_process
 
 root = Path(sys.argv[1])
@@ -382,7 +384,7 @@ service.wait()
 for _ in range(3):
     tracker.point(point)
 tracker.result(root / "result", {"name": "x"})
-tracker.finish()
+tracker.finish(NOTHING)
 print("trained")
 """
 
