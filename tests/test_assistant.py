@@ -334,4 +334,5 @@ async def test_any_string_reaches_a_model_without_harm(app: App) -> None:
     assistant = assistant_with(app, ScriptedChat(reply=echo))
     for question in NASTY[::5]:
         answer = await answered(assistant, question, history=(Turn(question, question),))
-        assert answer.error == ""
+        # An echo of nothing but marks says nothing.
+        assert answer.error == "" or answer.error.startswith("The model wrote nothing")

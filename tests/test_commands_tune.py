@@ -106,7 +106,7 @@ def test_wrong_arguments_are_refused_with_the_usage(arguments: list[str], worksp
 def test_a_training_wants_a_recipe_and_data_that_are_there(workspace: Workspace, tmp_path: Path) -> None:
     home = workspace.root
     result = call(home, "tune", "run", "riddles", "--data", tmp_path)
-    assert_one_line(result, "There is no recipe riddles.", "one of: condenser, miniature, questioner, reader")
+    assert_one_line(result, "There is no recipe riddles.", "one of: condenser, dpo, miniature, questioner, reader")
     assert_one_line(call(home, "tune", "run", "a" * 300, "--data", tmp_path), "There is no recipe aaa")
     assert_one_line(
         call(home, "tune", "run", "miniature", "--data", "nowhere"), "The folder nowhere does not exist.", "--data"

@@ -254,4 +254,4 @@ def test_a_count_that_can_be_one_is_believed(count: int) -> None:
 def test_what_cannot_be_a_count_costs_an_unknown_amount(count: object) -> None:
     reported = {"input_tokens": count, "output_tokens": 3, "total_tokens": 3}
     assert read_usage(reported) == Usage(None, 3)
-    assert load_prices(CostSettings()).tokens_usd("gpt-4o", reported) is None
+    assert load_prices(CostSettings()).tokens_usd("gpt-4o", read_usage(reported)) is None

@@ -224,7 +224,7 @@ async def test_ledger_spans_and_wandb_agree_on_a_mixed_session(app: App) -> None
     assert run.summary["cost/total_usd"] == pytest.approx(traced.cost_usd, abs=CENT / 100)
     assert run.summary["cost/saved_usd"] == pytest.approx(traced.saved_usd)
     assert run.summary["cost/unknown_calls"] == traced.unknown == 3
-    assert traced.cost_usd > CENT
+    assert traced.cost_usd > CENT / 10
     assert traced.saved_usd > 0
     # The page and the command read the same sums.
     assert {row.name for row in ledger.rows("model")} >= {"extractive", "openai:gpt-4o", "openai:gpt-4o-mini"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prompts import PRODUCTION, PromptTemplate, find_prompt
@@ -49,13 +49,13 @@ class Filling:
 
     def misfit(self, prompt: PromptTemplate) -> str:
         """Return why a prompt cannot be filled, as a clause; empty if it can."""
-        problems = _differences("variable", frozenset(prompt.variables), self.variables)
+        problems = _differences("", frozenset(prompt.variables), self.variables)
         for name, given in self.fragments.items():
             if name not in prompt.fragments:
                 problems.append(f"it lacks the fragment {name}")
             else:
                 wanted = frozenset(placeholders_in(prompt.fragments[name]))
-                problems += _differences(f"variable of the fragment {name}", wanted, given)
+                problems += _differences(f" of the fragment {name}", wanted, given)
         return ", and ".join(problems)
 
 
@@ -86,9 +86,13 @@ def check_fillable(prompt: PromptTemplate) -> None:
         raise PromptError(f"ragsmith cannot fill the prompt {prompt.label}: {problem}.", fix=fix)
 
 
-def _differences(what: str, wanted: frozenset[str], given: frozenset[str]) -> list[str]:
+def _differences(of: str, wanted: frozenset[str], given: frozenset[str]) -> list[str]:
     strange, missing = sorted(wanted - given), sorted(given - wanted)
     return [
-        *([f"there is no value for its {what} {', '.join(strange)}"] if strange else []),
-        *([f"it lacks the {what}{'s' if len(missing) > 1 else ''} {', '.join(missing)}"] if missing else []),
+        *([f"there is no value for its {_variables(strange)}{of} {', '.join(strange)}"] if strange else []),
+        *([f"it lacks the {_variables(missing)}{of} {', '.join(missing)}"] if missing else []),
     ]
+
+
+def _variables(names: Sequence[str]) -> str:
+    return "variable" if len(names) == 1 else "variables"

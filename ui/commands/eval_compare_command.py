@@ -142,9 +142,9 @@ def report(context: Context, run: str | None, baseline: str, out: Path | None) -
 @json_option
 @pass_context
 def gate(context: Context, /, **options: Any) -> None:
-    """Pass or fail a variant of a RUN, by default the newest one, against a baseline.
+    """Pass or fail a variant of a RUN against a baseline.
 
-    The exit status is 0 or 1.
+    RUN is the newest one by default. The exit status is 0 or 1.
     """
     from rag.evaluation.gate import gate as check_margins
     from rag.evaluation.gate import parse_margin

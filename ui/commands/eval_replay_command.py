@@ -60,7 +60,7 @@ class _ReplayOptions:
 @json_option
 @pass_context
 def replay(context: Context, /, **options: Any) -> None:
-    """Answer the questions of traces again, as an evaluation run with swapped settings.
+    """Answer the questions of traces again, as a run.
 
     Without a filter, the newest questions of the chat, the API and the command line are asked. Their distinct
     questions, with the turns before them, become a version of a dataset; equal questions use the version that is

@@ -19,8 +19,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--sort", default="", metavar="COLUMN", help="Their order, as in `ragsmith traces list`.")
 @pass_context
 def export_command(context: Context, file: Path, filter_text: str, sort: str) -> None:
-    """Write traces with their steps and feedback to FILE, which ends in .jsonl or .jsonl.gz.
+    """Write traces with their steps and feedback to FILE.
 
+    FILE ends in .jsonl or .jsonl.gz.
     Without a filter these are all traces but those of evaluations and the lab; --filter "purpose = any" takes
     these as well. The file has questions, passages and answers in plain text.
     """
@@ -39,7 +40,7 @@ def export_command(context: Context, file: Path, filter_text: str, sort: str) ->
 @click.argument("file", type=_FILE)
 @pass_context
 def import_command(context: Context, file: Path) -> None:
-    """Store the traces of FILE, which `ragsmith traces export` has written.
+    """Store the traces of an exported FILE.
 
     Every trace keeps its id; one that is stored already stays as it is. If a line is no trace, none is stored.
     """

@@ -25,7 +25,7 @@ _SIGNS = {"removed": ("[-", "-]", "red"), "added": ("{+", "+}", "green"), "same"
 @click.option("--json", "as_json", is_flag=True, help="Print the comparison as JSON.")
 @pass_context
 def compare_command(context: Context, left: str, right: str, as_json: bool) -> None:
-    """Compare two traces: steps, prompt, passages, settings, time and cost.
+    """Compare the steps and figures of two traces.
 
     The first or last six characters of their ids are enough.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @pass_context
 def replay(context: Context, /, trace_id: str, *, fixed: bool, as_json: bool, **wanted: Any) -> None:
-    """Ask the question of a trace again, with the release that answered it.
+    """Ask the question of a trace again, as it was or changed.
 
     Options swap parts of the release. What can no longer be had as it was is named on standard error. The new
     trace is linked to the old one. The exit status is 1 if the answer failed.
