@@ -89,7 +89,7 @@ def test_a_removed_label_does_not_lead_back_to_such_a_version(workspace: Workspa
 def test_a_fragment_with_another_variable_cannot_be_filled() -> None:
     shipped = find_prompt("answer")
     changed = {**shipped.fragments, "passage": "[{{no}}] {{text}}"}
-    with pytest.raises(PromptError, match=r"variable of the fragment passage no, .* variables of the fragment passage number, place"):
+    with pytest.raises(PromptError, match=r"variable of the fragment passage no, .* passage number, place"):
         check_fillable(shipped.model_copy(update={"fragments": changed}))
     with pytest.raises(PromptError, match="it lacks the fragment refusal"):
         check_fillable(shipped.model_copy(update={"fragments": {"passage": changed["passage"]}}))

@@ -81,7 +81,7 @@ async def test_a_blocked_reply_is_a_failure_with_its_reason(app: App, name: str)
     assert (answer.status, answer.text) == ("failed", "")
     assert reason in answer.error
     trace = app.stores.traces.get(answer.trace_id)
-    assert trace.status == "error"
+    assert trace.status == ("filtered" if answer.filtered else "error")
     # It was paid for.
     assert (trace.input_tokens, trace.output_tokens) == (40, 3)
 

@@ -151,8 +151,10 @@ def _results(trace: Trace) -> dict[str, Any]:
     found: dict[str, Any] = {span.name: _essence(span.output) for span in trace.spans if span.name in STEPS}
     root = _root_of(trace)
     fixed = root.input.get("hits") if root and isinstance(root.input, dict) else None
-    # Fixed passages are the same result as a search that finds them.
-    return {"retrieve": {"hits": _essence(fixed)}} | found if fixed else found
+    # Fixed passages are the same result as a search that finds them, whatever that left out.
+    if isinstance(searched := found.get("retrieve"), dict):
+        found["retrieve"] = searched.get("hits")
+    return {"retrieve": _essence(fixed)} | found if fixed else found
 
 
 def _essence(value: Any) -> Any:
