@@ -205,7 +205,7 @@ async def test_a_finished_run_is_resumed_for_the_answers_that_failed(made: Made)
     assert made.store.is_resumable(run)
     resumed = made.store.resume(run)
     assert await made.evaluation(resumed, many(5), again).work(asyncio.Event()) == "finished"
-    assert again.asked == ["What is 1?", "What is 3?"]
+    assert sorted(again.asked) == ["What is 1?", "What is 3?"]
     assert made.store.count(run.id) == 5
     assert not made.store.is_resumable(run)
     with pytest.raises(EvaluationError, match="none of its answers failed"):
