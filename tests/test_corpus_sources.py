@@ -14,8 +14,8 @@ PLACES = (
     ("/srv/siv/looms.md", "looms.md"),
     ("/srv/ove/docs/vats.md", "docs/vats.md"),
     ("/srv/ove/docs/looms.md", "docs/looms.md"),
-    ("/work/uploads/port/example.org-1f.html", "https://example.org/"),
-    ("/work/uploads/port/example.org_a-2e.html", "https://example.org/a"),
+    ("/srv/uploads/port/example.org-1f.html", "https://example.org/"),
+    ("/srv/uploads/port/example.org_a-2e.html", "https://example.org/a"),
 )
 SOURCES = [CorpusSource(number, path, name, 1, 1, 0.0, True) for number, (path, name) in enumerate(PLACES)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ _SECTIONS = ("retrieval", "decoding", "answer", "grounding")
 _ASIDE = frozenset("id document_id source trace_id latency_s usage cost_usd prompt release model".split())
 # Scores are computed in parallel, so their last digits may differ.
 _DIGITS = 4
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +123,9 @@ def answer_of(trace: Trace) -> Answer:
     if root and isinstance(root.output, dict):
         try:
             return replace(answer_schema().validate_python(root.output), **known)
-        except ValidationError:
+        except ValidationError as error:
             # Another version stored it in a different form; at least the text can be shown.
-            pass
+            _log.debug("The answer of trace %s is shown without its sources: %s", trace.id, error)
     status: Any = {"abstained": "abstained", "ok": "answered", "cancelled": "cancelled"}.get(
         trace.status, "failed"
     )

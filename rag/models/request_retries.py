@@ -14,7 +14,7 @@ from typing import Any
 PACED = "paced"
 """The key of a call's metadata that says that its caller waits at a limit itself."""
 LONGEST_PAUSE_S = 60.0
-"""Maximum pause that is waited for here; beyond it, the user is told."""
+"""Maximum pause that is waited for here; a longer one is an error."""
 
 _FIRST_PAUSE_S, _LONGEST_BACKOFF_S = 0.5, 8.0
 _LIMITED = 429

@@ -36,7 +36,7 @@ DROPPED_CHARS = 200
 
 # Passages among which one with a key of the query, such as an error code, is looked for.
 KEY_DEPTH = 20
-# More passages with the key are not told apart by it.
+# The key does not distinguish more passages that have it.
 MOST_NAMED = 3
 
 Ranked = Sequence[tuple[int, float]]
@@ -144,7 +144,7 @@ class Retriever:
         read: dict[int, Passage] = {}
 
         @cache
-        def told(passage_id: int) -> frozenset[str]:
+        def matched_words(passage_id: int) -> frozenset[str]:
             """Return the words of the query that a passage has; read only where two are alike."""
             one = read[passage_id]
             return asked.intersection(self.index.lexical.words(f"{one.title} {' '.join(one.headings)} {one.text}"))
@@ -165,7 +165,7 @@ class Retriever:
                     (
                         hit.passage.id
                         for other, hit in zip(bags, kept, strict=True)
-                        if _alike(bag, other) and told(passage.id) <= told(hit.passage.id)
+                        if _alike(bag, other) and matched_words(passage.id) <= matched_words(hit.passage.id)
                     ),
                     None,
                 )

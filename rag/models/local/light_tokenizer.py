@@ -146,8 +146,8 @@ def _agree(reference: Any, light: LightTokenizer) -> bool:
             if ids != light(text, add_special_tokens=special)["input_ids"]:
                 return False
             for skipped in (True, False):
-                told = reference.decode(ids, skip_special_tokens=skipped, clean_up_tokenization_spaces=False)
-                if told != light.decode(ids, skip_special_tokens=skipped):
+                expected = reference.decode(ids, skip_special_tokens=skipped, clean_up_tokenization_spaces=False)
+                if expected != light.decode(ids, skip_special_tokens=skipped):
                     return False
     return reference.chat_template is None or all(
         _rendered(reference, turns) == _rendered(light, turns) for turns in _conversations(texts)
