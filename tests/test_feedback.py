@@ -19,7 +19,6 @@ from finetune.data.preference_rows import read_preference_rows
 from rag.database import open_database
 from rag.redaction import JSON, MASK
 from rag.tracing.ratings import rated_ids
-from rag.tracing.span_json import CUT
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
 from rag.workspace import Workspace
 
@@ -74,7 +73,7 @@ def test_a_thumb_down_alone_and_no_thumb_at_all_teach_nothing() -> None:
     [
         [],
         None,
-        [{"role": "human", "content": f"Long… [17{CUT}"}],
+        [{"role": "human", "content": "Long… [17 characters left out]"}],
         [{"role": "human", "content": ["a picture"]}],
         [*PROMPT, {"role": "ai", "content": "Already said."}],  # type: ignore[misc]
     ],

@@ -13,7 +13,7 @@ from typing import Any
 from finetune.data import chat_rows, preference_rows
 from prompts import Message
 from prompts.template import Role
-from rag.tracing.span_json import CUT
+from rag.tracing.span_json import is_truncated
 from rag.tracing.trace_store import Span, Trace
 
 _ROLES: dict[str, Role] = {"system": "system", "human": "user", "ai": "assistant"}
@@ -69,7 +69,7 @@ def turns_of(trace: Trace) -> tuple[Message, ...]:
     turns: list[Message] = []
     for message in given if isinstance(given, list) else []:
         match message:
-            case {"role": str(role), "content": str(content)} if role in _ROLES and CUT not in content:
+            case {"role": str(role), "content": str(content)} if role in _ROLES and not is_truncated(content):
                 turns.append(Message(role=_ROLES[role], content=content))
             case _:
                 return ()
@@ -81,7 +81,7 @@ def written_in(trace: Trace) -> str:
     span = _answering(trace)
     output: Any = span.output if span else None
     text = output.get("content") if isinstance(output, dict) else None
-    return text if isinstance(text, str) and CUT not in text else ""
+    return text if isinstance(text, str) and not is_truncated(text) else ""
 
 
 def _answering(trace: Trace) -> Span | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -14,14 +13,13 @@ from pydantic import BaseModel, ValidationError
 from rag.answering.release import Release
 from rag.errors import ReplayError
 from rag.redaction import JSON, MASK
+from rag.tracing.span_json import is_truncated
 from rag.tracing.trace_store import Span, Trace
 from rag.types import STEPS, Answer, Ask, Hit
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-# The marks of `rag.tracing.span_json`.
-_TRUNCATED = re.compile(r"… \[\d+ characters left out\]$|^… \d+ more left out$|^\d+ more left out$")
 # The sections of a release whose fields a variant changes by their dotted names.
 _SECTIONS = ("retrieval", "decoding", "answer", "grounding")
 # Fields of outputs that differ between equal answers, or that only name a part of the release.
@@ -64,12 +62,12 @@ def question_of(trace: Trace) -> ReplayedQuestion:
         given = {"question": trace.question}
         notes.append("The trace has no first step, so earlier turns and filters are unknown.")
     ask = _read_ask(trace, given)
-    if not ask.question.strip() or _is_truncated(ask.question):
+    if not ask.question.strip() or is_truncated(ask.question):
         why = "was truncated" if ask.question.strip() else "was not stored"
         raise ReplayError(f"The trace {trace.id} cannot be replayed: its question {why}.", fix="Ask it again.")
-    if any(_is_truncated(text) for turn in ask.history for text in (turn.question, turn.answer)):
+    if any(is_truncated(text) for turn in ask.history for text in (turn.question, turn.answer)):
         notes.append("An earlier turn was truncated.")
-    if ask.hits is not None and any(_is_truncated(hit.passage.text) for hit in ask.hits):
+    if ask.hits is not None and any(is_truncated(hit.passage.text) for hit in ask.hits):
         raise ReplayError(
             f"The trace {trace.id} cannot be replayed: its fixed passages were truncated.", fix="Ask it again."
         )
@@ -107,7 +105,7 @@ def passages_of(trace: Trace) -> tuple[Hit, ...]:
         raise ReplayError(
             f"The passages of the trace {trace.id} cannot be read.", fix="Search again instead of keeping them."
         ) from error
-    if hits is None or any(_is_truncated(hit.passage.text) for hit in hits):
+    if hits is None or any(is_truncated(hit.passage.text) for hit in hits):
         problem = "no passages" if hits is None else "not the whole text of its passages"
         raise ReplayError(f"The trace {trace.id} has {problem}.", fix="Search again instead of keeping them.")
     return hits
@@ -178,7 +176,7 @@ def _read_ask(trace: Trace, given: Mapping[str, JSON]) -> Ask:
     try:
         return _ask_schema().validate_python(given)
     except ValidationError as error:
-        truncated = any(_is_truncated(text) for text in _texts(given))
+        truncated = any(is_truncated(text) for text in _texts(given))
         why = "its question was truncated" if truncated else "its question cannot be read"
         raise ReplayError(f"The trace {trace.id} cannot be replayed: {why}.", fix="Ask it again.") from error
 
@@ -193,10 +191,6 @@ def _texts(value: Any) -> Iterator[str]:
         parts = value
     for part in parts:
         yield from _texts(part)
-
-
-def _is_truncated(text: str) -> bool:
-    return bool(_TRUNCATED.search(text))
 
 
 @cache

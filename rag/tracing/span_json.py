@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time
@@ -23,8 +24,7 @@ MAX_TEXT = 20_000
 """Maximum characters of the texts of a trace itself, which lists read."""
 MAX_ITEMS = 1_000
 """Maximum items of a list or mapping."""
-CUT = " characters left out]"
-"""End of the mark in a truncated string."""
+_TRUNCATED = re.compile(r"… \[\d+ characters left out\]$|^(?:… )?\d+ more left out$")
 _MAX_DEPTH = 20
 _BITS = 64
 
@@ -116,13 +116,18 @@ def _message(message: BaseMessage) -> dict[str, object]:
     return shown
 
 
+def is_truncated(text: str) -> bool:
+    """Whether a string of a trace has the mark of something that was left out."""
+    return bool(_TRUNCATED.search(text))
+
+
 def kept_text(value: str, limit: int = MAX_TEXT) -> str:
     """Return a string with masked secrets, truncated, and without characters that databases refuse."""
     left_out = len(value) - limit
     if left_out > 0:
         # Masked before it is truncated, with a margin for a secret at the end.
         value = redact(value[: limit + 4_000])[:limit]
-        value = f"{value}… [{left_out}{CUT}"
+        value = f"{value}… [{left_out} characters left out]"
     else:
         value = redact(value)
     return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
