@@ -15,7 +15,6 @@ from finetune.disk import saving
 from finetune.recipe import Recipe
 from finetune.start import start_identity
 from rag.encoders.adapters import CARD, CONFIG, HEAD, AdapterCard
-from rag.models.local.local_adapters import CHAT_TEMPLATE
 
 if TYPE_CHECKING:
     import torch
@@ -86,22 +85,22 @@ def write_result(network: torch.nn.Module, card: AdapterCard, result: Path) -> N
         save_file(head, work / HEAD)
 
 
-def write_lora(model: Any, card: AdapterCard, result: Path, chat_template: str | None) -> None:
+def write_lora(model: Any, card: AdapterCard, result: Path, texts: Mapping[str, str]) -> None:
     """Write the adapter of a language model and its card atomically.
 
     Args:
         model: The model, wrapped in its adapter by peft.
         card: The card of the adapter.
         result: The folder to create; an existing one is replaced.
-        chat_template: Chat template that it was trained with; None if it is the base's.
+        texts: Further files by name, such as the chat template that it was trained with.
 
     Raises:
         StorageFull: The disk is full.
     """
     with _new_result(result, card) as work:
         lora.save(model, work)
-        if chat_template is not None:
-            (work / CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
+        for name, text in texts.items():
+            (work / name).write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from finetune.features import Feature
+from finetune.prepared.text_rendering import Rendering
 from finetune.rows import ChatRow
 from prompts import Message
 from rag.errors import ModelProtocolError, TuningError
@@ -15,6 +16,7 @@ from rag.models.local.chat_template import render, without_special
 from rag.models.local.end_tokens import stored_end_tokens
 from rag.models.local.local_files import LocalFiles
 
+_PLACE = "(the text of the message)"
 _MESSAGES = {"system": SystemMessage, "user": HumanMessage, "assistant": AIMessage}
 
 
@@ -25,13 +27,22 @@ class ChatEncoder:
         files: The files of the model.
         tokenizer: Its tokenizer.
         template: A chat template to use instead of the tokenizer's own.
+        mask: Whether only the reply is learnt; otherwise ``second`` is the first token that has one before it, and
+            ``target`` has the first token of the reply.
+
+    Attributes:
+        ends: The tokens that end a reply.
     """
 
-    def __init__(self, files: LocalFiles, tokenizer: Any, template: str | None = None) -> None:
+    def __init__(
+        self, files: LocalFiles, tokenizer: Any, template: str | None = None, *, mask: bool = True
+    ) -> None:
+        self._mask = mask
         self._tokenizer = tokenizer
         self._template = template
         self._plain = template is None and not tokenizer.chat_template
-        self._end = self._end_of_reply(stored_end_tokens(files.folder, tokenizer))
+        self.ends = stored_end_tokens(files.folder, tokenizer)
+        self._end = self._end_of_reply(self.ends)
 
     def feature(self, row: ChatRow) -> Feature:
         """Return the tokens of a row.
@@ -46,7 +57,23 @@ class ChatEncoder:
             reply = self._ids(without_special(self._tokenizer, completion))
         except ModelProtocolError as error:
             raise TuningError(f"{row.where}: {error.message}", fix=error.fix) from error
-        return Feature((*prompt, *reply, *self._end), len(prompt), ())
+        end = self._end if row.ends else ()
+        ids = (*prompt, *reply, *end)
+        return Feature(ids, len(prompt), ()) if self._mask else Feature(ids, 1, (len(prompt),))
+
+    def frame(self, rendering: Rendering | None) -> tuple[str, str]:
+        """Return what stands before and after the text of a conversation of one message, as the model reads it."""
+        turns = (Rendering() if rendering is None else rendering).turns((Message(role="user", content=_PLACE),))
+        text = self.text_of(render(self._tokenizer, messages_of(turns), self._template).ids)
+        before, _, after = text.partition(_PLACE)
+        return before, after
+
+    def text_of(self, ids: Sequence[int], *, special: bool = True) -> str:
+        """Return tokens as text, with or without the special ones."""
+        text: str = self._tokenizer.decode(
+            list(ids), skip_special_tokens=not special, clean_up_tokenization_spaces=False
+        )
+        return text
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -18,6 +18,10 @@ from rag.models.local.torch_backend import layer_sizes, load_causal, window_of
 from rag.settings import SMOLLM2
 
 _LOCAL = "local:"
+_BASES = (
+    "The base must be smollm2, a folder with a causal language model of transformers, or OWNER/NAME on the "
+    "Hugging Face hub, which `hf download OWNER/NAME` fetches while online."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,11 @@ class Base:
             )
         if name == SMOLLM2 and models is not None:
             return cls(prepare_base(models))
-        return cls(locate_local(name.removeprefix(_LOCAL)))
+        try:
+            return cls(locate_local(name.removeprefix(_LOCAL)))
+        except ModelUnavailable as error:
+            # Its advice is on the setting `model`.
+            raise ModelUnavailable(error.message, fix=_BASES) from error
 
     @property
     def name(self) -> str:

@@ -120,10 +120,11 @@ class Trainer:
                 loss = self.task.loss(network, features, rows)
             recorder.check_loss(float(loss.detach()))
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(trained.values(), CLIP)
+            norm = torch.nn.utils.clip_grad_norm_(trained.values(), CLIP)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            recorder.record(float(loss.detach()), rate, len(rows) * int(features.lengths[rows].max()))
+            tokens = len(rows) * int(features.lengths[rows].max())
+            recorder.record(float(loss.detach()), rate, tokens, float(norm))
         with torch.no_grad():
             for name, parameter in trained.items():
                 if stage.average:

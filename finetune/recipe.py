@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from prompts.validation import first_problem
 from rag.errors import TuningError
@@ -15,6 +16,16 @@ from rag.errors import TuningError
 RECIPES = Path(__file__).parent / "recipes"
 # Name of the rows that are never trained on; no stage may have it.
 VALIDATION = "validation"
+
+
+def _plain_name(name: str) -> str:
+    if not re.fullmatch("[a-z0-9-]+", name):
+        raise ValueError(f"{name[:80]!r} must have only lower-case letters, digits and hyphens")
+    return name
+
+
+# A part of the names of folders and metrics.
+Name = Annotated[str, AfterValidator(_plain_name)]
 
 
 class Part(BaseModel):
@@ -37,7 +48,7 @@ class Source(Part):
 class Stage(Part):
     """One stage of training with its own data and learning rate."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    name: Name
     method: Literal["full", "lora"]
     """``full`` trains every matrix of the layers; ``lora`` only the adapter."""
     sources: tuple[Source, ...] = Field(min_length=1)
@@ -64,12 +75,12 @@ class LoraPart(Part):
 class Recipe(Part):
     """A training recipe of the tasks on the encoder, and what all recipes share."""
 
-    name: str = Field(pattern=r"^[a-z0-9-]+$")
+    name: Name
     task: Literal["reader", "reranker", "sft", "dpo"]
     base: str = "sentence-transformers/all-MiniLM-L6-v2"
     start: str | None = None
     """A shipped adapter, or a folder, whose weights training starts from."""
-    seed: int = 1
+    seed: int = Field(default=1, ge=0, lt=2**32)
     precision: Literal["bf16", "f32"] = "bf16"
     """Precision of the matrix products; weights are kept in 32 bits."""
     checkpoint_s: float = Field(default=120.0, gt=0)

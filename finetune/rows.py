@@ -34,11 +34,13 @@ class ChatRow:
         turns: The conversation, as a chat model receives it.
         completion: The reply to it.
         where: File and line, for messages.
+        ends: Whether the end of the reply is learnt, too.
     """
 
     turns: tuple[Message, ...]
     completion: str
     where: str = ""
+    ends: bool = True
 
     @property
     def key(self) -> str:

@@ -1,15 +1,15 @@
 """A training run as a folder of files: configuration, progress and result.
 
-``recipe.toml``      the recipe, unchanged
-``run.json``         data folder, hash of the recipe, adapter it starts from, start time, tracking
-``status.json``      state, progress, process; replaced atomically
-``curve.jsonl``      one point of the loss curve per line
-``features/``        the rows of each stage as numbers
-``checkpoints/``     see ``finetune.checkpoint``
-``log.txt``          output of the process
-``stop``             exists while a stop is requested
-``lock``             locked while a process trains
-``result/``          adapter, head and card of a finished run
+``recipe.toml``        the recipe, unchanged
+``run.json``           data folder, hash of the recipe, adapter it starts from, start time, tracking, sweep
+``status.json``        state, progress, process; replaced atomically
+``curve.jsonl``        one point of the loss curve per line
+``predictions.jsonl``  what a finished language model writes for validation rows
+``features/``          the rows of each stage as numbers
+``checkpoints/``       see ``finetune.checkpoint``
+``log.txt``            output of the process
+``stop``, ``lock``     see ``finetune.work_folder``
+``result/``            adapter, head and card of a finished run
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from finetune.predictions import Prediction
 from finetune.recipe import Recipe, parse_recipe
 from finetune.start import start_identity
 from finetune.training import Point
+from finetune.work_folder import WorkFolder, new_folder_in
 from prompts.files import atomic_write
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import disk_errors
 
-if TYPE_CHECKING:
-    from filelock import FileLock
-
-State = Literal["preparing", "running", "stopped", "done", "failed"]
+# A sweep prunes a training, see ``finetune.sweeps.sweep_work``.
+State = Literal["preparing", "running", "stopped", "pruned", "done", "failed"]
 RESULT = "result"
+PREDICTIONS = "predictions.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Status:
         loss: Loss at the last point.
         left_s: Estimated computing time left, in seconds; None if unknown.
         message: The reason of a failure.
+        diverged: Whether the failure is that the loss was not finite.
     """
 
     state: State
@@ -60,18 +63,11 @@ class Status:
     seconds: float = 0.0
     left_s: float | None = None
     message: str = ""
+    diverged: bool = False
 
 
-@dataclass(frozen=True)
-class RunFolder:
+class RunFolder(WorkFolder):
     """The files of one run."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """Name of the run."""
-        return self.path.name
 
     @property
     def recipe(self) -> Recipe:
@@ -106,11 +102,16 @@ class RunFolder:
         return TrackingSettings(**self._config["tracking"])
 
     @property
+    def sweep(self) -> str:
+        """Name of the sweep that the run is a trial of; empty if of none."""
+        return str(self._config["sweep"])
+
+    @property
     def _config(self) -> dict[str, Any]:
         try:
             stored: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
             config = {name: stored[name] for name in ("data", "recipe_sha256", "tracking")}
-            return {**config, "start": stored.get("start")}
+            return {**config, "start": stored.get("start"), "sweep": stored.get("sweep", "")}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TuningError(
                 f"The run in {self.path} is damaged: run.json cannot be read.", fix="Start a new run."
@@ -127,41 +128,9 @@ class RunFolder:
             return replace(found, state="stopped", left_s=None)
         return found
 
-    @property
-    def lock(self) -> FileLock:
-        """Lock of the training process; the system releases it when the process dies."""
-        from filelock import FileLock
-
-        return FileLock(self.path / "lock")
-
-    @property
-    def is_active(self) -> bool:
-        """Whether a process is training now."""
-        from filelock import Timeout
-
-        try:
-            with self.lock.acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-
     def write_status(self, status: Status) -> None:
         """Replace the status atomically."""
         _write(self.path / "status.json", json.dumps(asdict(status)))
-
-    @property
-    def stop_requested(self) -> bool:
-        """Whether a stop is requested."""
-        return (self.path / "stop").exists()
-
-    def request_stop(self) -> None:
-        """Ask the process to write a checkpoint and exit."""
-        with disk_errors(f"stop the run {self.name}"):
-            (self.path / "stop").touch()
-
-    def clear_stop(self) -> None:
-        """Withdraw a stop request."""
-        (self.path / "stop").unlink(missing_ok=True)
 
     def clear_left_overs(self) -> None:
         """Delete the partial files of a killed process; the caller must own the lock."""
@@ -176,9 +145,21 @@ class RunFolder:
             return
         for line in lines:
             try:
-                yield Point(**json.loads(line))
+                yield _point(line)
             except (ValueError, TypeError):
                 return
+
+    def predictions(self) -> list[Prediction]:
+        """Return what the finished model wrote for validation rows, the lowest loss first; empty without any."""
+        try:
+            lines = (self.path / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+            return [Prediction(**json.loads(line)) for line in lines]
+        except (OSError, ValueError, TypeError):
+            return []
+
+    def write_predictions(self, predictions: Iterable[Prediction]) -> None:
+        """Replace the predictions atomically."""
+        _write(self.path / PREDICTIONS, "".join(_line(prediction) for prediction in predictions))
 
     def truncate_curve(self, stages: list[str], stage: int, step: int) -> None:
         """Drop the points after a checkpoint, which are computed again."""
@@ -191,7 +172,9 @@ class RunFolder:
             file.write(_line(point))
 
 
-def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: TrackingSettings) -> RunFolder:
+def new_run(
+    runs: Path, recipe: Recipe, text: str, data: Path, tracking: TrackingSettings, *, sweep: str = ""
+) -> RunFolder:
     """Create the folder of a run.
 
     Args:
@@ -200,6 +183,7 @@ def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: Trackin
         text: The text that the recipe was parsed from.
         data: The folder of the training data.
         tracking: The W&B settings.
+        sweep: The sweep that the run is a trial of; the folder then has the name of the recipe, without the time.
 
     Raises:
         AdapterError: The adapter that the recipe starts from is missing.
@@ -207,17 +191,10 @@ def new_run(runs: Path, recipe: Recipe, text: str, data: Path, tracking: Trackin
     """
     started = time.time()
     inputs = _inputs(recipe, text, data)
-    stem = f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}"
+    stem = recipe.name if sweep else f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S', time.localtime(started))}"
     with disk_errors("start a run"):
-        runs.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 1000):
-            path = runs / (stem if number == 1 else f"{stem}-{number}")
-            try:
-                path.mkdir()
-                break
-            except FileExistsError:
-                continue
-        config = {**inputs, "started": started, "tracking": tracking.model_dump()}
+        path = new_folder_in(runs, stem)
+        config = {**inputs, "started": started, "tracking": tracking.model_dump(), "sweep": sweep}
         (path / "run.json").write_text(json.dumps(config), encoding="utf-8")
         (path / "recipe.toml").write_text(text, encoding="utf-8")
     return RunFolder(path)
@@ -242,7 +219,7 @@ def run_like(runs: Path, recipe: Recipe, text: str, data: Path) -> RunFolder | N
 
 
 def find_run(runs: Path, name: str | None) -> RunFolder:
-    """Find a run by name, or the newest one if no name is given.
+    """Find a run by its name, the newest run of an adapter by the adapter's name, or the newest one of all.
 
     Raises:
         TuningError: There is no such run.
@@ -250,6 +227,9 @@ def find_run(runs: Path, name: str | None) -> RunFolder:
     if name and _is_run(runs / name):
         return RunFolder(runs / name)
     found = all_runs(runs)
+    of_adapter = re.compile(rf"{re.escape(name or '')}-\d{{8}}-\d{{6}}(-\d+)?")
+    if name and (newest := next((run for run in found if of_adapter.fullmatch(run.name)), None)):
+        return newest
     if name or not found:
         known = ", ".join(run.name for run in found[:5]) or "none yet"
         raise TuningError(
@@ -284,8 +264,14 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _line(point: Point) -> str:
-    return json.dumps(asdict(point)) + "\n"
+def _line(record: Point | Prediction) -> str:
+    return json.dumps(asdict(record)) + "\n"
+
+
+def _point(line: str) -> Point:
+    values = json.loads(line)
+    samples = tuple(Prediction(**sample) for sample in values.pop("samples", ()))
+    return Point(**values, samples=samples)
 
 
 def _write(path: Path, text: str) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from finetune import checkpoint
 from finetune.checkpoint import Progress
+from finetune.predictions import Prediction
 from finetune.recipe import Stage
 from finetune.training import Point, Stopped, Training
-from rag.errors import TuningError
+from rag.errors import TrainingDiverged
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,7 @@ class StageRecorder:
         progress: Progress so far, updated by every step.
         validate: Computes the metrics on the validation rows.
         state: Returns the tensors of a checkpoint.
+        sample: Writes texts for some validation rows, after the metrics.
         losses: Losses since the last point; restored too, so that interruptions do not change the curve.
     """
 
@@ -45,6 +47,7 @@ class StageRecorder:
     progress: Progress
     validate: Callable[[], Mapping[str, float]]
     state: Callable[[], Mapping[str, torch.Tensor]]
+    sample: Callable[[], tuple[Prediction, ...]] = tuple
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -52,22 +55,34 @@ class StageRecorder:
         self._before = self.progress.seconds
         self._tokens = 0
 
+    def begin(self) -> None:
+        """Record what the model is like before the first step, unless there has been one."""
+        if self.progress.step or self.progress.stage:
+            return
+        figures = self.validate()
+        point = Point(
+            self.stage.name, 0, self.steps, figures["loss"], 0.0, 0.0, 0.0, figures=figures, samples=self.sample()
+        )
+        self.training.on_point(point)
+        self._started = self._saved = self._pointed = time.monotonic()
+
     def check_loss(self, loss: float) -> None:
-        """Raise TuningError if a loss is not finite; called before the weights change."""
+        """Raise TrainingDiverged if a loss is not finite; called before the weights change."""
         if not math.isfinite(loss):
-            raise TuningError(
+            raise TrainingDiverged(
                 f"The loss is not finite at step {self.progress.step + 1} of stage {self.stage.name}: "
                 "training has diverged.",
                 fix="Lower the stage's learning_rate and start a new run.",
             )
 
-    def record(self, loss: float, learning_rate: float, tokens: int) -> None:
+    def record(self, loss: float, learning_rate: float, tokens: int, gradient_norm: float) -> None:
         """Record a finished step.
 
         Args:
             loss: Loss of the step.
             learning_rate: Learning rate of the step.
             tokens: Tokens of its batch, padding included.
+            gradient_norm: Norm of its gradients, before they were clipped.
 
         Raises:
             Stopped: A stop was requested.
@@ -80,14 +95,21 @@ class StageRecorder:
         self.progress = replace(self.progress, step=step, seconds=self._before + now - self._started)
         validates = step % self.stage.validate_every == 0 or step == self.steps
         if step % POINT_STEPS == 0 or validates:
-            figures = self.validate() if validates else None
             speed = self._tokens / max(now - self._pointed, 1e-9)
             mean = sum(self.losses) / len(self.losses)
-            self.training.on_point(
-                Point(
-                    self.stage.name, step, self.steps, mean, learning_rate, self.progress.seconds, speed, figures
-                )
+            point = Point(
+                self.stage.name,
+                step,
+                self.steps,
+                mean,
+                learning_rate,
+                self.progress.seconds,
+                speed,
+                gradient_norm=gradient_norm,
             )
+            if validates:
+                point = replace(point, figures=self.validate(), samples=self.sample())
+            self.training.on_point(point)
             self.losses, self._tokens, self._pointed = [], 0, time.monotonic()
         stopping = self.training.stopping()
         if stopping or step == self.steps or time.monotonic() - self._saved > self.checkpoint_s:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.recipe import CausalRecipe, Recipe
+from rag.encoders.adapter_artifact import tracked_adapter
 from rag.encoders.adapters import CARD, CONFIG, SHIPPED, WEIGHTS, Adapter, places_of, read_adapter
 from rag.encoders.encoder_files import ModelFiles
 from rag.errors import AdapterError, ModelUnavailable
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 
 def open_network(recipe: Recipe, files: ModelFiles, *, plain: bool) -> torch.nn.Module:
-    """Open the base with the recipe's starting adapter merged into it, and a fresh head.
+    """Open the base with the recipe's starting adapter merged into it, and a head.
+
+    The head is that of the starting adapter if it has the same task, and otherwise a fresh one.
 
     Args:
         recipe: Names task, seed and starting adapter.
@@ -30,15 +33,18 @@ def open_network(recipe: Recipe, files: ModelFiles, *, plain: bool) -> torch.nn.
     import torch
 
     from rag.encoders.tuned_architectures import network_for, open_base
-    from rag.encoders.tuned_conversion import check_base, merge_base
+    from rag.encoders.tuned_conversion import check_base, merge, merge_base
 
     torch.manual_seed(recipe.seed)
-    base: Any = open_base(files.folder)
+    network: Any = network_for(recipe.task, open_base(files.folder))
     if recipe.start is not None and not plain:
         adapter = find_start(recipe.start)
         check_base(adapter)
-        merge_base(base, adapter.folder)
-    return network_for(recipe.task, base)
+        if adapter.card.task == recipe.task:
+            merge(network, adapter.folder)
+        else:
+            merge_base(network.base, adapter.folder)
+    return network
 
 
 def start_identity(recipe: Recipe) -> str | None:
@@ -47,10 +53,20 @@ def start_identity(recipe: Recipe) -> str | None:
     Raises:
         AdapterError: There is no such adapter, or it is damaged.
     """
-    if recipe.start is None:
-        return None
-    is_causal = isinstance(recipe, CausalRecipe)
-    return find_lora_start(recipe.start).identity if is_causal else find_start(recipe.start).identity
+    return None if recipe.start is None else _found(recipe, recipe.start).identity
+
+
+def tracked_start(recipe: Recipe) -> Adapter | None:
+    """Return the adapter that a recipe starts from if an earlier training has made it.
+
+    Raises:
+        AdapterError: There is no such adapter, or it is damaged.
+    """
+    return None if recipe.start is None else tracked_adapter(_found(recipe, recipe.start).folder)
+
+
+def _found(recipe: Recipe, start: str) -> Adapter | AdapterFiles:
+    return find_lora_start(start) if isinstance(recipe, CausalRecipe) else find_start(start)
 
 
 def find_lora_start(name: str) -> AdapterFiles:

@@ -47,3 +47,12 @@ def record_training(run: RunFolder, model: str, seconds: float) -> Spending:
         _log.warning("The cost of the training is not in the ledger: %s", error)
         return Spending(calls=1, unknown=1, seconds=seconds)
     return expense.spending
+
+
+def machine_usd(seconds: float) -> float:
+    """Return what seconds of this machine cost at the configured rate; 0 if the price list cannot be read."""
+    try:
+        return load_prices(load_settings().cost).seconds_usd(seconds)
+    except RagsmithError as error:
+        _log.warning("The cost of the training is unknown: %s", error)
+        return 0.0

@@ -1,4 +1,4 @@
-"""The training process: ``python -m finetune.worker RUN_FOLDER``."""
+"""The training process: ``python -m finetune.worker RUN_FOLDER [--low-priority]``."""
 
 from __future__ import annotations
 
@@ -12,24 +12,35 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from finetune import checkpoint
 from finetune.features import Feature, Features
+from finetune.launching import PREVIEW
+from finetune.prepared.data_versions import DataVersion, read_version
 from finetune.recipe import VALIDATION, Recipe
 from finetune.run_folder import RESULT, RunFolder, State
+from finetune.start import tracked_start
 from finetune.tasks import Task, open_task
 from finetune.training import Point, Stopped, Training
-from finetune.training_expense import record_training
+from finetune.training_expense import machine_usd, record_training
+from finetune.training_preview import MEASURING, preview_training, read_preview, write_preview
 from finetune.training_run_tracking import TrainingTracker
-from rag.errors import RagsmithError, TuningError
+from rag.encoders.adapters import Adapter
+from rag.errors import RagsmithError, TrainingDiverged, TuningError
 from rag.workspace import Workspace, disk_errors, private_files
 
 LOCK_S = 3.0
+NICENESS = 5
 _log = logging.getLogger(__name__)
 
 
-def main(folder: Path) -> int:
+def main(folder: Path, *, only_preview: bool = False) -> int:
     """Train until done, or until a stop is requested.
+
+    Args:
+        folder: The folder of the run.
+        only_preview: Whether to end before the first step, see ``finetune.training_preview``.
 
     Returns:
         The exit status: 0 if done or stopped, 1 if failed.
@@ -44,7 +55,7 @@ def main(folder: Path) -> int:
     try:
         # A process that checks the lock takes it for a moment, so wait briefly.
         with private_files(), run.lock.acquire(timeout=LOCK_S):
-            return _Job(run).run()
+            return _Job(run, only_preview).run()
     except Timeout:
         _log.error("Another process is already training %s.", run.name)
         return 1
@@ -53,10 +64,13 @@ def main(folder: Path) -> int:
 class _Job:
     """Trains, and keeps the files of the run up to date."""
 
-    def __init__(self, run: RunFolder) -> None:
+    def __init__(self, run: RunFolder, only_preview: bool) -> None:
         self._run = run
+        self._only_preview = only_preview
         # Keep the previous progress until the first point.
-        self._status = replace(run.status, state="preparing", pid=os.getpid(), left_s=None, message="")
+        self._status = replace(
+            run.status, state="preparing", pid=os.getpid(), left_s=None, message="", diverged=False
+        )
         self._interrupted = False
         self._started = time.monotonic()
         self._steps: dict[str, int] = {}
@@ -77,13 +91,14 @@ class _Job:
             known = isinstance(error, RagsmithError)
             message = str(error) if known else f"This is a bug in ragsmith: {type(error).__name__}: {error}"
             _log.error("%s", message, exc_info=not known)
-            return self._ended("failed", message)
+            return self._ended("failed", message, diverged=isinstance(error, TrainingDiverged))
         _log.info("Done: %s", self._run.path / RESULT)
         return self._ended("done")
 
-    def _ended(self, state: State, message: str = "") -> int:
+    def _ended(self, state: State, message: str = "", *, diverged: bool = False) -> int:
+        ended = replace(self._status, state=state, left_s=None, message=message, diverged=diverged)
         try:
-            self._run.write_status(replace(self._status, state=state, left_s=None, message=message))
+            self._run.write_status(ended)
         except RagsmithError as error:
             # A full disk may prevent even this; a run without a process counts as stopped.
             _log.error("%s", error)
@@ -93,24 +108,30 @@ class _Job:
     def _train(self) -> None:
         run = self._run
         recipe = run.recipe
-        task = open_task(recipe, Workspace(run.path.parent.parent).models)
+        task = open_task(recipe, Workspace(run.path.parent.parent).models, run.data)
         features = prepare(run, recipe, task, self._check_stop)
+        self._preview(task, features)
         found = checkpoint.load(run.path / "checkpoints")
         stages = [stage.name for stage in recipe.stages]
         run.truncate_curve(stages, *((found[0].stage, found[0].step) if found else (-1, 0)))
         self._steps = {stage.name: task.steps(features[stage.name], stage) for stage in recipe.stages}
         self._status = replace(self._status, state="running")
         run.write_status(self._status)
-        data = {name: stage.version for name, stage in features.items()}
+        data: dict[str, Any] = {name: stage.version for name, stage in features.items()}
+        prepared = read_version(run.data)
+        if prepared is not None:
+            data["prepared"] = {"name": prepared.label, "sha256": prepared.sha256}
         config = {"recipe": recipe.model_dump(), "data": data}
-        self._tracker = TrainingTracker(run.tracking, run.path.parent.parent, run.name, config)
+        self._tracker = TrainingTracker(run.tracking, run.path.parent.parent, run.name, config, sweep=run.sweep)
+        self._track_inputs(recipe, prepared, data)
         failed = True
         try:
             network = task.train(
                 Training(features, run.path / "checkpoints", self._on_point, lambda: self._stop_requested)
             )
             card = task.finish(network, features[VALIDATION], run.path / RESULT, data)
-            self._tracker.result(run.path / RESULT, card.model_dump())
+            self._tracker.result(Adapter(run.path / RESULT, card))
+            self._predict(task, network, features[VALIDATION])
             failed = False
         except Stopped:
             failed = False
@@ -120,6 +141,42 @@ class _Job:
             self._tracker.finish(spending, failed=failed)
         # No longer needed once the result is written, and over a hundred megabytes each.
         shutil.rmtree(run.path / "checkpoints", ignore_errors=True)
+
+    def _track_inputs(self, recipe: Recipe, prepared: DataVersion | None, data: Mapping[str, Any]) -> None:
+        if prepared is not None:
+            self._tracker.data(self._run.data, prepared)
+        else:
+            self._tracker.rows(recipe.name, data)
+        start = tracked_start(recipe)
+        if start is not None:
+            self._tracker.start(start)
+
+    def _preview(self, task: Task, features: Mapping[str, Features]) -> None:
+        """Store what the training is about to do, unless it has begun before or is one of many.
+
+        Raises:
+            Stopped: Only the preview is wanted, or a stop was requested.
+        """
+        from finetune.tasks.sft_task import SftTask
+
+        begun = bool(self._run.sweep) or checkpoint.load(self._run.path / "checkpoints") is not None
+        if isinstance(task, SftTask) and not begun and read_preview(self._run.path) is None:
+            self._run.write_status(replace(self._status, stage=MEASURING))
+            preview = preview_training(task, features, machine_usd(1.0))
+            write_preview(self._run.path, preview)
+            _log.info("Estimated: %.0f s, %.0f MB", preview.estimated_s, preview.memory_bytes / 1e6)
+        if self._only_preview:
+            raise Stopped
+        self._check_stop()
+
+    def _predict(self, task: Task, network: Any, validation: Features) -> None:
+        """Store and track what the trained model writes for validation rows, if it writes."""
+        from finetune.tasks.sft_task import SftTask
+
+        if isinstance(task, SftTask):
+            predictions = task.predictions(network, validation)
+            self._run.write_predictions(predictions)
+            self._tracker.predictions(predictions)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._interrupted = True
@@ -143,7 +200,7 @@ class _Job:
             steps=point.steps,
             loss=point.loss,
             seconds=point.seconds,
-            left_s=point.seconds / done * (sum(self._steps.values()) - done),
+            left_s=point.seconds / done * (sum(self._steps.values()) - done) if done else None,
         )
         self._run.write_status(self._status)
         self._tracker.point(point)
@@ -207,4 +264,7 @@ def _watched(features: Iterator[Feature], between: Callable[[], None]) -> Iterat
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    if hasattr(os, "nice"):
+        # Answers to people come first.
+        os.nice(NICENESS)
+    sys.exit(main(Path(sys.argv[1]), only_preview=PREVIEW in sys.argv[2:]))

@@ -37,11 +37,12 @@ class PromptSettings(Part):
         max_tokens: Maximum tokens of an answer.
         stop: Texts that end the answer; they are not part of it.
         json_schema: The JSON schema that the answer must match.
-        style: Answer length of the extractive reader: up to three sentences, the best one, or only the words
-            that answer.
+        style: What the extractive reader quotes: up to three sentences, the best one, or only the words that
+            answer.
         citations: Position of the citation markers: in the text, after it, or nowhere.
         passages: Number of passages to retrieve.
         refuse_below: Probability or support, 0 to 1, below which the answer is "not in these documents".
+        adapter: LoRA adapter of a language model in this process: a name or a folder.
     """
 
     temperature: float | None = Field(default=None, ge=0, le=2, strict=False)
@@ -56,6 +57,7 @@ class PromptSettings(Part):
     citations: CitationStyle | None = None
     passages: int | None = Field(default=None, ge=1, le=1000)
     refuse_below: float | None = Field(default=None, ge=0, le=1, strict=False)
+    adapter: str | None = Field(default=None, min_length=1, max_length=1000)
 
     @property
     def given(self) -> dict[str, Any]:

@@ -1,27 +1,30 @@
 """Opening the database of the workspace, and transactions on it.
 
-SQLite in WAL mode by default; any other database through an SQLAlchemy URL. The tables are in ``rag.tables``.
+SQLite in WAL mode by default; any other database through an SQLAlchemy URL. The tables are in ``rag.tables``
+and ``rag.trace_tables``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, exc, insert, inspect, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rag import tables
 from rag.errors import DatabaseError, DatabaseTooNew, StorageFull
 from rag.redaction import redact, without_password
+from rag.trace_tables import create_search
 from rag.workspace import Workspace
 
 # Long enough for short writes of other processes, which never hold the lock while embedding.
 BUSY_S = 10.0
 
-REVISION = "0005"
-"""The revision of ``rag.tables``: the newest in ``rag/migrations/versions``, whose numbers ascend."""
+REVISION = "0011"
+"""The revision of the tables: the newest in ``rag/migrations/versions``, whose numbers ascend."""
 
 # Any number that all processes share.
 _MIGRATION_LOCK = 7_241_630
@@ -115,6 +118,7 @@ def _bring_up_to_date(connection: Connection) -> None:
         )
     if revision is None and tables.metadata.tables.keys().isdisjoint(inspect(connection).get_table_names()):
         tables.metadata.create_all(connection)
+        create_search(connection)
         connection.execute(insert(tables.alembic_version).values(version_num=REVISION))
         connection.execute(insert(tables.schema).values(version=int(REVISION)))
         return
@@ -207,18 +211,43 @@ def insert_row(connection: Connection, table: Table, **values: Any) -> int:
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, except those whose key exists."""
     if rows:
-        connection.execute(_insert(connection, table).on_conflict_do_nothing(), rows)
+        connection.execute(_insert_new(connection.dialect.name, table), rows)
 
 
 def insert_or_replace(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows; where a key exists, set the other columns that ``rows`` name. All rows name the same ones."""
     if rows:
-        query = _insert(connection, table)
-        changed = {name: query.excluded[name] for name in rows[0] if not table.c[name].primary_key}
-        keys = list(table.primary_key.columns)
-        connection.execute(query.on_conflict_do_update(index_elements=keys, set_=changed), rows)
+        connection.execute(_insert_or_replace(connection.dialect.name, table, tuple(rows[0])), rows)
 
 
-def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+def insert_or_add(
+    connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]], amounts: tuple[str, ...]
+) -> None:
+    """Insert rows; where a key exists, add the columns ``amounts`` to those of its row."""
+    if rows:
+        connection.execute(_insert_or_add(connection.dialect.name, table, amounts), rows)
+
+
+# Statements are kept: building one takes longer than executing it.
+@cache
+def _insert_new(dialect: str, table: Table) -> Insert:
+    return _insert(dialect, table).on_conflict_do_nothing()
+
+
+@cache
+def _insert_or_replace(dialect: str, table: Table, columns: tuple[str, ...]) -> Insert:
+    query = _insert(dialect, table)
+    changed = {name: query.excluded[name] for name in columns if not table.c[name].primary_key}
+    return query.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=changed)
+
+
+@cache
+def _insert_or_add(dialect: str, table: Table, amounts: tuple[str, ...]) -> Insert:
+    query = _insert(dialect, table)
+    added = {name: table.c[name] + query.excluded[name] for name in amounts}
+    return query.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=added)
+
+
+def _insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
     # Both dialects spell it in the same way, but SQLAlchemy has no common statement.
-    return postgresql.insert(table) if connection.dialect.name == "postgresql" else sqlite.insert(table)
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

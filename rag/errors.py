@@ -25,9 +25,15 @@ RagsmithError
 ├── EvaluationError        an evaluation or its data cannot be used
 │   └── DatasetError       a dataset, or a case of one, is missing or malformed
 ├── TuningError            the recipe, data or result of a training run cannot be used
+│   └── TrainingDiverged   the loss of a training is not finite
 ├── TraceNotFound          no trace has that id
+├── FeedbackError          the feedback of an answer cannot be reviewed
 ├── TraceFileError         a file of traces cannot be read or written
+├── CollectorError         a collector of OpenTelemetry does not take traces
+├── SpansRefused           spans that another program sends cannot be understood
 ├── ReleaseError           a release was not stored, or cannot be read
+├── DeliveryError          what is pending cannot be sent to a tracker or a person
+├── AlertError             an alert is missing, or its definition cannot be used
 ├── ReplayError            a trace cannot be replayed
 ├── QuestionTooLong        a question has too many characters
 ├── BudgetSpent            a budget of the settings is spent
@@ -186,16 +192,56 @@ class TuningError(RagsmithError):
     """The recipe, data or result of a training run cannot be used."""
 
 
+class TrainingDiverged(TuningError):
+    """The loss of a training is not finite."""
+
+
 class TraceNotFound(RagsmithError):
     """No trace has that id."""
+
+
+class FeedbackError(RagsmithError):
+    """The feedback of an answer cannot be reviewed."""
 
 
 class TraceFileError(RagsmithError):
     """A file of traces cannot be read or written."""
 
 
+class CollectorError(RagsmithError):
+    """A collector of OpenTelemetry does not answer, or does not take traces.
+
+    Attributes:
+        status: The HTTP status of its answer; None without one.
+    """
+
+    def __init__(self, message: str, *, fix: str = "", status: int | None = None) -> None:
+        super().__init__(message, fix=fix)
+        self.status = status
+
+
+class SpansRefused(RagsmithError):
+    """A request with spans of another program cannot be understood.
+
+    Attributes:
+        status: The HTTP status that says so: 400, 413 for one that is too large, 415 for an unknown format.
+    """
+
+    def __init__(self, message: str, *, fix: str = "", status: int = 400) -> None:
+        super().__init__(message, fix=fix)
+        self.status = status
+
+
 class ReleaseError(RagsmithError):
     """A release was not stored, or cannot be read."""
+
+
+class DeliveryError(RagsmithError):
+    """What is pending cannot be sent to a tracker, or to the people who are to hear of an alert."""
+
+
+class AlertError(RagsmithError):
+    """An alert is missing, or its definition cannot be used."""
 
 
 class ReplayError(RagsmithError):

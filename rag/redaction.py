@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 MASK = "[redacted]"
+# Characters of a text whose redaction is remembered, so that a thousand of them take some megabytes.
+_SHORT = 4_000
 
 _NAME = (
     r"(?:pass(?:word|wd|phrase)|pwd|secret|api[_ -]?key|access[_-]?key|private[_-]?key|signing[_-]?key"
@@ -154,6 +157,16 @@ def _without(value: JSON, pattern: re.Pattern[str]) -> JSON:
 
 def redact(text: str) -> str:
     """Replace every recognized secret in a text by ``[redacted]``."""
+    return _redacted_short(text) if len(text) <= _SHORT else _redacted(text)
+
+
+@lru_cache(maxsize=1_024)
+def _redacted_short(text: str) -> str:
+    # The steps of an answer repeat the same passages many times.
+    return _redacted(text)
+
+
+def _redacted(text: str) -> str:
     lowered = text.lower()
     for rule in _RULES:
         # Searching for a plain word is a hundred times cheaper than the pattern, and most texts contain none.

@@ -8,13 +8,14 @@ field are joined by two underscores: ``RAGSMITH_RETRIEVAL__K=8``.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -24,9 +25,11 @@ from pydantic_settings import (
 from pydantic_settings import SettingsError as UnreadableVariable
 
 from prompts.validation import first_problem
+from rag.alert_settings import AlertSettings
 from rag.errors import SettingsError
 from rag.redaction import redact
-from rag.types import ModelName
+from rag.settings_section import Section
+from rag.types import MaskedKind, ModelName
 
 SearchMode = Literal["hybrid", "dense", "lexical"]
 AnswerStyle = Literal["full", "sentence", "brief"]
@@ -37,23 +40,10 @@ MOST_PASSAGES = 1000
 CONFIG_FILE = "ragsmith.toml"
 CONFIG_VARIABLE = "RAGSMITH_CONFIG"
 _PREFIX = "RAGSMITH_"
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 SMOLLM2 = "smollm2"
 """Name of the language model that a package brings along."""
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, and strict about unknown keys."""
-
-    # Errors must not repeat a refused value, which may be a password.
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _is_no_boolean(cls, value: Any, field: ValidationInfo) -> Any:
-        # pydantic would read a number as 1 or 0.
-        if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation is not bool:
-            raise ValueError("it must not be true or false")
-        return value
 
 
 class EncoderSettings(Section):
@@ -184,8 +174,8 @@ class AnswerSettings(Section):
     """Form of an answer."""
 
     style: AnswerStyle = "full"
-    """Answers of the extractive reader: up to three sentences, the best one, or only the words that answer. Other
-    models follow their prompt."""
+    """What the extractive reader quotes, also in place of an answer from its sentences: up to three sentences, the
+    best one, or only the words that answer. Other models follow their prompt."""
     citations: CitationStyle = "inline"
     """Position of the citation markers: in the text, after it, or nowhere (sources are listed anyway)."""
 
@@ -265,15 +255,46 @@ class TracingSettings(Section):
     """Megabytes of traces; when there are more, the oldest are deleted."""
     keep_rated: bool = False
     """Keep traces with a thumb in any case."""
+    mask: tuple[MaskedKind, ...] = ()
+    """Kinds of personal data to mask before traces, conversations, evaluations, W&B files and the log are written.
+    Off by default, since a masked value is lost to the next question of a conversation and to a replay. Secrets
+    are masked in traces in any case; ``secret`` masks them in conversations, too."""
 
 
 class TrackingSettings(Section):
-    """Export of traces to Weights & Biases."""
+    """Export of traces to Weights & Biases, and to a collector of OpenTelemetry."""
 
     wandb: Literal["auto", "online", "offline", "off"] = "auto"
     """``auto`` is online when logged in, else offline."""
     project: str = "ragsmith"
     entity: str | None = None
+    otlp_url: str | None = None
+    """URL of a collector that speaks OTLP over HTTP, with or without ``/v1/traces``; None sends nothing."""
+    otlp_headers: dict[str, SecretStr] | None = None
+    """Headers of every request to the collector, such as its key."""
+
+    @field_validator("otlp_url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            # What is wrong with it may be part of a password, so it is not repeated.
+            raise ValueError("it must be an http(s) URL with a host, such as http://localhost:4318")
+        return url
+
+    @field_validator("otlp_headers")
+    @classmethod
+    def _are_headers(cls, headers: dict[str, SecretStr] | None) -> dict[str, SecretStr] | None:
+        for name, value in (headers or {}).items():
+            if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value.get_secret_value()):
+                raise ValueError("every name must be that of a header, and every value one line of ASCII")
+        return headers
 
 
 class CostSettings(Section):
@@ -326,6 +347,7 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     tracking: TrackingSettings = TrackingSettings()
     cost: CostSettings = CostSettings()
+    alerts: AlertSettings = AlertSettings()
     access: AccessSettings = AccessSettings()
     limits: LimitSettings = LimitSettings()
 
@@ -398,8 +420,8 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         return Settings(**given)
     except UnreadableVariable as error:
         raise SettingsError(
-            f"A section in the environment must be a JSON object: {redact(str(error))}.",
-            fix="Set single fields, such as RAGSMITH_RETRIEVAL__K=8.",
+            f"Sections, lists and tables in the environment must be JSON: {redact(str(error))}.",
+            fix="Write a list as RAGSMITH_TRACING__MASK='[\"email\"]', and one field as RAGSMITH_RETRIEVAL__K=8.",
         ) from error
     except ValidationError as error:
         raise SettingsError(

@@ -145,6 +145,9 @@ class Found:
     dropped: tuple[Dropped, ...] = ()
 
 
+MaskedKind = Literal["email", "phone", "card", "iban", "ip", "secret"]
+"""A kind of data that can be masked before it is written."""
+
 Step = Literal["condense", "retrieve", "read", "prompt", "generate", "ground"]
 STEPS: tuple[Step, ...] = ("condense", "retrieve", "read", "prompt", "generate", "ground")
 AnswerStatus = Literal["answered", "abstained", "cancelled", "failed"]
@@ -186,9 +189,9 @@ class Filters:
         return any((self.source, self.title, self.glob, self.after, self.before, self.where))
 
 
-Purpose = Literal["chat", "api", "command", "lab", "evaluation"]
-"""What a question is asked for."""
-PURPOSES: tuple[Purpose, ...] = ("chat", "api", "command", "lab", "evaluation")
+Purpose = Literal["chat", "api", "command", "lab", "evaluation", "external"]
+"""What a question is asked for; ``external`` for the traces of other programs."""
+PURPOSES: tuple[Purpose, ...] = ("chat", "api", "command", "lab", "evaluation", "external")
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +363,10 @@ class Answer:
     def words_of(self, claim: Claim) -> str:
         """Return the text of a claim; empty if its offsets are unknown."""
         return "" if claim.start is None or claim.end is None else self.text[claim.start : claim.end]
+
+    def claims_citing(self, marker: int) -> tuple[Claim, ...]:
+        """Return the sentences that cite a passage, in order."""
+        return tuple(claim for claim in self.claims if marker in claim.markers)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from rag.errors import StorageFull, WorkspaceBusy, WorkspaceError
 
+DELIVERY_LOCK = "delivery.lock"
 # Entries of ragsmith and its libraries at the top of a workspace; anything else belongs to the user.
 _OWN = (
-    *(".gitignore", ".probe", "writer.lock", "converting.lock"),
+    *(".gitignore", ".probe", "writer.lock", "converting.lock", DELIVERY_LOCK),
     *("chroma", "chroma.damaged-*", "lexical", "ragsmith.db*"),
-    *("prompts", "models", "uploads", "runs", "wandb", "logs", "tmp"),
+    *("prompts", "models", "uploads", "data", "runs", "wandb", "logs", "tmp"),
 )
 _OTHERS = 0o077
 ADAPTERS = "adapters"
@@ -64,9 +65,19 @@ class Workspace:
         return self.root / "uploads"
 
     @property
+    def data(self) -> Path:
+        """Versions of prepared training data, one folder per name."""
+        return self.root / "data"
+
+    @property
     def runs(self) -> Path:
         """Training runs, one folder each."""
         return self.root / "runs"
+
+    @property
+    def measured(self) -> Path:
+        """Training runs that are only measured for an estimate, one folder each until it is taken."""
+        return self.root / "measured"
 
     @property
     def wandb(self) -> Path:
@@ -85,16 +96,37 @@ class Workspace:
         Raises:
             WorkspaceBusy: Another process is writing and did not finish within ``wait_s`` seconds.
         """
+        busy = WorkspaceBusy(
+            f"Cannot {what}: another ragsmith process is writing to {self.root}.",
+            fix="Wait until it has finished, or stop it.",
+        )
+        with self._locked("writer.lock", busy, wait_s):
+            yield
+
+    @contextmanager
+    def delivering(self, *, wait_s: float = 0.0) -> Iterator[None]:
+        """Acquire the lock of the process that writes the W&B run of a day; see ``writing``.
+
+        Raises:
+            WorkspaceBusy: Another process has it.
+        """
+        busy = WorkspaceBusy(
+            f"Another ragsmith process is delivering the traces of {self.root} to W&B.",
+            fix="Wait until it has finished, or stop it; a server delivers as long as it runs.",
+        )
+        with self._locked(DELIVERY_LOCK, busy, wait_s):
+            yield
+
+    @contextmanager
+    def _locked(self, name: str, busy: WorkspaceBusy, wait_s: float) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
-        lock = FileLock(self.root / "writer.lock", timeout=wait_s)
-        try:
-            lock.acquire()
-        except Timeout as error:
-            raise WorkspaceBusy(
-                f"Cannot {what}: another ragsmith process is writing to {self.root}.",
-                fix="Wait until it has finished, or stop it.",
-            ) from error
+        lock = FileLock(self.root / name, timeout=wait_s)
+        with disk_errors(f"lock {self.root / name}"):
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise busy from error
         try:
             yield
         finally:

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 # Longest first; the two at the beginning do not wait for each other's converted models.
 SLOW = (
-    "prompts_page browser tuning_runs sft_training lab_page shipped_base evaluate_page tuning_troubles junk "
-    "browser_real local_conversion index_repair server crash evaluation_real writer_data local_chain "
-    "browser_documents browser_traces evaluation_crash morning rerank encoder access commands_terminal "
-    "tracking_failures reading_converted tracking ingest_hostile tuning_reranker local_models light_tokenizer "
+    "prompts_page browser browser_tune browser_teach tuning_runs sft_training lab_page shipped_base "
+    "evaluate_page tuning_troubles junk browser_real local_conversion index_repair server crash "
+    "evaluation_real writer_data local_chain data_training tuning_lab teaching browser_documents "
+    "browser_traces evaluation_crash morning rerank encoder access commands_terminal tracking_failures sync "
+    "reading_converted tracking ingest_hostile tuning_reranker sweep_commands local_models light_tokenizer "
     "own_code page_files connections api_clients report"
 ).split()
 # Fixtures that put every test with them into a tier.

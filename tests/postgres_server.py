@@ -69,7 +69,8 @@ def run(program: str, *arguments: str) -> None:
     folder = binaries()
     assert folder is not None
     as_other = ["runuser", "-u", USER, "--"] if os.geteuid() == 0 else []
-    environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", "PGUSER": USER}
+    # A user's path may lack the folder of runuser.
+    environment = {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "LC_ALL": "C.UTF-8", "PGUSER": USER}
     # Output would be a pipe that the server inherits, and nobody closes.
     result = subprocess.run(
         [*as_other, str(folder / program), *arguments],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import signal
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterator
 
 from rag.errors import LoadError
+
+_RESERVED: list[mmap.mmap] = []
 
 
 def work(request: dict[str, object]) -> Iterator[bytes]:
@@ -36,6 +39,12 @@ def work(request: dict[str, object]) -> Iterator[bytes]:
                 yield from work({"do": "allocate"})
             except MemoryError as error:
                 raise LoadError("The file is damaged.") from error
+        case "reserve":  # Pages that nobody touches take addresses, and no memory.
+            try:
+                _RESERVED.append(mmap.mmap(-1, 30_000_000))
+            except OSError as error:
+                raise MemoryError from error
+            yield b"frame"
         case "spin":
             while True:
                 pass

@@ -110,7 +110,10 @@ class Health:
     index_ok: bool = True
     wandb: str = "offline"
     wandb_ok: bool = True
+    wandb_detail: str = "Results go to a W&B run on this disk."
     notices: tuple[str, ...] = ()
+    otlp: str = "off"
+    otlp_ok: bool = True
 
 
 @dataclass(frozen=True)
@@ -156,7 +159,7 @@ class ScriptedStores(Stores):
 
 FORGOTTEN = {
     "exchanges", "conversations", "feedback", "spans", "traces", "trace_contents", "trace_passages", "contents",
-    "ledger", "measures", "saved_filters",
+    "ledger", "measures", "saved_filters", "trace_exports", "alerts", "alert_notices",
 }  # fmt: skip
 
 

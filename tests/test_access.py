@@ -72,7 +72,8 @@ def test_nothing_is_given_without_signing_in(address: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/chat/completions", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/cancel"]
+    "path",
+    ["/v1/chat/completions", "/v1/traces", "/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/cancel"],
 )
 def test_nothing_is_done_without_signing_in(address: str, path: str) -> None:
     assert httpx.post(f"{address}{path}", json={"data": []}).status_code == 401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ui.answer_clip import Clip
@@ -16,6 +16,7 @@ def words(text: str) -> list[int]:
     return [found.start() for found in re.finditer(r"\S+", text)]
 
 
+@example(text="aba", stops=["b", "aba"])
 @given(text=LETTERS, stops=st.lists(st.text("ab ", min_size=1, max_size=4), max_size=3))
 def test_nothing_is_sent_early_that_the_whole_answer_does_not_have(text: str, stops: list[str]) -> None:
     clip = Clip(tuple(stops))

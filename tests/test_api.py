@@ -210,7 +210,8 @@ def test_health_is_told(client: httpx.Client, app: ScriptedApp) -> None:
         "status": "ok",
         "model": {"ok": True, "detail": "extractive · OpenVINO bf16"},
         "index": {"ok": True, "detail": "handbook: 310 passages"},
-        "wandb": {"ok": True, "mode": "offline"},
+        "wandb": {"ok": True, "mode": "offline", "detail": "Results go to a W&B run on this disk."},
+        "otlp": {"ok": True, "mode": "off"},
         "notices": [],
     }
     app.health_now = Health(index_ok=False, notices=("There is no corpus. Make one.",))

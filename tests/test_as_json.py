@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pydantic import BaseModel, SecretStr
 from scripted_chain import Searched
 
 from rag.redaction import MASK
-from rag.tracing.span_json import MAX_ITEMS, MAX_STRING, as_json
+from rag.tracing.span_json import MAX_ITEMS, MAX_STRING, Known, as_json
 
 
 class Colour(enum.Enum):
@@ -83,3 +84,22 @@ def test_showing_never_raises() -> None:
     assert "too deep" in str(as_json(loop))
     assert as_json({"ok": 1, "bad": Nasty()}) == "<dict, not shown: RuntimeError>"
     assert as_json(number for number in range(3)) is not None
+
+
+def test_steps_share_the_json_of_what_cannot_change() -> None:
+    @dataclass(frozen=True)
+    class Found:
+        text: str
+
+    @dataclass
+    class Draft:
+        text: str
+
+    known: Known = {}
+    found, draft = Found("a"), Draft("a")
+    first: Any = as_json((found, draft), known)
+    draft.text = "b"
+    second: Any = as_json({"hits": [found, draft]}, known)
+    assert first == [{"text": "a"}, {"text": "a"}]
+    assert second == {"hits": [{"text": "a"}, {"text": "b"}]}
+    assert second["hits"][0] is first[0]

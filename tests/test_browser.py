@@ -36,6 +36,9 @@ def test_a_question_is_answered_with_its_sources(page: Page) -> None:
         r"(\d+ ms|\d+\.\d s) · 812 tok · \$0\.00010 · answer@1 · trace ↗ · \+ case · playground · copy", foot
     )
     assert page.locator("#sources mark").all_inner_texts() == [SENTENCE]
+    page.locator("#sources .rs-scores summary").first.click()
+    expect(page.locator("#sources .rs-scores dl").first).to_be_visible()
+    expect(page.get_by_role("button", name="Send", exact=True)).to_be_visible()
     expect(page.locator(".rs-rest summary").first).to_contain_text("Retrieved, not cited (1)")
     expect(page.locator(".rs-conv.is-on")).to_contain_text("How long is a passage?")
     expect(page.locator("#question textarea")).to_have_value("")

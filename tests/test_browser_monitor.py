@@ -38,3 +38,37 @@ def test_what_was_spent_is_grouped_kept_in_the_address_and_leads_to_its_traces(
     assert parse_qs(urlsplit(page.url).query) == {"tab": ["monitor"], "days": ["1"], "by": ["purpose"]}
     link = page.locator(".rs-spending a.rs-link").get_attribute("href") or ""
     assert parse_qs(urlsplit(link).query)["filter"][0].startswith('purpose = "chat" and started >= "')
+
+
+def test_an_alert_is_previewed_on_the_history_then_saved_and_removed(
+    app: ScriptedApp, address: str, open_page: Open
+) -> None:
+    for number in range(4):
+        app.stores.traces.save(replace(trace_of(number), started=time.time() - 3_600 * (number + 1)))
+    page = open_page(
+        f"{address}/?tab=monitor", ready=lambda page: expect(page.locator("#alert-form")).to_be_visible()
+    )
+    # What is typed while the tab is still being filled can be lost.
+    settle(page)
+    page.get_by_text("Define an alert").click()
+    page.locator("#alert-at input, #alert-at textarea").fill("1s")
+    settle(page)
+    page.locator("#alert-preview-button").click()
+    expect(page.locator("#alert-preview polyline")).to_be_attached()
+    expect(page.locator("#alert-preview .rs-threshold-label")).to_have_text("alert 1.0 s")
+    expect(page.locator("#alert-preview .rs-notices tbody tr").first).to_contain_text("before: ok")
+    assert app.alerting.watched() == ()
+    page.locator("#alert-name input, #alert-name textarea").fill("slow")
+    settle(page)
+    page.locator("#alert-save").click()
+    expect(page.locator("#monitor-alerts .rs-pinned").last).to_have_text("slow")
+    expect(page.locator("#alert-chosen input")).to_have_value("slow")
+    (watched,) = app.alerting.watched()
+    assert (watched.alert.metric, watched.alert.alert_at) == ("p95", 1.0)
+    # What cannot be used is a message, and changes nothing.
+    page.locator("#alert-window input, #alert-window textarea").fill("soon")
+    settle(page)
+    page.locator("#alert-save").click()
+    expect(page.locator(".toast-body").filter(has_text="1min to 7d")).to_be_visible()
+    page.locator("#alert-remove").click()
+    expect(page.locator("#monitor-alerts")).to_contain_text("There are no alerts.")

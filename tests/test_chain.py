@@ -305,6 +305,15 @@ async def test_a_refusal_is_known_however_it_is_written(steps: Steps, text: str)
     assert (answer.status, answer.text, answer.citations) == ("abstained", steps.refusal, ())
 
 
+async def test_a_prompt_says_the_sentence_of_its_refusals_in_any_language(steps: Steps) -> None:
+    refusal = "这些文档没有回答这个问题。"
+    fragments = {**steps.answer_prompt.fragments, "refusal": refusal}
+    prompt = steps.answer_prompt.model_copy(update={"fragments": fragments})
+    model = ScriptedChat(reply=("这些文档没有回答这个问题",))
+    answer = await run(replace(steps, model=model, answer_prompt=prompt))
+    assert (answer.status, answer.text) == ("abstained", refusal)
+
+
 async def test_halves_of_a_character_from_a_model_do_no_harm(steps: Steps) -> None:
     model = ScriptedChat(reply=(SENTENCE, " \ud83d", "\ude00", " \ud800 [1]"))
     assert (await run(replace(steps, model=model))).text == f"{SENTENCE} 😀 \ufffd [1]"

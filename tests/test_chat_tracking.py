@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,6 +55,7 @@ def check_tree(tree: dict[str, Any], trace: Trace) -> None:
 
 async def test_a_chat_is_read_back_with_the_tree_of_every_question(home: Workspace) -> None:
     app = open_app(settings_at(home.root, tracking={"wandb": "offline"}))
+    app.tracking.start()
     first = await answered(app, QUESTION)
     follow_up = await answered(app, "Who built it?", history=(Turn(QUESTION, first.text),))
     refused = await answered(app, OFF_TOPIC)
@@ -83,3 +85,6 @@ async def test_a_chat_is_read_back_with_the_tree_of_every_question(home: Workspa
     assert {each.trace_id for each in (first, follow_up, refused, failed)} == table.keys()
     assert table[first.trace_id]["answer"] == first.text
     assert run.exit_code == 0
+    assert run.config["model"] == "extractive"
+    assert run.config["retrieval"]["k"] == 5
+    assert str(home.root) not in json.dumps(run.config)

@@ -215,8 +215,8 @@ def test_doctor_passes_a_fresh_workspace(tmp_path: Path, monkeypatch: pytest.Mon
     assert result.exit_code == 0, checks
     assert [set(check) for check in checks] == [{"name", "ok", "detail", "fix"}] * len(checks)
     assert [check["name"] for check in checks] == [
-        *("python", "settings", "workspace", "prompts", "database", "chroma", "index"),
-        *("encoder", "openvino", "torch", "smollm2", "model", "wandb", "port"),
+        *("python", "settings", "workspace", "prompts", "database", "chroma", "pending", "alerts", "index"),
+        *("encoder", "openvino", "torch", "smollm2", "model", "wandb", "otlp", "port"),
     ]
     # Only a processor without bf16 is allowed to warn.
     assert {check["name"] for check in checks if check["ok"] is not True} <= {"openvino"}

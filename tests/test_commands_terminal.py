@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from scripted_openai import Received, Reply, chunk, scripted_openai
-from terminal import assert_harmless, call, jsonl, objects, one_object, start
+from terminal import ROOT, assert_harmless, call, jsonl, objects, one_object, start
 from tiny import CORPUS, PAGES, QUESTION, written
 
 from ui.commands import _terminal_text as _text
@@ -106,7 +107,7 @@ def drips(reply: Reply, _: Received) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_stopped_answer_is_traced_and_delivered(harbour: Path, number: signal.Signals, status: int) -> None:
+def test_a_stopped_answer_is_traced_and_sent_later(harbour: Path, number: signal.Signals, status: int) -> None:
     with scripted_openai(drips) as server:
         process = start(
             harbour,
@@ -123,6 +124,9 @@ def test_a_stopped_answer_is_traced_and_delivered(harbour: Path, number: signal.
     (trace, *_) = one_object(call(harbour, "traces", "list", "--json"))
     assert trace["status"] == "cancelled"
     assert trace["answer"].startswith("drop ")
+    assert not trace["tracked"]
+    assert ended(start(harbour, "sync", RAGSMITH_TRACKING__WANDB="offline"))[0] == 0
+    (trace, *_) = one_object(call(harbour, "traces", "list", "--json"))
     assert trace["tracked"]
 
 
@@ -238,3 +242,16 @@ def test_results_come_as_they_are_found(harbour: Path, tmp_path: Path) -> None:
         assert ended(process)[0] == 0
     finally:
         process.kill()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_output_that_cannot_be_written_is_an_error_and_closed_streams_are_none(tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m ui.cli --home {tmp_path / 'home'} data list"
+    endings = {}
+    for streams in (">/dev/full", "<&- >&-"):
+        done = subprocess.run(["sh", "-c", f"{command} {streams}"], cwd=ROOT, capture_output=True, text=True)
+        endings[streams] = (done.returncode, done.stderr)
+    assert endings == {
+        ">/dev/full": (1, "Error: Cannot write: no space is left on the device.\n"),
+        "<&- >&-": (0, ""),
+    }

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from stored_traces import BAD, store_days
 from terminal import assert_harmless, assert_one_line, call, one_object
 
-from rag.tracing.trace_store import Trace, TraceStore
+from rag.tracing.trace_store import Span, Trace, TraceStore
 from rag.workspace import Workspace, open_workspace
 
 
@@ -92,3 +92,21 @@ def test_hostile_traces_are_compared_harmlessly(root: Path, engine: Engine) -> N
     shown = call(root, "traces", "compare", "nasty-trace", BAD)
     assert shown.exit_code == 0
     assert_harmless(shown.stdout)
+
+
+def test_a_trace_names_the_passages_it_found_and_the_faults_of_its_answer(root: Path, engine: Engine) -> None:
+    nasty = "\x1b[2J\u202e\x07"
+    hits = [{"passage": {"name": f"tides.md{nasty}", "title": "Tides"}}, {"passage": None}]
+    faults = [{"sentence": nasty, "kind": "number", "words": ["5"], "quotation": None}, nasty]
+    spans = (
+        Span("answer", None, 0, "answer", "chain", "ok", 1.0, 2.0),
+        Span("retrieve", "answer", 1, "retrieve", "chain", "ok", 1.0, 2.0, output={"hits": hits}),
+        Span("ground", "answer", 2, "ground", "chain", "ok", 1.0, 2.0, output={"replaced": faults}),
+    )
+    TraceStore(engine).save(Trace("faulty-trace", 1.0, "ok", "When?", spans=spans))
+    shown = call(root, "traces", "show", "faulty-trace").stdout
+    assert_harmless(shown)
+    assert ", Tides\n" in shown
+    assert "(number: 5), not replaced\n" in shown
+    assert "a passage in another form" in shown
+    assert "a sentence in another form" in shown

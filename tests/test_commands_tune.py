@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +12,12 @@ import pytest
 from terminal import assert_harmless, assert_one_line, call, one_object
 from test_house import run_python
 
+from finetune.predictions import Prediction
 from finetune.recipe import RECIPES, parse_recipe
-from finetune.run_folder import RunFolder, State, Status, new_run, run_like
+from finetune.run_folder import RunFolder, State, Status, find_run, new_run, run_like
 from finetune.training import Point
 from rag.encoders.adapters import CARD, CONFIG, WEIGHTS, AdapterCard, Calibration, read_adapter
+from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
 from ui.commands import _training
@@ -113,8 +115,51 @@ def test_a_training_wants_a_recipe_and_data_that_are_there(workspace: Workspace,
     )
     (tmp_path / "file").touch()
     result = call(home, "tune", "run", "miniature", "--data", tmp_path / "file")
-    assert result.exit_code == 2
+    assert_one_line(result, "file is a file, and a training reads a folder", "`ragsmith data prepare FILE")
+    # An empty path would be the current folder.
+    result = call(home, "tune", "run", "miniature", "--data", "")
+    assert_one_line(result, "The name of the training data is empty. Name a folder with --data")
     assert not workspace.runs.exists()
+
+
+@pytest.mark.parametrize("name", ["My Name", "", "a/b", "ä"])
+def test_a_name_that_no_folder_should_have_is_refused_in_words(
+    name: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    result = call(workspace.root, "tune", "run", "sft", "--data", tmp_path, "--name", name)
+    told = f"name: {name!r} must have only lower-case letters, digits and hyphens."
+    assert_one_line(result, f"The recipe sft cannot be changed: {told}")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "prepare", "rows.csv", "--name", "x", "--validation", "nan"],
+        ["tune", "run", "sft", "--data", ".", "--learning-rate", "inf"],
+        ["tune", "run", "sft", "--data", ".", "--epochs", "nan"],
+        ["tune", "predict", "smollm2", "Who?", "--temperature", "nan"],
+    ],
+)
+def test_a_number_must_be_one(arguments: list[str], workspace: Workspace) -> None:
+    (Path.cwd() / "rows.csv").write_text("prompt,completion\nWho?,Ida\n", encoding="utf-8")
+    result = call(workspace.root, *arguments)
+    assert result.exit_code == 2
+    option, value = arguments[-2:]
+    assert f"Invalid value for '{option}': '{value}' must be a finite number." in result.stderr
+
+
+@pytest.mark.parametrize("base", ["./nowhere", "local:./nowhere"])
+def test_a_base_that_is_not_there_is_refused_with_what_a_base_can_be(
+    base: str, workspace: Workspace, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("prompt,completion\nWho?,Ida\n", encoding="utf-8")
+    told = (
+        "The model folder nowhere does not exist. The base must be smollm2, a folder",
+        "`hf download OWNER/NAME`",
+    )
+    assert_one_line(call(workspace.root, "data", "prepare", rows, "--name", "x", "--base", base), *told)
+    assert_one_line(call(workspace.root, "tune", "predict", f"local:{base.removeprefix('local:')}", "Who?"), *told)
 
 
 @pytest.mark.parametrize(
@@ -215,10 +260,60 @@ def test_a_run_is_shown_with_its_figures_and_what_came_of_it(workspace: Workspac
         "Licences of the data: MIT; CC BY-SA 4.0",
     ]
     held = one_object(call(workspace.root, "tune", "show", done.name, "--json"))
-    assert held.keys() == {"run", "status", "curve", "card", "folder"}
-    assert held["curve"] == [asdict(LOOKED), asdict(BETWEEN)]
+    assert held.keys() == {"run", "status", "curve", "card", "predictions", "folder"}
+    assert held["predictions"] == []
+    assert held["curve"] == [{**asdict(point), "samples": []} for point in (LOOKED, BETWEEN)]
     assert held["card"] == json.loads(CARD_TOLD.model_dump_json())
     assert held["folder"] == str(done.path)
+
+
+def test_a_run_shows_its_newest_samples_beside_their_targets(workspace: Workspace, done: RunFolder) -> None:
+    early = Prediction(0, "Who\nkeeps it?", "Ida.", "The the the", 3.5)
+    late = replace(early, text=f"Ida\x1b[31m {'and so on ' * 50}", loss=0.25)
+    done.add_point(replace(LOOKED, samples=(early,)))
+    done.add_point(replace(LOOKED, step=6, samples=(late,)))
+    done.write_predictions([late, early])
+    result = call(workspace.root, "tune", "show")
+    assert_harmless(result.stdout)
+    told = result.stdout[result.stdout.index("Samples at") :].splitlines()
+    assert told[:3] == ["Samples at cloze 6/6:", "  1. Who keeps it?", "     target: Ida."]
+    assert told[3].startswith("     writes: Ida␛[31m and so on")
+    assert told[3].endswith(" …")
+    assert "Predictions for 2 validation rows with losses from 0.2500 to 3.5000: see --json" in result.stdout
+    held = one_object(call(workspace.root, "tune", "show", "--json"))
+    assert held["curve"][-1]["samples"] == held["predictions"][:1] == [asdict(late)]
+    assert [point.samples for point in done.points()] == [(), (), (early,), (late,)]
+    (done.path / "predictions.jsonl").write_text("{", encoding="utf-8")
+    assert done.predictions() == []
+
+
+def test_a_curve_of_before_there_were_samples_is_read(workspace: Workspace, done: RunFolder) -> None:
+    lines = [json.loads(line) for line in (done.path / "curve.jsonl").read_text(encoding="utf-8").splitlines()]
+    old = "".join(json.dumps({name: line[name] for name in line if name != "samples"}) + "\n" for line in lines)
+    (done.path / "curve.jsonl").write_text(old, encoding="utf-8")
+    assert list(done.points()) == [LOOKED, BETWEEN]
+
+
+def test_the_name_of_an_adapter_is_its_newest_run(workspace: Workspace, done: RunFolder) -> None:
+    newest = made(workspace, "stopped")
+    assert find_run(workspace.runs, "miniature") == newest
+    assert find_run(workspace.runs, done.name) == done
+    with pytest.raises(TuningError, match="There is no run mini"):
+        find_run(workspace.runs, "mini")
+
+
+def test_a_training_continues_an_adapter_that_a_run_or_a_folder_names(
+    workspace: Workspace, done: RunFolder, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "answers.jsonl").touch()
+    arguments = ("tune", "run", "sft", "--data", tmp_path / "data", "--detach", "--start")
+    assert_one_line(call(workspace.root, *arguments, ""), "The name of the adapter to continue from is empty.")
+    assert_one_line(call(workspace.root, *arguments, "nobody"), "There is no run nobody.")
+    for started in ("miniature", done.path / "result"):
+        # It is found, and is no adapter of a language model.
+        result = call(workspace.root, *arguments, started)
+        assert_one_line(result, f"{done.path / 'result'}", "adapter")
 
 
 def test_a_run_without_result_is_shown_without_card(workspace: Workspace) -> None:

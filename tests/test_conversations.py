@@ -144,6 +144,20 @@ def test_the_history_of_a_question_is_what_was_answered_before(store: Conversati
     assert loaded.turns_before(2) == (Turn("One?", "Yes [1]."), Turn("Two?", ""))
 
 
+def test_the_history_leaves_out_what_was_asked_of_another_corpus(store: ConversationStore) -> None:
+    made = store.new("handbook")
+    store.finish(made, store.append(made, "What does the GPU do?"), ANSWER)
+    store.set_corpus(made, "harbour")
+    store.append(made, "What is the pilot's fee?")
+    loaded = store.load(made)
+    assert loaded is not None
+    assert loaded.turns_before(2) == (Turn("What is the pilot's fee?", ""),)
+    store.set_corpus(made, "handbook")
+    back = store.load(made)
+    assert back is not None
+    assert back.turns_before(2) == (Turn("What does the GPU do?", "Yes [1]."),)
+
+
 def test_the_corpus_of_a_conversation_can_change(store: ConversationStore) -> None:
     made = store.new("handbook")
     store.set_corpus(made, "reports")

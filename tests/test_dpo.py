@@ -166,14 +166,20 @@ def test_the_command_learns_the_preference_of_held_out_pairs(base: Path, data: P
 def test_a_training_that_was_stopped_ends_with_the_same_adapter(base: Path, data: Path, tmp_path: Path) -> None:
     import torch
 
-    def trained(folder: Path, stopping: Any) -> dict[str, Any]:
+    def trained(folder: Path, stopping: Any, points: list[Point]) -> dict[str, Any]:
         task, features = opened(base, data)
-        model = task.train(Training(features, folder, lambda _: None, stopping))
+        model = task.train(Training(features, folder, points.append, stopping))
         return {name: each.detach() for name, each in model.named_parameters() if "lora_" in name}
 
-    whole = trained(tmp_path / "whole", lambda: False)
+    whole = trained(tmp_path / "whole", lambda: False, [])
+    # While it reads the pairs for the reference, before the curve begins.
+    points: list[Point] = []
+    with pytest.raises(Stopped):
+        trained(tmp_path / "stopped", lambda: True, points)
+    assert not points
+    assert not (tmp_path / "stopped").exists()
     calls = iter([False, False, True])
     with pytest.raises(Stopped):
-        trained(tmp_path / "stopped", lambda: next(calls))
-    resumed = trained(tmp_path / "stopped", lambda: False)
+        trained(tmp_path / "stopped", lambda: bool(points) and next(calls), points)
+    resumed = trained(tmp_path / "stopped", lambda: False, points)
     assert not [name for name in whole if not torch.equal(whole[name], resumed[name])]

@@ -404,12 +404,18 @@ def test_a_conversion_that_was_killed_is_not_taken_for_a_model_and_a_failed_one_
     assert list(workspace.models.iterdir()) == []
 
 
+@pytest.mark.parametrize("linked", [False, True])
 def test_of_two_conversions_at_once_the_second_waits_for_the_first(
-    packaged: ModelFiles, workspace: Workspace
+    packaged: ModelFiles, workspace: Workspace, tmp_path: Path, linked: bool
 ) -> None:
+    """Also that of another workspace whose folder of models is a link to this one."""
     target = converted_folder(packaged, workspace.models)
+    workspace.models.mkdir(exist_ok=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "models").symlink_to(workspace.models)
+    same = tmp_path / "other" / "models" / target.name if linked else target
     with FileLock(workspace.root / "converting.lock"):
-        second = threading.Thread(target=convert, args=(packaged, target))
+        second = threading.Thread(target=convert, args=(packaged, same))
         second.start()
         target.mkdir(parents=True)
         (target / "card.json").write_text("the first")

@@ -72,6 +72,7 @@ def test_no_further_line_of_a_question_begins_as_a_line_of_a_template_does(text:
 
 
 @given(texts | hostile)
+@example("[0")
 def test_what_stands_above_a_passage_is_one_line_without_numbers_in_brackets(text: str) -> None:
     fenced = above(text)
     assert len(fenced.splitlines()) <= 1

@@ -129,6 +129,11 @@ def test_the_lines_are_what_counts_and_what_is_quoted() -> None:
     )
 
 
+def test_a_brief_quotation_is_the_words_that_answer() -> None:
+    brief = Written("The oven must reach 300 degrees [2].", HITS, "What warns of storm surges?", LINES, "brief")
+    assert repaired(brief)[0] == "The [2]"
+
+
 def test_a_sentence_that_cites_the_wrong_line_gets_the_right_one() -> None:
     text, _ = repair("The oven must reach 250 degrees [1].", LINES)
     assert text == RIGHT

@@ -14,7 +14,7 @@ from rag.settings import Settings
 HANDBOOK = Path(__file__).resolve().parent.parent / "corpora" / "handbook"
 PAGES = sorted((HANDBOOK / "pages").glob("*.md"))
 # One page would be too long.
-REFERENCE = ("settings-reference.md", "settings-reference-answers.md")
+REFERENCE = ("settings-reference.md", "settings-reference-answers.md", "alerts.md")
 
 FENCE = re.compile(r"^```.*?^```\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")

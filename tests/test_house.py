@@ -34,12 +34,13 @@ ARROWS = {
 }
 # The rooms of ``rag`` in their order: each imports only what stands before it.
 ROOMS = (
-    "tracing", "encoders", "documents", "indexing", "retrieval", "models", "answering", "evaluation",
+    "tracing", "alerting", "encoders", "documents", "indexing", "retrieval", "models", "answering", "evaluation",
 )  # fmt: skip
 GROUND = "the ground"
 GROUND_FILES = {
-    "__init__.py", "errors.py", "settings.py", "workspace.py", "database.py", "tables.py",
-    "types.py", "redaction.py", "migrations",
+    "__init__.py", "errors.py", "settings.py", "settings_section.py", "alert_settings.py", "workspace.py",
+    "database.py", "tables.py", "trace_tables.py", "types.py", "redaction.py", "personal_data.py", "masking.py",
+    "migrations",
 }  # fmt: skip
 HEAVY = {"torch", "transformers", "peft", "sentence_transformers", "chromadb", "gradio", "wandb"}
 HELP_NEEDS_NONE_OF = HEAVY | {"openvino", "langchain_core", "sqlalchemy", "pydantic", "rich"}
@@ -51,7 +52,7 @@ PAGES = ROOT / "ui" / "pages"
 ENVIRONMENT_ALLOWED = {
     "rag/settings.py": "reads the settings",
     "ui/": "is the entry: it prepares the process before a library is imported",
-    "rag/tracing/wandb_run.py": "wandb takes some of its switches from the environment only",
+    "rag/tracing/wandb_access.py": "wandb takes some of its switches from the environment only",
     "rag/encoders/network_conversion.py": "the process that converts gets it, with the hub switched off",
     "rag/documents/sandbox.py": "the process that parses files gets a few variables of it, and no key",
     "rag/encoders/": "the hub client and the runtimes take some of their switches from the environment only",
@@ -458,3 +459,14 @@ def test_only_the_function_that_escapes_messages_calls_gradios() -> None:
     calls = re.compile(r"gr\.(Info|Warning|Error)\((?!as_text\()")
     raw = [path.name for path in PAGES.rglob("*.py") if calls.search(path.read_text(encoding="utf-8"))]
     assert raw == []
+
+
+def test_no_two_style_sheets_have_rules_for_the_same_class() -> None:
+    # All of them hold on every tab: one tab's lines of a chart once took the clicks from another's links.
+    sheets: dict[str, set[str]] = {}
+    for path in PAGES.glob("*.css"):
+        rules = re.sub(r"/\*.*?\*/", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for selectors in re.findall(r"([^{}]+)\{[^{}]*\}", rules):
+            for selector in re.findall(r"(?:^|,)\s*(\.[\w-]+)\s*(?=,|$)", selectors):
+                sheets.setdefault(selector, set()).add(path.name)
+    assert {selector: names for selector, names in sheets.items() if len(names) > 1} == {}

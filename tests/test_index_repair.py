@@ -121,9 +121,15 @@ def lose_graph(home: Path) -> None:
             shutil.rmtree(below)
 
 
+def emptied(path: Path) -> None:
+    """Put an empty file in its place: threads of this process may still read the old one, which is mapped."""
+    path.unlink()
+    path.touch()
+
+
 def empty_graph(home: Path) -> None:
     for path in (home / "chroma").glob("*/*"):
-        os.truncate(path, 0)
+        emptied(path)
 
 
 def lose_lexical(home: Path) -> None:
@@ -132,7 +138,7 @@ def lose_lexical(home: Path) -> None:
 
 def empty_lexical(home: Path) -> None:
     for path in (home / "lexical").glob("*/*.*"):
-        os.truncate(path, 0)
+        emptied(path)
 
 
 def lose_lexical_segments(home: Path) -> None:

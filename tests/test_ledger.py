@@ -214,16 +214,22 @@ async def test_ledger_spans_and_wandb_agree_on_a_mixed_session(app: App) -> None
         await stopped_after(3, assistant_for(app, settings_for(server.base_url, "gpt-4o")).start(asked()))
     await answered(app, QUESTION)
     await cached_twice(app)
-    _ = app.tracking.tracker
+    app.tracking.start()
     app.tracking.close()
 
     run = only_run(app.workspace)
     ledger = app.stores.ledger
     traced = ledger.total() + minus(ledger.spent_on(CORPUS))
     assert traced.cost_usd == pytest.approx(leaf_cost(app.stores.engine), abs=CENT / 100)
-    assert run.summary["cost/total_usd"] == pytest.approx(traced.cost_usd, abs=CENT / 100)
+    # The summary of the day's run has everything of the day, also what ingestion has cost.
+    today = ledger.total(day_start(date.today()))
+    assert today.cost_usd == pytest.approx(traced.cost_usd + ledger.spent_on(CORPUS).cost_usd)
+    assert run.summary["cost/total_usd"] == pytest.approx(today.cost_usd, abs=CENT / 100)
     assert run.summary["cost/saved_usd"] == pytest.approx(traced.saved_usd)
-    assert run.summary["cost/unknown_calls"] == traced.unknown == 3
+    assert run.summary["cost/unknown_calls"] == today.unknown == traced.unknown == 3
+    assert run.summary["day/input_tokens"] == today.input_tokens
+    assert run.summary["day/questions"] == len(run.trees)
+    assert len(run.summary_keys) <= 30
     assert traced.cost_usd > CENT / 10
     assert traced.saved_usd > 0
     # The page and the command read the same sums.

@@ -302,13 +302,27 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path: Path) -> None:
         ("退款将在三个工作日内到账。", "退款"),
         ("返金は三日以内に行われます。", "返金"),
         ("การคืนเงินใช้เวลาสามวัน", "คืนเงิน"),
+        ("Кошка спит на окне", "кошки"),
+        ("Гарантия на насос два года", "гарантии насоса"),
+        ("Ёлка стоит в холле", "елки"),
+        ("Η γάτα κοιμάται", "γάτες"),
+        ("مدة الضمان سنتان", "الضَّمَانِ"),
+        ("قرأت الكتاب أمس", "كتابهم"),
+        ("שָׁלוֹם לכולם", "שלום"),
+        ("कुत्ते की कीमत", "कुत्ते"),
+        ("a wall of 5 μm", "μm"),
+        ("The transfor-\n  mation of a port", "transformation"),
         ("Sales of FY2024 rose", "2024"),
         ("Sales of 2024 rose", "FY2024 Q12024"),
     ],
 )
-def test_a_word_is_found_however_it_is_written(lexical: LexicalIndex, text: str, query: str) -> None:
+def test_a_word_is_found_however_it_is_written_and_inflected(lexical: LexicalIndex, text: str, query: str) -> None:
     lexical.write([entry(1, text), entry(2, "A text about something else, in 1999. 其他 別の อื่น 다른")])
     assert numbers(lexical.search(query, 10)) == [1]
+
+
+def test_russian_words_that_say_nothing_are_left_out(shared: LexicalIndex) -> None:
+    assert shared.words("Что и как?") == []
 
 
 @given(st.text())

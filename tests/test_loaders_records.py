@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rag.documents.loaders import load
+from rag.documents.loaders._fields import too_long
+from rag.documents.sentences import split_sentences
 from rag.errors import LoadError
 from rag.types import Document
 
@@ -69,6 +71,39 @@ def test_the_separator_line_of_excel_is_no_row() -> None:
 # JSON
 
 
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        (["E7", "Oil the hinge."], "E7: Oil the hinge."),
+        (["Oslo", 3, 2.5], "Oslo; 3; 2.5"),
+        (["When is the mill open?", "On Mondays."], "When is the mill open?\n\nOn Mondays."),
+        (["lone"], "lone"),
+        (["E7", ["Oil", "Grease"]], "E7: Oil, Grease"),
+        (["E7", [["Oil", "hinge"], {"part": "bolt", "size": None}], 3], "E7; Oil, hinge, part: bolt; 3"),
+        ([["E7", "Oil"], ["E8", ["Grease", "wait"]]], "E7: Oil\nE8: Grease, wait"),
+        ([{"code": "E7", "fix": "Oil"}, {"code": "E8"}], "code: E7; fix: Oil\ncode: E8"),
+        (["Oslo", None, 3, None], "Oslo; ; 3"),
+    ],
+)
+def test_a_list_of_values_is_read_as_a_row(values: list[object], text: str) -> None:
+    (document,) = read("a.json", [values])
+    assert document.text == text
+
+
+@pytest.mark.parametrize("source", ["[[[]], {}]", "[[], [[[]]]]"])
+def test_brackets_alone_are_nothing_to_read(source: str) -> None:
+    with pytest.raises(LoadError, match="no text to read"):
+        read("a.json", source)
+
+
+def test_of_a_long_mapping_each_line_can_answer_alone_and_a_few_fields_stay_together() -> None:
+    prices = {f"2031-{number}": number * 7 for number in range(100, 140)}
+    (document,) = read("a.json", prices)
+    assert "2031-117: 819" in [sentence.text for sentence in split_sentences(document.text)]
+    (small,) = read("a.json", {"pump": "P-3", "room": "K-12"})
+    assert [sentence.text for sentence in split_sentences(small.text)] == ["pump: P-3\nroom: K-12"]
+
+
 def test_a_record_with_text_is_stored_exactly() -> None:
     text = "First paragraph,\nstill.\n\nSecond.  "
     record = {
@@ -118,10 +153,11 @@ def test_bad_lines_do_not_lose_the_good_ones() -> None:
     problems: list[str] = []
     source = '{"text": "a"}\n{"text": \nnull\n' + "[" * 100_000 + '\n{"text": "\\u200b"}\n{"text": "b"}\n'
     found = list(load(Path("a.jsonl"), source.encode(), on_problem=problems.append))
-    assert [d.text for d in found] == ["a", "null", "b"]
+    assert [d.text for d in found] == ["a", "b"]
     assert problems[0].startswith("line 2: not valid JSON: ")
-    assert problems[1] == "line 4: not readable: nested too deeply"
-    assert problems[2] == "line 5: has no text to read"
+    assert problems[1] == "line 3: has no text to read"
+    assert problems[2] == "line 4: not readable: nested too deeply"
+    assert problems[3] == "line 5: has no text to read"
 
 
 def test_a_file_of_bad_lines_is_refused_with_the_first_reason() -> None:
@@ -154,8 +190,97 @@ def test_escaped_nul_and_lone_surrogates_are_replaced() -> None:
 
 
 def test_the_only_list_of_an_object_holds_the_records() -> None:
-    found = read("a.json", {"version": "2.0", "data": [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]})
-    assert [d.record for d in found] == ["a", "b"]
+    data = [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]
+    assert [d.record for d in read("a.json", {"data": data})] == ["a", "b"]
+    found = read("a.json", {"depot": "Lindholm", "data": data, "phone": "1234", "fax": None})
+    assert [(d.record, d.text) for d in found] == [
+        ("beside", "depot: Lindholm\nphone: 1234"),
+        ("a", "x"),
+        ("b", "y"),
+    ]
+
+
+def test_the_first_list_of_a_table_names_the_values_of_the_others() -> None:
+    found = read("a.json", [["Country", "2019", "2020"], ["Norway", 7685, None], ["Kenya", 7979]])
+    assert [d.text for d in found] == ["Country: Norway\n2019: 7685", "Country: Kenya\n2019: 7979"]
+    assert found[1].metadata["Country"] == "Kenya"
+
+
+@pytest.mark.parametrize(
+    "rows", [[["E7", "Oil"], ["E8", "Grease"]], [["Oslo", 3], ["Rome", 4]], [["a", "b"], ["x", 1, 2]]]
+)
+def test_lists_without_names_above_numbers_are_rows_of_their_own(rows: list[list[object]]) -> None:
+    assert len(read("a.json", rows)) == len(rows)
+
+
+def test_short_objects_in_a_list_are_rows_below_its_name() -> None:
+    rooms = [{"name": "Fjord", "seats": 12, "beamer": None}, {"name": "Delta", "seats": 40}]
+    (document,) = read(
+        "a.json", {"site": "North", "rooms": rooms, "staff": [{"name": "Ida", "desk": "B7"}], "fax": 9}
+    )
+    assert shown(document) == [
+        "site: North",
+        "rooms",
+        "name: Fjord; seats: 12",
+        "name: Delta; seats: 40",
+        "staff",
+        "name: Ida; desk: B7",
+        "fax: 9",
+    ]
+    assert [(block.kind, block.headings) for block in document.blocks[1:3]] == [
+        ("heading", ("rooms",)),
+        ("row", ("rooms",)),
+    ]
+
+
+def test_a_name_used_twice_in_an_object_keeps_both_values() -> None:
+    (document,) = read(
+        "a.json", '[{"E7": "Oil.", "E8": {"fix": "a", "fix": "b"}, "E7": "Grease.", "E7 (3)": 1, "E7": 2}]'
+    )
+    assert document.text == "E7: Oil.\nE8.fix: a\nE8.fix (2): b\nE7 (2): Grease.\nE7 (3): 1\nE7 (3)~: 2"
+    (document,) = read("a.jsonl", '{"text": "First.", "text": "Second."}')
+    assert document.text == "text: First.\ntext (2): Second."
+
+
+def test_a_long_field_beside_a_text_is_named() -> None:
+    problems: list[str] = []
+    source = json.dumps({"text": "x", "body": "word " * 500, "note": ""})
+    assert len(list(load(Path("a.jsonl"), source.encode(), on_problem=problems.append))) == 1
+    assert problems == ["line 1: the field body was not read: it is longer than 2,000 characters, beside a text"]
+
+
+@pytest.mark.parametrize(
+    ("source", "problem"),
+    [
+        ('{"text": "x", "title": "%s"}' % ("word " * 60), "the title was cut after 200 characters"),
+        (
+            '{"a": "hello", "b": "%s"}' % ("b" * 3000),
+            "1 run of over 2,000 characters without a space not read (data)",
+        ),
+    ],
+)
+def test_what_a_record_loses_is_named(source: str, problem: str) -> None:
+    problems: list[str] = []
+    assert len(list(load(Path("a.json"), source.encode(), on_problem=problems.append))) == 1
+    assert [each.startswith(problem) for each in problems] == [True]
+
+
+def test_what_is_nested_too_deeply_to_be_written_counts_as_too_long() -> None:
+    nested: list[object] = [1]
+    for _ in range(5_000):
+        nested = [nested]
+    assert too_long({"m": nested, "n": [1]}) == ["m"]
+
+
+def test_fields_whose_names_are_empty_or_alike_are_kept() -> None:
+    (document,) = read("a.json", r'{"text": "x", "": "first", "k\ud800": "one", "k\udfff": "two"}')
+    assert document.metadata == {"unnamed": "first", "k\ufffd": "one", "k\ufffd (2)": "two"}
+
+
+def test_a_number_of_more_digits_than_python_converts_stays_as_it_is_written() -> None:
+    (document,) = read("a.json", '{"n": %s, "m": 7}' % ("9" * 5000 + " "))
+    assert document.text.endswith("m: 7")
+    assert "n: 9999" in document.text
 
 
 def test_a_plain_object_is_one_document() -> None:

@@ -136,6 +136,18 @@ def test_bad_front_matter_is_reported_and_read_as_text(front: str) -> None:
     assert shown(document)[-1] == "Body."
 
 
+def test_front_matter_that_is_left_out_is_named() -> None:
+    problems: list[str] = []
+    source = f"---\nowner: Ada\nowner: Bo\nabout: {'word ' * 500}\n---\n\nBody."
+    (document,) = load(Path("a.md"), source.encode(), on_problem=problems.append)
+    assert document.metadata == {"owner": "Bo"}
+    assert ["only the last value was read" in problems[0], "about" in problems[1], len(problems)] == [
+        True,
+        True,
+        2,
+    ]
+
+
 def test_a_rule_at_the_top_is_no_front_matter() -> None:
     assert "Just words." in shown(read("a.md", "---\nJust words.\n\nMore.\n"))
 

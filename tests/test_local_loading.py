@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,31 @@ def refusal(name: Path | str, **settings: Any) -> ModelUnavailable:
 
 
 # Places
+
+
+LOADED_AT_ONCE = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from rag.models.local.local_files import locate_local
+from rag.models.local.local_tokenizer import load_tokenizer
+
+sys.setswitchinterval(1e-6)
+barrier, files = Barrier(3), locate_local(sys.argv[1])
+
+def load(_):
+    barrier.wait()
+    return load_tokenizer(files)
+
+print(len(list(ThreadPoolExecutor(3).map(load, range(3)))))
+"""
+
+
+@pytest.mark.slow
+def test_several_threads_load_the_first_tokenizer_of_a_process_at_once(tiny_lm: Path) -> None:
+    command = [sys.executable, "-c", LOADED_AT_ONCE, str(tiny_lm)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "3\n", done.stderr
 
 
 def test_a_folder_is_taken_as_it_is(tiny_lm: Path) -> None:

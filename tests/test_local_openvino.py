@@ -330,6 +330,9 @@ def test_a_request_that_the_pipeline_refuses_fails_alone(
         chat(engine, temperature=1.0, repetition_penalty=-1.0).invoke(MESSAGES)
     assert "under decoding" in caught.value.fix
     assert running.text() == expected
+    with pytest.raises(ModelError, match="refuses the request"):
+        chat(engine, temperature=1.0, repetition_penalty=-1.0).invoke(MESSAGES)
+    assert chat(engine, max_tokens=200).invoke(MESSAGES).text == expected
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot limit a process to a core")

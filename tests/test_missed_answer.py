@@ -53,6 +53,15 @@ def test_an_answer_in_a_sentence_says_most_of_the_best_sentence(answer: str, mis
     assert misses_answer(answer, LINES) == missed
 
 
+def test_a_style_says_how_much_is_quoted() -> None:
+    both = (replace(LINES[0], text="It stands on **the quay**."), LINES[1])
+    assert quotation_of(both, HITS) == f"It stands on the quay. [1] {QUOTATION}"
+    assert quotation_of(both, HITS, "sentence") == QUOTATION
+    assert quotation_of(both, HITS, "brief") == "1871 [1]"
+    unmarked = replace(LINES[1], text=LINES[1].text.replace("**", ""))
+    assert quotation_of([unmarked], HITS, "brief") == QUOTATION
+
+
 def test_without_a_best_sentence_nothing_is_missed() -> None:
     assert not misses_answer("Anything at all.", ())
     assert not misses_answer("Anything at all.", [replace(LINES[1], best=False)])

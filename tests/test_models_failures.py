@@ -214,9 +214,9 @@ def alive_without_a_word(reply: Reply, _: Received) -> None:
 
 @pytest.mark.parametrize("script", [silent, silent_after_its_head, silent_in_the_middle, alive_without_a_word])
 async def test_a_silent_server_is_given_up_within_the_time_out(script: Script) -> None:
-    began = time.monotonic()
-    error, _ = await failure(script, timeout_s=0.4, max_retries=5)
-    assert time.monotonic() - began < 2
+    error, server = await failure(script, timeout_s=0.4, max_retries=5)
+    # Further tries would take as long again.
+    assert len(server.received) == 1
     assert isinstance(error, ModelTimeout)
     assert "openai.timeout_s" in error.fix
 

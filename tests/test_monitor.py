@@ -21,6 +21,7 @@ from scripted_app import ScriptedApp
 from sqlalchemy import Engine
 from test_ledger import NOON, trace_of
 
+from rag.alerting.alert_rules import Alert, Check, State
 from rag.settings import Settings
 from rag.tracing.figures import format_seconds
 from rag.tracing.ledger import LedgerRow, Spending
@@ -159,6 +160,7 @@ def test_prometheus_reads_the_answers_of_the_process_and_the_state_of_the_worksp
     metrics = ServerMetrics(app.stores, app.settings.cost)
     trace = trace_of(1, started=time.time())
     app.stores.traces.save(trace)
+    app.stores.alerts.save(Alert("slow", "p95", 3.0))
     for each in (trace, replace(trace, status="error", purpose="api"), None):
         metrics.observe(each)
     found = samples(metrics.text().decode())
@@ -172,6 +174,10 @@ def test_prometheus_reads_the_answers_of_the_process_and_the_state_of_the_worksp
     assert found[("ragsmith_today_cost_usd",)] == pytest.approx(0.03)
     assert found[("ragsmith_day_budget_usd",)] == 2.0
     assert found["ragsmith_workspace_questions_24h", "ok"] == 1
+    assert found["ragsmith_alert_level", "slow"] == 0
+    (watched,) = app.stores.alerts.list()
+    app.stores.alerts.record(watched, Check(time.time(), "ok", State("alert")))
+    assert samples(metrics.text().decode())["ragsmith_alert_level", "slow"] == 2
 
 
 def test_the_server_offers_them_behind_its_password(tmp_path: Path) -> None:

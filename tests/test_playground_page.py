@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,6 +104,37 @@ def test_a_trace_is_opened_changed_compared_saved_and_kept_as_a_case(
     page.locator("#lab-a-answer .rs-case").click()
     expect(page.locator(".toast-body", has_text="Added to saved@1")).to_be_visible()
     settle(page)
+
+    page = show_trace(open_page, address, original.trace_id)
+    rate(page, "down", "Too curt.", "It was installed in 1871 by Ida Brandt.")
+    expect(page.locator(".rs-row.is-on .rs-thumb.is-down")).to_be_visible()
+    expect(page.locator(".rs-trace-view")).to_contain_text("Should be: It was installed in 1871 by Ida Brandt.")
+    settle(page)
+    rated = app.stores.traces.get(original.trace_id).feedback
+    assert rated is not None
+    assert (rated.rating, rated.comment, rated.review) == ("down", "Too curt.", "pending")
+
+    page.locator("#trace-replay-all").click()
+    about = page.locator("#trace-replay-about")
+    expect(about).to_contain_text(re.compile(r"1 question of 1 trace, .*: about \d+(\.\d)? m?s for each variant"))
+    page.locator("#trace-replay-variants textarea").fill("now:\none: retrieval.k=1")
+    settle(page)
+    page.locator("#trace-replay-start").click()
+    expect(about).to_contain_text("finished")
+    expect(page.locator("#trace-replay-stop")).to_be_hidden()
+    (run,) = app.evaluations.runs.list()
+    assert ([one.name for one in run.plan.variants], run.dataset) == (["now", "one"], "replayed")
+    (case,) = app.stores.datasets.cases(app.evaluations.dataset_of(run))
+    assert (case.question, len(case.history), case.answers) == (QUESTION, 1, (rated.correction,))
+    expect(about.locator("a")).to_have_attribute("href", f"?tab=evaluate&run={run.id}")
+
+
+def rate(page: Page, rating: str, comment: str, correction: str) -> None:
+    page.locator(".rs-rating > summary").click()
+    page.locator(f".rs-rating input[value={rating}]").check()
+    page.locator(".rs-rating textarea[name=comment]").fill(comment)
+    page.locator(".rs-rating textarea[name=correction]").fill(correction)
+    page.locator(".rs-rate").click()
 
 
 def draft_of_answer(app: App) -> str:

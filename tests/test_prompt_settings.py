@@ -37,6 +37,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "citations": st.sampled_from(["inline", "end", "none"]),
     "passages": st.integers(1, 1000),
     "refuse_below": st.floats(0, 1),
+    "adapter": PLAIN.filter(bool),
 }
 SETTINGS = st.fixed_dictionaries({}, optional=FIELDS).map(lambda told: PromptSettings(**told))
 NONE = PromptSettings()
@@ -53,6 +54,7 @@ WANTED: dict[str, Any] = {
     "citations": "end",
     "passages": 2,
     "refuse_below": 0.4,
+    "adapter": "citer",
 }
 
 

@@ -409,6 +409,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=30)
 VALUES = {
     "number": st.one_of(st.integers(0, 99), st.floats(0.01, 1)),
     "choice": st.sampled_from(["brief", "none"]),
+    "text": st.sampled_from(["citer", "a folder/x"]),
     "lines": st.lists(
         st.text("ab\\n\n\t #:", min_size=1, max_size=5).filter(lambda text: text.strip(" ")), min_size=1
     ),

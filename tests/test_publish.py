@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import Engine
 from tracked import OFFLINE, only_run, service_process, table_rows
 from wandb_reader import offline_runs
 
 from rag.evaluation.cases import Case
-from rag.evaluation.publish import keys, publish
+from rag.evaluation.metric_definitions import METRICS
+from rag.evaluation.publish import MOST_HEADLINES, Beside, headlines, keys, publish
 from rag.evaluation.run_store import Cell, Plan, Run, RunStore, Score
-from rag.evaluation.summary import Summary, summarise
+from rag.evaluation.statistics import Estimate
+from rag.evaluation.summary import Figure, Summary, VariantSummary, summarise
 from rag.evaluation.variants import Variant
 from rag.settings import TrackingSettings
+from rag.tracing.day_figures import cost_values
+from rag.tracing.ledger import NOTHING
 from rag.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("isolated_wandb")
@@ -71,7 +78,12 @@ def published(
     workspace: Workspace, store: RunStore, summary: Summary, report: Path | None = None, cases: Any = CASES
 ) -> str:
     return publish(
-        OFFLINE, workspace, summary, lambda number: store.cells(summary.run.id, number), iter(cases), report
+        OFFLINE,
+        workspace,
+        summary,
+        lambda number: store.cells(summary.run.id, number),
+        iter(cases),
+        Beside(report),
     )
 
 
@@ -103,19 +115,48 @@ def test_a_run_is_read_back_with_its_plan_and_figures(
     assert started[-1].display_name == "more passages"
 
     assert read.summary["baseline/f1"] == pytest.approx(0.5)
-    assert read.summary["baseline/f1_low"] <= 0.5 <= read.summary["baseline/f1_high"]
+    rows = {(row["variant"], row["metric"]): row for row in table_rows(workspace, "metrics")}
+    assert rows.keys() >= {(variant.name, "f1") for variant in VARIANTS}
+    baseline, other = rows["baseline", "f1"], rows["retrieval.k=8", "f1"]
+    assert baseline["value"] == read.summary["baseline/f1"]
+    assert baseline["low"] <= 0.5 <= baseline["high"]
     # Over the two cases that both have: 1.0 and 1.0 against 1.0 and 0.5.
-    assert read.summary["retrieval_k_8/f1_change"] == pytest.approx(0.25)
-    assert read.summary["retrieval_k_8/f1_change_low"] <= read.summary["retrieval_k_8/f1_change_high"]
-    assert "baseline/f1_change" not in read.summary
+    assert other["change"] == pytest.approx(0.25)
+    assert other["change_low"] <= other["change_high"]
+    assert baseline["change"] is None
     # One case of the baseline has a cost, none of the other: what is unknown is left out and not 0.
     assert read.summary["baseline/cost"] == 0.25
     assert "retrieval_k_8/cost" not in read.summary
 
 
+@given(st.integers(1, 60), st.lists(st.sampled_from([metric.name for metric in METRICS]), unique=True))
+def test_the_summary_has_at_most_thirty_keys(variants: int, metrics: list[str]) -> None:
+    figures = {name: Figure(Estimate(0.5, 0.4, 0.6, 9)) for name in metrics}
+    rows = tuple(VariantSummary(f"k={number}", {}, 9, 0, 0, figures) for number in range(variants))
+    known = tuple(metric for metric in METRICS if metric.name in metrics)
+    found = headlines(Summary(None, 9, 0, known, rows))  # type: ignore[arg-type]
+    # Three tables, and four keys of W&B itself.
+    assert len(found) + len(cost_values(NOTHING)) + 3 + 4 <= 30
+    if found:
+        # All variants that are there have the same metrics, so that they can be compared.
+        assert len(found) % min(variants, MOST_HEADLINES) == 0
+
+
+def test_a_run_with_many_variants_and_tables_has_a_short_summary(
+    workspace: Workspace, store: RunStore, summary: Summary, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("rag.evaluation.publish.CHUNK", 1)
+    (report := tmp_path / "report.html").write_text("<p>Report", encoding="utf-8")
+    many = tuple(replace(summary.variants[1], name=f"k={number}") for number in range(12))
+    published(workspace, store, replace(summary, variants=(*summary.variants, *many)), report)
+    read = only_run(workspace)
+    assert {"results", "metrics", "report"} < read.summary_keys
+    assert len(read.summary_keys) <= 30
+
+
 def test_every_answer_is_a_row(workspace: Workspace, store: RunStore, summary: Summary) -> None:
     published(workspace, store, summary)
-    rows = table_rows(workspace)
+    rows = table_rows(workspace, "results")
     assert [(row["case"], row["variant"]) for row in rows] == [
         ("first", "baseline"),
         ("first", "retrieval.k=8"),
@@ -138,8 +179,8 @@ def test_a_long_run_is_several_tables_that_hold_each_answer_once(
     monkeypatch.setattr("rag.evaluation.publish.CHUNK", 2)
     published(workspace, store, summary)
     keys_of = {key.partition(".")[0] for row in only_run(workspace).history for key in row if "nrows" in key}
-    assert keys_of == {"results", "results_1"}
-    assert sorted((row["position"], row["variant"]) for row in table_rows(workspace)) == [
+    assert keys_of == {"metrics", "results", "results_1"}
+    assert sorted((row["position"], row["variant"]) for row in table_rows(workspace, "results")) == [
         (0, "baseline"),
         (0, "retrieval.k=8"),
         (1, "baseline"),

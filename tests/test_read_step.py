@@ -55,3 +55,4 @@ def test_the_probability_is_honoured_by_a_model_for_which_the_reader_reads() -> 
     settings = Settings(model="smollm2", grounding={"min_confidence": 0.9})
     assert unsupported(settings) == ("grounding.min_confidence",)
     assert unsupported(settings, reads_first=True) == ()
+    assert unsupported(Settings(model="smollm2", answer={"style": "brief"}), reads_first=True) == ()

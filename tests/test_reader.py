@@ -24,10 +24,11 @@ from tiny import OFF_TOPIC
 from rag.documents.sentences import split_sentences
 from rag.errors import ModelProtocolError
 from rag.indexing.lexical_index import LexicalIndex
+from rag.models.extractive.evidence import Evidence
 from rag.models.extractive.extractive_chat import ExtractiveReader
 from rag.models.extractive.heading_lines import headings_among
 from rag.models.extractive.readable import LONGEST, MOST_SENTENCES
-from rag.models.extractive.sentence_ranking import SentenceRanking, choose
+from rag.models.extractive.sentence_ranking import Candidate, SentenceRanking, choose
 
 if TYPE_CHECKING:
     from rag.encoders import Encoder
@@ -118,6 +119,29 @@ def test_a_question_for_a_number_prefers_a_sentence_with_one(encoder: Encoder, l
 
 
 @pytest.mark.parametrize(
+    ("question", "first"),
+    [
+        ("How do I open the sluice at night?", "To open the sluice, turn the wheel to the left."),
+        # The purpose of another action, and a question that does not ask for the way.
+        (
+            "How do I drain the sluice at night?",
+            "The sluice at night is lit by three lamps, and it may be opened.",
+        ),
+        ("Who lit the sluice at night?", "The sluice at night is lit by three lamps, and it may be opened."),
+    ],
+)
+def test_a_sentence_that_begins_with_the_purpose_says_how(
+    encoder: Encoder, lexical: LexicalIndex, question: str, first: str
+) -> None:
+    texts = [
+        "The sluice at night is lit by three lamps, and it may be opened.",
+        "Mind the eels. To open the sluice, turn the wheel to the left.",
+    ]
+    ranked = SentenceRanking(encoder, lexical).rank(evidence_of(encoder, question, texts))
+    assert ranked[0].sentence.text == first
+
+
+@pytest.mark.parametrize(
     "end", ["See [the tide gauge](tides.md).", "[Tide gauge](a.md), [tides](b.md) and [water](c.md)"]
 )
 def test_a_pointer_to_other_documents_is_no_answer(encoder: Encoder, lexical: LexicalIndex, end: str) -> None:
@@ -156,6 +180,11 @@ def test_the_name_of_a_sheet_is_no_answer(encoder: Encoder, lexical: LexicalInde
         "name: Alva; hour: 16.5; night: 19",
         "name: Alva; week: 36; month: 144",
     ]
+
+
+def test_a_caption_above_rows_and_the_line_above_it_are_headings() -> None:
+    text = "Call the desk\n\nSales\n\nTurnover by country\n\nCountry: Peru; 2019: 1\n\nCall again"
+    assert headings_among(split_sentences(text), text, ()) == {15, 22}
 
 
 def test_a_line_that_repeats_a_heading_of_its_passage_is_no_answer() -> None:
@@ -260,6 +289,27 @@ def test_the_sentences_of_an_answer_come_in_reading_order_passage_by_passage(
     for number in set(numbers):
         starts = [each.sentence.start for each in chosen if each.passage.number == number]
         assert starts == sorted(starts)
+
+
+def test_an_answer_of_one_sentence_is_the_best_and_not_the_first_of_several(
+    encoder: Encoder, lexical: LexicalIndex
+) -> None:
+    class SecondIsBest(SentenceRanking):
+        def rank(self, evidence: Evidence) -> list[Candidate]:
+            (passage,) = evidence.passages
+            return [Candidate(passage, one, (), 1.0) for one in reversed(split_sentences(passage.text))]
+
+        def confidence(self, ranked: Sequence[Candidate]) -> float:
+            return 1.0
+
+    evidence = evidence_of(encoder, "When is it lit?", ["The lamp has a keeper. He lights it at six."])
+    ranking = SecondIsBest(encoder, lexical)
+    for style, quoted in (
+        ("full", "The lamp has a keeper. [1] He lights it at six. [1]"),
+        ("sentence", "He lights it at six. [1]"),
+    ):
+        one = ExtractiveReader(ranking=ranking, tokens=encoder.tokens, min_confidence=0.5, style=style)
+        assert replied(one, evidence).text == quoted
 
 
 def test_ranking_is_best_first_and_confidence_a_probability(encoder: Encoder, lexical: LexicalIndex) -> None:

@@ -69,6 +69,37 @@ def test_it_marks_the_words_that_answer(read: Reader, question: str, expected: s
     assert any(expected in words for words in marked(reply)), marked(reply)
 
 
+def test_a_question_for_yes_or_no_is_answered_by_a_sentence_and_no_words_of_it(read: Reader) -> None:
+    reply = read("Was the tide gauge installed in 1871?", TEXTS)
+    assert "1871" in reply.text
+    assert marked(reply) == []
+    assert marked(read("Was the tide gauge installed in 1871 or 1872?", TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("question", "expected"),
+    [
+        ("Do dogs travel free of charge?", "Dogs pay half fare and travel on deck."),
+        ("Is it free for dogs?", "Dogs pay half fare and travel on deck."),
+        ("Is the bicycle free?", "Bicycles are free."),
+    ],
+)
+def test_a_question_for_yes_or_no_is_answered_by_a_sentence_about_its_subject(
+    read: Reader, question: str, expected: str
+) -> None:
+    texts = ["Dogs pay half fare and travel on deck. Bicycles are free."]
+    assert read(question, texts).text.startswith(expected)
+
+
+@pytest.mark.parametrize("word", ["zelda", "quokka", "xyzzyplugh"])
+def test_a_word_that_no_passage_has_is_refused(read: Reader, word: str) -> None:
+    texts = [
+        "If the register is locked or cannot be reached, close all programs that have `harbour.db` open.",
+        "The board answers one question in up to four ways, side by side.",
+    ]
+    assert read(word, texts).text == REFUSAL
+
+
 @pytest.mark.parametrize("question", UNANSWERED)
 def test_it_refuses_what_the_passages_do_not_answer(read: Reader, question: str) -> None:
     reply = read(question, TEXTS)

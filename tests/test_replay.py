@@ -286,7 +286,8 @@ def test_a_masked_secret_is_noted(app: App) -> None:
     prepared, _, after = replayed(app, before)
     assert "hunter2" not in after.question
     assert prepared.notes == (
-        "A secret of the question or of an earlier turn was masked, so [redacted] is asked in its place.",
+        "Personal data or a secret of the question or of an earlier turn was masked, so [redacted] is asked in "
+        "its place.",
     )
 
 

@@ -62,6 +62,11 @@ def test_frames_come_in_their_order_and_the_child_stays(box: Sandbox) -> None:
     assert pid(box) == first != os.getpid()
 
 
+def test_a_request_does_not_pay_for_what_earlier_ones_have_left(box: Sandbox) -> None:
+    for _ in range(10):
+        assert list(box.run({"do": "reserve"})) == [b"frame"]
+
+
 @pytest.mark.parametrize(
     ("do", "reason"),
     [

@@ -129,7 +129,7 @@ def test_a_key_in_a_question_is_kept_in_the_conversation_alone(
     # A model that rewrites a follow-up keeps the password and not the word before it.
     repeating = scripted(app, "You wrote ", PASSWORD, " and ", KEY, " [1]")
     asyncio.run(answered(repeating, "Who reads it?", history=history, conversation_id=conversation))
-    app.tracking.tracker.wake()
+    app.tracking.start()
     app.close()
     pages = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and not path.is_symlink()]
     assert any(path.suffix == ".wandb" for path in pages)
@@ -161,7 +161,7 @@ def test_the_configuration_of_a_tracker_run_holds_no_secret(
     import wandb
 
     from rag.settings import TrackingSettings
-    from rag.tracing.wandb_run import open_run
+    from rag.tracing.wandb_run import RunLabel, open_run
 
     given: dict[str, Any] = {}
 
@@ -174,7 +174,7 @@ def test_the_configuration_of_a_tracker_run_holds_no_secret(
 
     monkeypatch.setattr(wandb, "init", init)
     config = {"model": f"http://me:{PASSWORD}@host/v1", "api_key": KEY, "recipe": {"note": KEY, "rows": (1, 2)}}
-    open_run(TrackingSettings(wandb="offline"), workspace.root, config, subject="a test", job_type="chat")
+    open_run(TrackingSettings(wandb="offline"), workspace.root, config, RunLabel("a test", "day"))
     assert PASSWORD not in json.dumps(given["config"])
     assert KEY not in json.dumps(given["config"])
 

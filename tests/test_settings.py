@@ -200,6 +200,13 @@ def test_a_section_variable_that_is_no_json_object_is_named(value: str, monkeypa
         load_settings()
 
 
+def test_a_list_that_is_no_json_is_explained_with_an_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAGSMITH_TRACING__MASK", "email")
+    with pytest.raises(SettingsError, match=r"lists .* must be JSON: .*tracing") as caught:
+        load_settings()
+    assert """RAGSMITH_TRACING__MASK='["email"]'""" in caught.value.fix
+
+
 def test_a_key_in_the_environment_does_not_hide_a_wrong_section(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "usual")
     write_config("openai = 3\n")

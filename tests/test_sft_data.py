@@ -169,7 +169,7 @@ def test_longer_rows_are_left_out_and_counted(
     assert len(list(wide.features(ANSWERS, tmp_path, 1))) == 2
     assert caplog.messages[1:] == ["answers: 2 of 4 rows have more than 96 tokens and are left out"]
     write_rows(tmp_path / "answers.jsonl", [long, long])
-    with pytest.raises(TuningError, match=r"All 2 rows of answers have more than 64 tokens\. Raise max_tokens"):
+    with pytest.raises(TuningError, match=r"Every row of answers has more than 64 tokens\. Raise max_tokens"):
         list(SftTask(recipe).features(ANSWERS, tmp_path, 1))
 
 

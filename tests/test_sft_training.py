@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from langchain_core.messages import HumanMessage
+from plain_trainer import plain_trainer
 from sft_data import recipe_text, rows, sft_recipe, write_rows
 from terminal import ROOT, call
 from tiny_lm import TEMPLATE, chat, make_adapter, make_model, make_tokenizer, opened
@@ -24,9 +25,8 @@ from tuning_data import facts, wait_until
 
 from finetune import checkpoint
 from finetune.adapter_card import copy_result
-from finetune.batches import learning_rate_factor, stage_batches
-from finetune.completion_batches import IGNORED, LENGTH_STEP
 from finetune.features import Features
+from finetune.predictions import EXTREMES, extremes
 from finetune.recipe import VALIDATION, SftRecipe, parse_recipe
 from finetune.run_folder import RunFolder, new_run
 from finetune.tasks import open_task
@@ -123,6 +123,36 @@ def test_training_lowers_the_loss_and_the_card_tells_by_how_much(whole: RunFolde
     assert card.recipe == json.loads(whole.recipe.model_dump_json())
 
 
+def test_every_validation_has_texts_for_the_same_rows_and_the_end_has_the_best_and_the_worst(
+    whole: RunFolder, features: dict[str, Features]
+) -> None:
+    validated = [point for point in whole.points() if point.figures]
+    assert len(validated) > 3
+    assert (validated[0].step, validated[0].loss) == (0, validated[0].figures["loss"])
+    assert [[sample.row for sample in point.samples] for point in validated] == [[0, 1, 2]] * len(validated)
+    assert validated[0].samples[0].text != validated[-1].samples[0].text
+    assert validated[-1].samples[0].loss < validated[0].samples[0].loss
+    predictions = whole.predictions()
+    assert {prediction.row for prediction in predictions} == set(range(len(features[VALIDATION])))
+    # Those of one message stand without the template; a conversation has its roles.
+    questions = {row["prompt"] for row in rows() if "prompt" in row}
+    plain = [prediction.prompt for prediction in predictions if "<|im_start|>" not in prediction.prompt]
+    assert plain
+    assert set(plain) <= questions
+    losses = [prediction.loss for prediction in predictions]
+    assert losses == sorted(losses)
+    # The rows are those that the metrics are of.
+    tokens = [len(feature.ids) - feature.second for feature in features[VALIDATION]]
+    summed = sum(prediction.loss * tokens[prediction.row] for prediction in predictions)
+    figures = read_adapter(whole.path / "result").card.figures
+    assert summed / sum(tokens) == pytest.approx(figures["validation/loss"], abs=1e-3)
+
+
+def test_of_many_rows_the_best_and_the_worst_are_written_for() -> None:
+    assert extremes([3.0, 1.0, 2.0]) == [1, 2, 0]
+    assert extremes([float(row) for row in range(50)]) == [*range(EXTREMES), *range(50 - EXTREMES, 50)]
+
+
 def test_the_commands_show_the_run(whole: RunFolder) -> None:
     home = whole.path.parent.parent
     shown = call(home, "tune", "show")
@@ -172,72 +202,20 @@ def test_the_result_is_served_and_writes_what_it_learnt(base: Path, tmp_path: Pa
 def test_the_losses_are_those_of_a_plain_trainer(
     whole: RunFolder, base: Path, features: dict[str, Features], tmp_path: Path
 ) -> None:
-    """Padded on the right, with all logits and the loss of transformers."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
-
     recipe = whole.recipe
     assert isinstance(recipe, SftRecipe)
-    (stage,) = recipe.stages
-    batches = stage_batches(features["answers"], stage, recipe.seed, LENGTH_STEP)
-    torch.manual_seed(recipe.seed)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    model = get_peft_model(
-        model, LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules=list(recipe.lora.targets))
-    )
-
-    def collated(items: list[list[int]]) -> dict[str, Any]:
-        found = [features["answers"][row] for row in items[0]]
-        longest = max(len(feature.ids) for feature in found)
-        batch = {
-            "input_ids": torch.zeros((len(found), longest), dtype=torch.long),
-            "attention_mask": torch.zeros((len(found), longest), dtype=torch.long),
-            "labels": torch.full((len(found), longest), IGNORED),
-        }
-        for row, feature in enumerate(found):
-            size = len(feature.ids)
-            batch["input_ids"][row, :size] = torch.tensor(feature.ids)
-            batch["attention_mask"][row, :size] = 1
-            batch["labels"][row, feature.second : size] = torch.tensor(feature.ids[feature.second :])
-        return batch
-
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=1,
-        num_train_epochs=1,
-        train_sampling_strategy="sequential",
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        use_cpu=True,
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=False,
-    )
-    optimizer = torch.optim.AdamW(
-        [each for each in model.parameters() if each.requires_grad], lr=stage.learning_rate, weight_decay=0.01
-    )
-    steps = len(batches)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda number: learning_rate_factor(number + 1, steps, stage.warmup)
-    )
-    trainer = Trainer(
-        model,
-        arguments,
-        data_collator=collated,
-        train_dataset=[batch.tolist() for batch in batches],
-        optimizers=(optimizer, schedule),
-    )
+    trainer, _ = plain_trainer(base, recipe, features["answers"], tmp_path)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    norms = [entry["grad_norm"] for entry in trainer.state.log_history if "loss" in entry]
     ours: list[Point] = []
     trained(recipe, features, tmp_path / "checkpoints", ours)
     assert len(losses) == ours[-1].steps
     at = 0
-    for point in ours:
+    for point in ours[1:]:
         expected = sum(losses[at : point.step]) / (point.step - at)
         assert point.loss == pytest.approx(expected, rel=0.01)
+        assert point.gradient_norm == pytest.approx(norms[point.step - 1], rel=0.01)
         at = point.step
 
 

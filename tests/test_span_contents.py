@@ -12,7 +12,7 @@ from sqlalchemy import Engine, func, select
 from test_traces import trace_of
 
 from rag.database import reading
-from rag.tables import contents, spans, trace_contents
+from rag.trace_tables import contents, spans, trace_contents
 from rag.tracing.span_contents import LARGE, Contents, unpacked
 from rag.tracing.trace_store import TraceStore
 
@@ -33,6 +33,8 @@ VALUES = st.recursive(
         st.dictionaries(STRINGS, inner, max_size=3),
         inner.map(lambda value: {"@content": value}),
         inner.map(lambda value: {"@content": [{"@content": value}]}),
+        inner.map(lambda value: {"@content": {"json": value}}),
+        inner.map(lambda value: [value] * 20),
     ),
     max_leaves=8,
 )
@@ -78,3 +80,14 @@ def test_a_step_keeps_its_text_whole(store: TraceStore, length: int) -> None:
     store.finish(replace(trace, spans=(trace.spans[0], span)))
     assert store.get(trace.id).spans[1].input == {"prompt": text}
     store.close()
+
+
+def test_what_the_steps_of_a_trace_share_is_stored_once(store: TraceStore, engine: Engine) -> None:
+    hits = [{"passage": {"id": number, "text": "The tide gauge. " * 50}, "score": 0.5} for number in range(9)]
+    trace = trace_of()
+    sharing = tuple(replace(span, input={"hits": hits}, output=[*hits]) for span in trace.spans)
+    store.save(replace(trace, spans=sharing))
+    assert store.get(trace.id).spans == sharing
+    with reading(engine) as connection:
+        assert connection.scalar(select(func.count()).select_from(contents)) == 2
+        assert max(len(str(row.input)) for row in connection.execute(select(spans))) < 200

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from evidence_samples import evidence_of, lexical_at
 
+from rag.documents.table_rows import asked_rows, is_looked_up, row_of
 from rag.models.extractive.sentence_ranking import SentenceRanking
-from rag.models.extractive.table_rows import asked_rows, is_looked_up, row_of
 
 if TYPE_CHECKING:
     from rag.encoders import Encoder
@@ -41,6 +41,16 @@ def test_the_line_above_a_group_and_a_cell_without_a_name_are_keys() -> None:
     assert asked_rows("What is the rent of berth A1?", rows) == {0}
     assert asked_rows("How much was it on the north pier?", rows) == {0}
     assert asked_rows("How deep was the south basin in 2023?", rows) == {1}
+
+
+def test_a_code_in_another_cell_is_a_key_if_no_first_cell_is_named() -> None:
+    rows = [
+        row_of("Zone: East; Spot: E1; Fee: 12"),
+        row_of("Zone: East; Spot: E2; Fee: 9"),
+        row_of("Zone: West; Fee: 3"),
+    ]
+    assert asked_rows("What is the fee of spot E2?", rows) == {1}
+    assert asked_rows("What is the fee of E2 in the zone west?", rows) == {2}
 
 
 def test_articles_and_prose_are_no_keys() -> None:

@@ -46,7 +46,8 @@ def test_imported_traces_keep_their_ids_and_a_repeat_changes_nothing(tmp_path: P
     write_traces(path, [TRACE, RATED, running])
     store = TraceStore(engine)
     assert import_traces(path, store) == (3, 0)
-    assert store.get("trace-2") == replace(RATED, tracked="off")
+    waiting = replace(RATED.feedback, review="pending")
+    assert store.get("trace-2") == replace(RATED, tracked="off", feedback=waiting)
     assert store.get("trace-3").status == "interrupted"
     store.rate("trace-1", "up")
     assert import_traces(path, store) == (0, 3)

@@ -14,7 +14,7 @@ from rag.tracing.trace_store import TraceStore
 from rag.workspace import Workspace
 
 QUESTIONS = 200
-# The last reports before the kill are not compared: an answer waits for the writer at most two milliseconds,
+# The last reports before the kill are not compared: an answer waits for the writer at most a millisecond,
 # and where so many end at once, the writer may be later.
 MARGIN_S = 0.1
 

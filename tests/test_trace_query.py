@@ -15,7 +15,7 @@ from sqlalchemy import Engine, event, text
 
 from rag.database import open_database
 from rag.errors import FilterError
-from rag.tables import trace_passages
+from rag.trace_tables import trace_passages
 from rag.tracing.saved_filters import SavedFilter, SavedFilters
 from rag.tracing.trace_filter import Not, print_filter
 from rag.tracing.trace_query import SORTS, Cursor, TraceQueries, TraceQuery, query_of

@@ -13,7 +13,8 @@ from test_traces import trace_of
 
 from rag.database import open_database, reading
 from rag.settings import Settings, TracingSettings
-from rag.tables import contents, feedback, metadata, trace_passages
+from rag.tables import metadata
+from rag.trace_tables import contents, feedback, trace_passages
 from rag.tracing.trace_retention import Pruned, Retention, prune
 from rag.tracing.trace_store import Trace, TraceStore
 from rag.workspace import Workspace, open_workspace

@@ -110,3 +110,10 @@ def test_postgresql_can_search_by_its_index(engine: Engine) -> None:
         query = f"EXPLAIN SELECT id FROM traces WHERE {condition}"
         plan = connection.exec_driver_sql(query).scalars().all()
     assert "traces_by_text" in "".join(plan)
+
+
+@pytest.mark.parametrize(("wanted", "numbers"), [("QU", [1]), ("q", [1]), ("%", [2]), ("東京", [2]), ("#1", [])])
+def test_a_text_shorter_than_a_trigram_is_found_too(store: TraceStore, wanted: str, numbers: list[int]) -> None:
+    store.save(trace_of(1, question="a quick one", answer=""))
+    store.save(trace_of(2, question="100% 東京", answer=""))
+    assert found(store, wanted) == numbers

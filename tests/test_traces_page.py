@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rag.database import open_database
-from rag.errors import FilterError, FilterSyntaxError
+from rag.errors import FeedbackError, FilterError, FilterSyntaxError, ReplayError
 from rag.tracing.saved_filters import SavedFilter
 from rag.tracing.trace_comparison import compare_traces
 from rag.tracing.trace_query import Listing, Neighbours, PassageAnswers, query_of
@@ -25,10 +25,12 @@ from rag.tracing.trace_series import Bucket, Series, Tails
 from rag.tracing.trace_store import Feedback, Span, Trace, TraceStore
 from rag.types import Hit, Passage
 from rag.workspace import open_workspace
+from ui.app.list_replay import listed_traces, replay_of
 from ui.pages.traces.comparison_view import comparison_html
 from ui.pages.traces.list_state import ListState, act, range_label, state_of
 from ui.pages.traces.list_view import chips_html, count_html, error_html, list_html
 from ui.pages.traces.other_views import passage_html_of, session_html
+from ui.pages.traces.rating_form import LONGEST, GivenRating, read_rating
 from ui.pages.traces.raw_traces import trace_routes
 from ui.pages.traces.step_views import journey_of, step_view
 from ui.pages.traces.trace_charts import charts_html
@@ -342,11 +344,13 @@ def test_the_answers_with_a_passage_say_whether_they_cite_it_and_how_they_were_r
 
 
 def test_two_traces_show_which_steps_differ() -> None:
-    other = replace(TRACE, id="other-trace-2", answer="So and so.", latency_s=7.0, prompt="answer@2")
+    changed = replace(TRACE, answer="So and so.", prompt="answer@2")
+    other = replace(changed, id="other-trace-2", latency_s=7.0, cost_usd=0.0105)
     html = comparison_html(compare_traces(TRACE, other))
     assert "Steps: 0 of 4 differ" in html
     assert "answer@2" in html
     assert "+1.00 s" in html
+    assert "+$0.00050" in html
     assert "<ins>" in html
 
 
@@ -365,3 +369,46 @@ def test_raw_values_are_whole_plain_and_guarded(tmp_path: Path) -> None:
     for missing in ("/traces/nothing-here", "/traces/trace-1/99/output", "/traces/trace-1/1/error"):
         assert client.get(missing).status_code == 404
     engine.dispose()
+
+
+# What is done with a trace or a list
+
+
+@given(st.text() | st.dictionaries(st.text(), st.text()).map(json.dumps))
+def test_a_rating_in_another_form_is_refused_in_one_sentence(sent: str) -> None:
+    with pytest.raises(FeedbackError, match="cannot be read"):
+        read_rating(sent)
+
+
+def test_a_rating_is_read_without_white_space_at_its_ends_and_is_no_longer_than_in_the_chat() -> None:
+    sent = {"trace": "a", "rating": "", "comment": " Curt. ", "correction": ""}
+    assert read_rating(json.dumps(sent)) == GivenRating(trace="a", rating="", comment="Curt.")
+    with pytest.raises(FeedbackError):
+        read_rating(json.dumps(sent | {"comment": "x" * (LONGEST + 1)}))
+
+
+def test_a_list_is_replayed_with_its_distinct_questions_in_the_time_that_they_took(tmp_path: Path) -> None:
+    from rag.tracing.trace_query import TraceQueries
+
+    engine = open_database(open_workspace(tmp_path))
+    store = TraceStore(engine)
+    for number, question in enumerate(("One?", "Two?", "One?", " ")):
+        trace = Trace(f"trace-{number}", float(number), "ok", question, latency_s=number + 1.0, corpus="handbook")
+        store.save(trace)
+    stores: Any = SimpleNamespace(traces=store, trace_queries=TraceQueries(engine, store))
+    traces, more = listed_traces(stores, query_of("", "started:asc"), 3)
+    assert ([trace.id for trace in traces], more) == (["trace-0", "trace-1", "trace-2"], True)
+    replay = replay_of(traces)
+    assert ([case.question for case in replay.cases], replay.traces) == (["One?", "Two?"], 3)
+    assert (replay.corpus, replay.seconds) == ("handbook", 4.0)
+    assert not listed_traces(stores, query_of("", "started:asc"), 4)[1]
+    engine.dispose()
+
+
+def test_traces_of_several_corpora_are_replayed_one_corpus_at_a_time() -> None:
+    traces = [Trace(f"trace-{name}", 1.0, "ok", f"{name}?", corpus=name) for name in ("b", "a", "")]
+    with pytest.raises(ReplayError, match="several corpora: a, b"):
+        replay_of(traces)
+    assert [case.question for case in replay_of(traces, "b").cases] == ["b?", "?"]
+    # Traces that never ended have no time.
+    assert replay_of(traces, "b").seconds == 0

@@ -9,11 +9,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
+from test_traces import dead_process
 from tracked import (
     OFFLINE,
     WAIT_S,
     delivered,
     ended,
+    finished_run,
     only_run,
     start_scenario,
     started,
@@ -25,8 +28,9 @@ from wandb_reader import nodes, offline_runs, read_run
 
 from rag.settings import TrackingSettings
 from rag.tracing.trace_store import Trace, TraceStore
+from rag.tracing.wandb_day import Pace
 from rag.tracing.wandb_traces import clipped, step_seconds, trace_tree
-from rag.tracing.wandb_tracker import NullTracker, Pace, open_tracker
+from rag.tracing.wandb_tracker import NullTracker, open_tracker
 from rag.workspace import Workspace
 
 pytestmark = [pytest.mark.usefixtures("isolated_wandb"), pytest.mark.slow]
@@ -219,6 +223,7 @@ def test_the_run_says_nothing_of_the_person_or_the_machine(workspace: Workspace,
     tracker = started(workspace, store)
     tracker.close(60)
     (path,) = offline_runs(workspace.root)
+    finished_run(path)
     content = path.read_bytes()
     for private in (str(Path(__file__).parent), str(workspace.root), "git@", "github.com"):
         assert private.encode() not in content
@@ -230,7 +235,10 @@ def test_the_run_says_nothing_of_the_person_or_the_machine(workspace: Workspace,
 
 
 def test_traces_of_earlier_processes_are_delivered(workspace: Workspace, store: TraceStore) -> None:
-    body = "store.save(trace_of(1)); store.begin(Trace('trace-000002', 1.7e9, 'running', 'cut off'))"
+    body = """
+    store.save(trace_of(1))
+    store.begin(Trace("trace-000002", day_start(date.today()), "running", "cut off"))
+    """
     assert ended(start_scenario(body, str(workspace.root))) == (0, "", "")
     store.recover()
     tracker = started(workspace, store)
@@ -285,15 +293,18 @@ def test_two_processes_deliver_each_trace_once(workspace: Workspace, store: Trac
     assert store.undelivered(99) == ()
 
 
-def test_switched_off_nothing_is_sent_now_or_later(workspace: Workspace, store: TraceStore) -> None:
+def test_switched_off_nothing_is_sent_now_or_later(workspace: Workspace, engine: Engine) -> None:
+    store = TraceStore(engine, withheld=True)
     tracker = open_tracker(TrackingSettings(wandb="off"), workspace, store, {})
     assert isinstance(tracker, NullTracker)
     store.save(trace_of(1))
-    tracker.wake()
-    store.save(trace_of(2))
+    store.begin(trace_of(2, status="running", spans=(), process=dead_process()))
+    store.flush()
     tracker.close(1)
     assert tracker.status.mode == "off"
-    assert store.undelivered(9) == ()
+    others = TraceStore(engine)
+    assert others.recover() == 1
+    assert others.undelivered(9) == ()
     assert not workspace.wandb.exists()
     NullTracker().wake()
 

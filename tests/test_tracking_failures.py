@@ -30,7 +30,7 @@ from tracked import (
 )
 
 from rag.settings import TrackingSettings
-from rag.tracing import wandb_tracker
+from rag.tracing import wandb_day
 from rag.tracing.trace_store import Trace, TraceStore
 from rag.tracing.wandb_run import TrackedRun, TrackerStatus
 from rag.tracing.wandb_tracker import WandbTracker
@@ -278,13 +278,13 @@ def test_closing_takes_no_longer_than_it_may_when_wandb_hangs(
     workspace: Workspace, store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = threading.Event()
-    real = wandb_tracker.trace_values
+    real = wandb_day.trace_values
 
     def hang(trace: Trace) -> dict[str, Any]:
         free.wait(WAIT_S)
         return real(trace)
 
-    monkeypatch.setattr(wandb_tracker, "trace_values", hang)
+    monkeypatch.setattr(wandb_day, "trace_values", hang)
     store.save(trace_of(1))
     tracker = started(workspace, store)
     wait_for(lambda: tracker.status.run_path)

@@ -113,7 +113,7 @@ def test_every_recipe_that_ships_can_be_read(name: str) -> None:
         ('name = "settle"', 'name = "cloze"', "stages: stage names must be unique"),
         ('name = "settle"', 'name = "validation"', "stages: stage names must be unique"),
         ('method = "lora"', 'method = "all"', "stages.2.method: Input should be 'full' or 'lora'"),
-        ('name = "miniature"', 'name = "../up"', "name: String should match"),
+        ('name = "miniature"', 'name = "../up"', "must have only lower-case letters, digits and hyphens"),
         ("seed = 3", "seed 3", "must be valid TOML"),
     ],
 )

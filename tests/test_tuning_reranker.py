@@ -457,6 +457,18 @@ def test_a_start_may_be_a_folder_and_must_be_whole(tmp_path: Path) -> None:
         open_task(recipe)
 
 
+def test_a_start_of_the_same_task_gives_its_head_too() -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    recipe = RECIPE.model_copy(update={"start": "reranker"})
+    files = RerankerTask(recipe).files
+    begun: Any = open_network(recipe, files, plain=False)
+    assert torch.equal(begun.head.weight, load_file(SHIPPED / "reranker" / HEAD)["weight"])
+    fresh: Any = open_network(recipe, files, plain=True)
+    assert not torch.equal(begun.head.weight, fresh.head.weight)
+
+
 def test_without_a_start_a_training_begins_with_the_base() -> None:
     import torch
 

@@ -221,9 +221,13 @@ def test_wandb_has_the_configuration_and_the_curves(told: RunFile, whole: RunFol
         assert {name: row[f"validation/{name}"] for name in point.figures or {}} == point.figures
 
 
-def test_wandb_has_the_adapter(told: RunFile, whole: RunFolder) -> None:
-    (record,) = [each.artifact for each in told.records if each.WhichOneof("record_type") == "artifact"]
-    assert (record.type, record.name) == ("adapter", whole.name)
+def test_wandb_has_the_adapter_and_hashes_of_the_data(told: RunFile, whole: RunFolder) -> None:
+    data, record = [each.artifact for each in told.records if each.WhichOneof("record_type") == "artifact"]
+    assert (data.type, data.name, data.use_after_commit) == ("dataset", f"data-{RECIPE.name}", True)
+    (manifest,) = data.manifest.contents
+    assert json.loads(Path(manifest.local_path).read_text(encoding="utf-8")) == told.config["data"]
+    assert (record.type, record.name, record.use_after_commit) == ("adapter", f"adapter-{RECIPE.name}", False)
+    assert set(record.aliases) == {"latest", whole.name}
     assert json.loads(record.metadata)["calibration"]
     sizes = {each.path: each.size for each in record.manifest.contents}
     assert sizes == {path.name: path.stat().st_size for path in (whole.path / "result").iterdir()}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from terminal import assert_one_line, call
-from tracked import OFFLINE, ROOT, environment, isolate
+from tracked import OFFLINE, ROOT, environment, isolate, only_run
 from tuning_data import write_data
 
 from finetune import checkpoint, worker
@@ -25,6 +25,7 @@ from finetune.run_folder import RunFolder, Status, new_run
 from finetune.tasks.reader_task import ReaderTask
 from finetune.training import Point, Stopped, Training
 from finetune.training_run_tracking import TrainingTracker
+from rag.encoders.adapters import Adapter, AdapterCard
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.tracing.ledger import NOTHING
@@ -48,6 +49,7 @@ sources = [{ name = "squad", rows = 6 }, { name = "policyqa", rows = 2 }]
 RECIPE = parse_recipe(TEXT.replace("checkpoint_s = 2", "checkpoint_s = 0.001"), "short.toml")
 SHORT = TEXT.replace("checkpoint_s = 2", "checkpoint_s = 0.001")
 RUST_SAYS = "Error while serializing: I/O error: No space left on device (os error 28)"
+CARD = AdapterCard(name="x", task="reader", base="base", base_sha256="0", rank=1, recipe={})
 POINT = Point("settle", 5, 9, 2.5, 1e-4, 3.5, 120.0, {"loss": 2.25})
 
 
@@ -323,7 +325,7 @@ def tell(tracker: TrainingTracker, folder: Path) -> None:
         tracker.point(POINT)
     folder.mkdir(exist_ok=True)
     (folder / "card.json").write_text("{}", encoding="utf-8")
-    tracker.result(folder, {"name": "x"})
+    tracker.result(Adapter(folder, CARD))
     tracker.finish(NOTHING)
 
 
@@ -332,6 +334,15 @@ def test_switched_off_nobody_is_told_and_nothing_written(workspace: Workspace, t
     assert tracker.run.status.mode == "off"
     tell(tracker, tmp_path / "result")
     assert not workspace.wandb.exists()
+
+
+@pytest.mark.usefixtures("isolated")
+def test_the_trainings_of_a_sweep_are_one_group_of_wandb(workspace: Workspace, tmp_path: Path) -> None:
+    tracker = TrainingTracker(OFFLINE, workspace.root, "swept-000", {}, sweep="swept")
+    tell(tracker, tmp_path / "result")
+    records = only_run(workspace).records
+    run = next(each.run for each in records if each.WhichOneof("record_type") == "run")
+    assert (run.run_group, run.display_name, run.job_type) == ("swept", "swept-000", "tune")
 
 
 @pytest.mark.usefixtures("isolated")
@@ -367,6 +378,7 @@ import sys
 from pathlib import Path
 from finetune.training import Point
 from finetune.training_run_tracking import TrainingTracker
+from rag.encoders.adapters import Adapter, AdapterCard
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.tracing.ledger import NOTHING
@@ -374,6 +386,7 @@ from tracked import service_process
 
 root = Path(sys.argv[1])
 point = Point("settle", 5, 9, 2.5, 1e-4, 3.5, 120.0, {"loss": 2.25})
+card = AdapterCard(name="x", task="reader", base="base", base_sha256="0", rank=1, recipe={})
 tracker = TrainingTracker(TrackingSettings(wandb="offline"), root, "run-1", {"recipe": {}})
 tracker.point(point)
 service = service_process()
@@ -383,7 +396,7 @@ service.wait()
 (root / "result" / "card.json").touch()
 for _ in range(3):
     tracker.point(point)
-tracker.result(root / "result", {"name": "x"})
+tracker.result(Adapter(root / "result", card))
 tracker.finish(NOTHING)
 print("trained")
 """

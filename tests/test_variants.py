@@ -233,6 +233,7 @@ def test_a_prompt_can_change_all_that_its_settings_name(name: str, targets: tupl
         "citations": "none",
         "passages": 3,
         "refuse_below": 0.25,
+        "adapter": "citer",
     }
     assert set(values) == set(PromptSettings.model_fields) == set(PROMPT_SETTINGS)
     settings = with_prompt(Settings(), PromptSettings(**{name: values[name]}))

@@ -127,6 +127,7 @@ def test_nothing_that_commands_leave_is_open_to_others(converted_models: Path, t
     for arguments in (
         ("ingest", notes, "--corpus", "notes"),
         ("ask", "What does the mill grind?", "--corpus", "notes"),
+        ("sync",),
     ):
         with start(home, *arguments, RAGSMITH_TRACKING__WANDB="offline", RAGSMITH_READER__ADAPTER="") as process:
             _, errors = process.communicate(timeout=120)

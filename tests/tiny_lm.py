@@ -176,10 +176,13 @@ class Watched:
     def generate(self, *given: Any) -> Any:
         self._steps.before(len(self._steps.shapes) + 1)
         self._handles.clear()
+        leading: list[int] = []
         try:
-            return self._pipeline.generate(*given)
+            written = self._pipeline.generate(*given)
+            leading = written[0].m_generation_ids[0]
+            return written
         finally:
-            most = max((handle.computed() for handle in self._handles), default=0)
+            most = max((len(leading), *(handle.computed() for handle in self._handles)))
             self._steps.shapes += [(0, 0)] * most
 
     def __getattr__(self, name: str) -> Any:

@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,16 @@ import pytest
 from wandb_reader import RunFile, offline_runs, read_run
 
 from rag.settings import TrackingSettings
+from rag.tracing.ledger import day_start
 from rag.tracing.trace_store import Span, Trace, TraceStore
-from rag.tracing.wandb_tracker import Pace, WandbTracker
+from rag.tracing.wandb_day import Pace
+from rag.tracing.wandb_tracker import WandbTracker
 from rag.workspace import Workspace
 
+TODAY = day_start(date.today())
 ROOT = Path(__file__).parent.parent
 OFFLINE = TrackingSettings(wandb="offline")
-FAST = Pace(confirm_s=1.2)
+FAST = Pace(confirm_s=1.2, poll_s=0.2)
 # How long a busy machine may take for what takes a moment.
 WAIT_S = 60.0
 
@@ -38,7 +42,7 @@ def isolate(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def trace_of(number: int, **changes: object) -> Trace:
-    started = 1_700_000_000.0 + number
+    started = TODAY + number
     root = f"trace-{number:06d}"
     spans = (
         Span(
@@ -108,8 +112,12 @@ def service_process() -> psutil.Process:
 def only_run(workspace: Workspace, *, ended: bool = True) -> RunFile:
     """The one run of a workspace. W&B reports the end of a run a moment before its last bytes are in the file."""
     (path,) = offline_runs(workspace.root)
-    if ended:
-        wait_for(lambda: path.stat().st_size and read_run(path).exit_code is not None)
+    return finished_run(path) if ended else read_run(path)
+
+
+def finished_run(path: Path) -> RunFile:
+    """The run of a file whose end has been written."""
+    wait_for(lambda: path.stat().st_size and read_run(path).exit_code is not None)
     return read_run(path)
 
 
@@ -118,9 +126,10 @@ def delivered(workspace: Workspace) -> list[str]:
     return [tree["span_id"] for path in offline_runs(workspace.root) for tree in read_run(path).trees]
 
 
-def table_rows(workspace: Workspace) -> list[dict[str, Any]]:
+def table_rows(workspace: Workspace, name: str = "*") -> list[dict[str, Any]]:
+    """The rows of the tables with this name, ``NAME_1`` … among them."""
     rows: list[dict[str, Any]] = []
-    for path in sorted((workspace.wandb).glob("offline-run-*/files/media/table/*.table.json")):
+    for path in sorted((workspace.wandb).glob(f"offline-run-*/files/media/table/{name}_*.table.json")):
         table = json.loads(path.read_text())
         rows += [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
     return rows
@@ -141,7 +150,10 @@ from pathlib import Path
 from rag.database import open_database
 from rag.settings import TrackingSettings
 from rag.tracing.trace_store import Trace, TraceStore
-from rag.tracing.wandb_tracker import Pace, WandbTracker, open_tracker
+from datetime import date
+from rag.tracing.ledger import day_start
+from rag.tracing.wandb_day import Pace
+from rag.tracing.wandb_tracker import WandbTracker, open_tracker
 from rag.workspace import open_workspace
 
 workspace = open_workspace(Path(sys.argv[1]))
@@ -152,7 +164,8 @@ def service_process():
     return next(child for child in psutil.Process().children() if child.name().startswith("wandb-core"))
 
 def trace_of(number):
-    return Trace(f"trace-{number:06d}", 1.7e9 + number, "ok", f"question {number}", "a", latency_s=1.0)
+    started = day_start(date.today()) + number
+    return Trace(f"trace-{number:06d}", started, "ok", f"question {number}", "a", latency_s=1.0)
 """
 
 

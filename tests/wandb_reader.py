@@ -29,6 +29,11 @@ class RunFile:
     records: list[Any]
 
     @property
+    def summary_keys(self) -> set[str]:
+        """The keys of the summary, without their nested ones."""
+        return {key.partition(".")[0] for key in self.summary}
+
+    @property
     def trees(self) -> list[dict[str, Any]]:
         """The trace trees, in the order of their logging."""
         return [json.loads(row["trace.root_span_dumps"]) for row in self.history if "trace.root_span_dumps" in row]

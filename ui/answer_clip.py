@@ -31,11 +31,9 @@ class Clip:
 
     def begun(self, text: str) -> str:
         """Return what can be sent of a text that may go on: no beginning of a stop sequence at its end."""
-        whole = self(text)
-        if len(whole) < len(text):
-            return whole
+        # Also after a stop sequence: one that began before it may still be completed.
         held = max((_overlap(text, stop) for stop in self.stops), default=0)
-        return text[: len(text) - held]
+        return self(text)[: len(text) - held]
 
     def is_too_long(self, text: str) -> bool:
         """Whether the number of tokens, and not a stop sequence, ends a text."""

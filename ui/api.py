@@ -99,7 +99,7 @@ def api_routes(settings: Settings, stores: Stores, releases: Releases) -> APIRou
     @router.api_route("/v1/{rest:path}", methods=_ANY)
     def unknown(request: Request) -> Response:
         called = f"{request.method} {request.url.path}"
-        offered = "GET /v1/models, GET /v1/models/MODEL and POST /v1/chat/completions"
+        offered = "GET /v1/models, GET /v1/models/MODEL, POST /v1/chat/completions and POST /v1/traces"
         return ApiError(404, f"There is no {called}; ragsmith offers {offered}.", "unknown_url").response()
 
     # Where clients end whose address lacks its end, or has a slash too many.

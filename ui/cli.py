@@ -5,6 +5,8 @@ A command's module is imported when it is called, so that ``ragsmith --help`` an
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,14 +45,18 @@ COMMANDS: Mapping[str, Entry] = {
     "traces": Entry("ui.commands.traces_command:command", "List answered questions and show their steps."),
     "feedback": Entry(
         "ui.commands.feedback_command:command",
-        "List what people said about answers, and make training rows of it.",
+        "List and review what people said about answers.",
     ),
     "cost": Entry("ui.commands.cost_command:command", "Show what was spent, by day, model, user and more."),
+    "alerts": Entry("ui.commands.alerts_command:command", "Watch metrics, and send notices of what is wrong."),
     "prompts": Entry("ui.commands.prompts_command:command", "Write, compare and label versions of prompts."),
     "corpora": Entry("ui.commands.corpora_command:command", "List and remove corpora."),
     "datasets": Entry("ui.commands.datasets_command:command", "Keep questions with known answers, in versions."),
     "eval": Entry("ui.commands.eval_command:command", "Measure the parts against known answers."),
+    "data": Entry("ui.commands.data_command:command", "Explore and prepare prompts and completions for training."),
     "tune": Entry("ui.commands.tune_command:command", "Train adapters, and export a language model."),
+    "teach": Entry("ui.commands.teach_command:command", "Train the adapter on accepted corrections."),
+    "sync": Entry("ui.commands.sync_command:command", "Send pending traces and runs to the trackers."),
     "doctor": Entry("ui.commands.doctor_command:command", "Check everything a run needs."),
 }
 
@@ -111,6 +117,9 @@ class Commands(click.Group):
             raise click.ClickException(_shown(str(error))) from error
         except Exception as error:
             _show_traceback(ctx, error)
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                # The workspace translates its own errors: this is the output, in a file or at a device.
+                raise click.ClickException("Cannot write: no space is left on the device.") from error
             notes = getattr(error, "__notes__", [])
             where = "" if ctx.params["debug"] else f" ({notes[-1] if notes else '--debug shows where'})"
             what = _shown(f"{type(error).__name__}: {error}{where}")
@@ -176,9 +185,28 @@ def cli(
     ctx.obj = Context(flags={"home": home, **answering}, config=config, debug=debug)
 
 
+def _open_closed_streams() -> None:
+    """Give closed standard streams the null device; their number would be that of the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for the whole process)
+
+
+def _discard_unwritable() -> None:
+    """Discard output that cannot be written and was reported: Python 3.11.2 reports it once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the ``ragsmith`` script."""
-    cli(prog_name=PROGRAM)
+    _open_closed_streams()
+    try:
+        cli(prog_name=PROGRAM)
+    finally:
+        _discard_unwritable()
 
 
 if __name__ == "__main__":

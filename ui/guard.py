@@ -261,6 +261,8 @@ def _is_address(name: str) -> bool:
 
 MAX_BODY = 4_000_000
 """Bytes of a request that is not an upload: about a hundred pages of history."""
+MAX_SPANS = 20_000_000
+"""Bytes of a request with spans of another program."""
 MAX_DRAINED = 64_000_000
 """Bytes of a refused body that are read."""
 
@@ -281,7 +283,8 @@ class BodyLimit:
         if scope["type"] != "http" or scope["method"] in _SAFE_METHODS:
             await self._app(scope, receive, send)
             return
-        limit = self._uploads if scope["path"].rstrip("/") == UPLOAD else MAX_BODY
+        limits = {UPLOAD: self._uploads, SPANS: MAX_SPANS}
+        limit = limits.get(scope["path"].rstrip("/"), MAX_BODY)
         refusal = refusal_of(
             scope["path"],
             f"The request is larger than {limit:,} bytes.",
@@ -333,6 +336,7 @@ async def _drain(receive: Receive) -> None:
 
 GRADIO = "/gradio_api/"
 UPLOAD = "/gradio_api/upload"
+SPANS = "/v1/traces"
 # The routes that the page uses. Others would fetch any address, record, or edit code.
 _GRADIO_ROUTES = frozenset(
     {

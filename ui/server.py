@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request
 from rag.errors import SettingsError
 from rag.settings import LimitSettings
 from ui.access import Credentials, SignedIn, check_access
+from ui.app.alert_timer import AlertTimer
 from ui.app.pruning import DailyPruning
 from ui.connections import Connection, Connections
 from ui.guard import BodyLimit, Farewell, KnownRoutes, OwnOrigin, SecurityHeaders, is_loopback
@@ -52,6 +53,7 @@ def create_web_app(app: App) -> FastAPI:
     from ui.api import api_routes
     from ui.app.metrics import ServerMetrics
     from ui.metrics_route import metrics_routes
+    from ui.otlp_route import otlp_routes
     from ui.pages.documents.sources import source_routes
     from ui.pages.evaluate.reports import report_routes
     from ui.pages.traces.raw_traces import trace_routes
@@ -66,6 +68,8 @@ def create_web_app(app: App) -> FastAPI:
         trusted = credentials is None or getattr(request.state, "signed_in", False)
         return now if trusted else {"status": now["status"]}
 
+    # Before the API, which answers every other address below /v1.
+    web.include_router(otlp_routes(stores))
     web.include_router(api_routes(settings, stores, app.releases))
     web.include_router(source_routes(settings.ingest, stores))
     web.include_router(report_routes(app.evaluations))
@@ -98,7 +102,8 @@ def health_report(now: Health) -> dict[str, Any]:
         "status": "ok" if ready else "degraded",
         "model": {"ok": now.model_ok, "detail": now.model},
         "index": {"ok": now.index_ok, "detail": now.index},
-        "wandb": {"ok": now.wandb_ok, "mode": now.wandb},
+        "wandb": {"ok": now.wandb_ok, "mode": now.wandb, "detail": now.wandb_detail},
+        "otlp": {"ok": now.otlp_ok, "mode": now.otlp},
         "notices": list(now.notices),
     }
 
@@ -209,6 +214,7 @@ def serve(app: App, open_browser: bool) -> None:
     # app is closed and the last traces are delivered.
     before = signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     pruning = DailyPruning(settings.tracing, app.stores)
+    timer = AlertTimer(app.alerting)
     try:
         # Ctrl-C is the normal end.
         with suppress(KeyboardInterrupt):
@@ -216,10 +222,12 @@ def serve(app: App, open_browser: bool) -> None:
             web = create_web_app(app)
             server = Server(web, lambda: _announce(app, address, open_browser), settings.limits)
             pruning.start()
+            timer.start()
             server.run(sockets=[listener])
     finally:
         listener.close()
         pruning.close()
+        timer.close()
         app.close()
         signal.signal(signal.SIGTERM, before)
 
@@ -278,6 +286,7 @@ def _announce(app: App, address: str, open_browser: bool) -> None:
             file=sys.stderr,
             flush=True,
         )
+    threading.Thread(target=app.tracking.start, name="tracking", daemon=True).start()
     threading.Thread(target=app.health.warm, name="warm", daemon=True).start()
     if open_browser:
         import webbrowser

@@ -5,6 +5,8 @@ user; further keys are ignored:
 
     {"messages": [{"role": "system", "content": "…"}, {"role": "user", "content": "…"}], "completion": "…"}
     {"prompt": "…", "completion": "…"}
+
+With ``"ends": false``, the words of the completion are learnt, but not that it ends there.
 """
 
 from __future__ import annotations
@@ -53,10 +55,10 @@ def read_rows(
     return islice(_rows(path, parse, form), most)
 
 
-def as_line(turns: Sequence[Message], completion: str) -> str:
+def as_line(turns: Sequence[Message], completion: str, *, ends: bool = True) -> str:
     """Return a row as a line of such a file."""
-    messages = [turn.model_dump() for turn in turns]
-    return json.dumps({"messages": messages, "completion": completion}, ensure_ascii=False)
+    row: dict[str, Any] = {"messages": [turn.model_dump() for turn in turns], "completion": completion}
+    return json.dumps(row if ends else row | {"ends": False}, ensure_ascii=False)
 
 
 def _rows(path: Path, parse: Callable[[dict[str, Any], str], R], form: str) -> Iterator[R]:
@@ -96,7 +98,10 @@ def _object(line: bytes) -> dict[str, Any]:
 
 
 def _row(row: dict[str, Any], where: str) -> ChatRow:
-    return ChatRow(turns_of(row), text_of(row, "completion"), where)
+    ends = row.get("ends", True)
+    if not isinstance(ends, bool):
+        raise ValueError("ends must be true or false")
+    return ChatRow(turns_of(row), text_of(row, "completion"), where, ends)
 
 
 def turns_of(row: dict[str, Any]) -> tuple[Message, ...]:

@@ -28,25 +28,31 @@ class FeedbackRows:
         pairs: Rows for preferences: a correction is better than the answer that it corrects.
         without_prompt: Answers whose trace does not have all that the model was given.
         by_others: Answers of other models.
+        not_accepted: Corrections that a person rejected, or has yet to accept where that is asked for.
     """
 
     answers: list[str] = field(default_factory=list)
     pairs: list[str] = field(default_factory=list)
     without_prompt: int = 0
     by_others: int = 0
+    not_accepted: int = 0
 
 
-def feedback_rows(traces: Iterable[Trace], model: str) -> FeedbackRows:
+def feedback_rows(traces: Iterable[Trace], model: str, *, accepted: bool = False) -> FeedbackRows:
     """Make rows of rated traces; those with a thumb down and no correction say too little.
 
     Args:
         traces: Traces with their spans.
         model: The model that is to be trained, as its traces name it.
+        accepted: Whether only corrections count that a person has accepted, and not those that wait for it.
     """
     rows = FeedbackRows()
     for trace in traces:
         feedback = trace.feedback
         if feedback is None or not (feedback.correction or feedback.rating == "up"):
+            continue
+        if feedback.review == "rejected" or (accepted and feedback.review == "pending"):
+            rows.not_accepted += 1
             continue
         if trace.model != model:
             rows.by_others += 1
@@ -64,7 +70,7 @@ def feedback_rows(traces: Iterable[Trace], model: str) -> FeedbackRows:
 
 def turns_of(trace: Trace) -> tuple[Message, ...]:
     """Return what the model that answered was given; empty if the trace does not have all of it."""
-    span = _answering(trace)
+    span = answering_span(trace)
     given = span.input.get("messages") if span and isinstance(span.input, dict) else None
     turns: list[Message] = []
     for message in given if isinstance(given, list) else []:
@@ -78,13 +84,13 @@ def turns_of(trace: Trace) -> tuple[Message, ...]:
 
 def written_in(trace: Trace) -> str:
     """Return what the model wrote; empty if the trace does not have all of it."""
-    span = _answering(trace)
+    span = answering_span(trace)
     output: Any = span.output if span else None
     text = output.get("content") if isinstance(output, dict) else None
     return text if isinstance(text, str) and not is_truncated(text) else ""
 
 
-def _answering(trace: Trace) -> Span | None:
+def answering_span(trace: Trace) -> Span | None:
     """Return the model's span below the step that generates the answer; the last one, if it was asked again."""
     steps = {span.id for span in trace.spans if span.name == "generate"}
     asked = [span for span in trace.spans if span.kind == "llm" and span.parent_id in steps]

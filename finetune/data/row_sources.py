@@ -8,7 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
-from finetune.recipe import CausalRecipe, Source
+from finetune.data.chat_rows import SUFFIX
+from finetune.prepared.data_versions import read_version
+from finetune.recipe import VALIDATION, CausalRecipe, Source
 from rag.errors import TuningError
 
 # One in this many conversations is held out at most, where the recipe names no validation rows.
@@ -57,9 +59,17 @@ class RowSources(Generic[R]):
 
     def validation(self) -> Iterator[R]:
         """Yield the rows of the validation source, or else the held-out rows of the stages' sources."""
-        if self._recipe.validation is not None:
-            return self._read(self._data, self._recipe.validation, self._recipe.validation_rows)
+        source = self._validation_source
+        if source is not None:
+            return self._read(self._data, source, self._recipe.validation_rows)
         return (row for row in self._all_rows() if row.key in self._held_out)
+
+    @property
+    def _validation_source(self) -> str | None:
+        """The source that the recipe names, or that of prepared data; None to hold rows out."""
+        if self._recipe.validation is None and read_version(self._data) is not None:
+            return VALIDATION if (self._data / f"{VALIDATION}{SUFFIX}").is_file() else None
+        return self._recipe.validation
 
     @cached_property
     def _held_out(self) -> frozenset[str]:
@@ -68,7 +78,7 @@ class RowSources(Generic[R]):
         Without a validation source they are those with the smallest hashes, so that neither the order of the rows
         nor their repetition matters.
         """
-        if self._recipe.validation is not None:
+        if self._validation_source is not None:
             return frozenset(row.key for row in self.validation())
         keys = sorted({row.key for row in self._all_rows()})
         if len(keys) < HELD_OUT:

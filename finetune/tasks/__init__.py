@@ -59,12 +59,13 @@ class Task(Protocol):
         ...
 
 
-def open_task(recipe: Recipe, models: Path | None = None) -> Task:
+def open_task(recipe: Recipe, models: Path | None = None, data: Path | None = None) -> Task:
     """Open the task that a recipe names.
 
     Args:
         recipe: The recipe.
         models: The workspace's folder of models, where the base ``smollm2`` is prepared.
+        data: The folder of the training data; prepared data decide how conversations are rendered.
 
     Raises:
         AdapterError: The adapter to start from is missing.
@@ -75,7 +76,7 @@ def open_task(recipe: Recipe, models: Path | None = None) -> Task:
     if isinstance(recipe, SftRecipe):
         from finetune.tasks.sft_task import SftTask
 
-        return SftTask(recipe, models)
+        return SftTask(recipe, models, data)
     if isinstance(recipe, DpoRecipe):
         from finetune.tasks.dpo_task import DpoTask
 

@@ -23,12 +23,15 @@ from finetune.checkpoint import Progress
 from finetune.completion_batches import LENGTH_STEP, Batches
 from finetune.features import Feature, Features
 from finetune.language_model import Base, open_trainable
+from finetune.predictions import Prediction
+from finetune.prepared.text_rendering import read_rendering
 from finetune.recipe import VALIDATION, CausalRecipe, Source, Stage
 from finetune.stage_recorder import LOSSES, StageRecorder
 from finetune.start import find_lora_start
 from finetune.training import Training
 from rag.encoders.adapters import AdapterCard
 from rag.errors import TuningError
+from rag.models.local.local_adapters import CHAT_TEMPLATE, RENDERING
 from rag.models.local.local_tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -48,6 +51,7 @@ class CausalTask(ABC):
     Args:
         recipe: The recipe.
         models: The workspace's folder of models, where the base ``smollm2`` is prepared.
+        data: The folder of the training data, whose rendering is used if it has one.
 
     Raises:
         AdapterError: The adapter to start from is missing.
@@ -55,11 +59,14 @@ class CausalTask(ABC):
         TuningError: peft is not installed.
     """
 
-    def __init__(self, recipe: CausalRecipe, models: Path | None = None) -> None:
+    def __init__(self, recipe: CausalRecipe, models: Path | None = None, data: Path | None = None) -> None:
         self.recipe = recipe
         self.base = Base.locate(recipe.base, models)
-        self._start = find_lora_start(recipe.start) if recipe.start is not None else None
-        self._template = self._start.chat_template if self._start else None
+        self.start = find_lora_start(recipe.start) if recipe.start is not None else None
+        self.rendering = read_rendering(data) if data is not None else None
+        self._template = self.start.chat_template if self.start else None
+        if self.rendering is not None and self.rendering.form == "plain":
+            self._template = self.rendering.chat_template
 
     # What a task adds
 
@@ -96,6 +103,10 @@ class CausalTask(ABC):
     def metrics(self, model: Any, features: Features) -> Mapping[str, float]:
         """Compute the metrics on the validation rows."""
 
+    def samples(self, model: Any, features: Features) -> tuple[Prediction, ...]:
+        """Write texts for some validation rows; by default, none."""
+        return ()
+
     # Data
 
     def short_enough(self, name: str, features: Iterable[Feature], most_tokens: int) -> Iterator[Feature]:
@@ -122,7 +133,7 @@ class CausalTask(ABC):
             )
         if dropped == count > 0:
             raise TuningError(
-                f"All {count} rows of {name} have more than {most_tokens} tokens.",
+                f"Every row of {name} has more than {most_tokens} tokens.",
                 fix="Raise max_tokens in the recipe.",
             )
 
@@ -134,7 +145,8 @@ class CausalTask(ABC):
     @cached_property
     def encoder(self) -> ChatEncoder:
         """Turns conversations into tokens, as they are served."""
-        return ChatEncoder(self.base.files, load_tokenizer(self.base.files), self._template)
+        mask = self.rendering is None or self.rendering.mask
+        return ChatEncoder(self.base.files, load_tokenizer(self.base.files), self._template, mask=mask)
 
     # Training
 
@@ -145,7 +157,7 @@ class CausalTask(ABC):
     def train(self, training: Training) -> Any:
         """See ``finetune.tasks.Task``; returns the model wrapped in its adapter by peft."""
         progress, tensors = checkpoint.load(training.checkpoints) or (Progress(), {})
-        model = open_trainable(self.base, self.recipe, self._start)
+        model = open_trainable(self.base, self.recipe, self.start)
         model.to(_arguments(self.recipe, training.checkpoints).device)
         self.prepare(model, training)
         for number, stage in enumerate(self.recipe.stages):
@@ -191,9 +203,10 @@ class CausalTask(ABC):
             progress,
             validate=lambda: self.metrics(model, training.features[VALIDATION]),
             state=lambda: checkpoint.state_of(trained, optimizer),
+            sample=lambda: self.samples(model, training.features[VALIDATION]),
             losses=tensors[LOSSES].tolist() if LOSSES in tensors else [],
         )
-        loss_of_step = math.nan
+        loss_of_step = norm_of_step = math.nan
 
         def loss_of(outputs: Any, labels: torch.Tensor, **_: Any) -> torch.Tensor:
             nonlocal loss_of_step
@@ -207,11 +220,16 @@ class CausalTask(ABC):
                 # For the dropout, so that a resumed training draws what an uninterrupted one does.
                 torch.manual_seed(recipe.seed * 1_000_003 + recorder.progress.step)
 
+            def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+                nonlocal norm_of_step
+                # The trainer clips alike, but tells nobody the norm before.
+                norm_of_step = float(torch.nn.utils.clip_grad_norm_(trained.values(), CLIP))
+
             def on_step_end(self, *_: Any, **__: Any) -> None:
                 rows = batches[recorder.progress.step]
                 rate = stage.learning_rate * factor(recorder.progress.step + 1)
                 tokens = len(rows) * padded(int(features.lengths[rows].max()), LENGTH_STEP)
-                recorder.record(loss_of_step, rate, tokens)
+                recorder.record(loss_of_step, rate, tokens, norm_of_step)
 
         if done < steps:
             trainer = Trainer(
@@ -226,6 +244,7 @@ class CausalTask(ABC):
             )
             # It prints what the recorder records.
             trainer.remove_callback(PrinterCallback)
+            recorder.begin()
             trainer.train()
         return recorder.progress
 
@@ -239,7 +258,7 @@ class CausalTask(ABC):
         device = next(model.parameters()).device
         planned = plan(features.lengths, VALIDATION_TOKENS, 0, LENGTH_STEP)
         model.eval()
-        with torch.no_grad(), self._precision(device.type):
+        with torch.no_grad(), self.precision(device.type):
             for rows, batch in zip(planned, Batches(features, planned, self.batch, model), strict=True):
                 on_device = {
                     name: value.to(device) if isinstance(value, torch.Tensor) else value
@@ -248,7 +267,8 @@ class CausalTask(ABC):
                 labels = on_device.pop("labels")
                 yield rows, model(**on_device).logits, labels
 
-    def _precision(self, device: str) -> AbstractContextManager[Any]:
+    def precision(self, device: str) -> AbstractContextManager[Any]:
+        """Return the context in which the model computes on a device."""
         import torch
 
         context: AbstractContextManager[Any] = torch.autocast(
@@ -264,7 +284,10 @@ class CausalTask(ABC):
         card = new_card(self.recipe, self.base, data, self.recipe.licences, metrics)
         # The base brings its own.
         own = load_tokenizer(self.base.files).chat_template
-        write_lora(network, card, result, None if self._template == own else self._template)
+        texts = {} if self._template is None or self._template == own else {CHAT_TEMPLATE: self._template}
+        if self.rendering is not None:
+            texts[RENDERING] = self.rendering.model_dump_json(indent=1) + "\n"
+        write_lora(network, card, result, texts)
         return card
 
 
@@ -278,7 +301,8 @@ def _arguments(recipe: CausalRecipe, folder: Path) -> Any:
         num_train_epochs=1,
         per_device_train_batch_size=1,
         train_sampling_strategy="sequential",
-        max_grad_norm=CLIP,
+        # The recorder's callback clips.
+        max_grad_norm=0.0,
         seed=recipe.seed,
         bf16=recipe.precision == "bf16",
         use_cpu=not torch.cuda.is_available(),

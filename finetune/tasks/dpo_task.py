@@ -6,7 +6,7 @@ with that of the reference, which is the model before training. Rows come from `
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from finetune.features import Feature, Features
 from finetune.recipe import VALIDATION, DpoRecipe, Source, Stage
 from finetune.rows import PreferenceRow
 from finetune.tasks.causal_task import CausalTask
-from finetune.training import Training
+from finetune.training import Stopped, Training
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,14 +68,18 @@ class DpoTask(CausalTask):
         self._hashes = {name: features.sha256 for name, features in training.features.items()}
         for name, features in training.features.items():
             if self._hashes[name] not in self._references:
-                self._references[self._hashes[name]] = self._likelihoods(model, features)
+                self._references[self._hashes[name]] = self._likelihoods(model, features, training.stopping)
 
-    def _likelihoods(self, model: Any, features: Features) -> torch.Tensor:
-        """Return the log-likelihoods of both replies of every row, shape ``(rows, 2)``."""
+    def _likelihoods(
+        self, model: Any, features: Features, stopping: Callable[[], bool] = lambda: False
+    ) -> torch.Tensor:
+        """Return the log-likelihoods of both replies of every row, shape ``(rows, 2)``; raise Stopped to stop."""
         import torch
 
         found = torch.zeros((len(features), 2))
         for rows, logits, labels in self.outputs(model, features):
+            if stopping():
+                raise Stopped
             found[rows] = _likelihoods(logits, labels).cpu()
         return found
 

@@ -15,6 +15,7 @@ from rag.documents.citation_markers import on_one_line
 from rag.documents.sentences import Sentence, split_sentences
 from rag.models.extractive.evidence_lines import EvidenceLine
 from rag.models.extractive.heading_lines import headings_among
+from rag.settings import AnswerStyle
 from rag.types import Hit, Passage, Replaced
 
 # Longer sentences are lists or code without sentence ends.
@@ -38,16 +39,18 @@ class Written:
         hits: The passages of the prompt, in order of their markers.
         question: The standalone question.
         lines: The sentences that it was written from; empty if the model read the passages.
+        style: ``brief`` quotes only the words that answer, if they are known.
     """
 
     text: str
     hits: Sequence[Hit]
     question: str
     lines: Sequence[EvidenceLine] = ()
+    style: AnswerStyle = "full"
 
 
 @dataclass(frozen=True, slots=True)
-class _Unit:
+class CitedSentence:
     """A sentence or a block of code, with its markers.
 
     Attributes:
@@ -103,7 +106,7 @@ def repaired(written: Written) -> tuple[str, tuple[Replaced, ...]]:
     return "".join((*pieces, written.text[at:])).strip(), tuple(faults)
 
 
-def _checked(written: Written) -> list[tuple[_Unit, Replaced | None]]:
+def _checked(written: Written) -> list[tuple[CitedSentence, Replaced | None]]:
     """Return the sentences of an answer, each with its fault."""
 
     @cache
@@ -115,14 +118,14 @@ def _checked(written: Written) -> list[tuple[_Unit, Replaced | None]]:
         places = [part for passage in passages for part in (passage.title, *passage.headings)]
         return ClaimSources([*texts, *dict.fromkeys(places)], written.question)
 
-    checked: list[tuple[_Unit, Replaced | None]] = []
-    for unit in _units(written.text, len(written.hits)):
+    checked: list[tuple[CitedSentence, Replaced | None]] = []
+    for unit in cited_sentences(written.text, len(written.hits)):
         fault = sources(unit.markers).fault_of(unit.words)
         checked.append((unit, None if fault is None else Replaced(unit.words, fault.kind, fault.words)))
     return checked
 
 
-def _units(text: str, passages: int) -> list[_Unit]:
+def cited_sentences(text: str, passages: int) -> list[CitedSentence]:
     """Return the sentences of an answer; markers do not end them, and a block of code is one of them."""
     markers = [found for found in MARKERS.finditer(text) if found["markers"]]
     masked = MARKERS.sub(lambda found: " " * len(found[0]) if found["markers"] else found[0], text)
@@ -135,7 +138,7 @@ def _units(text: str, passages: int) -> list[_Unit]:
         )
         if not places or start >= places[-1][1]:
             places.append((start, end))
-    units: list[_Unit] = []
+    units: list[CitedSentence] = []
     starts = [found.start() for found in markers]
     for at, (start, end) in enumerate(places):
         following = places[at + 1][0] if at + 1 < len(places) else len(text)
@@ -148,7 +151,7 @@ def _units(text: str, passages: int) -> list[_Unit]:
             stop = closing.end() if closing else stop
         known = dict.fromkeys(number for number in numbers if 1 <= number <= passages)
         words = " ".join(_FENCE_MARK.sub(" ` ", masked[start:end]).split())
-        units.append(_Unit(_BEFORE_STOP.sub("", words), tuple(known), start, stop))
+        units.append(CitedSentence(_BEFORE_STOP.sub("", words), tuple(known), start, stop))
     return units
 
 
@@ -165,21 +168,26 @@ class _Quotable:
     def __init__(self, written: Written) -> None:
         self._stemmer = Stemmer()
         texts = [hit.passage.text for hit in written.hits]
+        brief = written.style == "brief"
         if written.lines:
-            found = [(line.number, texts[line.number - 1][line.start : line.end]) for line in written.lines]
+            found = [
+                (line.number, texts[line.number - 1][line.start : line.end], line.marked if brief else "")
+                for line in written.lines
+            ]
         else:
             found = [
-                (number, sentence.text)
+                (number, sentence.text, "")
                 for number, hit in enumerate(written.hits, 1)
                 for sentence in _sentences_of(hit.passage)
                 if len(sentence.text) <= LONGEST_QUOTATION
             ]
-        quotations = (_Quotation(number, on_one_line(text)) for number, text in found)
-        self._quotations = [(each, self._stems(each.text)) for each in quotations if each.text]
+        quotations = ((_Quotation(number, words or on_one_line(text)), text) for number, text, words in found)
+        # Words are quoted for what their sentence has in common with the answer.
+        self._quotations = [(each, self._stems(text)) for each, text in quotations if each.text]
         self._question = self._stems(written.question)
         self._given_lines = bool(written.lines)
 
-    def nearest(self, unit: _Unit) -> _Quotation | None:
+    def nearest(self, unit: CitedSentence) -> _Quotation | None:
         """Return the sentence that shares most words with a written one, and then with the question.
 
         Without lines, only the cited passages count, and a sentence that shares nothing is not quoted.

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from rag.answering.claim_numbers import KnownNumbers, without_numbers
 from rag.answering.claim_text import CONNECTING, Stemmer, folded
+from rag.documents.chunking import UNSPACED
 from rag.documents.citation_markers import without_markers
 from rag.redaction import MASK, redact
 from rag.types import Turn
@@ -47,6 +48,7 @@ _STOP_WORDS = frozenset(
     "make made use used need want know mean means like just only very much many any some all each every there "
     "here thing things way up down out off than let doesn't don't".split()
 )
+_UNSPACED = re.compile(f"[{UNSPACED}]")
 _WORD = re.compile(r"[^\W_](?:[\w'.-]*\w)?")
 # Topic words of a standalone question without and with a word that may refer back. With the second number, a fifth
 # of the handbook's questions, which all are standalone, are mistaken for follow-ups instead of a third, and all
@@ -133,7 +135,12 @@ def _bare(text: str) -> list[str]:
 
 
 def points_back(question: str) -> bool:
-    """Whether a question cannot be understood without the conversation."""
+    """Whether a question cannot be understood without the conversation.
+
+    Where words are not separated by spaces, no question does: its words are not known, and so not what they mean.
+    """
+    if _UNSPACED.search(question):
+        return False
     words = [word.casefold() for word in _WORD.findall(question)]
     topics = [_is_topic(word) for word in words]
     own = sum(topics)

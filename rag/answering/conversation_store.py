@@ -1,7 +1,8 @@
 """Stored conversations.
 
 Questions and answers are the only data stored with their secrets, because people see their own words again, and
-the offsets of citations refer to the answer. Titles and rewritten questions are masked, like traces.
+the offsets of citations refer to the answer. Titles and rewritten questions are masked, like traces. With
+``tracing.mask``, questions and answers are masked as well.
 
 Only this module touches the tables ``conversations`` and ``exchanges``.
 """
@@ -18,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, delete, func, insert, select, update
 
 from rag.database import reading, writing
+from rag.masking import Masker
 from rag.redaction import redact
 from rag.tables import conversations as conversations_table
 from rag.tables import exchanges as exchanges_table
+from rag.tracing.trace_masking import TraceMasker
 from rag.types import Answer, Turn
 
 if TYPE_CHECKING:
@@ -37,11 +40,13 @@ class Exchange:
     Attributes:
         position: Position in the conversation, from 0.
         answer: None while it is in progress, and if the process died meanwhile.
+        corpus: The corpus that was asked.
     """
 
     position: int
     question: str
     answer: Answer | None = None
+    corpus: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +64,15 @@ class Conversation:
     filters: tuple[str, ...] = ()
 
     def turns_before(self, position: int) -> tuple[Turn, ...]:
-        """Return the history of the question at ``position``.
+        """Return the history of the question at ``position``, as far as it was asked of the same corpus.
 
-        Failed and interrupted questions are included, without an answer, because the next one may refer to them.
+        What other documents say of a topic must not complete a question. Failed and interrupted questions are
+        included, without an answer, because the next one may refer to them.
         """
         return tuple(
             Turn(exchange.question, exchange.answer.text if exchange.answer else "")
             for exchange in self.exchanges
-            if exchange.position < position
+            if exchange.position < position and exchange.corpus == self.corpus
         )
 
 
@@ -92,10 +98,17 @@ class ConversationStore:
     """The conversations in the database. Every method may raise DatabaseError; those that write, StorageFull.
 
     Writes to a deleted conversation are ignored.
+
+    Args:
+        engine: The database.
+        masker: Masks personal data in questions, answers and titles; by default none.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, masker: Masker | None = None) -> None:
         self._engine = engine
+        self._masker = masker or Masker()
+        # What masks the answers to questions that were stored, by conversation and position.
+        self._masking: dict[tuple[str, int], TraceMasker] = {}
 
     def new(self, corpus: str) -> str:
         """Create a conversation and return its id; its first question becomes the title."""
@@ -131,12 +144,14 @@ class ConversationStore:
             ).all()
         if found is None:
             return None
-        exchanges = tuple(Exchange(row.position, row.question, _read_answer(row.answer)) for row in rows)
+        exchanges = tuple(
+            Exchange(row.position, row.question, _read_answer(row.answer), row.corpus) for row in rows
+        )
         return Conversation(found.id, found.title or UNTITLED, found.corpus, exchanges, tuple(found.filters))
 
     def rename(self, conversation_id: str, title: str) -> None:
         """Rename a conversation; an empty title has no effect."""
-        shown = shorten(title)
+        shown = shorten(self._masker.text(title))
         if shown:
             self._set(conversation_id, title=shown)
 
@@ -167,6 +182,8 @@ class ConversationStore:
             Its position, from 0.
         """
         table = exchanges_table.c
+        masking = TraceMasker(self._masker)
+        question = masking.text(question)
         # A single statement, so that two tabs cannot take the same position.
         place = (
             select(func.coalesce(func.max(table.position) + 1, 0))
@@ -174,6 +191,7 @@ class ConversationStore:
             .scalar_subquery()
         )
         own = conversations_table.c.id == conversation_id
+        corpus = select(conversations_table.c.corpus).where(own).scalar_subquery()
         with writing(self._engine) as connection:
             touched = connection.execute(update(conversations_table).where(own).values(updated=time.time()))
             if touched.rowcount == 0:
@@ -185,20 +203,25 @@ class ConversationStore:
             )
             inserted = connection.execute(
                 insert(exchanges_table)
-                .values(conversation_id=conversation_id, position=place, question=question)
+                .values(conversation_id=conversation_id, position=place, corpus=corpus, question=question)
                 .returning(table.position)
             )
-            return int(inserted.scalar_one())
+            position = int(inserted.scalar_one())
+        if self._masker:
+            self._masking[conversation_id, position] = masking
+        return position
 
     def finish(self, conversation_id: str, position: int, answer: Answer) -> None:
         """Store the answer to the question at ``position``, whatever its status."""
         table = exchanges_table.c
         kept = replace(answer, standalone=redact(answer.standalone))
+        masking = self._masking.pop((conversation_id, position), TraceMasker(self._masker))
+        stored = masking.json(answer_schema().dump_python(kept, mode="json"))
         with writing(self._engine) as connection:
             connection.execute(
                 update(exchanges_table)
                 .where(table.conversation_id == conversation_id, table.position == position)
-                .values(answer=answer_schema().dump_python(kept, mode="json"), trace_id=answer.trace_id or None)
+                .values(answer=stored, trace_id=answer.trace_id or None)
             )
 
     def truncate_from(self, conversation_id: str, position: int) -> None:

@@ -12,6 +12,7 @@ from rag.answering.claim_numbers import KnownNumbers
 from rag.answering.claim_text import Stemmer, folded
 from rag.documents.citation_markers import on_one_line, without_markers
 from rag.models.extractive.evidence_lines import MARK, EvidenceLine
+from rag.settings import AnswerStyle
 from rag.types import Hit
 
 # Minimum share of the content words of a marked text that an answer must have.
@@ -44,16 +45,25 @@ def misses_answer(text: str, lines: Sequence[EvidenceLine]) -> bool:
     return not _says(text, whole, SAID_SHARE if is_short else TOLD_SHARE)
 
 
-def quotation_of(lines: Sequence[EvidenceLine], hits: Sequence[Hit]) -> str:
-    """Return the sentences that answer, quoted on one line with their markers; empty without any.
+def quotation_of(lines: Sequence[EvidenceLine], hits: Sequence[Hit], style: AnswerStyle = "full") -> str:
+    """Return what answers, quoted on one line with its markers; empty without any.
 
-    Sentences that only explain others are left out.
+    Args:
+        lines: The sentences that the answer was written from; those that only explain others are not quoted.
+        hits: The passages of the prompt, in order of their markers.
+        style: All sentences that answer, the best one, or only its words that answer if they are known.
     """
+    quoted = [line for line in lines if line.best or line.marked]
+    if style != "full":
+        quoted = [line for line in quoted if line.best] or quoted[:1]
     return " ".join(
-        f"{on_one_line(hits[line.number - 1].passage.text[line.start : line.end])} [{line.number}]"
-        for line in lines
-        if line.best or line.marked
+        f"{line.marked if style == 'brief' and line.marked else _sentence(line, hits)} [{line.number}]"
+        for line in quoted
     )
+
+
+def _sentence(line: EvidenceLine, hits: Sequence[Hit]) -> str:
+    return on_one_line(hits[line.number - 1].passage.text[line.start : line.end])
 
 
 def _says(text: str, words: str, share: float) -> bool:

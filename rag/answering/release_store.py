@@ -15,7 +15,8 @@ from sqlalchemy.exc import IntegrityError
 from rag.answering.release import Release
 from rag.database import reading, writing
 from rag.errors import ReleaseError
-from rag.settings import AnswerSettings, DecodingSettings, GroundingSettings, RetrievalSettings, Section
+from rag.settings import AnswerSettings, DecodingSettings, GroundingSettings, RetrievalSettings
+from rag.settings_section import Section
 from rag.tables import releases as releases_table
 
 _SECTIONS: Mapping[str, type[Section]] = {

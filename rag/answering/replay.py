@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from rag.answering.release import Release
 from rag.errors import ReplayError
-from rag.redaction import JSON, MASK
+from rag.masking import MARKS
+from rag.redaction import JSON
 from rag.tracing.span_json import is_truncated
 from rag.tracing.trace_store import Span, Trace
 from rag.types import STEPS, Answer, Ask, Hit
@@ -71,9 +72,11 @@ def question_of(trace: Trace) -> ReplayedQuestion:
         raise ReplayError(
             f"The trace {trace.id} cannot be replayed: its fixed passages were truncated.", fix="Ask it again."
         )
-    if MASK in ask.question or any(MASK in turn.question + turn.answer for turn in ask.history):
+    texts = [ask.question, *(text for turn in ask.history for text in (turn.question, turn.answer))]
+    if marks := [mark for mark in MARKS.values() if any(mark in text for text in texts)]:
         notes.append(
-            f"A secret of the question or of an earlier turn was masked, so {MASK} is asked in its place."
+            "Personal data or a secret of the question or of an earlier turn was masked, so "
+            f"{' and '.join(marks)} {'is' if len(marks) == 1 else 'are'} asked in its place."
         )
     wanted = replace(
         ask,

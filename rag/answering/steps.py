@@ -329,7 +329,9 @@ class Steps:
         least = self.release.grounding.min_support
         checked = await asyncio.to_thread(ground, claimed, draft.hits, self.encoder, least)
         if not reply.quotes and not replaced and (draft.lines or checked.best >= least):
-            claims_given = Written(checked.text, draft.hits, draft.standalone, draft.lines)
+            claims_given = Written(
+                checked.text, draft.hits, draft.standalone, draft.lines, self.release.answer.style
+            )
             # A model that reads whole passages may say in its own words what no single sentence says.
             if self._schema or not draft.lines:
                 replaced = await asyncio.to_thread(faults_in, claims_given)
@@ -366,7 +368,7 @@ class Steps:
     def _with_answer(self, draft: Draft) -> tuple[str, tuple[Replaced, ...]]:
         """Return the reply, or a quotation if it lacks what the reader found."""
         text, lines = draft.reply.text, draft.lines
-        quotation = quotation_of(lines, draft.hits)
+        quotation = quotation_of(lines, draft.hits, self.release.answer.style)
         if _is_refusal(text, self.refusal):
             if (draft.reply.confidence or 0.0) < SURE or not quotation:
                 return text, ()
@@ -460,4 +462,4 @@ def _as_langchain(message: Message) -> BaseMessage:
 
 def _is_refusal(text: str, refusal: str) -> bool:
     plain = text.strip().strip("\"'*").casefold()
-    return not plain or plain.startswith(refusal.rstrip(".").casefold())
+    return not plain or plain.startswith(refusal.strip().rstrip(".!。").casefold())

@@ -108,20 +108,35 @@ class Sandbox:
             SandboxError: The child died, exceeded a limit, or violated the protocol.
         """
         with self._lock:
-            child = self._running()
-            done = False
+            shared, begun = self._child is not None and self._child.alive(), False
             try:
-                child.send(json.dumps(request).encode())
-                child.expect(self._timeout_s)
-                yield from child.frames(self._longest_frame)
-                done = True
-            except LoadError:
-                done = True
-                raise
-            finally:
-                # After a large file, ending the process returns its memory to the system.
-                if not done or child.memory() > self._memory // 4:
-                    self._end()
+                with contextlib.closing(self._attempt(request)) as frames:
+                    for frame in frames:
+                        begun = True
+                        yield frame
+            except SandboxError as error:
+                # What earlier requests have left in the child may be what it lacks.
+                if error.reason != "memory" or begun or not shared:
+                    raise
+            else:
+                return
+            yield from self._attempt(request)
+
+    def _attempt(self, request: Request) -> Generator[bytes, None, None]:
+        child = self._running()
+        done = False
+        try:
+            child.send(json.dumps(request).encode())
+            child.expect(self._timeout_s)
+            yield from child.frames(self._longest_frame)
+            done = True
+        except LoadError:
+            done = True
+            raise
+        finally:
+            # After a large file, ending the process returns its memory to the system.
+            if not done or child.memory() > self._memory // 4:
+                self._end()
 
     def close(self) -> None:
         """End the child without waiting, together with a request that is still running.

@@ -46,7 +46,8 @@ def convert_once(target: Path, what: str, module: str, arguments: Sequence[str],
     with disk_errors(f"convert {what} into {target}"):
         target.parent.mkdir(parents=True, exist_ok=True)
     # The system releases the lock of a dead process, so its owner may delete what a killed conversion left.
-    with FileLock(target.parent.with_name("converting.lock")):
+    # Workspaces whose folders of models are links to the same one share its lock.
+    with FileLock(target.parent.resolve().with_name("converting.lock")):
         if target.is_dir():
             return
         for left_over in target.parent.glob(".converting-*"):

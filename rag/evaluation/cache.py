@@ -11,15 +11,22 @@ from sqlalchemy import Engine, delete, insert, select
 
 from rag.answering.conversation_store import answer_schema
 from rag.database import reading, writing
+from rag.masking import Masker
 from rag.tables import answer_cache
 from rag.types import Answer, Turn
 
 
 class AnswerCache:
-    """The answers in the database. Every method may raise DatabaseError; ``put``, StorageFull."""
+    """The answers in the database. Every method may raise DatabaseError; ``put``, StorageFull.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: The database.
+        masker: What must not be stored; by default nothing is masked.
+    """
+
+    def __init__(self, engine: Engine, masker: Masker | None = None) -> None:
         self._engine = engine
+        self._masker = masker or Masker()
 
     def get(self, key: str) -> Answer | None:
         """Return the answer for a key of ``key_of``; None without one, or if another version stored it."""
@@ -35,8 +42,13 @@ class AnswerCache:
             return None
 
     def put(self, key: str, answer: Answer) -> None:
-        """Store an answer, replacing an earlier one."""
+        """Store an answer, replacing an earlier one.
+
+        An answer with personal data is not stored, since the scores of a masked one would differ.
+        """
         stored = answer_schema().dump_python(answer, mode="json")
+        if self._masker.json(stored) != stored:
+            return
         with writing(self._engine) as connection:
             connection.execute(delete(answer_cache).where(answer_cache.c.key == key))
             connection.execute(insert(answer_cache).values(key=key, created=time.time(), answer=stored))

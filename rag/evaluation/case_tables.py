@@ -21,7 +21,6 @@ import ast
 import csv
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import IO, Any
 from rag.errors import DatasetError
 from rag.evaluation.case_rows import ALIASES, COLUMNS, SEVERAL, Row
 from rag.evaluation.cases import Case
+from rag.evaluation.delimited_rows import delimited_rows
 from rag.evaluation.foreign_rows import CHATS, NESTING, field_name
 from rag.types import Turn
 
@@ -60,24 +60,14 @@ def read_table(path: Path, file: IO[str]) -> Iterator[Row]:
     if named:
         first, further = _first_line(file)
         above += 1 + further
-    # The limit of a cell is Python's own, for the whole process.
-    csv.field_size_limit(sys.maxsize)
     comma = "\t" if path.suffix.lower() != ".csv" else _delimiter(first)
-    lines = csv.reader(chain([first], file), delimiter=named[1] if named else comma, strict=True)
-    begun = 1 + above
-    try:
-        names = [field_name(cell) for cell in next(lines, [])]
-        _check_header(path, names)
-        begun = lines.line_num + 1 + above
-        for cells in lines:
-            if any(cell.strip(_BLANK) for cell in cells):
-                yield _row(begun, names, cells)
-            begun = lines.line_num + 1 + above
-    except csv.Error as error:
-        raise DatasetError(
-            f"{path}, the row from line {begun} is malformed: {error}.",
-            fix='Quote cells with line ends, commas or quotes as "…", and double the quotes inside.',
-        ) from error
+    rows = delimited_rows(path, chain([first], file), named[1] if named else comma, above, DatasetError)
+    _, header = next(rows, (0, []))
+    names = [field_name(cell) for cell in header]
+    _check_header(path, names)
+    for number, cells in rows:
+        if any(cell.strip(_BLANK) for cell in cells):
+            yield _row(number, names, cells)
 
 
 def _first_line(file: IO[str]) -> tuple[str, int]:

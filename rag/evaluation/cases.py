@@ -10,6 +10,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from rag.masking import Masker
 from rag.types import Turn
 
 LONGEST_ID = 200
@@ -83,6 +84,11 @@ class Case(BaseModel):
     def as_json(self) -> dict[str, Any]:
         """Return the input of ``model_validate``, without defaults, so that a new field changes no hash."""
         return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def masked_case(case: Case, masker: Masker) -> Case:
+    """Return a case without personal data, to be shown elsewhere; the dataset keeps it as it is."""
+    return Case.model_validate(masker.json(case.as_json())) if masker else case
 
 
 def make_id(question: str, history: Sequence[Turn] = ()) -> str:

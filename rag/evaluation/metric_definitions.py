@@ -73,6 +73,14 @@ METRICS: tuple[Metric, ...] = (
         "Share of the sentences that a citation supports.",
     ),
     Metric(
+        "replaced",
+        "Replaced",
+        "grounding",
+        "share",
+        False,
+        "Share of the answers in which quotations replace what a model wrote, because it failed the checks.",
+    ),
+    Metric(
         "refusal_precision", "Refusal prec.", "refusal", "share", True, "Share of the refusals that were right."
     ),
     Metric(

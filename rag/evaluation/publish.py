@@ -9,19 +9,26 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rag.encoders.adapter_artifact import adapter_artifact
+from rag.encoders.adapters import Adapter
 from rag.evaluation.case_answers import Answered, side_by_side
-from rag.evaluation.cases import Case
+from rag.evaluation.cases import Case, masked_case
 from rag.evaluation.run_store import Cell
 from rag.evaluation.statistics import Estimate
 from rag.evaluation.summary import Summary
+from rag.masking import Masker
 from rag.redaction import redact, redact_json
 from rag.settings import TrackingSettings
+from rag.tracing.day_figures import cost_values
 from rag.tracing.ledger import NOTHING, Spending
-from rag.tracing.wandb_run import RunTable, open_run
-from rag.tracing.wandb_traces import clipped, cost_values
+from rag.tracing.wandb_artifacts import log_input
+from rag.tracing.wandb_run import RunLabel, open_run
+from rag.tracing.wandb_table import RunTable
+from rag.tracing.wandb_traces import clipped
 from rag.workspace import Workspace
 
 # Rows per table; a table stays in memory until it is logged, and W&B's page loads it completely.
@@ -30,9 +37,32 @@ CHUNK = 2_000
 QUESTION_LENGTH, ANSWER_LENGTH = 1_000, 4_000
 COLUMNS = ("position", "case", "question", "expected", "variant", "status", "answer", "error")
 SPENT = ("latency_s", "input_tokens", "output_tokens", "cost_usd", "cached", "trace_id")
+METRIC_COLUMNS = ("variant", "metric", "value", "low", "high", "change", "change_low", "change_high")
+
+# Metrics for the summary, the most important first. With the costs, the tables and W&B's own keys, it has 29 keys.
+HEADLINES = (
+    *("f1", "contains", "groundedness", "recall", "refusal_recall", "judge", "latency_p50", "latency_p95", "cost"),
+    *("failed", "citation_precision", "mrr"),
+)
+MOST_HEADLINES = 18
 
 # Metrics of several answers, and metrics with columns of their own.
 NOT_OF_A_CELL = ("latency_p50", "latency_p95", "input_tokens", "output_tokens", "cost", "failed", "answered")
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What there is of a run beside its answers.
+
+    Attributes:
+        report: A report by ``rag.evaluation.run_report.write_report``.
+        spending: What the run has cost beside its traces, and what its cache has saved.
+        adapters: Adapters of variants that a training has made.
+    """
+
+    report: Path | None = None
+    spending: Spending = NOTHING
+    adapters: tuple[Adapter, ...] = ()
 
 
 def publish(
@@ -41,15 +71,15 @@ def publish(
     summary: Summary,
     cells: Callable[[int], Iterator[Cell]],
     cases: Iterable[Case],
-    report: Path | None = None,
-    spending: Spending = NOTHING,
+    beside: Beside | None = None,
+    masker: Masker | None = None,
 ) -> str:
     """Log a run to a W&B run of its own, and return when W&B has accepted it.
 
-    The W&B run's summary has ``VARIANT/METRIC``, its interval as ``VARIANT/METRIC_low`` and
-    ``VARIANT/METRIC_high``, and the same for ``VARIANT/METRIC_change``; ``VARIANT`` is a key from ``keys``. What
-    ``spending`` says is ``cost/…``. The answers are the tables ``results``, ``results_1`` …, and the
-    version of the dataset is an artifact with its name.
+    The W&B run's summary has at most 30 keys: the most important metrics as ``VARIANT/METRIC``, where ``VARIANT``
+    is a key from ``keys``, and what ``spending`` says as ``cost/…``. All metrics with their intervals and changes
+    are in the table ``metrics``. The answers are the tables ``results``, ``results_1`` …. The version of the
+    dataset and the adapters are artifacts that the run uses, and the report is one that it makes.
 
     Args:
         settings: Project and mode.
@@ -57,29 +87,34 @@ def publish(
         summary: The table.
         cells: Returns the answers of a variant by its index, in the order of the cases.
         cases: Cases of the run's dataset version, in order.
-        report: A report by ``rag.evaluation.run_report.write_report``.
-        spending: What the run has cost beside its traces, and what its cache has saved.
+        beside: What there is beside the answers.
+        masker: Masks personal data in the cases; the answers are stored without it.
 
     Returns:
         The id of the W&B run; empty if tracking is off or has failed.
     """
     evaluated = summary.run
+    beside = beside or Beside()
     tracked = open_run(
         settings,
         workspace.root,
         _config(summary),
-        subject=f"the evaluation {evaluated.id}",
-        job_type="evaluation",
-        group=redact(evaluated.dataset),
+        RunLabel(f"the evaluation {evaluated.id}", "evaluation", redact(evaluated.dataset)),
     )
 
     def log(run: Any) -> None:
         run.name = redact(evaluated.name) or evaluated.id
-        run.summary.update(_figures(summary) | cost_values(spending))
+        # Further tables are left to the history.
+        run.define_metric("results_*", summary="none")
+        run.summary.update(headlines(summary) | cost_values(beside.spending))
+        _log_metrics(run, summary)
         with tempfile.TemporaryDirectory() as folder:
-            _log_cases(run, summary, side_by_side(cases, cells, len(summary.variants)), Path(folder))
-        if report is not None:
-            _log_report(run, report)
+            rows = side_by_side(cases, cells, len(summary.variants))
+            _log_cases(run, summary, rows, Path(folder), masker or Masker())
+        for adapter in beside.adapters:
+            log_input(run, adapter_artifact(adapter))
+        if beside.report is not None:
+            _log_report(run, summary, beside.report)
 
     whole = tracked.attempt(log) and tracked.finish(failed=evaluated.status == "failed")
     return tracked.id if whole else ""
@@ -118,21 +153,35 @@ def _config(summary: Summary) -> dict[str, Any]:
     return {name: redact_json(value) for name, value in config.items()}
 
 
-def _figures(summary: Summary) -> dict[str, float]:
+def headlines(summary: Summary) -> dict[str, float]:
+    """Return the most important metrics of all variants, as many of each as the summary of a run has room for."""
     found: dict[str, float] = {}
-    for key, variant in zip(keys(variant.name for variant in summary.variants), summary.variants, strict=True):
-        for name, figure in variant.figures.items():
-            found |= _ends(f"{key}/{name}", figure.estimate) | _ends(f"{key}/{name}_change", figure.change)
+    known = [name for name in HEADLINES if any(metric.name == name for metric in summary.metrics)]
+    variants = list(zip(keys(variant.name for variant in summary.variants), summary.variants, strict=True))
+    for name in known[: MOST_HEADLINES // len(variants) or 1]:
+        for key, variant in variants[:MOST_HEADLINES]:
+            figure = variant.figures.get(name)
+            if figure is not None and figure.estimate is not None:
+                found[f"{key}/{name}"] = figure.estimate.value
     return found
 
 
-def _ends(name: str, estimate: Estimate | None) -> dict[str, float]:
-    if estimate is None:
-        return {}
-    return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
+def _log_metrics(run: Any, summary: Summary) -> None:
+    """Log the table of all metrics, with a row for every variant and metric that has a value."""
+    table = RunTable("metrics", METRIC_COLUMNS)
+    for variant in summary.variants:
+        for name, figure in variant.figures.items():
+            if figure.estimate is not None:
+                ends = (*_ends(figure.estimate), *_ends(figure.change))
+                table.rows.append([redact(variant.name), name, *ends])
+    table.write(run)
 
 
-def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Path) -> None:
+def _ends(estimate: Estimate | None) -> tuple[float | None, float | None, float | None]:
+    return (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
+
+
+def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Path, masker: Masker) -> None:
     """Log the tables of answers and the dataset in one pass."""
     import wandb
 
@@ -142,9 +191,9 @@ def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Pat
     written = altered = 0
     with path.open("w", encoding="utf-8") as file:
         for answered in rows:
-            results.add(answered)
             plain = answered.case.as_json()
-            redacted = redact_json(plain)
+            redacted = masker.json(redact_json(plain))
+            results.add(replace(answered, case=masked_case(answered.case, masker)))
             file.write(json.dumps(redacted) + "\n")
             written += 1
             altered += redacted != plain
@@ -161,12 +210,16 @@ def _log_cases(run: Any, summary: Summary, rows: Iterator[Answered], folder: Pat
         },
     )
     artifact.add_file(str(path))
-    run.log_artifact(artifact)
+    log_input(run, artifact)
 
 
-def _log_report(run: Any, report: Path) -> None:
+def _log_report(run: Any, summary: Summary, report: Path) -> None:
     import wandb
 
+    evaluated = summary.run
+    artifact = wandb.Artifact(f"evaluation-{evaluated.id}", type="evaluation", metadata=headlines(summary))
+    artifact.add_file(str(report), "report.html")
+    run.log_artifact(artifact)
     # W&B loads injected styles from a server.
     run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False, data_is_not_path=True)})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.redaction import redact
-from rag.tracing.figures import counted, format_cost
+from rag.tracing.figures import counted, format_cost, format_seconds
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -40,7 +40,7 @@ def escaping_templates(folder: Path, finalize: Callable[[object], object]) -> En
         lstrip_blocks=True,
         finalize=finalize,
     )
-    environment.globals |= {"counted": counted, "format_cost": format_cost}
+    environment.globals |= {"counted": counted, "format_cost": format_cost, "format_seconds": format_seconds}
     return environment
 
 

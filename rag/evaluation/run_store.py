@@ -14,9 +14,11 @@ from sqlalchemy import ColumnElement, Engine, Row, and_, delete, exists, func, i
 from rag.database import reading, writing
 from rag.errors import EvaluationError
 from rag.evaluation.variants import Variant
+from rag.masking import Masker
 from rag.tables import cells as cells_table
 from rag.tables import evaluation_runs as runs_table
 from rag.tracing.processes import interrupt_dead, process_identity
+from rag.tracing.trace_masking import TraceMasker
 from rag.types import AnswerStatus
 
 RunStatus = Literal["running", "finished", "stopped", "interrupted", "failed"]
@@ -136,16 +138,22 @@ class Cell:
 
 
 class RunStore:
-    """The runs in the database. Every method may raise DatabaseError; those that write, StorageFull."""
+    """The runs in the database. Every method may raise DatabaseError; those that write, StorageFull.
 
-    def __init__(self, engine: Engine) -> None:
+    Args:
+        engine: The database.
+        masker: Masks personal data in answers, passages, errors and names; by default none.
+    """
+
+    def __init__(self, engine: Engine, masker: Masker | None = None) -> None:
         self._engine = engine
+        self._masker = masker or Masker()
 
     def begin(self, plan: Plan, *, name: str, dataset: str, version: int, sha256: str) -> Run:
         """Store a new run, which this process works on."""
         run = Run(
             id=uuid.uuid4().hex[:12],
-            name=name,
+            name=self._masker.text(name),
             started=time.time(),
             status="running",
             dataset=dataset,
@@ -187,7 +195,7 @@ class RunStore:
 
     def end(self, run_id: str, status: RunStatus, error: str = "") -> None:
         """Store the end of a run."""
-        self._set(run_id, status=status, error=error, ended=time.time())
+        self._set(run_id, status=status, error=self._masker.text(error), ended=time.time())
 
     def mark_tracked(self, run_id: str, tracked: str) -> None:
         """Store the W&B run with the results."""
@@ -197,7 +205,7 @@ class RunStore:
         """Store answers in one transaction, replacing earlier ones."""
         if not cells:
             return
-        rows = [_cell_row(run_id, cell) for cell in cells]
+        rows = [_cell_row(run_id, cell, TraceMasker(self._masker)) for cell in cells]
         with writing(self._engine) as connection:
             for cell in cells:
                 connection.execute(
@@ -335,13 +343,15 @@ def _run(row: Row[Any]) -> Run:
     return Run(**values | {"plan": Plan.model_validate(row.plan), "tracked": row.tracked or ""})
 
 
-def _cell_row(run_id: str, cell: Cell) -> dict[str, Any]:
+def _cell_row(run_id: str, cell: Cell, masking: TraceMasker) -> dict[str, Any]:
     values = {field.name: getattr(cell, field.name) for field in fields(cell)}
+    passages = masking.json([asdict(passage) for passage in cell.passages])
     return values | {
+        **{name: masking.text(values[name]) for name in ("answer", "error", "rationale")},
         "run_id": run_id,
         # Pairs of numbers, because objects would repeat both names thousands of times.
         "scores": {name: [score.value, score.weight] for name, score in (cell.scores or {}).items()},
-        "passages": [asdict(passage) for passage in cell.passages],
+        "passages": passages,
         "cached": int(cell.cached),
     }
 

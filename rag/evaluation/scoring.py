@@ -10,6 +10,7 @@ from rag.evaluation.cases import Case
 from rag.evaluation.ranking_metrics import Found, rank_scores
 from rag.evaluation.run_store import Score
 from rag.evaluation.text_metrics import best_of, exact, f1, normalised, plain_answer, rouge_l
+from rag.models.chat_models import EXTRACTIVE
 from rag.types import Answer
 
 # Minimum support of a sentence by a passage that it cites.
@@ -82,6 +83,9 @@ class Scorer:
         scores["refusal_recall"] = Score(refused and case.must_refuse, case.must_refuse)
         if answered:
             scores["words"] = Score(len(text.split()))
+            if answer.model not in ("", EXTRACTIVE):
+                # What only quotes has nothing to replace.
+                scores["replaced"] = Score(any(one.quotation for one in answer.replaced))
         correctness = self._correctness(case, text, refused=refused)
         return scores | correctness | _grounded(answer) | _retrieved(case, answer)
 

@@ -1,8 +1,9 @@
 """Similarity of an answer to a reference answer: exact match, F1 of the words, and ROUGE-L.
 
 Exact match and F1 are those of ``evaluate-v2.0.py`` (Rajpurkar, Jia and Liang, arXiv 1806.03822): answers are
-compared in lower case, without punctuation and articles. ROUGE-L is that of the package ``rouge_score`` without
-stemming (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004).
+compared in lower case, without punctuation and articles. Where words are not separated by spaces, a character is a
+word, as in the evaluation of MLQA (Lewis et al., arXiv 1910.07475). ROUGE-L is that of the package ``rouge_score``
+without stemming (Lin, ROUGE: A Package for Automatic Evaluation of Summaries, 2004).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from rag.documents.chunking import UNSPACED
 from rag.documents.citation_markers import without_markers
 
 # Takes an answer and a reference answer, and returns 0 to 1.
@@ -19,6 +21,8 @@ TextMetric = Callable[[str, str], float]
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_OTHER_PUNCTUATION = re.compile(r"[^\w\s]")
 _ROUGE_WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -28,8 +32,11 @@ def plain_answer(text: str) -> str:
 
 
 def normalised(text: str) -> str:
-    """Normalise an answer like the official evaluation of SQuAD."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+    """Normalise an answer like the official evaluation of SQuAD; characters of unspaced scripts stand alone."""
+    words = _ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION))
+    if _UNSPACED.search(words):
+        words = _UNSPACED.sub(r" \g<0> ", _OTHER_PUNCTUATION.sub(" ", words))
+    return " ".join(words.split())
 
 
 def exact(given: str, right: str) -> float:

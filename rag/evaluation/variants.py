@@ -40,6 +40,7 @@ PROMPT_SETTINGS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "passages": ("retrieval.k",),
         # The probability of an extractive reader, and the support for any other model.
         "refuse_below": ("grounding.min_confidence", "grounding.min_support"),
+        "adapter": ("local.adapter",),
     }
 )
 _NAMED = re.compile(r"\s*(?P<name>[^=:]+):(?:\s+(?P<rest>.*))?", re.DOTALL)
@@ -63,6 +64,11 @@ class Variant(BaseModel):
     def _names_a_current_model(cls, changes: dict[str, JsonValue]) -> dict[str, JsonValue]:
         model = changes.get("model")
         return changes | {"model": current_model(model)} if isinstance(model, str) else changes
+
+
+def parse_variants(text: str) -> list[Variant]:
+    """Parse variants, one on each line; see ``parse_variant``."""
+    return [parse_variant(line) for line in text.splitlines() if line.strip()]
 
 
 def parse_variant(text: str) -> Variant:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ANALYZER = "english"
 # Increment when texts give other words, so that the next ingestion indexes the words of all passages again.
-WORDS_VERSION = "1"
+WORDS_VERSION = "2"
 _VERSION_FILE = "words-version"
 # tantivy requires at least 15 MB per writing thread; a batch of an ingestion needs far less.
 WRITER_BYTES = 32_000_000

@@ -1,7 +1,7 @@
 """Support of answer settings by the different kinds of models.
 
-The chain itself applies ``context_tokens`` and ``answer.citations``. Only the extractive reader supports
-``answer.style``, and ``grounding.min_confidence``, also where it reads for another model. Beyond that, these
+The chain itself applies ``context_tokens`` and ``answer.citations``. The extractive reader supports
+``answer.style`` and ``grounding.min_confidence``, also where it reads for another model. Beyond that, these
 settings are not supported:
 
 ============  ==========================================================================
@@ -51,12 +51,13 @@ def unsupported(
     Args:
         settings: The settings.
         kind: Kind of the model, if known.
-        reads_first: Whether the reader finds the sentences that the model is given, and so may refuse.
+        reads_first: Whether the reader finds the sentences that the model is given, so that it may refuse
+            or be quoted.
 
     Returns:
         Names such as ``decoding.top_k``, in the order of the settings.
     """
-    honoured = {"grounding.min_confidence"} if reads_first else set()
+    honoured = _READER_ONLY if reads_first else ()
     names = _NOT_HONOURED[kind or kind_of(settings)]
     return tuple(name for name in names if name not in honoured and _is_set(settings, name))
 

@@ -38,6 +38,8 @@ _TOKEN = re.compile(
 )
 # Citations, with brackets of any width.
 _NUMBER = re.compile(r"[\[［【]\s*(\d+(?:\s*[,;]\s*\d+)*)\s*[\]］】]")
+# The beginning of one, which a text after it, or a cut, could complete.
+_OPEN_NUMBER = re.compile(r"[\[［【](?=\s*\d)")
 # Typical starts of template lines: a heading, a passage's number, a tag, or a label of one or two words.
 _LIKE_A_TEMPLATE = re.compile(
     r"\W*(?:(?:last|earlier|next|new|standalone|current|user|final)[\s_-]{1,4})?"
@@ -77,5 +79,5 @@ def above(place: str) -> str:
     line = " ".join(place.split())
     if len(line) > LONGEST_PLACE:
         line = f"{line[: LONGEST_PLACE - 1]}…"
-    line = without_tokens(_NUMBER.sub(r"(\1)", line))
+    line = without_tokens(_OPEN_NUMBER.sub("(", _NUMBER.sub(r"(\1)", line)))
     return f"{PREFIX}{line}" if _LIKE_A_TEMPLATE.match(line) else line

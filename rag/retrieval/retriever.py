@@ -19,6 +19,7 @@ from sqlalchemy import Select, bindparam, select
 from rag import tables as db
 from rag.database import reading
 from rag.documents.keys import keys_in, keys_of_place
+from rag.documents.table_rows import asked_rows, row_of
 from rag.indexing.corpus_index import CorpusIndex
 from rag.retrieval.filters import Described, matches, matching_texts
 from rag.retrieval.question_limit import check_question
@@ -34,10 +35,12 @@ NEAR_DUPLICATE = 0.9
 MOST_DROPPED = 10
 DROPPED_CHARS = 200
 
-# Passages among which one with a key of the query, such as an error code, is looked for.
+# Passages among which one with a key of the query is looked for: an error code, or the name of a row of a table.
 KEY_DEPTH = 20
 # The key does not distinguish more passages that have it.
 MOST_NAMED = 3
+# Words of a row's name that only together tell it from others; a single one the lexical side finds.
+FEWEST_ROW_WORDS = 2
 
 Ranked = Sequence[tuple[int, float]]
 
@@ -117,15 +120,16 @@ class Retriever:
         if asked.mode != "dense":
             waiting = self._lexical_side.submit(self.index.lexical.search, query, depth, text_ids, page)
         dense: Ranked = ()
-        if asked.mode != "lexical":
+        # Ranks of a side that cannot read the query would only spoil those of the other.
+        unread = waiting is not None and not self.index.encoder.tokens.knows(query)
+        if asked.mode != "lexical" and not (unread and waiting and waiting.result()):
             vector = self.index.encoder.embed([query])[0]
             dense = self.index.dense.search(vector, depth, text_ids, page)
         lexical: Ranked = waiting.result() if waiting else ()
         fused = fuse(dense, lexical, self._settings)
-        keys = keys_in(query)
-        wanted = max(asked.k, self._reranker.depth, KEY_DEPTH if keys else 0)
+        wanted = max(asked.k, self._reranker.depth, KEY_DEPTH)
         chosen, dropped = self._chosen(query, fused, asked.filters, wanted)
-        ordered = _named_first(keys, self._reranker.rerank(query, chosen))
+        ordered = _named_first(query, self._reranker.rerank(query, chosen))
         outranked = [_dropped(hit, "rank") for hit in ordered[asked.k :][:MOST_DROPPED]]
         return Found(tuple(ordered[: asked.k]), tuple((outranked + dropped)[:MOST_DROPPED]))
 
@@ -271,14 +275,29 @@ def _order(fused: Fused) -> tuple[float, int, int]:
     return (-fused.score, fused.dense_rank or sys.maxsize, fused.passage_id)
 
 
-def _named_first(keys: frozenset[str], hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits with the few first that have the keys of the query, since an encoder hardly sees them."""
-    counts = [len(keys & _keys_of(hit.passage)) if keys else 0 for hit in hits]
+def _named_first(query: str, hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits with the few first that have what the query names, since an encoder hardly sees it."""
+    keys = keys_in(query)
+    counts = [len(keys & _keys_of(hit.passage)) for hit in hits] if keys else _rows_named(query, hits)
     most = max(counts, default=0)
     named = [hit for hit, count in zip(hits, counts, strict=True) if count == most]
     if not most or len(named) > MOST_NAMED:
         return list(hits)
     return named + [hit for hit, count in zip(hits, counts, strict=True) if count < most]
+
+
+def _rows_named(query: str, hits: Sequence[Hit]) -> list[int]:
+    """Return for each hit whether it has a row of a table that the query names, as 1 or 0."""
+    places, rows = [], []
+    for place, hit in enumerate(hits):
+        for line in hit.passage.text.splitlines():
+            row = row_of(line)
+            if row is not None:
+                keys = tuple(key for key in row.keys if len(key) >= FEWEST_ROW_WORDS)
+                places.append(place)
+                rows.append(replace(row, keys=keys))
+    named = {places[at] for at in asked_rows(query, rows)}
+    return [int(place in named) for place in range(len(hits))]
 
 
 def _keys_of(passage: Passage) -> frozenset[str]:

@@ -14,7 +14,8 @@ from pydantic import Field, ValidationError
 
 from prompts.validation import first_problem
 from rag.errors import SettingsError
-from rag.settings import CostSettings, Section
+from rag.settings import CostSettings
+from rag.settings_section import Section
 from rag.types import Usage
 
 # Metadata of a model that costs machine time, even next to one that charges for tokens.

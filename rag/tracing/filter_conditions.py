@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, exists, false, func, not_, or_, select, true
 
-from rag.tables import feedback as feedback_table
-from rag.tables import traces as traces_table
+from rag.trace_tables import feedback as feedback_table
+from rag.trace_tables import traces as traces_table
 from rag.tracing.filter_fields import ANY_PURPOSE, FIELDS, NO_FEEDBACK, Field, read_moment, read_value
 from rag.tracing.trace_filter import All, Comparison, Filter, Not, Some, Words
 from rag.tracing.trace_search import has_text

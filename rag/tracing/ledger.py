@@ -15,13 +15,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sqlalchemy import Connection, Engine, func, insert, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from rag.database import reading, writing
+from rag.database import insert_or_add, reading, writing
 from rag.tables import LARGEST_COUNT
-from rag.tables import expenses as expenses_table
-from rag.tables import ledger as ledger_table
-from rag.tables import traces as traces_table
+from rag.trace_tables import expenses as expenses_table
+from rag.trace_tables import ledger as ledger_table
+from rag.trace_tables import traces as traces_table
 from rag.types import STEPS, current_model
 
 if TYPE_CHECKING:
@@ -229,23 +228,14 @@ def record(connection: Connection, entries: Iterable[Entry]) -> None:
     """Add entries to the ledger, in the transaction of ``connection``."""
     sums: dict[tuple[Any, ...], Spending] = {}
     for entry in entries:
-        sums[entry.key] = sums.get(entry.key, NOTHING) + entry.spending
-    if not sums:
-        return
+        key = entry.key
+        sums[key] = sums[key] + entry.spending if key in sums else entry.spending
     rows = [
         dict(zip(_KEY, key, strict=True)) | {name: getattr(sums[key], name) for name in AMOUNTS}
         # In the same order in every process, so that none waits for a row of another that waits for one of its.
         for key in sorted(sums)
     ]
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    added = dialect.insert(ledger_table)
-    connection.execute(
-        added.on_conflict_do_update(
-            index_elements=_KEY,
-            set_={name: ledger_table.c[name] + added.excluded[name] for name in AMOUNTS},
-        ),
-        rows,
-    )
+    insert_or_add(connection, ledger_table, rows, AMOUNTS)
 
 
 def entries_of(trace: Trace) -> Iterator[Entry]:

@@ -10,13 +10,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, get_args
 
 from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
-from rag.database import reading
-from rag.tables import measures as table
+from rag.database import insert_or_add, reading
+from rag.trace_tables import measures as table
 from rag.tracing.ledger import TIMES, Grouping, hour_of, time_label
 from rag.tracing.trace_types import Status
 from rag.types import STEPS
@@ -84,14 +83,15 @@ class Measures:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def total(self, since: float, without: Iterable[str] = ()) -> Measured:
-        """Return all counts since a time.
+    def total(self, since: float, without: Iterable[str] = (), until: float | None = None) -> Measured:
+        """Return all counts of a time.
 
         Args:
             since: Seconds since the epoch; its whole hour counts.
             without: Purposes that are left out.
+            until: The end, which is excluded; hours that start before it count. None for now.
         """
-        return self._groups(None, (*_OTHERS, *_STEPS), since, without).get("", Measured({}))
+        return self._groups(None, (*_OTHERS, *_STEPS), since, without, until).get("", Measured({}))
 
     def groups(self, by: Grouping, since: float, without: Iterable[str] = ()) -> dict[str, Measured]:
         """Return the counts by group, without those of the steps; see ``total``.
@@ -99,10 +99,32 @@ class Measures:
         Args:
             by: ``hour``, ``day``, ``release``, ``prompt`` or ``purpose``.
         """
-        return self._groups(by, _OTHERS, since, without)
+        return self._by_day(since, without) if by == "day" else self._groups(by, _OTHERS, since, without)
+
+    def _by_day(self, since: float, without: Iterable[str]) -> dict[str, Measured]:
+        """Sum one day after the other in the database: a month by hour would be over a hundred thousand rows."""
+        # Whatever is counted of a trace is counted in the hour of its status.
+        statuses = [name for name in _OTHERS if name.startswith(STATUS)]
+        query = select(table.c.hour).distinct().where(table.c.name.in_(statuses), table.c.hour >= hour_of(since))
+        with reading(self._engine) as connection:
+            hours = sorted(connection.scalars(query))
+        # The newest day first; of the hours of a day, the earliest one stays.
+        days = {time_label(hour, "day"): hour for hour in reversed(hours)}
+        found: dict[str, Measured] = {}
+        until: float | None = None
+        for day, hour in days.items():
+            counts = self._groups(None, _OTHERS, hour, without, until).get("")
+            found |= {day: counts} if counts else {}
+            until = hour
+        return found
 
     def _groups(
-        self, by: Grouping | None, names: Sequence[str], since: float, without: Iterable[str]
+        self,
+        by: Grouping | None,
+        names: Sequence[str],
+        since: float,
+        without: Iterable[str],
+        until: float | None = None,
     ) -> dict[str, Measured]:
         group = [] if by is None else [table.c["hour" if by in TIMES else by]]
         query = (
@@ -112,6 +134,8 @@ class Measures:
             .where(table.c.purpose.not_in(list(without)))
             .group_by(table.c.name, table.c.bucket, *group)
         )
+        if until is not None:
+            query = query.where(table.c.hour < until)
         counts: dict[str, dict[str, Counter[int]]] = {}
         with reading(self._engine) as connection:
             for name, bucket, count, *of in connection.execute(query):
@@ -127,16 +151,7 @@ def count_measures(connection: Connection, keys: Iterable[Key], times: int = 1) 
         # In the same order in every process, so that none waits for a row of another that waits for one of its.
         for key, count in sorted(Counter(keys).items())
     ]
-    if not rows:
-        return
-    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
-    added = dialect.insert(table)
-    connection.execute(
-        added.on_conflict_do_update(
-            index_elements=_KEY, set_={"count": table.c["count"] + added.excluded["count"]}
-        ),
-        rows,
-    )
+    insert_or_add(connection, table, rows, ("count",))
 
 
 def measures_of(trace: Trace) -> Iterator[Key]:

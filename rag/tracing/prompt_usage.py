@@ -11,9 +11,10 @@ from sqlalchemy import ColumnElement, Engine, Row, Select, and_, func, select
 
 from prompts.draft import MARK
 from rag.database import reading
-from rag.tables import feedback as feedback_table
-from rag.tables import traces as traces_table
-from rag.tracing.trace_store import Feedback, Trace, TracePage
+from rag.trace_tables import feedback as feedback_table
+from rag.trace_tables import traces as traces_table
+from rag.tracing.trace_rows import FEEDBACK, feedback_of_row
+from rag.tracing.trace_store import Trace, TracePage
 from rag.types import current_model
 
 LATEST = 20_000
@@ -131,10 +132,7 @@ def traces_of(engine: Engine, label: str, limit: int) -> TracePage:
     query: Select[Any] = (
         select(
             *(column[name] for name in (*_LISTED, *_NAMED)),
-            feedback_table.c.rating,
-            feedback_table.c.comment,
-            feedback_table.c.at,
-            feedback_table.c.correction,
+            *(feedback_table.c[one] for one in FEEDBACK),
         )
         .join(feedback_table, feedback_table.c.trace_id == column.id, isouter=True)
         .where(wanted)
@@ -155,7 +153,7 @@ def _trace(row: Row[Any]) -> Trace:
     values = {name: getattr(row, name) for name in (*_LISTED, *_NAMED)}
     return Trace(
         **values | {"model": current_model(row.model)},
-        feedback=Feedback(row.rating, row.comment, row.at, row.correction) if row.rating else None,
+        feedback=feedback_of_row(row),
     )
 
 

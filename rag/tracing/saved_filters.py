@@ -9,7 +9,7 @@ from sqlalchemy import Engine, delete, insert, select
 
 from rag.database import reading, writing
 from rag.errors import FilterError
-from rag.tables import saved_filters as table
+from rag.trace_tables import saved_filters as table
 from rag.tracing.trace_filter import parse_filter
 
 LONGEST_NAME = 120

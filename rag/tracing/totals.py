@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, select
 
-from rag.tables import traces as traces_table
+from rag.trace_tables import traces as traces_table
 from rag.tracing.ledger import entries_of, record
 from rag.tracing.measures import count_measures, measures_of
 from rag.tracing.processes import process_identity
@@ -19,12 +19,18 @@ if TYPE_CHECKING:
 def due_of(connection: Connection, traces: Sequence[Trace]) -> list[Trace]:
     """Return the traces that end in this process and are not added yet; asked before their end is stored.
 
-    A trace of another process, such as an imported one, was added where it ended.
+    A trace of another process, such as an imported one, was added where it ended; one of another program never is.
     """
     me = process_identity()
-    ended = {trace.id: trace for trace in traces if trace.status != "running" and trace.process == me}
+    ended = {
+        trace.id: trace
+        for trace in traces
+        if trace.status != "running" and trace.process == me and trace.purpose != "external"
+    }
+    if not ended:
+        return []
     query = select(traces_table.c.id).where(traces_table.c.id.in_(ended), traces_table.c.status != "running")
-    added = set(connection.scalars(query)) if ended else set()
+    added = set(connection.scalars(query))
     return [trace for trace in ended.values() if trace.id not in added]
 
 

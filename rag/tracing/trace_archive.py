@@ -18,7 +18,8 @@ from pydantic import BaseModel, ValidationError, create_model
 from prompts.files import atomic_write
 from prompts.validation import plain_reason
 from rag.errors import TraceFileError
-from rag.tracing.trace_store import WITHHELD, Span, Trace, TraceStore
+from rag.tracing.trace_rows import WITHHELD
+from rag.tracing.trace_store import Span, Trace, TraceStore
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
 LONGEST_ID = 36
@@ -83,6 +84,8 @@ def import_traces(path: Path, store: TraceStore) -> tuple[int, int]:
         if trace.feedback is not None:
             rated = trace.feedback
             store.rate(trace.id, rated.rating, rated.comment, rated.correction, at=rated.at)
+            if rated.review in ("accepted", "rejected"):
+                store.review(trace.id, rated.review, by=rated.reviewer)
         stored += 1
     return stored, known
 

@@ -33,7 +33,7 @@ MOST_CONDITIONS = 60
 _KEYWORDS = frozenset({"and", "or", "not", "contains"})
 _TOKEN = re.compile(
     r"""\s+
-    | (?P<quoted>"(?:[^"\\]|\\.)*+")
+    | (?P<quoted>"(?:[^"\\]|\\.)*")
     | (?P<open>\() | (?P<close>\))
     | (?P<operator>!=|>=|<=|=|>|<|~)
     | (?P<word>(?:[^\s()"=<>~!]|!(?!=))+)

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, Engine, Select, func, select, true, tuple_
+from sqlalchemy import ColumnElement, Connection, Engine, Select, func, not_, select, true, tuple_
 
 from rag.database import reading
 from rag.errors import FilterError
-from rag.tables import feedback as feedback_table
-from rag.tables import trace_passages as passages_table
-from rag.tables import traces as traces_table
+from rag.trace_tables import feedback as feedback_table
+from rag.trace_tables import trace_passages as passages_table
+from rag.trace_tables import traces as traces_table
 from rag.tracing.filter_conditions import COLUMNS, condition
 from rag.tracing.trace_filter import fields_in, parse_filter
 from rag.tracing.trace_store import Trace, TraceStore
@@ -47,8 +47,12 @@ SORTS: Mapping[str, ColumnElement[Any]] = {
 }
 # Fields whose texts are read to find a word in them.
 _TEXTS = frozenset({"text", "question", "answer", "error"})
-# The other columns have a value in every trace.
-_NULLABLE = frozenset({"latency", "first_token", "tokens", "cost", "feedback"})
+# Whether a trace has a value in the column of a sort; the other columns have one in every trace.
+_VALUED: Mapping[str, ColumnElement[bool]] = {
+    **{name: COLUMNS[name].is_not(None) for name in ("latency", "first_token", "tokens", "cost")},
+    # Not by the rating, which would be looked up for every trace.
+    "feedback": _id.in_(select(feedback_table.c.trace_id)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +135,10 @@ class TraceQueries:
         """Return a page of at most ``limit`` traces, behind a cursor."""
         self._traces.flush()
         with reading(self._engine) as connection:
-            found = _behind(connection, query, conditions(query, connection), after, limit + 1)
             total, hidden, capped = _counts(connection, query)
+            # To find nothing in many texts takes long, so they are not read twice.
+            kept = conditions(query, connection) if total or capped else None
+            found = [] if kept is None else _behind(connection, query, kept, after, limit + 1)
         ids = [cursor.id for cursor in found[:limit]]
         more = found[limit - 1] if len(found) > limit else None
         return Listing(self._traces.brief(ids), more, total, hidden, capped)
@@ -252,15 +258,15 @@ def _behind(
     They are read apart, because no index is in the order "unknown last" in both directions.
     """
     column = SORTS[query.sort]
-    nullable = query.sort in _NULLABLE
+    valued = _VALUED.get(query.sort)
     found: list[Cursor] = []
     if after is None or after.value is not None:
-        valued = _ordered(query.order, column, [*kept, column.is_not(None)] if nullable else kept, after)
-        found = _cursors(connection, valued.limit(limit))
+        ordered = _ordered(query.order, column, kept if valued is None else [*kept, valued], after)
+        found = _cursors(connection, ordered.limit(limit))
         after = None
-    if nullable and len(found) < limit:
+    if valued is not None and len(found) < limit:
         # By start, because their ids may be in any order.
-        bare = select(column, _id).where(*kept, column.is_(None)).order_by(_row.started.desc(), _id.desc())
+        bare = select(column, _id).where(*kept, not_(valued)).order_by(_row.started.desc(), _id.desc())
         if after is not None:
             bare = bare.where(_started_before(after.id))
         found += _cursors(connection, bare.limit(limit - len(found)))
@@ -288,18 +294,18 @@ def _ordered(
 def _before(connection: Connection, query: TraceQuery, kept: Sequence[ColumnElement[bool]], here: Cursor) -> str:
     column = SORTS[query.sort]
     turned: Order = "desc" if query.order == "asc" else "asc"
+    valued = _VALUED.get(query.sort, true())
     if here.value is not None:
-        valued = [*kept, column.is_not(None)] if query.sort in _NULLABLE else kept
-        before = _cursors(connection, _ordered(turned, column, valued, here).limit(1))
+        before = _cursors(connection, _ordered(turned, column, [*kept, valued], here).limit(1))
         return before[0].id if before else ""
     started = select(traces_table.c.started).where(_id == here.id).correlate(None).scalar_subquery()
     bare = (
         select(column, _id)
-        .where(*kept, column.is_(None), tuple_(_row.started, _id) > tuple_(started, here.id))
+        .where(*kept, not_(valued), tuple_(_row.started, _id) > tuple_(started, here.id))
         .order_by(_row.started.asc(), _id.asc())
     )
     before = _cursors(connection, bare.limit(1)) or _cursors(
-        connection, _ordered(turned, column, [*kept, column.is_not(None)], None).limit(1)
+        connection, _ordered(turned, column, [*kept, valued], None).limit(1)
     )
     return before[0].id if before else ""
 

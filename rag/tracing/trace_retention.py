@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Text, cast, delete, exists, func, select, type_coerce
 
 from rag.database import reading, writing
-from rag.tables import contents, feedback, spans, trace_contents, trace_passages, traces
+from rag.trace_tables import contents, feedback, spans, trace_contents, trace_exports, trace_passages, traces
 
 DAY_S = 86_400.0
 MEGABYTE = 1_000_000
@@ -134,7 +134,7 @@ def _delete_some(engine: Engine, wanted: Sequence[ColumnElement[bool]]) -> int:
     with writing(engine) as connection:
         ids = connection.scalars(select(traces.c.id).where(*wanted).order_by(traces.c.started).limit(_CHUNK)).all()
         if ids:
-            for table in (spans, trace_contents, trace_passages, feedback):
+            for table in (spans, trace_contents, trace_passages, trace_exports, feedback):
                 connection.execute(delete(table).where(table.c.trace_id.in_(ids)))
             connection.execute(delete(traces).where(traces.c.id.in_(ids)))
         return len(ids)

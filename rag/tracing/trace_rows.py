@@ -10,9 +10,10 @@ from sqlalchemy import Connection, Row, delete, insert, select
 
 from rag.database import insert_new, insert_or_replace
 from rag.tables import LARGEST_COUNT
-from rag.tables import spans as spans_table
-from rag.tables import trace_passages as passages_table
-from rag.tables import traces as traces_table
+from rag.trace_tables import spans as spans_table
+from rag.trace_tables import trace_passages as passages_table
+from rag.trace_tables import traces as traces_table
+from rag.tracing.export_queue import enqueue
 from rag.tracing.span_contents import Contents, forget_contents, texts_of, unpacked
 from rag.tracing.totals import add_up, due_of
 from rag.tracing.trace_types import Feedback, Span, Trace, UsedPassage
@@ -21,7 +22,12 @@ from rag.types import current_model
 # Prefix of `tracked` while a process delivers the trace; afterwards, it is the tracker's run.
 CLAIM = "claim:"
 
+# `tracked` of traces from while tracking was off, which must not be delivered later.
+WITHHELD = "off"
+
 _OWN = ("tracked", "spans", "passages", "feedback")
+FEEDBACK = tuple(f.name for f in fields(Feedback))
+"""The columns of ``feedback`` that a trace is joined with."""
 _ROW = tuple(f.name for f in fields(Trace) if f.name not in _OWN)
 _SPAN_ROW = tuple(f.name for f in fields(Span))
 
@@ -66,21 +72,33 @@ def without_steps(change: Change, error: Exception) -> Change | None:
     return Ended(replace(change.trace, status="error", error=said, spans=()), frozenset(), None)
 
 
-def write_changes(connection: Connection, changes: Sequence[Change]) -> None:
-    """Write changes of traces; those of one trace are in order."""
+def write_changes(
+    connection: Connection, changes: Sequence[Change], *, withheld: bool = False, exported: bool = False
+) -> None:
+    """Write changes of traces; those of one trace are in order.
+
+    Args:
+        withheld: Whether the traces are excluded from tracking.
+        exported: Whether the traces of this process that are new, or end, are also queued for a collector.
+    """
+    tracked = {"tracked": WITHHELD} if withheld else {}
     # By kind, so that many rows share a statement: all begins before all steps, and all steps before all ends.
     ended = [change for change in changes if isinstance(change, Ended)]
-    insert_new(connection, traces_table, [_row(change.trace) for change in changes if isinstance(change, Begun)])
+    begun = [change.trace for change in changes if isinstance(change, Begun)]
+    insert_new(connection, traces_table, [row_of_trace(trace) | tracked for trace in begun])
     due = due_of(connection, [change.trace for change in ended])
-    insert_or_replace(connection, traces_table, [_row(change.trace) for change in ended])
+    insert_or_replace(connection, traces_table, [row_of_trace(change.trace) | tracked for change in ended])
+    if exported:
+        enqueue(connection, begun)
+        enqueue(connection, due)
     contents = Contents()
-    steps = [_span_row(c.trace_id, c.span, contents) for c in changes if isinstance(c, Stepped)]
+    steps = [row_of_span(c.trace_id, c.span, contents) for c in changes if isinstance(c, Stepped)]
     if steps:
         connection.execute(insert(spans_table), steps)
     for change in ended:
         _delete_stale(connection, change)
     rest = [
-        _span_row(c.trace.id, span, contents) for c in ended for span in c.trace.spans if span.id not in c.stored
+        row_of_span(c.trace.id, span, contents) for c in ended for span in c.trace.spans if span.id not in c.stored
     ]
     if rest:
         connection.execute(insert(spans_table), rest)
@@ -100,12 +118,14 @@ def _delete_stale(connection: Connection, change: Ended) -> None:
         connection.execute(delete(spans_table).where(column.id.in_(change.stale)))
 
 
-def _row(trace: Trace) -> dict[str, Any]:
+def row_of_trace(trace: Trace) -> dict[str, Any]:
+    """Return the row of a trace, without what is stored beside it."""
     row = {name: getattr(trace, name) for name in _ROW} | _counts(trace)
     return row | {"conversation_id": trace.conversation_id or None}
 
 
-def _span_row(trace_id: str, span: Span, contents: Contents) -> dict[str, Any]:
+def row_of_span(trace_id: str, span: Span, contents: Contents) -> dict[str, Any]:
+    """Return the row of a span, whose large strings ``contents`` keeps."""
     row = {name: getattr(span, name) for name in _SPAN_ROW} | _counts(span)
     data = {name: contents.packed(trace_id, row[name]) for name in ("input", "output")}
     return row | data | {"trace_id": trace_id}
@@ -123,8 +143,12 @@ def trace_of_row(row: Row[Any]) -> Trace:
     values["model"] = current_model(row.model)
     values["conversation_id"] = row.conversation_id or ""
     tracked = row.tracked if row.tracked and not row.tracked.startswith(CLAIM) else None
-    feedback = Feedback(row.rating, row.comment, row.at, row.correction) if row.rating else None
-    return Trace(**values, tracked=tracked, feedback=feedback)
+    return Trace(**values, tracked=tracked, feedback=feedback_of_row(row))
+
+
+def feedback_of_row(row: Row[Any]) -> Feedback | None:
+    """Return the feedback of a row of a trace that is joined with it; None if it has none."""
+    return Feedback(**{name: getattr(row, name) for name in FEEDBACK}) if row.rating else None
 
 
 def whole_trace(connection: Connection, row: Row[Any]) -> Trace:
@@ -135,7 +159,7 @@ def whole_trace(connection: Connection, row: Row[Any]) -> Trace:
     used = connection.execute(select(passages_table).where(passages.trace_id == row.id).order_by(passages.rank))
     return replace(
         trace_of_row(row),
-        spans=tuple(_span_of_row(span, texts) for span in found),
+        spans=tuple(span_of_row(span, texts) for span in found),
         passages=tuple(passage_of_row(passage) for passage in used),
     )
 
@@ -145,6 +169,7 @@ def passage_of_row(row: Row[Any]) -> UsedPassage:
     return UsedPassage(row.passage_id, row.rank, bool(row.cited))
 
 
-def _span_of_row(row: Row[Any], texts: Mapping[str, str]) -> Span:
+def span_of_row(row: Row[Any], texts: Mapping[str, str]) -> Span:
+    """Build a span from its row and the large strings of its trace."""
     values = {name: getattr(row, name) for name in _SPAN_ROW}
     return Span(**values | {name: unpacked(values[name], texts) for name in ("input", "output")})

@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Integer, and_, case, cast, func, literal_column, select
 
 from rag.database import reading
-from rag.tables import traces as traces_table
+from rag.trace_tables import traces as traces_table
 from rag.tracing.trace_query import TraceQuery, conditions
 
 MOST_BUCKETS = 60

@@ -12,6 +12,8 @@ from rag.types import Purpose
 
 Status = Literal["running", "ok", "error", "cancelled", "interrupted", "abstained", "filtered"]
 Rating = Literal["up", "down"]
+Review = Literal["", "pending", "accepted", "rejected"]
+"""Whether a person agrees with a thumbs-down and its correction; empty for a thumbs-up, which needs no review."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,16 @@ class Feedback:
     Attributes:
         at: Seconds since the epoch.
         correction: The answer as it should have been; empty if nobody wrote it.
+        review: Whether the correction was accepted; see ``rag.tracing.reviews``.
+        reviewer: The person who decided; empty while nobody has.
     """
 
     rating: Rating
     comment: str
     at: float
     correction: str = ""
+    review: Review = ""
+    reviewer: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,14 @@ class Trace:
     spans: tuple[Span, ...] = ()
     passages: tuple[UsedPassage, ...] = ()
     feedback: Feedback | None = None
+
+
+def rooted_spans(trace: Trace) -> tuple[Span, ...]:
+    """Return the spans of a trace, the root first; an interrupted trace has only the steps that were finished."""
+    if trace.spans and trace.spans[0].parent_id is None:
+        return trace.spans
+    root = Span(trace.id, None, 0, "answer", "chain", trace.status, trace.started, input=trace.question)
+    return (root, *trace.spans)
 
 
 @dataclass(frozen=True, slots=True)

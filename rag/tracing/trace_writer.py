@@ -75,7 +75,9 @@ class TraceWriter(Generic[T]):
                 if not self._registered:
                     atexit.register(self.close)
                     self._registered = True
-            self._changed.notify_all()
+            # While the thread gathers, waking it for every item would only interrupt the answer.
+            if len(self._queue) in (1, BATCH):
+                self._changed.notify_all()
             return self._put
 
     def wait(self, number: int | None = None, *, timeout_s: float) -> bool:

@@ -22,7 +22,7 @@ from rag.tables import LARGEST_COUNT
 from rag.tracing.code_version import code_version
 from rag.tracing.cost import HERE, PriceList, read_usage
 from rag.tracing.ledger import BILLED
-from rag.tracing.span_json import as_json, kept_text
+from rag.tracing.span_json import Known, as_json, kept_text
 from rag.tracing.trace_masking import masked, masked_span, secrets_of
 from rag.tracing.trace_types import Span, Status, Trace, UsedPassage
 from rag.types import PURPOSES, Answer, Usage
@@ -50,12 +50,14 @@ class _OpenTrace:
         positions: Positions of its runs in the order in which they started.
         spans: The spans that were saved.
         secrets: The secrets in its question; None until a step was saved.
+        known: What its steps have in common as JSON.
     """
 
     numbers: Iterator[int] = field(default_factory=count)
     positions: dict[UUID, int] = field(default_factory=dict)
     spans: dict[UUID, Span] = field(default_factory=dict)
     secrets: frozenset[str] | None = None
+    known: Known = field(default_factory=dict)
 
 
 class TraceTracer(BaseTracer):
@@ -153,7 +155,7 @@ class TraceTracer(BaseTracer):
         if trace.secrets is None:
             trace.secrets = secrets_of(_typed(root))
         cost = self._costs(run, root)[run.id]
-        return masked_span(self._span(run, trace.positions[run.id], root, cost), trace.secrets)
+        return masked_span(self._span(run, trace, root, trace.positions[run.id], cost), trace.secrets)
 
     def _persist_run(self, run: Run) -> None:
         # LangChain suppresses exceptions here, which would lose the trace silently.
@@ -162,7 +164,7 @@ class TraceTracer(BaseTracer):
                 self._keep(run)
         finally:
             self._open.pop(run.id, None)
-            for each in _walk(run):
+            for each in walk(run):
                 self.order_map.pop(each.id, None)
 
     def _keep(self, run: Run) -> None:
@@ -202,16 +204,17 @@ class TraceTracer(BaseTracer):
         )
 
     def _trace(self, root: Run) -> Trace:
-        runs = sorted(_walk(root), key=lambda run: run.start_time)
+        runs = sorted(walk(root), key=lambda run: run.start_time)
         costs = self._costs(root, root)
-        saved = self._open[root.id].spans if root.id in self._open else {}
+        opened = self._open.get(root.id) or _OpenTrace()
+        saved = opened.spans
         spans = tuple(
             replace(saved[run.id], position=position, cost_usd=costs[run.id])
             if run.id in saved
-            else self._span(run, position, root, costs[run.id])
+            else self._span(run, opened, root, position, costs[run.id])
             for position, run in enumerate(runs)
         )
-        answer = _unwrap(root.outputs, "output")
+        answer = unwrap(root.outputs, "output")
         status, error = _ending(root, answer)
         asked = [span for span, run in zip(spans, runs, strict=True) if run.run_type == "llm"]
         trace = replace(
@@ -228,7 +231,7 @@ class TraceTracer(BaseTracer):
         )
         return masked(trace, secrets_of(_typed(root)))
 
-    def _span(self, run: Run, position: int, root: Run, cost: float | None) -> Span:
+    def _span(self, run: Run, trace: _OpenTrace, root: Run, position: int, cost: float | None) -> Span:
         usage, attributes = _usage(run) if run.run_type == "llm" else (Usage(), {})
         if _is_billed(run, root):
             attributes[BILLED] = "tokens"
@@ -244,8 +247,8 @@ class TraceTracer(BaseTracer):
             status=status,
             started=run.start_time.timestamp(),
             ended=run.end_time.timestamp() if run.end_time else None,
-            input=as_json(_unwrap(run.inputs, "input")),
-            output=as_json(_output(run)),
+            input=as_json(unwrap(run.inputs, "input"), trace.known),
+            output=as_json(_output(run), trace.known),
             error=kept_text(run.error or ""),
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -253,7 +256,7 @@ class TraceTracer(BaseTracer):
             attributes=attributes,
             first_token_s=_first_token(run, [run]),
             cached_tokens=usage.cached_tokens or None,
-            saved_usd=self._prices.tokens_usd(_model(root), usage) if _is_cached(run) else None,
+            saved_usd=self._prices.tokens_usd(_model(root), usage) if is_cached(run) else None,
         )
 
     def _costs(self, top: Run, root: Run) -> dict[UUID, float | None]:
@@ -262,10 +265,10 @@ class TraceTracer(BaseTracer):
         A leaf costs its seconds or tokens, any other run the sum of its children.
         """
         costs: dict[UUID, float | None] = {}
-        for run in reversed(list(_walk(top))):
+        for run in reversed(list(walk(top))):
             if run.child_runs:
                 costs[run.id] = _sum([costs[child.id] for child in run.child_runs])
-            elif _is_cached(run):
+            elif is_cached(run):
                 costs[run.id] = 0.0
             elif _is_billed(run, root):
                 costs[run.id] = self._prices.tokens_usd(_model(root), _usage(run)[0])
@@ -274,18 +277,18 @@ class TraceTracer(BaseTracer):
         return costs
 
 
-def _walk(run: Run) -> Iterator[Run]:
+def walk(run: Run) -> Iterator[Run]:
     """Yield a run and all its descendants in pre-order."""
     yield run
     for child in run.child_runs:
-        yield from _walk(child)
+        yield from walk(child)
 
 
 def _metadata(run: Run) -> Mapping[str, Any]:
     return run.extra.get("metadata") or {}
 
 
-def _unwrap(values: Mapping[str, Any] | None, key: str) -> object:
+def unwrap(values: Mapping[str, Any] | None, key: str) -> object:
     """Return an input or output, which LangChain wraps in a dictionary under ``key`` if it is not one."""
     if not values:
         return None
@@ -293,7 +296,7 @@ def _unwrap(values: Mapping[str, Any] | None, key: str) -> object:
 
 
 def _question(root: Run) -> str:
-    asked = _unwrap(root.inputs, "input")
+    asked = unwrap(root.inputs, "input")
     if isinstance(asked, Mapping):
         asked = asked.get("question")
     asked = getattr(asked, "question", asked)
@@ -302,7 +305,7 @@ def _question(root: Run) -> str:
 
 def _typed(root: Run) -> Iterator[str]:
     """Yield the question and the texts of earlier turns."""
-    asked = _unwrap(root.inputs, "input")
+    asked = unwrap(root.inputs, "input")
     history = asked.get("history") if isinstance(asked, Mapping) else getattr(asked, "history", None)
     yield _question(root)
     yield str(_metadata(root).get("question") or "")
@@ -328,7 +331,7 @@ def _answer_text(answer: object, root: Run, status: Status) -> str:
     """Return the text of the answer; for a cancelled or failed chain, the partial text of its last model."""
     if isinstance(answer, Answer):
         return answer.text
-    models = [run for run in _walk(root) if run.run_type == "llm"]
+    models = [run for run in walk(root) if run.run_type == "llm"]
     if status in ("cancelled", "error", "filtered") and models:
         return "".join(_tokens(models[-1]))
     if isinstance(answer, BaseMessage):
@@ -338,7 +341,7 @@ def _answer_text(answer: object, root: Run, status: Status) -> str:
 
 def _output(run: Run) -> object:
     if run.run_type != "llm":
-        return _unwrap(run.outputs, "output")
+        return unwrap(run.outputs, "output")
     generations = (run.outputs or {}).get("generations") or []
     if not generations or not generations[0]:
         text = "".join(_tokens(run))
@@ -392,12 +395,12 @@ def _is_billed(run: Run, root: Run) -> bool:
     return run.run_type == "llm" and _model(root).startswith("openai:") and not _is_here(run)
 
 
-def _is_cached(run: Run) -> bool:
+def is_cached(run: Run) -> bool:
     """Whether LangChain's cache answered, which reports a total cost of 0 with the tokens of the first call."""
-    return run.run_type == "llm" and "total_cost" in _reported(run)
+    return run.run_type == "llm" and "total_cost" in reported(run)
 
 
-def _reported(run: Run) -> Mapping[str, Any]:
+def reported(run: Run) -> Mapping[str, Any]:
     """Return the ``usage_metadata`` of a model's message; empty without any."""
     generations = (run.outputs or {}).get("generations") or []
     for generation in generations[0] if generations else []:
@@ -415,9 +418,8 @@ def _usage(run: Run) -> tuple[Usage, dict[str, JSON]]:
         for name in ("ls_model_name", "ls_temperature", "ls_max_tokens")
         if metadata.get(name) is not None
     }
-    reported = _reported(run)
-    usage = read_usage(reported)
-    if _is_cached(run):
+    usage = read_usage(reported(run))
+    if is_cached(run):
         attributes["cached"] = True
     if _status(run) == "ok":
         return usage, attributes
@@ -439,7 +441,7 @@ def _status(run: Run) -> Status:
 
 
 def _was_left(root: Run) -> bool:
-    return any(run.end_time is None for run in _walk(root))
+    return any(run.end_time is None for run in walk(root))
 
 
 def _ending(root: Run, answer: object) -> tuple[Status, str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,6 +12,14 @@ from typing import Any, Literal
 from rag.errors import first_line
 from rag.redaction import MASK, is_secret_key, redact_json
 from rag.settings import TrackingSettings
+from rag.tracing.wandb_access import (
+    SwitchedOffError,
+    UnusableError,
+    check_server,
+    prepare_environment,
+    resolve_mode,
+)
+from rag.tracing.wandb_folders import RunFolder
 
 Mode = Literal["online", "offline", "off", "failed"]
 
@@ -38,12 +45,36 @@ class TrackerStatus:
     run_path: str = ""
 
 
-class SwitchedOffError(Exception):
-    """W&B is disabled by its own settings."""
+@dataclass(frozen=True, slots=True)
+class RunLabel:
+    """What identifies a W&B run.
+
+    Attributes:
+        subject: The tracked work, for messages.
+        job_type: ``day``, ``tune`` or ``evaluation``.
+        group: Name of a group of related runs.
+        id: The id of a run that several processes continue; by default, a new one.
+        name: The name that W&B shows; by default, W&B makes one up.
+    """
+
+    subject: str
+    job_type: str
+    group: str | None = None
+    id: str | None = None
+    name: str | None = None
 
 
-class UnusableError(Exception):
-    """Tracking is impossible for the reason in the message."""
+@dataclass(frozen=True, slots=True)
+class RunAlert:
+    """An alert of a run, which W&B sends by mail or to Slack; offline, when the run is uploaded.
+
+    Attributes:
+        level: ``INFO``, ``WARN`` or ``ERROR``.
+    """
+
+    title: str
+    text: str
+    level: str
 
 
 class TrackedRun:
@@ -56,9 +87,12 @@ class TrackedRun:
         id: The run's id in W&B; empty without a run.
     """
 
-    def __init__(self, subject: str, status: TrackerStatus, run: Any = None) -> None:
+    def __init__(
+        self, subject: str, status: TrackerStatus, run: Any = None, folder: RunFolder | None = None
+    ) -> None:
         self._subject = subject
         self._run = run
+        self._folder = folder
         self.status = status
         self.id: str = "" if run is None else run.id
 
@@ -78,10 +112,22 @@ class TrackedRun:
         return self.attempt(_round_trip)
 
     def finish(self, *, failed: bool = False) -> bool:
-        """End the run, and return whether W&B has written everything."""
+        """End the run, and return whether W&B has written everything: to its server online, else to the disk."""
         finished = self.attempt(lambda run: run.finish(exit_code=int(failed)))
         self._run = None
+        if finished:
+            self._leave_folder(uploaded=self.status.mode == "online")
         return finished
+
+    def _leave_folder(self, *, uploaded: bool = False) -> None:
+        folder, self._folder = self._folder, None
+        if folder is None:
+            return
+        try:
+            folder.leave(uploaded=uploaded)
+        except OSError as error:
+            # When this process has ended, the folder waits for its upload, perhaps a second one.
+            _log.debug("The folder %s could not be marked: %s", folder.path, error)
 
     def _fail(self, error: Exception) -> None:
         run, self._run = self._run, None
@@ -91,80 +137,37 @@ class TrackedRun:
         except Exception as second:  # noqa: BLE001 - the first failure is in the log
             _log.debug("The failed W&B run could not be ended: %s", second)
             _disconnect()
+        self._leave_folder()
 
 
-class RunTable:
-    """A table of a run whose rows are logged in batches.
-
-    Args:
-        name: Its key in the run's history; further tables are ``NAME_1``, ``NAME_2`` …
-        columns: Names of the columns.
-        increments: Number of writes per table. W&B shows at most 100, and keeps the rows of a table in memory.
-    """
-
-    def __init__(self, name: str, columns: Sequence[str], increments: int = 1) -> None:
-        self._name = name
-        self._columns = list(columns)
-        self._limit = increments
-        self._table: Any = None
-        self._tables = 0
-        self.increments = 0
-        self.rows: list[Sequence[Any]] = []
-
-    def write(self, run: Any) -> None:
-        """Log the collected rows, if there are any."""
-        import wandb
-
-        if not self.rows:
-            return
-        if self._table is None or self.increments == self._limit:
-            self._table = wandb.Table(
-                columns=self._columns, log_mode="IMMUTABLE" if self._limit == 1 else "INCREMENTAL"
-            )
-            self._tables += 1
-            self.increments = 0
-        for row in self.rows:
-            self._table.add_data(*row)
-        run.log({self._name if self._tables == 1 else f"{self._name}_{self._tables - 1}": self._table})
-        self.increments += 1
-        self.rows.clear()
-
-
-def open_run(
-    settings: TrackingSettings,
-    root: Path,
-    config: Mapping[str, Any],
-    *,
-    subject: str,
-    job_type: str,
-    group: str | None = None,
-) -> TrackedRun:
-    """Start a W&B run; if there is none, its status has the reason.
+def open_run(settings: TrackingSettings, root: Path, config: Mapping[str, Any], label: RunLabel) -> TrackedRun:
+    """Start a W&B run, or continue the one with the label's id; if there is none, its status has the reason.
 
     Args:
         settings: Project and mode.
         root: The workspace's folder; the run's files go to its subfolder ``wandb``.
         config: Configuration shown by W&B; secrets are masked.
-        subject: The tracked work, for messages.
-        job_type: ``chat``, ``tune`` or ``evaluation``.
-        group: Name of a group of related runs.
+        label: What identifies the run.
     """
     if settings.wandb == "off":
-        return TrackedRun(subject, TrackerStatus("off", "Tracking is switched off."))
-    _prepare_environment(root)
+        return TrackedRun(label.subject, TrackerStatus("off", "Tracking is switched off."))
+    prepare_environment(root)
     try:
         _check_folder(root / "wandb")
-        mode = _resolve_mode(settings)
-        run = _init(settings, root, config, mode, job_type, group)
+        mode = resolve_mode(settings)
+        if mode == "online":
+            # W&B itself would wait for its whole time-out.
+            check_server()
+        run, folder = _init(settings, root, config, mode, label)
     except SwitchedOffError:
-        return TrackedRun(subject, TrackerStatus("off", "WANDB_MODE switches W&B off."))
+        return TrackedRun(label.subject, TrackerStatus("off", "WANDB_MODE switches W&B off."))
     except Exception as error:  # noqa: BLE001 - tracking must not affect the tracked work
         if isinstance(error, ConnectionError):
             _disconnect()
-        return TrackedRun(subject, _failed(subject, error))
-    path = run.path if mode == "online" else str(Path(run.settings.sync_file).parent)
+        return TrackedRun(label.subject, _failed(label.subject, error))
+    path = run.path if mode == "online" else str(folder.path)
     _log.info("W&B %s: %s", mode, run.url if mode == "online" else path)
-    return TrackedRun(subject, TrackerStatus(mode, _DETAIL[mode], path), run)
+    return TrackedRun(label.subject, TrackerStatus(mode, _DETAIL[mode], path), run, folder)
 
 
 def kill_service() -> None:
@@ -206,18 +209,6 @@ def _disconnect() -> None:
         _log.debug("W&B's service had died: %s", error)
 
 
-def _prepare_environment(root: Path) -> None:
-    """Set the variables that W&B reads on import.
-
-    Otherwise, Weave, if another library imports it, would ask for a key, error reports would be sent to a server,
-    and files of artifacts would go to the home folder.
-    """
-    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    os.environ.setdefault("WANDB_DATA_DIR", str(root / "wandb" / "data"))
-    os.environ.setdefault("WANDB_CACHE_DIR", str(root / "wandb" / "cache"))
-
-
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that cannot be written: W&B's service would report every file that it misses there."""
     try:
@@ -228,50 +219,24 @@ def _check_folder(folder: Path) -> None:
         raise UnusableError(f"W&B cannot write to {folder}: {error.strerror or error}.") from error
 
 
-def _resolve_mode(settings: TrackingSettings) -> Literal["online", "offline"]:
-    """Determine the mode by our settings, W&B's settings, and the presence of a key."""
-    import wandb
-    from pydantic import ValidationError
-    from wandb.sdk.lib import wbauth
-
-    # Silenced for the process, too, because messages about keys are printed before a run's settings apply.
-    try:
-        wandb.setup(wandb.Settings(silent=True))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        name = "_".join(str(part) for part in first["loc"]).upper()
-        raise UnusableError(f"WANDB_{name} is invalid: {first['msg']}.") from error
-    if settings.wandb == "offline":
-        return "offline"
-    own = wandb.setup().settings
-    if settings.wandb == "auto" and own.mode == "disabled":
-        raise SwitchedOffError
-    if settings.wandb == "auto" and own.mode in ("offline", "dryrun"):
-        return "offline"
-    # W&B searches the environment, netrc and its settings. Without a key, `wandb.init` would prompt for one.
-    key = wbauth.authenticate_session(host=own.base_url, source="ragsmith", prompt=False, update_session=False)
-    if key is not None:
-        return "online"
-    if settings.wandb == "online":
-        raise UnusableError("W&B is set to online, but there is no API key: run `wandb login`, or set it to auto.")
-    return "offline"
-
-
 def _init(
     settings: TrackingSettings,
     root: Path,
     config: Mapping[str, Any],
     mode: Literal["online", "offline"],
-    job_type: str,
-    group: str | None,
-) -> Any:
+    label: RunLabel,
+) -> tuple[Any, RunFolder]:
     import wandb
 
     run = wandb.init(
         project=settings.project,
         entity=settings.entity,
-        job_type=job_type,
-        group=group,
+        job_type=label.job_type,
+        group=label.group,
+        name=label.name,
+        id=label.id,
+        # Also offline: the upload then numbers the steps after those that the server has.
+        resume="allow" if label.id else None,
         config={name: MASK if is_secret_key(name) else redact_json(value) for name, value in config.items()},
         mode=mode,
         # W&B appends `wandb` to this folder.
@@ -283,6 +248,8 @@ def _init(
             reinit="create_new",
             init_timeout=_INIT_TIMEOUT_S,
             finish_timeout=_FINISH_TIMEOUT_S,
+            finish_timeout_raises=True,
+            show_warnings=False,
             use_dot_wandb=False,
             symlink=False,
             # No data about the user or machine: code, repository, packages, host name, statistics.
@@ -300,8 +267,14 @@ def _init(
             x_transaction_log_flush_interval=1,
         ),
     )
-    if not Path(run.settings.sync_file).is_relative_to(root):
+    folder = RunFolder(Path(run.settings.sync_file))
+    if not folder.path.is_relative_to(root):
         # If it cannot write, W&B silently uses a temporary folder.
         run.finish()
         raise UnusableError(f"W&B cannot write to {root / 'wandb'}.")
-    return run
+    try:
+        folder.enter()
+    except OSError:
+        run.finish()
+        raise
+    return run, folder

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rag.redaction import JSON
-from rag.tracing.ledger import Spending
 from rag.tracing.trace_store import Span, Trace
+from rag.tracing.trace_types import rooted_spans
 
 # The tree of a trace is one line of the run's history, which W&B's server limits to some megabytes.
 _MAX_TREE_CHARS = 2_000_000
@@ -42,16 +42,6 @@ def trace_values(trace: Trace) -> dict[str, Any]:
     return {"trace": WBTraceTree(trace_tree(trace)), **known}
 
 
-def cost_values(spending: Spending) -> dict[str, float]:
-    """Return what a run has cost so far, for its history or summary; the same names in every kind of run."""
-    return {
-        "cost/total_usd": spending.cost_usd,
-        "cost/saved_usd": spending.saved_usd,
-        "cost/unknown_calls": spending.unknown,
-        "cost/machine_s": spending.seconds,
-    }
-
-
 def trace_row(trace: Trace) -> tuple[Any, ...]:
     """Return the row of a trace in the table of answers."""
     texts = (clipped(trace.question, 1_000), clipped(trace.answer, 4_000))
@@ -75,11 +65,7 @@ class _Forest:
         self._trace = trace
         self._limit = limit
         self._end = trace.started + (trace.latency_s or 0.0)
-        self._spans = trace.spans
-        if not trace.spans or trace.spans[0].parent_id is not None:
-            # An interrupted trace has only the steps that were finished.
-            root = Span(trace.id, None, 0, "answer", "chain", trace.status, trace.started, input=trace.question)
-            self._spans = (root, *trace.spans)
+        self._spans = rooted_spans(trace)
         self._children: dict[str | None, list[Span]] = {}
         for span in self._spans:
             self._children.setdefault(span.parent_id, []).append(span)

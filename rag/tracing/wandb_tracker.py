@@ -1,9 +1,9 @@
-"""Delivery of traces to Weights & Biases, whose failures never affect answers.
+"""Delivery of traces to Weights & Biases while a process runs, whose failures never affect answers.
 
-The trace store is the outbox. A worker thread claims finished traces, logs them to the W&B run of this process and
-marks them as tracked once W&B has had time to write them; undelivered ones stay in the store for a later process.
-Traces are delivered at least once, with stable ids. W&B is imported and its run started in that thread with the
-first trace, so that no answer waits for it.
+The trace store is the outbox. A worker thread claims finished traces, of this process and of others, logs them to
+the W&B runs of their days and marks them as tracked once W&B has had time to write them; undelivered ones stay in
+the store for a later process. Traces are delivered at least once, with stable ids. W&B is imported and a run
+started in that thread with the first trace, so that no answer waits for it.
 """
 
 from __future__ import annotations
@@ -11,39 +11,26 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from contextlib import ExitStack
 from typing import Any, Protocol
 
-from rag.errors import RagsmithError
+from rag.errors import DeliveryError, RagsmithError, WorkspaceBusy
 from rag.settings import TrackingSettings
-from rag.tracing.ledger import Spending, spending_of
-from rag.tracing.trace_store import Trace, TraceStore
-from rag.tracing.wandb_run import Mode, RunTable, TrackedRun, TrackerStatus, kill_service, open_run
-from rag.tracing.wandb_traces import COLUMNS, cost_values, trace_row, trace_values
+from rag.tracing.trace_store import TraceStore
+from rag.tracing.wandb_day import Pace
+from rag.tracing.wandb_run import Mode, RunAlert, TrackerStatus, kill_service
+from rag.tracing.wandb_sender import TraceSender
 from rag.workspace import Workspace
 
-_BATCH = 50
 _STORE_PAUSE_S = 10.0
+# Seconds that a closing process waits for the lock, and between its attempts.
+_LAST_WAIT_S = 5.0
+_LOOK_S = 0.1
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """Delays of the worker.
-
-    Attributes:
-        confirm_s: Seconds from logging a trace to marking it as tracked. More than W&B's flush interval of one
-            second, so that a killed process leaves the trace to the next one.
-        table_rows, table_s: Maximum rows and seconds until rows are written to the table. Every increment repeats
-            the names of earlier ones, so the delay grows with their number.
-    """
-
-    confirm_s: float = 2.0
-    table_rows: int = 50
-    table_s: float = 60.0
 
 
 class Tracker(Protocol):
@@ -60,35 +47,36 @@ class Tracker(Protocol):
         """The state of tracking."""
 
 
-class NullTracker:
-    """A tracker that is off, whose traces are not delivered later either.
+class RunTracker(Tracker, Protocol):
+    """Delivers finished traces to W&B runs, which can have alerts."""
 
-    Args:
-        store: The store whose traces are excluded; None for none.
-    """
+    def alert(self, alert: RunAlert, timeout_s: float) -> None:
+        """Log an alert to the run of today, and wait until W&B has it.
+
+        Raises:
+            DeliveryError: W&B fails, or does not have it within ``timeout_s`` seconds.
+        """
+
+
+class NullTracker:
+    """A tracker that is off."""
 
     status = TrackerStatus("off", "Tracking is switched off.")
 
-    def __init__(self, store: TraceStore | None = None) -> None:
-        self._store = store
-
     def wake(self) -> None:
-        """Exclude the traces so far from tracking."""
-        if self._store is None:
-            return
-        try:
-            self._store.withhold()
-        except RagsmithError as error:
-            _log.debug("Traces could not be withheld from tracking: %s", error)
+        """Do nothing."""
 
     def close(self, timeout_s: float) -> None:
-        """Exclude the last traces from tracking."""
-        self.wake()
+        """Do nothing."""
+
+    def alert(self, alert: RunAlert, timeout_s: float) -> None:
+        """Refuse the alert; see ``RunTracker``."""
+        raise DeliveryError("W&B gets no alerts.", fix="Set tracking.wandb to auto, online or offline.")
 
 
 def open_tracker(
     settings: TrackingSettings, workspace: Workspace, store: TraceStore, config: Mapping[str, Any]
-) -> Tracker:
+) -> RunTracker:
     """Start the configured tracker.
 
     Args:
@@ -98,17 +86,24 @@ def open_tracker(
         config: Configuration shown by W&B, such as model, corpus and release; no secrets.
     """
     if settings.wandb == "off":
-        return NullTracker(store)
+        return NullTracker()
     tracker = WandbTracker(settings, workspace, store, config)
     tracker.start()
     return tracker
 
 
-class WandbTracker:
-    """Delivers traces to a W&B run in a thread of its own.
+def initial_status(settings: TrackingSettings, detail: str) -> TrackerStatus:
+    """Return the state before the first delivery, with the configured mode; ``auto`` counts as offline."""
+    mode: Mode = settings.wandb if settings.wandb in ("online", "off") else "offline"
+    return TrackerStatus(mode, detail)
 
-    The first failure ends the delivery in this process: it is logged in one line and in the status, and
-    undelivered traces stay in the store.
+
+class WandbTracker:
+    """Delivers traces to W&B runs in a thread of its own.
+
+    One process of a workspace delivers at a time, also the traces of the others; the next one takes over when it
+    ends. A failure is logged in one line and in the status, undelivered traces stay in the store, and another
+    attempt is made ten minutes later.
     """
 
     def __init__(
@@ -119,21 +114,17 @@ class WandbTracker:
         config: Mapping[str, Any],
         pace: Pace | None = None,
     ) -> None:
-        self._settings = settings
         self._workspace = workspace
         self._store = store
-        self._config = dict(config)
         self._pace = pace or Pace()
-        mode: Mode = "online" if settings.wandb == "online" else "offline"
-        self._run: TrackedRun | None = None
-        self._status = TrackerStatus(mode, "The W&B run starts with the first answer.")
-        self._counts: Counter[str] = Counter()
-        self._spending = Spending()
-        self._table = RunTable("answers", COLUMNS, increments=100)
-        self._oldest_row = 0.0
-        self._claimed: set[str] = set()
-        # Batches of logged ids with their times.
-        self._logged: list[tuple[set[str], float]] = []
+        self._settings = settings
+        self._config = config
+        self._sender = self._new_sender()
+        self._late: TrackerStatus | None = None
+        self._status = initial_status(settings, "The W&B run of the day starts with the first answer.")
+        self._lock = ExitStack()
+        self._locked = False
+        self._alerts: deque[tuple[RunAlert, Future[None]]] = deque()
         self._woken = threading.Event()
         self._closing = threading.Event()
         self._deadline = float("inf")
@@ -143,9 +134,7 @@ class WandbTracker:
     @property
     def status(self) -> TrackerStatus:
         """The state of tracking."""
-        if self._run is None or self._status.mode == "failed":
-            return self._status
-        return self._run.status
+        return self._late or self._sender.status or self._status
 
     def start(self) -> None:
         """Start the thread, which begins with undelivered traces of earlier processes."""
@@ -155,6 +144,21 @@ class WandbTracker:
         """Notify the tracker of a possible new trace in the store."""
         self._woken.set()
 
+    def alert(self, alert: RunAlert, timeout_s: float) -> None:
+        """Log an alert to the run of today; see ``RunTracker``."""
+        logged: Future[None] = Future()
+        self._alerts.append((alert, logged))
+        self.wake()
+        try:
+            logged.result(timeout_s)
+        except TimeoutError as error:
+            if not logged.cancel():
+                # It was taken in this moment.
+                return logged.result()
+            raise DeliveryError(
+                f"W&B did not take an alert within {timeout_s:g} seconds. {self.status.detail}".strip()
+            ) from error
+
     def close(self, timeout_s: float) -> None:
         """Deliver the remaining traces, write the table and end the run within ``timeout_s`` seconds.
 
@@ -162,7 +166,8 @@ class WandbTracker:
         """
         if self._thread.ident is None:
             return
-        self._deadline = time.monotonic() + timeout_s
+        # The rest of the time is for ending the run.
+        self._deadline = time.monotonic() + timeout_s * 0.5
         self._closing.set()
         self._woken.set()
         self._thread.join(timeout_s * 0.8)
@@ -170,86 +175,88 @@ class WandbTracker:
             kill_service()
             self._thread.join(timeout_s * 0.2)
         if self._thread.is_alive():
-            self._status = TrackerStatus("failed", "W&B did not finish in time.", self.status.run_path)
+            self._late = TrackerStatus("failed", "W&B did not finish in time.", self.status.run_path)
 
     def _work(self) -> None:
         working = True
         while working:
             # Read before the delivery, so that everything saved before `close` is delivered.
             closing = self._closing.is_set()
+            pause = _STORE_PAUSE_S
             try:
-                working, pause = self._deliver(), self._pause()
+                working = self._deliver()
+                pause = self._pause()
             except RagsmithError as error:
                 # The store may only be locked for a while.
                 _log.debug("The delivery of traces is delayed: %s", error)
-                pause = _STORE_PAUSE_S
             if closing:
                 break
-            if working:
+            if not working:
+                self._finish()
+                if self.status.mode == "off":
+                    return
+                self._status = self.status
+                working = not self._closing.wait(self._pace.retry_s)
+                self._sender = self._new_sender()
+            else:
                 self._woken.wait(pause)
                 self._woken.clear()
+        self._finish()
+
+    def _new_sender(self) -> TraceSender:
+        return TraceSender(self._settings, self._workspace, self._store, self._config, self._pace)
+
+    def _deliver(self) -> bool:
+        """Deliver as the process that has the lock, and return whether W&B works."""
+        if not (self._locked or self._take_over()):
+            return True
+        works = self._sender.deliver(self._deadline) and self._send_alerts()
+        if works and not self._sender.is_open:
+            self._unlock()
+        return works
+
+    def _send_alerts(self) -> bool:
+        """Log the alerts that wait, and return whether W&B works."""
+        while self._alerts:
+            alert, logged = self._alerts.popleft()
+            # Nobody waits any more for one that was cancelled.
+            if not logged.set_running_or_notify_cancel():
+                continue
+            if not self._sender.alert(alert):
+                logged.set_exception(DeliveryError(f"W&B did not take an alert. {self.status.detail}".strip()))
+                return False
+            logged.set_result(None)
+        return True
+
+    def _take_over(self) -> bool:
+        """Acquire the lock if traces or alerts wait, and return whether this process has it now."""
+        # A process that has the lock delivers these traces, too; when this one closes, that one may be closing.
+        end = time.monotonic() + (_LAST_WAIT_S if self._closing.is_set() else 0.0)
+        while self._alerts or self._store.undelivered(1):
+            try:
+                self._lock.enter_context(self._workspace.delivering())
+            except WorkspaceBusy:
+                if time.monotonic() >= min(end, self._deadline):
+                    return False
+                time.sleep(_LOOK_S)
+            else:
+                self._locked = True
+                return True
+        return False
+
+    def _pause(self) -> float:
+        due = self._sender.next_due()
+        return self._pace.poll_s if due is None else min(due, self._pace.poll_s)
+
+    def _finish(self) -> None:
+        """End the run, and let another process deliver."""
         try:
-            self._finish()
+            self._sender.finish()
         except RagsmithError as error:
             # The claims end with this process, so the next one repeats the delivery.
             _log.debug("Delivered traces could not be marked: %s", error)
+        self._unlock()
 
-    def _deliver(self) -> bool:
-        """Log new traces, confirm and write what is due, and return whether W&B still works."""
-        while time.monotonic() < self._deadline and (traces := self._store.claim(_BATCH)):
-            self._claimed.update(trace.id for trace in traces)
-            if self._run is None:
-                self._run = open_run(
-                    self._settings, self._workspace.root, self._config, subject="the traces", job_type="chat"
-                )
-            if not self._log(self._run, traces):
-                return False
-        run, now = self._run, time.monotonic()
-        if run is None:
-            return True
-        # A service that still responds has written everything older than its flush interval.
-        due = [entry for entry in self._logged if now - entry[1] >= self._pace.confirm_s]
-        if due:
-            if not run.flush():
-                return False
-            self._mark(due, run)
-        if self._table.rows and (now >= self._table_due() or len(self._table.rows) >= self._pace.table_rows):
-            return run.attempt(self._table.write)
-        return True
-
-    def _log(self, run: TrackedRun, traces: Sequence[Trace]) -> bool:
-        def log(wandb_run: Any) -> None:
-            for trace in traces:
-                self._counts[trace.status] += 1
-                self._spending += spending_of(trace)
-                counts = {f"status/{name}": count for name, count in self._counts.items()}
-                wandb_run.log(trace_values(trace) | counts | cost_values(self._spending))
-
-        if not (run.attempt(log) and run.flush()):
-            return False
-        if not self._table.rows:
-            self._oldest_row = time.monotonic()
-        self._table.rows.extend(trace_row(trace) for trace in traces)
-        self._logged.append(({trace.id for trace in traces}, time.monotonic()))
-        return True
-
-    def _table_due(self) -> float:
-        return self._oldest_row + self._pace.table_s * (self._table.increments + 1)
-
-    def _pause(self) -> float | None:
-        """Return the seconds until something is due; None if nothing is."""
-        due = [self._table_due()] if self._table.rows else []
-        due += [at + self._pace.confirm_s for _ids, at in self._logged[:1]]
-        return max(min(due) - time.monotonic(), 0.05) if due else None
-
-    def _mark(self, entries: Sequence[tuple[set[str], float]], run: TrackedRun) -> None:
-        ids = {trace_id for entry_ids, _at in entries for trace_id in entry_ids}
-        self._store.mark_tracked(ids, run.id)
-        self._claimed -= ids
-        self._logged = [entry for entry in self._logged if entry not in entries]
-
-    def _finish(self) -> None:
-        """End the run, mark delivered traces, and release the others."""
-        if self._run is not None and self._run.attempt(self._table.write) and self._run.finish():
-            self._mark(self._logged, self._run)
-        self._store.release(self._claimed)
+    def _unlock(self) -> None:
+        self._locked = False
+        self._lock.close()

@@ -15,13 +15,18 @@ from tests.benchmarks import bench_filings as filings
 from tests.benchmarks import bench_handbook as handbook
 from tests.benchmarks import bench_ingestion as ingestion
 from tests.benchmarks import bench_latency as latency
+from tests.benchmarks import bench_masking as masking
 from tests.benchmarks import bench_offsets as offsets
 from tests.benchmarks import bench_reading as reading
 from tests.benchmarks import bench_retrieval as retrieval
 from tests.benchmarks import bench_rewriting as rewriting
 from tests.benchmarks import bench_runtimes as runtimes
+from tests.benchmarks import bench_serving as serving
 from tests.benchmarks import bench_startup as startup
+from tests.benchmarks import bench_teach as teach
 from tests.benchmarks import bench_traces as traces
+from tests.benchmarks import bench_tracing as tracing
+from tests.benchmarks import bench_training as training
 from tests.benchmarks import bench_tune as tune
 from tests.benchmarks import bench_weights as weights
 from tests.benchmarks import bench_writing as writing
@@ -55,15 +60,20 @@ BENCHMARKS = {
     "filings": Benchmark(filings.run, ("financebench",)),
     "offsets": Benchmark(offsets.run, ("docs/peps", "docs/fastapi", "financebench")),
     "handbook": Benchmark(handbook.run),
+    "serving": Benchmark(serving.run),
     "reading": Benchmark(reading.run, ("squad",)),
     "rewriting": Benchmark(rewriting.run, ("squad", "conversational/canard")),
     "writing": Benchmark(writing.run, ("squad", "prose", "instruct")),
+    "masking": Benchmark(masking.run, ("pii", "docs/fastapi", "docs/peft", "docs/trl")),
     "runtimes": Benchmark(runtimes.run, ("squad",)),
+    "teach": Benchmark(teach.run),
     "traces": Benchmark(traces.run),
+    "tracing": Benchmark(tracing.run),
+    "training": Benchmark(training.run),
     "tune": Benchmark(tune.run, ("scifact",)),
     "weights": Benchmark(weights.run, ("squad",)),
 }
-BY_NAME_ONLY = ("runtimes", "traces", "tune", "weights")
+BY_NAME_ONLY = ("masking", "runtimes", "teach", "traces", "tracing", "training", "tune", "weights")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

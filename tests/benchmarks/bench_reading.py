@@ -20,7 +20,7 @@ from tests.benchmarks.ours import answer_to, settings_for
 from tests.benchmarks.plan import Plan
 
 if TYPE_CHECKING:
-    from rag.evaluation.squad import Article, Paragraph
+    from rag.evaluation.squad import Article, Paragraph, Question
     from rag.settings import Settings
 
 CORPUS = "squad"
@@ -129,30 +129,16 @@ def ask_corpus(home: str, data: str, adapter: str, most: int | None) -> list[dic
     """Ask the whole corpus, through the whole chain."""
     import asyncio
 
-    from rag.evaluation.squad import read_articles
     from rag.types import Ask
     from ui.app.app import open_app
 
-    held = {
-        paragraph.text
-        for name in FILES
-        for article in read_articles(Path(data) / name)
-        for paragraph in article.paragraphs
-    }
-    articles = [*test_articles(Path(data)), *read_articles(Path(data) / XQUAD)]
-    cases = {
-        question.text: (paragraph, question)
-        for article in articles
-        for paragraph in article.paragraphs
-        if paragraph.text in held
-        for question in paragraph.questions
-    }
+    cases = corpus_cases(Path(data))
     app = open_app(settings_of(home, adapter))
     app.health.warm()
 
     async def everything() -> list[dict[str, Any]]:
         asked = []
-        for paragraph, question in list(cases.values())[:most]:
+        for paragraph, question in cases[:most]:
             answer = await answer_to(app, Ask(question.text))
             if answer.status == "failed":
                 raise ValueError(f"{question.id} was not answered")
@@ -211,6 +197,26 @@ def settings_of(home: str, adapter: str) -> Settings:
     return settings.model_copy(
         update={"corpus": CORPUS, "reader": settings.reader.model_copy(update={"adapter": adapter})}
     )
+
+
+def corpus_cases(data: Path) -> list[tuple[Paragraph, Question]]:
+    """The questions that no reader was trained on, about paragraphs of the corpus."""
+    from rag.evaluation.squad import read_articles
+
+    held = {
+        paragraph.text
+        for name in FILES
+        for article in read_articles(data / name)
+        for paragraph in article.paragraphs
+    }
+    cases = {
+        question.text: (paragraph, question)
+        for article in [*test_articles(data), *read_articles(data / XQUAD)]
+        for paragraph in article.paragraphs
+        if paragraph.text in held
+        for question in paragraph.questions
+    }
+    return list(cases.values())
 
 
 def test_articles(data: Path) -> list[Article]:

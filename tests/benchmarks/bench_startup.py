@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import signal
-import socket
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from tests.benchmarks.bench_handbook import prepared_home
 from tests.benchmarks.bench_indexes import CORPUS, indexes
 from tests.benchmarks.bench_report import Group, Row, times
-from tests.benchmarks.child import ChildError, call, environment, last_words
+from tests.benchmarks.child import call, environment
 from tests.benchmarks.machine import load_line
 from tests.benchmarks.plan import Plan
+from tests.benchmarks.served import program, serving
 
 ROUNDS = 7
 SERVER_ROUNDS = 3
-PATIENCE_S = 60.0
 QUERY = "How are type hints for generic classes written?"
 QUESTION = "Which Python do I need to have installed?"
 
@@ -104,14 +96,9 @@ def _how(load_before: str) -> str:
     )
 
 
-def _program() -> list[str]:
-    script = Path(sys.executable).parent / "ragsmith"
-    return [str(script)] if script.is_file() else [sys.executable, "-m", "ui.cli"]
-
-
 def _help() -> float:
     started = time.perf_counter()
-    subprocess.run([*_program(), "--help"], env=environment(), stdout=subprocess.DEVNULL, check=True)
+    subprocess.run([*program(), "--help"], env=environment(), stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - started
 
 
@@ -130,86 +117,9 @@ def _ready(plan: Plan, rounds: int) -> tuple[list[float], list[float], tuple[flo
 
 def _server(plan: Plan) -> ServerStart:
     home = prepared_home(plan)
-    port = _free_port()
     started = time.perf_counter()
-    with _serving(home, port) as process:
-        _until_page(port, process)
+    with serving(home) as server:
+        server.wait_for_page()
         page = time.perf_counter() - started
-        _until_token(port)
-        token = time.perf_counter() - started
-        asked = time.perf_counter()
-        _until_token(port)
-        return ServerStart(page, token, time.perf_counter() - asked)
-
-
-@contextmanager
-def _serving(home: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    with tempfile.TemporaryDirectory() as elsewhere, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [*_program(), "serve"],
-            cwd=elsewhere,
-            env={**environment(), "RAGSMITH_HOME": str(home), "RAGSMITH_PORT": str(port)},
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-        )
-        try:
-            yield process
-        except (ChildError, OSError) as error:
-            process.kill()
-            process.wait()
-            raise ChildError(f"ragsmith serve: {error} Its last words: {last_words(errors)}") from error
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _until_page(port: int, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        if process.poll() is not None:
-            raise ChildError(f"It ended with status {process.returncode}.")
-        # Until the server listens there is nobody to connect to, which is what is waited for.
-        with (
-            closing(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)) as connection,
-            suppress(ConnectionError, http.client.HTTPException),
-        ):
-            connection.request("GET", "/")
-            answer = connection.getresponse()
-            answer.read()
-            if answer.status == 200:
-                return
-        time.sleep(0.02)
-    raise ChildError(f"No page within {PATIENCE_S:.0f} seconds.")
-
-
-def _until_token(port: int) -> None:
-    """Ask over the HTTP API and read until the first piece of the answer."""
-    question = {"model": "ragsmith", "stream": True, "messages": [{"role": "user", "content": QUESTION}]}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-    try:
-        connection.request(
-            "POST", "/v1/chat/completions", json.dumps(question), {"Content-Type": "application/json"}
-        )
-        answer = connection.getresponse()
-        if answer.status != 200:
-            raise ChildError(f"The API answers {answer.status}: {answer.read(300)!r}.")
-        for line in answer:
-            if line.startswith(b"data: {"):
-                choices = json.loads(line[len(b"data: ") :]).get("choices") or [{}]
-                if choices[0].get("delta", {}).get("content"):
-                    # The rest is read, so that the next question does not meet this one.
-                    answer.read()
-                    return
-        raise ChildError("The API's answer ended without a token.")
-    finally:
-        connection.close()
+        token = page + server.ask(QUESTION).first_token
+        return ServerStart(page, token, server.ask(QUESTION).first_token)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rag.documents.citation_markers import without_markers
 from tests.benchmarks.bench_handbook import ask_all, prepared_home
+from tests.benchmarks.bench_reading import CORPUS, corpus_cases
 from tests.benchmarks.bench_report import Group, Row, p50_p95
 from tests.benchmarks.child import call
 from tests.benchmarks.ours import answer_to, settings_for
@@ -35,7 +36,7 @@ MODELS: Mapping[str, tuple[str, str | None]] = {
     "base": ("smollm2", ""),
     "extractive": ("extractive", None),
 }
-PARAGRAPHS, PROSE, INSTRUCTIONS, ASKED, QUICK = 300, 200, 100, 60, 12
+PARAGRAPHS, PROSE, INSTRUCTIONS, ASKED, QUICK = 120, 200, 60, 60, 12
 PROMPTS = ("evidence-short", "evidence-explained")
 # Tokens of a document whose perplexity is measured.
 PROSE_TOKENS = 256
@@ -53,6 +54,15 @@ def run(plan: Plan) -> Iterator[Group]:
         name: call(f"{here}:paragraphs", home=home, data=plan.data, name=name, most=most).value for name in MODELS
     }
     yield _paragraph_group(told)
+    corpus = plan.workspace("reading")
+    call("tests.benchmarks.bench_reading:ingest", home=corpus, data=plan.data)
+    yield _corpus_group(
+        {
+            name: call(f"{here}:whole_corpus", home=corpus, data=plan.data, name=name, most=most).value
+            for name in MODELS
+            if name != "base"
+        }
+    )
     most = QUICK if plan.quick else ASKED
     yield _prompt_group(
         {name: call(f"{here}:by_prompt", home=home, prompt=name, most=most).value for name in PROMPTS}
@@ -93,6 +103,31 @@ def paragraphs(home: str, data: str, name: str, most: int) -> list[dict[str, Any
             ask = Ask(question.text, hits=(Hit(passage, similarity, dense_score=similarity),))
             accepted = [each for each, _ in question.answers]
             cases.append(_judged(question.text, text, accepted, await answer_to(app, ask)))
+        return cases
+
+    try:
+        return asyncio.run(everything())
+    finally:
+        app.close()
+
+
+def whole_corpus(home: str, data: str, name: str, most: int) -> list[dict[str, Any]]:
+    """Answers to answerable questions about paragraphs of SQuAD, all of which are searched."""
+    import asyncio
+
+    from rag.types import Ask
+
+    asked = [(paragraph, question) for paragraph, question in corpus_cases(Path(data)) if question.answers]
+    drawn = random.Random(0).sample(asked, min(most, len(asked)))
+    app = _opened(home, name, corpus=CORPUS)
+    app.health.warm()
+
+    async def everything() -> list[dict[str, Any]]:
+        cases = []
+        for paragraph, question in drawn:
+            answer = await answer_to(app, Ask(question.text))
+            accepted = [each for each, _ in question.answers]
+            cases.append(_judged(question.text, paragraph.text, accepted, answer))
         return cases
 
     try:
@@ -269,6 +304,25 @@ def _paragraph_group(told: Mapping[str, list[dict[str, Any]]]) -> Group:
         "chain after the search. Columns: smollm2 with its writer, without an adapter, and the extractive reader."
     )
     return Group("Answers from one paragraph of XQuAD", rows, how, dict(told))
+
+
+def _corpus_group(told: Mapping[str, list[dict[str, Any]]]) -> Group:
+    def row(title: str, share: Any) -> Row:
+        return Row(title, *(f"{100 * share(cases):.1f}" for cases in told.values()))
+
+    rows = (
+        row(
+            "an accepted answer is contained, %",
+            lambda cases: statistics.mean(each["contained"] for each in cases),
+        ),
+        row("refused, %", lambda cases: statistics.mean(each["status"] == "abstained" for each in cases)),
+        Row("words, median", *(f"{statistics.median(each['words'] for each in told[name]):.0f}" for name in told)),
+    )
+    how = (
+        f"{len(told['writer'])} answerable questions that were not trained on, asked of all paragraphs of SQuAD. "
+        "Columns: smollm2 with its writer, and the extractive reader."
+    )
+    return Group("Answers from the paragraphs of SQuAD", rows, how, dict(told))
 
 
 def _share(cases: Sequence[Mapping[str, Any]], name: str) -> float:

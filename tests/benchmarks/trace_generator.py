@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, islice
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine, insert
 
 from rag.database import writing
 from rag.redaction import JSON
-from rag.tables import feedback
+from rag.trace_tables import feedback
 from rag.tracing.processes import process_identity
 from rag.tracing.trace_rows import Ended, write_changes
 from rag.tracing.trace_types import Span, Status, Trace, UsedPassage
@@ -24,6 +24,10 @@ DAYS = 90
 BATCH = 500
 PASSAGES = 4_000
 K = 5
+RELEASES = 30
+# A release is a bundle, so it has one prompt version and one model.
+MODELS = ("extractive", "smollm2", "openai:gpt-4o")
+PROMPTS = 9
 
 _LETTERS = "eeeeeeeeeeeetttttttttaaaaaaaaooooooooiiiiiiinnnnnnnsssssshhhhhhrrrrrrddddllllccuummwwffggyyppbbvk"
 _STATUSES: tuple[tuple[Status, float], ...] = (
@@ -89,6 +93,7 @@ class TraceGenerator:
         trace_id = str(uuid.UUID(int=rng.getrandbits(128), version=4))
         (status,) = rng.choices([name for name, _ in _STATUSES], [share for _, share in _STATUSES])
         (purpose,) = rng.choices([name for name, _ in _PURPOSES], [share for _, share in _PURPOSES])
+        release = self._release(started, purpose)
         question, answer = self._text(rng.randint(5, 16)) + "?", self._text(rng.randint(15, 70)) + ". [1]"
         chosen = rng.choices(self._passages, cum_weights=self._popular, k=K)
         hits: list[Any] = [
@@ -111,9 +116,9 @@ class TraceGenerator:
             output_tokens=rng.randint(10, 300),
             cost_usd=cost,
             corpus=rng.choice(("handbook", "contracts", "support")),
-            model=rng.choice(("extractive", "smollm2", "openai:gpt-4o")),
-            prompt=f"answer@{rng.randint(1, 9)}",
-            release=f"r{rng.randint(1, 30):011d}",
+            model=MODELS[release % len(MODELS)],
+            prompt=f"answer@{release % PROMPTS + 1}",
+            release=f"r{release:011d}",
             conversation_id=str(uuid.UUID(int=rng.getrandbits(40), version=4)),
             process=process_identity(),
             purpose=purpose,
@@ -125,6 +130,11 @@ class TraceGenerator:
             spans=spans if status != "interrupted" else spans[1:4],
             passages=tuple(UsedPassage(number, rank, rank == 1) for number, rank in used.items()),
         )
+
+    def _release(self, started: float, purpose: Purpose) -> int:
+        """Return the release that answers people at a time, or one of the next that is tried before its turn."""
+        current = int(RELEASES * (1 - (END - started) / (DAYS * 86_400)))
+        return current + self._rng.randint(0, 3) if purpose in ("evaluation", "lab") else current
 
     def _spans(
         self, trace_id: str, started: float, seconds: float, question: str, answer: str, hits: list[Any]
@@ -165,16 +175,25 @@ class TraceGenerator:
             )
 
 
-def fill(engine: Engine, count: int, seed: int = 0) -> None:
-    """Store so many traces, and a thumb for every twentieth."""
-    left = iter(TraceGenerator(count, seed))
+def fill(engine: Engine, count: int, whole: int = 1) -> None:
+    """Store so many traces, and a thumb for every twentieth.
+
+    Args:
+        whole: One trace in so many is stored with its steps, to save disk; the ledger has the steps of all.
+    """
+    left = enumerate(TraceGenerator(count))
     while batch := tuple(islice(left, BATCH)):
         with writing(engine) as connection:
-            write_changes(connection, [Ended(trace, frozenset(), frozenset()) for trace in batch])
-            _rate(connection, batch[::20])
+            write_changes(connection, [_ended(trace, number % whole == 0) for number, trace in batch])
+            _rate(connection, [trace for _, trace in batch[::20]])
 
 
-def _rate(connection: Connection, traces: tuple[Trace, ...]) -> None:
+def _ended(trace: Trace, is_whole: bool) -> Ended:
+    kept_out = frozenset() if is_whole else frozenset(span.id for span in trace.spans)
+    return Ended(trace, kept_out, frozenset())
+
+
+def _rate(connection: Connection, traces: Sequence[Trace]) -> None:
     rows = [
         {"trace_id": trace.id, "rating": ("up", "down")[n % 2], "comment": "", "at": trace.started}
         for n, trace in enumerate(traces)

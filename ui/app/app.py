@@ -17,8 +17,10 @@ from ui.app.tracking import Tracking
 
 if TYPE_CHECKING:
     from rag.tracing.trace_store import Trace
+    from ui.app.alerting import Alerting
     from ui.app.evaluations import Evaluations
     from ui.app.replaying import Replaying
+    from ui.app.teaching import Teaching
 
 
 class App:
@@ -47,6 +49,20 @@ class App:
         return Evaluations(self.settings, self.stores, self.models, self.releases)
 
     @shared_property
+    def teaching(self) -> Teaching:
+        """The lessons that make adapters of corrections."""
+        from ui.app.teaching import Teaching
+
+        return Teaching(self.settings, self.stores, self.models, self.releases, self.evaluations)
+
+    @shared_property
+    def alerting(self) -> Alerting:
+        """The alerts, their checks and their notices."""
+        from ui.app.alerting import Alerting
+
+        return Alerting(self.settings, self.stores, self.tracking)
+
+    @shared_property
     def replaying(self) -> Replaying:
         """The replays of traces."""
         from ui.app.replaying import Replaying
@@ -54,11 +70,11 @@ class App:
         return Replaying(self.settings, self.stores, self.releases)
 
     def _on_traced(self, trace: Trace | None) -> None:
-        self.tracking.tracker.wake()
+        self.tracking.on_traced()
         self.metrics.observe(trace)
 
     def close(self) -> None:
-        """Deliver what waits for W&B, then unload the models and close the stores."""
+        """Deliver what waits for W&B and the collector, then unload the models and close the stores."""
         for part in (self.tracking, self.models, self.releases, self.stores):
             part.close()
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rag.errors import DatasetError, EvaluationError, SettingsError
+from rag.errors import DatasetError, EvaluationError, RagsmithError, SettingsError
 from rag.evaluation.compare import Comparison, Side
 from rag.evaluation.run_store import SCORING, Plan, Run, RunStatus, RunStore, by_case
 from rag.evaluation.runner import Evaluation, EvaluationProgress, ReadyVariant
@@ -24,6 +24,7 @@ from rag.workspace import disk_errors
 from ui.app.judging import Judges
 
 if TYPE_CHECKING:
+    from rag.encoders.adapters import Adapter
     from rag.evaluation.dataset_store import DatasetVersion
     from rag.evaluation.summary import Summary
     from rag.types import Answer
@@ -64,10 +65,11 @@ class Evaluations:
     def __init__(self, settings: Settings, stores: Stores, models: Models, releases: Releases) -> None:
         self._settings = settings
         self._stores = stores
+        self._models = models
         self._releases = releases
         self._active: dict[str, _ActiveRun] = {}
         self._summaries: dict[tuple[str, int], _CachedSummary] = {}
-        self.runs = RunStore(stores.engine)
+        self.runs = RunStore(stores.engine, stores.masker)
         self.datasets = stores.datasets
         self.judges = Judges(settings, stores, models)
 
@@ -182,7 +184,7 @@ class Evaluations:
             store=self.runs,
             scorer=Scorer(self._stores.encoder),
             judge=self.judges.of_answers(run.plan.judge, run.id),
-            cache=None if fresh else AnswerCache(self._stores.engine),
+            cache=None if fresh else AnswerCache(self._stores.engine, self._stores.masker),
             on_progress=on_progress,
             on_cached=lambda answer: self._record_cached(run.id, answer),
             budget=self._releases.budget,
@@ -287,6 +289,7 @@ class Evaluations:
         Raises:
             EvaluationError: The file cannot be written.
         """
+        from rag.evaluation.cases import masked_case
         from rag.evaluation.run_report import write_report
 
         target = path or self._stores.workspace.runs / f"evaluation-{run.id}.html"
@@ -296,7 +299,7 @@ class Evaluations:
             target,
             self.summary(run, baseline),
             lambda variant: self.runs.cells(run.id, variant),
-            self.datasets.cases(self.dataset_of(run)),
+            (masked_case(case, self._stores.masker) for case in self.datasets.cases(self.dataset_of(run))),
         )
         return target
 
@@ -334,20 +337,34 @@ class Evaluations:
 
     def _publish(self, run_id: str) -> None:
         """Write the report and deliver the run to W&B; a failed delivery leaves the run as it is."""
-        from rag.evaluation.publish import publish
+        from rag.evaluation.publish import Beside, publish
 
         run = self.runs.get(run_id)
+        beside = Beside(self.report(run), self._stores.ledger.spent_on(run.id), self._adapters(run))
         tracked = publish(
             self._settings.tracking,
             self._stores.workspace,
             self.summary(run),
             lambda variant: self.runs.cells(run.id, variant),
             self.datasets.cases(self.dataset_of(run)),
-            self.report(run),
-            self._stores.ledger.spent_on(run.id),
+            beside,
+            self._stores.masker,
         )
         if tracked:
             self.runs.mark_tracked(run.id, tracked)
+
+    def _adapters(self, run: Run) -> tuple[Adapter, ...]:
+        """Return the adapters of the variants that trainings have made, each once; without those gone since."""
+        found: dict[str, Adapter] = {}
+        for variant in run.plan.variants:
+            try:
+                adapter = self._models.tracked_adapter(self._releases.resolve(variant).settings)
+            except RagsmithError as error:
+                _log.info("The adapter of the variant %s is not tracked: %s", variant.name, error)
+                continue
+            if adapter is not None:
+                found[adapter.identity] = adapter
+        return tuple(found.values())
 
     def summary(self, run: Run, baseline: int = 0) -> Summary:
         """Return the table of a run, which may be unfinished."""

@@ -33,7 +33,10 @@ class Health:
     index_ok: bool
     wandb: str
     wandb_ok: bool
+    wandb_detail: str = ""
     notices: tuple[str, ...] = ()
+    otlp: str = "off"
+    otlp_ok: bool = True
 
 
 class HealthCheck:
@@ -79,8 +82,21 @@ class HealthCheck:
                     release = self._releases.pipeline(name).release
                     model, model_ok = f"{release.model} · {encoder.runtime}", True
             notices.extend(corpora.notices())
-        tracked = self._tracking.tracker.status
-        return Health(model, model_ok, index, index_ok, tracked.mode, tracked.mode != "failed", tuple(notices))
+            tracked, exported = self._tracking.status, self._tracking.exporter.status
+            if exported.mode == "failed":
+                notices.append(f"Traces wait: {exported.detail}")
+            return Health(
+                model=model,
+                model_ok=model_ok,
+                index=index,
+                index_ok=index_ok,
+                wandb=tracked.mode,
+                wandb_ok=tracked.mode != "failed",
+                wandb_detail=tracked.detail,
+                notices=tuple(notices),
+                otlp=exported.mode,
+                otlp_ok=exported.mode != "failed",
+            )
 
     def warm(self) -> None:
         """Load what the first question needs, and update the sample corpus if it exists.

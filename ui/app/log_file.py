@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rag.masking import Masker
 from rag.redaction import redact
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ _FORM = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 
 
 @contextmanager
-def open_log(workspace: Workspace) -> Iterator[LogFile]:
-    """Write what is logged from here on to the log of a workspace."""
-    handler = LogFile(workspace.log)
+def open_log(workspace: Workspace, masker: Masker | None = None) -> Iterator[LogFile]:
+    """Write what is logged from here on to the log of a workspace, without what ``masker`` masks."""
+    handler = LogFile(workspace.log, masker)
     logging.getLogger().addHandler(handler)
     try:
         yield handler
@@ -36,11 +37,11 @@ def open_log(workspace: Workspace) -> Iterator[LogFile]:
 class LogFile(logging.FileHandler):
     """Appends records to a file, which is made with the first one; secrets are masked."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, masker: Masker | None = None) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=True)
         self.path = path
         self.setLevel(logging.INFO)
-        self.setFormatter(_Redacted(_FORM))
+        self.setFormatter(_Redacted(masker or Masker()))
 
     def _open(self) -> TextIOWrapper:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,5 +69,9 @@ class LogFile(logging.FileHandler):
 
 
 class _Redacted(logging.Formatter):
+    def __init__(self, masker: Masker) -> None:
+        super().__init__(_FORM)
+        self._masker = masker
+
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return self._masker.log_text(redact(super().format(record)))

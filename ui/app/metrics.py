@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from rag.types import STEPS
 
@@ -106,6 +106,7 @@ class _Workspace:
         """Yield the gauges."""
         from prometheus_client.core import GaugeMetricFamily
 
+        from rag.alerting.alert_rules import Level
         from rag.tracing.ledger import day_start
         from rag.tracing.measures import STATUS
 
@@ -123,3 +124,11 @@ class _Workspace:
             if name.startswith(STATUS):
                 ended.add_metric([name.removeprefix(STATUS)], found.number(name))
         yield ended
+        levels = GaugeMetricFamily(
+            "ragsmith_alert_level",
+            "Level of an alert at its last check: 0 is ok, 1 a warning, 2 an alert.",
+            labels=["alert"],
+        )
+        for watched in self._stores.alerts.list():
+            levels.add_metric([watched.alert.name], get_args(Level).index(watched.state.level))
+        yield levels

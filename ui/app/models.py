@@ -244,6 +244,23 @@ class Models:
             return reader.adapter.identity if reader else ""
         return settings.active_adapter if runs_here(settings.model) else ""
 
+    def tracked_adapter(self, settings: Settings) -> Adapter | None:
+        """Return the adapter that answers if a training of ragsmith has made it; None if it ships, or without one.
+
+        Raises:
+            AdapterError, ModelUnavailable: The adapter is missing.
+        """
+        from rag.encoders.adapter_artifact import tracked_adapter
+        from rag.models.chat_models import EXTRACTIVE, runs_here
+        from rag.models.local.local_adapters import find_lora
+
+        if settings.model == EXTRACTIVE:
+            reader = self.reader(settings.reader.adapter)
+            return tracked_adapter(reader.adapter.folder) if reader else None
+        if not runs_here(settings.model) or not settings.active_adapter:
+            return None
+        return tracked_adapter(find_lora(settings.active_adapter, self._workspace.adapters).folder)
+
     def close(self) -> None:
         """Unload the models, the local one with its memory on the device."""
         for (kind, _), opened in self._opened.items():
@@ -253,12 +270,12 @@ class Models:
 
     def ranking(self, settings: Settings, lexical: LexicalIndex) -> Ranking:
         """Return what finds the sentences of a corpus that answer a question."""
+        from rag.models.extractive.script_ranking import ScriptRanking
         from rag.models.extractive.sentence_ranking import SentenceRanking, SpanRanking
 
-        reader = self.reader(settings.reader.adapter)
-        return (
-            SpanRanking(reader, self._encoder(), lexical) if reader else SentenceRanking(self._encoder(), lexical)
-        )
+        reader, encoder = self.reader(settings.reader.adapter), self._encoder()
+        known = SpanRanking(reader, encoder, lexical) if reader else SentenceRanking(encoder, lexical)
+        return ScriptRanking(known, lexical, encoder.tokens)
 
     @staticmethod
     def min_confidence(settings: Settings, ranking: Ranking) -> float:

@@ -83,12 +83,15 @@ class Replaying:
             swaps: What to change; by default nothing.
 
         Raises:
-            ReplayError: A part of the release can no longer be had, and is not swapped.
+            ReplayError: The trace is of another program, or a part of its release can no longer be had and is not
+                swapped.
             RagsmithError: A part that is swapped in cannot be used.
         """
         from rag.answering.replay import passages_of, question_of
         from rag.evaluation.variants import Variant
 
+        if trace.purpose == "external":
+            raise ReplayError(f"The trace {trace.id} was recorded by another program, so it cannot be replayed.")
         swaps = swaps or Swaps()
         asked = question_of(trace)
         ask = replace(asked.ask, hits=passages_of(trace)) if swaps.fixed else asked.ask

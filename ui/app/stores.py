@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rag.errors import prompt_errors
+from rag.masking import Masker
 from rag.settings import Settings
 from rag.workspace import Workspace
 from ui.app.shared_property import shared_property
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from prompts import PromptLibrary, PromptTemplate
+    from rag.alerting.alert_notices import NoticeQueue
+    from rag.alerting.alert_store import AlertStore
     from rag.answering.conversation_store import ConversationStore
     from rag.answering.release_store import ReleaseStore
     from rag.encoders import Encoder
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from rag.indexing.dense_index import ChromaStore
     from rag.indexing.ingest_report import IngestProgress, IngestReport
     from rag.tracing.cost import PriceList
+    from rag.tracing.export_queue import ExportQueue
+    from rag.tracing.external_traces import ExternalTraces
     from rag.tracing.ledger import Ledger
     from rag.tracing.measures import Measures
     from rag.tracing.saved_filters import SavedFilters
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     from rag.types import Filters
 
 SAMPLE_CORPUS = "handbook"
+_HANDBOOK = Path(__file__).parents[2] / "corpora" / "handbook"
 
 
 class Stores:
@@ -52,6 +58,7 @@ class Stores:
     def __init__(self, settings: Settings, workspace: Workspace) -> None:
         self._settings = settings
         self.workspace = workspace
+        self.masker = Masker(settings.tracing.mask)
         self.lock = threading.RLock()
         self._closing = ExitStack()
 
@@ -101,10 +108,30 @@ class Stores:
         """The traces; those that an earlier process left running are marked as interrupted."""
         from rag.tracing.trace_store import TraceStore
 
-        store = TraceStore(self.engine)
+        tracking = self._settings.tracking
+        store = TraceStore(
+            self.engine,
+            self.masker,
+            withheld=tracking.wandb == "off",
+            exported=tracking.otlp_url is not None,
+        )
         self._closing.callback(store.close)
         store.recover()
         return store
+
+    @shared_property
+    def export_queue(self) -> ExportQueue:
+        """The traces that wait for a collector."""
+        from rag.tracing.export_queue import ExportQueue
+
+        return ExportQueue(self.engine)
+
+    @shared_property
+    def external_traces(self) -> ExternalTraces:
+        """The traces of other programs."""
+        from rag.tracing.external_traces import ExternalTraces
+
+        return ExternalTraces(self.engine, self.masker)
 
     @shared_property
     def ledger(self) -> Ledger:
@@ -153,11 +180,25 @@ class Stores:
         return SavedFilters(self.engine)
 
     @shared_property
+    def alerts(self) -> AlertStore:
+        """The alerts."""
+        from rag.alerting.alert_store import AlertStore
+
+        return AlertStore(self.engine)
+
+    @shared_property
+    def notices(self) -> NoticeQueue:
+        """The notices of alerts."""
+        from rag.alerting.alert_notices import NoticeQueue
+
+        return NoticeQueue(self.engine)
+
+    @shared_property
     def conversations(self) -> ConversationStore:
         """The conversations of the chat page."""
         from rag.answering.conversation_store import ConversationStore
 
-        return ConversationStore(self.engine)
+        return ConversationStore(self.engine, self.masker)
 
     @shared_property
     def releases(self) -> ReleaseStore:
@@ -393,5 +434,11 @@ class Stores:
 
 def sample_pages() -> Path | None:
     """Return the handbook's folder, beside the packages; None if it was left out."""
-    pages = Path(__file__).parents[2] / "corpora" / "handbook" / "pages"
+    pages = _HANDBOOK / "pages"
     return pages if pages.is_dir() else None
+
+
+def sample_questions() -> Path | None:
+    """Return the file with the handbook's questions; None if it was left out."""
+    questions = _HANDBOOK / "questions.jsonl"
+    return questions if questions.is_file() else None

@@ -46,7 +46,7 @@ def command_app(context: Context, **flags: Any) -> Iterator[App]:
         from ui.app.log_file import open_log
 
         app = open_app(context.settings_with(**flags))
-        with open_log(app.workspace) as log:
+        with open_log(app.workspace, app.stores.masker) as log:
             try:
                 yield app
             except (click.ClickException, click.exceptions.Exit, click.Abort, RagsmithError):

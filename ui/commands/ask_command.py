@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rag.types import Answer, Filters
     from ui.app.releases import Releases
     from ui.app.stores import Stores
+    from ui.app.tracking import Tracking
 
 T = TypeVar("T")
 
@@ -78,12 +79,21 @@ def command(
         talk = _Talk(app.releases, name, filters, variant, as_json, session)
         if question is not None:
             answer = finish(talk.one(unpaired(question.strip())))
+            _note_waiting(app.tracking, as_json)
             if answer.status == "failed":
                 raise click.ClickException(one_line(answer.error))
             return
         assert questions is not None  # noqa: S101 - for the type checker; checked above
-        if not finish(talk.many(questions)):
+        complete = finish(talk.many(questions))
+        _note_waiting(app.tracking, as_json)
+        if not complete:
             ctx.exit(1)
+
+
+def _note_waiting(tracking: Tracking, as_json: bool) -> None:
+    """Say on a terminal which traces wait for W&B."""
+    if not as_json and sys.stderr.isatty() and (notice := tracking.notice):
+        note(notice)
 
 
 def _over_the_prompt(given: Mapping[str, Any]) -> Variant | None:

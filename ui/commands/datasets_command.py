@@ -14,6 +14,7 @@ from rag.tracing.figures import counted
 from ui.app.proposing import propose_cases, question_model
 from ui.commands._app import command_app, prepare_corpus
 from ui.commands._console import print_table
+from ui.commands._finite_range import FiniteRange
 from ui.commands._signed import Signature, signed
 from ui.commands._terminal_text import moment, note, one_line, print_json, print_names, unpaired
 from ui.context import Context, pass_context
@@ -264,7 +265,7 @@ def restore_command(context: Context, name: str) -> None:
 @click.argument("reference", metavar="REF")
 @click.option(
     "--shares",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     nargs=3,
     default=(0.8, 0.1, 0.1),
     metavar="TRAIN VALIDATION TEST",

@@ -11,6 +11,7 @@ import click
 from rag.tracing.figures import counted, format_cost, format_tokens
 from ui.commands._app import command_app
 from ui.commands._console import open_console
+from ui.commands._finite_range import FiniteRange
 from ui.commands._runs import change_cell, chosen_run, json_option, which
 from ui.commands._terminal_text import note, one_line, print_json
 from ui.context import Context, pass_context
@@ -25,7 +26,7 @@ LINE_EVERY = 20
 
 confidence_option = click.option(
     "--confidence",
-    type=click.FloatRange(0.5, 0.9999),
+    type=FiniteRange(0.5, 0.9999),
     default=0.95,
     show_default=True,
     help="The confidence level.",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ui.commands._app import command_app
+from ui.commands._finite_range import FiniteRange
 from ui.commands._terminal_text import note, print_json
 from ui.context import Context, pass_context
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @click.option("--adapter", metavar="NAME", help="The reader: a folder, or the name of an adapter.")
 @click.option(
     "--threshold",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     help="The probability below which no answer is given; by default 0.6, or 0 if every question has an answer.",
 )
 @click.option(

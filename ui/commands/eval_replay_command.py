@@ -66,26 +66,22 @@ def replay(context: Context, /, **options: Any) -> None:
     questions, with the turns before them, become a version of a dataset; equal questions use the version that is
     there.
     """
-    from rag.evaluation.traced import replayed_cases
     from rag.evaluation.variants import parse_variant
-    from ui.app.login_name import login_name
+    from ui.app.list_replay import replay_of
 
     wanted = _ReplayOptions(**options)
     variants = [parse_variant(text) for text in wanted.variants or ("baseline:",)]
     with command_app(context) as app:
-        traces = _traces(app.stores, wanted)
-        corpus = wanted.corpus or _corpus(traces)
-        traces = [trace for trace in traces if trace.corpus in ("", corpus)]
-        cases = replayed_cases(traces)
-        message = f"questions of {counted(len(traces), 'trace')}"
-        version = app.evaluations.datasets.save(wanted.dataset, cases, by=login_name(), message=message)
-        note(f"{counted(len(cases), 'question')} of {counted(len(traces), 'trace')}: {version.label}")
+        replayed = replay_of(_traces(app.stores, wanted), wanted.corpus)
+        version = replayed.save(app.evaluations.datasets, wanted.dataset)
+        found = f"{counted(len(replayed.cases), 'question')} of {counted(replayed.traces, 'trace')}"
+        note(f"{found}: {version.label}")
         announce_models(app.settings, app.models, variants)
         run = app.evaluations.begin(
             version.label,
             variants,
             name=wanted.name,
-            corpus=corpus,
+            corpus=replayed.corpus,
             judge=wanted.judge,
             concurrency=wanted.concurrency,
         )
@@ -101,25 +97,13 @@ def _traces(stores: Stores, wanted: _ReplayOptions) -> list[Trace]:
         FilterError: The filter is not understood.
     """
     from rag.tracing.trace_query import query_of
+    from ui.app.list_replay import listed_traces
 
     if wanted.ids:
         return [stores.traces.get(trace_id) for trace_id in wanted.ids]
-    query = query_of(unpaired(wanted.filter_text))
-    # One more, to know whether there are more.
-    found = list(stores.trace_queries.walk(query, limit=wanted.limit + 1))
-    traces = map(stores.traces.get, found[: wanted.limit])
-    asked = [trace for trace in traces if trace.question.strip()]
-    if not asked:
+    traces, more = listed_traces(stores, query_of(unpaired(wanted.filter_text)), wanted.limit)
+    if not traces:
         raise click.UsageError("No trace matches: `ragsmith traces list` shows what there is.")
-    if len(found) > wanted.limit:
+    if more:
         note(f"The newest {wanted.limit:,} are asked; --limit asks more.")
-    return asked
-
-
-def _corpus(traces: list[Trace]) -> str:
-    corpora = sorted({trace.corpus for trace in traces if trace.corpus})
-    if len(corpora) > 1:
-        raise click.UsageError(
-            f"The traces are of several corpora: choose one of {', '.join(corpora)} by --corpus."
-        )
-    return corpora[0] if corpora else ""
+    return traces

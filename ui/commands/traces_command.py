@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -207,7 +207,38 @@ def _label(span: Span, trace: Trace, full: bool) -> Any:
     for name, value in details.items():
         if value not in (None, ""):
             label.append(f"\n{name:<6}", style="dim").append(_brief_json(value, full))
+    for name, text in () if full else _highlights(span):
+        label.append(f"\n{name:<6}", style="dim").append(text)
     return label
+
+
+def _highlights(span: Span) -> Iterator[tuple[str, str]]:
+    """Yield what explains an answer, and is cut off where an output has one line."""
+    match span.name, span.output:
+        case "retrieve", {"hits": [*hits]}:
+            for rank, hit in enumerate(hits, 1):
+                yield str(rank), _place(hit)
+        case "ground", {"replaced": [*faults]}:
+            for fault in faults:
+                yield "fault", _fault(fault)
+
+
+def _place(hit: Any) -> str:
+    """Return the name and the title of a stored passage; its form may be that of an older version."""
+    match hit:
+        case {"passage": {"name": str(name), "title": str(title)}}:
+            return one_line(name if title in name else f"{name}, {title}")
+        case _:
+            return "a passage in another form"
+
+
+def _fault(replaced: Any) -> str:
+    match replaced:
+        case {"sentence": str(sentence), "kind": str(kind), "words": [*words], **rest}:
+            left = "" if rest.get("quotation") else ", not replaced"
+            return one_line(f"“{sentence}” ({kind}: {', '.join(map(str, words))}){left}")
+        case _:
+            return "a sentence in another form"
 
 
 def _brief_json(value: Any, full: bool) -> str:

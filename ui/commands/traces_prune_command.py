@@ -9,13 +9,14 @@ import click
 
 from rag.tracing.figures import counted
 from ui.commands._app import command_app
+from ui.commands._finite_range import FiniteRange
 from ui.context import Context, pass_context
 
 
 @click.command(name="prune")
 @click.option(
     "--older-than",
-    type=click.FloatRange(0),
+    type=FiniteRange(0),
     metavar="DAYS",
     help="By default tracing.keep_days and tracing.keep_mb.",
 )

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ui.commands._console import open_console
+from ui.commands._prediction_text import print_predictions, print_samples
+from ui.commands._recipe_options import changed_text, data_folder, data_option, recipe_options
 from ui.commands._terminal_text import note, print_json
 from ui.commands._training import follow, launch, pace_of
+from ui.commands.tune_compare_command import compare
+from ui.commands.tune_predict_command import predict
 from ui.commands.tune_prepare_command import prepare
+from ui.commands.tune_sweep_command import sweep
 from ui.context import Context, pass_context
 
 if TYPE_CHECKING:
+    from finetune.recipe_changes import RecipeChanges
     from finetune.run_folder import RunFolder
 
 _STYLES = {"done": "green", "running": "cyan", "preparing": "cyan", "failed": "bold red"}
@@ -21,10 +27,16 @@ _STYLES = {"done": "green", "running": "cyan", "preparing": "cyan", "failed": "b
 
 @click.group()
 def command() -> None:
-    """Train adapters."""
+    """Train adapters.
+
+    RUN is the name of a run, or that of an adapter for its newest run.
+    """
 
 
 command.add_command(prepare)
+command.add_command(predict)
+command.add_command(sweep)
+command.add_command(compare)
 
 
 detach = click.option("--detach", is_flag=True, help="Do not wait; `ragsmith tune status` shows the progress.")
@@ -33,12 +45,7 @@ which = click.argument("run", metavar="[RUN]", required=False)
 
 @command.command("run")
 @click.argument("recipe")
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="The folder with the training data that the recipe names.",
-)
+@data_option
 @click.option(
     "--to",
     "target",
@@ -53,42 +60,59 @@ which = click.argument("run", metavar="[RUN]", required=False)
     help="Continue the newest run of the same recipe, start and data, or only copy its result if it is done. "
     "Without such a run, begin one.",
 )
+@click.option("--dry-run", is_flag=True, help="Show the data, the first batch and the estimate, and do not train.")
+@recipe_options
 @detach
 @pass_context
-def run_command(
-    context: Context, recipe: str, data: Path, target: Path | None, resumes: bool, detach: bool
-) -> None:
+def run_command(context: Context, /, recipe: str, data: str, changes: RecipeChanges, **options: Any) -> None:
     """Train an adapter by RECIPE in a separate process.
 
     RECIPE is a TOML file, or the name of a shipped recipe. Ctrl-C stops it after a checkpoint, from which
     `ragsmith tune resume` continues.
     """
-    from finetune.recipe import find_recipe, parse_recipe, read_recipe
+    from finetune.measured_run import new_measured_run
     from finetune.run_folder import RESULT, new_run, run_like
-    from rag.errors import TuningError
     from rag.workspace import open_workspace
 
-    path = find_recipe(recipe)
-    text = read_recipe(path)
-    parsed = parse_recipe(text, str(path))
-    if target is not None and detach:
-        raise click.UsageError("--to cannot be combined with --detach: it needs the end of the run.")
-    if not data.is_dir():
-        raise TuningError(
-            f"The folder {data} does not exist.", fix="Name the folder with the training data with --data."
-        )
-    if not any(data.iterdir()):
-        raise TuningError(f"The folder {data} is empty.", fix="Put the files there that the recipe names.")
-    settings = context.settings
-    runs = open_workspace(settings.home).runs
-    resumed = run_like(runs, parsed, text, data) if resumes else None
-    run = resumed or new_run(runs, parsed, text, data, settings.tracking)
-    _work(context, run, detach, "The same command with --resume" if target is not None else None)
+    workspace = open_workspace(context.settings.home)
+    parsed, text = changed_text(recipe, changes, workspace)
+    target: Path | None = options["target"]
+    if target is not None and (options["detach"] or options["dry_run"]):
+        raise click.UsageError("--to cannot be combined with --detach or --dry-run: it needs the end of the run.")
+    folder = data_folder(data, workspace)
+    tracking = context.settings.tracking
+    if options["dry_run"]:
+        _preview(context, new_measured_run(workspace, parsed, text, folder, tracking))
+        return
+    resumed = run_like(workspace.runs, parsed, text, folder) if options["resumes"] else None
+    run = resumed or new_run(workspace.runs, parsed, text, folder, tracking)
+    _work(context, run, options["detach"], "The same command with --resume" if target is not None else None)
     if target is not None:
         from finetune.adapter_card import copy_result
 
         copy_result(run.path / RESULT, target)
         click.echo(f"Copied to {target}")
+
+
+def _preview(context: Context, run: RunFolder) -> None:
+    """Show what a run would do, and delete it."""
+    import shutil
+
+    from finetune.training_preview import read_preview
+    from ui.commands._preview_text import print_preview
+
+    try:
+        launch(run, context.config, preview=True)
+        end = follow(run)
+        preview = read_preview(run.path)
+    finally:
+        if not run.is_active:
+            shutil.rmtree(run.path, ignore_errors=True)
+    if end.state == "failed":
+        raise click.ClickException(end.message)
+    if preview is None:
+        raise click.ClickException(f"The recipe {run.name} has no preview: it does not learn replies.")
+    print_preview(preview)
 
 
 @command.command()
@@ -167,6 +191,7 @@ def show(context: Context, run: str | None, as_json: bool) -> None:
                 "status": asdict(found.status),
                 "curve": [asdict(step) for step in curve],
                 "card": card.model_dump() if card else None,
+                "predictions": [asdict(one) for one in found.predictions()],
                 "folder": str(found.path),
             },
             indent=2,
@@ -179,11 +204,13 @@ def show(context: Context, run: str | None, as_json: bool) -> None:
             click.echo(
                 f"  {step.stage} {step.step}/{step.steps}  training loss {step.loss:.4f}  validation {metrics}"
             )
+    print_samples(curve)
     if card is None:
         return
     click.echo(f"\n{result}: rank {card.rank} on {card.base}")
     for name, value in card.figures.items():
         click.echo(f"  {name} {value:.4f}" if isinstance(value, float) else f"  {name} {value}")
+    print_predictions(found.predictions())
     click.echo("Licences of the data: " + ("; ".join(card.licences) or "not stated"))
 
 

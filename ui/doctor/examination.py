@@ -8,8 +8,22 @@ from typing import TYPE_CHECKING
 from rag.errors import RagsmithError
 from ui.doctor.check import Check
 from ui.doctor.model_checks import check_encoder, check_model, check_openvino, check_smollm2, check_torch
-from ui.doctor.setup_checks import check_port, check_python, check_settings, check_wandb, check_workspace
-from ui.doctor.store_checks import check_chroma, check_database, check_index, check_prompts
+from ui.doctor.setup_checks import (
+    check_otlp,
+    check_port,
+    check_python,
+    check_settings,
+    check_wandb,
+    check_workspace,
+)
+from ui.doctor.store_checks import (
+    check_alerts,
+    check_chroma,
+    check_database,
+    check_index,
+    check_pending,
+    check_prompts,
+)
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -31,10 +45,14 @@ def examine(context: Context) -> Iterator[Check]:
         yield _guarded(check_prompts, settings)
         stores = [_guarded(check, settings) for check in (check_database, check_chroma)]
         yield from stores
+        if stores[0].ok:
+            yield _guarded(check_pending, settings)
+            yield _guarded(check_alerts, settings)
         # The index check compares the two stores.
         if all(store.ok for store in stores):
             yield _guarded(check_index, settings)
-    for check in (check_encoder, check_openvino, check_torch, check_smollm2, check_model, check_wandb, check_port):
+    models = (check_encoder, check_openvino, check_torch, check_smollm2, check_model)
+    for check in (*models, check_wandb, check_otlp, check_port):
         yield _guarded(check, settings)
 
 

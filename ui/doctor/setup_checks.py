@@ -1,4 +1,4 @@
-"""Checks of the setup: Python, settings, workspace folder, W&B login and port."""
+"""Checks of the setup: Python, settings, workspace folder, trackers and port."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ui.doctor.check import Check
-from ui.doctor.server_probe import fetch
+from ui.doctor.server_probe import TIMEOUT_S, fetch
 
 if TYPE_CHECKING:
     from rag.settings import Settings
@@ -65,6 +65,23 @@ def check_wandb(settings: Settings) -> Check:
         fix = "Run `wandb login`, or set RAGSMITH_TRACKING__WANDB=auto."
         return Check("wandb", False, "W&B must be online, but nobody is logged in.", fix)
     return Check("wandb", True, "offline, nobody is logged in")
+
+
+def check_otlp(settings: Settings) -> Check:
+    """The collector takes an empty request, if there is one."""
+    from rag.errors import CollectorError
+    from rag.tracing.otlp_delivery import open_collector, shown_url
+
+    if settings.tracking.otlp_url is None:
+        return Check("otlp", True, "off")
+    collector = open_collector(settings.tracking, TIMEOUT_S)
+    try:
+        collector.send([])
+    except CollectorError as error:
+        return Check("otlp", None, error.message, error.fix)
+    finally:
+        collector.close()
+    return Check("otlp", True, shown_url(settings.tracking))
 
 
 def _has_wandb_key() -> bool:

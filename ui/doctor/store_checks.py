@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,42 @@ def check_database(settings: Settings) -> Check:
     if verdict != "ok":
         return Check("database", False, f"{where} is damaged: {verdict}", damaged)
     return Check("database", True, where)
+
+
+def check_pending(settings: Settings) -> Check:
+    """What waits for a tracker is named."""
+    from ui.app.tracking import Tracking
+
+    with _stores(settings) as stores:
+        found = {delivery.name: delivery.pending() for delivery in Tracking(settings, stores).deliveries()}
+    waiting = ", ".join(f"{name}: {number:,}" for name, number in found.items() if number)
+    # Not a problem: a server or tomorrow's first command takes care of the traces.
+    return Check("pending", True, f"{waiting}; `ragsmith sync` sends them" if waiting else "nothing waits for W&B")
+
+
+def check_alerts(settings: Settings) -> Check:
+    """A server checks the alerts, and their notices arrive."""
+    from ui.app.alerting import SETTLING_S, Alerting
+    from ui.app.tracking import Tracking
+
+    with _stores(settings) as stores:
+        alerting = Alerting(settings, stores, Tracking(settings, stores))
+        watched, channels, troubles = alerting.watched(), alerting.channels, alerting.troubles()
+    missing = sorted({name for one in watched for name in one.alert.channels if name not in channels})
+    if missing:
+        detail = f"not configured, but named by an alert: {', '.join(missing)}"
+        return Check("alerts", None, detail, "Configure the channel in the section alerts, or change the alert.")
+    failed = [f"{name} by {notice.channel}: {notice.error}" for name in troubles for notice in troubles[name]]
+    if failed:
+        fix = "Correct the channel; `ragsmith alerts test NAME` tries it."
+        return Check("alerts", None, f"a notice was not sent: {'; '.join(failed)}", fix)
+    now = time.time()
+    # Two checks were missed.
+    late = [w.alert.name for w in watched if (w.state.checked or 0) < now - 3 * w.alert.step_s - SETTLING_S]
+    if late:
+        fix = "Run `ragsmith serve`, or `ragsmith alerts check` at regular times."
+        return Check("alerts", None, f"nothing checks {', '.join(late)}", fix)
+    return Check("alerts", True, ", ".join(f"{one.alert.name}: {one.state.level}" for one in watched) or "none")
 
 
 def check_chroma(settings: Settings) -> Check:

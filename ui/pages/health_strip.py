@@ -1,4 +1,4 @@
-"""The strip at the top of the page: the state of model, index and W&B, and notices."""
+"""The strip at the top of the page: the state of model, index and trackers, and notices."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 
 
 def strip_html(health: Health) -> str:
-    """Render the states of model, index and W&B."""
+    """Render the states of model, index, W&B and the collector, if there is one."""
     states = (
-        ("Model", health.model, health.model_ok),
-        ("Index", health.index, health.index_ok),
-        ("W&B", health.wandb, health.wandb_ok),
+        ("Model", health.model, health.model_ok, health.model),
+        ("Index", health.index, health.index_ok, health.index),
+        ("W&B", health.wandb, health.wandb_ok, health.wandb_detail or health.wandb),
+        # Few people have a collector.
+        *([] if health.otlp == "off" else [("OTLP", health.otlp, health.otlp_ok, health.otlp)]),
     )
     return fragment("page_strip.html.jinja", states=states)
 

@@ -30,6 +30,7 @@
     if (!dialog) {
       dialog = document.createElement("dialog");
       dialog.id = "rs-dialog";
+      dialog.setAttribute("aria-label", "Source");
       dialog.innerHTML =
         '<div class="rs-dialog-head"><a target="_blank" rel="noopener">Open in a tab ↗</a>' +
         '<button type="button" title="Close (Esc)" aria-label="Close">✕</button></div><iframe title="Source"></iframe>';
@@ -87,6 +88,7 @@
     box.className = "rs-rename-box";
     box.value = title.textContent;
     box.maxLength = 200;
+    box.setAttribute("aria-label", "Name of the conversation");
     const before = title.closest("button");
     let over = false;
     const end = (keep) => {
@@ -152,6 +154,15 @@
     box.focus();
   }
 
+  // The thumb, the comment and the right answer that were given on the page of a trace.
+  function rate(button) {
+    const form = button.closest(".rs-rating");
+    const thumb = form.querySelector("input:checked");
+    if (!thumb) return form.querySelector("input").focus();
+    const [comment, correction] = [...form.querySelectorAll("textarea")].map((box) => box.value);
+    hand("rate-trace", JSON.stringify({ trace: button.value, rating: thumb.value, comment, correction }));
+  }
+
   // Dragging over the bars of a chart zooms to them; a click on one is handed on like any other.
   const drag = { from: null, to: null };
   const slotOf = (event) => event.target.closest?.(".rs-slot");
@@ -189,7 +200,9 @@
       endEdit();
       fill(questionBox(), "");
     },
-    "rs-fold": () => document.body.classList.toggle("rs-folded"),
+    "rs-fold": (button) => {
+      button.setAttribute("aria-expanded", !document.body.classList.toggle("rs-folded"));
+    },
     "rs-open-conv": (button) => {
       endEdit();
       hand("open-conversation", button.value);
@@ -207,6 +220,7 @@
     "rs-case": (button) => hand("case-of-trace", button.value),
     "rs-open-trace": (button) => openTrace(button.value),
     "rs-save-filter": saveFilter,
+    "rs-rate": rate,
     "rs-playground": (button) => hand("playground", button.value),
   };
 
@@ -344,15 +358,27 @@
       if (label && message.getAttribute("aria-label") !== label) message.setAttribute("aria-label", label);
     });
   }
+  // Gradio draws these buttons without a name.
+  function nameButtons() {
+    for (const [kind, label] of [["submit", "Send"], ["stop", "Stop"]]) {
+      document.querySelector(`#question .${kind}-button:not([aria-label])`)?.setAttribute("aria-label", label);
+    }
+  }
   // A cited sentence below the fold of its card is scrolled to, once.
   function reveal() {
     document.querySelectorAll("#sources .rs-passage:not([data-shown])").forEach((passage) => {
       passage.dataset.shown = "";
       const mark = passage.querySelector("mark");
-      if (mark) passage.scrollTop = mark.getBoundingClientRect().top - passage.getBoundingClientRect().top - 40;
+      if (!mark) return;
+      const place = mark.getBoundingClientRect();
+      const card = passage.getBoundingClientRect();
+      if (place.bottom > card.bottom) passage.scrollTop = place.top - card.top - 40;
     });
   }
-  new MutationObserver(reveal).observe(document.documentElement, { subtree: true, childList: true });
+  new MutationObserver(() => {
+    reveal();
+    nameButtons();
+  }).observe(document.documentElement, { subtree: true, childList: true });
   new MutationObserver(relabel).observe(document.documentElement, {
     subtree: true,
     childList: true,

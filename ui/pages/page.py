@@ -19,6 +19,8 @@ from ui.pages.monitor.monitor_tab import MonitorTab
 from ui.pages.page_events import QUIET, as_text, show_errors, show_warning
 from ui.pages.prompts.prompts_tab import PromptsTab
 from ui.pages.traces.traces_tab import TracesTab
+from ui.pages.tune.teach_part import TeachPart
+from ui.pages.tune.tune_tab import TuneTab
 from ui.pages.uploads import check_references
 
 if TYPE_CHECKING:
@@ -27,7 +29,14 @@ if TYPE_CHECKING:
 
 REFRESH_S = 15
 DAY_S = 86_400
-TABS = {"chat": "Chat", "prompts": "Prompts", "traces": "Traces", "evaluate": "Evaluate", "monitor": "Monitor"}
+TABS = {
+    "chat": "Chat",
+    "prompts": "Prompts",
+    "traces": "Traces",
+    "evaluate": "Evaluate",
+    "tune": "Tune",
+    "monitor": "Monitor",
+}
 
 
 class Page(gr.Blocks):  # type: ignore[misc]
@@ -68,14 +77,17 @@ def build_page(app: App) -> Page:
             with gr.Tab(TABS["prompts"], id="prompts") as prompts:
                 prompts_tab = PromptsTab(settings, stores, models, releases, evaluations)
             with gr.Tab(TABS["traces"], id="traces") as traces:
-                traces_tab = TracesTab(stores)
+                traces_tab = TracesTab(stores, evaluations)
             with gr.Tab(TABS["evaluate"], id="evaluate") as evaluate:
                 evaluate_tab = EvaluateTab(settings, stores, models, releases, evaluations)
+            with gr.Tab(TABS["tune"], id="tune") as tune:
+                tune_tab = TuneTab(settings, app.workspace, TeachPart(app.stores, app.teaching))
             with gr.Tab(TABS["monitor"], id="monitor") as monitor:
-                monitor_tab = MonitorTab(stores, releases)
+                monitor_tab = MonitorTab(stores, releases, app.alerting)
         prompts_tab.wire(page, tabs, prompts, bridge)
         traces_tab.wire(page, tabs, traces, bridge)
         evaluate_tab.wire(page, tabs, evaluate, bridge, chat.question)
+        tune_tab.wire(page, tabs, tune, bridge)
         monitor_tab.wire(page, tabs, monitor)
         page.load(check_tab, None, None, **QUIET)
         _keep_fresh(app.health, page, chat.corpus, [strip, notices])

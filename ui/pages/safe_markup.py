@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from html import escape
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -186,22 +187,29 @@ def markdown(text: str, resolve: Resolve) -> str:
     return visible(rendered).strip().replace("\n", " ")
 
 
-def passage_html(text: str, start: int, end: int, *, formatted: bool) -> Markup:
-    """Render a passage with the characters from ``start`` to ``end`` marked; nothing where they are equal.
+def passage_html(text: str, spans: Sequence[tuple[int, int]] = (), *, formatted: bool) -> Markup:
+    """Render a passage with some of it marked.
 
     Args:
-        formatted: Whether the passage is Markdown. Where its markup would not survive the mark, it stays plain.
+        spans: Offsets of the first character and one past the last of what is marked, ascending, without overlap.
+        formatted: Whether the passage is Markdown. Where its markup would survive no mark, it stays plain.
     """
     if formatted:
-        # The signs of a heading, a list or a row of a table must stay at the beginning of their line.
-        marked = text[start:end].strip(_LINE_SIGNS)
-        first = text.find(marked, start) if marked else start
-        span = [(first, first + len(marked))] if marked else []
-        html, left = underlined(text, (), span, partial(markdown, resolve=lambda _: None), ("<mark>", "</mark>"))
-        if not left:
+        within = [span for span in (_within_line_signs(text, *span) for span in spans) if span[0] < span[1]]
+        html, left = underlined(text, (), within, partial(markdown, resolve=lambda _: None), ("<mark>", "</mark>"))
+        if len(left) < len(within) or not within:
             return html
-    parts = {"before": text[:start], "marked": text[start:end], "after": text[end:]}
-    return Markup(fragment("page_passage.html.jinja", **parts))  # noqa: S704 - the template escapes
+    ends = [0, *(end for span in spans for end in span), len(text)]
+    # What is marked alternates with what is not.
+    pieces = [text[start:end] for start, end in pairwise(ends)]
+    return Markup(fragment("page_passage.html.jinja", pieces=pieces))  # noqa: S704 - the template escapes
+
+
+def _within_line_signs(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return a span without the signs of a heading, a list or a row of a table, which must begin their line."""
+    marked = text[start:end].strip(_LINE_SIGNS)
+    first = text.find(marked, start) if marked else start
+    return first, first + len(marked)
 
 
 def citation(number: int, resolve: Resolve) -> str:

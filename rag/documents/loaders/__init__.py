@@ -29,15 +29,17 @@ from rag.documents.loaders import (
     table,
     xlsx,
 )
+from rag.documents.loaders._blocks import LONGEST_RUN, opaque_runs
 from rag.documents.loaders._foreign import foreign, misnamed
 from rag.documents.loaders._text import Loader, OnProblem, refused
 from rag.errors import RagsmithError
+from rag.tracing.figures import counted
 from rag.types import Document
 
 __all__ = ["LOADER_VERSION", "OnProblem", "kind_of", "load", "suffixes"]
 
 # Increment when a loader's output changes, so that unchanged files are loaded again.
-LOADER_VERSION = 3
+LOADER_VERSION = 4
 
 _LOADERS: dict[str, Loader] = {
     "markdown": markdown.load,
@@ -134,7 +136,14 @@ def load(
             documents = _LOADERS[kind](path, data, on_problem)
         # Let the bytes be freed while the documents are iterated.
         del data
-        yield from documents
+        runs = 0
+        for document in documents:
+            runs += opaque_runs(document.text)
+            yield document
+        if runs:
+            on_problem(
+                f"{counted(runs, 'run')} of over {LONGEST_RUN:,} characters without a space not read (data)"
+            )
     # Lack of memory is reported by the caller that limits it.
     except (RagsmithError, MemoryError):
         raise

@@ -116,6 +116,11 @@ def finished(path: Path, text: str, blocks: Iterable[Block]) -> tuple[Block, ...
     raise refused(path, "has no text to read", "Leave it out.")
 
 
+def opaque_runs(text: str) -> int:
+    """Return the number of runs without white space that are too long to be text, and are in no block."""
+    return sum(1 for _ in _OPAQUE.finditer(text)) if len(text) > LONGEST_RUN else 0
+
+
 def tidy(text: str, blocks: Iterable[Block]) -> tuple[tuple[Block, ...], bool]:
     """Return the conforming blocks, and whether the text contains opaque runs."""
     opaque = [match.span() for match in _OPAQUE.finditer(text)]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import date, datetime
 
 from rag.documents.loaders._blocks import one_line
-from rag.documents.loaders._text import clean
+from rag.documents.loaders._text import REPLACEMENT, clean
 from rag.types import Scalar
 
 LONGEST_VALUE = 2_000
@@ -47,13 +47,22 @@ def scalar(value: object) -> Scalar | None:
     return text if 0 < len(text) <= LONGEST_VALUE else None
 
 
+def too_long(fields: Mapping[str, object]) -> list[str]:
+    """Return the names of the fields that ``scalars`` drops although they are not empty."""
+    return [clean(str(key)) for key, value in fields.items() if scalar(value) is None and _as_text(value)]
+
+
 def _as_text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, list | tuple | set) and all(isinstance(x, str | int | float) for x in value):
         return clean(", ".join(str(item) for item in value))
     if isinstance(value, list | tuple | dict):
-        return clean(json.dumps(value, ensure_ascii=False, default=str)) if value else ""
+        try:
+            return clean(json.dumps(value, ensure_ascii=False, default=str)) if value else ""
+        except RecursionError:
+            # Nested too deeply to be written: it counts as too long.
+            return REPLACEMENT * (LONGEST_VALUE + 1)
     return clean(str(value)).strip()
 
 

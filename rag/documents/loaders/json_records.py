@@ -1,24 +1,34 @@
 """JSON and JSON lines: every record is a document.
 
 A record's ``text`` is stored exactly; a record without one is rendered as ``key: value`` lines. Records are the
-lines of a JSONL file, the items of a list, or the items of the only list in an object.
+lines of a JSONL file, the items of a list, or the items of the only list in an object, whose other fields are a
+record, too. A list of lists is a table if its first row looks like the names of the columns.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain, zip_longest
 from pathlib import Path
 
-from rag.documents.loaders._blocks import Builder, finished, lines, paragraphs
-from rag.documents.loaders._fields import date_in, scalar, scalars, title_or_none
+from rag.documents.loaders._blocks import LONGEST_HEADING, lines
+from rag.documents.loaders._fields import LONGEST_VALUE, date_in, scalar, scalars, title_or_none, too_long
+from rag.documents.loaders._record_text import fields_of, has_text, is_cell, text_of, written
 from rag.documents.loaders._text import OnProblem, clean, decode, refused
 from rag.errors import LoadError
-from rag.types import Block, Document, Scalar
+from rag.types import Document, Scalar
 
-_DEEPEST = 100
-"""Maximum levels of nesting."""
+_UNNAMED = "unnamed"
+"""Name of a field whose own is empty."""
+
+_MOST_DIGITS = 4_000
+"""Digits from which an integer is text: Python converts about as many."""
+
+_BESIDE = "beside"
+"""Number of the record that has the fields beside the only list of an object."""
 
 Record = tuple[str, str, object]
 """Location (``line 7``), number from 1, value."""
@@ -33,7 +43,7 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     text = decode(path, data, on_problem)
     del data
     try:
-        value = json.loads(text)
+        value = _parsed(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # A second value after the first: JSON lines under another suffix.
             yield from _load_lines(path, text, on_problem)
@@ -45,9 +55,13 @@ def load(path: Path, data: bytes, on_problem: OnProblem) -> Iterator[Document]:
     del text
     values = _records_in(value)
     if values is None:
-        yield _whole(path, value)
+        yield _whole(path, value, on_problem)
         return
-    records = ((f"record {number}", str(number), item) for number, item in enumerate(values, start=1))
+    records: Iterator[Record] = (
+        (f"record {number}", str(number), item) for number, item in enumerate(values, start=1)
+    )
+    if beside := _beside(value):
+        records = chain([("fields beside the list", _BESIDE, beside)], records)
     yield from _documents(path, records, _Problems(on_problem))
 
 
@@ -71,13 +85,44 @@ def _load_lines(path: Path, text: str, on_problem: OnProblem) -> Iterator[Docume
             if line.isspace() or not line:
                 continue
             try:
-                yield f"line {number}", str(number), json.loads(line)
+                yield f"line {number}", str(number), _parsed(line)
             except json.JSONDecodeError as error:
                 problems.add(f"line {number}: not valid JSON: {error.msg} at column {error.colno}")
             except (RecursionError, ValueError) as error:
                 problems.add(f"line {number}: not readable: {_reason(error)}")
 
     yield from _documents(path, records(), problems)
+
+
+def _parsed(text: str) -> object:
+    try:
+        return json.loads(text, object_pairs_hook=_named)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # An integer of more digits than Python converts stays as it is written.
+        return json.loads(text, object_pairs_hook=_named, parse_int=_integer)
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) < _MOST_DIGITS else digits
+
+
+def _named(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Return the fields of an object; a name that occurs again gets a number, as in the header of a table."""
+    fields = {clean(name) or _UNNAMED: value for name, value in pairs}
+    if len(fields) == len(pairs):
+        return fields
+    fields = {}
+    times: Counter[str] = Counter()
+    for given, value in pairs:
+        name = clean(given) or _UNNAMED
+        times[name] += 1
+        own = name if times[name] == 1 else f"{name} ({times[name]})"
+        while own in fields:
+            own += "~"
+        fields[own] = value
+    return fields
 
 
 def _reason(error: Exception) -> str:
@@ -87,7 +132,7 @@ def _reason(error: Exception) -> str:
 def _records_in(value: object) -> list[object] | None:
     """Return the records in a JSON value; None if it is a single document."""
     if isinstance(value, list):
-        return value
+        return _named_rows(value)
     if isinstance(value, dict):
         nested = [item for item in value.values() if isinstance(item, list | dict)]
         if len(nested) == 1 and isinstance(nested[0], list) and "text" not in value:
@@ -97,13 +142,53 @@ def _records_in(value: object) -> list[object] | None:
     return None
 
 
-def _whole(path: Path, value: object) -> Document:
+def _named_rows(values: list[object]) -> list[object]:
+    """Return the rows below names of columns as objects; other values unchanged."""
+    rows = [value for value in values if isinstance(value, list) and value and all(map(is_cell, value))]
+    if len(rows) < max(len(values), 2):
+        return values
+    names, *body = rows
+    if any(len(row) > len(names) for row in body) or not all(isinstance(name, str) and name for name in names):
+        return values
+    columns = zip_longest(*body)
+    # Names above numbers; two lists of words may be two rows.
+    if not any(2 * sum(isinstance(cell, int | float) for cell in column) > len(body) for column in columns):
+        return values
+    return [_named(list(zip(map(str, names), row, strict=False))) for row in body]
+
+
+def _beside(value: object) -> dict[str, object]:
+    """Return the filled fields beside the only list of an object."""
+    if not isinstance(value, dict):
+        return {}
+    return {key: item for key, item in value.items() if not isinstance(item, list) and written(item)}
+
+
+def _whole(path: Path, value: object, on_problem: OnProblem) -> Document:
     """Return a single object or scalar as the only document of its file."""
-    fields = _fields_of(value)
-    text, blocks = _text_of(path, fields)
-    others = {key: item for key, item in fields.items() if key not in ("text", "title")}
-    title = title_or_none(fields.get("title"))
+    fields = fields_of(value)
+    text, blocks = text_of(path, fields)
+    for problem in _losses(fields):
+        on_problem(problem)
+    title, others = _title_and_others(fields)
     return Document(text, blocks, title=title, metadata=scalars(others), date=date_in(others))
+
+
+def _losses(fields: dict[str, object]) -> Iterator[str]:
+    """Yield a problem for every field beside ``text`` that is too long for metadata, or for a title."""
+    if has_text(fields):
+        title, others = _title_and_others(fields)
+        if title is not None and len(" ".join(str(fields["title"]).split())) > LONGEST_HEADING:
+            yield f"the title was cut after {LONGEST_HEADING} characters"
+        for name in too_long(others):
+            yield f"the field {name} was not read: it is longer than {LONGEST_VALUE:,} characters, beside a text"
+
+
+def _title_and_others(fields: dict[str, object]) -> tuple[str | None, dict[str, object]]:
+    """Return the title, and the fields that become metadata."""
+    title = title_or_none(fields.get("title"))
+    apart = ("text",) if title is None else ("text", "title")
+    return title, {key: item for key, item in fields.items() if key not in apart}
 
 
 class _Problems:
@@ -122,7 +207,8 @@ def _documents(path: Path, records: Iterator[Record], problems: _Problems) -> It
     known: set[str] = set()
     for place, number, value in records:
         try:
-            document = _document(path, number, value)
+            fields = fields_of(value)
+            document = _document(path, number, fields)
         except (LoadError, RecursionError) as error:
             reason = "nested too deeply" if isinstance(error, RecursionError) else error.message
             problems.add(f"{place}: {reason.removeprefix(clean(path.name)).strip().rstrip('.')}")
@@ -130,6 +216,8 @@ def _documents(path: Path, records: Iterator[Record], problems: _Problems) -> It
         if document.record in known:
             document = _renamed(document, number, known)
             problems.add(f"{place}: an earlier record has the same id; this one is kept as {document.record}")
+        for problem in _losses(fields):
+            problems.add(f"{place}: {problem}")
         known.add(document.record)
         yield document
     if not known:
@@ -145,63 +233,18 @@ def _renamed(document: Document, number: str, known: set[str]) -> Document:
     return replace(document, record=name)
 
 
-def _document(path: Path, number: str, value: object) -> Document:
+def _document(path: Path, number: str, fields: dict[str, object]) -> Document:
     """Return a record as a document, identified by its ``id`` or ``_id``, or else its number."""
-    fields = _fields_of(value)
-    text, blocks = _text_of(path, fields)
+    text, blocks = text_of(path, fields)
     identity = next((found for key in ("id", "_id") if (found := scalar(fields.get(key))) is not None), None)
     shown: Scalar = number if identity is None else identity
-    others = {key: item for key, item in fields.items() if key not in ("id", "text", "title")}
+    title, others = _title_and_others(fields)
+    others.pop("id", None)
     return Document(
         text,
         blocks,
-        title=title_or_none(fields.get("title")),
+        title=title,
         record=str(shown),
         metadata={"id": shown, **scalars(others)},
         date=date_in(others),
     )
-
-
-def _fields_of(value: object) -> dict[str, object]:
-    """Return the fields of an object; any other value becomes the field ``text``."""
-    if isinstance(value, dict):
-        return value
-    return {"text": value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}
-
-
-def _text_of(path: Path, fields: dict[str, object]) -> tuple[str, tuple[Block, ...]]:
-    """Return the stored text of a record and its blocks.
-
-    Raises:
-        LoadError: The record contains nothing readable.
-    """
-    text = fields.get("text")
-    if isinstance(text, str) and text.strip():
-        text = clean(text)
-        return text, finished(path, text, (Block(start, end) for start, end in paragraphs(text)))
-    builder = Builder()
-    for name, item in _flat(path, fields):
-        # A question as the name of its answer stands on a line of its own.
-        asks = name.endswith("?")
-        builder.add(f"{name}\n{item}" if asks else f"{name}: {item}", gap="\n\n" if asks else "\n")
-    return builder.text, finished(path, builder.text, builder.blocks)
-
-
-def _flat(path: Path, fields: dict[str, object]) -> Iterator[tuple[str, str]]:
-    """Yield every scalar with its key path (``paragraphs.0.context``), in order, without recursion."""
-    waiting: list[tuple[str, object, int]] = [("", fields, 0)]
-    while waiting:
-        name, value, depth = waiting.pop()
-        if depth > _DEEPEST:
-            raise refused(path, f"is nested more than {_DEEPEST} levels deep", "Flatten it.")
-        if isinstance(value, dict):
-            items = [(f"{name}.{key}" if name else str(key), item, depth + 1) for key, item in value.items()]
-            waiting.extend(reversed(items))
-        elif isinstance(value, list):
-            if all(isinstance(item, str | int | float) for item in value):
-                if value:
-                    yield name, ", ".join(map(str, value))
-                continue
-            waiting.extend((f"{name}.{i}", value[i], depth + 1) for i in reversed(range(len(value))))
-        elif value is not None and value != "":
-            yield name, str(value)

@@ -13,7 +13,7 @@ import yaml
 
 from prompts import plain_yaml
 from rag.documents.loaders._blocks import Builder, Sections, finished, shifted
-from rag.documents.loaders._fields import date_in, scalars, take_title
+from rag.documents.loaders._fields import LONGEST_VALUE, date_in, scalars, take_title, too_long
 from rag.documents.loaders._losses import Losses
 from rag.documents.loaders._tables import write_table
 from rag.documents.loaders._text import OnProblem, decode
@@ -169,9 +169,19 @@ def _front_matter(text: str, on_problem: OnProblem) -> tuple[dict[str, object], 
     try:
         fields = plain_yaml.load(text[start : end.start()], unique_keys=False)
     except yaml.YAMLError as error:
-        reason = str(error).split("\n", 1)[0]
-        on_problem(f"the front matter is not valid YAML and was read as text: {reason}")
+        on_problem(f"the front matter is not valid YAML and was read as text: {_reason(error)}")
         return {}, 0
     if not isinstance(fields, dict):
         return {}, 0  # Two rules with a paragraph between them.
-    return {str(key): value for key, value in fields.items()}, end.end()
+    try:
+        plain_yaml.check(text[start : end.start()])
+    except yaml.YAMLError as error:
+        on_problem(f"the front matter names a field twice, and only the last value was read: {_reason(error)}")
+    fields = {str(key): value for key, value in fields.items()}
+    for name in too_long(fields):
+        on_problem(f"the field {name} of the front matter was not read: longer than {LONGEST_VALUE:,} characters")
+    return fields, end.end()
+
+
+def _reason(error: yaml.YAMLError) -> str:
+    return str(error).split("\n", 1)[0]

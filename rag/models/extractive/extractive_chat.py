@@ -19,6 +19,7 @@ from rag.documents.citation_markers import on_one_line
 from rag.errors import ModelProtocolError
 from rag.models.extractive.evidence import Evidence
 from rag.models.extractive.sentence_ranking import Candidate
+from rag.models.extractive.yes_no import asks_yes_no
 from rag.models.replies import ReplyChunk
 from rag.models.streaming import EvidenceChatModel
 from rag.settings import AnswerStyle
@@ -33,7 +34,8 @@ class ExtractiveReader(EvidenceChatModel):
         ranking: Ranks the sentences, see ``rag.models.extractive.sentence_ranking.Ranking``.
         tokens: Counts tokens, see ``rag.encoders.encoder_tokens.TokenCounter``.
         min_confidence: Minimum probability of the best sentence, 0 to 1; below it, the reader refuses.
-        style: Up to three sentences, the best one, or only the words that answer if they are known.
+        style: Up to three sentences, the best one, or only the words that answer if they are known, which those
+            of a question for yes or no never are.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -62,12 +64,13 @@ class ExtractiveReader(EvidenceChatModel):
         ranked = self.ranking.rank(evidence)
         confidence = self.ranking.confidence(ranked)
         spans: tuple[tuple[int, int], ...] = ()
+        whole = asks_yes_no(evidence.question)
         if not ranked or confidence < self.min_confidence:
             pieces = [evidence.refusal]
         else:
-            chosen = self.ranking.choose(ranked)[: None if self.style == "full" else 1]
-            pieces = [f"{on_one_line(self._text_of(one))} [{one.passage.number}]" for one in chosen]
-            if self.style != "brief":
+            chosen = self.ranking.choose(ranked) if self.style == "full" else ranked[:1]
+            pieces = [f"{on_one_line(self._text_of(one, whole))} [{one.passage.number}]" for one in chosen]
+            if self.style != "brief" and not whole:
                 spans = tuple(_spans(chosen, pieces))
         read = sum(self.tokens.count([evidence.question, *(passage.text for passage in evidence.passages)]))
         written = self.tokens.count(pieces)
@@ -90,8 +93,8 @@ class ExtractiveReader(EvidenceChatModel):
                 run_manager.on_llm_new_token(str(message.content), chunk=chunk)
             yield chunk
 
-    def _text_of(self, chosen: Candidate) -> str:
-        if self.style == "brief" and chosen.span is not None:
+    def _text_of(self, chosen: Candidate, whole: bool) -> str:
+        if self.style == "brief" and chosen.span is not None and not whole:
             start, end = chosen.span
             return str(chosen.passage.text[start:end])
         return str(chosen.sentence.text)

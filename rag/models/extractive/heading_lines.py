@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from rag.documents.sentences import Sentence
-from rag.models.extractive.table_rows import row_of, words
+from rag.documents.table_rows import row_of, words
 
 # Words of a line that is the heading of the lines below it.
 _HEADING_WORDS = 8
@@ -24,7 +24,8 @@ def is_line(text: str) -> bool:
 def headings_among(sentences: Sequence[Sentence], text: str, names: Sequence[str]) -> set[int]:
     """Return the starts of the sentences that are headings.
 
-    A heading is marked as one, repeats a heading of the passage, or is a line of its own above rows of a table.
+    A heading is marked as one, repeats a heading of the passage, or is a line of its own above rows of a table, or
+    above such a line.
     A passage that is nothing but its heading has none without mark-up.
 
     Args:
@@ -36,7 +37,12 @@ def headings_among(sentences: Sequence[Sentence], text: str, names: Sequence[str
     found = {one.start for one in sentences if one.heading}
     if len(sentences) > 1:
         found |= {one.start for one in sentences if words(one.text) in named}
-    for one, following in pairwise(sentences):
-        if is_line(one.text) and _BLANK_LINE.search(text, one.end, following.start) and row_of(following.text):
-            found.add(one.start)
-    return found
+    lines = [
+        (one, following)
+        for one, following in pairwise(sentences)
+        if is_line(one.text) and _BLANK_LINE.search(text, one.end, following.start)
+    ]
+    above_rows = {one.start for one, following in lines if row_of(following.text)}
+    # The name of a sheet stands above the caption of its table.
+    above_captions = {one.start for one, following in lines if following.start in above_rows}
+    return found | above_rows | above_captions

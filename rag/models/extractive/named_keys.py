@@ -1,7 +1,7 @@
 """Sentences about the key that a question names: an error code, a version, the number of an invoice.
 
-Records that are told apart by a key are alike in everything else, and to an encoder the keys are alike, too. Where
-the passages have the key that is asked about, only what belongs to it can answer.
+Records that only a key distinguishes are alike in everything else, and to an encoder the keys are alike, too.
+Where the passages have the key that is asked about, only what belongs to it can answer.
 """
 
 from __future__ import annotations

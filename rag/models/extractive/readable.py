@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rag.documents.sentences import Sentence, asks
+from rag.documents.table_rows import asked_rows, is_looked_up, row_of, words
 from rag.models.extractive.evidence import EvidencePassage
 from rag.models.extractive.heading_lines import headings_among
 from rag.models.extractive.named_keys import about_keys
-from rag.models.extractive.table_rows import asked_rows, is_looked_up, row_of, words
 
 # Longer sentences are lists or code without sentence ends.
 LONGEST = 600
@@ -22,6 +22,10 @@ _POINTER = re.compile(
     r"(?:see(?:\s+also)?[\s:]+)?(?:\[[^\]]*\]\((?![^)]*://)[^)]*\)(?:[\s,.;]|and\b|or\b)*)+", re.IGNORECASE
 )
 
+_ASKS_HOW = re.compile(r"\bhow (?:do|does|can|could|should|would|to)\b", re.IGNORECASE)
+# "To roll back, move the label": a purpose of few words, and then what serves it.
+_PURPOSE = re.compile(r"to ((?:[\w'-]+ ){0,5}[\w'-]+), ", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Readable:
@@ -30,12 +34,14 @@ class Readable:
     Attributes:
         asked: The question that stands before it in the document; empty without one.
         looked_up: Whether it is a row of a table that the question names, with one of its columns.
+        says_how: Whether it begins with the purpose that the question asks the way to.
     """
 
     passage: EvidencePassage
     sentence: Sentence
     asked: str
     looked_up: bool = False
+    says_how: bool = False
 
 
 def readable(question: str, read: Sequence[tuple[EvidencePassage, Sequence[Sentence]]]) -> list[Readable]:
@@ -57,7 +63,13 @@ def readable(question: str, read: Sequence[tuple[EvidencePassage, Sequence[Sente
     rows = [row_of(sentence.text) for _, sentence, _ in found]
     asked_about = asked_rows(question, rows)
     return [
-        Readable(passage, sentence, asked, row is not None and at in asked_about and is_looked_up(question, row))
+        Readable(
+            passage,
+            sentence,
+            asked,
+            looked_up=row is not None and at in asked_about and is_looked_up(question, row),
+            says_how=_says_how(sentence, question),
+        )
         for at, ((passage, sentence, asked), row) in enumerate(zip(found, rows, strict=True))
         if row is None or not asked_about or at in asked_about
     ]
@@ -100,6 +112,13 @@ def questions_before(
 def _repeats(sentence: Sentence, question: str) -> bool:
     """Whether a sentence is the question itself, with or without its question mark."""
     return bool(question) and words(sentence.text) == words(question)
+
+
+def _says_how(sentence: Sentence, question: str) -> bool:
+    purpose = _PURPOSE.match(sentence.text)
+    return (
+        purpose is not None and bool(_ASKS_HOW.search(question)) and set(words(purpose[1])) <= set(words(question))
+    )
 
 
 def _may_answer(sentence: Sentence, question: str) -> bool:

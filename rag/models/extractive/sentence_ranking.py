@@ -19,11 +19,14 @@ from rag.models.extractive.evidence import Evidence, EvidencePassage
 from rag.models.extractive.readable import MOST_SENTENCES, Readable, readable
 from rag.models.extractive.span_reader import ReadPassage, SpanReader
 from rag.models.extractive.spans import Span
+from rag.models.extractive.yes_no import Marked, margins_about_subject
 
 # A question in a document with this cosine or more is the question asked, in the same or other words.
 SAME_QUESTION = 0.8
 # Probability that a row answers if the question names it and one of its columns.
 LOOKED_UP = 0.9
+# What the score of a sentence gains that begins with the purpose that is asked about.
+SAYS_HOW = 4.0
 _SPACE = re.compile(r"\s+")
 _DIGIT = re.compile(r"\d")
 _ASKS_NUMBER = re.compile(
@@ -108,7 +111,7 @@ class SentenceRanking:
         candidates = []
         for one, cosine, certainty in zip(found, cosines, sure, strict=True):
             features = (cosine, *words.features(one))
-            score = _weighted(self.WEIGHTS, features)
+            score = _weighted(self.WEIGHTS, features) + SAYS_HOW * one.says_how
             candidates.append(Candidate(one.passage, one.sentence, features, score, sure=certainty))
         return sorted(candidates, key=lambda candidate: -candidate.score)
 
@@ -143,6 +146,9 @@ class SpanRanking:
     NEARLY = 1.2
     # Maximum difference of margins at which a different answer from another passage is included too.
     RIVAL = 1.5
+    # Without a word in common, a sentence less similar than this has nothing to do with the question, although the
+    # reader, which is trained on questions about their passage, finds an answer to anything.
+    FAR = 0.3
     min_confidence = 0.3
 
     def __init__(self, reader: SpanReader, encoder: Encoder, lexical: LexicalIndex, looked_at: int = 8) -> None:
@@ -176,14 +182,19 @@ class SpanRanking:
             return []
         cosines, sure = _similar(self._encoder, evidence.question, [one for _, one in scored])
         best = []
-        for (candidate, _), cosine, certainty in zip(scored, cosines, sure, strict=True):
+        for (candidate, one), cosine, certainty in zip(scored, cosines, sure, strict=True):
             features = (candidate.features[0], cosine, *candidate.features[2:])
-            score = _weighted(self.WEIGHTS, features)
+            score = _weighted(self.WEIGHTS, features) + SAYS_HOW * one.says_how
             best.append(replace(candidate, features=features, score=score, sure=certainty))
+        best = self._about_subject(evidence.question, best)
         return sorted(best, key=lambda candidate: -candidate.score)
 
     def confidence(self, ranked: Sequence[Candidate]) -> float:
         """See ``Ranking.confidence``."""
+        if ranked:
+            _, cosine, overlap, around, *_ = ranked[0].features
+            if not overlap and not around and cosine < self.FAR:
+                return ranked[0].sure
         return _confidence(ranked, self.CONFIDENCE_WEIGHTS, self.CONFIDENCE_INTERCEPT)
 
     def choose(self, ranked: Sequence[Candidate]) -> list[Candidate]:
@@ -197,6 +208,18 @@ class SpanRanking:
             and not _same_answer(rival, best)
         ]
         return choose(ranked, self.NEARLY, rivals[:1])
+
+    def _about_subject(self, question: str, found: Sequence[Candidate]) -> list[Candidate]:
+        marked = [Marked(one.sentence.text, one.passage.number, one.features[0], one.features[2]) for one in found]
+        margins = margins_about_subject(question, marked, self._lexical)
+        return [
+            replace(
+                one,
+                features=(margin, *one.features[1:]),
+                score=one.score + self.WEIGHTS[0] * (margin - one.features[0]),
+            )
+            for one, margin in zip(found, margins, strict=True)
+        ]
 
     def _candidate(self, passage: EvidencePassage, span: Span, features: tuple[float, ...]) -> Candidate:
         score = _weighted(self.WEIGHTS, features)

@@ -16,7 +16,7 @@ from rag.models.local import genai_pipeline
 from rag.models.local.batching import Row
 from rag.models.local.converted_card import REPAIR, ConvertedCard, read_card
 from rag.models.local.end_tokens import stored_end_tokens
-from rag.models.local.genai_pipeline import LEADING_TOKENS, Loop, endless_config, open_pipeline, servable_dtype
+from rag.models.local.genai_pipeline import Loop, endless_config, open_pipeline, servable_dtype
 from rag.models.local.local_adapters import AdapterFiles, check_fit, weight_shapes
 from rag.models.local.local_device import Device
 from rag.models.local.local_files import LocalFiles, read_json
@@ -170,20 +170,24 @@ class GenAIBackend:
         self, rows: Sequence[Row], more: Callable[[int], Sequence[Row]], adapter: _Adapter | None
     ) -> list[Row]:
         """Generate for rows and for those that join, and return those that came too late."""
-        loop = Loop(self._pipeline, self._leading(adapter))
-        running: list[tuple[Row, Any]] = []
-        arrived = rows
+        first, *arrived = rows
+        if (config := self._configured(first)) is None:
+            return arrived
+        if self._open_layers:
+            # The adapter of the leading request applies to all.
+            config.adapters = self._config(*([adapter] if adapter else []))
+        loop = Loop(self._pipeline, _tensor(first), config)
+        running: list[tuple[Row, Any]] = [(first, loop)]
         try:
             while True:
                 # Read first, so that nothing is missed that the loop did before its end.
                 alive = loop.alive
                 for row in arrived:
                     running += self._added(row, next(loop.numbers))
-                loop.leave()
                 running = [pair for pair in running if not self._advance(*pair)]
                 if not alive:
                     break
-                arrived = more(len(running)) if running else ()
+                arrived = list(more(len(running))) if running else []
                 if not arrived:
                     time.sleep(POLL_S)
         finally:
@@ -197,16 +201,9 @@ class GenAIBackend:
 
     def _added(self, row: Row, number: int) -> list[tuple[Row, Any]]:
         """Add a row to the running pipeline; empty if the pipeline refuses it."""
-        try:
-            return [(row, self._pipeline.add_request(number, _tensor(row), self._configured(row)))]
-        except (RuntimeError, TypeError, ValueError) as error:
-            row.fail(
-                ModelError(
-                    f"The model {self.name} refuses the request: {first_line(error)}.",
-                    fix="Change the settings under decoding, or set local.runtime to torch.",
-                )
-            )
+        if (config := self._configured(row)) is None:
             return []
+        return [(row, self._pipeline.add_request(number, _tensor(row), config))]
 
     def _advance(self, row: Row, handle: Any) -> bool:
         """Pass new tokens to a row, and return whether its request is over."""
@@ -239,21 +236,25 @@ class GenAIBackend:
             config.add(adapter.loaded, adapter.scale)
         return config
 
-    def _leading(self, adapter: _Adapter | None) -> Any:
-        """Return the configuration of the request that a loop begins with, which applies an adapter to all."""
-        config = endless_config(LEADING_TOKENS)
-        if self._open_layers:
-            config.adapters = self._config(*([adapter] if adapter else []))
-        return config
-
     def _configured(self, row: Row) -> Any:
+        """Return the configuration of a request; None if OpenVINO refuses it, and fail the row."""
         config = endless_config(row.request.max_tokens)
-        if self.ends:
-            config.ignore_eos = False
-            config.set_eos_token_id(min(self.ends))
-            config.stop_token_ids = set(self.ends)
-        for name, value in _options(row.request.sampling, self._recommended).items():
-            setattr(config, name, value)
+        try:
+            if self.ends:
+                config.ignore_eos = False
+                config.set_eos_token_id(min(self.ends))
+                config.stop_token_ids = set(self.ends)
+            for name, value in _options(row.request.sampling, self._recommended).items():
+                setattr(config, name, value)
+            config.validate()
+        except (RuntimeError, TypeError, ValueError) as error:
+            row.fail(
+                ModelError(
+                    f"The model {self.name} refuses the request: {first_line(error)}.",
+                    fix="Change the settings under decoding, or set local.runtime to torch.",
+                )
+            )
+            return None
         return config
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -14,24 +16,38 @@ STEP_TOKENS = 512
 # Tokens of the key-value cache, shared by all requests of a batch; its memory is used as it fills.
 CACHE_TOKENS = 16_384
 BLOCK_TOKENS = 32
-# Tokens that a loop's own request may have, many more than the few until others have been added.
-LEADING_TOKENS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class LeadingTokens:
+    """New tokens, as OpenVINO's handles return them."""
+
+    generated_ids: list[int]
 
 
 class Loop:
     """A call of ``generate``, which runs the pipeline until all requests are over.
 
-    Only ``generate`` leaves Python's lock to other threads while it computes, and only it changes adapters. It
-    begins with a short request of its own, beside which others are added.
+    Only ``generate`` leaves Python's lock to other threads while it computes, and only it changes adapters.
+    Its own request leads: it is read by the methods of OpenVINO's handles, and others are added beside it once
+    it has begun. A request that is alone is computed in the same steps each time, so greedy answers repeat.
+
+    Args:
+        pipeline: The pipeline, without a request.
+        prompt: Token ids of the leading request, of shape (1, n).
+        config: Its configuration.
     """
 
-    def __init__(self, pipeline: Any, leading: Any) -> None:
+    def __init__(self, pipeline: Any, prompt: Any, config: Any) -> None:
         # The leading request has the number 0.
         self.numbers = itertools.count(1)
         self._begun = Event()
         self._left = False
+        self._tokens: deque[int] = deque()
+        self._wrote = False
         self._error: BaseException | None = None
-        self._thread = Thread(target=self._work, args=(pipeline, leading), name="local model loop", daemon=True)
+        given = (pipeline, prompt, config)
+        self._thread = Thread(target=self._work, args=given, name="local model loop", daemon=True)
         self._thread.start()
         self._begun.wait()
 
@@ -40,26 +56,42 @@ class Loop:
         """Whether the pipeline may still read requests."""
         return self._thread.is_alive()
 
-    def leave(self) -> None:
-        """End the leading request, since others keep the loop running."""
+    def get_status(self) -> Any:
+        """Return the status of the leading request."""
+        from openvino_genai import GenerationStatus
+
+        if self.alive or self._error is not None:
+            return GenerationStatus.RUNNING
+        # Without room in the cache, nothing is generated.
+        return GenerationStatus.FINISHED if self._wrote or self._left else GenerationStatus.IGNORED
+
+    def can_read(self) -> bool:
+        """Whether the leading request has new tokens."""
+        return bool(self._tokens)
+
+    def read(self) -> dict[int, LeadingTokens]:
+        """Return the next token of the leading request."""
+        return {0: LeadingTokens([self._tokens.popleft()])}
+
+    def cancel(self) -> None:
+        """End the leading request; others keep the loop running."""
         self._left = True
 
     def join(self) -> None:
         """Wait for the end of the loop, and raise its error."""
-        self.leave()
         self._thread.join()
         if self._error is not None:
             raise self._error
 
-    def _work(self, pipeline: Any, leading: Any) -> None:
-        import numpy as np
-        import openvino
+    def _work(self, pipeline: Any, prompt: Any, config: Any) -> None:
         from openvino_genai import StreamerBase, StreamingStatus
 
         loop = self
 
         class Leading(StreamerBase):  # type: ignore[misc]
-            def write(self, token: Any) -> StreamingStatus:
+            def write(self, token: int | list[int]) -> StreamingStatus:
+                loop._tokens.extend(token if isinstance(token, list) else [token])
+                loop._wrote = True
                 loop._begun.set()
                 return StreamingStatus.CANCEL if loop._left else StreamingStatus.RUNNING
 
@@ -67,7 +99,7 @@ class Loop:
                 pass
 
         try:
-            pipeline.generate([openvino.Tensor(np.zeros((1, 1), np.int64))], [leading], Leading())
+            pipeline.generate([prompt], [config], Leading())
         except Exception as error:  # noqa: BLE001 - raised by `join`, in the thread that waits
             self._error = error
         finally:

@@ -16,6 +16,8 @@ from rag.errors import ModelUnavailable
 from rag.models.local.local_files import read_json
 
 CHAT_TEMPLATE = "chat_template.jinja"
+# How its training data were rendered, see `finetune.prepared.text_rendering`; only the end is needed to serve it.
+RENDERING = "rendering.json"
 _PREFIX = "base_model.model."
 _log = logging.getLogger(__name__)
 
@@ -53,6 +55,13 @@ class AdapterFiles:
         """Chat template that it was trained with; None if it has none."""
         path = self.folder / CHAT_TEMPLATE
         return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Texts that it was trained to end its replies with, besides the end token."""
+        path = self.folder / RENDERING
+        end = read_json(path).get("end") if path.is_file() else None
+        return (end,) if isinstance(end, str) and end else ()
 
 
 def find_lora(name: str, adapters: Path) -> AdapterFiles:

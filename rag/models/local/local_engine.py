@@ -108,7 +108,7 @@ class LocalEngine:
             prompt.ids,
             self._room(len(prompt.ids), decoding.max_tokens),
             decoding.sampling,
-            (*decoding.stops, *prompt.stops),
+            (*decoding.stops, *prompt.stops, *(files.stops if files else ())),
             str(files.folder) if files else "",
         )
         row = Row(request, self._decode, self.backend.ends, sink)

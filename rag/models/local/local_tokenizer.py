@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from rag.encoders.own_code import FIX, needs_own_code, refusal_of
 from rag.errors import ModelUnavailable, first_line
 from rag.models.local.light_tokenizer import FACTS, LightTokenizer
 from rag.models.local.local_files import LocalFiles
+
+# transformers replaces itself while it is imported: a second thread would be told that it lacks the names.
+_IMPORTING = Lock()
 
 
 def open_tokenizer(files: LocalFiles, converted: Path | None) -> Any:
@@ -32,7 +36,8 @@ def load_tokenizer(files: LocalFiles) -> Any:
     Raises:
         ModelUnavailable: The files are missing or damaged.
     """
-    from transformers import AutoTokenizer
+    with _IMPORTING:
+        from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(files.folder, local_files_only=True, trust_remote_code=False)

@@ -75,4 +75,4 @@ def store_question(asking: Asking, settings: Settings, stores: Stores, releases:
     kept = Conversation(current, loaded.title if loaded else "", corpus, earlier, asking.filters)
     variant = variant_of(asking.mode, settings)
     model = str(variant.changes["model"]) if variant else releases.model
-    return Asked(kept, Exchange(position, question), corpus, model, variant, filters)
+    return Asked(kept, Exchange(position, question, corpus=corpus), corpus, model, variant, filters)

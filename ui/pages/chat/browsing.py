@@ -42,7 +42,7 @@ class Browsing(ChatEvents):
             parts.chatbot,
             parts.sources,
             parts.listing,
-            parts.comment_row,
+            parts.comment.row,
             parts.question,
             parts.filters.kept,
             parts.filters.chips,
@@ -61,7 +61,7 @@ class Browsing(ChatEvents):
         )
         bridge.rename.click(
             self.rename,
-            [bridge.value, parts.comment, parts.bridge.current],
+            [bridge.value, parts.comment.text, parts.bridge.current],
             parts.listing,
             js=_RENAMED,
             **QUIET,
@@ -151,7 +151,7 @@ class Browsing(ChatEvents):
             ),
             parts.sources: view.sources(view.last_exchange(conversation), self._settings.grounding.min_support),
             parts.listing: self._listing(current),
-            parts.comment_row: gr.Row(visible=False),
+            parts.comment.row: gr.Row(visible=False),
             parts.question: gr.Textbox(submit_btn=not writing, stop_btn=writing),
             **shown_filters(parts.filters, conversation.filters if conversation else ()),
         }

@@ -13,6 +13,7 @@ from ui.pages.chat.answer_mode import build_mode
 from ui.pages.chat.sources_panel import empty_html
 from ui.pages.html_component import html_component
 from ui.pages.safe_markup import fragment
+from ui.pages.traces.rating_form import LONGEST
 
 EXAMPLES = (
     "Does ragsmith need a GPU?",
@@ -105,6 +106,21 @@ class FilterParts:
 
 
 @dataclass(frozen=True, slots=True)
+class CommentParts:
+    """The components that take a comment on an answer.
+
+    Attributes:
+        rated: What shows the rating that is commented on.
+    """
+
+    row: Any
+    rated: Any
+    text: Any
+    correction: Any
+    save: Any
+
+
+@dataclass(frozen=True, slots=True)
 class ChatParts:
     """The components that events of the chat tab read and write."""
 
@@ -118,11 +134,7 @@ class ChatParts:
     mode: Any
     release: Any
     chatbot: Any
-    comment_row: Any
-    comment: Any
-    correction: Any
-    comment_for: Any
-    save_comment: Any
+    comment: CommentParts
     question: Any
     sources: Any
 
@@ -178,32 +190,14 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
                 placeholder=_WELCOME,
                 examples=[],
             )
-            with gr.Row(elem_id="comment-row", visible=False) as comment_row:
-                comment_for = html_component("comment-for")
-                comment = gr.Textbox(
-                    show_label=False,
-                    container=False,
-                    max_lines=3,
-                    max_length=4000,
-                    elem_id="comment",
-                    scale=1,
-                )
-                correction = gr.Textbox(
-                    show_label=False,
-                    container=False,
-                    max_lines=6,
-                    max_length=4000,
-                    placeholder="The right answer (optional): evaluations and trainings can use it",
-                    elem_id="correction",
-                    scale=1,
-                )
-                save_comment = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
+            comment = _build_comment()
             editing = fragment("chat_editing.html.jinja")
             html_component("editing-note", editing)
             chips = html_component("filters")
             kept = gr.State(())
             question = gr.Textbox(
                 elem_id="question",
+                label="Question",
                 show_label=False,
                 container=False,
                 placeholder="Ask a question about your documents",
@@ -226,14 +220,36 @@ def build_chat(bridge: Bridge, settings: Settings, *, folders: bool) -> ChatPart
         mode,
         release,
         chatbot,
-        comment_row,
         comment,
-        correction,
-        comment_for,
-        save_comment,
         question,
         sources,
     )
+
+
+def _build_comment() -> CommentParts:
+    with gr.Row(elem_id="comment-row", visible=False) as row:
+        rated = html_component("comment-for")
+        text = gr.Textbox(
+            label="Comment",
+            show_label=False,
+            container=False,
+            max_lines=3,
+            max_length=LONGEST,
+            elem_id="comment",
+            scale=1,
+        )
+        correction = gr.Textbox(
+            label="The right answer",
+            show_label=False,
+            container=False,
+            max_lines=6,
+            max_length=LONGEST,
+            placeholder="The right answer (optional), to test and train with",
+            elem_id="correction",
+            scale=1,
+        )
+        save = gr.Button("Save comment", size="sm", elem_id="save-comment", scale=0, min_width=110)
+    return CommentParts(row, rated, text, correction, save)
 
 
 def _build_add(folders: bool) -> AddParts:

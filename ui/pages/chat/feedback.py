@@ -30,13 +30,19 @@ class FeedbackEvents:
     def wire(self) -> None:
         """Connect the events."""
         parts = self._parts
-        row = [parts.bridge.rated, parts.comment_row, parts.comment_for, parts.comment, parts.correction]
+        row = [
+            parts.bridge.rated,
+            parts.comment.row,
+            parts.comment.rated,
+            parts.comment.text,
+            parts.comment.correction,
+        ]
         parts.chatbot.like(self.rate, parts.bridge.current, row, **QUIET)
-        save = [parts.bridge.rated, parts.comment, parts.correction]
+        save = [parts.bridge.rated, parts.comment.text, parts.comment.correction]
         asked = [parts.question.submit, parts.chatbot.example_select, parts.chatbot.retry]
-        gr.on(asked, self.put_away, None, parts.comment_row, **QUIET)
-        parts.save_comment.click(self.save_comment, save, parts.comment_row, **QUIET)
-        parts.comment.submit(self.save_comment, save, parts.comment_row, **QUIET)
+        gr.on(asked, self.put_away, None, parts.comment.row, **QUIET)
+        parts.comment.save.click(self.save_comment, save, parts.comment.row, **QUIET)
+        parts.comment.text.submit(self.save_comment, save, parts.comment.row, **QUIET)
 
     @show_errors
     def rate(self, current: str, clicked: gr.LikeData) -> dict[Any, Any]:
@@ -46,17 +52,17 @@ class FeedbackEvents:
         exchange = view.exchange_at(self._conversations.load(current), index)
         if exchange is None or exchange.answer is None or not exchange.answer.trace_id:
             show_warning("This answer has no trace, so it cannot be rated.")
-            return {parts.comment_row: gr.Row(visible=False)}
+            return {parts.comment.row: gr.Row(visible=False)}
         rating = _THUMBS.get(clicked.liked)
         self._traces.rate(exchange.answer.trace_id, rating)
         if rating is None:
-            return {parts.comment_row: gr.Row(visible=False)}
+            return {parts.comment.row: gr.Row(visible=False)}
         return {
             parts.bridge.rated: f"{exchange.answer.trace_id} {rating}",
-            parts.comment_row: gr.Row(visible=True),
-            parts.comment_for: fragment("chat_rating.html.jinja", rating=rating, question=_ASKED[rating]),
-            parts.comment: gr.Textbox(value="", placeholder="Comment (optional)"),
-            parts.correction: gr.Textbox(value="", visible=rating == "down"),
+            parts.comment.row: gr.Row(visible=True),
+            parts.comment.rated: fragment("chat_rating.html.jinja", rating=rating, question=_ASKED[rating]),
+            parts.comment.text: gr.Textbox(value="", placeholder="Comment (optional)"),
+            parts.comment.correction: gr.Textbox(value="", visible=rating == "down"),
         }
 
     @staticmethod

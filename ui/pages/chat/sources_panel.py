@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from rag.documents.citation_markers import on_one_line
 from rag.types import Answer, Citation, Hit, Passage
 from ui.pages.chat.answer_html import citation_url, is_markdown, passage_url, source_label
 from ui.pages.safe_markup import fragment, note, passage_html
@@ -54,7 +56,7 @@ def sources_html(answer: Answer, min_support: float) -> str:
     sources = _hits(answer.hits, state, first_opened=False)
     return _panel(
         "Cited" if answer.citations else "",
-        [_cited(citation) for citation in answer.citations],
+        [_cited(citation, answer) for citation in answer.citations],
         rest=[source for source in sources if source.number not in cited],
         weak_support=_weak_support(answer, min_support),
     )
@@ -90,32 +92,45 @@ def _hits(hits: Sequence[Hit], state: tuple[str, str], *, first_opened: bool) ->
 
 def _hit(number: int, hit: Hit, state: tuple[str, str], opened: bool = False) -> _Source:
     passage = hit.passage
-    text = _marked(passage, None, None)
+    text = passage_html(passage.text, formatted=is_markdown(passage.source))
     return _Source(number, passage, passage_url(passage), text, state, scores_of(hit), opened=opened)
 
 
-def _cited(citation: Citation) -> _Source:
+def _cited(citation: Citation, answer: Answer) -> _Source:
     passage = citation.hit.passage
+    spans = _cited_spans(citation, answer)
     return _Source(
         citation.marker,
         passage,
         citation_url(citation),
-        _marked(passage, citation.start, citation.end),
+        passage_html(passage.text, spans, formatted=is_markdown(passage.source)),
         CITED,
         (("support", f"{citation.support:.2f} of 1"), *scores_of(citation.hit)),
         opened=True,
-        lost=citation.start is None,
+        lost=citation.start is None and not spans,
     )
 
 
-def _marked(passage: Passage, start: int | None, end: int | None) -> Markup:
-    """Render a passage, with the part of the cited sentence that lies inside it marked."""
-    first = last = 0
-    if start is not None and end is not None:
-        first, last = max(start - passage.start, 0), min(end - passage.start, len(passage.text))
-    if first >= last:
-        first = last = 0
-    return passage_html(passage.text, first, last, formatted=is_markdown(passage.source))
+def _cited_spans(citation: Citation, answer: Answer) -> list[tuple[int, int]]:
+    """Return where a passage has the cited sentence, and whatever else the answer quotes of it, in order."""
+    passage = citation.hit.passage
+    found = [_quoted_in(passage.text, answer.words_of(claim)) for claim in answer.claims_citing(citation.marker)]
+    if citation.start is not None and citation.end is not None:
+        found.append((max(citation.start - passage.start, 0), citation.end - passage.start))
+    spans: list[tuple[int, int]] = []
+    for start, end in sorted((start, min(end, len(passage.text))) for start, end in found):
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        elif start < end:
+            spans.append((start, end))
+    return spans
+
+
+def _quoted_in(text: str, sentence: str) -> tuple[int, int]:
+    """Return where a text has a sentence of an answer word for word, whatever its white space; else (0, 0)."""
+    words = on_one_line(sentence).split()
+    found = re.search(r"\s+".join(map(re.escape, words)), text) if len(words) > 1 else None
+    return found.span() if found else (0, 0)
 
 
 def scores_of(hit: Hit) -> tuple[tuple[str, str], ...]:

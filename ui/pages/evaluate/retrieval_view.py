@@ -50,6 +50,6 @@ def _found(hit: Hit, marked: bool) -> FoundPassage:
         for name, rank, score in scores
         if score is not None
     )
-    text = passage_html(passage.text, 0, 0, formatted=is_markdown(passage.source))
+    text = passage_html(passage.text, formatted=is_markdown(passage.source))
     source = source_name(passage.name, passage.page)
     return FoundPassage(passage, marked, source, f"{hit.score:.4f}", known, passage_url(passage), text)

@@ -29,7 +29,6 @@ from ui.pages.safe_markup import note
 
 if TYPE_CHECKING:
     from rag.evaluation.summary import Summary
-    from rag.evaluation.variants import Variant
     from rag.settings import Settings
     from ui.app.evaluations import Evaluations
     from ui.app.stores import Stores
@@ -43,7 +42,7 @@ LONGEST_CELL = 20
 """Characters of ``VARIANT:POSITION``."""
 PICK_CELL = "Choose an answer in the grid to see its passages and scores."
 _VARIANTS = "baseline:\nbrief: answer.style=brief\n"
-_HINT = "NAME: SETTING=VALUE …, one per line. prompt=answer@2, model=…, retrieval.k=8, decoding.temperature=0.5 …"
+HINT = "NAME: SETTING=VALUE …, one per line. prompt=answer@2, model=…, retrieval.k=8, decoding.temperature=0.5 …"
 
 
 class RunsTab:
@@ -65,13 +64,13 @@ class RunsTab:
                         value=_VARIANTS,
                         lines=4,
                         max_lines=12,
-                        info=_HINT,
+                        info=HINT,
                         elem_id="new-run-variants",
                     )
                     self._corpus = gr.Dropdown(label="Corpus", elem_id="new-run-corpus", interactive=True)
                     self._judge = gr.Textbox(
                         label="Judge (optional)",
-                        placeholder="openai:NAME, local:PATH-OR-NAME",
+                        placeholder="openai:NAME",
                         max_lines=1,
                         elem_id="new-run-judge",
                     )
@@ -91,9 +90,15 @@ class RunsTab:
                 self._table = html_component("run-figures")
                 with gr.Row(elem_id="grid-filter", visible=False) as self._filter:
                     self._show = gr.Radio(
-                        list(get_args(Shown)), value="all", show_label=False, container=False, elem_id="grid-show"
+                        list(get_args(Shown)),
+                        value="all",
+                        label="Cases",
+                        show_label=False,
+                        container=False,
+                        elem_id="grid-show",
                     )
                     self._search = gr.Textbox(
+                        label="Text in questions and answers",
                         show_label=False,
                         container=False,
                         placeholder="Text in questions and answers",
@@ -282,7 +287,11 @@ class RunsTab:
         return selection, [names[name] for name in lost]
 
     def _begun(self, dataset: str, variants: str, corpus: str, judge: str) -> Run:
-        return self._runs.begin(dataset, _parsed(variants), corpus=corpus or "", judge=(judge or "").strip())
+        from rag.evaluation.variants import parse_variants
+
+        return self._runs.begin(
+            dataset, parse_variants(variants), corpus=corpus or "", judge=(judge or "").strip()
+        )
 
     def _shown(self, wanted: RunSelection) -> Updates:
         run = self._runs.runs.get(wanted.run)
@@ -355,9 +364,3 @@ class RunsTab:
         totals = [self._runs.size_of(run) * len(run.plan.variants) for run in listed]
         counts = [self._runs.runs.count(run.id) for run in listed]
         return view.runs_html(listed, counts, totals, chosen, len(runs) - len(listed))
-
-
-def _parsed(text: str) -> list[Variant]:
-    from rag.evaluation.variants import parse_variant
-
-    return [parse_variant(line) for line in text.splitlines() if line.strip()]

@@ -23,7 +23,7 @@ from rag.evaluation.report_rendering import shortened
 from rag.evaluation.run_store import Cell, Run
 from rag.evaluation.runner import EvaluationProgress
 from rag.evaluation.summary import Figure, Summary, VariantSummary
-from rag.tracing.figures import counted, format_seconds
+from rag.tracing.figures import counted
 from ui.pages.chat.answer_html import is_markdown
 from ui.pages.safe_markup import fragment, passage_html
 
@@ -102,15 +102,12 @@ def head_html(run: Run, size: int, progress: EvaluationProgress | None, notes: S
     Args:
         notes: What to know before relying on the figures.
     """
-    left = progress.seconds_left if progress else None
     return fragment(
         "evaluate_run_head.html.jinja",
         run=run,
         size=size,
         started=_started(run),
         progress=progress,
-        time_left="" if left is None else format_seconds(left),
-        waiting=format_seconds(progress.waiting_s) if progress and progress.waiting_s else "",
         notes=notes,
     )
 
@@ -195,7 +192,7 @@ def cell_html(row: Answered, variant: int, name: str) -> str:
     """Render one answer with its case, scores and passages."""
     answer = variant_answer(row.case, row.cells[variant], name)
     passages = (source.passage for source in answer.sources)
-    texts = [passage_html(one.text, 0, 0, formatted=is_markdown(one.name)) for one in passages]
+    texts = [passage_html(one.text, formatted=is_markdown(one.name)) for one in passages]
     said = without_relative_links(answer.cell.answer) if answer.cell else ""
     return fragment("evaluate_answer.html.jinja", case=row.case, answer=answer, said=said, texts=texts)
 

@@ -22,7 +22,7 @@ class Line:
 
     Attributes:
         name: Its name in the legend.
-        pieces: Points of its unbroken parts, as SVG writes them.
+        pieces: Points of its unbroken parts, as SVG writes them; a single one becomes a dot.
     """
 
     name: str
@@ -162,8 +162,7 @@ def _pieces(places: Sequence[float], values: Sequence[float | None], most: float
             continue
         height = (BASE - TOP) * value / most if most else 0.0
         pieces[-1].append(f"{place:.1f},{BASE - height:.1f}")
-    # A single point is a line without length, which round ends make visible.
-    return tuple(" ".join(piece if len(piece) > 1 else piece * 2) for piece in pieces if piece)
+    return tuple(" ".join(piece) for piece in pieces if piece)
 
 
 def _time(found: Measured, name: str, share: float) -> str:

@@ -12,7 +12,7 @@ from prompts import plain_yaml
 from prompts.parts import CitationStyle, Style
 from rag.errors import PromptError
 
-Kind = Literal["number", "choice", "lines", "json"]
+Kind = Literal["number", "choice", "text", "lines", "json"]
 
 SHORT = 40
 # The draft around a setting has two levels of its own.
@@ -41,7 +41,7 @@ class Field:
 
 FIELDS = (
     Field("temperature", "Temperature", "number", "0 to 2"),
-    Field("top_p", "Top-p", "number", "above 0, to 1"),
+    Field("top_p", "Top-p", "number", "up to 1"),
     Field("top_k", "Top-k", "number", "1 or more"),
     Field("repetition_penalty", "Repetition penalty", "number", "1 is none"),
     Field("seed", "Seed", "number", "0 or more"),
@@ -50,6 +50,7 @@ FIELDS = (
     Field("citations", "Citations", "choice", "", get_args(CitationStyle)),
     Field("passages", "Passages", "number", "1 to 1000"),
     Field("refuse_below", "Refuse below", "number", "0 to 1"),
+    Field("adapter", "Adapter", "text", "a name"),
     Field("stop", "Stop sequences", "lines", r"one per line; \n is a line end"),
     Field("json_schema", "JSON schema", "json", "an object"),
 )

@@ -209,9 +209,13 @@ class Showing:
 
     @show_errors
     def opened(self, given: Given) -> Updates:
-        """Fill the choices when the lab is opened."""
-        form = self.form(given)
-        return self._choices(form) | self.resolved(form)[0]
+        """Fill the choices when the lab is opened; what a person chooses meanwhile stays."""
+        form, offered = self.form(given), self._offered()
+        updates: Updates = {part: gr.Dropdown(choices=choices) for part, choices in offered.items()}
+        corpus = self._parts.corpus
+        if not form.corpus:
+            updates[corpus] = gr.Dropdown(choices=offered[corpus], value=self._settings.corpus)
+        return updates | self.resolved(form)[0]
 
     def linked(self, query: Any, kept: str | None) -> Updates:
         """Show the columns that the query of an address names, with the drafts that the browser has kept."""
@@ -370,6 +374,17 @@ class Showing:
         return notes
 
     def _choices(self, form: Form) -> Updates:
+        """Update the choices with what is chosen, since only the last update of a component counts."""
+        parts, hidden = self._parts, (Column(),) * (len(LETTERS) - len(form.columns))
+        chosen: dict[Any, str] = {parts.corpus: form.corpus or self._settings.corpus, parts.dataset: ""}
+        for shown, column in zip(parts.columns, (*form.columns, *hidden), strict=True):
+            chosen |= {shown.prompt: column.prompt, shown.model: column.model, shown.mode: column.mode}
+        return {
+            part: gr.Dropdown(choices=choices, value=chosen[part]) for part, choices in self._offered().items()
+        }
+
+    def _offered(self) -> dict[Any, list[Any]]:
+        """Return the choices of every list."""
         settings, stores, parts = self._settings, self._stores, self._parts
         prompts = [
             (f"{DEFAULT[0]} ({self._default_prompt()})", ""),
@@ -381,17 +396,10 @@ class Showing:
             (f"{DEFAULT[0]} ({settings.retrieval.mode})", ""),
             *((mode, mode) for mode in get_args(SearchMode)),
         ]
-        updates: Updates = {
-            parts.corpus: gr.Dropdown(choices=stores.corpus_names(), value=form.corpus or settings.corpus),
-            parts.dataset: gr.Dropdown(choices=_datasets(stores), value=""),
-        }
-        # With their values, because the later of two updates of a component replaces the earlier one.
-        hidden = (Column(),) * (len(LETTERS) - len(form.columns))
-        for shown, column in zip(parts.columns, (*form.columns, *hidden), strict=True):
-            updates[shown.prompt] = gr.Dropdown(choices=prompts, value=column.prompt)
-            updates[shown.model] = gr.Dropdown(choices=models, value=column.model)
-            updates[shown.mode] = gr.Dropdown(choices=modes, value=column.mode)
-        return updates
+        offered: dict[Any, list[Any]] = {parts.corpus: stores.corpus_names(), parts.dataset: _datasets(stores)}
+        for shown in parts.columns:
+            offered |= {shown.prompt: prompts, shown.model: models, shown.mode: modes}
+        return offered
 
     def _default_prompt(self) -> str:
         try:

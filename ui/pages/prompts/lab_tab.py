@@ -81,7 +81,7 @@ class LabTab:
         parts.stop.click(asking.stop, None, None, **free)
         parts.evaluate.click(asking.evaluate, {*given, parts.dataset}, [tabs], **free)
         parts.address.change(None, parts.address, None, js=addressed(TAB), **QUIET)
-        tab.select(showing.opened, given, shown, **QUIET)
+        tab.select(showing.opened, concurrency_limit=1, **look)
         fronted = [*shown, *self._fronts]
         bridge.links[TAB].click(self.linked, bridge.value, fronted, js=KEPT, **QUIET)
         bridge.playground.click(self.open_trace, bridge.value, fronted, js=BRIDGED, **QUIET)

@@ -128,6 +128,7 @@ class PromptEditor:
                 self.form = gr.Dropdown(
                     [DETECTED, *get_args(Format)],
                     value=DETECTED,
+                    label="Format",
                     show_label=False,
                     container=False,
                     filterable=False,
@@ -372,6 +373,6 @@ def _component(field: Field) -> Any:
     if field.kind == "choice":
         choices = [("not set", ""), *((choice, choice) for choice in field.choices)]
         return gr.Dropdown(choices, value="", filterable=False, **options)
-    if field.kind == "number":
+    if field.kind in ("number", "text"):
         return gr.Textbox(max_lines=1, placeholder=field.hint, **options)
     return gr.Textbox(lines=2, max_lines=6, placeholder=field.hint, **options)

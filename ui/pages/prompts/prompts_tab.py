@@ -74,6 +74,7 @@ class PromptsTab:
                 self._entries = html_component("prompt-entries")
             with gr.Column(elem_id="prompt-line", min_width=0, scale=0):
                 self._filter = gr.Textbox(
+                    label="Filter versions",
                     show_label=False,
                     container=False,
                     placeholder="Filter versions",

@@ -33,8 +33,11 @@ def measures_of(found: TraceComparison) -> Iterator[tuple[str, str, str, str]]:
         if measure.left is not None or measure.right is not None:
             values = (measure.left, measure.right, measure.difference)
             left, right, difference = (format_measure(measure.name, value) for value in values)
-            signed = difference if difference.startswith(("-", "unknown", "0", "$0")) else f"+{difference}"
-            yield measure.label, left, right, "" if measure.difference is None else signed
+            if measure.difference is None:
+                difference = ""
+            elif measure.difference > 0 and not difference.startswith("0 "):
+                difference = f"+{difference}"
+            yield measure.label, left, right, difference
 
 
 def _seconds(span: Span | None) -> str:

@@ -226,7 +226,7 @@ def _left_out(one: Mapping[str, JSON], hit: Hit, names: Mapping[int, str], befor
 
 def _shown(rank: int, marker: int, hit: Hit, state: tuple[str, str], before: Mapping[int, int]) -> Card:
     passage = hit.passage
-    text = passage_html(passage.text, 0, 0, formatted=is_markdown(passage.source))
+    text = passage_html(passage.text, formatted=is_markdown(passage.source))
     place = before.get(passage.id, 0)
     return Card(rank, marker, hit, passage_url(passage), text, *state, scores_of(hit), place)
 

@@ -56,11 +56,14 @@ def charts_html(series: Series) -> str:
     """Render latency, cost, and requests with errors over time; nothing without a trace."""
     if not series.buckets:
         return ""
+    first = _moment(series.buckets[0].start, series.width)
+    last = _moment(series.buckets[-1].start + series.width, series.width)
+    day = first[: len("30 Nov")]
     return fragment(
         "traces_charts.html.jinja",
         charts=list(_charts(series)),
-        first=_moment(series.buckets[0].start, series.width),
-        last=_moment(series.buckets[-1].start + series.width, series.width),
+        first=first,
+        last=last.removeprefix(f"{day} "),
         width=WIDTH,
         height=HEIGHT,
     )

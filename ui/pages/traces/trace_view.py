@@ -15,6 +15,7 @@ from rag.tracing.trace_store import Span, Trace
 from ui.pages.safe_markup import fragment
 from ui.pages.traces.list_state import STEP_VIEWS, ListState
 from ui.pages.traces.list_view import clock
+from ui.pages.traces.rating_form import LONGEST
 from ui.pages.traces.step_views import MODELS, Journey, StepView, journey_of, step_view
 
 SHOWN_JSON = 4_000
@@ -44,6 +45,7 @@ class Step:
     """A span with what the page shows of it.
 
     Attributes:
+        facts: Its time, tokens and cost, each empty where it has none.
         left, width: Of its bar in time, in percent of the trace.
         cost: Its share of the cost, in percent; 0 where nothing is known.
         heat, cost_heat: ``hot``, ``warm`` or ``cool`` by the share of its own time and cost, without its children.
@@ -56,7 +58,7 @@ class Step:
     cost: float
     heat: str
     cost_heat: str
-    facts: str
+    facts: tuple[str, str, str]
     data: tuple[Data, ...]
     view: StepView
 
@@ -92,6 +94,7 @@ def trace_html(trace: Trace, neighbours: Neighbours | None = None, state: ListSt
         views=STEP_VIEWS,
         raw=raw_url(trace.id),
         shown_text=SHOWN_TEXT,
+        longest=LONGEST,
     )
 
 
@@ -164,12 +167,11 @@ def _step(
     spent = span.cost_usd or 0.0
     own_cost = spent - sum(child.cost_usd or 0.0 for child in below)
     left = _share(span.started - trace.started, total)
-    facts = [format_seconds(took) if took is not None else "not finished"]
-    if span.input_tokens is not None or span.output_tokens is not None:
-        facts.append(format_tokens(span.input_tokens, span.output_tokens, split=True))
+    time = format_seconds(took) if took is not None else "not finished"
+    counted = span.input_tokens is not None or span.output_tokens is not None
+    tokens = format_tokens(span.input_tokens, span.output_tokens, split=True) if counted else ""
     # Only models have a cost: "unknown" would be misleading for other steps.
-    if span.cost_usd is not None or span.kind in MODELS:
-        facts.append(format_cost(span.cost_usd))
+    cost = format_cost(span.cost_usd) if span.cost_usd is not None or span.kind in MODELS else ""
     return Step(
         span,
         min(depth, DEEPEST_INDENT),
@@ -178,7 +180,7 @@ def _step(
         _share(spent, trace.cost_usd or 0.0),
         _heat(own, total),
         _heat(own_cost, trace.cost_usd or 0.0),
-        " · ".join(facts),
+        (time, tokens, cost),
         tuple(_all_data(trace.id, span)),
         step_view(span, journey),
     )

@@ -15,13 +15,16 @@ from ui.pages.html_component import html_component
 from ui.pages.page_events import BRIDGED, QUIET, addressed, show_errors, show_info, warn
 from ui.pages.safe_markup import note
 from ui.pages.traces.comparison_view import comparison_html
+from ui.pages.traces.list_replay_part import ListReplayPart
 from ui.pages.traces.list_state import TAB, ListState, act, state_of
 from ui.pages.traces.list_view import chips_html, count_html, error_html, list_html
 from ui.pages.traces.other_views import passage_html_of, session_html
+from ui.pages.traces.rating_form import read_rating
 from ui.pages.traces.trace_charts import charts_html
 from ui.pages.traces.trace_view import trace_html
 
 if TYPE_CHECKING:
+    from ui.app.evaluations import Evaluations
     from ui.app.stores import Stores
 
 PAGE = 50
@@ -46,12 +49,13 @@ class TracesTab:
     these traces for the pages so far, so that *Previous* leads back.
     """
 
-    def __init__(self, stores: Stores) -> None:
+    def __init__(self, stores: Stores, evaluations: Evaluations) -> None:
         self._stores = stores
         with gr.Row(elem_id="traces", equal_height=True):
             with gr.Column(elem_id="trace-list", min_width=0, scale=1):
                 with gr.Row(elem_id="trace-filter"):
                     self._text = gr.Textbox(
+                        label="Filter",
                         show_label=False,
                         container=False,
                         placeholder=_EXAMPLE,
@@ -62,6 +66,10 @@ class TracesTab:
                         min_width=0,
                     )
                     self._refresh = gr.Button("Refresh", size="sm", scale=0, min_width=80)
+                    self._replay_all = gr.Button(
+                        "Replay all…", size="sm", scale=0, min_width=100, elem_id="trace-replay-all"
+                    )
+                self._replaying = ListReplayPart(stores, evaluations)
                 self._error = html_component("trace-error")
                 self._chips = html_component("trace-chips")
                 self._charts = html_component("trace-charts")
@@ -76,6 +84,7 @@ class TracesTab:
             self._address = gr.Textbox()
             self._act = gr.Button(elem_id="do-traces")
             self._save = gr.Button(elem_id="do-save-filter")
+            self._rate = gr.Button(elem_id="do-rate-trace")
         self._cursors = gr.State(())
         self._state = gr.State(ListState())
 
@@ -110,6 +119,9 @@ class TracesTab:
         self._older.click(self.older, paged, listed, **_IN_ORDER)
         self._newer.click(self.newer, paged, listed, **_IN_ORDER)
         self._save.click(self.save, clicked, self._chips, js=BRIDGED, **_IN_ORDER)
+        rated = [bridge.value, self._state, self._cursors]
+        self._rate.click(self.rate, rated, [*listed, self._detail], js=BRIDGED, **_IN_ORDER)
+        self._replaying.wire(self._replay_all, self._state)
         bridge.open_trace.click(self.open, clicked, [tabs, *beside], js=BRIDGED, **_IN_ORDER)
         self._address.change(None, self._address, None, js=addressed(TAB), **QUIET)
 
@@ -164,6 +176,15 @@ class TracesTab:
         saved = self._stores.saved_filters.save(name, state.filter)
         show_info(f"Saved the filter {saved.name}.")
         return {self._chips: self._chips_html(state)}
+
+    @show_errors
+    def rate(self, given: str, state: ListState, cursors: Cursors) -> Updates:
+        """Store the rating of a trace, and show it in the list and beside it."""
+        rating = read_rating(given)
+        correction = rating.correction if rating.rating == "down" else ""
+        self._stores.traces.rate(rating.trace, rating.rating or None, rating.comment, correction)
+        show_info("The rating is stored with the trace.", seconds=3)
+        return {**self._listed(state, cursors), self._detail: self._detail_html(state)}
 
     @show_errors
     def open(self, trace_id: str, state: ListState) -> Updates:

@@ -1,16 +1,17 @@
 """Rows of tables among sentences: ``name: value; name: value``, as the loaders write them.
 
-A question about a row mostly names it by its first cell. Rows of one table differ in little else, so that neither
-their meaning nor their other words tell which one is asked about.
+A question about a row mostly names it by its first cell, or else by a code in another one. Rows of one table
+differ in little else, so that neither their meaning nor their other words tell which one is asked about.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _WORD = re.compile(r"\w+")
+_CODE = re.compile(r"(?=\S*\d)(?=\S*[^\W\d_])[\w./-]{2,20}")
 _LONGEST_KEY = 100
 _SHORTEST_KEY = 3
 _LONGEST_BARE = 5
@@ -24,10 +25,12 @@ class TableRow:
     Attributes:
         keys: Words of the cells that tell it from other rows: the first one, and the line above a group of rows.
         columns: Words of the names of the other columns that have a value.
+        codes: Words of the other cells that hold one word of letters and digits, such as E1.
     """
 
     keys: tuple[tuple[str, ...], ...]
     columns: tuple[tuple[str, ...], ...]
+    codes: tuple[tuple[str, ...], ...] = ()
 
 
 def row_of(sentence: str) -> TableRow | None:
@@ -45,6 +48,7 @@ def row_of(sentence: str) -> TableRow | None:
     return TableRow(
         tuple(key for key in keys if _tells(key)),
         tuple(words(column) for column, separator, _ in named if separator),
+        tuple(words(cell) for _, _, cell in named if _CODE.fullmatch(cell)),
     )
 
 
@@ -61,10 +65,15 @@ def words(text: str) -> tuple[str, ...]:
 def asked_rows(question: str, rows: Sequence[TableRow | None]) -> set[int]:
     """Return the places of the rows whose key a question contains; a key inside a longer one does not count."""
     asked = words(question)
+    places = [(at, row) for at, row in enumerate(rows) if row is not None]
+    return _named_by(asked, {at: row.keys for at, row in places}) or _named_by(
+        asked, {at: row.codes for at, row in places}
+    )
+
+
+def _named_by(asked: tuple[str, ...], names: Mapping[int, tuple[tuple[str, ...], ...]]) -> set[int]:
     found = {
-        at: max((key for key in row.keys if _contains(asked, key)), key=len, default=())
-        for at, row in enumerate(rows)
-        if row is not None
+        at: max((key for key in keys if _contains(asked, key)), key=len, default=()) for at, keys in names.items()
     }
     keys = {key for key in found.values() if key}
     inside = {key for key in keys for other in keys if key != other and _contains(other, key)}

@@ -1,0 +1,1 @@
+"""From a raw table of prompts and completions to a versioned, split data set to train on."""

@@ -1,0 +1,1 @@
+"""Alerts: metrics of the traces that are watched, and who hears of it when they cross a threshold."""
