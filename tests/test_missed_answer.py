@@ -86,6 +86,19 @@ async def test_an_answer_without_the_marked_words_is_quoted_and_reported(app: Ap
     assert [(one.kind, one.words, one.quotation) for one in answer.replaced] == [("answer", ("1871",), QUOTATION)]
 
 
+@pytest.mark.parametrize(
+    ("named", "kept"), [(" (Tides)", " (Tides)"), (" (Tides).", " (Tides)"), (" (Fares)", "")]
+)
+async def test_a_quotation_keeps_the_name_of_its_page_with_which_the_answer_ended(
+    app: App, named: str, kept: str
+) -> None:
+    steps = steps_of(app, ScriptedChat())
+    reply = Reply(f"The tide gauge was installed by Ida Brandt. [1]{named}", Usage())
+    answer = await steps.ground(Draft(QUESTION, HITS, reply, LINES), {})
+    assert (answer.text, answer.support) == (f"{QUOTATION}{kept}", 1.0)
+    assert answer.replaced[0].quotation == QUOTATION
+
+
 async def test_a_refusal_stands_unless_the_reader_is_rather_sure(app: App) -> None:
     steps = steps_of(app, ScriptedChat())
     refusal = Draft(QUESTION, HITS, Reply(steps.refusal, Usage(), SURE - 0.01), LINES)

@@ -62,6 +62,21 @@ def quotation_of(lines: Sequence[EvidenceLine], hits: Sequence[Hit], style: Answ
     )
 
 
+def page_named_in(text: str, lines: Sequence[EvidenceLine], hits: Sequence[Hit]) -> str:
+    """Return the title in parentheses with which an answer ends, with a space before it, or nothing.
+
+    A model may have been taught to name the page, which the quotation in place of its answer would undo.
+
+    Args:
+        text: The answer.
+        lines: The sentences that are quoted: only the titles of their passages are kept.
+        hits: The passages of the prompt, in order of their markers.
+    """
+    said = without_markers(text).strip().rstrip(".").rstrip()
+    titles = (hits[line.number - 1].passage.title for line in lines if line.best or line.marked)
+    return next((f" ({title})" for title in titles if title and said.endswith(f"({title})")), "")
+
+
 def _sentence(line: EvidenceLine, hits: Sequence[Hit]) -> str:
     return on_one_line(hits[line.number - 1].passage.text[line.start : line.end])
 

@@ -13,7 +13,7 @@ from prompts import Message, PromptTemplate
 from rag.answering.claim_repair import Written, faults_in, repaired
 from rag.answering.condense import LONGEST_REWRITE, carry_topic, is_rewrite, shortened
 from rag.answering.grounding import ground, moved, with_citations
-from rag.answering.missed_answer import SURE, misses_answer, quotation_of
+from rag.answering.missed_answer import SURE, misses_answer, page_named_in, quotation_of
 from rag.answering.release import Release
 from rag.encoders.encoder import Encoder
 from rag.errors import ModelProtocolError, NoAnswer, prompt_errors
@@ -375,7 +375,8 @@ class Steps:
             return quotation, (Replaced(text, "refusal", (), quotation),)
         if quotation and misses_answer(text, lines):
             words = tuple(line.marked for line in lines if line.best and line.marked)
-            return quotation, (Replaced(text, "answer", words, quotation),)
+            named = f"{quotation}{page_named_in(text, lines, draft.hits)}"
+            return named, (Replaced(text, "answer", words, quotation),)
         # Marks of the evidence that the model has copied.
         return text.replace(MARK, ""), ()
 
