@@ -51,6 +51,7 @@ def test_an_alert_is_previewed_on_the_history_then_saved_and_removed(
     # What is typed while the tab is still being filled can be lost.
     settle(page)
     page.get_by_text("Define an alert").click()
+    settle(page)
     page.locator("#alert-at input, #alert-at textarea").fill("1s")
     settle(page)
     page.locator("#alert-preview-button").click()

@@ -24,10 +24,11 @@ from tuning_data import wait_until
 from unseen import QUERIES, chunks
 
 from rag.encoders import Encoder, ModelFiles, locate_model, open_encoder
+from rag.encoders.compiled_network import CompiledNetwork
 from rag.encoders.encoder_conversion import convert, converted_folder, read_card
 from rag.encoders.encoder_files import PACKAGE, PACKAGED_MODEL, PACKAGED_SHA256
 from rag.encoders.encoder_opening import choose_precision
-from rag.encoders.network_conversion import convert_once
+from rag.encoders.network_conversion import GRAPH, convert_once
 from rag.encoders.torch_encoder import TorchEncoder
 from rag.errors import EncoderError
 from rag.settings import EncoderSettings
@@ -430,6 +431,17 @@ def test_a_damaged_conversion_is_named_with_the_fix(tmp_path: Path, card: str) -
     with pytest.raises(EncoderError, match="is damaged") as raised:
         read_card(tmp_path)
     assert "Delete that folder" in raised.value.fix
+
+
+def test_a_link_to_the_folder_of_models_shares_its_kernel_cache(
+    converted_models: Path, workspace: Workspace, tmp_path: Path
+) -> None:
+    (folder,) = converted_models.glob("encoder-*")
+    own = shutil.copytree(folder, workspace.models / folder.name, ignore=shutil.ignore_patterns("cache"))
+    (tmp_path / "link").symlink_to(workspace.models)
+    for models in (workspace.models, tmp_path / "link"):
+        CompiledNetwork(models / folder.name / GRAPH, "f32")
+        assert len(list((own / "cache").iterdir())) == 1
 
 
 def test_a_damaged_kernel_cache_is_passed_over(converted_models: Path, workspace: Workspace) -> None:

@@ -44,6 +44,8 @@ class CompiledNetwork:
         import openvino
         from filelock import FileLock
 
+        # The names of the cache's files depend on the path: a link to the folder would fill it once more.
+        path = path.resolve()
         options = {
             "INFERENCE_PRECISION_HINT": precision,
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
