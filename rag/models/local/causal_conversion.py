@@ -268,7 +268,7 @@ def _served(folder: Path, prompt: Any) -> tuple[list[int], list[float]]:
 
     from rag.models.local.genai_pipeline import endless_config, open_pipeline
 
-    pipeline = open_pipeline(folder, {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
+    pipeline = open_pipeline(folder, None, {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"})
     config = endless_config(COMPARED_ANSWER)
     config.logprobs = 1
     handle = pipeline.add_request(0, openvino.Tensor(prompt), config)

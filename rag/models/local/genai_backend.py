@@ -12,11 +12,10 @@ from typing import Any
 
 from rag.encoders.adapters import CONFIG, WEIGHTS
 from rag.errors import ModelError, ModelUnavailable, first_line
-from rag.models.local import genai_pipeline
 from rag.models.local.batching import Row
 from rag.models.local.converted_card import REPAIR, ConvertedCard, read_card
 from rag.models.local.end_tokens import stored_end_tokens
-from rag.models.local.genai_pipeline import Loop, endless_config, open_pipeline, servable_dtype
+from rag.models.local.genai_pipeline import Loop, cache_tokens, endless_config, open_pipeline, servable_dtype
 from rag.models.local.local_adapters import AdapterFiles, check_fit, weight_shapes
 from rag.models.local.local_device import Device
 from rag.models.local.local_files import LocalFiles, read_json
@@ -85,7 +84,8 @@ class GenAIBackend:
         self.name = name
         self.runtime = f"OpenVINO GenAI on cpu, {dtype}"
         self.ends = ends
-        self.window: int | None = min(card.window or genai_pipeline.CACHE_TOKENS, genai_pipeline.CACHE_TOKENS)
+        cached = cache_tokens(card.window)
+        self.window: int | None = min(card.window or cached, cached)
         self._folder = folder
         self._dtype = dtype
         self._recommended = recommended
@@ -148,7 +148,7 @@ class GenAIBackend:
             with self._lock:
                 properties["adapters"] = self._config(*self._adapters.values())
         try:
-            self._pipeline = open_pipeline(self._folder, properties)
+            self._pipeline = open_pipeline(self._folder, self.window, properties)
         except RuntimeError as error:
             raise ModelUnavailable(
                 f"The converted model in {self._folder} cannot be loaded: {first_line(error)}.", fix=REPAIR
