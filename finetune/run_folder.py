@@ -37,6 +37,8 @@ from rag.workspace import disk_errors
 
 # A sweep prunes a training, see ``finetune.sweeps.sweep_work``.
 State = Literal["preparing", "running", "stopped", "pruned", "done", "failed"]
+# What a language model's run does before its first step and after its last one.
+MEASURING, WRITING = "measuring three steps", "writing answers"
 RESULT = "result"
 PREDICTIONS = "predictions.jsonl"
 
@@ -52,6 +54,7 @@ class Status:
         left_s: Estimated computing time left, in seconds; None if unknown.
         message: The reason of a failure.
         diverged: Whether the failure is that the loss was not finite.
+        activity: ``MEASURING`` or ``WRITING``; empty while it reads data or takes steps.
     """
 
     state: State
@@ -64,6 +67,7 @@ class Status:
     left_s: float | None = None
     message: str = ""
     diverged: bool = False
+    activity: str = ""
 
 
 class RunFolder(WorkFolder):
@@ -125,7 +129,7 @@ class RunFolder(WorkFolder):
         except (OSError, ValueError, TypeError):
             return Status("stopped")
         if found.state in ("preparing", "running") and not self.is_active:
-            return replace(found, state="stopped", left_s=None)
+            return replace(found, state="stopped", left_s=None, activity="")
         return found
 
     def write_status(self, status: Status) -> None:

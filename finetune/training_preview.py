@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FILE = "preview.json"
-# Stage of a run that measures the steps.
-MEASURING = "measuring"
 # Steps that are measured, after one that compiles kernels.
 MEASURED = 3
 # Rows of the first batch that are shown.

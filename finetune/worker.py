@@ -19,12 +19,12 @@ from finetune.features import Feature, Features
 from finetune.launching import PREVIEW
 from finetune.prepared.data_versions import DataVersion, read_version
 from finetune.recipe import VALIDATION, Recipe
-from finetune.run_folder import RESULT, RunFolder, State
+from finetune.run_folder import MEASURING, RESULT, WRITING, RunFolder, State
 from finetune.start import tracked_start
 from finetune.tasks import Task, open_task
 from finetune.training import Point, Stopped, Training
 from finetune.training_expense import machine_usd, record_training
-from finetune.training_preview import MEASURING, preview_training, read_preview, write_preview
+from finetune.training_preview import preview_training, read_preview, write_preview
 from finetune.training_run_tracking import TrainingTracker
 from rag.encoders.adapters import Adapter
 from rag.errors import RagsmithError, TrainingDiverged, TuningError
@@ -69,7 +69,7 @@ class _Job:
         self._only_preview = only_preview
         # Keep the previous progress until the first point.
         self._status = replace(
-            run.status, state="preparing", pid=os.getpid(), left_s=None, message="", diverged=False
+            run.status, state="preparing", pid=os.getpid(), left_s=None, message="", diverged=False, activity=""
         )
         self._interrupted = False
         self._started = time.monotonic()
@@ -161,7 +161,7 @@ class _Job:
 
         begun = bool(self._run.sweep) or checkpoint.load(self._run.path / "checkpoints") is not None
         if isinstance(task, SftTask) and not begun and read_preview(self._run.path) is None:
-            self._run.write_status(replace(self._status, stage=MEASURING))
+            self._run.write_status(replace(self._status, activity=MEASURING))
             preview = preview_training(task, features, machine_usd(1.0))
             write_preview(self._run.path, preview)
             _log.info("Estimated: %.0f s, %.0f MB", preview.estimated_s, preview.memory_bytes / 1e6)
@@ -174,6 +174,7 @@ class _Job:
         from finetune.tasks.sft_task import SftTask
 
         if isinstance(task, SftTask):
+            self._run.write_status(replace(self._status, activity=WRITING, left_s=None))
             predictions = task.predictions(network, validation)
             self._run.write_predictions(predictions)
             self._tracker.predictions(predictions)

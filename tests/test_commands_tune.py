@@ -14,13 +14,14 @@ from test_house import run_python
 
 from finetune.predictions import Prediction
 from finetune.recipe import RECIPES, parse_recipe
-from finetune.run_folder import RunFolder, State, Status, find_run, new_run, run_like
+from finetune.run_folder import MEASURING, WRITING, RunFolder, State, Status, find_run, new_run, run_like
 from finetune.training import Point
 from rag.encoders.adapters import CARD, CONFIG, WEIGHTS, AdapterCard, Calibration, read_adapter
 from rag.errors import TuningError
 from rag.settings import TrackingSettings
 from rag.workspace import Workspace
 from ui.commands import _training
+from ui.pages.tune.train_view import run_html
 
 TEXT = (RECIPES / "miniature.toml").read_text(encoding="utf-8")
 RECIPE = parse_recipe(TEXT, "miniature.toml")
@@ -57,6 +58,19 @@ def done(workspace: Workspace) -> RunFolder:
     for name in (CONFIG, WEIGHTS):
         (run.path / "result" / name).touch()
     return run
+
+
+@pytest.mark.parametrize("activity", [MEASURING, WRITING])
+def test_a_run_names_what_it_does_before_its_first_step_and_after_its_last_one(
+    workspace: Workspace, activity: str
+) -> None:
+    run = made(workspace, "running", activity=activity)
+    with run.lock:
+        assert _training.pace_of(run.status) == activity
+        assert activity in run_html(run)
+    # Its process is gone, so it no longer does anything.
+    assert (run.status.state, run.status.activity) == ("stopped", "")
+    assert activity not in run_html(run)
 
 
 # Mistakes

@@ -62,10 +62,10 @@ def follow(run: RunFolder) -> Status:
 
 def pace_of(now: Status) -> str:
     """Return ``questions 120/840, loss 1.2345, 0:41 left``."""
+    if now.activity:
+        return now.activity
     if not now.steps:
-        # The stage is named as in `finetune.training_preview`, which takes long to import.
-        preparing = "measuring three steps" if now.stage == "measuring" else "reading the data"
-        return preparing if now.state == "preparing" else ""
+        return "reading the data" if now.state == "preparing" else ""
     parts = [f"{now.stage} {now.step:,}/{now.steps:,}"]
     if now.loss is not None and now.state == "running":
         parts.append(f"loss {now.loss:.4f}")

@@ -77,7 +77,7 @@ class RunsTab:
                     self._begin = gr.Button("Start", variant="primary", size="sm", elem_id="new-run-start")
                 self._list = html_component("run-list")
             with gr.Column(elem_id="runs-main", min_width=0, scale=1):
-                self._head = html_component("run-head", note("Choose a run.", "rs-pick"))
+                self._head = html_component("run-head", note("Choose a run, or start one.", "rs-pick"))
                 with gr.Row(elem_id="run-actions", visible=False) as self._actions:
                     self._baseline = gr.Dropdown(
                         label="Baseline", elem_id="run-baseline", interactive=True, type="index", filterable=False

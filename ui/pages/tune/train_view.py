@@ -87,7 +87,7 @@ def run_html(run: RunFolder) -> str:
     points = list(run.points())
     last = points[-1] if points else None
     figures = [
-        ("state", "measuring three steps" if status.stage == "measuring" and not status.steps else status.state),
+        ("state", status.activity or status.state),
         ("step", f"{status.step:,} of {status.steps:,}" if status.steps else ""),
         ("training loss", f"{last.loss:.4f}" if last else ""),
         ("time left", format_seconds(status.left_s) if status.left_s is not None else ""),
