@@ -33,6 +33,7 @@ from ui.pages.tune.training_form import (
     chosen_data,
     offered_data,
     plain_name,
+    stop_button,
     take_estimate,
 )
 
@@ -202,7 +203,7 @@ class SweepPart:
         active = bool(folder and folder.is_active)
         updates: Updates = {
             self._shown: note(PICK, "rs-pick"),
-            self._stop: gr.Button(visible=active),
+            self._stop: stop_button(folder, active),
             self._continue: gr.Button(visible=False),
             self._timer: gr.Timer(active=active or bool(measuring[0])),
         }

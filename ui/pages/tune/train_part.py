@@ -27,6 +27,7 @@ from ui.pages.tune.training_form import (
     chosen_data,
     offered_data,
     plain_name,
+    stop_button,
     take_estimate,
 )
 
@@ -204,7 +205,7 @@ class TrainPart:
         updates = {
             self._runs: view.runs_html(runs, chosen),
             self._run: view.run_html(run) if run else note(PICK, "rs-pick"),
-            self._stop: gr.Button(visible=active),
+            self._stop: stop_button(run, active),
             self._resume: gr.Button(visible=bool(run) and not active and state in ("stopped", "failed")),
             self._timer: gr.Timer(active=bool(estimated) or any(one.is_active for one in runs[:5])),
         }

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from finetune.prepared.data_versions import DataVersions
     from finetune.recipe import Recipe
     from finetune.training_preview import TrainingPreview
+    from finetune.work_folder import WorkFolder
     from rag.settings import Settings
     from rag.workspace import Workspace
 
@@ -69,6 +70,12 @@ def take_estimate(workspace: Workspace, name: str, html: Callable[[TrainingPrevi
         show_warning(found.problem)
         return ""
     return html(found.preview)
+
+
+def stop_button(folder: WorkFolder | None, active: bool) -> Any:
+    """Update the button that stops: it is there while a process works, and says so once a stop is requested."""
+    stopping = active and folder is not None and folder.stop_requested
+    return gr.Button("Stopping …" if stopping else "Stop", interactive=not stopping, visible=active)
 
 
 def plain_name(name: str) -> str:
