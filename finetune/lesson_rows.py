@@ -34,9 +34,9 @@ LEAST_KEPT, MOST_KEPT = 10, 200
 class Dose:
     """How strongly a lesson changes the adapter; measured by ``tests/benchmarks/bench_teach.py``.
 
-    A rule is then obeyed in 79 % of other answers; most of the others are quotations of the chain.
-    With four times as many rehearsed answers and four passes over a correction, not nine, it is 67 %, and the
-    expected text is found as often.
+    A rule is then obeyed in 95 % of other answers, and 83 % have the expected text, of 90 % before: answers become
+    shorter. While quotations of the chain lost what was taught, it was 79 % and 88 %; with four times as many
+    rehearsed answers and four passes over a correction, not nine, 67 % and as much of the expected text.
 
     Attributes:
         learning_rate: The highest learning rate.
